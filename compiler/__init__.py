@@ -1,0 +1,1 @@
+"""From a JAX function to one program per party. Imports the runtime, never the interface."""

@@ -1,0 +1,185 @@
+"""What a lowering rule sees: operands, the builder, and the loop that lowers a jaxpr.
+
+An operand is either *known* (a NumPy array: a literal, a constant, or computed from those only) or
+an IR value. Known operands cost nothing and enter the IR where they meet a value. Random keys are
+known too; they stay JAX arrays.
+
+A float is `fxp<f>` at every equation's boundary. `integral` remembers the values whose number is a
+whole number, with the same number as `fxp0`: products with those need no truncation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core as jex
+
+from spuvm.compiler import fixedpoint
+from spuvm.compiler.builder import Builder, element_of
+from spuvm.compiler.ir import Location, Region, Type, Value
+from spuvm.compiler.trace import location_of
+from spuvm.runtime.config import Config
+from spuvm.runtime.errors import SpuError, UnsupportedError
+
+Known = np.ndarray[Any, Any]
+Operand = Value | Any  # Any stands for Known and for arrays of random keys
+Rule = Callable[..., Any]
+
+DTYPES = frozenset(
+    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 bfloat16 float32 float64".split()
+)
+
+
+class Context:
+    """One lowering. `primitive` and `outs` describe the equation at hand."""
+
+    def __init__(self, config: Config, rules: Mapping[str, Rule], unfolded: frozenset[str]) -> None:
+        self.b = Builder(config.fxp_fraction_bits, config.ring_bits)
+        self.config = config
+        self.integral: dict[Value, Value] = {}
+        self.primitive = ""
+        self.outs: list[Any] = []
+        self.branch_of_secret = False
+        self._rules = rules
+        self._unfolded = unfolded
+        self._reported: SpuError | None = None
+
+    # operands ----------------------------------------------------------------------------------
+
+    def value(self, x: Operand, shape: Sequence[int] | None = None) -> Value:
+        """`x` as an IR value, broadcast to `shape` if given; a known array becomes a constant."""
+        if not isinstance(x, Value):
+            x = self._constant(x)
+        return x if shape is None else self.broadcast(x, shape)
+
+    def _constant(self, x: Known) -> Value:
+        element = self.element(x.dtype)
+        raw = fixedpoint.encode(x, self.b.frac) if element.startswith("fxp") else x
+        return fixedpoint.constant(self.b, raw, element)
+
+    def element(self, dtype: Any) -> str:
+        """The element type for a JAX dtype."""
+        if str(dtype) not in DTYPES:
+            raise UnsupportedError(f"values of dtype {dtype} are not supported: use float32 or int32.")
+        return element_of(dtype, self.b.frac)
+
+    def like(self, x: Any, template: Value) -> Value:
+        """A known number or array in the shape and type of `template`."""
+        element = template.type.element
+        raw = fixedpoint.encode(x, template.type.frac) if template.type.kind == "fxp" else np.asarray(x)
+        return self.broadcast(fixedpoint.constant(self.b, raw, element), template.shape)
+
+    def broadcast(self, x: Value, shape: Sequence[int]) -> Value:
+        return self.map(lambda v: self.b.broadcast(v, shape), x)
+
+    def map(self, function: Callable[[Value], Value], x: Value) -> Value:
+        """Apply a rearrangement; a whole number stays known as one."""
+        out = function(x)
+        if x in self.integral and out is not x:
+            self.integral[out] = function(self.integral[x])
+        return out
+
+    def whole(self, x: Value) -> Value:
+        """`x` (fxp0) as an ordinary fixed-point value that remembers to be a whole number."""
+        out = self.b.with_frac(x, self.b.frac)
+        self.integral[out] = x
+        return out
+
+    # the loop -----------------------------------------------------------------------------------
+
+    def run(self, closed: jex.ClosedJaxpr, args: Sequence[Operand]) -> list[Operand]:
+        """Lower the equations of a jaxpr into the current region; its results."""
+        jaxpr = closed.jaxpr
+        env: dict[Any, Operand] = dict(zip(jaxpr.constvars, map(_known, closed.consts)))
+        env.update(zip(jaxpr.invars, args))
+
+        def read(v: Any) -> Operand:
+            return np.asarray(v.val, v.aval.dtype) if isinstance(v, jex.Literal) else env[v]
+
+        for eqn in live_equations(jaxpr):
+            env.update(zip(eqn.outvars, self._equation(eqn, [read(v) for v in eqn.invars])))
+        return [read(v) for v in jaxpr.outvars]
+
+    def _equation(self, eqn: Any, args: list[Operand]) -> list[Operand]:
+        with self._at(eqn):
+            if eqn.primitive.name not in self._unfolded and not any(isinstance(x, Value) for x in args):
+                return fold(eqn, args)
+            rule = self._rules.get(eqn.primitive.name)
+            if rule is None:
+                raise UnsupportedError(missing(eqn.primitive.name))
+            results = rule(self, *args, **eqn.params)
+            outs = list(results) if eqn.primitive.multiple_results else [results]
+            for out, var in zip(outs, eqn.outvars, strict=True):
+                self._check(out, var.aval)
+            return outs
+
+    @contextmanager
+    def _at(self, eqn: Any) -> Any:
+        """Set the equation at hand; errors raised within name it and the user's line."""
+        before = self.b.location, self.primitive, self.outs
+        self.b.location = location_of(eqn) or before[0]
+        self.primitive, self.outs = eqn.primitive.name, [v.aval for v in eqn.outvars]
+        try:
+            yield
+        except SpuError as e:
+            if e is self._reported:
+                raise
+            self._reported = type(e)(f"{self.b.location}: `{eqn.primitive.name}`: {e}")
+            raise self._reported from None
+        finally:
+            self.b.location, self.primitive, self.outs = before
+
+    def _check(self, x: Operand, aval: Any) -> None:
+        if isinstance(x, Value):
+            got, want = (x.type.element, x.shape), (self.element(aval.dtype), aval.shape)
+            assert got == want, f"{self.primitive} gave {got}, should give {want}"
+        else:
+            assert np.shape(x) == aval.shape, f"{self.primitive} gave {np.shape(x)}, not {aval.shape}"
+
+    # regions --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def region(self, types: Sequence[Type]) -> Any:
+        """A new region with parameters of these types; what is built within goes there."""
+        with self.b.inside(Region([Value(t) for t in types])) as region:
+            yield region
+
+
+def _known(x: Any) -> Any:
+    """A constant as a NumPy array; random keys (extended dtypes) stay as they are."""
+    if hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
+        return x
+    return np.asarray(x)
+
+
+def live_equations(jaxpr: Any) -> list[Any]:
+    """The equations whose results are used, in order."""
+    used = {v for v in jaxpr.outvars if not isinstance(v, jex.Literal)}
+    live = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(v in used for v in eqn.outvars):
+            live.append(eqn)
+            used.update(v for v in eqn.invars if not isinstance(v, jex.Literal))
+    return live[::-1]
+
+
+def fold(eqn: Any, args: Sequence[Any]) -> list[Any]:
+    """Evaluate an equation of known operands on the host, with the primitive's own implementation."""
+    given = {v: x for v, x in zip(eqn.invars, args) if not isinstance(v, jex.Literal)}
+    single = jex.Jaxpr((), list(given), eqn.outvars, [eqn])
+    with jax.ensure_compile_time_eval(), jax.default_device(jax.devices("cpu")[0]):
+        return [_known(x) for x in jax.core.eval_jaxpr(single, (), *given.values())]
+
+
+def missing(name: str) -> str:
+    from spuvm.compiler.registry import nearest
+
+    return f"there is no secure implementation. {nearest(name)}"
+
+
+def at(location: Location, message: str) -> str:
+    return f"{location}: {message}"

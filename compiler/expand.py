@@ -1,0 +1,322 @@
+"""MPC IR -> choreography: every operation becomes calls of the protocol's kernels.
+
+`Expander` keeps, for each IR value, its sharings by share kind (see `runtime.protocol`) and
+converts between kinds when a rule asks for one, once per value. Values that somebody knows are
+computed by `plain` kernels where they are known. The rules are in `expand_rules.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from spuvm.compiler.choreography import Block, Call, Choreography, KernelSpec, Port, Slot
+from spuvm.compiler.ir import Location, Module, Op, Region, Type, Value, uses
+from spuvm.runtime.errors import IRError
+from spuvm.runtime.protocol import Protocol
+
+Components = tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A sharing in the choreography. Slots of shape () stand for any shape: all elements equal."""
+
+    kind: str
+    slots: tuple[Slot, ...]
+    owner: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.slots[0].shape
+
+    @property
+    def dtype(self) -> str:
+        return self.slots[0].dtype
+
+    @property
+    def known(self) -> bool:
+        return self.kind in "pv"
+
+
+def group(arrays: Sequence[Any], arity: Sequence[int]) -> list[Components]:
+    """Flat component arrays -> one tuple per sharing."""
+    out, at = [], 0
+    for n in arity:
+        out.append(tuple(arrays[at : at + n]))
+        at += n
+    return out
+
+
+@lru_cache(maxsize=None)
+def _flat(
+    function: Callable[..., Components],
+    arity: tuple[int, ...],
+    params: tuple[tuple[str, Any], ...],
+    broadcast: bool,
+) -> Callable[..., Components]:
+    """`function` over sharings as a function over flat components; scalars grow to the block."""
+
+    def flat(*arrays: Any) -> Components:
+        if broadcast:
+            shape = jnp.broadcast_shapes(*(a.shape for a in arrays))
+            arrays = tuple(jnp.broadcast_to(a, shape) if a.shape != shape else a for a in arrays)
+        return function(*group(arrays, arity), **dict(params))
+
+    return flat
+
+
+class Expander:
+    """Emits calls into the current block."""
+
+    def __init__(self, protocol: Protocol) -> None:
+        self.protocol = protocol
+        self.block = Block()
+        self.values: dict[Value, dict[str, Shared]] = {}
+        self.products: dict[Value, tuple[Shared, Shared]] = {}  # products whose only use is a trunc
+        self.users: dict[Value, list[Op | None]] = {}
+        self.op = ""
+        self.location = Location()
+
+    # emitting ----------------------------------------------------------------------------------
+
+    def emit(
+        self,
+        name: str,
+        function: Callable[..., Components],
+        operands: Sequence[Shared],
+        kind: str,
+        *,
+        shape: tuple[int, ...],
+        dtype: str = "uint64",
+        owner: int | None = None,
+        elementwise: bool = True,
+        communicates: bool = False,
+        params: tuple[tuple[str, Any], ...] = (),
+    ) -> Shared:
+        """Call a kernel; element-wise on scalars only, it gives a scalar for any shape."""
+        slots = [s for x in operands for s in x.slots]
+        if elementwise and all(s.shape == () for s in slots):
+            shape = ()
+        holders = self.protocol.components(kind, owner)
+        outputs = [Slot(shape, dtype, h) for h in holders]
+        open_length = elementwise and shape != ()
+        spec = KernelSpec(
+            name=name,
+            params=params,
+            shapes=tuple(None if elementwise and (s.shape != () or not open_length) else s.shape for s in slots),
+            dtypes=tuple(s.dtype for s in slots),
+            holders=tuple(s.holders for s in slots),
+            out_holders=holders,
+            elementwise=elementwise,
+            communicates=communicates,
+            function=_flat(function, tuple(len(x.slots) for x in operands), params, communicates and elementwise),
+        )
+        self.block.steps.append(Call(spec, slots, outputs, self.op, self.location))
+        return Shared(kind, tuple(outputs), owner)
+
+    def kernel(self, name: str, *operands: Shared, dtype: str = "uint64", owner: int | None = None, **params: Any) -> Shared:
+        """Call a kernel of the protocol by name on operands of the kinds that it declares."""
+        kernel = self.protocol.kernels[name]
+        assert "".join(x.kind for x in operands) == kernel.inputs, (name, [x.kind for x in operands])
+        if owner is not None:
+            params["owner"] = owner
+        shape = np.broadcast_shapes(*(x.shape for x in operands))
+        return self.emit(
+            name,
+            kernel.function,
+            operands,
+            kernel.output,
+            shape=tuple(shape),
+            dtype=dtype,
+            owner=owner if kernel.output == "v" else None,
+            elementwise=kernel.elementwise,
+            communicates=True,
+            params=tuple(sorted(params.items())),
+        )
+
+    def local(
+        self,
+        name: str,
+        function: Callable[..., Components],
+        *operands: Shared,
+        kind: str,
+        shape: tuple[int, ...] | None = None,
+        dtype: str = "uint64",
+        elementwise: bool = True,
+        **params: Any,
+    ) -> Shared:
+        """Apply a local function of sharings; known operands give the owner of a known result."""
+        owners = {x.owner for x in operands if x.kind == "v"}
+        if shape is None:
+            shape = tuple(np.broadcast_shapes(*(x.shape for x in operands)))
+        return self.emit(
+            name,
+            function,
+            operands,
+            kind,
+            shape=shape,
+            dtype=dtype,
+            owner=owners.pop() if kind == "v" else None,
+            elementwise=elementwise,
+            params=tuple(sorted(params.items())),
+        )
+
+    def constant(self, data: np.ndarray, dtype: str = "uint64") -> Shared:
+        """A public constant; one that repeats a single element is kept as a scalar."""
+        if data.size and (data == data.reshape(-1)[0]).all():
+            data = data.reshape(-1)[0]
+        data = np.ascontiguousarray(data, dtype=dtype)
+        slot = Slot(data.shape, dtype, self.protocol.components("p")[0])
+        self.block.constants.append((slot, data))
+        return Shared("p", (slot,))
+
+    # values and their share kinds ----------------------------------------------------------------
+
+    def primary(self, value: Value) -> Shared:
+        """The sharing that the value was computed as."""
+        return next(iter(self.values[value].values()))
+
+    def set(self, value: Value, shared: Shared) -> None:
+        self.values[value] = {shared.kind: shared}
+
+    def as_kind(self, value: Value, kind: str) -> Shared:
+        """The value as a sharing of kind `a` or `b`, converted at most once."""
+        known = self.values[value]
+        if kind not in known:
+            known[kind] = self.converted(self.primary(value), kind)
+        return known[kind]
+
+    def arithmetic(self, value: Value) -> Shared:
+        """Public, or an arithmetic sharing."""
+        x = self.primary(value)
+        return x if x.kind == "p" else self.as_kind(value, "a")
+
+    def summand(self, value: Value) -> Shared:
+        """Public, arithmetic, or a product not yet reshared: what linear operations take."""
+        x = self.primary(value)
+        return x if x.kind in "pad" else self.as_kind(value, "a")
+
+    def boolean(self, value: Value) -> Shared:
+        """Public, or a boolean sharing."""
+        x = self.primary(value)
+        return x if x.kind == "p" else self.as_kind(value, "b")
+
+    def converted(self, x: Shared, kind: str) -> Shared:
+        is_bool = x.dtype == "uint8"
+        match x.kind + kind:
+            case "aa" | "bb":
+                return x
+            case "da":
+                return self.kernel("reshare_d", x)
+            case "db":
+                return self.converted(self.converted(x, "a"), "b")
+            case "ab":
+                return self.kernel("a2b", x)
+            case "ba":
+                return self.kernel("bit2a" if is_bool else "b2a", x)
+            case "va" | "pa":
+                word = self.widened(x) if is_bool else x
+                return self.trivial(word, "a") if x.kind == "p" else self.kernel("share_v", word, owner=x.owner)
+            case "vb":
+                return self.kernel("share_vb", x, owner=x.owner, bits=1 if is_bool else 64, dtype=x.dtype)
+            case "pb":
+                return self.trivial(x, "b")
+        raise IRError(f"no conversion from share kind {x.kind} to {kind}")
+
+    def widened(self, x: Shared) -> Shared:
+        """A known bool as the ring elements 0 and 1."""
+        return self.local("widen", lambda v: (v[0].astype(np.uint64),), x, kind=x.kind)
+
+    def trivial(self, x: Shared, kind: str) -> Shared:
+        """A public value as a sharing: itself and zeros."""
+        n = len(self.protocol.components(kind))
+        return self.local("trivial", _trivial, x, kind=kind, dtype=x.dtype, count=n)
+
+    def whole(self, x: Shared, shape: tuple[int, ...]) -> Shared:
+        """A sharing whose slots really have `shape`."""
+        if x.shape == shape:
+            return x
+        return self.local(
+            "fill", _fill, x, kind=x.kind, shape=shape, dtype=x.dtype, elementwise=False, to=shape
+        )
+
+    # regions -----------------------------------------------------------------------------------------
+
+    def boundary(self, value: Value) -> Shared:
+        """The form in which a value enters or leaves a region: p, v, a (numbers) or b (bools)."""
+        x = self.primary(value)
+        if not x.known:
+            x = self.as_kind(value, "b" if value.type.kind == "bool" else "a")
+        elif value.type.is_secret:
+            x = self.as_kind(value, "b" if value.type.kind == "bool" else "a")
+        return self.whole(x, value.shape)
+
+    def fresh(self, type_: Type) -> Shared:
+        """New slots for a region's parameter."""
+        kind, owner, dtype = boundary_form(type_)
+        holders = self.protocol.components(kind, owner)
+        return Shared(kind, tuple(Slot(type_.shape, dtype, h) for h in holders), owner)
+
+    def region(self, region: Region) -> Block:
+        """Expand a nested region into a block of its own."""
+        outer = (self.block, self.values, self.products, self.users)
+        self.block, self.values, self.products = Block(), {}, {}
+        for value in region.params:
+            shared = self.fresh(value.type)
+            self.set(value, shared)
+            self.block.params.extend(shared.slots)
+        self.run(region)
+        for value in region.results:
+            self.block.results.extend(self.boundary(value).slots)
+        block = self.block
+        self.block, self.values, self.products, self.users = outer
+        return block
+
+    def run(self, region: Region) -> None:
+        from spuvm.compiler.expand_rules import EXPAND
+
+        self.users = uses(region)
+        for op in region.ops:
+            self.op, self.location = op.name, op.location
+            EXPAND[op.name](self, op)
+
+
+def boundary_form(type_: Type) -> tuple[str, int | None, str]:
+    """Share kind, owner and dtype of a value of this type at the edge of a region or program."""
+    dtype = "uint8" if type_.kind == "bool" else "uint64"
+    if type_.is_public:
+        return "p", None, dtype
+    if isinstance(type_.visibility, int):
+        return "v", type_.visibility, dtype
+    return ("b" if type_.kind == "bool" else "a"), None, dtype
+
+
+def _trivial(x: Components, *, count: int) -> Components:
+    return (x[0], *(jnp.zeros_like(x[0]) for _ in range(count - 1)))
+
+
+def _fill(x: Components, *, to: tuple[int, ...]) -> Components:
+    return tuple(jnp.broadcast_to(c, to) for c in x)
+
+
+def expand(module: Module, protocol: Protocol) -> Choreography:
+    """The whole program as a choreography under `protocol`."""
+    expander = Expander(protocol)
+    inputs, outputs = [], []
+    for value in module.body.params:
+        shared = expander.fresh(value.type)
+        expander.set(value, shared)
+        expander.block.params.extend(shared.slots)
+        inputs.append(Port(shared.kind, shared.owner, shared.slots))
+    expander.run(module.body)
+    for value in module.body.results:
+        shared = expander.boundary(value)
+        expander.block.results.extend(shared.slots)
+        outputs.append(Port(shared.kind, shared.owner, shared.slots))
+    return Choreography(expander.block, inputs, outputs)

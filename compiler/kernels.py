@@ -1,0 +1,304 @@
+"""One kernel, analysed: who computes which equation, in which stage, and what is sent.
+
+The kernel is traced once over all components. Inputs say who holds them; an equation can be
+computed by the parties that know all its inputs; `send` adds its destination. A party's stage
+of an equation is the number of rounds that it depends on there. What a party owns and needs,
+cut at its rounds, becomes one JAX function per stage. A `send` whose source cannot compute the
+value, or an output that its declared holder does not know, is a ProtocolError.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core as jex
+
+from spuvm.compiler.choreography import KernelSpec, Ranks
+from spuvm.runtime.errors import ProtocolError
+from spuvm.runtime.primitives import random_p, send_p
+from spuvm.runtime.program import Holders, Random
+
+Atom = Any  # a jaxpr variable or literal
+INLINED = {"pjit", "jit", "closed_call", "custom_jvp_call"}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One message: value `value` leaves `src` after stage `stage`; at `dst` it is value `arrives`."""
+
+    value: int
+    arrives: int
+    src: int
+    dst: int
+    stage: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(eq=False)
+class StagePlan:
+    """Value numbers that go in and come out; the kernel's own inputs are numbers 0, 1, ..."""
+
+    inputs: tuple[int, ...]
+    randoms: tuple[Random, ...]
+    outputs: tuple[int, ...]
+    avals: tuple[jax.ShapeDtypeStruct, ...]
+    function: Callable[..., Sequence[Any]]
+
+
+@dataclass(eq=False)
+class KernelPlan:
+    """All parties' stages (key None: everything at once). `outputs[party]` are the value numbers of
+    the result components, None where the party does not hold one."""
+
+    key: str
+    rounds: int
+    draws: dict[Holders, int]
+    sent: tuple[Sent, ...]
+    outputs: dict[int | None, tuple[int | None, ...]]
+    stages: dict[int | None, list[StagePlan]]
+
+
+def _equations(jaxpr: Any, rename: dict[Any, Atom]) -> Iterator[tuple[Any, list[Atom], list[Any]]]:
+    """The equations in order, calls of named sub-functions inlined, variables renamed to match."""
+
+    def resolve(atom: Atom) -> Atom:
+        return atom if isinstance(atom, jex.Literal) else rename.get(atom, atom)
+
+    for eqn in jaxpr.eqns:
+        ins = [resolve(a) for a in eqn.invars]
+        if eqn.primitive.name in INLINED:
+            closed = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
+            inner: dict[Any, Atom] = dict(zip(closed.jaxpr.invars, ins))
+            inner |= {v: _Constant(c) for v, c in zip(closed.jaxpr.constvars, closed.consts)}
+            yield from _equations(closed.jaxpr, inner)
+            for var, out in zip(eqn.outvars, closed.jaxpr.outvars):
+                rename[var] = out if isinstance(out, jex.Literal) else inner.get(out, out)
+        else:
+            yield eqn, ins, list(eqn.outvars)
+
+
+def bind_equation(eqn: Any, arguments: Sequence[Any]) -> Any:
+    """Apply a jaxpr equation; JAX before 0.9 hands sub-functions over separately."""
+    bound = eqn.primitive.get_bind_params(eqn.params)
+    subfuns, params = bound if isinstance(bound, tuple) else ((), bound)
+    return eqn.primitive.bind(*subfuns, *arguments, **params)
+
+
+class _Constant:
+    """A traced constant, known to all."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+
+def kernel_avals(spec: KernelSpec, length: int | None) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The arguments' types at one block length."""
+    shapes = [(length,) if s is None else s for s in spec.shapes]
+    return tuple(jax.ShapeDtypeStruct(s, np.dtype(d)) for s, d in zip(shapes, spec.dtypes))
+
+
+@lru_cache(maxsize=None)
+def plan(spec: KernelSpec, length: int | None) -> KernelPlan:
+    """Analyse `spec` at one block length (None: its exact shapes)."""
+    avals = kernel_avals(spec, length)
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(spec.function)(*avals)
+    return _Analysis(spec, closed).plan(_key(spec, length))
+
+
+def _key(spec: KernelSpec, length: int | None) -> str:
+    text = repr((spec.name, spec.params, spec.shapes, spec.dtypes, spec.holders, spec.out_holders, length))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+Equation = tuple[Any, list[Atom], list[int]]
+
+
+class _Analysis:
+    """The state of one analysis; values are numbered as they are defined."""
+
+    def __init__(self, spec: KernelSpec, closed: Any) -> None:
+        self.spec = spec
+        self.parties = sorted(frozenset().union(*spec.holders, *spec.out_holders))
+        self.numbers: dict[Any, int] = {}
+        self.owners: list[Ranks] = []
+        self.stage: list[dict[int, int]] = []  # the stage from which on each owner knows a value
+        self.avals: list[jax.ShapeDtypeStruct] = []
+        self.equations: list[Equation] = []
+        self.randoms: dict[int, Random] = {}
+        self.sends: dict[int, Sent] = {}
+        self.draws: dict[Holders, int] = {}
+        for var, holders in zip(closed.jaxpr.invars, spec.holders):
+            self._define(var, holders, {p: 0 for p in holders})
+        rename: dict[Any, Atom] = {v: _Constant(c) for v, c in zip(closed.jaxpr.constvars, closed.consts)}
+        for eqn, ins, outs in _equations(closed.jaxpr, rename):
+            self._equation(eqn, ins, outs)
+        self.outputs = [self._output(rename.get(v, v) if isinstance(v, jex.Var) else v) for v in closed.jaxpr.outvars]
+        self._check_outputs()
+
+    def _define(self, var: Any, owners: Ranks, stage: dict[int, int]) -> int:
+        number = len(self.owners)
+        self.numbers[var] = number
+        self.owners.append(owners)
+        self.stage.append(stage)
+        self.avals.append(jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype))
+        return number
+
+    def _output(self, atom: Atom) -> int:
+        if isinstance(atom, jex.Var):
+            return self.numbers[atom]
+        raise ProtocolError(f"kernel `{self.spec.name}` returns a constant: return an array made with zeros_like.")
+
+    def _equation(self, eqn: Any, ins: list[Atom], outs: list[Any]) -> None:
+        values = [self.numbers[a] for a in ins if isinstance(a, jex.Var)]
+        if eqn.primitive is random_p:
+            holders = eqn.params["holders"]
+            number = self._define(outs[0], frozenset(holders), {p: 0 for p in holders})
+            offset = self.draws.get(holders, 0)
+            aval = self.avals[number]
+            self.randoms[number] = Random(holders, offset, tuple(aval.shape), aval.dtype.name)
+            self.draws[holders] = offset + -(-self.randoms[number].nbytes // 64) * 4  # whole cache lines
+            return
+        if eqn.primitive is send_p:
+            return self._send(eqn, values[0], outs[0])
+        everyone = frozenset(self.parties)
+        owners = frozenset.intersection(everyone, *(self.owners[v] for v in values))
+        if not owners:
+            raise ProtocolError(f"kernel `{self.spec.name}`: no party knows all inputs of `{eqn.primitive}`.")
+        stage = {p: max((self.stage[v][p] for v in values), default=0) for p in owners}
+        self.equations.append((eqn, ins, [self._define(v, owners, dict(stage)) for v in outs]))
+
+    def _send(self, eqn: Any, value: int, out: Any) -> None:
+        src, dst = eqn.params["src"], eqn.params["dst"]
+        if src not in self.owners[value]:
+            raise ProtocolError(
+                f"kernel `{self.spec.name}`: party {src} cannot send what only {sorted(self.owners[value])} know."
+            )
+        at = dict(self.stage[value])
+        leaves = at[src]
+        at.setdefault(dst, leaves + 1)
+        number = self._define(out, self.owners[value] | {dst}, at)
+        aval = self.avals[number]
+        self.sends[number] = Sent(value, number, src, dst, leaves, tuple(aval.shape), aval.dtype.name)
+
+    def _check_outputs(self) -> None:
+        for i, (value, holders) in enumerate(zip(self.outputs, self.spec.out_holders, strict=True)):
+            missing = holders - self.owners[value]
+            if missing:
+                raise ProtocolError(
+                    f"kernel `{self.spec.name}`: parties {sorted(missing)} should hold component {i} but cannot."
+                )
+
+    # what each party needs -------------------------------------------------------------------------
+
+    def _at(self, party: int | None, value: int) -> int:
+        """The value that stands for `value` at a party: only its receiver sees a message as a new one."""
+        while value in self.sends:
+            sent = self.sends[value]
+            if party == sent.dst and party not in self.owners[sent.value]:
+                return value
+            value = sent.value
+        return value
+
+    def _reads(self, party: int | None, ins: list[Atom]) -> list[int]:
+        return [self._at(party, self.numbers[a]) for a in ins if isinstance(a, jex.Var)]
+
+    def _needs(self) -> dict[int | None, set[int]]:
+        """Per party, the values that it computes or receives, by walking back from the outputs."""
+        producer = {n: e for e, (_, _, outs) in enumerate(self.equations) for n in outs}
+        needed: dict[int | None, set[int]] = {p: set() for p in (*self.parties, None)}
+        work: list[tuple[int | None, int]] = [(None, v) for v in self.outputs]
+        for value, holders in zip(self.outputs, self.spec.out_holders):
+            work.extend((p, value) for p in holders)
+        while work:
+            party, value = work.pop()
+            value = self._at(party, value)
+            if value in needed[party]:
+                continue
+            needed[party].add(value)
+            if value in self.sends:
+                work.append((self.sends[value].src, self.sends[value].value))
+            elif value in producer:
+                work.extend((party, v) for v in self._reads(party, self.equations[producer[value]][1]))
+        return needed
+
+    def _step(self, party: int | None, value: int) -> int:
+        """The stage in which a party can use the value."""
+        return 0 if party is None else self.stage[value][party]
+
+    # stages ------------------------------------------------------------------------------------------
+
+    def plan(self, key: str) -> KernelPlan:
+        needed = self._needs()
+        sent = tuple(
+            Sent(self._at(s.src, s.value), n, s.src, s.dst, s.stage, s.shape, s.dtype)
+            for n, s in self.sends.items()
+            if n in needed[s.dst]
+        )
+        rounds = max((s.stage + 1 for s in sent), default=0)
+        stages: dict[int | None, list[StagePlan]] = {None: [self._stage(None, 0, needed[None], ())]}
+        outputs: dict[int | None, tuple[int | None, ...]] = {None: tuple(self._at(None, v) for v in self.outputs)}
+        for party in self.parties:
+            mine = tuple(s for s in sent if s.src == party)
+            stages[party] = [self._stage(party, r, needed[party], mine) for r in range(rounds + 1)]
+            outputs[party] = tuple(
+                self._at(party, v) if party in holders else None
+                for v, holders in zip(self.outputs, self.spec.out_holders)
+            )
+        return KernelPlan(key, rounds, self.draws, sent, outputs, stages)
+
+    def _stage(self, party: int | None, index: int, needed: set[int], sent: tuple[Sent, ...]) -> StagePlan:
+        def is_mine(outs: list[int]) -> bool:
+            return any(o in needed for o in outs) and self._step(party, outs[0]) == index
+
+        mine = [e for e in self.equations if is_mine(e[2])]
+        made = {o for _, _, outs in mine for o in outs}
+        read = dict.fromkeys(v for _, ins, _ in mine for v in self._reads(party, ins) if v not in made)
+        wanted = self._wanted(party, index, needed, sent)
+        through = [v for v in wanted if v in self.randoms and index == 0]
+        randoms = list(dict.fromkeys([v for v in read if v in self.randoms] + through))
+        inputs = tuple(v for v in read if v not in self.randoms)
+        outputs = tuple(v for v in wanted if v in made or v in through)
+        names = (*inputs, *randoms)
+        return StagePlan(
+            inputs,
+            tuple(self.randoms[v] for v in randoms),
+            outputs,
+            tuple(self.avals[v] for v in names),
+            self._function(party, mine, names, outputs),
+        )
+
+    def _wanted(self, party: int | None, index: int, needed: set[int], sent: tuple[Sent, ...]) -> list[int]:
+        """What must leave a stage: results, messages, and what later stages read."""
+        held = self.spec.out_holders
+        wanted = [self._at(party, v) for v, h in zip(self.outputs, held) if party is None or party in h]
+        wanted += [s.value for s in sent]
+        for _, ins, outs in self.equations:
+            if any(o in needed for o in outs) and self._step(party, outs[0]) > index:
+                wanted += [v for v in self._reads(party, ins) if v not in self.randoms]
+        return list(dict.fromkeys(wanted))
+
+    def _function(
+        self, party: int | None, mine: list[Equation], names: Sequence[int], outputs: Sequence[int]
+    ) -> Callable[..., Sequence[Any]]:
+        def run(*arrays: Any) -> Sequence[Any]:
+            env = dict(zip(names, arrays))
+
+            def read(atom: Atom) -> Any:
+                if isinstance(atom, jex.Literal):
+                    return atom.val
+                return atom.value if isinstance(atom, _Constant) else env[self._at(party, self.numbers[atom])]
+
+            for eqn, ins, outs in mine:
+                result = bind_equation(eqn, [read(a) for a in ins])
+                env.update(zip(outs, result if eqn.primitive.multiple_results else [result]))
+            return [env[v] for v in outputs]
+
+        return run

@@ -1,0 +1,74 @@
+"""Jaxpr -> MPC IR: one rule per primitive, applied equation by equation (see `Context.run`).
+
+Booleans and integers keep their types, every float becomes fixed point with the program's number
+of fraction bits. What is known at compile time is computed by JAX on the host.
+
+Known limit: integers narrower than the ring do not wrap during a computation. A sum or product of
+int32 values that leaves the 32 bits is reduced only when it is converted or revealed, so a
+comparison of overflowed values sees the unreduced ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import jax
+
+from spuvm.compiler import ops
+from spuvm.compiler.context import Context, at
+from spuvm.compiler.ir import Module, Region, Type, Value, Visibility
+from spuvm.compiler.registry import RULES, UNFOLDED
+from spuvm.compiler.trace import Traced
+from spuvm.runtime.config import Config
+from spuvm.runtime.errors import InputError, UnsupportedError
+
+
+def lower(traced: Traced, visibilities: Sequence[Visibility], config: Config) -> Module:
+    """The IR of a traced function, each input leaf with its visibility."""
+    if len(visibilities) != len(traced.inputs):
+        raise InputError(f"{len(visibilities)} visibilities for {len(traced.inputs)} inputs {traced.inputs}.")
+    context = Context(config, RULES, UNFOLDED)
+    context.b.location = traced.location
+    with jax.enable_x64(traced.x64):
+        region = _body(traced, visibilities, context)
+    module = Module(
+        name=traced.name,
+        body=region,
+        inputs=traced.inputs,
+        outputs=traced.outputs,
+        input_dtypes=tuple(str(a.dtype) for a in traced.in_avals),
+        output_dtypes=tuple(str(a.dtype) for a in traced.out_avals),
+        config=asdict(config),
+    )
+    ops.check(module)
+    return module
+
+
+def _body(traced: Traced, visibilities: Sequence[Visibility], context: Context) -> Region:
+    types = []
+    for name, aval, who in zip(traced.inputs, traced.in_avals, visibilities):
+        try:
+            element = context.element(aval.dtype)
+        except UnsupportedError as e:
+            raise UnsupportedError(at(traced.location, f"input `{name}`: {e}")) from None
+        types.append(ops.parse_element(element).with_(shape=aval.shape, visibility=_rank(who, context)))
+    with context.region(types) as region:
+        results = context.run(traced.jaxpr, list(region.params))
+        for name, x, aval in zip(traced.outputs, results, traced.out_avals):
+            region.results.append(_result(context, name, x, aval))
+    return region  # type: ignore[no-any-return]
+
+
+def _rank(who: Visibility, context: Context) -> Visibility:
+    size = context.config.world_size
+    if isinstance(who, int) and not 0 <= who < size:
+        raise InputError(f"an input belongs to rank {who}, but there are {size} parties.")
+    return who
+
+
+def _result(context: Context, name: str, x: Value, aval: object) -> Value:
+    try:
+        return context.value(x)
+    except (InputError, UnsupportedError) as e:
+        raise type(e)(at(context.b.location, f"result `{name}`: {e}")) from None

@@ -1,0 +1,329 @@
+"""Every operation of the MPC IR: its type rule, and the checker that applies them all.
+
+A rule takes the input types and the attributes and returns the output types, or raises IRError.
+Values are ring elements; `frac` says where the binary point stands. `expand` gives the meaning
+per protocol, `evaluate` the plain one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from spuvm.compiler.ir import Module, Op, Region, Type, Value, join
+from spuvm.runtime.errors import IRError
+
+Attrs = dict[str, Any]
+TypeRule = Callable[[list[Type], Attrs], list[Type]]
+
+
+def _need(condition: bool, message: str) -> None:
+    if not condition:
+        raise IRError(message)
+
+
+def _same_shape(types: list[Type]) -> tuple[int, ...]:
+    _need(len({t.shape for t in types}) == 1, f"operands differ in shape: {[str(t) for t in types]}")
+    return types[0].shape
+
+
+def _who(types: list[Type]) -> int | str:
+    return join(*(t.visibility for t in types))
+
+
+def _linear(types: list[Type], attrs: Attrs) -> list[Type]:
+    _same_shape(types)
+    _need(len({t.element for t in types}) == 1, f"operands differ in type: {[str(t) for t in types]}")
+    _need(types[0].kind != "bool", "arithmetic on bool: convert it first")
+    return [types[0].with_(visibility=_who(types))]
+
+
+def _product(types: list[Type], shape: tuple[int, ...]) -> Type:
+    x, y = types
+    _need("bool" not in (x.kind, y.kind), "product with bool: convert it first")
+    if "fxp" in (x.kind, y.kind):
+        return Type("fxp", shape, _who(types), frac=x.frac + y.frac)
+    _need(x.element == y.element, f"operands differ in type: {x} and {y}")
+    return x.with_(shape=shape, visibility=_who(types))
+
+
+def _mul(types: list[Type], attrs: Attrs) -> list[Type]:
+    return [_product(types, _same_shape(types))]
+
+
+def _dot(types: list[Type], attrs: Attrs) -> list[Type]:
+    (xc, yc), (xb, yb) = attrs["dims"]
+    x, y = types
+    for a, b in [*zip(xc, yc), *zip(xb, yb)]:
+        _need(x.shape[a] == y.shape[b], f"dot of {x} and {y}: dimensions {a} and {b} differ")
+    batch = [x.shape[d] for d in xb]
+    rest = [d for i, d in enumerate(x.shape) if i not in (*xc, *xb)]
+    rest += [d for i, d in enumerate(y.shape) if i not in (*yc, *yb)]
+    return [_product(types, tuple(batch + rest))]
+
+
+def _trunc(types: list[Type], attrs: Attrs) -> list[Type]:
+    (x,) = types
+    _need(x.kind == "fxp" and 0 < attrs["bits"] <= x.frac, f"trunc by {attrs['bits']} of {x}")
+    return [x.with_(frac=x.frac - attrs["bits"])]
+
+
+def _retype(types: list[Type], attrs: Attrs) -> list[Type]:
+    return [parse_element(attrs["to"]).with_(shape=types[0].shape, visibility=types[0].visibility)]
+
+
+def _to_bool(types: list[Type], attrs: Attrs) -> list[Type]:
+    _linear(types, attrs)
+    return [Type("bool", types[0].shape, _who(types))]
+
+
+def _bitwise(types: list[Type], attrs: Attrs) -> list[Type]:
+    _same_shape(types)
+    _need(len({t.element for t in types}) == 1, f"operands differ in type: {[str(t) for t in types]}")
+    return [types[0].with_(visibility=_who(types))]
+
+
+def _shift(types: list[Type], attrs: Attrs) -> list[Type]:
+    _need(types[0].kind != "bool" and attrs["bits"] >= 0, f"shift of {types[0]} by {attrs['bits']}")
+    return [types[0]]
+
+
+def _select(types: list[Type], attrs: Attrs) -> list[Type]:
+    c, x, y = types
+    _same_shape(types)
+    _need(c.kind == "bool" and x.element == y.element, f"select of {c}, {x}, {y}")
+    return [x.with_(visibility=_who(types))]
+
+
+def _like_lax(function: Callable[..., Any]) -> TypeRule:
+    """The shape that a JAX function gives, on operands of any type that keep their element."""
+
+    def rule(types: list[Type], attrs: Attrs) -> list[Type]:
+        shapes = [jax.ShapeDtypeStruct(t.shape, np.int32) for t in types]
+        try:
+            out = jax.eval_shape(lambda *xs: function(*xs, **attrs), *shapes)
+        except (TypeError, ValueError, IndexError) as e:
+            raise IRError(f"{[str(t) for t in types]} with {attrs}: {e}") from None
+        return [types[0].with_(shape=tuple(out.shape), visibility=_who(types))]
+
+    return rule
+
+
+def _visible(types: list[Type], attrs: Attrs) -> list[Type]:
+    return [types[0].with_(visibility=attrs["to"])]
+
+
+def _integer_division(types: list[Type], attrs: Attrs) -> list[Type]:
+    _linear(types, attrs)
+    _need(_who(types) != "secret", "integer division of secret values has no single operation")
+    return [types[0].with_(visibility=_who(types))]
+
+
+def _bit(types: list[Type], attrs: Attrs) -> list[Type]:
+    _need(types[0].kind != "bool", "bit of bool")
+    return [Type("bool", types[0].shape, types[0].visibility)]
+
+
+def _const(types: list[Type], attrs: Attrs) -> list[Type]:
+    return [parse_element(attrs["to"]).with_(shape=tuple(attrs["data"].shape), visibility="public")]
+
+
+# Local rearrangements: the same function on every component of a sharing.
+
+
+def _padded(x: Any, value: Any, *, low: Any, high: Any, interior: Any) -> Any:
+    return lax.pad(x, value, list(zip(low, high, interior)))
+
+
+def gather(x: Any, indices: Any, *, dims: Any, sizes: Any, mode: str) -> Any:
+    offset, collapsed, start, xb, ib = dims
+    numbers = lax.GatherDimensionNumbers(
+        offset_dims=tuple(offset),
+        collapsed_slice_dims=tuple(collapsed),
+        start_index_map=tuple(start),
+        operand_batching_dims=tuple(xb),
+        start_indices_batching_dims=tuple(ib),
+    )
+    return lax.gather(x, indices, numbers, tuple(sizes), mode=lax.GatherScatterMode.from_any(mode), fill_value=0)
+
+
+def scatter_add(x: Any, indices: Any, updates: Any, *, dims: Any, mode: str) -> Any:
+    window, inserted, to, xb, ib = dims
+    numbers = lax.ScatterDimensionNumbers(
+        update_window_dims=tuple(window),
+        inserted_window_dims=tuple(inserted),
+        scatter_dims_to_operand_dims=tuple(to),
+        operand_batching_dims=tuple(xb),
+        scatter_indices_batching_dims=tuple(ib),
+    )
+    return lax.scatter_add(x, indices, updates, numbers, mode=lax.GatherScatterMode.from_any(mode))
+
+
+def scatter(x: Any, indices: Any, updates: Any, *, dims: Any, mode: str) -> Any:
+    window, inserted, to, xb, ib = dims
+    numbers = lax.ScatterDimensionNumbers(
+        update_window_dims=tuple(window),
+        inserted_window_dims=tuple(inserted),
+        scatter_dims_to_operand_dims=tuple(to),
+        operand_batching_dims=tuple(xb),
+        scatter_indices_batching_dims=tuple(ib),
+    )
+    return lax.scatter(x, indices, updates, numbers, mode=lax.GatherScatterMode.from_any(mode))
+
+
+def dynamic_slice(x: Any, *starts: Any, sizes: Any) -> Any:
+    return lax.dynamic_slice(x, starts, tuple(sizes))
+
+
+def dynamic_update_slice(x: Any, update: Any, *starts: Any) -> Any:
+    return lax.dynamic_update_slice(x, update, starts)
+
+
+# name -> (function of the arrays, positions of public index operands counted from this one on)
+LOCAL: dict[str, Callable[..., Any]] = {
+    "reshape": lambda x, *, shape: lax.reshape(x, tuple(shape)),
+    "transpose": lambda x, *, perm: lax.transpose(x, tuple(perm)),
+    "broadcast": lambda x, *, shape, dims: lax.broadcast_in_dim(x, tuple(shape), tuple(dims)),
+    "slice": lambda x, *, start, limit, stride: lax.slice(x, tuple(start), tuple(limit), tuple(stride)),
+    "rev": lambda x, *, axes: lax.rev(x, tuple(axes)),
+    "concatenate": lambda *xs, axis: lax.concatenate(xs, axis),
+    "pad": _padded,
+    "sum": lambda x, *, axes: lax.reduce(x, np.zeros((), x.dtype), lax.add, tuple(axes)),
+    "cumsum": lambda x, *, axis, reverse: lax.cumsum(x, axis, reverse),
+    "gather": gather,
+    "scatter": scatter,
+    "scatter_add": scatter_add,
+    "dynamic_slice": dynamic_slice,
+    "dynamic_update_slice": dynamic_update_slice,
+}
+INDEX_OPERANDS: dict[str, Callable[[int], tuple[int, ...]]] = {
+    "gather": lambda n: (1,),
+    "scatter": lambda n: (1,),
+    "scatter_add": lambda n: (1,),
+    "dynamic_slice": lambda n: tuple(range(1, n)),
+    "dynamic_update_slice": lambda n: tuple(range(2, n)),
+}
+
+RULES: dict[str, TypeRule] = {
+    "const": _const,  # {data: raw ring elements, to: element type}
+    "add": _linear,
+    "sub": _linear,
+    "neg": _linear,
+    "mul": _mul,  # fraction bits add up; `trunc` brings them back
+    "dot": _dot,  # {dims}: dimension numbers as in lax.dot_general
+    "trunc": _trunc,  # {bits}: drop fraction bits, within one unit
+    "convert": _retype,  # {to}: the same number in another type, exact where it fits
+    "bitcast": _retype,  # {to}: the same ring element read as another type
+    "less": _to_bool,
+    "equal": _to_bool,
+    "and": _bitwise,
+    "or": _bitwise,
+    "xor": _bitwise,
+    "not": _bitwise,
+    "shift_left": _shift,  # {bits}
+    "shift_right_logical": _shift,  # {bits}, in the integer's own width; fixed point: in the ring's
+    "shift_right_arithmetic": _shift,  # {bits}, exact (floor)
+    "prefix_or": _shift,  # {bits: 0}: bit i of the result is the or of bits i and above
+    "bit_parity": _bit,  # {mask}: the parity of the bits under the mask
+    "select": _select,  # (c, x, y): x where c, else y
+    "integer_division": _integer_division,  # floor, of values that somebody knows
+    "reveal": _visible,  # {to}: "public" or the rank of a party
+    "share": _visible,  # {to}: "secret"
+    **{name: _like_lax(function) for name, function in LOCAL.items()},
+}
+
+
+def parse_element(text: str) -> Type:
+    """`bool`, `int32`, `uint8`, `fxp18` as a scalar secret Type."""
+    if text == "bool":
+        return Type("bool")
+    for prefix, build in (
+        ("fxp", lambda n: Type("fxp", frac=n)),
+        ("int", lambda n: Type("int", bits=n, signed=True)),
+        ("uint", lambda n: Type("int", bits=n, signed=False)),
+    ):
+        if text.startswith(prefix) and text[len(prefix) :].isdigit():
+            return build(int(text[len(prefix) :]))
+    raise IRError(f"unknown element type `{text}`")
+
+
+def _types(values: list[Value]) -> list[Type]:
+    return [v.type for v in values]
+
+
+def infer(op: Op) -> list[Type]:
+    """The output types that the rule of `op` gives."""
+    if op.name in CONTROL:
+        return CONTROL[op.name](op)
+    if op.name not in RULES:
+        raise IRError(f"unknown operation `{op.name}`")
+    for position in INDEX_OPERANDS.get(op.name, lambda n: ())(len(op.inputs)):
+        _need(op.inputs[position].type.is_public, f"`{op.name}` needs public indices")
+    return RULES[op.name](_types(op.inputs), op.attrs)
+
+
+def _cond(op: Op) -> list[Type]:
+    index, *operands = op.inputs
+    _need(index.type.is_public and index.type.shape == (), f"cond needs a public scalar, got {index.type}")
+    outs = [_types(r.results) for r in op.regions]
+    _need(all(_types(r.params) == _types(operands) for r in op.regions), "cond: a branch's parameters differ")
+    _need(all(o == outs[0] for o in outs), "cond: the branches' results differ")
+    return outs[0]
+
+
+def _loop(op: Op) -> list[Type]:
+    """{trips, carries, constants, reverse}: inputs are constants, carries, then stacked xs."""
+    (body,) = op.regions
+    n, c, k = op.attrs["trips"], op.attrs["carries"], op.attrs["constants"]
+    fixed, xs = op.inputs[: k + c], op.inputs[k + c :]
+    want = _types(fixed) + [x.type.with_(shape=x.type.shape[1:]) for x in xs]
+    _need(_types(body.params) == want, "loop: the body's parameters differ from its operands")
+    _need(all(x.type.shape[:1] == (n,) for x in xs), "loop: an operand is not stacked over the trips")
+    _need(_types(body.results[:c]) == _types(fixed[k:]), "loop: a carried value changes its type")
+    stacked = [y.type.with_(shape=(n, *y.type.shape)) for y in body.results[c:]]
+    return _types(body.results[:c]) + stacked
+
+
+def _while(op: Op) -> list[Type]:
+    """{condition_constants, body_constants}: regions (condition, body); a public condition."""
+    condition, body = op.regions
+    a, b = op.attrs["condition_constants"], op.attrs["body_constants"]
+    first, second, carry = op.inputs[:a], op.inputs[a : a + b], op.inputs[a + b :]
+    _need(_types(condition.params) == _types(first + carry), "while: the condition's parameters differ")
+    _need(_types(body.params) == _types(second + carry), "while: the body's parameters differ")
+    _need(_types(body.results) == _types(carry), "while: a carried value changes its type")
+    (c,) = condition.results
+    _need(c.type == Type("bool", (), "public"), f"while needs a public scalar condition, got {c.type}")
+    return _types(carry)
+
+
+CONTROL: dict[str, Callable[[Op], list[Type]]] = {"cond": _cond, "loop": _loop, "while": _while}
+
+
+def check(module: Module) -> None:
+    """Raise IRError unless every value is defined once, before its use, with the type of its rule."""
+    _check_region(module.body)
+    for names, values in ((module.inputs, module.body.params), (module.outputs, module.body.results)):
+        _need(len(names) == len(values), f"{len(names)} names for {len(values)} values")
+
+
+def _check_region(region: Region) -> None:
+    defined = set(region.params)
+    for op in region.ops:
+        for value in op.inputs:
+            _need(value in defined, f"`{op.name}` at {op.location} uses a value before it is defined")
+        for inner in op.regions:
+            _check_region(inner)
+        try:
+            expected = infer(op)
+        except IRError as e:
+            raise IRError(f"`{op.name}` at {op.location}: {e}") from None
+        _need(expected == _types(op.outputs), f"`{op.name}` at {op.location} should give {expected}")
+        for value in op.outputs:
+            _need(value not in defined, f"`{op.name}` at {op.location} defines a value twice")
+            defined.add(value)
+    _need(all(v in defined for v in region.results), "a region's result is not defined")

@@ -1,0 +1,73 @@
+"""The lowering rules of all families in one table, and what to say where there is none."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+from spuvm.compiler import rules_control, rules_elementwise, rules_linear, rules_reduce, rules_shape, rules_sort
+from spuvm.compiler.context import Rule
+
+
+def merge(*families: Mapping[str, Rule]) -> dict[str, Rule]:
+    """One table from several; a primitive with two rules is an error."""
+    table: dict[str, Rule] = {}
+    for family in families:
+        twice = table.keys() & family.keys()
+        if twice:
+            raise ValueError(f"primitives registered twice: {sorted(twice)}")
+        table.update(family)
+    return table
+
+
+RULES = merge(
+    rules_elementwise.RULES,
+    rules_linear.RULES,
+    rules_shape.RULES,
+    rules_reduce.RULES,
+    rules_sort.RULES,
+    rules_control.RULES,
+)
+
+# Primitives whose rule runs even if all operands are known.
+UNFOLDED = frozenset(rules_control.INLINED) | {"spu_reveal"}
+
+# primitive -> what to do instead
+ADVICE = {
+    "cbrt": "Use jnp.exp(jnp.log(x) / 3) for positive x.",
+    "erf_inv": "Draw normal numbers outside, or from a key that is a constant of the function.",
+    "tan": "Use jnp.sin(x) / jnp.cos(x).",
+    "sinh": "Use (jnp.exp(x) - jnp.exp(-x)) / 2.",
+    "cosh": "Use (jnp.exp(x) + jnp.exp(-x)) / 2.",
+    "atan2": "Angles have no secure implementation: work with sines and cosines.",
+    "nextafter": "Neighbouring floats have no meaning in fixed point: add a small constant.",
+    "random_bits": "A secret random key cannot be used: make the key from a constant inside the function.",
+    "random_seed": "The seed must be a constant of the function (or a static argument).",
+    "random_wrap": "The key must be a constant of the function (or a static argument).",
+    "threefry2x32": "The key must be a constant of the function (or a static argument).",
+    "bitcast_convert_type": "The bits of a secret float are not its float32 bits: use astype.",
+    "debug_callback": "Secret values cannot be printed: reveal and return them.",
+    "pure_callback": "Python callbacks cannot run on secret values: compute outside, or in JAX.",
+    "io_callback": "Python callbacks cannot run on secret values: compute outside, or in JAX.",
+    "reduce": "Use jnp.sum, jnp.max, jnp.min or jnp.prod.",
+    "scatter-mul": "Use .at[...].add or .at[...].set.",
+    "scatter-min": "Use .at[...].add or .at[...].set.",
+    "scatter-max": "Use .at[...].add or .at[...].set.",
+    "conv_general_dilated": "Write it as slices and a matrix product.",
+    "reduce_window_sum": "Reshape into windows and use jnp.sum.",
+    "reduce_window_max": "Reshape into windows and use jnp.max.",
+    "cholesky": "Solve linear systems by iteration, for example conjugate gradients.",
+    "lu": "Solve linear systems by iteration, for example conjugate gradients.",
+    "triangular_solve": "Solve linear systems by iteration, for example conjugate gradients.",
+    "approx_top_k": "Use jax.lax.top_k.",
+    "population_count": "Sum the bits obtained with shifts and `& 1`.",
+}
+
+
+def nearest(name: str) -> str:
+    """Advice for a primitive without a rule: written advice, or the supported names most like it."""
+    if name in ADVICE:
+        return ADVICE[name]
+    close = difflib.get_close_matches(name, RULES, n=3)
+    listed = ", ".join(f"`{c}`" for c in close) if close else "the table of supported operations"
+    return f"The nearest supported: {listed}."

@@ -1,0 +1,521 @@
+"""Rules of the elementwise primitives: arithmetic, comparisons, logic, non-linear functions."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from spuvm.compiler import fixedpoint
+from spuvm.compiler.context import Context, Known, Operand, Rule
+from spuvm.compiler.ir import Value
+from spuvm.runtime.errors import EncodingError, UnsupportedError
+
+
+def both(ctx: Context, x: Operand, y: Operand) -> tuple[Value, Value]:
+    """Two operands as values of the result's shape."""
+    shape = ctx.outs[0].shape
+    return ctx.value(x, shape), ctx.value(y, shape)
+
+
+def zeros(ctx: Context) -> Known:
+    out = ctx.outs[0]
+    return np.broadcast_to(np.zeros((), out.dtype), out.shape)
+
+
+def full(ctx: Context, number: Any) -> Known:
+    out = ctx.outs[0]
+    return np.broadcast_to(np.asarray(number, out.dtype), out.shape)
+
+
+def is_float(x: Any) -> bool:
+    """Whether a value, or an array known at compile time, is a float in JAX."""
+    return x.type.kind == "fxp" if isinstance(x, Value) else np.dtype(x.dtype).kind not in "iub"
+
+
+def is_number(x: Operand, number: float) -> bool:
+    return not isinstance(x, Value) and fixedpoint.uniform(x) == number
+
+
+# sums and products -----------------------------------------------------------------------------------
+
+
+def add(ctx: Context, x: Operand, y: Operand) -> Operand:
+    for a, b in ((x, y), (y, x)):
+        if is_number(a, 0.0) and isinstance(b, Value):
+            return ctx.broadcast(b, ctx.outs[0].shape)
+    return ctx.b.add(*both(ctx, x, y))
+
+
+def sub(ctx: Context, x: Operand, y: Operand) -> Operand:
+    if is_number(y, 0.0):
+        return ctx.value(x, ctx.outs[0].shape)
+    if is_number(x, 0.0):
+        return ctx.b.neg(ctx.value(y, ctx.outs[0].shape))
+    return ctx.b.sub(*both(ctx, x, y))
+
+
+def neg(ctx: Context, x: Value) -> Value:
+    return ctx.map(ctx.b.neg, x)
+
+
+def mul(ctx: Context, x: Operand, y: Operand) -> Operand:
+    if not isinstance(x, Value):
+        x, y = y, x
+    if not isinstance(y, Value):
+        return _mul_known(ctx, x, y)
+    x, y = both(ctx, x, y)
+    return product(ctx, x, y)
+
+
+def product(ctx: Context, x: Value, y: Value) -> Value:
+    """x y; whole numbers need no truncation."""
+    z = ctx.b.mul_raw(ctx.integral.get(x, x), ctx.integral.get(y, y))
+    if z.type.kind != "fxp":
+        return z
+    return ctx.whole(z) if z.type.frac == 0 else ctx.b.with_frac(z, ctx.b.frac)
+
+
+def _mul_known(ctx: Context, x: Value, c: Known) -> Operand:
+    if is_number(c, 0.0):
+        return zeros(ctx)
+    x = ctx.broadcast(x, ctx.outs[0].shape)
+    if not is_float(x):
+        return x if is_number(c, 1) else ctx.b.mul(x, ctx.like(c, x))
+    if x in ctx.integral:
+        real = np.broadcast_to(np.asarray(c).astype(np.float64), x.shape)
+        if fixedpoint.is_whole(real):
+            return ctx.whole(ctx.b.mul_raw(ctx.integral[x], fixedpoint.factor(ctx.b, real)))
+        return ctx.b.mul_raw(ctx.integral[x], ctx.value(real))
+    return fixedpoint.mul_constant(ctx.b, x, c)
+
+
+def square(ctx: Context, x: Value) -> Value:
+    return product(ctx, x, x)
+
+
+def sign(ctx: Context, x: Value) -> Value:
+    zero = ctx.like(0, x)
+    if x.type.kind == "int" and not x.type.signed:
+        return ctx.b.convert(ctx.b.not_(ctx.b.equal(x, zero)), x.type.element)
+    element = "fxp0" if is_float(x) else x.type.element
+    above = ctx.b.convert(ctx.b.less(zero, x), element)
+    below = ctx.b.convert(ctx.b.less(x, zero), element)
+    out = ctx.b.sub(above, below)
+    return ctx.whole(out) if is_float(x) else out
+
+
+def absolute(ctx: Context, x: Value) -> Value:
+    if x.type.kind == "int" and not x.type.signed:
+        return x
+    return ctx.b.select(ctx.b.less(x, ctx.like(0, x)), ctx.b.neg(x), x)
+
+
+# comparisons -----------------------------------------------------------------------------------------
+
+
+def beyond(ctx: Context, c: Operand) -> int:
+    """1 (-1) if a constant is a number above (below) all that fixed point holds; else 0."""
+    if isinstance(c, Value) or not is_float(c) or np.size(c) == 0:
+        return 0
+    top = fixedpoint.limit(ctx.b.frac)
+    real = np.asarray(c).astype(np.float64)
+    return int((real >= top).all()) - int((real <= -top).all())
+
+
+def _comparable(ctx: Context, x: Operand) -> Value:
+    """An operand of a comparison: constants beyond the limit count as the limit."""
+    shape = ctx.outs[0].shape
+    if isinstance(x, Value) or not is_float(x):
+        return ctx.value(x, shape)
+    if np.isnan(np.asarray(x).astype(np.float64)).any():
+        raise EncodingError("a comparison with NaN.")
+    raw = np.broadcast_to(fixedpoint.clipped(x, ctx.b.frac), shape)
+    return fixedpoint.constant(ctx.b, raw, f"fxp{ctx.b.frac}")
+
+
+def less(ctx: Context, x: Operand, y: Operand) -> Operand:
+    """x < y, folded where a side is infinite or both are the same value."""
+    side = beyond(ctx, y) - beyond(ctx, x)
+    if x is y or side:
+        return full(ctx, side > 0)
+    x, y = _comparable(ctx, x), _comparable(ctx, y)
+    if x.type.kind == "bool":
+        return ctx.b.logical("and", ctx.b.not_(x), y)
+    return ctx.b.less(x, y)
+
+
+def equal(ctx: Context, x: Operand, y: Operand) -> Operand:
+    if x is y or beyond(ctx, x) or beyond(ctx, y):
+        return full(ctx, x is y)
+    x, y = _comparable(ctx, x), _comparable(ctx, y)
+    if x.type.kind == "bool":
+        return ctx.b.not_(ctx.b.logical("xor", x, y))
+    return ctx.b.equal(x, y)
+
+
+def negated(ctx: Context, x: Operand) -> Operand:
+    return ctx.b.not_(x) if isinstance(x, Value) else ~x
+
+
+def maximum(ctx: Context, x: Operand, y: Operand) -> Operand:
+    return _extreme(ctx, x, y, largest=True)
+
+
+def minimum(ctx: Context, x: Operand, y: Operand) -> Operand:
+    return _extreme(ctx, x, y, largest=False)
+
+
+def _extreme(ctx: Context, x: Operand, y: Operand, *, largest: bool) -> Operand:
+    shape = ctx.outs[0].shape
+    for c, other in ((x, y), (y, x)):
+        side = beyond(ctx, c)
+        if side and isinstance(other, Value):
+            return np.broadcast_to(c, shape) if (side > 0) is largest else ctx.broadcast(other, shape)
+    return larger(ctx, *both(ctx, x, y)) if largest else smaller(ctx, *both(ctx, x, y))
+
+
+def larger(ctx: Context, x: Value, y: Value) -> Value:
+    if x.type.kind == "bool":
+        return ctx.b.logical("or", x, y)
+    return ctx.b.select(ctx.b.less(x, y), y, x)
+
+
+def smaller(ctx: Context, x: Value, y: Value) -> Value:
+    if x.type.kind == "bool":
+        return ctx.b.logical("and", x, y)
+    return ctx.b.select(ctx.b.less(y, x), y, x)
+
+
+def clamp(ctx: Context, low: Operand, x: Operand, high: Operand) -> Operand:
+    """For low <= high. Both comparisons are with x, so they share their rounds."""
+    shape = ctx.outs[0].shape
+    out: Operand = ctx.value(x, shape)
+    for bound, below in ((low, True), (high, False)):
+        side = beyond(ctx, bound)
+        if side == (-1 if below else 1):
+            continue
+        c = less(ctx, x, bound) if below else less(ctx, bound, x)
+        out = choose(ctx, c, bound, out)
+    return out
+
+
+# choice ----------------------------------------------------------------------------------------------
+
+
+def choose(ctx: Context, c: Operand, x: Operand, y: Operand) -> Operand:
+    """x where c, else y; constants that are never chosen need not be representable."""
+    shape = ctx.outs[0].shape
+    if x is y:
+        return x
+    if not isinstance(c, Value):
+        return _choose_known(ctx, np.broadcast_to(c, shape), x, y)
+    return ctx.b.select(ctx.value(c, shape), ctx.value(x, shape), ctx.value(y, shape))
+
+
+def _choose_known(ctx: Context, c: Known, x: Operand, y: Operand) -> Operand:
+    shape = ctx.outs[0].shape
+    if c.all() or not c.any():
+        one = x if c.all() else y
+        return ctx.broadcast(one, shape) if isinstance(one, Value) else np.broadcast_to(one, shape)
+    chosen = [v if isinstance(v, Value) else np.where(m, v, np.zeros_like(v)) for v, m in ((x, c), (y, ~c))]
+    if not any(isinstance(v, Value) for v in chosen):
+        return np.where(c, *chosen).astype(ctx.outs[0].dtype)
+    return ctx.b.select(ctx.value(c), *(ctx.value(v, shape) for v in chosen))
+
+
+def select_n(ctx: Context, which: Operand, *cases: Operand) -> Operand:
+    kind = which.type.kind if isinstance(which, Value) else np.asarray(which).dtype.kind
+    if kind in ("bool", "b"):
+        return choose(ctx, which, cases[1], cases[0])
+    if not isinstance(which, Value):
+        out = cases[0]
+        for i, case in enumerate(cases[1:], 1):
+            out = choose(ctx, np.asarray(which) == i, case, out)
+        return out
+    return pick(ctx, which, [ctx.value(c, ctx.outs[0].shape) for c in cases])
+
+
+def pick(ctx: Context, index: Value, cases: list[Value]) -> Value:
+    """cases[index] in the rounds of one comparison and one product, however many cases.
+
+    With b_i = (index <= i), which is monotone, cases[index] = last + sum of b_i (case_i - case_{i+1}).
+    """
+    b = ctx.b
+    out = cases[-1]
+    for i, (case, after) in reversed(list(enumerate(zip(cases, cases[1:])))):
+        c = b.broadcast(b.less(index, ctx.like(i + 1, index)), case.shape)
+        if case.type.kind == "bool":
+            out = b.select(c, case, out)
+        else:
+            factor = b.convert(c, "fxp0" if is_float(case) else case.type.element)
+            out = b.add(out, b.mul_raw(b.sub(case, after), factor))
+    return out
+
+
+# types and bits --------------------------------------------------------------------------------------
+
+
+def convert(ctx: Context, x: Value, *, new_dtype: Any, **_: Any) -> Value:
+    element = ctx.element(new_dtype)
+    if element == x.type.element:
+        return x
+    if element == "bool":
+        return ctx.b.not_(ctx.b.equal(x, ctx.like(0, x)))
+    if element.startswith("fxp"):
+        return ctx.whole(ctx.b.convert(x, "fxp0"))
+    if x in ctx.integral:  # a whole number needs no rounding
+        return ctx.b.bitcast(ctx.integral[x], element)
+    return ctx.b.convert(x, element)
+
+
+def bit_not(ctx: Context, x: Value) -> Value:
+    """Of an integer: -x - 1, or 2^bits - 1 - x if unsigned; local where a circuit is not."""
+    if x.type.kind == "bool":
+        return ctx.b.not_(x)
+    top = -1 if x.type.signed or x.type.bits == 64 else 2**x.type.bits - 1
+    return ctx.b.sub(ctx.like(np.int64(top), x), x)
+
+
+def bitwise(name: str) -> Rule:
+    def rule(ctx: Context, x: Operand, y: Operand) -> Operand:
+        for c, other in ((x, y), (y, x)):
+            if isinstance(other, Value) and not isinstance(c, Value):
+                out = _bitwise_known(ctx, name, other, c)
+                if out is not None:
+                    return out
+        return ctx.b.logical(name, *both(ctx, x, y))
+
+    return rule
+
+
+def _bitwise_known(ctx: Context, name: str, x: Value, c: Known) -> Operand | None:
+    """The result where a bool meets a constant that decides it or changes nothing."""
+    if np.asarray(c).dtype.kind != "b" or not fixedpoint.is_uniform(c):
+        return None
+    number = bool(np.asarray(c).flat[0])
+    if name != "xor" and number is (name == "or"):
+        return full(ctx, number)
+    x = ctx.broadcast(x, ctx.outs[0].shape)
+    return ctx.b.not_(x) if name == "xor" and number else x
+
+
+def shift(name: str) -> Rule:
+    def rule(ctx: Context, x: Operand, amount: Operand) -> Operand:
+        if isinstance(amount, Value):
+            raise UnsupportedError(
+                f"the shift's amount is {amount.type.visibility} at run time: use an amount known at compile "
+                "time, or multiply by a power of two."
+            )
+        bits = np.asarray(ctx.outs[0].dtype.itemsize * 8)
+        return _shift_known(ctx, name, ctx.value(x, ctx.outs[0].shape), np.minimum(amount, bits), int(bits))
+
+    return rule
+
+
+def _shift_known(ctx: Context, name: str, x: Value, amounts: Known, width: int) -> Operand:
+    """Shift by constants: each distinct amount once, put together by 0/1 factors (local)."""
+    parts = []
+    for n in np.unique(amounts).tolist():
+        mask = np.broadcast_to(amounts == n, x.shape)
+        part = _shift_all(ctx, name, x, n, width)
+        if part is not None:
+            parts.append(part if mask.all() else ctx.b.mul(part, ctx.like(mask.astype(np.int64), x)))
+    if not parts:
+        return zeros(ctx)
+    out = parts[0]
+    for part in parts[1:]:
+        out = ctx.b.add(out, part)
+    return out
+
+
+def _shift_all(ctx: Context, name: str, x: Value, n: int, width: int) -> Value | None:
+    """One amount for all elements; None stands for zero. JAX: amounts of `width` and above shift all out."""
+    if n >= width and name != "shift_right_arithmetic":
+        return None
+    n = min(n, width - 1)
+    return ctx.b.op(name, x, bits=n) if n else x
+
+
+# rounding to whole numbers ---------------------------------------------------------------------------
+
+
+def floor(ctx: Context, x: Value) -> Value:
+    """Exact: an arithmetic shift of the raw integer."""
+    whole = ctx.b.op("shift_right_arithmetic", ctx.b.bitcast(x, "int64"), bits=x.type.frac)
+    return ctx.whole(ctx.b.bitcast(whole, "fxp0"))
+
+
+def ceil(ctx: Context, x: Value) -> Value:
+    return neg(ctx, floor(ctx, ctx.b.neg(x)))
+
+
+def round_(ctx: Context, x: Value, *, rounding_method: Any) -> Value:
+    """floor(x + d) with d = 1/2, less one unit where a tie must go down.
+
+    Half to even: ties go down where floor(x) is even. Away from zero: where x is negative.
+    """
+    b = ctx.b
+    if int(rounding_method) == 1:
+        down = b.not_(b.op("bit_parity", x, mask=1 << x.type.frac))
+    else:
+        down = b.less(x, ctx.like(0, x))
+    half = b.broadcast(b.const(1 << (x.type.frac - 1), x.type.element), x.shape)
+    unit = b.bitcast(b.convert(down, "fxp0"), x.type.element)
+    return floor(ctx, b.sub(b.add(x, half), unit))
+
+
+# division and powers ---------------------------------------------------------------------------------
+
+
+def approximation(module: str, function: str, *args: Any) -> Any:
+    """Call an approximation; imported when first used."""
+    return getattr(importlib.import_module(f"spuvm.compiler.approx_{module}"), function)(*args)
+
+
+def approximated(module: str, function: str) -> Rule:
+    def rule(ctx: Context, x: Value) -> Value:
+        out: Value = approximation(module, function, ctx.b, x)
+        return out
+
+    return rule
+
+
+def div(ctx: Context, x: Operand, y: Operand) -> Operand:
+    if not is_float(ctx.outs[0]):
+        return approximation("division", "int_div", ctx.b, *both(ctx, x, y))
+    if is_number(x, 0.0):
+        return zeros(ctx)
+    if not isinstance(y, Value):
+        return _div_known(ctx, ctx.value(x), np.asarray(y).astype(np.float64))
+    if y.type.is_public:
+        return approximation("division", "div_public", ctx.b, *both(ctx, x, y))
+    if is_number(x, 1.0):
+        return approximation("division", "reciprocal", ctx.b, ctx.broadcast(y, ctx.outs[0].shape))
+    return approximation("division", "div", ctx.b, *both(ctx, x, y))
+
+
+def _div_known(ctx: Context, x: Value, c: Known) -> Operand:
+    if (c == 0).any():
+        raise EncodingError("division by a constant that is zero.")
+    if np.isinf(c).all():
+        return zeros(ctx)
+    x = ctx.broadcast(x, ctx.outs[0].shape)
+    number = fixedpoint.uniform(c)
+    if number is not None and np.frexp(abs(number))[0] == 0.5:
+        return fixedpoint.mul_constant(ctx.b, x, 1.0 / number)
+    return approximation("division", "div_public", ctx.b, x, np.broadcast_to(c, x.shape))
+
+
+def rem(ctx: Context, x: Operand, y: Operand) -> Operand:
+    """The sign of x, as in C. Floats: the remainder of the raw integers, exact on the fixed-point grid."""
+    p, q = both(ctx, x, y)
+    if not is_float(ctx.outs[0]):
+        return approximation("division", "int_rem", ctx.b, p, q)
+    raw = [ctx.b.bitcast(v, "int64") for v in (p, q)]
+    return ctx.b.bitcast(approximation("division", "int_rem", ctx.b, *raw), p.type.element)
+
+
+def integer_pow(ctx: Context, x: Value, *, y: int) -> Operand:
+    if y in (0, 1):
+        return x if y else full(ctx, 1)
+    if is_float(x) and y != 2:
+        return approximation("division", "integer_pow", ctx.b, x, y)
+    if y < 0:
+        raise UnsupportedError("a negative power of an integer: convert it to float first.")
+    return _power(ctx, x, y)
+
+
+def _power(ctx: Context, x: Value, n: int) -> Value:
+    """x^n for n >= 1 by squaring."""
+    if n == 1:
+        return x
+    half = _power(ctx, x, n // 2)
+    out = product(ctx, half, half)
+    return product(ctx, out, x) if n % 2 else out
+
+
+def power(ctx: Context, x: Operand, y: Operand) -> Operand:
+    number = None if isinstance(y, Value) else fixedpoint.uniform(y)
+    if number is not None and isinstance(x, Value):
+        x = ctx.broadcast(x, ctx.outs[0].shape)
+        if number.is_integer():
+            return integer_pow(ctx, x, y=int(number))
+        if abs(number) == 0.5:
+            return approximation("sqrt", "sqrt" if number > 0 else "rsqrt", ctx.b, x)
+    if not is_float(ctx.outs[0]):
+        raise UnsupportedError("a power of integers needs an exponent known at compile time.")
+    if not isinstance(x, Value) and (np.asarray(x) > 0).all():  # x^y = exp(y ln x)
+        exponent = mul(ctx, y, np.log(np.asarray(x).astype(np.float64)))
+        return approximation("exp", "exp", ctx.b, exponent) if isinstance(exponent, Value) else full(ctx, 1)
+    return approximation("sqrt", "pow_", ctx.b, *both(ctx, x, y))
+
+
+def exp2(ctx: Context, x: Value) -> Operand:
+    return approximation("exp", "exp", ctx.b, fixedpoint.mul_constant(ctx.b, x, np.log(2.0)))
+
+
+def erfc(ctx: Context, x: Value) -> Operand:
+    return ctx.b.sub(ctx.like(1.0, x), approximation("sigmoid", "erf", ctx.b, x))
+
+
+# Rules that need no parameters: the result's type, which `Context.outs` has, says it all.
+PLAIN: dict[str, Rule] = {
+    "add": add,
+    "add_any": add,
+    "sub": sub,
+    "neg": neg,
+    "mul": mul,
+    "square": square,
+    "div": div,
+    "rem": rem,
+    "sign": sign,
+    "abs": absolute,
+    "max": maximum,
+    "min": minimum,
+    "clamp": clamp,
+    "lt": less,
+    "gt": lambda ctx, x, y: less(ctx, y, x),
+    "ge": lambda ctx, x, y: negated(ctx, less(ctx, x, y)),
+    "le": lambda ctx, x, y: negated(ctx, less(ctx, y, x)),
+    "eq": equal,
+    "ne": lambda ctx, x, y: negated(ctx, equal(ctx, x, y)),
+    "is_finite": lambda ctx, x: full(ctx, True),
+    "select_n": select_n,
+    "and": bitwise("and"),
+    "or": bitwise("or"),
+    "xor": bitwise("xor"),
+    "not": bit_not,
+    "shift_left": shift("shift_left"),
+    "shift_right_logical": shift("shift_right_logical"),
+    "shift_right_arithmetic": shift("shift_right_arithmetic"),
+    "floor": floor,
+    "ceil": ceil,
+    "pow": power,
+    "exp": approximated("exp", "exp"),
+    "exp2": exp2,
+    "expm1": approximated("exp", "expm1"),
+    "log": approximated("log", "log"),
+    "log1p": approximated("log", "log1p"),
+    "logistic": approximated("sigmoid", "sigmoid"),
+    "tanh": approximated("sigmoid", "tanh"),
+    "erf": approximated("sigmoid", "erf"),
+    "erfc": erfc,
+    "sqrt": approximated("sqrt", "sqrt"),
+    "rsqrt": approximated("sqrt", "rsqrt"),
+    "sin": approximated("trig", "sin"),
+    "cos": approximated("trig", "cos"),
+}
+
+
+def _without_parameters(rule: Rule) -> Rule:
+    return lambda ctx, *operands, **_: rule(ctx, *operands)
+
+
+RULES: dict[str, Rule] = {
+    **{name: _without_parameters(rule) for name, rule in PLAIN.items()},
+    "convert_element_type": convert,
+    "round": round_,
+    "integer_pow": integer_pow,
+}

@@ -1,0 +1,33 @@
+"""Rules of the matrix products."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from spuvm.compiler import fixedpoint
+from spuvm.compiler.context import Context, Operand, Rule
+from spuvm.compiler.ir import Value
+
+
+def dot_general(ctx: Context, x: Operand, y: Operand, *, dimension_numbers: Any, **_: Any) -> Value:
+    """One `dot` and one truncation; none where an operand is whole."""
+    (xc, yc), (xb, yb) = dimension_numbers
+    dims = [[[int(d) for d in ds] for ds in pair] for pair in ((xc, yc), (xb, yb))]
+    element = ctx.element(ctx.outs[0].dtype)
+    if not element.startswith("fxp"):
+        return ctx.b.op("dot", *(ctx.b.convert(ctx.value(v), element) for v in (x, y)), dims=dims)
+    p, q = (ctx.integral.get(v, v) for v in (_factor(ctx, x), _factor(ctx, y)))
+    out = ctx.b.op("dot", p, q, dims=dims)
+    return ctx.whole(out) if out.type.frac == 0 else ctx.b.with_frac(out, ctx.b.frac)
+
+
+def _factor(ctx: Context, x: Operand) -> Value:
+    """A constant keeps its own number of fraction bits."""
+    if isinstance(x, Value):
+        return ctx.b.convert(x, f"fxp{ctx.b.frac}")
+    return fixedpoint.factor(ctx.b, np.asarray(x).astype(np.float64))
+
+
+RULES: dict[str, Rule] = {"dot_general": dot_general}

@@ -1,0 +1,191 @@
+"""Rules of the rearrangements: local for every sharing, whatever the visibility.
+
+Indices are known at compile time or public; a secret index has no local meaning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jax import lax
+
+from spuvm.compiler.context import Context, Operand, Rule
+from spuvm.compiler.ir import Value
+from spuvm.runtime.errors import UnsupportedError
+
+
+def ints(numbers: Sequence[Any]) -> tuple[int, ...]:
+    """Attributes are Python integers: JAX's own may be NumPy's."""
+    return tuple(int(n) for n in numbers)
+
+
+def reshape(ctx: Context, x: Value, **_: Any) -> Value:
+    """reshape, squeeze and expand_dims: the result's shape says it all."""
+    return ctx.map(lambda v: ctx.b.reshape(v, ctx.outs[0].shape), x)
+
+
+def broadcast_in_dim(ctx: Context, x: Value, *, shape: Any, broadcast_dimensions: Any, **_: Any) -> Value:
+    shape, dims = ints(shape), ints(broadcast_dimensions)
+    if x.shape == shape:
+        return x
+    return ctx.map(lambda v: ctx.b.op("broadcast", v, shape=shape, dims=dims), x)
+
+
+def transpose(ctx: Context, x: Value, *, permutation: Any) -> Value:
+    return ctx.map(lambda v: ctx.b.op("transpose", v, perm=ints(permutation)), x)
+
+
+def rev(ctx: Context, x: Value, *, dimensions: Any) -> Value:
+    return ctx.map(lambda v: ctx.b.op("rev", v, axes=ints(dimensions)), x)
+
+
+def slice_(ctx: Context, x: Value, *, start_indices: Any, limit_indices: Any, strides: Any) -> Value:
+    start, limit = ints(start_indices), ints(limit_indices)
+    stride = ints(strides) if strides is not None else (1,) * len(start)
+    return ctx.map(lambda v: ctx.b.op("slice", v, start=start, limit=limit, stride=stride), x)
+
+
+def split(ctx: Context, x: Value, *, sizes: Any, axis: int) -> list[Value]:
+    ends = np.cumsum(ints(sizes)).tolist()
+    return [
+        ctx.map(lambda v, e=end, n=size: ctx.b.slice(v, axis, e - n, e), x)  # type: ignore[misc]
+        for end, size in zip(ends, ints(sizes))
+    ]
+
+
+def concatenate(ctx: Context, *xs: Operand, dimension: int) -> Value:
+    values = [ctx.value(x) for x in xs if np.shape(x)[dimension]]
+    return ctx.b.concatenate(values or [ctx.value(xs[0])], dimension)
+
+
+def pad(ctx: Context, x: Operand, value: Operand, *, padding_config: Any) -> Value:
+    low, high, interior = (ints(c) for c in zip(*padding_config)) if padding_config else ((), (), ())
+    return ctx.b.op("pad", ctx.value(x), ctx.value(value), low=low, high=high, interior=interior)
+
+
+# indices ---------------------------------------------------------------------------------------------
+
+
+def public(ctx: Context, index: Operand) -> Value:
+    """An index as a value that all parties know."""
+    value = ctx.value(index)
+    if not value.type.is_public:
+        raise UnsupportedError(
+            f"the index is {value.type.visibility}: it must be public. Select with jax.nn.one_hot(index, n) @ x, "
+            "or make the index public with spu.reveal."
+        )
+    return value
+
+
+def dynamic_slice(ctx: Context, x: Operand, *starts: Operand, slice_sizes: Any) -> Value:
+    x, sizes = ctx.value(x), ints(slice_sizes)
+    if any(isinstance(s, Value) for s in starts):
+        indices = [public(ctx, s) for s in starts]
+        return ctx.b.op("dynamic_slice", x, *indices, sizes=sizes)
+    first = [min(max(int(s), 0), d - n) for s, d, n in zip(starts, x.shape, sizes)]
+    last = [s + n for s, n in zip(first, sizes)]
+    return slice_(ctx, x, start_indices=first, limit_indices=last, strides=None)
+
+
+def dynamic_update_slice(ctx: Context, x: Operand, update: Operand, *starts: Operand) -> Value:
+    indices = [public(ctx, s) for s in starts]
+    return ctx.b.op("dynamic_update_slice", ctx.value(x), ctx.value(update), *indices)
+
+
+def mode_name(mode: Any) -> str:
+    return str(lax.GatherScatterMode.from_any(mode).name).lower().replace("fill_or_drop", "fill")
+
+
+def gather(
+    ctx: Context, x: Operand, indices: Operand, *, dimension_numbers: Any, slice_sizes: Any, mode: Any,
+    fill_value: Any, **_: Any,
+) -> Operand:  # fmt: skip
+    """Out-of-bounds elements in mode "fill" are `fill_value`; NaN, JAX's default for floats, becomes 0."""
+    d = dimension_numbers
+    dims = (
+        d.offset_dims,
+        d.collapsed_slice_dims,
+        d.start_index_map,
+        d.operand_batching_dims,
+        d.start_indices_batching_dims,
+    )
+    attrs = {"dims": [ints(n) for n in dims], "sizes": ints(slice_sizes), "mode": mode_name(mode)}
+    x, where = ctx.value(x), public(ctx, indices)
+    if attrs["mode"] == "fill" and fill_value is not None and fill_value == fill_value and fill_value != 0:
+        return _filled(ctx, x, where, fill_value, attrs)
+    return ctx.map(lambda v: ctx.b.op("gather", v, where, **attrs), x)
+
+
+def _filled(ctx: Context, x: Value, where: Value, fill_value: Any, attrs: dict[str, Any]) -> Value:
+    """Gather ones as well: they are zero where an index is out of bounds."""
+    out = ctx.b.op("gather", x, where, **attrs)
+    ones = ctx.b.broadcast(ctx.b.const(np.ones((), np.int64), "int64"), x.shape)
+    inside = ctx.b.op("gather", ones, where, **attrs)
+    return ctx.b.select(ctx.b.equal(inside, ctx.like(1, inside)), out, ctx.like(fill_value, out))
+
+
+def scatter(name: str) -> Rule:
+    def rule(
+        ctx: Context, x: Operand, indices: Operand, updates: Operand, *, dimension_numbers: Any, mode: Any, **_: Any
+    ) -> Value:
+        d = dimension_numbers
+        dims = (
+            d.update_window_dims,
+            d.inserted_window_dims,
+            d.scatter_dims_to_operand_dims,
+            d.operand_batching_dims,
+            d.scatter_indices_batching_dims,
+        )
+        operands = ctx.value(x), public(ctx, indices), ctx.value(updates)
+        return ctx.b.op(name, *operands, dims=[ints(n) for n in dims], mode=mode_name(mode))
+
+    return rule
+
+
+# nothing to do ---------------------------------------------------------------------------------------
+
+
+def same(ctx: Context, x: Operand, **_: Any) -> Operand:
+    return x
+
+
+def all_same(ctx: Context, *xs: Operand, **_: Any) -> Sequence[Operand]:
+    return xs
+
+
+def gather_rows(ctx: Context, x: Value, rows: Value) -> Value:
+    """x[rows] for public row numbers, in bounds."""
+    rest = len(x.shape) - 1
+    dims = [tuple(range(1, rest + 1)), (0,), (0,), (), ()]
+    index = ctx.b.reshape(rows, (*rows.shape, 1))
+    return ctx.b.op("gather", x, index, dims=dims, sizes=(1, *x.shape[1:]), mode="promise_in_bounds")
+
+
+
+RULES: dict[str, Rule] = {
+    "reshape": reshape,
+    "squeeze": reshape,
+    "expand_dims": reshape,
+    "broadcast_in_dim": broadcast_in_dim,
+    "transpose": transpose,
+    "rev": rev,
+    "slice": slice_,
+    "split": split,
+    "concatenate": concatenate,
+    "pad": pad,
+    "dynamic_slice": dynamic_slice,
+    "dynamic_update_slice": dynamic_update_slice,
+    "gather": gather,
+    "scatter": scatter("scatter"),
+    "scatter-add": scatter("scatter_add"),
+    "stop_gradient": same,
+    "copy": same,
+    "copy_p": same,
+    "reduce_precision": same,
+    "sharding_constraint": same,
+    "name": same,
+    "device_put": all_same,
+    "optimization_barrier": all_same,
+}

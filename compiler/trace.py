@@ -1,0 +1,184 @@
+"""A JAX function as a closed jaxpr, with names for its inputs and outputs and source lines.
+
+Tracing runs under the caller's x64 setting, which `Traced` remembers: constants are folded
+under the same one. `reveal` is the only primitive of ours that a user's function may contain.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core as jex
+from jax.interpreters import ad, batching, mlir
+from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
+
+from spuvm.compiler.ir import Location
+from spuvm.runtime.errors import InputError
+
+OUR_FOLDER = str(Path(__file__).parent)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """`inputs` and `outputs` name the leaves of the trees: "x", "params.w", "args[0]"; "out", "out[1]"."""
+
+    name: str
+    jaxpr: jex.ClosedJaxpr
+    in_tree: Any
+    out_tree: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    x64: bool
+    location: Location
+
+    @property
+    def in_avals(self) -> list[Any]:
+        return list(self.jaxpr.in_avals)
+
+    @property
+    def out_avals(self) -> list[Any]:
+        return list(self.jaxpr.out_avals)
+
+
+def trace(fn: Callable[..., Any], args: Sequence[Any], static_argnums: int | Sequence[int] = ()) -> Traced:
+    """Trace `fn(*args)`. An argument may be a pytree of arrays, numbers, or of anything with shape and dtype."""
+    static = static_positions(static_argnums, len(args))
+    dynamic = [a for i, a in enumerate(args) if i not in static]
+    leaves = [jax.tree.map(_abstract, a) for a in dynamic]
+
+    def call(*given: Any) -> Any:
+        rest = iter(given)
+        return fn(*(args[i] if i in static else next(rest) for i in range(len(args))))
+
+    closed, shapes = jax.make_jaxpr(call, return_shape=True)(*leaves)
+    return Traced(
+        name=getattr(fn, "__name__", type(fn).__name__).strip("<>"),
+        jaxpr=closed,
+        in_tree=jax.tree.structure(tuple(dynamic)),
+        out_tree=jax.tree.structure(shapes),
+        inputs=tuple(_input_names(fn, args, static)),
+        outputs=tuple("out" + _path(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)),
+        x64=bool(jax.config.jax_enable_x64),
+        location=_definition(fn),
+    )
+
+
+def static_positions(static_argnums: int | Sequence[int], count: int) -> frozenset[int]:
+    """The positions of the static arguments; negative numbers count from the end, as in `jax.jit`."""
+    numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
+    for n in numbers:
+        if not -count <= n < count:
+            raise InputError(f"`static_argnums` has {n}, but there are {count} arguments.")
+    return frozenset(n % count for n in numbers)
+
+
+def _abstract(leaf: Any) -> Any:
+    """What JAX can trace: its own arrays and numbers as they are, other array-likes by shape and dtype."""
+    if isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct, bool, int, float, complex)):
+        return leaf
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+    raise InputError(
+        f"an argument of type `{type(leaf).__name__}` is neither an array nor a number: "
+        "pass an array, or list its position in `static_argnums`."
+    )
+
+
+# Names of leaves ---------------------------------------------------------------------------------
+
+
+def _input_names(fn: Callable[..., Any], args: Sequence[Any], static: frozenset[int]) -> list[str]:
+    names = []
+    for i, (name, arg) in enumerate(zip(_argument_names(fn, len(args)), args)):
+        if i not in static:
+            names += [name + _path(path) for path, _ in jax.tree_util.tree_leaves_with_path(arg)]
+    return names
+
+
+def _argument_names(fn: Callable[..., Any], count: int) -> list[str]:
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):  # a builtin without a signature
+        return [f"args[{i}]" for i in range(count)]
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "args")
+    more = [f"{rest}[{i}]" for i in range(count - len(positional))]
+    return (positional + more)[:count]
+
+
+def _path(keys: Sequence[Any]) -> str:
+    return "".join(map(_key, keys))
+
+
+def _key(key: Any) -> str:
+    match key:
+        case DictKey(key=str(name)):
+            return f".{name}"
+        case GetAttrKey(name=name):
+            return f".{name}"
+        case SequenceKey(idx=i):
+            return f"[{i}]"
+        case DictKey(key=other) | FlattenedIndexKey(key=other):
+            return f"[{other}]"
+    return f"[{key}]"
+
+
+# Source lines --------------------------------------------------------------------------------------
+
+
+def location_of(eqn: Any) -> Location | None:
+    """The user's line that made an equation, or None. The only use of a private part of JAX."""
+    try:
+        from jax._src import source_info_util
+
+        frames = source_info_util.user_frames(eqn.source_info.traceback)
+        for frame in frames:
+            if not frame.file_name.startswith(OUR_FOLDER):
+                return Location(_short(frame.file_name), frame.start_line)
+    except (ImportError, AttributeError, TypeError):
+        return None
+    return None
+
+
+def _definition(fn: Callable[..., Any]) -> Location:
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    return Location(_short(code.co_filename), code.co_firstlineno) if code else Location()
+
+
+def _short(file: str) -> str:
+    """Relative to the working directory where it lies inside, else the bare name."""
+    path = Path(file)
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
+
+
+# reveal ----------------------------------------------------------------------------------------------
+
+reveal_p = jex.Primitive("spu_reveal")
+
+
+def reveal(x: Any, to: str | int | None = None) -> Any:
+    """Inside a traced function: make every leaf of `x` public, or known to the party `to` alone."""
+    return jax.tree.map(lambda leaf: reveal_p.bind(jax.numpy.asarray(leaf), to=to), x)
+
+
+def _reveal_jvp(primals: Any, tangents: Any, *, to: Any) -> Any:
+    # The derivative of the identity. The tangent stays as it is: only what the program names is revealed.
+    return reveal_p.bind(*primals, to=to), tangents[0]
+
+
+def _reveal_batch(args: Any, dims: Any, *, to: Any) -> Any:
+    return reveal_p.bind(*args, to=to), dims[0]
+
+
+reveal_p.def_impl(lambda x, *, to: x)
+reveal_p.def_abstract_eval(lambda x, *, to: x)
+ad.primitive_jvps[reveal_p] = _reveal_jvp
+batching.primitive_batchers[reveal_p] = _reveal_batch
+mlir.register_lowering(reveal_p, lambda ctx, x, *, to: [x])

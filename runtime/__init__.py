@@ -1,0 +1,1 @@
+"""The machine: protocols, links, executors. Imports nothing of the compiler or the interface."""

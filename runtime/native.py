@@ -1,0 +1,82 @@
+"""The native kernels (AES-CTR, ring matmul): found, loaded and told to XLA, all optional.
+
+The shared library is built by `setup.py` when a C++ compiler is there. Whatever uses it has a
+twin with the same bits, in pure XLA or OpenSSL, so nothing but speed depends on it.
+
+Environment: `SPUVM_NATIVE=0`, read once, at the first use, leaves the library unloaded.
+"""
+
+import ctypes
+import functools
+import os
+import warnings
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+import jax
+
+MATMUL_TARGET = "spuvm_ring_matmul"
+
+_AES_NAMES = ("openssl", "aes", "vaes")
+_RING_NAMES = ("plain", "avx2", "avx512")
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The shared library with its signatures declared, or None; calls release the GIL."""
+    if os.environ.get("SPUVM_NATIVE", "1") == "0":
+        return None
+    path = _find(Path(__file__).parent)
+    if path is None:
+        return None
+    try:
+        return _declare(ctypes.CDLL(str(path)))
+    except (OSError, AttributeError) as error:  # built for another machine, or an older source
+        warnings.warn(f"spuvm runs without its native kernels: {error}", RuntimeWarning, stacklevel=2)
+        return None
+
+
+def _find(folder: Path) -> Path | None:
+    candidates = (folder / f"_native{suffix}" for suffix in EXTENSION_SUFFIXES)
+    return next((path for path in candidates if path.exists()), None)
+
+
+def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
+    address, u64 = ctypes.c_void_p, ctypes.c_uint64
+    lib.spuvm_aes_level.argtypes = ()
+    lib.spuvm_aes_expand.argtypes = (ctypes.c_char_p, address)
+    lib.spuvm_aes_expand.restype = None
+    lib.spuvm_aes_ctr.argtypes = (ctypes.c_int, address, address, u64, u64, u64)
+    lib.spuvm_aes_ctr.restype = None
+    lib.spuvm_ring_level.argtypes = ()
+    lib.spuvm_ring_set_level.argtypes = (ctypes.c_int,)
+    getattr(lib, MATMUL_TARGET)
+    return lib
+
+
+@functools.cache
+def register() -> bool:
+    """Gives XLA the FFI targets; whether there are any. Safe to call at every use."""
+    lib = library()
+    if lib is None:
+        return False
+    # Without a client JAX only notes the target, and one of another FFI version then fails the client.
+    jax.devices("cpu")
+    try:
+        target = jax.ffi.pycapsule(getattr(lib, MATMUL_TARGET))  # type: ignore[no-untyped-call]
+        jax.ffi.register_ffi_target(MATMUL_TARGET, target, platform="cpu")
+    except Exception as error:  # of jaxlib's own type
+        warnings.warn(f"spuvm runs without its native matmul: {error}", RuntimeWarning, stacklevel=2)
+        return False
+    return True
+
+
+def features() -> str:
+    """What is in use, for logs and benchmarks: `aes=vaes matmul=avx512`, or `aes=openssl matmul=xla`.
+
+    Starts JAX's CPU client, as tracing a product does.
+    """
+    lib = library()
+    aes = _AES_NAMES[lib.spuvm_aes_level()] if lib is not None else "openssl"
+    matmul = _RING_NAMES[lib.spuvm_ring_level()] if lib is not None and register() else "xla"
+    return f"aes={aes} matmul={matmul}"

@@ -1,0 +1,43 @@
+"""The two primitives that make a JAX program a choreography: `send` and `random`.
+
+A protocol kernel is plain JAX code over the components of sharings. `send(x, src, dst)` is the
+value x, known from there on to party `dst` too. `random(holders, shape, dtype)` is a pseudorandom
+value known to exactly the parties in `holders`, who share a key. Neither computes anything by
+itself: projection turns sends into messages and randoms into inputs of the stage that uses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import Primitive
+
+send_p = Primitive("send")
+random_p = Primitive("random")
+
+
+@send_p.def_abstract_eval
+def _send_type(x: Any, *, src: int, dst: int) -> Any:
+    return x
+
+
+@random_p.def_abstract_eval
+def _random_type(*, holders: tuple[int, ...], shape: tuple[int, ...], dtype: Any) -> Any:
+    return jax.core.ShapedArray(shape, np.dtype(dtype))
+
+
+def send(x: jax.Array, src: int, dst: int) -> jax.Array:
+    """The value `x`, sent by `src`, from here on known to `dst` as well."""
+    out: jax.Array = send_p.bind(x, src=src, dst=dst)
+    return out
+
+
+def random(holders: Iterable[int], shape: Sequence[int], dtype: Any) -> jax.Array:
+    """A fresh uniform value of the given shape and unsigned dtype, known to `holders` alone."""
+    out: jax.Array = random_p.bind(
+        holders=tuple(sorted(holders)), shape=tuple(shape), dtype=np.dtype(dtype).name
+    )
+    return out

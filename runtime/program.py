@@ -1,0 +1,175 @@
+"""The program of one party: rounds of compiled stages, messages, and public control between them.
+
+Values live in numbered registers. A `Straight` piece runs its rounds one after another: in each,
+the tasks of the round, then one message to each peer and one from each. Loops and branches hold
+blocks of their own. A program for `party=None` does everything at once: the simulator runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+BLOCK = 65536  # elements of an element-wise call that one executable takes at once: they stay in the cache
+BLOCK_SIZES = (64, 1024, 8192, BLOCK)  # all lengths that element-wise stages are ever compiled for
+Holders = tuple[int, ...]
+Registers = tuple[int | None, ...]  # None: a component that this party does not hold
+
+
+@lru_cache(maxsize=4096)
+def partition(size: int) -> tuple[tuple[int, int, int], ...]:
+    """The blocks that `size` elements are processed in: (start, elements, compiled length)."""
+    blocks, start = [], 0
+    for length in (BLOCK, 8192):
+        while size - start >= length:
+            blocks.append((start, length, length))
+            start += length
+    if start < size or not blocks:
+        rest = size - start
+        blocks.append((start, rest, next(b for b in BLOCK_SIZES if b >= rest)))
+    return tuple(blocks)
+
+
+@dataclass(frozen=True)
+class Random:
+    """A pseudorandom input of a stage: `offset` counts 16-byte blocks within its kernel's share."""
+
+    holders: Holders
+    offset: int
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(eq=False)
+class Stage:
+    """What one party computes of a kernel between two of its rounds, for one block length.
+
+    `load()` compiles it, or takes it from memory or disk; arguments are the task's inputs, then
+    `randoms`. `draws` says how many 16-byte blocks of each stream one block of the kernel uses.
+    """
+
+    key: str
+    load: Callable[[], Callable[..., Sequence[Any]]]
+    randoms: tuple[Random, ...]
+    draws: Mapping[Holders, int]
+
+
+@dataclass(eq=False)
+class Task:
+    """Run a stage. `size`: the elements of a block-wise call; None: whole arrays, `stages` has one entry."""
+
+    stages: Mapping[int, Stage]  # by compiled length
+    inputs: tuple[int, ...]
+    scalars: tuple[bool, ...]  # inputs that every block takes whole
+    outputs: tuple[int, ...]
+    size: int | None
+    shapes: tuple[tuple[int, ...], ...]  # of the inputs, if whole
+    base: Mapping[Holders, int]  # where the call's randomness starts within the straight piece
+    frees: tuple[int, ...] = ()
+    op: str = ""
+    location: str = ""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One register sent or received. `bits`: per element if block-wise (`size`), else `shape`."""
+
+    register: int
+    dtype: str
+    size: int | None
+    bits: int
+    shape: tuple[int, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        if self.size is None:
+            return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return sum(-(-count * self.bits // 8) for _, count, _ in partition(self.size))
+
+
+@dataclass(eq=False)
+class Round:
+    tasks: list[Task] = field(default_factory=list)
+    sends: dict[int, list[Message]] = field(default_factory=dict)
+    receives: dict[int, list[Message]] = field(default_factory=dict)
+    frees: tuple[int, ...] = ()  # after the messages have left
+
+
+@dataclass(eq=False)
+class Straight:
+    rounds: list[Round]
+    draws: Mapping[Holders, int]  # 16-byte blocks of each stream that one execution uses
+
+
+@dataclass(eq=False)
+class LoopStep:
+    body: BlockProgram
+    trips: int
+    reverse: bool
+    constants: Registers
+    carries: Registers
+    xs: Registers
+    outputs: Registers
+    x_shapes: tuple[tuple[int, ...], ...]
+    stacked: tuple[tuple[tuple[int, ...], str], ...]  # shape and dtype of each stacked result
+    frees: tuple[int, ...] = ()
+
+
+@dataclass(eq=False)
+class CondStep:
+    branches: list[BlockProgram]
+    index: int
+    operands: Registers
+    outputs: Registers
+    frees: tuple[int, ...] = ()
+
+
+@dataclass(eq=False)
+class WhileStep:
+    condition: BlockProgram
+    body: BlockProgram
+    condition_constants: Registers
+    body_constants: Registers
+    carries: Registers
+    outputs: Registers
+    frees: tuple[int, ...] = ()
+
+
+ProgramStep = Straight | LoopStep | CondStep | WhileStep
+
+
+@dataclass(eq=False)
+class BlockProgram:
+    params: Registers
+    steps: list[ProgramStep]
+    results: Registers
+    result_shapes: tuple[tuple[int, ...], ...]
+    constants: dict[int, np.ndarray]
+
+
+@dataclass(frozen=True)
+class PortSpec:
+    """An input or output as the runtime sees it."""
+
+    name: str
+    kind: str
+    owner: int | None
+    components: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(eq=False)
+class PartyProgram:
+    party: int | None
+    block: BlockProgram
+    inputs: tuple[PortSpec, ...]
+    outputs: tuple[PortSpec, ...]

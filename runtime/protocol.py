@@ -1,0 +1,159 @@
+"""What a protocol is: where each kind of share lives, and a table of kernels.
+
+Share kinds, one letter each, the same for every protocol:
+
+    p  public: one component, known to all
+    v  private: one component, known to its owner
+    a  arithmetic sharing: the components add up to the value mod 2^k
+    b  boolean sharing: the exclusive or of the components is the value (a bool or a whole word)
+    d  arithmetic sharing as a local product leaves it: each component at one party only
+
+A kernel is a JAX function over sharings (tuples of component arrays). It says what happens at
+all parties at once; `project` works out who does what. Kernels named here are the ones that
+`expand` calls; those in the second half are derived once from a protocol's `and_bb`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from spuvm.runtime import bits as bt
+
+Sharing = tuple[jax.Array, ...]
+And = Callable[..., Sharing]
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """`inputs` and `output` are share kinds. Element-wise kernels see flat blocks of any length."""
+
+    name: str
+    function: Callable[..., Sharing]
+    inputs: str
+    output: str
+    elementwise: bool = True
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """`holders[kind][i]` are the ranks that know component i of a sharing of that kind."""
+
+    name: str
+    security: str
+    world_size: int
+    holders: Mapping[str, tuple[frozenset[int], ...]]
+    kernels: Mapping[str, Kernel] = field(default_factory=dict)
+
+    def components(self, kind: str, owner: int | None = None) -> tuple[frozenset[int], ...]:
+        if kind == "p":
+            return (frozenset(range(self.world_size)),)
+        if kind == "v":
+            assert owner is not None
+            return (frozenset({owner}),)
+        return self.holders[kind]
+
+
+def table(*kernels: Kernel) -> dict[str, Kernel]:
+    """The kernels by name; a name given twice is an error."""
+    out: dict[str, Kernel] = {}
+    for kernel in kernels:
+        if kernel.name in out:
+            raise ValueError(f"kernel `{kernel.name}` is registered twice")
+        out[kernel.name] = kernel
+    return out
+
+
+# Derived boolean circuits: written once over the protocol's `and_(x, y, bits=...)`. ------------
+
+
+def each(function: Callable[..., Any], *sharings: Sharing) -> Sharing:
+    """Apply a function that is linear over exclusive or to each component."""
+    return tuple(function(*components) for components in zip(*sharings))
+
+
+def xor(x: Sharing, y: Sharing) -> Sharing:
+    return each(lambda a, b: a ^ b, x, y)
+
+
+def xor_constant(x: Sharing, value: int) -> Sharing:
+    return (x[0] ^ bt.constant(x[0], value), *x[1:])
+
+
+def and_constant(x: Sharing, value: int) -> Sharing:
+    return each(lambda a: a & bt.constant(a, value), x)
+
+
+def _halves(x: Sharing, width: int) -> tuple[Sharing, Sharing]:
+    """The lower and upper `width / 2` bits of words of `width` bits."""
+    half = width // 2
+    low = each(lambda a: a & bt.constant(a, (1 << half) - 1), x)
+    return low, each(lambda a: bt.shift_right(a, half), x)
+
+
+def _narrow(x: Sharing, width: int) -> Sharing:
+    return each(lambda a: a.astype(bt.word_dtype(width)), x)
+
+
+def carry_out(and_: And, generate: Sharing, propagate: Sharing) -> Sharing:
+    """The carry out of the top bit, from the generate and propagate bits of a 64-bit sum.
+
+    1. Reorder the bits so that neighbours in significance stand in opposite halves.
+    2. Six times, with half as many bits each time: (g, p) := (g1 ^ p1 g0, p1 p0), where 1 is the
+       more significant half. Both products are one `and_` of twice the width.
+    """
+    g, p = each(bt.bit_reverse_indices, generate), each(bt.bit_reverse_indices, propagate)
+    width = 64
+    while width > 1:
+        half = width // 2
+        g0, g1 = _halves(g, width)
+        if half == 1:
+            p1 = each(lambda a: bt.shift_right(a, 1), p)
+            return xor(g1, and_(p1, g0, bits=1))
+        p0, p1 = _halves(p, width)
+        both = each(lambda a, h=half: a | bt.shift_left(a, h), p1)
+        other = each(lambda a, b, h=half: a | bt.shift_left(b, h), g0, p0)
+        gp, pp = _halves(and_(both, other, bits=width), width)
+        g, p = _narrow(xor(g1, gp), half), _narrow(pp, half)
+        width = half
+    raise AssertionError("unreachable")
+
+
+def carries(and_: And, generate: Sharing, propagate: Sharing) -> Sharing:
+    """Bit i of the result is the carry out of bit i (Kogge and Stone, six levels)."""
+    g, p = generate, propagate
+    for level in range(6):
+        shift = 1 << level
+        gs = each(lambda a, s=shift: bt.shift_left(a, s), g)
+        g_new = xor(g, and_(p, gs, bits=64))
+        if level < 5:
+            ps = each(lambda a, s=shift: bt.shift_left(a, s), p)
+            p = and_(p, ps, bits=64)
+        g = g_new
+    return g
+
+
+def all_bits(and_: And, x: Sharing) -> Sharing:
+    """The conjunction of the 64 bits, as a bool: six levels of halving."""
+    width = 64
+    while width > 1:
+        low, high = _halves(x, width)
+        width //= 2
+        x = and_(_narrow(low, width), _narrow(high, width), bits=width)
+    return x
+
+
+def prefix_or(and_: And, x: Sharing) -> Sharing:
+    """Bit i becomes the disjunction of bits i and above: six levels."""
+    for level in range(6):
+        y = each(lambda a, s=1 << level: bt.shift_right(a, s), x)
+        x = xor(xor(x, y), and_(x, y, bits=64))
+    return x
+
+
+def top_bit(x: Sharing) -> Sharing:
+    return each(lambda a: bt.shift_right(a, 63).astype(np.uint8), x)

@@ -1,0 +1,62 @@
+"""REF2K: no security at all. Every party holds the plain ring element.
+
+The oracle of the other protocols and a debugging mode: the same ring, the same fixed point, the
+same programs, no masks and (but for inputs) no messages. Never use it on data that is to stay
+secret.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spuvm.runtime import bits as bt
+from spuvm.runtime import plain, ring
+from spuvm.runtime.primitives import send
+from spuvm.runtime.protocol import Kernel, Protocol, Sharing, table
+
+
+def _share(x: Sharing, world_size: int, owner: int) -> Sharing:
+    value = x[0]
+    for other in range(world_size):
+        if other != owner:
+            value = send(value, owner, other)
+    return (value,)
+
+
+def _keep(x: Sharing) -> Sharing:
+    return x
+
+
+def ref2k(world_size: int) -> Protocol:
+    """The protocol for any number of parties, one included."""
+    everyone = (frozenset(range(world_size)),)
+    return Protocol(
+        name="ref2k",
+        security="none: every party sees every value",
+        world_size=world_size,
+        holders={"a": everyone, "b": everyone, "d": everyone},
+        kernels=table(
+            Kernel("product_aa", lambda x, y: (x[0] * y[0],), "aa", "d"),
+            Kernel("dot_aa", lambda x, y, *, dims: (ring.dot_general(x[0], y[0], dims),), "aa", "d", False),
+            Kernel("reshare_d", _keep, "d", "a"),
+            Kernel("mul_aa", lambda x, y: (x[0] * y[0],), "aa", "a"),
+            Kernel("trunc_d", lambda x, *, bits: (plain.truncate(x[0], bits=bits),), "d", "a"),
+            Kernel("trunc_a", lambda x, *, bits: (plain.truncate(x[0], bits=bits),), "a", "a"),
+            Kernel(
+                "mul_trunc_aa", lambda x, y, *, bits: (plain.truncate(x[0] * y[0], bits=bits),), "aa", "a"
+            ),
+            Kernel("and_bb", lambda x, y, *, bits: (x[0] & y[0],), "bb", "b"),
+            Kernel("msb_a", lambda x: (bt.shift_right(x[0], 63).astype(np.uint8),), "a", "b"),
+            Kernel("eqz_a", lambda x: ((x[0] == bt.constant(x[0], 0)).astype(np.uint8),), "a", "b"),
+            Kernel("a2b", _keep, "a", "b"),
+            Kernel("b2a", _keep, "b", "a"),
+            Kernel("bit2a", lambda x: (x[0].astype(np.uint64),), "b", "a"),
+            Kernel("prefix_or_b", lambda x: (plain.prefix_or(x[0]),), "b", "b"),
+            Kernel("share_v", lambda x, *, owner: _share(x, world_size, owner), "v", "a"),
+            Kernel("share_vb", lambda x, *, owner, bits: _share(x, world_size, owner), "v", "b"),
+            Kernel("reveal_a", _keep, "a", "p"),
+            Kernel("reveal_b", lambda x, *, bits: x, "b", "p"),
+            Kernel("reveal_a_to", lambda x, *, owner: x, "a", "v"),
+            Kernel("reveal_b_to", lambda x, *, owner, bits: x, "b", "v"),
+        ),
+    )

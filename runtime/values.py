@@ -1,0 +1,98 @@
+"""Component arrays at run time: whole, or as the blocks that element-wise stages work on.
+
+On the CPU a JAX array and its NumPy view are the same memory, and an aligned NumPy array goes
+into an executable without a copy: blocks of a whole array are views of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spuvm.runtime.program import Message, partition
+from spuvm.runtime.random import aligned_empty
+
+Array = Any  # numpy.ndarray or jax.Array
+
+
+@dataclass(eq=False)
+class Blocked:
+    """`size` elements in the blocks of `partition(size)`; the last is longer than what it holds."""
+
+    blocks: list[Array]
+    size: int
+
+
+Component = Array | Blocked
+
+
+def empty(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """An aligned array of unset elements."""
+    count = int(np.prod(shape, dtype=np.int64))
+    return aligned_empty(count * np.dtype(dtype).itemsize).view(dtype).reshape(shape)
+
+
+def blocks(value: Component, size: int) -> list[Array]:
+    """The value as blocks of its `size` elements."""
+    if isinstance(value, Blocked):
+        return value.blocks
+    flat = np.asarray(value).reshape(-1)
+    if size == 0:
+        return [np.zeros(partition(0)[0][2], flat.dtype)]
+    out: list[Array] = []
+    for start, count, length in partition(size):
+        block = flat[start : start + count]
+        if count < length:
+            padded = empty((length,), flat.dtype)
+            padded[:count] = block
+            padded[count:] = 0
+            block = padded
+        out.append(block)
+    return out
+
+
+def whole(value: Component, shape: Sequence[int]) -> Array:
+    """The value as one array of `shape`."""
+    if not isinstance(value, Blocked):
+        return value if value.shape == tuple(shape) else np.asarray(value).reshape(shape)
+    parts = partition(value.size)
+    if len(parts) == 1:
+        return np.asarray(value.blocks[0])[: value.size].reshape(shape)
+    first = np.asarray(value.blocks[0])
+    out = empty((value.size,), first.dtype)
+    for block, (start, count, _) in zip(value.blocks, parts):
+        out[start : start + count] = np.asarray(block)[:count]
+    return out.reshape(shape)
+
+
+def outgoing(value: Component, message: Message) -> list[np.ndarray]:
+    """The bytes of a message, as views."""
+    if message.size is None:
+        return [_bytes(np.asarray(whole(value, message.shape)))]
+    return [
+        _bytes(np.asarray(block))[: -(-count * message.bits // 8)]
+        for block, (_, count, _) in zip(blocks(value, message.size), partition(message.size))
+    ]
+
+
+def incoming(message: Message) -> tuple[Component, list[np.ndarray]]:
+    """An unset value and the byte views to fill it through."""
+    if message.size is None:
+        array = empty(message.shape, message.dtype)
+        return array, [_bytes(array)]
+    arrays, views = [], []
+    for _, count, length in partition(message.size):
+        array = empty((length * message.bits // (8 * np.dtype(message.dtype).itemsize),), message.dtype)
+        view = _bytes(array)
+        used = -(-count * message.bits // 8)
+        view[used:] = 0
+        arrays.append(array)
+        views.append(view[:used])
+    return Blocked(arrays, message.size), views
+
+
+def _bytes(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -1,0 +1,45 @@
+"""Builds the native kernels (runtime/native) if a C++ compiler is there; all else is in pyproject.toml.
+
+Without them spuvm runs the same programs, slower. `SPUVM_BUILD_NATIVE=require` makes a failed build an error.
+"""
+
+import importlib.util
+import os
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+REQUIRED = os.environ.get("SPUVM_BUILD_NATIVE") == "require"
+
+
+class OptionalBuild(build_ext):
+    """A build whose failure, whatever it is, is reported and passed over."""
+
+    def build_extension(self, ext):
+        try:
+            # XLA's FFI headers come with jaxlib; found without importing it, which takes a second.
+            jaxlib = importlib.util.find_spec("jaxlib")
+            if jaxlib is None or jaxlib.origin is None:
+                raise FileNotFoundError("jaxlib, whose headers the kernels need, is not installed")
+            ext.include_dirs.append(str(Path(jaxlib.origin).parent / "include"))
+            super().build_extension(ext)
+        except Exception as error:
+            if REQUIRED:
+                raise
+            self.warn(f"spuvm is built without its native kernels, which are optional: {error}")
+
+
+setup(
+    ext_modules=[
+        Extension(
+            "spuvm.runtime._native",
+            sources=["runtime/native/aes_ctr.cc", "runtime/native/ring_matmul.cc"],
+            depends=["runtime/native/ring_tile.h"],
+            language="c++",
+            extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-psabi"],
+            optional=not REQUIRED,
+        )
+    ],
+    cmdclass={"build_ext": OptionalBuild},
+)

@@ -1,0 +1,1 @@
+"""Secure multi-party computation, compiled by JAX."""

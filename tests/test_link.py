@@ -1,0 +1,317 @@
+"""What every link promises, over memory and over TLS: messages, counters, agreement, keys, failures."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spuvm.runtime.certificates import make_cluster
+from spuvm.runtime.cluster import load_cluster
+from spuvm.runtime.errors import (
+    LinkError,
+    PeerAbortedError,
+    PeerLostError,
+    PeerMismatchError,
+    PeerTimeoutError,
+)
+from spuvm.runtime.link import Link, flat_view
+from spuvm.runtime.memory_link import memory_links
+from spuvm.runtime.tls_link import connect
+
+PARTIES = ("alice", "bob", "carol")
+Session = Callable[..., list[Any]]
+
+
+def run_threads(bodies: list[Callable[[], Any]]) -> list[Any]:
+    """Run one thread per body; what each returned or raised."""
+    results: list[Any] = [None] * len(bodies)
+
+    def run(i: int) -> None:
+        try:
+            results[i] = bodies[i]()
+        except Exception as error:
+            results[i] = error
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(bodies))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    return results
+
+
+@pytest.fixture(scope="module")
+def cluster_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_cluster(tmp_path_factory.mktemp("cluster"), PARTIES)
+
+
+@pytest.fixture(params=["memory", "tls"])
+def session(request: pytest.FixtureRequest, cluster_file: Path) -> Session:
+    """Runs a function of the link as every party; what each returned or raised."""
+
+    def run(body: Callable[[Link], Any], timeout: float = 10) -> list[Any]:
+        if request.param == "memory":
+            links = memory_links(PARTIES, timeout=timeout)
+            opened: list[Callable[[], Link]] = [lambda link=link: link for link in links]  # type: ignore[misc]
+        else:
+            cluster = load_cluster(cluster_file)
+            opened = [lambda p=p: connect(cluster, p, timeout=timeout) for p in PARTIES]  # type: ignore[misc]
+
+        def party(open_link: Callable[[], Link]) -> Any:
+            with open_link() as link:
+                return body(link)
+
+        return run_threads([lambda o=o: party(o) for o in opened])  # type: ignore[misc]
+
+    return run
+
+
+def ring(link: Link) -> tuple[int, int]:
+    return (link.rank + 1) % 3, (link.rank - 1) % 3
+
+
+def test_odd_sizes_arrive_however_they_are_cut(session: Session) -> None:
+    sizes = [0, 1, 7, 8, 16363, 16364, 16365, 70001, 131073, 4 << 20, (4 << 20) + 1, 9_000_001]
+
+    def body(link: Link) -> bool:
+        after, before = ring(link)
+        for n in sizes:
+            message = np.random.default_rng(n + link.rank).integers(0, 256, n, np.uint8)
+            due = np.random.default_rng(n + before).integers(0, 256, n, np.uint8)
+            got = np.zeros(n, np.uint8)
+            cut = n // 3
+            link.exchange({after: [message[:cut], message[cut:]]}, {before: [got[: n // 2], got[n // 2 :]]})
+            assert np.array_equal(got, due), n
+        assert link.counters.rounds == len(sizes) - 1
+        assert link.counters.bytes_sent == {after: sum(sizes), before: 0}
+        assert link.counters.bytes_received == {after: 0, before: sum(sizes)}
+        assert link.counters.messages_sent == {after: len(sizes) - 1, before: 0}
+        assert link.counters.messages_received == {after: 0, before: len(sizes) - 1}
+        return True
+
+    assert session(body) == [True] * 3
+
+
+def test_many_small_and_typed_buffers(session: Session) -> None:
+    def body(link: Link) -> bool:
+        message = [np.full((3, i % 5), link.rank + i, np.uint64) for i in range(500)]
+        got = {peer: [np.zeros((3, i % 5), np.uint64) for i in range(500)] for peer in link.peers}
+        link.exchange(dict.fromkeys(link.peers, message), got)
+        return all((array == peer + i).all() for peer in link.peers for i, array in enumerate(got[peer]))
+
+    assert session(body) == [True] * 3
+
+
+def test_empty_exchange_costs_nothing(session: Session) -> None:
+    def body(link: Link) -> int:
+        link.exchange({}, {})
+        link.exchange({link.peers[0]: [np.zeros(0)]}, {link.peers[0]: []})
+        return link.counters.rounds
+
+    assert session(body) == [0, 0, 0]
+
+
+def test_one_party_runs_ahead(session: Session) -> None:
+    def body(link: Link) -> bool:
+        got = np.zeros(1000, np.uint8)
+        if link.rank == 0:
+            time.sleep(0.2)  # carol's five messages are all on their way by now
+        for i in range(5):
+            if link.rank == 2:
+                link.exchange({0: [np.full(1000, i, np.uint8)]}, {})
+            if link.rank == 1:
+                link.exchange({0: [np.full(1000, 10 + i, np.uint8)]}, {})
+        for sender in (1, 2):
+            for i in range(5 if link.rank == 0 else 0):
+                link.exchange({}, {sender: [got]})
+                assert (got == (i if sender == 2 else 10 + i)).all()
+        return True
+
+    assert session(body) == [True] * 3
+
+
+def test_large_messages_both_ways_do_not_block(session: Session) -> None:
+    n = 100_000_000
+
+    def body(link: Link) -> bool:
+        if link.rank == 2:
+            return True
+        message, got = np.full(n, link.rank + 1, np.uint8), np.zeros(n, np.uint8)
+        link.exchange({1 - link.rank: [message]}, {1 - link.rank: [got]})
+        return bool(got[0] == got[-1] == 2 - link.rank and (got == got[0]).all())
+
+    assert session(body) == [True] * 3
+
+
+def test_agreement(session: Session) -> None:
+    def body(link: Link) -> bool:
+        link.agree("program", b"same")
+        link.agree("program", b"same again")
+        return link.counters.rounds == 0
+
+    assert session(body) == [True] * 3
+
+
+def test_disagreement_is_seen_by_every_party_and_names_who_differs(session: Session) -> None:
+    for error in session(lambda link: link.agree("program", b"other" if link.rank == 1 else b"same")):
+        assert isinstance(error, PeerMismatchError)
+        assert str(error).startswith("bob differs from alice and carol in `program`")
+
+
+def test_session_keys(session: Session) -> None:
+    def body(link: Link) -> dict[tuple[int, ...], bytes]:
+        sets = [(0, 1), (0, 2), (1, 2), (0, 1, 2), (link.rank,)]
+        own = [holders for holders in sets if link.rank in holders]
+        own = own[link.rank :] + own[: link.rank]  # the order does not matter
+        keys = {holders: link.session_key(frozenset(holders)) for holders in own}
+        assert keys == {holders: link.session_key(holders) for holders in own}
+        return keys
+
+    first, second = session(body), session(body)
+    for keys in (first, second):
+        assert keys[0][0, 1] == keys[1][0, 1]
+        assert keys[0][0, 2] == keys[2][0, 2]
+        assert keys[1][1, 2] == keys[2][1, 2]
+        assert keys[0][0, 1, 2] == keys[1][0, 1, 2] == keys[2][0, 1, 2]
+    different = {key for session_keys in (first, second) for keys in session_keys for key in keys.values()}
+    assert len(different) == 14  # in each session 3 pairs, 1 triple, 3 of one party
+    assert all(len(key) == 32 for key in different)
+
+
+def test_keys_of_others_are_refused(session: Session) -> None:
+    for error in session(lambda link: link.session_key(link.peers)):
+        assert isinstance(error, LinkError)
+        assert "can only ask for keys that it holds" in str(error)
+
+
+def test_another_size_stops_everyone(session: Session) -> None:
+    def body(link: Link) -> None:
+        after, before = ring(link)
+        n = 8 if link.rank else 16
+        link.exchange({after: [np.zeros(n, np.uint8)]}, {before: [np.zeros(8, np.uint8)]})
+        link.exchange({after: [np.zeros(8, np.uint8)]}, {before: [np.zeros(8, np.uint8)]})
+
+    errors = session(body)
+    assert isinstance(errors[1], PeerMismatchError)
+    assert "alice sent 16 bytes in round 1 where 8 are due" in str(errors[1])
+    for error in (errors[0], errors[2]):
+        assert isinstance(error, PeerAbortedError)
+        assert "bob stopped" in str(error)
+        assert "alice sent 16 bytes" in str(error)
+
+
+def test_out_of_step_is_noticed(session: Session) -> None:
+    def body(link: Link) -> None:
+        if link.rank == 0:
+            link.exchange({1: [np.zeros(8, np.uint8)]}, {1: [np.zeros(8, np.uint8)]})
+        link.agree("configuration", b"1")
+
+    errors = session(body)
+    assert any(isinstance(e, PeerMismatchError) and "do not run the same program" in str(e) for e in errors)
+    assert all(isinstance(e, PeerMismatchError | PeerAbortedError) for e in errors)
+
+
+def test_silence_times_out_and_says_who_what_and_how_long(session: Session) -> None:
+    release = threading.Event()
+
+    def body(link: Link) -> None:
+        if link.rank == 2:
+            release.wait(20)
+            return
+        try:
+            link.exchange({}, {2: [np.zeros(8, np.uint8)]})
+        finally:
+            if link.rank == 0:
+                release.set()
+
+    start = time.monotonic()
+    errors = session(body, timeout=1)[:2]
+    assert time.monotonic() - start < 5
+    timeouts = [e for e in errors if isinstance(e, PeerTimeoutError)]
+    assert timeouts
+    assert "Nothing came from carol for 1 s" in str(timeouts[0])
+    assert "the message of round 1" in str(timeouts[0])
+    assert "timeout" in str(timeouts[0]).partition("Raise the limit")[2]
+    assert all("carol" in str(e) for e in errors)
+
+
+def test_abort_reaches_everyone_with_its_reason(session: Session) -> None:
+    def body(link: Link) -> None:
+        if link.rank == 1:
+            link.abort("InputError: `x` has another shape")
+            with pytest.raises(LinkError, match="another shape"):
+                link.exchange({}, {0: [np.zeros(8, np.uint8)]})
+            return
+        try:
+            link.exchange({}, {2 - link.rank: [np.zeros(8, np.uint8)]})
+        finally:
+            with pytest.raises(PeerAbortedError):
+                link.agree("program", b"")
+
+    errors = session(body)
+    assert errors[1] is None
+    for error in (errors[0], errors[2]):
+        assert isinstance(error, PeerAbortedError)
+        assert "bob stopped" in str(error)
+        assert "`x` has another shape" in str(error)
+
+
+def test_an_exception_inside_the_session_is_passed_on_without_its_text(session: Session) -> None:
+    def body(link: Link) -> None:
+        if link.rank == 0:
+            raise ValueError("the secret is 42")
+        link.exchange({}, {0: [np.zeros(8, np.uint8)]})
+
+    errors = session(body)
+    assert isinstance(errors[0], ValueError)
+    for error in errors[1:]:
+        assert isinstance(error, PeerAbortedError)
+        assert "alice stopped" in str(error)
+        assert "ValueError" in str(error)
+        assert "42" not in str(error)
+
+
+def test_a_party_that_finished_is_lost_only_to_those_who_need_it(session: Session) -> None:
+    def body(link: Link) -> bool:
+        if link.rank == 2:
+            return True
+        time.sleep(0.3)
+        got = np.zeros(8, np.uint8)
+        link.exchange({1 - link.rank: [np.ones(8, np.uint8)]}, {1 - link.rank: [got]})
+        if link.rank == 0:
+            link.exchange({}, {2: [got]})
+        return bool(got.all())
+
+    lost, bob, carol = session(body)
+    assert isinstance(lost, PeerLostError)
+    assert "carol closed its link" in str(lost)
+    assert bob is carol is True
+
+
+def test_closed_links_and_wrong_buffers_are_refused() -> None:
+    link, *others = memory_links(PARTIES)
+    for buffers, text in [
+        ({0: [np.zeros(1)]}, "is no peer"),
+        ({1: [np.zeros((4, 4))[:, :2]]}, "contiguous"),
+    ]:
+        with pytest.raises(LinkError, match=text):
+            link.exchange(buffers, {})
+    with pytest.raises(LinkError, match="writable"):
+        link.exchange({}, {1: [memoryview(b"12")]})
+    link.close()
+    with pytest.raises(LinkError, match="closed"):
+        link.agree("program", b"")
+    for other in others:
+        other.close()
+
+
+def test_flat_views_share_memory() -> None:
+    array = np.zeros((2, 3), np.uint32)
+    flat_view(array, writable=True)[4] = 1
+    assert array[0, 1] == 1
+    assert flat_view(memoryview(b"abc"), writable=False).tobytes() == b"abc"

@@ -1,0 +1,76 @@
+"""The native library: optional, switchable, and of the same bits at every instruction set."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spuvm.runtime import native
+
+needs_native = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+
+
+def _python(code: str, **environment: str) -> str:
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+PROBE = """
+import jax, numpy as np
+from spuvm.runtime import native, random, ring
+with jax.enable_x64(True):
+    x = np.arange(48 * 48, dtype=np.uint64).reshape(48, 48) * np.uint64(0x9E3779B97F4A7C15)
+    z = np.asarray(jax.jit(ring.matmul)(x, x))
+    text = jax.jit(ring.matmul).lower(x, x).as_text()
+out = random.aligned_empty(1001)
+random.Stream(bytes(16)).fill(out, 5)
+print(native.features(), "ffi" if native.MATMUL_TARGET in text else "xla", hash((z.tobytes(), out.tobytes())))
+"""
+
+
+@needs_native
+def test_switched_off_by_the_environment_with_the_same_bits() -> None:
+    on = _python(PROBE, SPUVM_NATIVE="1", PYTHONHASHSEED="1").split()
+    off = _python(PROBE, SPUVM_NATIVE="0", PYTHONHASHSEED="1").split()
+    assert off[:3] == ["aes=openssl", "matmul=xla", "xla"]
+    assert on[1] != "matmul=xla"
+    assert on[2] == "ffi"
+    assert on[3] == off[3]
+
+
+def test_importing_does_not_load_or_register() -> None:
+    code = "from spuvm.runtime import native, random, ring; print(native.library.cache_info().currsize)"
+    assert _python(code) == "0"
+
+
+def test_a_library_that_does_not_load_is_reported_and_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "_native.so"
+    broken.write_bytes(b"not a library")
+    monkeypatch.setattr(native, "_find", lambda folder: broken)
+    monkeypatch.delenv("SPUVM_NATIVE", raising=False)
+    with pytest.warns(RuntimeWarning, match="without its native kernels"):
+        assert native.library.__wrapped__() is None
+
+
+def test_finds_only_names_of_this_interpreter(tmp_path: Path) -> None:
+    (tmp_path / "_native.cpython-27-vax.so").touch()
+    assert native._find(tmp_path) is None
+    (tmp_path / "_native.abi3.so").touch()
+    assert native._find(tmp_path) == tmp_path / "_native.abi3.so"
+
+
+def test_registers_once() -> None:
+    assert native.register() is native.register() is (native.library() is not None)
+
+
+@needs_native
+def test_features_name_the_instruction_sets() -> None:
+    aes, matmul = native.features().split()
+    assert aes in {"aes=openssl", "aes=aes", "aes=vaes"}
+    assert matmul in {"matmul=plain", "matmul=avx2", "matmul=avx512"}

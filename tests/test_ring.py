@@ -1,0 +1,144 @@
+"""Products modulo 2^32 and 2^64, natively and in XLA, against NumPy, which wraps too."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from numpy.typing import NDArray
+
+from spuvm.runtime import native, ring
+
+Array = NDArray[np.unsignedinteger[Any]]
+LEVELS = range(-1, 1 + (lib.spuvm_ring_set_level(99) if (lib := native.library()) is not None else -1))
+
+SHAPES = [  # m, k, n
+    (2, 1, 2),
+    (3, 5, 2),
+    (17, 33, 9),
+    (130, 40, 270),  # more than one block of rows and of columns
+    (8, 600, 16),  # more than one block of depth
+    (37, 300, 2),  # a narrow result: the kernel works on its transpose
+    (2, 300, 37),
+    (129, 257, 31),
+    (1, 20, 30),
+    (30, 20, 1),
+    (1, 20, 1),
+    (3, 0, 4),
+    (0, 3, 4),
+    (3, 4, 0),
+]
+
+
+@pytest.fixture(autouse=True)
+def _x64() -> Iterator[None]:
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture(params=LEVELS)
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every instruction set of the native kernel that this processor has, and -1: pure XLA."""
+    lib = native.library()
+    if request.param < 0 or lib is None:
+        monkeypatch.setattr(native, "register", lambda: False)
+        yield
+        return
+    assert lib.spuvm_ring_set_level(request.param) == request.param
+    yield
+    lib.spuvm_ring_set_level(99)
+
+
+def uniform(shape: tuple[int, ...], dtype: type = np.uint64, seed: int = 0) -> Array:
+    words = np.random.default_rng([seed, *shape]).integers(0, 2**64 - 1, shape, np.uint64, endpoint=True)
+    return words.astype(dtype)
+
+
+@pytest.mark.usefixtures("level")
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+@pytest.mark.parametrize(("m", "k", "n"), SHAPES)
+def test_matmul(m: int, k: int, n: int, dtype: type) -> None:
+    x, y = uniform((m, k), dtype), uniform((k, n), dtype, seed=1)
+    z = jax.jit(lambda x, y: ring.matmul(x, y))(x, y)
+    assert z.dtype == dtype
+    np.testing.assert_array_equal(z, x @ y)
+
+
+@pytest.mark.usefixtures("level")
+@pytest.mark.parametrize("batch", [(3,), (2, 3), (0,)])
+@pytest.mark.parametrize(("m", "k", "n"), [(4, 50, 6), (1, 7, 6), (40, 3, 20)])
+def test_batches(batch: tuple[int, ...], m: int, k: int, n: int) -> None:
+    x, y = uniform((*batch, m, k)), uniform((*batch, k, n), seed=1)
+    np.testing.assert_array_equal(jax.jit(lambda x, y: ring.matmul(x, y))(x, y), x @ y)
+
+
+@pytest.mark.usefixtures("level")
+@pytest.mark.parametrize(
+    ("x_shape", "y_shape", "dimension_numbers"),
+    [
+        ((20, 5), (20, 6), (((0,), (0,)), ((), ()))),  # x.T @ y, the gradient of a linear layer
+        ((5, 20), (6, 20), (((1,), (1,)), ((), ()))),  # x @ y.T
+        ((20, 5), (6, 20), (((0,), (1,)), ((), ()))),
+        ((3, 20, 5), (3, 6, 20), (((1,), (2,)), ((0,), (0,)))),
+        ((4, 5, 6), (6, 4, 7), (((0, 2), (1, 0)), ((), ()))),  # two contracted axes, one of them moved
+        ((4, 5, 6), (4, 6, 7), (((0, 2), (0, 1)), ((), ()))),
+        ((4, 2, 5, 3), (3, 7, 4, 2), (((0,), (2,)), ((3, 1), (0, 3)))),  # batch axes in any order
+        ((5, 6), (7, 3), (((), ()), ((), ()))),  # nothing contracted: an outer product
+        ((5, 0), (0, 3), (((1,), (0,)), ((), ()))),
+        ((9,), (9,), (((0,), (0,)), ((), ()))),
+        ((9, 4), (9,), (((0,), (0,)), ((), ()))),
+        ((3, 9), (3, 9), (((1,), (1,)), ((0,), (0,)))),
+        ((), (4,), (((), ()), ((), ()))),
+    ],
+)
+def test_dot_general(
+    x_shape: tuple[int, ...], y_shape: tuple[int, ...], dimension_numbers: ring.DimensionNumbers
+) -> None:
+    x, y = uniform(x_shape), uniform(y_shape, seed=1)
+    z = jax.jit(lambda x, y: ring.dot_general(x, y, dimension_numbers))(x, y)
+    expected = lax.dot_general(x, y, dimension_numbers)
+    assert z.shape == expected.shape
+    np.testing.assert_array_equal(z, expected)
+
+
+@pytest.mark.usefixtures("level")
+def test_vmap_is_a_batch() -> None:
+    x, y = uniform((3, 4, 50)), uniform((50, 6), seed=1)
+    z = jax.vmap(lambda x, y: ring.matmul(x, y), in_axes=(0, None))(x, y)
+    np.testing.assert_array_equal(z, x @ y)
+
+
+@pytest.mark.parametrize("depth", [1, 31, 32, 33, 48, 100])
+def test_matmul_xla_pads_the_depth(depth: int) -> None:
+    x, y = uniform((2, 7, depth)), uniform((2, depth, 5), seed=1)
+    np.testing.assert_array_equal(jax.jit(ring.matmul_xla)(x, y), x @ y)
+
+
+def test_concurrent_products() -> None:
+    """More products at once than the pool has threads: none waits for a free one."""
+    x = uniform((12, 200, 200))
+    f = jax.jit(lambda x: [ring.matmul(x[i], x[i - 1]) for i in range(12)])
+    for i, z in enumerate(f(x)):
+        np.testing.assert_array_equal(z, x[i] @ x[i - 1])
+
+
+def test_refuses_other_types() -> None:
+    x = jnp.ones((2, 2), np.int64)
+    with pytest.raises(TypeError, match="int64"):
+        ring.matmul(x, x)
+    with pytest.raises(TypeError, match="uint32 and uint64"):
+        ring.matmul(x.astype(np.uint32), x.astype(np.uint64))
+
+
+@pytest.mark.skipif(native.library() is None, reason="the native library is not built")
+def test_transposed_operands_are_not_copied() -> None:
+    x = uniform((20, 5))
+    dims = ((0,), (0,)), ((), ())
+    text = jax.jit(lambda x, y: ring.dot_general(x, y, dims)).lower(x, x).compile().as_text()
+    assert text is not None
+    assert native.MATMUL_TARGET in text
+    assert "transpose(" not in text
+    assert "copy(" not in text
