@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
@@ -30,7 +31,7 @@ Operand = Value | Any  # Any stands for Known and for arrays of random keys
 Rule = Callable[..., Any]
 
 DTYPES = frozenset(
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 bfloat16 float32 float64".split()
+    "bool,int8,int16,int32,int64,uint8,uint16,uint32,uint64,float16,bfloat16,float32,float64".split(",")
 )
 
 
@@ -113,8 +114,8 @@ class Context:
                 raise UnsupportedError(missing(eqn.primitive.name))
             results = rule(self, *args, **eqn.params)
             outs = list(results) if eqn.primitive.multiple_results else [results]
-            for out, var in zip(outs, eqn.outvars, strict=True):
-                self._check(out, var.aval)
+            for out, aval in zip(outs, self.outs, strict=True):
+                self._check(out, aval)
             return outs
 
     @contextmanager
@@ -150,10 +151,12 @@ class Context:
 
 
 def _known(x: Any) -> Any:
-    """A constant as a NumPy array; random keys (extended dtypes) stay as they are."""
-    if hasattr(x, "dtype") and jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended):
-        return x
-    return np.asarray(x)
+    """A constant as a NumPy array; random keys stay as they are."""
+    return x if is_key(x) else np.asarray(x)
+
+
+def is_key(x: Any) -> bool:
+    return hasattr(x, "dtype") and bool(jnp.issubdtype(x.dtype, jax.dtypes.extended))
 
 
 def live_equations(jaxpr: Any) -> list[Any]:

@@ -171,7 +171,7 @@ class Expander:
         """A public constant; one that repeats a single element is kept as a scalar."""
         if data.size and (data == data.reshape(-1)[0]).all():
             data = data.reshape(-1)[0]
-        data = np.ascontiguousarray(data, dtype=dtype)
+        data = np.array(data, dtype=dtype, order="C")
         slot = Slot(data.shape, dtype, self.protocol.components("p")[0])
         self.block.constants.append((slot, data))
         return Shared("p", (slot,))

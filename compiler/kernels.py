@@ -20,6 +20,7 @@ import numpy as np
 from jax.extend import core as jex
 
 from spuvm.compiler.choreography import KernelSpec, Ranks
+from spuvm.runtime.bits import pack, unpack
 from spuvm.runtime.errors import ProtocolError
 from spuvm.runtime.primitives import random_p, send_p
 from spuvm.runtime.program import Holders, Random
@@ -91,11 +92,15 @@ def bind_equation(eqn: Any, arguments: Sequence[Any]) -> Any:
     return eqn.primitive.bind(*subfuns, *arguments, **params)
 
 
+@dataclass(frozen=True, eq=False)
 class _Constant:
     """A traced constant, known to all."""
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
+    value: Any
+
+
+def _constant(atom: Atom) -> _Constant:
+    return _Constant(atom.val) if isinstance(atom, jex.Literal) else atom
 
 
 def kernel_avals(spec: KernelSpec, length: int | None) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -110,7 +115,7 @@ def plan(spec: KernelSpec, length: int | None) -> KernelPlan:
     avals = kernel_avals(spec, length)
     with jax.enable_x64(True):
         closed = jax.make_jaxpr(spec.function)(*avals)
-    return _Analysis(spec, closed).plan(_key(spec, length))
+        return _Analysis(spec, closed).plan(_key(spec, length))
 
 
 def _key(spec: KernelSpec, length: int | None) -> str:
@@ -118,7 +123,13 @@ def _key(spec: KernelSpec, length: int | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-Equation = tuple[Any, list[Atom], list[int]]
+@dataclass(frozen=True)
+class Equation:
+    """`ins` are value numbers or constants, `apply` gives the values of `outs`."""
+
+    apply: Callable[..., Sequence[Any]]
+    ins: tuple[int | _Constant, ...]
+    outs: tuple[int, ...]
 
 
 class _Analysis:
@@ -134,6 +145,7 @@ class _Analysis:
         self.equations: list[Equation] = []
         self.randoms: dict[int, Random] = {}
         self.sends: dict[int, Sent] = {}
+        self.unpacked: dict[int, tuple[int, int]] = {}  # what `dst` unpacks -> (the value sent, dst)
         self.draws: dict[Holders, int] = {}
         for var, holders in zip(closed.jaxpr.invars, spec.holders):
             self._define(var, holders, {p: 0 for p in holders})
@@ -144,12 +156,15 @@ class _Analysis:
         self._check_outputs()
 
     def _define(self, var: Any, owners: Ranks, stage: dict[int, int]) -> int:
-        number = len(self.owners)
+        number = self._number(jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype), owners, stage)
         self.numbers[var] = number
+        return number
+
+    def _number(self, aval: jax.ShapeDtypeStruct, owners: Ranks, stage: dict[int, int]) -> int:
         self.owners.append(owners)
         self.stage.append(stage)
-        self.avals.append(jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype))
-        return number
+        self.avals.append(aval)
+        return len(self.owners) - 1
 
     def _output(self, atom: Atom) -> int:
         if isinstance(atom, jex.Var):
@@ -159,13 +174,7 @@ class _Analysis:
     def _equation(self, eqn: Any, ins: list[Atom], outs: list[Any]) -> None:
         values = [self.numbers[a] for a in ins if isinstance(a, jex.Var)]
         if eqn.primitive is random_p:
-            holders = eqn.params["holders"]
-            number = self._define(outs[0], frozenset(holders), {p: 0 for p in holders})
-            offset = self.draws.get(holders, 0)
-            aval = self.avals[number]
-            self.randoms[number] = Random(holders, offset, tuple(aval.shape), aval.dtype.name)
-            self.draws[holders] = offset + -(-self.randoms[number].nbytes // 64) * 4  # whole cache lines
-            return
+            return self._random(eqn, outs[0])
         if eqn.primitive is send_p:
             return self._send(eqn, values[0], outs[0])
         everyone = frozenset(self.parties)
@@ -173,20 +182,50 @@ class _Analysis:
         if not owners:
             raise ProtocolError(f"kernel `{self.spec.name}`: no party knows all inputs of `{eqn.primitive}`.")
         stage = {p: max((self.stage[v][p] for v in values), default=0) for p in owners}
-        self.equations.append((eqn, ins, [self._define(v, owners, dict(stage)) for v in outs]))
+        several = eqn.primitive.multiple_results
+
+        def apply(*arguments: Any) -> Sequence[Any]:
+            result = bind_equation(eqn, arguments)
+            return list(result) if several else [result]
+
+        numbered = tuple(self.numbers[a] if isinstance(a, jex.Var) else _constant(a) for a in ins)
+        self.equations.append(
+            Equation(apply, numbered, tuple(self._define(v, owners, dict(stage)) for v in outs))
+        )
+
+    def _random(self, eqn: Any, out: Any) -> None:
+        holders = eqn.params["holders"]
+        number = self._define(out, frozenset(holders), {p: 0 for p in holders})
+        offset = self.draws.get(holders, 0)
+        aval = self.avals[number]
+        self.randoms[number] = Random(holders, offset, tuple(aval.shape), aval.dtype.name)
+        self.draws[holders] = offset + -(-self.randoms[number].nbytes // 64) * 4  # whole cache lines
 
     def _send(self, eqn: Any, value: int, out: Any) -> None:
-        src, dst = eqn.params["src"], eqn.params["dst"]
+        src, dst, bits = eqn.params["src"], eqn.params["dst"], eqn.params["bits"]
         if src not in self.owners[value]:
             raise ProtocolError(
                 f"kernel `{self.spec.name}`: party {src} cannot send what only {sorted(self.owners[value])} know."
             )
-        at = dict(self.stage[value])
-        leaves = at[src]
-        at.setdefault(dst, leaves + 1)
-        number = self._define(out, self.owners[value] | {dst}, at)
+        leaves = self.stage[value][src]
+        at = {**self.stage[value], dst: self.stage[value].get(dst, leaves + 1)}
+        owners = self.owners[value] | {dst}
+        if not bits or dst in self.owners[value]:
+            self._message(self._define(out, owners, at), value, src, dst, leaves)
+            return
+        aval = self.avals[value]
+        short = jax.eval_shape(lambda x: pack(x, bits), aval)
+        packed = self._number(short, frozenset({src}), {src: leaves})
+        self.equations.append(Equation(lambda x: [pack(x, bits)], (value,), (packed,)))
+        arrived = self._number(short, frozenset({src, dst}), {src: leaves, dst: leaves + 1})
+        self._message(arrived, packed, src, dst, leaves)
+        number = self._define(out, owners, at)
+        self.unpacked[number] = (value, dst)
+        self.equations.append(Equation(lambda x: [unpack(x, bits)], (arrived,), (number,)))
+
+    def _message(self, number: int, value: int, src: int, dst: int, stage: int) -> None:
         aval = self.avals[number]
-        self.sends[number] = Sent(value, number, src, dst, leaves, tuple(aval.shape), aval.dtype.name)
+        self.sends[number] = Sent(value, number, src, dst, stage, tuple(aval.shape), aval.dtype.name)
 
     def _check_outputs(self) -> None:
         for i, (value, holders) in enumerate(zip(self.outputs, self.spec.out_holders, strict=True)):
@@ -200,19 +239,24 @@ class _Analysis:
 
     def _at(self, party: int | None, value: int) -> int:
         """The value that stands for `value` at a party: only its receiver sees a message as a new one."""
-        while value in self.sends:
-            sent = self.sends[value]
-            if party == sent.dst and party not in self.owners[sent.value]:
+        while True:
+            if value in self.sends:
+                sent = self.sends[value]
+                origin, dst = sent.value, sent.dst
+            elif value in self.unpacked:
+                origin, dst = self.unpacked[value]
+            else:
                 return value
-            value = sent.value
-        return value
+            if party == dst and party not in self.owners[origin]:
+                return value
+            value = origin
 
-    def _reads(self, party: int | None, ins: list[Atom]) -> list[int]:
-        return [self._at(party, self.numbers[a]) for a in ins if isinstance(a, jex.Var)]
+    def _reads(self, party: int | None, equation: Equation) -> list[int]:
+        return [self._at(party, v) for v in equation.ins if isinstance(v, int)]
 
     def _needs(self) -> dict[int | None, set[int]]:
         """Per party, the values that it computes or receives, by walking back from the outputs."""
-        producer = {n: e for e, (_, _, outs) in enumerate(self.equations) for n in outs}
+        producer = {n: e for e in self.equations for n in e.outs}
         needed: dict[int | None, set[int]] = {p: set() for p in (*self.parties, None)}
         work: list[tuple[int | None, int]] = [(None, v) for v in self.outputs]
         for value, holders in zip(self.outputs, self.spec.out_holders):
@@ -226,7 +270,7 @@ class _Analysis:
             if value in self.sends:
                 work.append((self.sends[value].src, self.sends[value].value))
             elif value in producer:
-                work.extend((party, v) for v in self._reads(party, self.equations[producer[value]][1]))
+                work.extend((party, v) for v in self._reads(party, producer[value]))
         return needed
 
     def _step(self, party: int | None, value: int) -> int:
@@ -255,12 +299,12 @@ class _Analysis:
         return KernelPlan(key, rounds, self.draws, sent, outputs, stages)
 
     def _stage(self, party: int | None, index: int, needed: set[int], sent: tuple[Sent, ...]) -> StagePlan:
-        def is_mine(outs: list[int]) -> bool:
+        def is_mine(outs: tuple[int, ...]) -> bool:
             return any(o in needed for o in outs) and self._step(party, outs[0]) == index
 
-        mine = [e for e in self.equations if is_mine(e[2])]
-        made = {o for _, _, outs in mine for o in outs}
-        read = dict.fromkeys(v for _, ins, _ in mine for v in self._reads(party, ins) if v not in made)
+        mine = [e for e in self.equations if is_mine(e.outs)]
+        made = {o for e in mine for o in e.outs}
+        read = dict.fromkeys(v for e in mine for v in self._reads(party, e) if v not in made)
         wanted = self._wanted(party, index, needed, sent)
         through = [v for v in wanted if v in self.randoms and index == 0]
         randoms = list(dict.fromkeys([v for v in read if v in self.randoms] + through))
@@ -280,9 +324,9 @@ class _Analysis:
         held = self.spec.out_holders
         wanted = [self._at(party, v) for v, h in zip(self.outputs, held) if party is None or party in h]
         wanted += [s.value for s in sent]
-        for _, ins, outs in self.equations:
-            if any(o in needed for o in outs) and self._step(party, outs[0]) > index:
-                wanted += [v for v in self._reads(party, ins) if v not in self.randoms]
+        for e in self.equations:
+            if any(o in needed for o in e.outs) and self._step(party, e.outs[0]) > index:
+                wanted += [v for v in self._reads(party, e) if v not in self.randoms]
         return list(dict.fromkeys(wanted))
 
     def _function(
@@ -291,14 +335,11 @@ class _Analysis:
         def run(*arrays: Any) -> Sequence[Any]:
             env = dict(zip(names, arrays))
 
-            def read(atom: Atom) -> Any:
-                if isinstance(atom, jex.Literal):
-                    return atom.val
-                return atom.value if isinstance(atom, _Constant) else env[self._at(party, self.numbers[atom])]
-
-            for eqn, ins, outs in mine:
-                result = bind_equation(eqn, [read(a) for a in ins])
-                env.update(zip(outs, result if eqn.primitive.multiple_results else [result]))
+            for e in mine:
+                arguments = [
+                    env[self._at(party, v)] if isinstance(v, int) else v.value for v in e.ins
+                ]
+                env.update(zip(e.outs, e.apply(*arguments)))
             return [env[v] for v in outputs]
 
         return run

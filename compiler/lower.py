@@ -17,7 +17,7 @@ import jax
 
 from spuvm.compiler import ops
 from spuvm.compiler.context import Context, at
-from spuvm.compiler.ir import Module, Region, Type, Value, Visibility
+from spuvm.compiler.ir import Module, Region, Value, Visibility
 from spuvm.compiler.registry import RULES, UNFOLDED
 from spuvm.compiler.trace import Traced
 from spuvm.runtime.config import Config

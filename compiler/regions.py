@@ -13,12 +13,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from spuvm.compiler.context import Context, Known, Operand
+from spuvm.compiler.context import Context, Known, Operand, is_key
 from spuvm.compiler.ir import Region, Type, Value, Visibility, join
 from spuvm.compiler.ops import parse_element
 from spuvm.runtime.errors import UnsupportedError
 
 Slot = Type | Any
+
+KEY_IN_LOOP = "a random key differs from one iteration to the next: draw all random numbers before the loop."
 
 
 def slot(x: Operand) -> Slot:
@@ -31,14 +33,10 @@ def row_slot(ctx: Context, x: Operand) -> Slot:
         return x.type.with_(shape=x.shape[1:])
     row = x[0]
     if is_key(x):
-        raise UnsupportedError("a loop over random keys: draw all the random numbers before the loop.")
+        raise UnsupportedError(KEY_IN_LOOP)
     if (x == row).all():
         return np.asarray(row)
     return typed(ctx, row, "public")
-
-
-def is_key(x: Any) -> bool:
-    return bool(jax.dtypes.issubdtype(x.dtype, jax.dtypes.extended))
 
 
 def typed(ctx: Context, x: Any, visibility: Visibility) -> Type:
@@ -58,7 +56,7 @@ def merge(ctx: Context, before: Slot, after: Operand) -> Slot:
         if not isinstance(after, Value) and equal(before, after):
             return before
         if is_key(before):
-            raise UnsupportedError("a random key that a loop carries: draw the random numbers before the loop.")
+            raise UnsupportedError(KEY_IN_LOOP)
         before = typed(ctx, before, "public")
     return before.with_(visibility=join(before.visibility, visibility(after)))
 
@@ -70,7 +68,10 @@ def equal(x: Known, y: Known) -> bool:
 
 
 def fixed(before: Sequence[Slot], after: Sequence[Slot]) -> bool:
-    return all(a == b if isinstance(a, Type) else a is b for a, b in zip(after, before))
+    """Whether an iteration changed no slot; `merge` keeps the object of a known array."""
+    return all(
+        a is b or (isinstance(a, Type) and isinstance(b, Type) and a == b) for a, b in zip(after, before)
+    )
 
 
 def lower_body(ctx: Context, closed: Any, slots: Sequence[Slot]) -> tuple[Region, list[Operand]]:
@@ -96,5 +97,3 @@ def values(xs: Sequence[Operand]) -> list[Value]:
 def repeated(x: Known, trips: int) -> Known:
     """A known row of every iteration, stacked."""
     return np.broadcast_to(x, (trips, *np.shape(x)))
-
-

@@ -5,7 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 
-from spuvm.compiler import rules_control, rules_elementwise, rules_linear, rules_reduce, rules_shape, rules_sort
+from spuvm.compiler import (
+    rules_control,
+    rules_elementwise,
+    rules_linear,
+    rules_reduce,
+    rules_shape,
+    rules_sort,
+)
 from spuvm.compiler.context import Rule
 
 

@@ -121,10 +121,10 @@ def _public_cond(ctx: Context, index: Value, operands: Sequence[Operand], branch
 
 
 def scan(
-    ctx: Context, *args: Operand, jaxpr: Any, length: int, reverse: bool, num_consts: int, num_carry: int, **_: Any
+    ctx: Context, *args: Operand, jaxpr: Any, length: int, reverse: bool, **params: Any
 ) -> list[Operand]:
-    consts, carry = args[:num_consts], args[num_consts : num_consts + num_carry]
-    return loop(ctx, jaxpr, consts, carry, args[num_consts + num_carry :], int(length), bool(reverse))
+    k, c = params["num_consts"], params["num_carry"]
+    return loop(ctx, jaxpr, args[:k], args[k : k + c], args[k + c :], int(length), bool(reverse))
 
 
 def loop(
@@ -161,7 +161,10 @@ def loop(
     operands += [ctx.value(x) for x, row in zip(xs, rows) if isinstance(row, Type)]
     attrs = {"trips": trips, "carries": len(carried), "constants": len(constants), "reverse": reverse}
     made = ctx.b.ops("loop", operands, [region], **attrs)
-    out = [*state, *(None if isinstance(y, Value) else regions.repeated(y, trips) for y in results[len(init) :])]
+    out = [
+        *state,
+        *(None if isinstance(y, Value) else regions.repeated(y, trips) for y in results[len(init) :]),
+    ]
     for j, value in zip([*carried, *stacked], made):
         out[j] = value
     return out
@@ -212,9 +215,7 @@ def _public_while(
         body.results = [regions.shown(ctx, results[j], state[j]) for j in carried]
     a, b = regions.values(first), regions.values(second)
     operands = [*a, *b, *(regions.shown(ctx, init[j], state[j]) for j in carried)]
-    made = ctx.b.ops(
-        "while", operands, [condition, body], condition_constants=len(a), body_constants=len(b)
-    )
+    made = ctx.b.ops("while", operands, [condition, body], condition_constants=len(a), body_constants=len(b))
     out: list[Operand] = list(state)
     for j, value in zip(carried, made):
         out[j] = value
@@ -234,7 +235,11 @@ def _require_public(predicate: Operand) -> None:
 
 
 def _known_trips(
-    cond_jaxpr: Any, body_jaxpr: Any, first: Sequence[Operand], second: Sequence[Operand], init: Sequence[Operand]
+    cond_jaxpr: Any,
+    body_jaxpr: Any,
+    first: Sequence[Operand],
+    second: Sequence[Operand],
+    init: Sequence[Operand],
 ) -> int | None:
     """How often the loop runs, if its condition depends on known values only."""
     test, test_uses = partial_eval.dce_jaxpr(cond_jaxpr.jaxpr, [True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,7 @@ def _extreme(ctx: Context, x: Operand, y: Operand, *, largest: bool) -> Operand:
     for c, other in ((x, y), (y, x)):
         side = beyond(ctx, c)
         if side and isinstance(other, Value):
-            return np.broadcast_to(c, shape) if (side > 0) is largest else ctx.broadcast(other, shape)
+            return full(ctx, c) if (side > 0) is largest else ctx.broadcast(other, shape)
     return larger(ctx, *both(ctx, x, y)) if largest else smaller(ctx, *both(ctx, x, y))
 
 
@@ -219,10 +220,10 @@ def _choose_known(ctx: Context, c: Known, x: Operand, y: Operand) -> Operand:
     if c.all() or not c.any():
         one = x if c.all() else y
         return ctx.broadcast(one, shape) if isinstance(one, Value) else np.broadcast_to(one, shape)
-    chosen = [v if isinstance(v, Value) else np.where(m, v, np.zeros_like(v)) for v, m in ((x, c), (y, ~c))]
-    if not any(isinstance(v, Value) for v in chosen):
-        return np.where(c, *chosen).astype(ctx.outs[0].dtype)
-    return ctx.b.select(ctx.value(c), *(ctx.value(v, shape) for v in chosen))
+    if not isinstance(x, Value) and not isinstance(y, Value):
+        return full(ctx, np.where(c, x, y))
+    x, y = (v if isinstance(v, Value) else np.where(m, v, np.zeros_like(v)) for v, m in ((x, c), (y, ~c)))
+    return ctx.b.select(ctx.value(c), ctx.value(x, shape), ctx.value(y, shape))
 
 
 def select_n(ctx: Context, which: Operand, *cases: Operand) -> Operand:
@@ -244,7 +245,7 @@ def pick(ctx: Context, index: Value, cases: list[Value]) -> Value:
     """
     b = ctx.b
     out = cases[-1]
-    for i, (case, after) in reversed(list(enumerate(zip(cases, cases[1:])))):
+    for i, (case, after) in reversed(list(enumerate(pairwise(cases)))):
         c = b.broadcast(b.less(index, ctx.like(i + 1, index)), case.shape)
         if case.type.kind == "bool":
             out = b.select(c, case, out)

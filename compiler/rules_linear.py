@@ -9,12 +9,13 @@ import numpy as np
 from spuvm.compiler import fixedpoint
 from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Value
+from spuvm.compiler.rules_shape import ints
 
 
 def dot_general(ctx: Context, x: Operand, y: Operand, *, dimension_numbers: Any, **_: Any) -> Value:
     """One `dot` and one truncation; none where an operand is whole."""
     (xc, yc), (xb, yb) = dimension_numbers
-    dims = [[[int(d) for d in ds] for ds in pair] for pair in ((xc, yc), (xb, yb))]
+    dims = tuple(tuple(map(ints, pair)) for pair in ((xc, yc), (xb, yb)))
     element = ctx.element(ctx.outs[0].dtype)
     if not element.startswith("fxp"):
         return ctx.b.op("dot", *(ctx.b.convert(ctx.value(v), element) for v in (x, y)), dims=dims)

@@ -47,15 +47,18 @@ def tree(combine: Combine, empty: str) -> Rule:
 
 def identity(name: str, dtype: Any) -> Any:
     """What JAX gives for an empty reduction."""
-    kind = np.dtype(dtype).kind
     if name in ("max", "min"):
-        bounds = (False, True) if kind == "b" else (-np.inf, np.inf) if kind not in "iu" else _integer_bounds(dtype)
-        return np.asarray(bounds[name == "min"], dtype)
-    return np.asarray({"prod": 1, "or": 0, "xor": 0, "and": -1 if kind == "i" else True}[name], dtype)
+        return np.asarray(_bounds(dtype)[name == "min"], dtype)
+    return np.asarray({"prod": 1, "or": 0, "xor": 0, "and": -1}[name]).astype(dtype)
 
 
-def _integer_bounds(dtype: Any) -> tuple[int, int]:
-    return np.iinfo(dtype).min, np.iinfo(dtype).max
+def _bounds(dtype: Any) -> tuple[Any, Any]:
+    match np.dtype(dtype).kind:
+        case "b":
+            return False, True
+        case "i" | "u":
+            return np.iinfo(dtype).min, np.iinfo(dtype).max
+    return -np.inf, np.inf
 
 
 def merged(ctx: Context, x: Value, axes: Sequence[int]) -> Value:

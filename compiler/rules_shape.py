@@ -73,8 +73,8 @@ def public(ctx: Context, index: Operand) -> Value:
     value = ctx.value(index)
     if not value.type.is_public:
         raise UnsupportedError(
-            f"the index is {value.type.visibility}: it must be public. Select with jax.nn.one_hot(index, n) @ x, "
-            "or make the index public with spu.reveal."
+            f"the index is {value.type.visibility}: it must be public. Select with "
+            "jax.nn.one_hot(index, n) @ x, or make the index public with spu.reveal."
         )
     return value
 
@@ -84,7 +84,7 @@ def dynamic_slice(ctx: Context, x: Operand, *starts: Operand, slice_sizes: Any) 
     if any(isinstance(s, Value) for s in starts):
         indices = [public(ctx, s) for s in starts]
         return ctx.b.op("dynamic_slice", x, *indices, sizes=sizes)
-    first = [min(max(int(s), 0), d - n) for s, d, n in zip(starts, x.shape, sizes)]
+    first = [min(max(int(np.asarray(s)), 0), d - n) for s, d, n in zip(starts, x.shape, sizes)]
     last = [s + n for s, n in zip(first, sizes)]
     return slice_(ctx, x, start_indices=first, limit_indices=last, strides=None)
 
@@ -99,11 +99,10 @@ def mode_name(mode: Any) -> str:
 
 
 def gather(
-    ctx: Context, x: Operand, indices: Operand, *, dimension_numbers: Any, slice_sizes: Any, mode: Any,
-    fill_value: Any, **_: Any,
-) -> Operand:  # fmt: skip
+    ctx: Context, x: Operand, indices: Operand, *, mode: Any, fill_value: Any, **params: Any
+) -> Operand:
     """Out-of-bounds elements in mode "fill" are `fill_value`; NaN, JAX's default for floats, becomes 0."""
-    d = dimension_numbers
+    d = params["dimension_numbers"]
     dims = (
         d.offset_dims,
         d.collapsed_slice_dims,
@@ -111,7 +110,7 @@ def gather(
         d.operand_batching_dims,
         d.start_indices_batching_dims,
     )
-    attrs = {"dims": [ints(n) for n in dims], "sizes": ints(slice_sizes), "mode": mode_name(mode)}
+    attrs = {"dims": tuple(map(ints, dims)), "sizes": ints(params["slice_sizes"]), "mode": mode_name(mode)}
     x, where = ctx.value(x), public(ctx, indices)
     if attrs["mode"] == "fill" and fill_value is not None and fill_value == fill_value and fill_value != 0:
         return _filled(ctx, x, where, fill_value, attrs)
@@ -128,9 +127,9 @@ def _filled(ctx: Context, x: Value, where: Value, fill_value: Any, attrs: dict[s
 
 def scatter(name: str) -> Rule:
     def rule(
-        ctx: Context, x: Operand, indices: Operand, updates: Operand, *, dimension_numbers: Any, mode: Any, **_: Any
+        ctx: Context, x: Operand, indices: Operand, updates: Operand, *, mode: Any, **params: Any
     ) -> Value:
-        d = dimension_numbers
+        d = params["dimension_numbers"]
         dims = (
             d.update_window_dims,
             d.inserted_window_dims,
@@ -139,7 +138,7 @@ def scatter(name: str) -> Rule:
             d.scatter_indices_batching_dims,
         )
         operands = ctx.value(x), public(ctx, indices), ctx.value(updates)
-        return ctx.b.op(name, *operands, dims=[ints(n) for n in dims], mode=mode_name(mode))
+        return ctx.b.op(name, *operands, dims=tuple(map(ints, dims)), mode=mode_name(mode))
 
     return rule
 
@@ -158,10 +157,9 @@ def all_same(ctx: Context, *xs: Operand, **_: Any) -> Sequence[Operand]:
 def gather_rows(ctx: Context, x: Value, rows: Value) -> Value:
     """x[rows] for public row numbers, in bounds."""
     rest = len(x.shape) - 1
-    dims = [tuple(range(1, rest + 1)), (0,), (0,), (), ()]
+    dims = (tuple(range(1, rest + 1)), (0,), (0,), (), ())
     index = ctx.b.reshape(rows, (*rows.shape, 1))
     return ctx.b.op("gather", x, index, dims=dims, sizes=(1, *x.shape[1:]), mode="promise_in_bounds")
-
 
 
 RULES: dict[str, Rule] = {

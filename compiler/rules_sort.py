@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from spuvm.compiler import fixedpoint
 from spuvm.compiler.context import Context, Operand, Rule
-from spuvm.compiler.ir import Region, Type, Value
-from spuvm.compiler.rules_elementwise import is_float, neg
+from spuvm.compiler.ir import Region, Type, Value, Visibility, join
+from spuvm.compiler.rules_elementwise import bit_not, is_float
 from spuvm.compiler.rules_reduce import moved
 from spuvm.compiler.rules_shape import gather_rows
+
+TOP = {"int64": 2**63 - 1, "uint64": 2**64 - 1}  # other types stay below fixed point's limit
 
 
 def sort(ctx: Context, *xs: Operand, dimension: int, is_stable: bool, num_keys: int) -> list[Value]:
@@ -38,14 +41,19 @@ def top_k(ctx: Context, x: Value, *, k: int, axis: int, **_: Any) -> list[Value]
     rows = moved(ctx, _number(ctx, x), order)
     numbers = np.arange(rows.shape[0]).reshape(-1, *[1] * (len(rows.shape) - 1))
     index = ctx.broadcast(ctx.b.const(numbers, ctx.element(ctx.outs[1].dtype)), rows.shape)
-    keys, which = _sort_rows(ctx, [neg(ctx, rows)], [index], tie_break=True, stable_by=1)
+    keys, which = _sort_rows(ctx, [_opposite(ctx, rows)], [index], tie_break=True, stable_by=1)
     back = np.argsort(order).tolist()
-    top = [moved(ctx, ctx.b.slice(v, 0, 0, int(k)), back) for v in (ctx.b.neg(keys), which)]
+    top = [moved(ctx, ctx.b.slice(v, 0, 0, int(k)), back) for v in (_opposite(ctx, keys), which)]
     return [_as(ctx, top[0], x), top[1]]
 
 
 def _number(ctx: Context, x: Value) -> Value:
     return ctx.b.convert(x, "int8") if x.type.kind == "bool" else x
+
+
+def _opposite(ctx: Context, x: Value) -> Value:
+    """Reverses the order; its own inverse. Integers: the complement, which has no overflow."""
+    return ctx.b.neg(x) if is_float(x) else bit_not(ctx, x)
 
 
 def _as(ctx: Context, x: Value, original: Value) -> Value:
@@ -79,10 +87,7 @@ def _padded(ctx: Context, x: Value, size: int, *, compare: bool) -> Value:
     n = x.shape[0]
     if size == n:
         return x
-    top = 0
-    if compare:
-        widest = {True: 2**63 - 1, False: 2**64 - 1}[x.type.signed] if x.type.bits == 64 else 2**62
-        top = widest if x.type.kind == "int" else 2**62
+    top = TOP.get(x.type.element, 2**fixedpoint.LIMIT_BITS) if compare else 0
     fill = ctx.b.const(np.uint64(top), x.type.element)
     return ctx.b.concatenate([x, ctx.b.broadcast(fill, (size - n, *x.shape[1:]))], 0)
 
@@ -91,9 +96,8 @@ def _network(ctx: Context, rows: list[Value], compared: Sequence[int]) -> list[V
     size = rows[0].shape[0]
     steps = [(2 << s, 1 << t) for s in range(size.bit_length() - 1) for t in reversed(range(s + 1))]
     blocks, distances = (ctx.b.const(np.array(c, np.int64), "int64") for c in zip(*steps))
-    # Step outcomes depend on the comparisons, so all carried rows share one visibility at most as wide.
-    who = _joined(ctx, rows, compared)
-    carried = [_seen_by(ctx, r, who) for r in rows]
+    deciding = join(*(rows[i].type.visibility for i in compared))
+    carried = [_seen_by(ctx, r, join(deciding, r.type.visibility)) for r in rows]
     scalar = Type("int", (), "public", bits=64, signed=True)
     with ctx.region([*(r.type for r in carried), scalar, scalar]) as body:
         *inner, block, distance = body.params
@@ -106,13 +110,7 @@ def _loop(ctx: Context, body: Region, carries: list[Value], xs: list[Value], tri
     return ctx.b.ops("loop", [*carries, *xs], [body], **attrs)
 
 
-def _joined(ctx: Context, rows: list[Value], compared: Sequence[int]) -> int | str:
-    from spuvm.compiler.ir import join
-
-    return join(*(r.type.visibility for r in rows)) if rows else "public"
-
-
-def _seen_by(ctx: Context, x: Value, who: int | str) -> Value:
+def _seen_by(ctx: Context, x: Value, who: Visibility) -> Value:
     return x if x.type.visibility == who else ctx.b.op("share", x, to=who)
 
 

@@ -47,7 +47,7 @@ class Traced:
 
 
 def trace(fn: Callable[..., Any], args: Sequence[Any], static_argnums: int | Sequence[int] = ()) -> Traced:
-    """Trace `fn(*args)`. An argument may be a pytree of arrays, numbers, or of anything with shape and dtype."""
+    """Trace `fn(*args)`. The leaves of an argument are arrays, numbers, or anything with shape and dtype."""
     static = static_positions(static_argnums, len(args))
     dynamic = [a for i, a in enumerate(args) if i not in static]
     leaves = [jax.tree.map(_abstract, a) for a in dynamic]

@@ -39,13 +39,14 @@ def _random(component: int, like: jax.Array) -> jax.Array:
     return random(HOLDERS[component], like.shape, like.dtype)
 
 
+def _random_bits(component: int, like: jax.Array, bits: int) -> jax.Array:
+    """The same with only the low `bits` set."""
+    r = _random(component, like)
+    return r & bt.constant(r, (1 << bits) - 1) if bits < 8 else r
+
+
 def _pair(i: int, j: int, like: jax.Array) -> jax.Array:
     return random((i, j), like.shape, like.dtype)
-
-
-def _send_words(x: jax.Array, src: int, dst: int, bits: int) -> jax.Array:
-    """Send words of which only the low `bits` are significant, packed below a byte."""
-    return bt.unpack(send(bt.pack(x, bits), src, dst), bits) if bits < 8 else send(x, src, dst)
 
 
 # Products -------------------------------------------------------------------------------------
@@ -86,15 +87,12 @@ def mul_aa(x: Sharing, y: Sharing) -> Sharing:
 
 def and_bb(x: Sharing, y: Sharing, *, bits: int) -> Sharing:
     """[x], [y] -> [x & y] on words of `bits` significant bits. One round, `bits` a party."""
-    if bits < 8:
-        rho = [bt.unpack(random(HOLDERS[i], (x[i].size * bits // 8,), np.uint8), bits) for i in range(3)]
-    else:
-        rho = [_random(i, x[i]) for i in range(3)]
+    rho = [_random_bits(i, x[i], bits) for i in range(3)]
     z = []
     for i in range(3):
         j = (i + 1) % 3
         zi = (x[i] & (y[i] ^ y[j])) ^ (x[j] & y[i]) ^ rho[i] ^ rho[j]
-        z.append(_send_words(zi, i, (i - 1) % 3, bits))
+        z.append(send(zi, i, (i - 1) % 3, bits))
     return tuple(z)
 
 
@@ -242,11 +240,8 @@ def share_v(x: Sharing, *, owner: int) -> Sharing:
 
 def share_vb(x: Sharing, *, owner: int, bits: int) -> Sharing:
     """The owner's word -> boolean [x], as `share_v`."""
-    if bits < 8:
-        r = bt.unpack(random(HOLDERS[(owner + 1) % 3], (x[0].size * bits // 8,), np.uint8), bits)
-    else:
-        r = random(HOLDERS[(owner + 1) % 3], x[0].shape, x[0].dtype)
-    rest = _send_words(x[0] ^ r, owner, (owner - 1) % 3, bits)
+    r = _random_bits((owner + 1) % 3, x[0], bits)
+    rest = send(x[0] ^ r, owner, (owner - 1) % 3, bits)
     parts = {owner: rest, (owner + 1) % 3: r, (owner + 2) % 3: jnp.zeros_like(r)}
     return tuple(parts[i] for i in range(3))
 
@@ -258,7 +253,7 @@ def reveal_a(x: Sharing) -> Sharing:
 
 def reveal_b(x: Sharing, *, bits: int) -> Sharing:
     """Boolean [x] -> x at every party."""
-    y = [_send_words(x[i], i, (i + 1) % 3, bits) for i in range(3)]
+    y = [send(x[i], i, (i + 1) % 3, bits) for i in range(3)]
     return (y[0] ^ y[1] ^ y[2],)
 
 
@@ -271,7 +266,7 @@ def reveal_a_to(x: Sharing, *, owner: int) -> Sharing:
 def reveal_b_to(x: Sharing, *, owner: int, bits: int) -> Sharing:
     """Boolean [x] -> x at one party."""
     i = (owner + 2) % 3
-    return (x[owner] ^ x[(owner + 1) % 3] ^ _send_words(x[i], i, owner, bits),)
+    return (x[owner] ^ x[(owner + 1) % 3] ^ send(x[i], i, owner, bits),)
 
 
 def prefix_or_b(x: Sharing) -> Sharing:

@@ -20,7 +20,7 @@ random_p = Primitive("random")
 
 
 @send_p.def_abstract_eval
-def _send_type(x: Any, *, src: int, dst: int) -> Any:
+def _send_type(x: Any, *, src: int, dst: int, bits: int) -> Any:
     return x
 
 
@@ -29,9 +29,13 @@ def _random_type(*, holders: tuple[int, ...], shape: tuple[int, ...], dtype: Any
     return jax.core.ShapedArray(shape, np.dtype(dtype))
 
 
-def send(x: jax.Array, src: int, dst: int) -> jax.Array:
-    """The value `x`, sent by `src`, from here on known to `dst` as well."""
-    out: jax.Array = send_p.bind(x, src=src, dst=dst)
+def send(x: jax.Array, src: int, dst: int, bits: int | None = None) -> jax.Array:
+    """The value `x`, sent by `src`, from here on known to `dst` as well.
+
+    With `bits` below 8, only that many low bits of each uint8 element are significant (the others
+    must be zero): the message is packed, at the sender and the receiver alone.
+    """
+    out: jax.Array = send_p.bind(x, src=src, dst=dst, bits=bits if bits is not None and bits < 8 else 0)
     return out
 
 

@@ -623,13 +623,7 @@ class _SetUp:
                 _hang_up(sock)
         for thread in self._threads:
             thread.join()
-        while True:
-            try:
-                item = self._news.get_nowait()
-            except Empty:
-                return
-            if not isinstance(item, SpuError):
-                item[2].close()
+        self._drop_news()
 
     def news(self) -> Iterator[tuple[str, int, ssl.SSLSocket]]:
         """The connections that were made since the last call; raises what went wrong."""
@@ -667,8 +661,26 @@ class _SetUp:
     def _linger(self) -> None:
         others = set(range(len(self._cluster.parties))) - {self._rank}
         deadline = time.monotonic() + FAREWELL
+        self._drop_news()
         while not others <= self._told and time.monotonic() < deadline:
             time.sleep(0.02)
+            self._drop_news()
+
+    def _drop_news(self) -> None:
+        """Close what was connected too late; over the outgoing connections, tell why."""
+        while True:
+            try:
+                item = self._news.get_nowait()
+            except Empty:
+                return
+            if isinstance(item, SpuError):
+                continue
+            direction, peer, sock = item
+            if direction == "outgoing" and self._failure is not None:
+                with suppress(OSError):
+                    _put_frame(sock, Kind.ABORT, "\0".join(self._failure).encode(), sequence=1)
+                self._told.add(peer)
+            sock.close()
 
     def _run(self, target: Callable[..., None], *args: object) -> None:
         thread = Thread(target=target, args=args, name=f"spuvm set-up of {self.party}", daemon=True)
@@ -781,8 +793,7 @@ class _SetUp:
             raise OSError(errno.EACCES, f"its certificate names no party of the cluster ({which})")
         name = sorted(known)[0]
         if self._failure is not None:
-            origin, reason = self._failure
-            _put_frame(sock, Kind.ABORT, f"{origin}\0{reason}".encode())
+            _put_frame(sock, Kind.ABORT, "\0".join(self._failure).encode())
             self._told.add(self._cluster.rank(name))
             raise OSError(errno.ECONNABORTED, "this party has stopped")
         _put_frame(sock, Kind.HELLO, self._hello())
@@ -951,8 +962,8 @@ def _wrap(context: ssl.SSLContext, raw: socket.socket, server_side: bool) -> ssl
         raise
 
 
-def _put_frame(sock: ssl.SSLSocket, kind: Kind, body: bytes) -> None:
-    sock.sendall(HEADER.pack(MAGIC, PROTOCOL_VERSION, kind, 0, len(body), len(body)) + body)
+def _put_frame(sock: ssl.SSLSocket, kind: Kind, body: bytes, sequence: int = 0) -> None:
+    sock.sendall(HEADER.pack(MAGIC, PROTOCOL_VERSION, kind, sequence, len(body), len(body)) + body)
 
 
 def _get_frame(sock: ssl.SSLSocket) -> tuple[Kind, bytes]:

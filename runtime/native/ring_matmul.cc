@@ -50,9 +50,9 @@ int detect() {
 
 std::atomic<int> level{detect()};
 
-// A block of the output, and how much of the sum is packed at once: 2^17 elements of y in L2,
-// one panel of y in L1.
-constexpr int64_t kBlockRows = 128, kBlockColumns = 256, kBlockDepth = 256;
+// A block of the output, and how much of the sum is packed at once: 2^16 elements of each operand in
+// the second-level cache, of which one panel of y in the first.
+constexpr int64_t kBlockRows = 256, kBlockColumns = 256, kBlockDepth = 256;
 
 template <typename T>
 struct Matrix {

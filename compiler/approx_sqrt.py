@@ -1,0 +1,95 @@
+"""Roots and powers: sqrt x, 1 / sqrt x, x^y."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from spuvm.compiler.approx_exp import exp2
+from spuvm.compiler.approx_log import log2_and_valid
+from spuvm.compiler.builder import Builder
+from spuvm.compiler.ir import Value
+from spuvm.compiler.normalize import COARSE, FINE, MIDDLE, leading_bit, mantissa
+from spuvm.compiler.polynomial import polynomial, reread
+
+# sqrt c and 1 / sqrt c with c = 3/4 + u/2, |u| <= 1/2; relative errors 1.3e-6 and 4.5e-7
+SQRT = (
+    0.8660245122923239,
+    0.2886810302734375,
+    -0.04805323614054867,
+    0.01593017578125,
+    -0.007310021492871465,
+    0.0036773681640625,
+)
+RSQRT = (
+    1.154700157558432,
+    -0.3849029541015625,
+    0.1924874152156489,
+    -0.106903076171875,
+    0.06159686205357904,
+    -0.03704833984375,
+    0.02780902200429629,
+    -0.0172271728515625,
+)
+_LOG_FRAC = 26  # fraction bits of log2 x in a power
+
+
+def sqrt(b: Builder, x: Value) -> Value:
+    """sqrt x = sqrt(c) 2^((E - f) / 2), where x raw = c 2^E, c in [1/2, 1) (normalize.py).
+
+    A half power of two is as good a function of E's digits as a whole one: no case for odd E.
+    Domain: x >= 0; 0 for x <= 0. Error: relative 5e-6 plus two units.
+    Cost: 27 rounds; one conversion to boolean, prefix_or, 10 bit injections, 3 integer products, 6 truncated ones:
+    about 1050 bytes.
+    """
+    f = x.type.frac  # raw result: sqrt(c) 2^((E - f) / 2 + b.frac)
+    return _root(b, x, SQRT, 2.0 ** (b.frac - f / 2), 1)
+
+
+def rsqrt(b: Builder, x: Value) -> Value:
+    """1 / sqrt x = c^(-1/2) 2^((f - E) / 2), as `sqrt`. Domain: x > 0; 0 for x <= 0.
+
+    Error: relative 5e-6 plus two units. Cost: that of sqrt and one truncated product more.
+    """
+    return _root(b, x, RSQRT, 2.0 ** (b.frac + x.type.frac / 2), -1)
+
+
+def _root(b: Builder, x: Value, table: Sequence[float], unit: float, sign: int) -> Value:
+    """unit * p(u) * 2^(sign E / 2) as a raw result, u the mantissa of x.
+
+    2^(E / 2) = 2^(8 k) 2^(2 i) 2^(j / 2) with E = 16 k + 4 i + j; for sign = -1 the whole factors count down from the
+    largest E, 63, and 2^-30 joins the unit in the fine factor, which has 24 significant bits.
+    """
+    up = sign > 0
+    guard = 1 if up else 4  # fraction bits of the factor below the unit of the result
+    least = unit if up else unit * 2.0**-30
+    fine_frac = 23 - math.ceil(math.log2(least))
+    largest = math.log2(unit) + (31 if up else 0)  # bits of the result
+    precision = min(20, math.floor(61 - guard - largest))  # fraction bits of the polynomial
+    lead = leading_bit(b, x, signed=False)
+    coarse, middle, fine, big, medium, small = lead.tables(
+        b,
+        (COARSE, lambda v: 1 << (48 - 16 * v)),
+        (MIDDLE, lambda v: 1 << (12 - 4 * v)),
+        (FINE, lambda v: 1 << (3 - v)),
+        (COARSE, lambda v: 1 << (8 * v if up else 24 - 8 * v)),
+        (MIDDLE, lambda v: 1 << (2 * v if up else 6 - 2 * v)),
+        (FINE, lambda v: round(least * 2.0 ** (sign * v / 2 + fine_frac))),
+    )
+    u = mantissa(b, x, lead, b.mul_raw(coarse, b.mul_raw(middle, fine)))
+    factor = b.mul_raw(b.mul_raw(big, medium), reread(b, small, fine_frac))
+    factor = reread(b, b.with_frac(factor, guard), b.frac + guard)
+    return b.mul(polynomial(b, u, table, precision), factor)
+
+
+def pow_(b: Builder, x: Value, y: Value) -> Value:
+    """x^y = 2^(y log2 x), for x > 0 and any y; 0 for x <= 0, whatever y. One of them may be public.
+
+    A public whole y is better served by `integer_pow`, which takes negative x.
+    Domain: |y log2 x| < 2^(36 - f + 18), and then as exp2: 0 where the result is below half a unit, the largest
+    number where it does not fit. Error: relative 4e-6 + 1.5e-6 |y| plus one unit.
+    Cost: 47 rounds; those of log and exp, one truncated and one integer product: about 2050 bytes.
+    """
+    logarithm, valid = log2_and_valid(b, x, _LOG_FRAC)
+    exponent = b.mul(logarithm, y, _LOG_FRAC)
+    return b.mul_raw(exp2(b, exponent), valid)

@@ -1,0 +1,139 @@
+"""The whole pipeline, straight-line: a JAX function, or a saved program, to programs of the parties."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from spuvm.compiler import choreography as ch
+from spuvm.compiler import text
+from spuvm.compiler.cost import Cost, cost
+from spuvm.compiler.expand import expand
+from spuvm.compiler.ir import Module, Visibility
+from spuvm.compiler.lower import lower
+from spuvm.compiler.passes import run_passes
+from spuvm.compiler.project import project
+from spuvm.compiler.trace import Traced, trace
+from spuvm.runtime.config import Config
+from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.program import PartyProgram, Straight
+from spuvm.runtime.protocols import protocol_of
+
+
+class Program:
+    """A compiled program: its text is what the parties review, hash and agree on."""
+
+    def __init__(self, module: Module, traced: Traced | None = None) -> None:
+        self.module = module
+        self.traced = traced
+        self.config = config_of(module)
+        self._parties: dict[int | None, PartyProgram] = {}
+
+    @cached_property
+    def text(self) -> str:
+        """The MPC IR as text; `parse` reads it back."""
+        return text.to_text(self.module)
+
+    @cached_property
+    def hash(self) -> str:
+        """Hexadecimal SHA-256 that parties with the same program agree on."""
+        return text.program_hash(self.module)
+
+    @cached_property
+    def choreography(self) -> ch.Choreography:
+        return expand(self.module, protocol_of(self.config))
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Rounds and bytes of one run."""
+        return cost(self.choreography, self.config.parties)
+
+    def party(self, rank: int | None) -> PartyProgram:
+        """The program of one party; of None, the simulator's."""
+        if rank not in self._parties:
+            names = (self.module.inputs, self.module.outputs)
+            self._parties[rank] = project(self.choreography, rank, names)
+        return self._parties[rank]
+
+    def save(self, path: str | Path) -> None:
+        """Write the text; refuses to overwrite another program's file only if it cannot be read back."""
+        Path(path).write_text(self.text)
+
+    def emit(self, stage: str) -> str:
+        """The program at a stage of the pipeline: jaxpr, ir, choreography or stages."""
+        if stage not in STAGES:
+            raise InputError(f"`emit` must be one of {', '.join(STAGES)}, got {stage!r}.")
+        return STAGES[stage](self)
+
+    def __repr__(self) -> str:
+        return f"<Program {self.module.name} {self.config.protocol}/{self.config.ring_bits} {self.hash[:12]}>"
+
+
+def compile_function(
+    fn: Callable[..., Any],
+    args: Sequence[Any],
+    visibilities: Sequence[Visibility],
+    config: Config,
+    static_argnums: int | Sequence[int] = (),
+) -> Program:
+    """Trace, lower, improve. Expansion and projection follow when first asked for."""
+    protocol_of(config)
+    traced = trace(fn, args, static_argnums)
+    module = lower(traced, visibilities, config)
+    module = run_passes(module)
+    return Program(module, traced)
+
+
+def load(path: str | Path) -> Program:
+    """A program saved by `Program.save`."""
+    try:
+        source = Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"cannot read the program {path}: {e}") from None
+    return Program(text.parse(source))
+
+
+def config_of(module: Module) -> Config:
+    """The configuration that a module was lowered for."""
+    try:
+        return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in module.config.items()})
+    except TypeError as e:
+        raise ConfigError(f"the program's configuration is not understood: {e}") from None
+
+
+def _jaxpr(program: Program) -> str:
+    if program.traced is None:
+        raise InputError("a loaded program has no jaxpr: it was saved as IR. Emit `ir` instead.")
+    return str(program.traced.jaxpr) + "\n"
+
+
+def _stages(program: Program) -> str:
+    """Per party: its rounds, the tasks of each, and what it sends."""
+    lines = []
+    for rank, name in enumerate(program.config.parties):
+        lines.append(f"party {name}")
+        steps = program.party(rank).block.steps
+        for number, step in enumerate(steps):
+            if not isinstance(step, Straight):
+                lines.append(f"  step {number}: {type(step).__name__}")
+                continue
+            for index, round_ in enumerate(step.rounds):
+                lines.append(f"  step {number} round {index}")
+                lines += [f"    {t.op} {t.location} {_registers(t.inputs)} -> {_registers(t.outputs)}" for t in round_.tasks]
+                for peer, messages in round_.sends.items():
+                    lines.append(f"    send {sum(m.nbytes for m in messages):,} bytes to {program.config.parties[peer]}")
+    return "\n".join(lines) + "\n"
+
+
+def _registers(numbers: Sequence[int]) -> str:
+    return " ".join(f"r{n}" for n in numbers)
+
+
+STAGES: dict[str, Callable[[Program], str]] = {
+    "jaxpr": _jaxpr,
+    "ir": lambda program: program.text,
+    "choreography": lambda program: ch.to_text(program.choreography),
+    "stages": _stages,
+}

@@ -1,0 +1,168 @@
+"""Rounds and bytes of a choreography, exactly, without running it.
+
+Bytes are those of the messages' contents as the link counts them. A round is an exchange in
+which at least one byte moves; a party's rounds are those in which it sends or receives. A loop
+costs its body times its trips; of a `while` whose trips depend on run-time values, one trip is
+counted and the report says so.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from spuvm.compiler.choreography import Block, Choreography, Cond, Loop, While
+from spuvm.compiler.project import message_of
+from spuvm.compiler.schedule import Piece, pieces, reference_plan
+
+
+@dataclass
+class Row:
+    """One operation of the IR at one source line; `rounds` as if it ran alone."""
+
+    op: str
+    location: str
+    calls: int = 0
+    rounds: int = 0
+    bytes: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+@dataclass
+class Cost:
+    """`rounds` of the whole program (independent operations share theirs), and per party."""
+
+    parties: tuple[str, ...]
+    rounds: int
+    party_rounds: np.ndarray
+    bytes_sent: np.ndarray
+    rows: list[Row]
+    exact: bool = True
+
+    def by_op(self) -> list[Row]:
+        return _merged(self.rows, lambda r: (r.op, ""))
+
+    def by_line(self) -> list[Row]:
+        return _merged(self.rows, lambda r: ("", r.location))
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+
+        def rows(rows: list[Row]) -> list[dict[str, object]]:
+            return [
+                {"op": r.op, "line": r.location, "calls": r.calls, "rounds": r.rounds, "bytes": r.bytes.tolist()}
+                for r in rows
+            ]
+
+        return {
+            "parties": list(self.parties),
+            "rounds": self.rounds,
+            "party_rounds": self.party_rounds.tolist(),
+            "bytes_sent": self.bytes_sent.tolist(),
+            "exact": self.exact,
+            "by_op": rows(self.by_op()),
+            "by_line": rows(self.by_line()),
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                f"{self.rounds} rounds" + ("" if self.exact else " (one trip counted of each run-time loop)"),
+                *_table("party", ["rounds", "bytes sent"], self._party_lines()),
+                "",
+                *_table("operation", ["calls", "rounds alone", *self.parties], _lines(self.by_op(), "op")),
+                "",
+                *_table("line", ["calls", "rounds alone", *self.parties], _lines(self.by_line(), "location")),
+            ]
+        )
+
+    __repr__ = __str__
+
+    def _party_lines(self) -> list[list[str]]:
+        return [[p, f"{r:,}", f"{b:,}"] for p, r, b in zip(self.parties, self.party_rounds, self.bytes_sent)]
+
+
+def _lines(rows: Iterable[Row], key: str) -> list[list[str]]:
+    ordered = sorted(rows, key=lambda r: -int(r.bytes.sum()))
+    return [
+        [getattr(r, key), f"{r.calls:,}", f"{r.rounds:,}", *(f"{b:,}" for b in r.bytes)]
+        for r in ordered
+        if r.bytes.sum()
+    ]
+
+
+def _table(first: str, rest: list[str], lines: list[list[str]]) -> list[str]:
+    cells = [[first, *rest], *lines]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+    return [
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths)))
+        for line in cells
+    ]
+
+
+def _merged(rows: Iterable[Row], key: object) -> list[Row]:
+    out: dict[object, Row] = {}
+    for row in rows:
+        op, location = key(row)  # type: ignore[operator]
+        into = out.setdefault((op, location), Row(op, location, bytes=np.zeros_like(row.bytes)))
+        into.calls += row.calls
+        into.rounds += row.rounds
+        into.bytes = into.bytes + row.bytes
+    return list(out.values())
+
+
+def cost(choreography: Choreography, parties: tuple[str, ...]) -> Cost:
+    """The cost of one run."""
+    counter = _Counter(len(parties))
+    counter.block(choreography.block, 1)
+    return Cost(parties, counter.rounds, counter.party_rounds, counter.sent, list(counter.rows.values()), counter.exact)
+
+
+class _Counter:
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.rounds = 0
+        self.party_rounds = np.zeros(n, np.int64)
+        self.sent = np.zeros(n, np.int64)
+        self.rows: dict[tuple[str, str], Row] = {}
+        self.exact = True
+
+    def block(self, block: Block, times: int) -> None:
+        for part in pieces(block):
+            match part:
+                case Piece():
+                    self.piece(part, times)
+                case Loop():
+                    self.block(part.body, times * part.trips)
+                case Cond():
+                    self.exact = False
+                    self.block(part.branches[0], times)
+                case While():
+                    self.exact = False
+                    self.block(part.condition, times)
+                    self.block(part.body, times)
+
+    def piece(self, piece: Piece, times: int) -> None:
+        active: dict[int, set[int]] = defaultdict(set)
+        for placed in piece.calls:
+            call = placed.call
+            if not call.spec.communicates:
+                continue
+            plan = reference_plan(call)
+            sent = np.zeros(self.n, np.int64)
+            for number, message in enumerate(plan.sent):
+                size = message_of(call, number, 0).nbytes
+                sent[message.src] += size
+                if size:
+                    active[placed.round + message.stage] |= {message.src, message.dst}
+            key = (call.op, str(call.location))
+            row = self.rows.setdefault(key, Row(*key, bytes=np.zeros(self.n, np.int64)))
+            row.calls += times
+            row.rounds += times * plan.rounds
+            row.bytes += times * sent
+            self.sent += times * sent
+        self.rounds += times * len(active)
+        for members in active.values():
+            self.party_rounds[list(members)] += times

@@ -1,0 +1,97 @@
+"""The leading bit of a secret number: |x| = c * 2^E with c in [1/2, 1], digits of E, and powers of two of E.
+
+Reciprocals, logarithms and roots start here. The word of bits of x gives, by `prefix_or`, a thermometer whose
+length is E. Which value a base-4 digit of E has is then a parity of thermometer bits, hence local, and so is any
+function of one digit once its indicators are integers: sum of indicator * public table entry.
+
+Cost: 8 rounds (arithmetic to boolean) + 6 (prefix_or) + 2 (10 bit injections in one call, 11 if signed);
+about 330 + 144 + 240 bytes per element. Source: the idea of the power-of-two scale is that of Catrina and de
+Hoogh (Norm, "Secure multiparty linear programming", 2010); parities in place of additions are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from spuvm.compiler.builder import Builder
+from spuvm.compiler.ir import Value
+from spuvm.compiler.polynomial import WORK, constant, inject, linear_tables, raw_constant, reread, row, times_integer
+
+Table = Callable[[int], int]  # value of a base-4 digit of E -> ring element
+_DIGITS = [(4, v) for v in range(4)] + [(2, v) for v in (1, 2, 3)] + [(0, v) for v in (1, 2, 3)]
+COARSE, MIDDLE, FINE = 4, 2, 0  # the digit's place: E = 16 coarse + 4 middle + fine
+
+
+@dataclass(frozen=True)
+class Leading:
+    """Indicators of the digits of E. A zero (unsigned: also a negative number) is `invalid`: all indicators are 0."""
+
+    indicators: Value  # fxp0 [10, *shape]: coarse = 0..3, middle = 1..3, fine = 1..3
+    sign: Value | None  # fxp0 [*shape]: 1 or -1
+
+    def tables(self, b: Builder, *tables: tuple[int, Table]) -> list[Value]:
+        """Functions of one digit each, given as (place, table): local. Invalid: 0 if coarse, else table(0)."""
+        matrix = [[_entry(place, table, p, v) for p, v in _DIGITS] for place, table in tables]
+        values = linear_tables(b, self.indicators, matrix)
+        offsets = [0 if place == COARSE else table(0) for place, table in tables]
+        return [
+            b.add(x, raw_constant(b, offset, 0, x.shape)) if offset else x for x, offset in zip(values, offsets)
+        ]
+
+    def valid(self, b: Builder) -> Value:
+        """1 if the number is valid, else 0."""
+        return self.tables(b, (COARSE, lambda v: 1))[0]
+
+
+def _entry(place: int, table: Table, digit: int, value: int) -> int:
+    if digit != place:
+        return 0
+    return table(value) if place == COARSE else table(value) - table(0)
+
+
+def leading_bit(b: Builder, x: Value, *, signed: bool) -> Leading:
+    """E for every x != 0 (signed) or x > 0: |x| raw in [2^(E-1), 2^E], the upper end only if x is negative.
+
+    Signed: the word 2 |x| - [x < 0] of bits, which is local from x; it is zero for x = 0 alone.
+    """
+    word = b.bitcast(x, "int64")
+    if signed:
+        fill = b.op("shift_right_arithmetic", word, bits=63)
+        twice = b.op("shift_left", b.logical("xor", word, fill), bits=1)
+        bits = b.logical("xor", twice, b.op("shift_right_logical", word, bits=63))
+    else:
+        bits = word
+    thermometer = b.op("prefix_or", bits, bits=0)
+    shift = 0 if signed else 1
+    bools = [b.op("bit_parity", thermometer, mask=_mask(place, v, shift)) for place, v in _DIGITS]
+    if signed:
+        bools.append(b.op("bit_parity", word, mask=1 << 63))
+    integers = inject(b, bools)
+    n = len(_DIGITS)
+    if not signed:
+        return Leading(integers, None)
+    sign = b.sub(constant(b, 1, 0, x.shape), times_integer(b, row(b, integers, n), 2))
+    return Leading(b.slice(integers, 0, 0, n), sign)
+
+
+def _mask(place: int, value: int, shift: int) -> int:
+    """Thermometer bits whose parity says that a digit of E = (position of the leading bit) + shift has a value.
+
+    The leading bit is where the thermometer changes, so each position stands for itself and the one above it.
+    Position 63 of an unsigned number is its sign: a negative number has no E.
+    """
+    positions = [p for p in range(64 - shift) if ((p + shift) >> place) & 3 == value]
+    ones = sum(1 << p for p in positions)
+    return (ones ^ (ones << 1)) % 2**64
+
+
+def mantissa(b: Builder, magnitude: Value, lead: Leading, scale: Value, frac: int = WORK) -> Value:
+    """u = 2 c - 3/2 in [-1/2, 1/2] with `frac` fraction bits, from |x| and scale = 2^(63 - E); invalid: -1/2.
+
+    2 rounds, one truncated product. c 2^63 wraps around in the ring, u 2^62 does not.
+    """
+    product = b.mul_raw(reread(b, magnitude, 62), scale)
+    offset = times_integer(b, reread(b, lead.valid(b), 62), 1 << 62)
+    centred = b.sub(b.sub(product, offset), constant(b, 0.5, 62, product.shape))
+    return b.trunc(centred, 62 - frac)

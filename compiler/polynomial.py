@@ -1,0 +1,104 @@
+"""What the approximations share: public constants, linear tables of secret bits, and polynomials in few rounds.
+
+Constants are scalars that are broadcast: a program holds each once, whatever the shape of its data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from spuvm.compiler.builder import Builder
+from spuvm.compiler.ir import Value
+
+WORK = 22  # fraction bits of a polynomial's variable
+COEFFICIENT = 16  # fraction bits of the odd coefficients; products then stay below 2^(2 * 22 + 16 + 2)
+
+
+def constant(b: Builder, value: float, frac: int, shape: tuple[int, ...]) -> Value:
+    """The real number `value` in every element."""
+    return b.broadcast(b.fxp(value, frac), shape)
+
+
+def raw_constant(b: Builder, raw: int, frac: int, shape: tuple[int, ...]) -> Value:
+    """The ring element `raw` (mod 2^64) in every element, read as fixed point."""
+    return b.broadcast(b.const(np.array(raw % 2**64, np.uint64), f"fxp{frac}"), shape)
+
+
+def plus(b: Builder, x: Value, value: float) -> Value:
+    return b.add(x, constant(b, value, x.type.frac, x.shape))
+
+
+def times(b: Builder, x: Value, value: float, frac: int) -> Value:
+    """x times a constant of `frac` fraction bits, which add to those of x: no truncation, no message."""
+    return b.mul_raw(x, constant(b, value, frac, x.shape))
+
+
+def times_integer(b: Builder, x: Value, factor: int) -> Value:
+    """x times a public integer (mod 2^64); the type stays."""
+    return b.mul_raw(x, raw_constant(b, factor, 0, x.shape))
+
+
+def reread(b: Builder, x: Value, frac: int) -> Value:
+    """The same ring element, read with `frac` fraction bits."""
+    return b.bitcast(x, f"fxp{frac}")
+
+
+def stack(b: Builder, xs: Sequence[Value]) -> Value:
+    """Along a new first axis, so that one kernel call serves them all."""
+    return b.concatenate([b.reshape(x, (1, *x.shape)) for x in xs], 0)
+
+
+def row(b: Builder, x: Value, i: int) -> Value:
+    return b.reshape(b.slice(x, 0, i, i + 1), x.shape[1:])
+
+
+def rows(b: Builder, x: Value) -> list[Value]:
+    return [row(b, x, i) for i in range(x.shape[0])]
+
+
+def linear_tables(b: Builder, bits: Value, matrix: Sequence[Sequence[int]]) -> list[Value]:
+    """For each row of integers (mod 2^64), the sum of row[i] * bits[i]: local, whatever the integers."""
+    raw = np.array([[entry % 2**64 for entry in line] for line in matrix], np.uint64)
+    return rows(b, b.op("dot", b.const(raw, "fxp0"), bits, dims=(((1,), (0,)), ((), ()))))
+
+
+def inject(b: Builder, bools: Sequence[Value]) -> Value:
+    """Bools as integers 0 or 1 (fxp0), stacked: one bit injection."""
+    return b.convert(stack(b, bools), "fxp0")
+
+
+def both(b: Builder, pairs: Sequence[tuple[Value, Value]]) -> list[Value]:
+    """The `and` of each pair of bools, in one round."""
+    left, right = stack(b, [p for p, _ in pairs]), stack(b, [q for _, q in pairs])
+    return rows(b, b.logical("and", left, right))
+
+
+def line(b: Builder, x: Value, a: float, slope: float, frac: int = COEFFICIENT) -> Value:
+    """a + slope x with x.frac + frac fraction bits; only the slope is rounded to `frac` bits."""
+    return plus(b, times(b, x, slope, frac), a)
+
+
+def polynomial(b: Builder, u: Value, a: Sequence[float], out_frac: int) -> Value:
+    """sum a[i] u^i with `out_frac` fraction bits: see `polynomial_sum`."""
+    total = polynomial_sum(b, u, a)
+    return b.trunc(total, total.type.frac - out_frac)
+
+
+def polynomial_sum(b: Builder, u: Value, a: Sequence[float]) -> Value:
+    """sum a[i] u^i of degree 5 or 7 for |u| <= 1/2, with 2 u.frac + COEFFICIENT bits, still to be truncated.
+
+    Estrin's scheme, with q = u^2:  (a0 + a1 u) + q (a2 + a3 u) + q^2 [(a4 + a5 u) + q (a6 + a7 u)].
+    5 rounds (6 with the truncation), truncated products u^2, q^2, q (a6 + a7 u), and the sum. The odd coefficients
+    are multiples of 2^-COEFFICIENT in the tables; what is left of the error is a few units of u.
+    """
+    w = u.type.frac
+    lines = [line(b, u, a[i], a[i + 1]) for i in range(0, len(a), 2)]
+    q = b.trunc(b.mul_raw(u, u), w)
+    high = lines[2]
+    if len(lines) == 4:
+        high = b.add(high, b.trunc(b.mul_raw(q, lines[3]), w))
+    q2 = b.trunc(b.mul_raw(q, q), w)
+    total = b.add(b.mul_raw(q, lines[1]), b.mul_raw(q2, high))
+    return b.add(total, b.trunc(lines[0], -w))

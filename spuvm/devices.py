@@ -1,0 +1,345 @@
+"""Devices as SecretFlow's users know them: PYU runs Python at one party, SPU runs JAX on secrets.
+
+The same script runs in one process that simulates all parties (`init(parties, address="local")`)
+or at every party (`init(party=..., config="cluster.toml")`). In the second case each party
+executes only its own PYU functions; shapes and dtypes of private values become known to all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+
+from spuvm.jit import Jitted
+from spuvm.objects import Marked, SPUObject
+from spuvm.runtime.cluster import load_cluster
+from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
+from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
+from spuvm.runtime.link import Link
+from spuvm.runtime.protocols import protocol_of
+from spuvm.runtime.session import Session
+from spuvm.runtime.tls_link import connect
+from spuvm.vm import VM
+
+
+@dataclass
+class _Context:
+    """What `init` set up: the parties, and in a networked run which one this process is."""
+
+    parties: tuple[str, ...]
+    party: str | None = None
+    link: Link | None = None
+    config: Config | None = None
+    machines: dict[Config, VM] = field(default_factory=dict)
+
+    def machine(self, config: Config) -> VM:
+        if config not in self.machines:
+            rank = None if self.party is None else self.parties.index(self.party)
+            self.machines[config] = VM(Session(config, rank, self.link))
+        return self.machines[config]
+
+
+_context: _Context | None = None
+
+
+def init(
+    parties: Iterable[str] | None = None,
+    address: str | None = None,
+    *,
+    party: str | None = None,
+    config: Any = None,
+    timeout: float | None = None,
+) -> None:
+    """Set up the devices; call it again to start anew.
+
+    Args:
+        parties: names, for a simulation in this process; a set is ordered by name.
+        address: "local" for the simulation.
+        party: for a networked run, the party that this process is.
+        config: for a networked run, the path of the cluster file (TOML).
+        timeout: seconds that any wait for a peer may take; the file's if not given.
+
+    Raises:
+        ConfigError: if the arguments do not describe exactly one of the two.
+        LinkError: if the peers cannot be reached, or are not who they should be.
+    """
+    global _context
+    shutdown()
+    if party is not None or config is not None:
+        if party is None or config is None or parties is not None:
+            raise ConfigError("a networked run takes `party` and `config`, a simulation `parties` and address='local'.")
+        cluster = load_cluster(config)
+        link = connect(cluster, party, timeout)
+        _context = _Context(cluster.names, party, link, cluster.config)
+        return
+    if parties is None:
+        raise ConfigError("`parties` is missing: give the names for a simulation, or `party` and `config`.")
+    if address not in (None, "local"):
+        raise ConfigError(f"`address` must be 'local', got {address!r}: for a network give `party` and `config`.")
+    names = sorted(parties) if isinstance(parties, set | frozenset) else list(parties)
+    if len(set(names)) != len(names) or not names or not all(isinstance(n, str) and n for n in names):
+        raise ConfigError(f"`parties` must be different, non-empty names, got {names}.")
+    _context = _Context(tuple(names))
+
+
+def shutdown() -> None:
+    """Close the connections of a networked run and forget the devices."""
+    global _context
+    if _context is not None and _context.link is not None:
+        with contextlib.suppress(OSError):
+            _context.link.close()
+    _context = None
+
+
+def _here() -> _Context:
+    if _context is None:
+        raise ConfigError("no devices yet: call `spu.init(parties=[...], address='local')` first.")
+    return _context
+
+
+# PYU ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class PYU:
+    """A party's own Python. `alice(fn)(*args)` runs `fn` at alice and keeps the result there."""
+
+    party: str
+
+    def __post_init__(self) -> None:
+        if self.party not in _here().parties:
+            raise ConfigError(f"`PYU` of {self.party!r}: the parties are {', '.join(_here().parties)}.")
+
+    def __call__(self, fn: Callable[..., Any]) -> Callable[..., PYUObject]:
+        def run(*args: Any, **kwargs: Any) -> PYUObject:
+            for leaf in jax.tree.leaves((args, kwargs), is_leaf=_is_object):
+                if isinstance(leaf, SPUObject) or (isinstance(leaf, PYUObject) and leaf.device != self):
+                    raise VisibilityError(f"{leaf!r} is not at {self.party}: move it with `.to(...)` first.")
+            if not self.is_here:
+                return PYUObject(self, None)
+            args, kwargs = jax.tree.map(_at_home, (args, kwargs), is_leaf=_is_object)
+            return PYUObject(self, fn(*args, **kwargs))
+
+        return run
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this process is the party (or simulates it)."""
+        return _here().party in (None, self.party)
+
+    def __repr__(self) -> str:
+        return f"PYU({self.party!r})"
+
+
+@dataclass(frozen=True, eq=False)
+class PYUObject:
+    """A Python object at one party; elsewhere only a name for it."""
+
+    device: PYU
+    value: Any
+
+    def to(self, device: PYU | SPU) -> Any:
+        """Secret-share it (an SPU), or hand it over openly to another party's PYU."""
+        if isinstance(device, SPU):
+            return device(lambda x: x)(self)
+        if device == self.device:
+            return self
+        value = _broadcast(self)
+        return PYUObject(device, value if device.is_here else None)
+
+    def __repr__(self) -> str:
+        return f"<PYUObject at {self.device.party}>"
+
+
+def _is_object(x: Any) -> bool:
+    return isinstance(x, PYUObject | SPUObject)
+
+
+def _at_home(x: Any) -> Any:
+    return x.value if isinstance(x, PYUObject) else x
+
+
+# SPU ------------------------------------------------------------------------------------------------
+
+
+class SPU:
+    """The virtual machine among the parties of a cluster definition.
+
+    `spu(fn, static_argnums=...)(*args)` runs a JAX function on objects of PYUs (private to their
+    owner), SPUObjects, and plain numbers and arrays, which are public: every party's script has them.
+    """
+
+    def __init__(self, cluster_def: Mapping[str, Any]) -> None:
+        context = _here()
+        config = config_from(cluster_def, context)
+        if context.party is not None and config.parties != context.parties:
+            raise ConfigError(
+                f"an SPU among {', '.join(config.parties)} needs exactly the parties of the session, in order: "
+                f"{', '.join(context.parties)}."
+            )
+        self.vm = context.machine(config)
+        self._functions: dict[Any, Jitted] = {}
+
+    def __call__(self, fn: Callable[..., Any], static_argnums: int | Sequence[int] = ()) -> Callable[..., Any]:
+        key = (fn, static_argnums if isinstance(static_argnums, int) else tuple(static_argnums))
+        jitted = self._functions.setdefault(key, Jitted(fn, self.vm, static_argnums, default="public"))
+
+        def run(*args: Any, **kwargs: Any) -> Any:
+            args, kwargs = jax.tree.map(self._argument, (args, kwargs), is_leaf=_is_object)
+            return jitted(*args, **kwargs)
+
+        run.compile = lambda *a, **k: jitted.compile(*jax.tree.map(self._argument, a, is_leaf=_is_object), **k)  # type: ignore[attr-defined]
+        run.cost = lambda *a, **k: run.compile(*a, **k).cost  # type: ignore[attr-defined]
+        return run
+
+    def _argument(self, x: Any) -> Any:
+        if not isinstance(x, PYUObject):
+            return x
+        if x.device.party not in self.vm.config.parties:
+            raise ConfigError(f"{x!r} belongs to no party of the SPU ({', '.join(self.vm.config.parties)}).")
+        return jax.tree.map(lambda leaf: Marked(leaf, x.device.party), _with_shapes(x))
+
+    def __repr__(self) -> str:
+        return f"<SPU {self.vm.config.protocol}/{self.vm.config.ring_bits} of {', '.join(self.vm.config.parties)}>"
+
+
+PROTOCOL_NAMES = {"ABY3": "aby3", "REF2K": "ref2k", "3": "aby3", "1": "ref2k"}
+FIELD_NAMES = {"FM32": 32, "FM64": 64, "FM128": 128, "1": 32, "2": 64, "3": 128}
+
+
+def config_from(cluster_def: Mapping[str, Any], context: _Context) -> Config:
+    """The configuration of a cluster definition: {"nodes": [{"party": ...}], "runtime_config": {...}}."""
+    try:
+        parties = tuple(node["party"] for node in cluster_def["nodes"])
+        options = dict(cluster_def.get("runtime_config") or {})
+    except (KeyError, TypeError):
+        raise ConfigError("`cluster_def` must be like spu.utils.testing.cluster_def([...]): {'nodes': [...]}") from None
+    default = context.config
+    protocol = str(options.pop("protocol", default.protocol if default else "aby3"))
+    ring = options.pop("field", options.pop("ring", default.ring_bits if default else 64))
+    ring = FIELD_NAMES.get(str(ring), ring)
+    frac = int(options.pop("fxp_fraction_bits", 0))
+    if not frac:
+        frac = default.fxp_fraction_bits if default else DEFAULT_FRACTION_BITS.get(ring, 18)
+    if options:
+        raise ConfigError(
+            f"`runtime_config` has unknown settings {sorted(options)}: it takes protocol, field, fxp_fraction_bits."
+        )
+    missing = [p for p in parties if p not in context.parties]
+    if missing:
+        raise ConfigError(f"`cluster_def` names {', '.join(missing)}: `init` knows {', '.join(context.parties)}.")
+    config = Config(PROTOCOL_NAMES.get(protocol, protocol), int(ring), frac, parties)
+    protocol_of(config)
+    return config
+
+
+def move(x: SPUObject, device: Any) -> Any:
+    """Reveal an SPUObject to one party alone."""
+    name = device.party if isinstance(device, PYU) else device
+    if isinstance(device, SPU):
+        if device.vm is x.vm:
+            return x
+        raise InputError("moving between SPUs is not supported: reveal the value, or keep to one SPU.")
+    if name not in x.vm.config.parties:
+        raise ConfigError(f"`to` must be one of {', '.join(x.vm.config.parties)}, got {name!r}.")
+    (out,) = x.vm.convert([x], name)
+    if _context is None or name not in _context.parties:
+        return out
+    return PYUObject(PYU(name), None if out.components[0] is None else out.known_value())
+
+
+def fetch(x: PYUObject) -> Any:
+    """The value of a PYU's object, shown by its owner to everyone."""
+    return x.value if _here().party is None else _broadcast(x)
+
+
+# What a networked run says openly about private values ------------------------------------------------
+
+
+def _with_shapes(x: PYUObject) -> Any:
+    """The object's pytree: arrays at their owner, shapes and dtypes elsewhere."""
+    context = _here()
+    if context.link is None:
+        return x.value
+    mine = x.device.is_here
+    described = json.dumps(_describe(x.value)).encode() if mine else None
+    text = _say(context.link, context.parties.index(x.device.party), described)
+    return x.value if mine else _undescribe(json.loads(text))
+
+
+def _broadcast(x: PYUObject) -> Any:
+    """The arrays of an object as its owner sends them to all parties."""
+    context = _here()
+    if context.link is None:
+        return x.value
+    owner = context.parties.index(x.device.party)
+    payload = None
+    if x.device.is_here:
+        leaves = jax.tree.leaves(x.value)
+        buffer = io.BytesIO()
+        np.savez(buffer, **{str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)})
+        structure = json.dumps(_describe(x.value)).encode()
+        payload = len(structure).to_bytes(8, "big") + structure + buffer.getvalue()
+    payload = _say(context.link, owner, payload)
+    size = int.from_bytes(payload[:8], "big")
+    with np.load(io.BytesIO(payload[8 + size :]), allow_pickle=False) as arrays:
+        values = [arrays[str(i)][()] for i in range(len(arrays.files))]
+    tree = jax.tree.structure(_undescribe(json.loads(payload[8 : 8 + size])))
+    return jax.tree.unflatten(tree, values)
+
+
+def _say(link: Link, owner: int, payload: bytes | None) -> bytes:
+    """Bytes from one party to all the others: their number, then themselves."""
+    others = [p for p in range(len(link.parties)) if p != owner]
+    if link.rank == owner:
+        assert payload is not None
+        link.exchange({p: [memoryview(len(payload).to_bytes(8, "big"))] for p in others}, {})
+        link.exchange({p: [memoryview(payload)] for p in others}, {})
+        return payload
+    size = np.zeros(8, np.uint8)
+    link.exchange({}, {owner: [size]})
+    body = np.zeros(int.from_bytes(size.tobytes(), "big"), np.uint8)
+    link.exchange({}, {owner: [body]})
+    return body.tobytes()
+
+
+def _describe(x: Any) -> Any:
+    """A pytree of arrays as JSON: containers as they are, arrays as shape and dtype."""
+    if isinstance(x, Mapping):
+        return {"dict": {str(k): _describe(v) for k, v in x.items()}}
+    if isinstance(x, list | tuple):
+        return {type(x).__name__ if type(x) in (list, tuple) else "tuple": [_describe(v) for v in x]}
+    if x is None:
+        return {"none": 0}
+    if isinstance(x, bool | int | float):
+        return {"scalar": type(x).__name__}
+    array = np.asarray(x)
+    if array.dtype.hasobject:
+        raise InputError(f"a `{type(x).__name__}` cannot go to an SPU or another party: return arrays or numbers.")
+    return {"array": [list(array.shape), array.dtype.name]}
+
+
+SCALARS = {"bool": False, "int": 0, "float": 0.0}
+
+
+def _undescribe(x: Any) -> Any:
+    ((kind, body),) = x.items()
+    match kind:
+        case "dict":
+            return {k: _undescribe(v) for k, v in body.items()}
+        case "list":
+            return [_undescribe(v) for v in body]
+        case "tuple":
+            return tuple(_undescribe(v) for v in body)
+        case "scalar":
+            return SCALARS[body]
+        case "array":
+            return jax.ShapeDtypeStruct(tuple(body[0]), jax.numpy.dtype(body[1]))
+    return None

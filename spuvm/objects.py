@@ -1,0 +1,184 @@
+"""SPUObject: a value on the virtual machine, seen from Python. Printing it shows no value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from spuvm.compiler.expand import boundary_form
+from spuvm.compiler.ir import Type
+from spuvm.runtime.encoding import combine, decode, encode
+from spuvm.runtime.errors import InputError, VisibilityError
+
+if TYPE_CHECKING:
+    from spuvm.vm import VM
+
+
+@dataclass(frozen=True)
+class Marked:
+    """An argument with the visibility that the user chose for it."""
+
+    value: Any
+    visibility: str  # "secret", "public", or a party's name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(np.shape(self.value))
+
+    @property
+    def dtype(self) -> Any:
+        return getattr(self.value, "dtype", None) or np.asarray(self.value).dtype
+
+
+def _operator(name: str, reflected: bool = False) -> Any:
+    def method(self: SPUObject, *others: Any) -> Any:
+        from spuvm.jit import operator
+
+        return operator(name, self.vm, (*others, self) if reflected else (self, *others))
+
+    return method
+
+
+@dataclass(eq=False, frozen=True)
+class SPUObject:
+    """`components` are those that this process holds, None for the others.
+
+    `dtype` is the JAX dtype that the value decodes to, `type` its type on the machine.
+    """
+
+    components: tuple[Any, ...]
+    type: Type
+    dtype: Any
+    vm: VM
+
+    __array_priority__ = 100  # NumPy arrays on the left leave operators to us
+    __array_ufunc__ = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.type.shape
+
+    @property
+    def ndim(self) -> int:
+        return len(self.type.shape)
+
+    @property
+    def size(self) -> int:
+        return self.type.size
+
+    @property
+    def visibility(self) -> str:
+        who = self.type.visibility
+        return who if isinstance(who, str) else f"private({self.vm.config.parties[who]})"
+
+    def block_until_ready(self) -> SPUObject:
+        """Wait until the value is computed; returns itself, as JAX arrays do."""
+        for c in self.components:
+            if hasattr(c, "block_until_ready"):
+                c.block_until_ready()
+        return self
+
+    def to(self, party: Any) -> Any:
+        """Reveal to one party alone: a PYU, or a name. Returns an object there."""
+        from spuvm.devices import move
+
+        return move(self, party)
+
+    def reveal(self) -> Any:
+        """The value, shown to all parties."""
+        return self.vm.reveal([self])[0]
+
+    def known_value(self) -> Any:
+        """The array, if this process may read it without asking anyone."""
+        if self.components[0] is None:
+            raise VisibilityError("this party does not hold the value: its owner does. Use `spu.reveal`.")
+        kind, _, _ = boundary_form(self.type)
+        return decode(combine(self.components, kind), self.type.kind, self.type.frac, self.dtype)
+
+    def __repr__(self) -> str:
+        dims = ",".join(map(str, self.shape))
+        config = self.vm.config
+        return (
+            f"<SPUObject {np.dtype(self.dtype).name}[{dims}] {self.visibility} {config.protocol}/{config.ring_bits}>"
+        )
+
+    def __bool__(self) -> bool:
+        raise VisibilityError(
+            "the truth of a secret value is not known to Python: use `jnp.where` or `lax.cond` inside a jitted "
+            "function, or `spu.reveal` it first."
+        )
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        raise VisibilityError("an SPUObject does not turn into an array by itself: use `spu.reveal` to show it.")
+
+    def __float__(self) -> float:
+        raise VisibilityError("an SPUObject has no value in Python: use `spu.reveal` to show it.")
+
+    __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a scalar SPUObject")
+        return self.shape[0]
+
+    __add__, __radd__ = _operator("add"), _operator("add", reflected=True)
+    __sub__, __rsub__ = _operator("subtract"), _operator("subtract", reflected=True)
+    __mul__, __rmul__ = _operator("multiply"), _operator("multiply", reflected=True)
+    __truediv__, __rtruediv__ = _operator("true_divide"), _operator("true_divide", reflected=True)
+    __matmul__, __rmatmul__ = _operator("matmul"), _operator("matmul", reflected=True)
+    __pow__, __rpow__ = _operator("power"), _operator("power", reflected=True)
+    __and__, __rand__ = _operator("bitwise_and"), _operator("bitwise_and", reflected=True)
+    __or__, __ror__ = _operator("bitwise_or"), _operator("bitwise_or", reflected=True)
+    __xor__, __rxor__ = _operator("bitwise_xor"), _operator("bitwise_xor", reflected=True)
+    __neg__, __abs__, __invert__ = _operator("negative"), _operator("abs"), _operator("invert")
+    __lt__, __le__ = _operator("less"), _operator("less_equal")
+    __gt__, __ge__ = _operator("greater"), _operator("greater_equal")
+    __eq__ = _operator("equal")  # type: ignore[assignment]
+    __ne__ = _operator("not_equal")  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]
+
+    def __getitem__(self, index: Any) -> Any:
+        from spuvm.jit import indexed
+
+        return indexed(self.vm, self, index)
+
+    @property
+    def T(self) -> Any:  # the name that arrays use
+        from spuvm.jit import operator
+
+        return operator("transpose", self.vm, (self,))
+
+
+def encoded(value: Any, type_: Type, name: str) -> np.ndarray:
+    """Ring elements of a host array that is to be of `type_`."""
+    array = np.asarray(value)
+    if array.shape != type_.shape:
+        raise InputError(f"`{name}` has shape {array.shape}, the program takes {type_.shape}.")
+    raw = encode(array, type_.frac, name)
+    want = np.uint8 if type_.kind == "bool" else np.uint64
+    if raw.dtype != want:
+        raise InputError(f"`{name}` is {array.dtype}, the program takes {type_.element}.")
+    return raw
+
+
+def components_for(value: Any, type_: Type, name: str, vm: VM) -> Sequence[Any]:
+    """The components of one argument as the program's port wants them."""
+    if isinstance(value, SPUObject):
+        return value.components
+    if isinstance(value, Marked):
+        value = value.value
+    kind, owner, _ = boundary_form(type_)
+    if owner is not None and vm.session.party not in (None, owner):
+        return [None]
+    raw = encoded(value, type_, name)
+    if kind in "pv":
+        return [raw]
+    if vm.session.party is not None:
+        raise VisibilityError(
+            f"`{name}` is a plain array that would become secret, but in a networked run somebody must own it: "
+            "create it at its owner with `PYU`, or mark it `spu.public`."
+        )
+    return vm.session.share(raw, kind, len(vm.protocol.components(kind)))

@@ -1,0 +1,3 @@
+"""Helpers outside of the machine itself."""
+
+from spuvm.utils import testing as testing

@@ -1,0 +1,19 @@
+"""Cluster definitions for tests and simulations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def cluster_def(parties: Sequence[str], runtime_config: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What `SPU` takes: the parties by rank, and its settings.
+
+    Args:
+        parties: names; three for ABY3.
+        runtime_config: `protocol` ("ABY3" or "REF2K"), `field` ("FM64"), `fxp_fraction_bits`.
+    """
+    return {
+        "nodes": [{"party": p, "address": "local"} for p in parties],
+        "runtime_config": dict(runtime_config or {"protocol": "ABY3", "field": "FM64"}),
+    }

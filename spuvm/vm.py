@@ -1,0 +1,114 @@
+"""The virtual machine that jitted functions and devices run on: compile once, run many times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from spuvm.compiler.compile import Program, compile_function
+from spuvm.compiler.expand import boundary_form
+from spuvm.compiler.ir import Type, Visibility
+from spuvm.compiler.trace import reveal as reveal_inside
+from spuvm.objects import Marked, SPUObject, components_for
+from spuvm.runtime.config import Config
+from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.protocols import protocol_of
+from spuvm.runtime.session import Session
+
+
+class VM:
+    """One session and the programs compiled for it."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.protocol = protocol_of(session.config)
+        self._reveals: dict[Any, Program] = {}
+
+    @property
+    def config(self) -> Config:
+        return self.session.config
+
+    def visibility(self, leaf: Any, default: str) -> Visibility:
+        """Of an argument: as marked, as it is on the machine, or the default."""
+        if isinstance(leaf, SPUObject):
+            if leaf.vm is not self and leaf.vm.config != self.config:
+                raise InputError(f"{leaf!r} lives on another machine than {self!r}: reveal it, or use one configuration.")
+            if leaf.vm is not self and leaf.vm.session.party is not None:
+                raise InputError(f"{leaf!r} belongs to another session.")
+            return leaf.type.visibility
+        who = leaf.visibility if isinstance(leaf, Marked) else default
+        if who in ("secret", "public"):
+            return who
+        if who not in self.config.parties:
+            raise InputError(f"`owner` must be one of {', '.join(self.config.parties)}, got {who!r}.")
+        return self.config.parties.index(who)
+
+    def run(self, program: Program, leaves: Sequence[Any]) -> list[SPUObject]:
+        """Run a program on its flat arguments."""
+        module = program.module
+        components: list[Any] = []
+        for value, type_, name in zip(leaves, (p.type for p in module.body.params), module.inputs, strict=True):
+            components.extend(components_for(value, type_, name, self))
+        results = self.session.run(program.party(self.session.party), program.hash, components)
+        out, at = [], 0
+        for value, dtype in zip(module.body.results, module.output_dtypes):
+            n = len(self.protocol.components(*boundary_form(value.type)[:2]))
+            out.append(SPUObject(tuple(results[at : at + n]), value.type, jax.numpy.dtype(dtype), self))
+            at += n
+        return out
+
+    def convert(self, objects: Sequence[SPUObject], to: str | None) -> list[SPUObject]:
+        """Reveal objects to one party by name, or to all (`to` None), in one program."""
+        key = (to, tuple((o.type, np.dtype(o.dtype).name) for o in objects))
+        if key not in self._reveals:
+            shapes = [jax.ShapeDtypeStruct(o.shape, o.dtype) for o in objects]
+            owners = [o.type.visibility for o in objects]
+
+            def reveal_all(*xs: Any) -> Any:
+                return [reveal_inside(x, to=to) for x in xs]
+
+            with jax.enable_x64(any(np.dtype(o.dtype).itemsize == 8 for o in objects)):
+                self._reveals[key] = compile_function(reveal_all, shapes, owners, self.config)
+        return self.run(self._reveals[key], objects)
+
+    def reveal(self, objects: Sequence[SPUObject]) -> list[Any]:
+        """The values, shown to all parties; what is public already costs nothing."""
+        secret = [o for o in objects if not o.type.is_public]
+        shown = iter(self.convert(secret, None) if secret else [])
+        return [(o if o.type.is_public else next(shown)).known_value() for o in objects]
+
+    def __repr__(self) -> str:
+        c = self.config
+        return f"<VM {c.protocol}/{c.ring_bits} of {', '.join(c.parties)}>"
+
+
+@lru_cache(maxsize=None)
+def simulator(config: Config) -> VM:
+    """The simulated machine of a configuration; one for the process, so that its objects mix."""
+    return VM(Session(config))
+
+
+def make_config(
+    protocol: str, ring: int, fxp_fraction_bits: int | None, world_size: int | None, parties: Sequence[str] | None
+) -> Config:
+    """A configuration from the arguments of `jit` and `SPU`."""
+    from spuvm.runtime.config import DEFAULT_FRACTION_BITS
+    from spuvm.runtime.protocols import DEFAULT_PARTIES
+
+    if ring not in DEFAULT_FRACTION_BITS:
+        raise ConfigError(f"`ring` must be one of {tuple(DEFAULT_FRACTION_BITS)}, got {ring!r}.")
+    frac = DEFAULT_FRACTION_BITS[ring] if fxp_fraction_bits is None else fxp_fraction_bits
+    if parties is None:
+        n = DEFAULT_PARTIES.get(protocol, 3) if world_size is None else world_size
+        parties = tuple(f"party{i}" for i in range(n))
+    config = Config(protocol, ring, frac, tuple(parties))
+    protocol_of(config)
+    return config
+
+
+Function = Callable[..., Any]
+__all__ = ["VM", "Function", "Type", "make_config", "simulator"]
