@@ -31,7 +31,8 @@ Operand = Value | Any  # Any stands for Known and for arrays of random keys
 Rule = Callable[..., Any]
 
 DTYPES = frozenset(
-    "bool,int8,int16,int32,int64,uint8,uint16,uint32,uint64,float16,bfloat16,float32,float64".split(",")
+    {"bool", "float16", "bfloat16", "float32", "float64"}
+    | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 )
 
 
@@ -43,7 +44,7 @@ class Context:
         self.config = config
         self.integral: dict[Value, Value] = {}
         self.primitive = ""
-        self.outs: list[Any] = []
+        self.outs: list[Any] = []  # shapes and dtypes
         self.branch_of_secret = False
         self._rules = rules
         self._unfolded = unfolded
@@ -99,7 +100,8 @@ class Context:
         env.update(zip(jaxpr.invars, args))
 
         def read(v: Any) -> Operand:
-            return np.asarray(v.val, v.aval.dtype) if isinstance(v, jex.Literal) else env[v]
+            is_literal = isinstance(v, jex.Literal)
+            return np.asarray(v.val, dtype_of(v.aval)) if is_literal else env[v]
 
         for eqn in live_equations(jaxpr):
             env.update(zip(eqn.outvars, self._equation(eqn, [read(v) for v in eqn.invars])))
@@ -153,6 +155,10 @@ class Context:
 def _known(x: Any) -> Any:
     """A constant as a NumPy array; random keys stay as they are."""
     return x if is_key(x) else np.asarray(x)
+
+
+def dtype_of(aval: Any) -> Any:
+    return aval.dtype
 
 
 def is_key(x: Any) -> bool:

@@ -7,7 +7,7 @@ computed by `plain` kernels where they are known. The rules are in `expand_rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -149,6 +149,7 @@ class Expander:
         shape: tuple[int, ...] | None = None,
         dtype: str = "uint64",
         elementwise: bool = True,
+        attrs: Mapping[str, Any] | None = None,
         **params: Any,
     ) -> Shared:
         """Apply a local function of sharings; known operands give the owner of a known result."""
@@ -164,7 +165,7 @@ class Expander:
             dtype=dtype,
             owner=owners.pop() if kind == "v" else None,
             elementwise=elementwise,
-            params=tuple(sorted(params.items())),
+            params=tuple(sorted({**(attrs or {}), **params}.items())),
         )
 
     def constant(self, data: np.ndarray, dtype: str = "uint64") -> Shared:

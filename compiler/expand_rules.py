@@ -468,7 +468,7 @@ def _local_rule(name: str) -> Rule:
             shape=op.output.shape,
             dtype=operands[0].dtype,
             elementwise=False,
-            **attrs,
+            attrs=attrs,
         )
         ex.set(op.output, out)
 

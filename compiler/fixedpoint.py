@@ -35,7 +35,7 @@ def encode(real: Any, frac: int) -> NDArray[np.int64]:
         worst = x.flat[np.abs(x).argmax()]
         raise EncodingError(
             f"the constant {worst:g} is beyond fixed point with {frac} fraction bits "
-            f"(|x| < 2^{LIMIT_BITS - frac}): use a large finite number instead, such as {math.copysign(1e6, worst):g}."
+            f"(|x| < 2^{LIMIT_BITS - frac}): use a finite number, such as {math.copysign(1e6, worst):g}."
         )
     raw: NDArray[np.int64] = np.rint(x * 2.0**frac).astype(np.int64)
     return raw

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
@@ -167,9 +168,14 @@ class _Analysis:
         return len(self.owners) - 1
 
     def _output(self, atom: Atom) -> int:
+        """The number of a result; a constant becomes an equation without inputs, known to all."""
         if isinstance(atom, jex.Var):
             return self.numbers[atom]
-        raise ProtocolError(f"kernel `{self.spec.name}` returns a constant: return an array made with zeros_like.")
+        value = _constant(atom).value
+        aval = jax.ShapeDtypeStruct(np.shape(value), np.result_type(value))
+        number = self._number(aval, frozenset(self.parties), {p: 0 for p in self.parties})
+        self.equations.append(Equation(lambda: [jnp.asarray(value)], (), (number,)))
+        return number
 
     def _equation(self, eqn: Any, ins: list[Atom], outs: list[Any]) -> None:
         values = [self.numbers[a] for a in ins if isinstance(a, jex.Var)]

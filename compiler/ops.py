@@ -8,6 +8,7 @@ per protocol, `evaluate` the plain one.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import jax
@@ -99,16 +100,26 @@ def _select(types: list[Type], attrs: Attrs) -> list[Type]:
     return [x.with_(visibility=_who(types))]
 
 
+def _hashable(x: Any) -> Any:
+    if isinstance(x, dict):
+        return tuple((k, _hashable(v)) for k, v in x.items())
+    return tuple(map(_hashable, x)) if isinstance(x, list | tuple) else x
+
+
 def _like_lax(function: Callable[..., Any]) -> TypeRule:
     """The shape that a JAX function gives, on operands of any type that keep their element."""
 
+    @cache  # tracing is slow, programs repeat themselves, and the checker asks again after each pass
+    def shape(shapes: tuple[tuple[int, ...], ...], attrs: tuple[tuple[str, Any], ...]) -> tuple[int, ...]:
+        arrays = [jax.ShapeDtypeStruct(s, np.int32) for s in shapes]
+        return tuple(jax.eval_shape(lambda *xs: function(*xs, **dict(attrs)), *arrays).shape)
+
     def rule(types: list[Type], attrs: Attrs) -> list[Type]:
-        shapes = [jax.ShapeDtypeStruct(t.shape, np.int32) for t in types]
         try:
-            out = jax.eval_shape(lambda *xs: function(*xs, **attrs), *shapes)
+            out = shape(tuple(t.shape for t in types), _hashable(attrs))
         except (TypeError, ValueError, IndexError) as e:
             raise IRError(f"{[str(t) for t in types]} with {attrs}: {e}") from None
-        return [types[0].with_(shape=tuple(out.shape), visibility=_who(types))]
+        return [types[0].with_(shape=out, visibility=_who(types))]
 
     return rule
 

@@ -453,10 +453,6 @@ def power(ctx: Context, x: Operand, y: Operand) -> Operand:
     return approximation("sqrt", "pow_", ctx.b, *both(ctx, x, y))
 
 
-def exp2(ctx: Context, x: Value) -> Operand:
-    return approximation("exp", "exp", ctx.b, fixedpoint.mul_constant(ctx.b, x, np.log(2.0)))
-
-
 def erfc(ctx: Context, x: Value) -> Operand:
     return ctx.b.sub(ctx.like(1.0, x), approximation("sigmoid", "erf", ctx.b, x))
 
@@ -482,6 +478,9 @@ PLAIN: dict[str, Rule] = {
     "le": lambda ctx, x, y: negated(ctx, less(ctx, y, x)),
     "eq": equal,
     "ne": lambda ctx, x, y: negated(ctx, equal(ctx, x, y)),
+    "lt_to": less,
+    "le_to": lambda ctx, x, y: negated(ctx, less(ctx, y, x)),
+    "eq_to": equal,
     "is_finite": lambda ctx, x: full(ctx, True),
     "select_n": select_n,
     "and": bitwise("and"),
@@ -495,7 +494,7 @@ PLAIN: dict[str, Rule] = {
     "ceil": ceil,
     "pow": power,
     "exp": approximated("exp", "exp"),
-    "exp2": exp2,
+    "exp2": approximated("exp", "exp2"),
     "expm1": approximated("exp", "expm1"),
     "log": approximated("log", "log"),
     "log1p": approximated("log", "log1p"),

@@ -57,7 +57,7 @@ def split(ctx: Context, x: Value, *, sizes: Any, axis: int) -> list[Value]:
 
 def concatenate(ctx: Context, *xs: Operand, dimension: int) -> Value:
     values = [ctx.value(x) for x in xs if np.shape(x)[dimension]]
-    return ctx.b.concatenate(values or [ctx.value(xs[0])], dimension)
+    return ctx.b.concatenate(values or [ctx.value(xs[0])], int(dimension))
 
 
 def pad(ctx: Context, x: Operand, value: Operand, *, padding_config: Any) -> Value:

@@ -64,7 +64,7 @@ def trace(fn: Callable[..., Any], args: Sequence[Any], static_argnums: int | Seq
         out_tree=jax.tree.structure(shapes),
         inputs=tuple(_input_names(fn, args, static)),
         outputs=tuple("out" + _path(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)),
-        x64=bool(jax.config.jax_enable_x64),
+        x64=jax.dtypes.canonicalize_dtype(np.float64) == np.float64,
         location=_definition(fn),
     )
 
@@ -83,7 +83,8 @@ def _abstract(leaf: Any) -> Any:
     if isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct, bool, int, float, complex)):
         return leaf
     if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+        struct: Any = jax.ShapeDtypeStruct
+        return struct(leaf.shape, leaf.dtype)
     raise InputError(
         f"an argument of type `{type(leaf).__name__}` is neither an array nor a number: "
         "pass an array, or list its position in `static_argnums`."
@@ -160,7 +161,7 @@ def _short(file: str) -> str:
 
 # reveal ----------------------------------------------------------------------------------------------
 
-reveal_p = jex.Primitive("spu_reveal")
+reveal_p: Any = jex.Primitive("spu_reveal")
 
 
 def reveal(x: Any, to: str | int | None = None) -> Any:
