@@ -1,4 +1,4 @@
-"""Reciprocal and division by a secret number, and integer powers. Division by public numbers: exact_division.py."""
+"""Division by a secret number, reciprocals, integer powers. By public numbers: exact_division.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from spuvm.compiler.exact_division import int_div as int_div
 from spuvm.compiler.exact_division import int_rem as int_rem
 from spuvm.compiler.ir import Value
 from spuvm.compiler.normalize import COARSE, FINE, MIDDLE, Leading, leading_bit, mantissa
-from spuvm.compiler.polynomial import constant, polynomial, raw_constant, reread, row, stack, times_integer
+from spuvm.compiler.polynomial import constant, polynomial, reread, stack, times_integer
 
 # 1 / c with c = 3/4 + u/2, |u| <= 1/2; relative error 1.6e-6
 RECIPROCAL = (
@@ -23,30 +23,34 @@ RECIPROCAL = (
 )
 _R = 20  # fraction bits of 1/c
 _LIMB = 37  # the numerator is cut into a high part and a low one of so many bits
-_GUARD = 17  # bits of the low part below the unit of the result: _LIMB = _R + _GUARD, so that the high part is whole
+_GUARD = (
+    17  # bits of the low part below the unit of the result; the high part times 1/c has none: _R + 17 = 37
+)
 _DROP = 14  # of them, dropped before the last product
 
 
 def reciprocal(b: Builder, x: Value) -> Value:
     """1 / x, with b.frac fraction bits.
 
-    |x| = c 2^E with c in [1/2, 1] (normalize.py), 1/c by a polynomial of degree 7, the sign and 2^-E at the end.
+    |x| = c 2^E with c in [1/2, 1] (normalize.py), 1/c by a polynomial of degree 7, the sign and 2^-E at the
+    end.
     Domain: every x whose result fits (|1/x| < 2^(62-f)), that is all but 0. 1/0 gives 0.
-    Error: relative 5e-6 plus two units. 28 rounds, about 1200 bytes: see `div`, whose numerator part is local here.
+    Error: relative 5e-6 plus two units. 28 rounds, about 1200 bytes: see `div`, whose numerator part is
+    local here.
     """
     return div(b, constant(b, 1.0, b.frac, x.shape), x)
 
 
 def div(b: Builder, x: Value, y: Value) -> Value:
-    """x / y for two secret (or private) numbers of one shape; a public y is divided by exactly (`div_public`).
+    """x / y for a secret (or private) y of the same shape; a public y goes to `div_public`.
 
-    With |y| = c 2^E and E = 16 k + 4 i + j:  x / y = sign(y) (x 2^(-16 k)) (2^(-4 i - j)) (1/c).
-    The coarse shift is a choice among four public shifts of x, made by products with the indicators of k. It keeps
-    17 guard bits, hence two limbs: high * factor is an integer product, low * factor is truncated.
+    With |y| = c 2^E and E = 16 k + 4 i + j:  x / y = sign(y) (x 2^(-16 k)) (2^(-4 i - j)) (1/c). The coarse
+    shift is a choice among four public shifts of x, made by products with the indicators of k. It keeps 17
+    guard bits, hence two limbs: high * factor is an integer product, low * factor is truncated.
     Domain: |x|, |y| and |x / y| raw below 2^62. x / 0 gives 0.
     Error: relative 5e-6 (polynomial 1.6e-6, rounding of c and 1/c) plus two units.
-    Cost: 28 rounds; one conversion to boolean, prefix_or, 11 bit injections, 5 integer products, 8 truncated ones,
-    and 5 truncations of x with 3 integer products if x is secret: about 1200 + 270 bytes.
+    Cost: 28 rounds; one conversion to boolean, prefix_or, 11 bit injections, 5 integer products, 8
+    truncated ones, and 5 truncations of x with 3 integer products if x is secret: about 1200 + 270 bytes.
     """
     if y.type.is_public:
         return div_public(b, x, y)
@@ -98,8 +102,8 @@ def integer_pow(b: Builder, x: Value, n: int) -> Value:
     """x^n for a public integer n, by repeated squaring; a negative n takes the reciprocal of x^-n.
 
     Domain: what plain products allow, |x^m| < 2^(62 - 2 f) for each intermediate power. x^0 = 1, 0^-n = 0.
-    Error: one unit per product, scaled by the factors still to come. 2 rounds and 44 bytes per product, of which
-    there are log2 n squarings and as many more as n has further one bits.
+    Error: one unit per product, scaled by the factors still to come. 2 rounds and 44 bytes per product, of
+    which there are log2 n squarings and as many more as n has further one bits.
     """
     if n == 0:
         return constant(b, 1.0, b.frac, x.shape)

@@ -30,15 +30,15 @@ LARGEST = (1 << 62) - 1
 def exp(b: Builder, x: Value) -> Value:
     """e^x = 2^(x log2 e), see `exp2_raw`.
 
-    Domain: all x. Below -(f + 1) ln 2 (-13.2 for f = 18) the result is 0, from (62 - f) ln 2 (30.5) on it is the
-    largest number, (2^62 - 1) 2^-f.
+    Domain: all x. Below -(f + 1) ln 2 (-13.2 for f = 18) the result is 0, from (62 - f) ln 2 (30.5) on it
+    is the largest number, (2^62 - 1) 2^-f.
     Error: relative 4e-6 plus one unit. Cost: that of `exp2_raw`.
     """
     return _exponential(b, x, math.log(2.0), times(b, x, math.log2(math.e), _SCALE_FRAC))
 
 
 def exp2(b: Builder, x: Value) -> Value:
-    """2^x. Domain: all x; below -(f + 1) the result is 0, from 62 - f on the largest number. Error and cost: as exp."""
+    """2^x, for all x: 0 below -(f + 1), the largest number from 62 - f on. Error and cost: as exp."""
     return _exponential(b, x, 1.0, x)
 
 
@@ -62,13 +62,13 @@ def _exponential(b: Builder, x: Value, base_log: float, y: Value) -> Value:
 def exp2_raw(b: Builder, y: Value, below: Value) -> Value:
     """2^y with b.frac fraction bits, for any number of fraction bits F of y, F + 6 < 62.
 
-    `below` [2, *shape] says whether y is below the lowest and below the highest exponent: -f - 1 and 62 - f.
-    n + t = y + f + 1, n in [0, 64) whole and t in [0, 1). The bits of n are bits of the word of y + f + 1, 2^n is a
-    product of functions of one or two of them, 2^t a polynomial of degree 4. Of the raw result 2^(n - 1) 2^t only
-    the half with n < 32 needs a truncation after the last product.
+    `below` [2, *shape] says whether y is below the lowest and below the highest exponent: -f - 1 and 62 -
+    f. n + t = y + f + 1, n in [0, 64) whole and t in [0, 1). The bits of n are bits of the word of y + f +
+    1, 2^n is a product of functions of one or two of them, 2^t a polynomial of degree 4. Of the raw result
+    2^(n - 1) 2^t only the half with n < 32 needs a truncation after the last product.
     Error: relative 4e-6 (polynomial 2.9e-6, t and 2^t rounded to 22 and 24 bits) plus one unit.
-    Cost: 17 rounds; 2 comparisons, one conversion to boolean, 10 bit injections, 4 truncations, 6 integer products:
-    about 1000 bytes.
+    Cost: 17 rounds; 2 comparisons, one conversion to boolean, 10 bit injections, 4 truncations, 6 integer
+    products: about 1000 bytes.
     """
     frac = y.type.frac
     shifted = plus(b, y, b.frac + 1.0)

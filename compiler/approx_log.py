@@ -38,11 +38,12 @@ _SUM = 2 * _U + COEFFICIENT
 def log(b: Builder, x: Value) -> Value:
     """ln x = ln c + (E - f) ln 2, where x raw = c 2^E, c in [1/2, 1) (normalize.py).
 
-    The multiples of ln 2 are sums of the indicators of E's digits and join the sum of products before its truncation.
+    The multiples of ln 2 are sums of the indicators of E's digits and join the sum of products before its
+    truncation.
     Domain: x > 0. For x <= 0 the result is that of half the smallest number, -(f + 1) ln 2.
     Error: 2e-6 (polynomial 5e-7, u rounded to 20 bits) plus one unit.
-    Cost: 27 rounds; one conversion to boolean, prefix_or, 10 bit injections, 2 integer products, 5 truncated ones:
-    about 980 bytes.
+    Cost: 27 rounds; one conversion to boolean, prefix_or, 10 bit injections, 2 integer products, 5
+    truncated ones: about 980 bytes.
     """
     return _logarithm(b, x, leading_bit(b, x, signed=False), LOG, math.log(2.0), b.frac)
 

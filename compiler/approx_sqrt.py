@@ -39,8 +39,8 @@ def sqrt(b: Builder, x: Value) -> Value:
 
     A half power of two is as good a function of E's digits as a whole one: no case for odd E.
     Domain: x >= 0; 0 for x <= 0. Error: relative 5e-6 plus two units.
-    Cost: 27 rounds; one conversion to boolean, prefix_or, 10 bit injections, 3 integer products, 6 truncated ones:
-    about 1050 bytes.
+    Cost: 27 rounds; one conversion to boolean, prefix_or, 10 bit injections, 3 integer products, 6
+    truncated ones: about 1050 bytes.
     """
     f = x.type.frac  # raw result: sqrt(c) 2^((E - f) / 2 + b.frac)
     return _root(b, x, SQRT, 2.0 ** (b.frac - f / 2), 1)
@@ -57,8 +57,8 @@ def rsqrt(b: Builder, x: Value) -> Value:
 def _root(b: Builder, x: Value, table: Sequence[float], unit: float, sign: int) -> Value:
     """unit * p(u) * 2^(sign E / 2) as a raw result, u the mantissa of x.
 
-    2^(E / 2) = 2^(8 k) 2^(2 i) 2^(j / 2) with E = 16 k + 4 i + j; for sign = -1 the whole factors count down from the
-    largest E, 63, and 2^-30 joins the unit in the fine factor, which has 24 significant bits.
+    2^(E / 2) = 2^(8 k) 2^(2 i) 2^(j / 2) with E = 16 k + 4 i + j; for sign = -1 the whole factors count
+    down from the largest E, 63, and 2^-30 joins the unit in the fine factor, which has 24 significant bits.
     """
     up = sign > 0
     guard = 1 if up else 4  # fraction bits of the factor below the unit of the result
@@ -86,8 +86,8 @@ def pow_(b: Builder, x: Value, y: Value) -> Value:
     """x^y = 2^(y log2 x), for x > 0 and any y; 0 for x <= 0, whatever y. One of them may be public.
 
     A public whole y is better served by `integer_pow`, which takes negative x.
-    Domain: |y log2 x| < 2^(36 - f + 18), and then as exp2: 0 where the result is below half a unit, the largest
-    number where it does not fit. Error: relative 4e-6 + 1.5e-6 |y| plus one unit.
+    Domain: |y log2 x| < 2^(36 - f + 18), and then as exp2: 0 where the result is below half a unit, the
+    largest number where it does not fit. Error: relative 4e-6 + 1.5e-6 |y| plus one unit.
     Cost: 47 rounds; those of log and exp, one truncated and one integer product: about 2050 bytes.
     """
     logarithm, valid = log2_and_valid(b, x, _LOG_FRAC)

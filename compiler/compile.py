@@ -121,9 +121,14 @@ def _stages(program: Program) -> str:
                 continue
             for index, round_ in enumerate(step.rounds):
                 lines.append(f"  step {number} round {index}")
-                lines += [f"    {t.op} {t.location} {_registers(t.inputs)} -> {_registers(t.outputs)}" for t in round_.tasks]
+                lines += [
+                    f"    {t.op} {t.location} {_registers(t.inputs)} -> {_registers(t.outputs)}"
+                    for t in round_.tasks
+                ]
                 for peer, messages in round_.sends.items():
-                    lines.append(f"    send {sum(m.nbytes for m in messages):,} bytes to {program.config.parties[peer]}")
+                    lines.append(
+                        f"    send {sum(m.nbytes for m in messages):,} bytes to {program.config.parties[peer]}"
+                    )
     return "\n".join(lines) + "\n"
 
 

@@ -43,6 +43,7 @@ class Context:
         self.b = Builder(config.fxp_fraction_bits, config.ring_bits)
         self.config = config
         self.integral: dict[Value, Value] = {}
+        self.truth: dict[Value, Value] = {}  # integers that were bools -> the bools
         self.primitive = ""
         self.outs: list[Any] = []  # shapes and dtypes
         self.branch_of_secret = False

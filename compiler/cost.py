@@ -52,7 +52,13 @@ class Cost:
 
         def rows(rows: list[Row]) -> list[dict[str, object]]:
             return [
-                {"op": r.op, "line": r.location, "calls": r.calls, "rounds": r.rounds, "bytes": r.bytes.tolist()}
+                {
+                    "op": r.op,
+                    "line": r.location,
+                    "calls": r.calls,
+                    "rounds": r.rounds,
+                    "bytes": r.bytes.tolist(),
+                }
                 for r in rows
             ]
 
@@ -117,7 +123,14 @@ def cost(choreography: Choreography, parties: tuple[str, ...]) -> Cost:
     """The cost of one run."""
     counter = _Counter(len(parties))
     counter.block(choreography.block, 1)
-    return Cost(parties, counter.rounds, counter.party_rounds, counter.sent, list(counter.rows.values()), counter.exact)
+    return Cost(
+        parties,
+        counter.rounds,
+        counter.party_rounds,
+        counter.sent,
+        list(counter.rows.values()),
+        counter.exact,
+    )
 
 
 class _Counter:

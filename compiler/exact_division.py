@@ -1,4 +1,4 @@
-"""Division by numbers that are public: correctly rounded quotients, and the exact integer quotient and remainder.
+"""Division by public numbers: correctly rounded quotients, exact integer quotient and remainder.
 
 An estimate of x / d is wrong by at most one or so; the remainder, exact in the ring, says by how much.
 """
@@ -38,15 +38,16 @@ class Divisor:
 
 
 def div_public(b: Builder, x: Value, divisor: Any) -> Value:
-    """x / d, correctly rounded (to nearest, ties up), for a public d: real numbers, or a public fixed-point Value.
+    """x / d, correctly rounded (ties up), for a public d: real numbers, or a public fixed-point Value.
 
-    Estimate: three limbs of x times the whole and fraction parts of 2^(21 i) / d, all local, one truncation.
-    Remainder: x 2^scale - estimate * numerator, d = numerator / 2^scale exactly (real numbers are taken as the exact
-    binary fractions that they are). Comparing it with half of the numerator gives the nearest quotient.
+    Estimate: three limbs of x times the whole and fraction parts of 2^(21 i) / d, all local, one
+    truncation. Remainder: x 2^scale - estimate * numerator, d = numerator / 2^scale exactly (real numbers
+    are taken as the exact binary fractions that they are). Comparing it with half of the numerator gives
+    the nearest quotient.
     Domain: |x| and |x / d| raw below 2^62, |d| below 2^59 and |d| numerators below 2^59. d = 0 gives 0.
-    Cost: 14 rounds; 3 truncations, one comparison (two if the numerator of d is above 2^12, or unknown), one bit
-    injection each: 132 + 96 (192) bytes. A power of two: 12 rounds, one truncation and one comparison, 140 bytes;
-    1 / d a power of two: local.
+    Cost: 14 rounds; 3 truncations, one comparison (two if the numerator of d is above 2^12, or unknown),
+    one bit injection each: 132 + 96 (192) bytes. A power of two: 12 rounds, one truncation and one
+    comparison, 140 bytes; 1 / d a power of two: local.
     """
     if isinstance(divisor, Value):
         d = _runtime_divisor(b, divisor, b.frac - x.type.frac + divisor.type.frac)
@@ -60,7 +61,7 @@ def div_public(b: Builder, x: Value, divisor: Any) -> Value:
 
 
 def int_div(b: Builder, x: Value, y: Value) -> Value:
-    """The integer quotient, rounded toward zero as JAX does: exact. y is public, or nobody's secret is in x and y.
+    """The integer quotient, rounded toward zero as JAX does: exact. y is public, or neither is secret.
 
     As in `div_public`, but the remainder, less one if the quotient is negative, is compared with 0 and y.
     Domain: |x| < 2^62, |y| < 2^59. x / 0 gives 0 (two known values: what integer_division gives, -1).
@@ -69,7 +70,7 @@ def int_div(b: Builder, x: Value, y: Value) -> Value:
     if not (x.type.is_secret or y.type.is_secret):
         return _known_int_div(b, x, y)
     if not y.type.is_public:
-        raise UnsupportedError("integer division by a secret number: convert both to float, or make `y` public.")
+        raise UnsupportedError("integer division by a secret number: convert to float, or make `y` public.")
     d = _divisor_of(b, y)
     quotient, remainder = _estimate(b, x, d)
     signed = b.mul_raw(reread(b, x, 0), d.sign)
@@ -151,7 +152,9 @@ def _by_power_of_two(b: Builder, x: Value, shift: int) -> Value:
 
 def _constant_divisor(b: Builder, numbers: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Divisor:
     """From real numbers or integers; each distinct one is worked out once, in Python's integers."""
-    numbers = numbers[tuple(slice(None) if step else slice(1) for step in numbers.strides)]  # undo a broadcast
+    numbers = numbers[
+        tuple(slice(None) if step else slice(1) for step in numbers.strides)
+    ]  # undo a broadcast
     distinct, where = np.unique(numbers, return_inverse=True)
     columns = list(zip(*(_constants_of(d) for d in distinct.tolist())))
     uniform = len(distinct) == 1
@@ -185,7 +188,8 @@ def _constants_of(d: float) -> list[int]:
         raise UnsupportedError(f"division by {d:g}: the divisor must be below 2^{_LARGEST}.")
     multipliers = [(m << (_LIMB * i + _FRAC)) // n for i in range(3)]
     sign = 1 if d > 0 else -1
-    return [sign, n, m, (n + 1) // 2, *(w >> _FRAC for w in multipliers), *(w % (1 << _FRAC) for w in multipliers)]
+    whole, parts = [w >> _FRAC for w in multipliers], [w % (1 << _FRAC) for w in multipliers]
+    return [sign, n, m, (n + 1) // 2, *whole, *parts]
 
 
 def _divisor_of(b: Builder, y: Value) -> Divisor:
@@ -199,10 +203,10 @@ def _divisor_of(b: Builder, y: Value) -> Divisor:
 
 
 def _runtime_divisor(b: Builder, y: Value, exponent: int) -> Divisor:
-    """d = y 2^-exponent for a public value: long division in public integers, 20 bits of 2^exponent / |y| a step.
+    """d = y 2^-exponent, a public value: long division, 20 bits of 2^exponent / |y| a step.
 
-    Below 2^43 the digits are exact. Above, a digit is estimated from the leading bits of y, and the signed remainder
-    that it leaves makes the next ones come out right.
+    Below 2^43 the digits are exact. Above, a digit is estimated from the leading bits of y, and the signed
+    remainder that it leaves makes the next ones come out right.
     """
     if exponent < 0:
         raise UnsupportedError("division by a public number of fewer fraction bits than the quotient loses.")
@@ -229,7 +233,7 @@ def _runtime_divisor(b: Builder, y: Value, exponent: int) -> Divisor:
 
 
 def _multipliers(b: Builder, digits: list[Value]) -> tuple[list[Value], list[Value]]:
-    """Whole and fraction parts of r 2^(21 i), i = 0, 1, 2, from the base-2^20 digits of r (the first one whole)."""
+    """Whole and fraction parts of r 2^(21 i), i = 0, 1, 2, from r in base 2^20 (first digit whole)."""
 
     def left(x: Value, bits: int) -> Value:
         return b.op("shift_left", x, bits=bits)

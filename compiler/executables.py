@@ -1,4 +1,4 @@
-"""Compiled stages: in memory by key, on disk by key, version and processor, else compiled now."""
+"""Compiled stages: in memory by key, on disk by key, else compiled now."""
 
 from __future__ import annotations
 
@@ -6,19 +6,52 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax.experimental import serialize_executable
 
+from spuvm.compiler import diskcache
 from spuvm.compiler.kernels import StagePlan
+from spuvm.runtime import native
 
-_LOADED: dict[str, Callable[..., Sequence[Any]]] = {}
+Executable = Callable[..., Sequence[Any]]
+
+_LOADED: dict[str, Executable] = {}
+compiled_count = 0  # how many stages this process compiled, for tests of the cache
 
 
-def stage_loader(key: str, stage: StagePlan) -> Callable[[], Callable[..., Sequence[Any]]]:
+def stage_loader(key: str, stage: StagePlan) -> Callable[[], Executable]:
     """A function that gives the compiled stage, compiling it the first time that anyone asks."""
 
-    def load() -> Callable[..., Sequence[Any]]:
-        if key not in _LOADED:
-            with jax.enable_x64(True):
-                _LOADED[key] = jax.jit(stage.function).lower(*stage.avals).compile()
-        return _LOADED[key]
+    def load() -> Executable:
+        found = _LOADED.get(key)
+        if found is None:
+            found = _LOADED[key] = _from_disk(key, stage) or _compiled(key, stage)
+        return found
 
     return load
+
+
+def _from_disk(key: str, stage: StagePlan) -> Executable | None:
+    content = diskcache.read(key)
+    if content is None:
+        return None
+    native.register()
+    inputs = jax.tree.structure((tuple(stage.avals), {}))
+    outputs = jax.tree.structure([0] * len(stage.outputs))
+    try:
+        loaded: Executable = serialize_executable.deserialize_and_load(content, inputs, outputs)
+    except Exception:  # whatever is wrong with an entry, compiling anew puts it right
+        return None
+    return loaded
+
+
+def _compiled(key: str, stage: StagePlan) -> Executable:
+    global compiled_count
+    compiled_count += 1
+    with jax.enable_x64(True):
+        compiled = jax.jit(stage.function).lower(*stage.avals).compile()
+    try:
+        content, _, _ = serialize_executable.serialize(compiled)
+    except (ValueError, NotImplementedError):  # this kind of executable cannot be stored
+        return compiled
+    diskcache.write(key, content)
+    return compiled

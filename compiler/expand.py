@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ def group(arrays: Sequence[Any], arity: Sequence[int]) -> list[Components]:
     return out
 
 
-@lru_cache(maxsize=None)
+@cache
 def _flat(
     function: Callable[..., Components],
     arity: tuple[int, ...],
@@ -109,18 +109,24 @@ class Expander:
         spec = KernelSpec(
             name=name,
             params=params,
-            shapes=tuple(None if elementwise and (s.shape != () or not open_length) else s.shape for s in slots),
+            shapes=tuple(
+                None if elementwise and (s.shape != () or not open_length) else s.shape for s in slots
+            ),
             dtypes=tuple(s.dtype for s in slots),
             holders=tuple(s.holders for s in slots),
             out_holders=holders,
             elementwise=elementwise,
             communicates=communicates,
-            function=_flat(function, tuple(len(x.slots) for x in operands), params, communicates and elementwise),
+            function=_flat(
+                function, tuple(len(x.slots) for x in operands), params, communicates and elementwise
+            ),
         )
         self.block.steps.append(Call(spec, slots, outputs, self.op, self.location))
         return Shared(kind, tuple(outputs), owner)
 
-    def kernel(self, name: str, *operands: Shared, dtype: str = "uint64", owner: int | None = None, **params: Any) -> Shared:
+    def kernel(
+        self, name: str, *operands: Shared, dtype: str = "uint64", owner: int | None = None, **params: Any
+    ) -> Shared:
         """Call a kernel of the protocol by name on operands of the kinds that it declares."""
         kernel = self.protocol.kernels[name]
         assert "".join(x.kind for x in operands) == kernel.inputs, (name, [x.kind for x in operands])
@@ -223,7 +229,9 @@ class Expander:
                 return self.kernel("bit2a" if is_bool else "b2a", x)
             case "va" | "pa":
                 word = self.widened(x) if is_bool else x
-                return self.trivial(word, "a") if x.kind == "p" else self.kernel("share_v", word, owner=x.owner)
+                return (
+                    self.trivial(word, "a") if x.kind == "p" else self.kernel("share_v", word, owner=x.owner)
+                )
             case "vb":
                 return self.kernel("share_vb", x, owner=x.owner, bits=1 if is_bool else 64, dtype=x.dtype)
             case "pb":
@@ -252,9 +260,7 @@ class Expander:
     def boundary(self, value: Value) -> Shared:
         """The form in which a value enters or leaves a region: p, v, a (numbers) or b (bools)."""
         x = self.primary(value)
-        if not x.known:
-            x = self.as_kind(value, "b" if value.type.kind == "bool" else "a")
-        elif value.type.is_secret:
+        if not x.known or value.type.is_secret:
             x = self.as_kind(value, "b" if value.type.kind == "bool" else "a")
         return self.whole(x, value.shape)
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -99,7 +98,15 @@ def known_kind(xs: list[Shared]) -> str:
     return "v" if any(x.kind == "v" for x in xs) else "p"
 
 
-def compute_known(ex: Expander, name: str, function: Callable[..., Components], xs: list[Shared], *, dtype: str = "uint64", **params: Any) -> Shared:
+def compute_known(
+    ex: Expander,
+    name: str,
+    function: Callable[..., Components],
+    xs: list[Shared],
+    *,
+    dtype: str = "uint64",
+    **params: Any,
+) -> Shared:
     return ex.local("plain_" + name, function, *xs, kind=known_kind(xs), dtype=dtype, **params)
 
 
@@ -220,7 +227,9 @@ def _expand_dot(ex: Expander, op: Op) -> None:
 
     if xs := known(ex, op):
         xs = [at(v, s) for v, s in zip(op.inputs, xs)]
-        out = ex.local("plain_dot", _dot_each, *xs, kind=known_kind(xs), shape=shape, elementwise=False, dims=dims)
+        out = ex.local(
+            "plain_dot", _dot_each, *xs, kind=known_kind(xs), shape=shape, elementwise=False, dims=dims
+        )
         return ex.set(op.output, out)
     a, b = at(x, ex.arithmetic(x)), at(y, ex.arithmetic(y))
     if b.kind == "p":
@@ -358,7 +367,13 @@ def _or(ex: Expander, x: Shared, y: Shared) -> Shared:
 
 def _expand_not(ex: Expander, op: Op) -> None:
     type_ = op.inputs[0].type
-    ones = 1 if type_.kind == "bool" else (1 << type_.bits) - 1 if type_.kind == "int" and not type_.signed else 2**64 - 1
+    ones = (
+        1
+        if type_.kind == "bool"
+        else (1 << type_.bits) - 1
+        if type_.kind == "int" and not type_.signed
+        else 2**64 - 1
+    )
     x = ex.boolean(op.inputs[0]) if not ex.primary(op.inputs[0]).known else ex.primary(op.inputs[0])
     mask = ex.constant(np.asarray(ones, x.dtype), x.dtype)
     if x.known:
@@ -366,7 +381,9 @@ def _expand_not(ex: Expander, op: Op) -> None:
     ex.set(op.output, xor(ex, x, mask))
 
 
-def _bits_rule(name: str, function: Callable[..., Components], dtype: str = "uint64", attr: str = "bits") -> Rule:
+def _bits_rule(
+    name: str, function: Callable[..., Components], dtype: str = "uint64", attr: str = "bits"
+) -> Rule:
     """An operation on the words of a boolean sharing, linear over exclusive or."""
 
     def run(ex: Expander, op: Op) -> None:
@@ -491,7 +508,8 @@ def _on_components(function: Callable[..., Any], positions: tuple[int, ...]) -> 
         out = []
         for c in range(count):
             arrays = [
-                lax.bitcast_convert_type(s[0], np.int64) if i in positions else s[c] for i, s in enumerate(sharings)
+                lax.bitcast_convert_type(s[0], np.int64) if i in positions else s[c]
+                for i, s in enumerate(sharings)
             ]
             out.append(function(*arrays, **params))
         return tuple(out)
@@ -536,9 +554,7 @@ def _expand_loop(ex: Expander, op: Op) -> None:
 def _expand_cond(ex: Expander, op: Op) -> None:
     index, operands = _slots(ex, op.inputs[:1]), _slots(ex, op.inputs[1:])
     branches = [ex.region(r) for r in op.regions]
-    ex.block.steps.append(
-        ch.Cond(branches, index[0], operands, _set_outputs(ex, op), op.name, op.location)
-    )
+    ex.block.steps.append(ch.Cond(branches, index[0], operands, _set_outputs(ex, op), op.name, op.location))
 
 
 def _expand_while(ex: Expander, op: Op) -> None:

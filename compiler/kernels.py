@@ -10,9 +10,10 @@ value, or an output that its declared holder does not know, is a ProtocolError.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import astuple, dataclass
+from functools import cache
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
+from spuvm.compiler import diskcache
 from spuvm.compiler.choreography import KernelSpec, Ranks
 from spuvm.runtime.bits import pack, unpack
 from spuvm.runtime.errors import ProtocolError
@@ -110,13 +112,70 @@ def kernel_avals(spec: KernelSpec, length: int | None) -> tuple[jax.ShapeDtypeSt
     return tuple(jax.ShapeDtypeStruct(s, np.dtype(d)) for s, d in zip(shapes, spec.dtypes))
 
 
-@lru_cache(maxsize=None)
+@cache
 def plan(spec: KernelSpec, length: int | None) -> KernelPlan:
-    """Analyse `spec` at one block length (None: its exact shapes)."""
+    """The analysis of `spec` at one block length (None: its exact shapes), from disk if it is there."""
+    key = _key(spec, length)
+    stored = diskcache.read(key + ".plan")
+    if stored is not None:
+        return _restored(spec, length, key, json.loads(stored))
+    made = analyse(spec, length)
+    diskcache.write(key + ".plan", json.dumps(_stored(made)).encode())
+    return made
+
+
+@cache
+def analyse(spec: KernelSpec, length: int | None) -> KernelPlan:
+    """Trace the kernel and cut it into stages."""
     avals = kernel_avals(spec, length)
     with jax.enable_x64(True):
         closed = jax.make_jaxpr(spec.function)(*avals)
         return _Analysis(spec, closed).plan(_key(spec, length))
+
+
+def _stored(made: KernelPlan) -> dict[str, Any]:
+    """A plan as JSON, without its functions."""
+
+    def stage(s: StagePlan) -> list[Any]:
+        avals = [(a.shape, a.dtype.name) for a in s.avals]
+        return [s.inputs, [astuple(r) for r in s.randoms], s.outputs, avals]
+
+    return {
+        "rounds": made.rounds,
+        "draws": list(made.draws.items()),
+        "sent": [astuple(s) for s in made.sent],
+        "outputs": list(made.outputs.items()),
+        "stages": [(party, [stage(s) for s in stages]) for party, stages in made.stages.items()],
+    }
+
+
+def _restored(spec: KernelSpec, length: int | None, key: str, stored: dict[str, Any]) -> KernelPlan:
+    """A plan from JSON; its functions trace the kernel when (and only if) they are called."""
+
+    def later(party: int | None, index: int) -> Callable[..., Sequence[Any]]:
+        return lambda *arrays: analyse(spec, length).stages[party][index].function(*arrays)
+
+    def stage(party: int | None, index: int, s: list[Any]) -> StagePlan:
+        inputs, randoms, outputs, avals = s
+        return StagePlan(
+            tuple(inputs),
+            tuple(Random(tuple(h), offset, tuple(shape), dtype) for h, offset, shape, dtype in randoms),
+            tuple(outputs),
+            tuple(jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)) for shape, dtype in avals),
+            later(party, index),
+        )
+
+    return KernelPlan(
+        key,
+        stored["rounds"],
+        {tuple(h): n for h, n in stored["draws"]},
+        tuple(
+            Sent(v, a, src, dst, at, tuple(shape), dtype)
+            for v, a, src, dst, at, shape, dtype in stored["sent"]
+        ),
+        {party: tuple(values) for party, values in stored["outputs"]},
+        {p: [stage(p, i, s) for i, s in enumerate(stages)] for p, stages in stored["stages"]},
+    )
 
 
 def _key(spec: KernelSpec, length: int | None) -> str:
@@ -149,11 +208,13 @@ class _Analysis:
         self.unpacked: dict[int, tuple[int, int]] = {}  # what `dst` unpacks -> (the value sent, dst)
         self.draws: dict[Holders, int] = {}
         for var, holders in zip(closed.jaxpr.invars, spec.holders):
-            self._define(var, holders, {p: 0 for p in holders})
+            self._define(var, holders, dict.fromkeys(holders, 0))
         rename: dict[Any, Atom] = {v: _Constant(c) for v, c in zip(closed.jaxpr.constvars, closed.consts)}
         for eqn, ins, outs in _equations(closed.jaxpr, rename):
             self._equation(eqn, ins, outs)
-        self.outputs = [self._output(rename.get(v, v) if isinstance(v, jex.Var) else v) for v in closed.jaxpr.outvars]
+        self.outputs = [
+            self._output(rename.get(v, v) if isinstance(v, jex.Var) else v) for v in closed.jaxpr.outvars
+        ]
         self._check_outputs()
 
     def _define(self, var: Any, owners: Ranks, stage: dict[int, int]) -> int:
@@ -173,7 +234,7 @@ class _Analysis:
             return self.numbers[atom]
         value = _constant(atom).value
         aval = jax.ShapeDtypeStruct(np.shape(value), np.result_type(value))
-        number = self._number(aval, frozenset(self.parties), {p: 0 for p in self.parties})
+        number = self._number(aval, frozenset(self.parties), dict.fromkeys(self.parties, 0))
         self.equations.append(Equation(lambda: [jnp.asarray(value)], (), (number,)))
         return number
 
@@ -201,7 +262,7 @@ class _Analysis:
 
     def _random(self, eqn: Any, out: Any) -> None:
         holders = eqn.params["holders"]
-        number = self._define(out, frozenset(holders), {p: 0 for p in holders})
+        number = self._define(out, frozenset(holders), dict.fromkeys(holders, 0))
         offset = self.draws.get(holders, 0)
         aval = self.avals[number]
         self.randoms[number] = Random(holders, offset, tuple(aval.shape), aval.dtype.name)
@@ -294,7 +355,9 @@ class _Analysis:
         )
         rounds = max((s.stage + 1 for s in sent), default=0)
         stages: dict[int | None, list[StagePlan]] = {None: [self._stage(None, 0, needed[None], ())]}
-        outputs: dict[int | None, tuple[int | None, ...]] = {None: tuple(self._at(None, v) for v in self.outputs)}
+        outputs: dict[int | None, tuple[int | None, ...]] = {
+            None: tuple(self._at(None, v) for v in self.outputs)
+        }
         for party in self.parties:
             mine = tuple(s for s in sent if s.src == party)
             stages[party] = [self._stage(party, r, needed[party], mine) for r in range(rounds + 1)]
@@ -342,9 +405,7 @@ class _Analysis:
             env = dict(zip(names, arrays))
 
             for e in mine:
-                arguments = [
-                    env[self._at(party, v)] if isinstance(v, int) else v.value for v in e.ins
-                ]
+                arguments = [env[self._at(party, v)] if isinstance(v, int) else v.value for v in e.ins]
                 env.update(zip(e.outs, e.apply(*arguments)))
             return [env[v] for v in outputs]
 

@@ -1,8 +1,8 @@
 """The leading bit of a secret number: |x| = c * 2^E with c in [1/2, 1], digits of E, and powers of two of E.
 
-Reciprocals, logarithms and roots start here. The word of bits of x gives, by `prefix_or`, a thermometer whose
-length is E. Which value a base-4 digit of E has is then a parity of thermometer bits, hence local, and so is any
-function of one digit once its indicators are integers: sum of indicator * public table entry.
+Reciprocals, logarithms and roots start here. The word of bits of x gives, by `prefix_or`, a thermometer
+whose length is E. Which value a base-4 digit of E has is then a parity of thermometer bits, hence local,
+and so is any function of one digit once its indicators are integers: sum of indicator * public table entry.
 
 Cost: 8 rounds (arithmetic to boolean) + 6 (prefix_or) + 2 (10 bit injections in one call, 11 if signed);
 about 330 + 144 + 240 bytes per element. Source: the idea of the power-of-two scale is that of Catrina and de
@@ -16,7 +16,16 @@ from dataclasses import dataclass
 
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
-from spuvm.compiler.polynomial import WORK, constant, inject, linear_tables, raw_constant, reread, row, times_integer
+from spuvm.compiler.polynomial import (
+    WORK,
+    constant,
+    inject,
+    linear_tables,
+    raw_constant,
+    reread,
+    row,
+    times_integer,
+)
 
 Table = Callable[[int], int]  # value of a base-4 digit of E -> ring element
 _DIGITS = [(4, v) for v in range(4)] + [(2, v) for v in (1, 2, 3)] + [(0, v) for v in (1, 2, 3)]
@@ -25,19 +34,17 @@ COARSE, MIDDLE, FINE = 4, 2, 0  # the digit's place: E = 16 coarse + 4 middle + 
 
 @dataclass(frozen=True)
 class Leading:
-    """Indicators of the digits of E. A zero (unsigned: also a negative number) is `invalid`: all indicators are 0."""
+    """Indicators of the digits of E; all 0 if the number is invalid: zero, or negative when unsigned."""
 
     indicators: Value  # fxp0 [10, *shape]: coarse = 0..3, middle = 1..3, fine = 1..3
     sign: Value | None  # fxp0 [*shape]: 1 or -1
 
     def tables(self, b: Builder, *tables: tuple[int, Table]) -> list[Value]:
-        """Functions of one digit each, given as (place, table): local. Invalid: 0 if coarse, else table(0)."""
+        """Functions of one digit each, as (place, table): local. Invalid: 0 if coarse, else table(0)."""
         matrix = [[_entry(place, table, p, v) for p, v in _DIGITS] for place, table in tables]
         values = linear_tables(b, self.indicators, matrix)
         offsets = [0 if place == COARSE else table(0) for place, table in tables]
-        return [
-            b.add(x, raw_constant(b, offset, 0, x.shape)) if offset else x for x, offset in zip(values, offsets)
-        ]
+        return [b.add(x, raw_constant(b, y, 0, x.shape)) if y else x for x, y in zip(values, offsets)]
 
     def valid(self, b: Builder) -> Value:
         """1 if the number is valid, else 0."""
@@ -76,7 +83,7 @@ def leading_bit(b: Builder, x: Value, *, signed: bool) -> Leading:
 
 
 def _mask(place: int, value: int, shift: int) -> int:
-    """Thermometer bits whose parity says that a digit of E = (position of the leading bit) + shift has a value.
+    """Thermometer bits whose parity says: a digit of E = (position of the leading bit) + shift is `value`.
 
     The leading bit is where the thermometer changes, so each position stands for itself and the one above it.
     Position 63 of an unsigned number is its sign: a negative number has no E.

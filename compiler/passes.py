@@ -176,6 +176,14 @@ def _revealed(op: Op, made: Made) -> Value | None:
     return op.inputs[0]
 
 
+def _summed(op: Op, made: Made) -> Value | None:
+    """A sum along axes of one element is a reshape."""
+    if all(op.inputs[0].shape[a] == 1 for a in op.attrs["axes"]):
+        op.name, op.attrs = "reshape", {"shape": op.output.shape}
+        return _retyped(op, made)
+    return None
+
+
 def _selected(op: Op, made: Made) -> Value | None:
     _, x, y = op.inputs
     return x if x is y else None
@@ -205,6 +213,7 @@ SIMPLER: dict[str, Callable[[Op, Made], Value | None]] = {
     "broadcast": _broadcast,
     "reveal": _revealed,
     "share": lambda op, made: op.inputs[0],
+    "sum": _summed,
     "select": _selected,
     "add": _summand,
     "sub": _summand,

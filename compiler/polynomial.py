@@ -1,4 +1,4 @@
-"""What the approximations share: public constants, linear tables of secret bits, and polynomials in few rounds.
+"""What the approximations share: public constants, tables of secret bits, polynomials in few rounds.
 
 Constants are scalars that are broadcast: a program holds each once, whatever the shape of its data.
 """
@@ -89,9 +89,10 @@ def polynomial(b: Builder, u: Value, a: Sequence[float], out_frac: int) -> Value
 def polynomial_sum(b: Builder, u: Value, a: Sequence[float]) -> Value:
     """sum a[i] u^i of degree 5 or 7 for |u| <= 1/2, with 2 u.frac + COEFFICIENT bits, still to be truncated.
 
-    Estrin's scheme, with q = u^2:  (a0 + a1 u) + q (a2 + a3 u) + q^2 [(a4 + a5 u) + q (a6 + a7 u)].
-    5 rounds (6 with the truncation), truncated products u^2, q^2, q (a6 + a7 u), and the sum. The odd coefficients
-    are multiples of 2^-COEFFICIENT in the tables; what is left of the error is a few units of u.
+    Estrin's scheme, with q = u^2:  (a0 + a1 u) + q (a2 + a3 u) + q^2 [(a4 + a5 u) + q (a6 + a7 u)]. 5
+    rounds (6 with the truncation), truncated products u^2, q^2, q (a6 + a7 u), and the sum. The odd
+    coefficients are multiples of 2^-COEFFICIENT in the tables; what is left of the error is a few units of
+    u.
     """
     w = u.type.frac
     lines = [line(b, u, a[i], a[i + 1]) for i in range(0, len(a), 2)]

@@ -32,7 +32,9 @@ from spuvm.runtime.program import (
 )
 
 
-def project(choreography: Choreography, party: int | None, names: tuple[tuple[str, ...], tuple[str, ...]]) -> PartyProgram:
+def project(
+    choreography: Choreography, party: int | None, names: tuple[tuple[str, ...], tuple[str, ...]]
+) -> PartyProgram:
     """The program of `party`; `names` are those of the inputs and outputs."""
     block = _Projector(party).block(choreography.block)
     inputs, outputs = (
@@ -171,14 +173,18 @@ class _Projector:
         if party is not None:
             self._sends(placed, shape, registers, rounds)
 
-    def _messages(self, placed: Placed, shape: KernelPlan, registers: dict[int, int], rounds: list[Round]) -> None:
+    def _messages(
+        self, placed: Placed, shape: KernelPlan, registers: dict[int, int], rounds: list[Round]
+    ) -> None:
         for number, sent in enumerate(shape.sent):
             if sent.dst == self.party:
                 registers[sent.arrives] = next(self.fresh)
                 message = message_of(placed.call, number, registers[sent.arrives])
                 rounds[placed.round + sent.stage].receives.setdefault(sent.src, []).append(message)
 
-    def _sends(self, placed: Placed, shape: KernelPlan, registers: dict[int, int], rounds: list[Round]) -> None:
+    def _sends(
+        self, placed: Placed, shape: KernelPlan, registers: dict[int, int], rounds: list[Round]
+    ) -> None:
         for number, sent in enumerate(shape.sent):
             if sent.src == self.party:
                 message = message_of(placed.call, number, registers[sent.value])
@@ -202,7 +208,10 @@ class _Projector:
         return Task(
             stages={
                 length or 0: Stage(
-                    f"{p.key}.{at}", stage_loader(f"{p.key}.{at}", stages[length]), stages[length].randoms, p.draws
+                    f"{p.key}.{at}",
+                    stage_loader(f"{p.key}.{at}", stages[length]),
+                    stages[length].randoms,
+                    p.draws,
                 )
                 for length, p in plans.items()
             },

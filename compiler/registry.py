@@ -39,6 +39,10 @@ RULES = merge(
 # Primitives whose rule runs even if all operands are known.
 UNFOLDED = frozenset(rules_control.INLINED) | {"spu_reveal"}
 
+PRINTED = "Secret values cannot be printed: reveal and return them."
+SOLVE = "Solve linear systems by iteration, for example conjugate gradients."
+ANGLES = "Inverse functions of angles are missing: work with sines and cosines."
+
 # primitive -> what to do instead
 ADVICE = {
     "cbrt": "Use jnp.exp(jnp.log(x) / 3) for positive x.",
@@ -46,14 +50,15 @@ ADVICE = {
     "tan": "Use jnp.sin(x) / jnp.cos(x).",
     "sinh": "Use (jnp.exp(x) - jnp.exp(-x)) / 2.",
     "cosh": "Use (jnp.exp(x) + jnp.exp(-x)) / 2.",
-    "atan2": "Angles have no secure implementation: work with sines and cosines.",
+    "atan2": ANGLES,
     "nextafter": "Neighbouring floats have no meaning in fixed point: add a small constant.",
     "random_bits": "A secret random key cannot be used: make the key from a constant inside the function.",
     "random_seed": "The seed must be a constant of the function (or a static argument).",
     "random_wrap": "The key must be a constant of the function (or a static argument).",
     "threefry2x32": "The key must be a constant of the function (or a static argument).",
     "bitcast_convert_type": "The bits of a secret float are not its float32 bits: use astype.",
-    "debug_callback": "Secret values cannot be printed: reveal and return them.",
+    "debug_callback": PRINTED,
+    "debug_print": PRINTED,
     "pure_callback": "Python callbacks cannot run on secret values: compute outside, or in JAX.",
     "io_callback": "Python callbacks cannot run on secret values: compute outside, or in JAX.",
     "reduce": "Use jnp.sum, jnp.max, jnp.min or jnp.prod.",
@@ -63,9 +68,9 @@ ADVICE = {
     "conv_general_dilated": "Write it as slices and a matrix product.",
     "reduce_window_sum": "Reshape into windows and use jnp.sum.",
     "reduce_window_max": "Reshape into windows and use jnp.max.",
-    "cholesky": "Solve linear systems by iteration, for example conjugate gradients.",
-    "lu": "Solve linear systems by iteration, for example conjugate gradients.",
-    "triangular_solve": "Solve linear systems by iteration, for example conjugate gradients.",
+    **dict.fromkeys(("cholesky", "lu", "qr", "triangular_solve"), SOLVE),
+    **dict.fromkeys(("eig", "eigh", "svd", "schur"), "Find eigenvectors by power iteration."),
+    **dict.fromkeys(("asin", "acos", "atan", "asinh", "acosh", "atanh"), ANGLES),
     "approx_top_k": "Use jax.lax.top_k.",
     "population_count": "Sum the bits obtained with shifts and `& 1`.",
 }

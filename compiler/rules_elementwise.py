@@ -244,6 +244,9 @@ def pick(ctx: Context, index: Value, cases: list[Value]) -> Value:
     With b_i = (index <= i), which is monotone, cases[index] = last + sum of b_i (case_i - case_{i+1}).
     """
     b = ctx.b
+    if index in ctx.truth and len(cases) == 2:
+        c = b.broadcast(ctx.truth[index], cases[0].shape)
+        return b.select(c, cases[1], cases[0])
     out = cases[-1]
     for i, (case, after) in reversed(list(enumerate(pairwise(cases)))):
         c = b.broadcast(b.less(index, ctx.like(i + 1, index)), case.shape)
@@ -263,12 +266,15 @@ def convert(ctx: Context, x: Value, *, new_dtype: Any, **_: Any) -> Value:
     if element == x.type.element:
         return x
     if element == "bool":
-        return ctx.b.not_(ctx.b.equal(x, ctx.like(0, x)))
+        return ctx.truth[x] if x in ctx.truth else ctx.b.not_(ctx.b.equal(x, ctx.like(0, x)))
     if element.startswith("fxp"):
         return ctx.whole(ctx.b.convert(x, "fxp0"))
     if x in ctx.integral:  # a whole number needs no rounding
         return ctx.b.bitcast(ctx.integral[x], element)
-    return ctx.b.convert(x, element)
+    out = ctx.b.convert(x, element)
+    if x.type.kind == "bool":
+        ctx.truth[out] = x
+    return out
 
 
 def bit_not(ctx: Context, x: Value) -> Value:

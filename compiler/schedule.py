@@ -82,7 +82,11 @@ def _piece(calls: Sequence[Call], users: dict[Slot, set[int]]) -> Piece:
         rounds = reference_plan(call).rounds if call.spec.communicates else 0
         mode = ALONE if call.spec.communicates else _mode(call)
         # A producer in the same round is fused with its reader, or runs in a lane before it.
-        same = [lane + (m != mode or m == ALONE) for round_, lane, m in inputs if round_ == start and m is not None]
+        same = [
+            lane + (m != mode or m == ALONE)
+            for round_, lane, m in inputs
+            if round_ == start and m is not None
+        ]
         lane = max(same, default=0)
         placed.append(Placed(call, start, lane, rounds))
         for slot in call.outputs:

@@ -128,7 +128,9 @@ def trunc_d(z: Sharing, *, bits: int) -> Sharing:
     top_c = bt.shift_right(c, 63)
     sign = bt.constant(c, 1) - bt.shift_left(top_c, 1)  # t xor s = s + t (1 - 2 s)
     opened = bt.shift_right(c & bt.constant(c, (1 << 63) - 1), bits) + bt.shift_left(top_c, 63 - bits)
-    y0 = opened - bt.constant(c, 1 << (62 - bits)) - h0 + bt.shift_left(t0.astype(np.uint64) * sign, 63 - bits)
+    y0 = (
+        opened - bt.constant(c, 1 << (62 - bits)) - h0 + bt.shift_left(t0.astype(np.uint64) * sign, 63 - bits)
+    )
     y1 = bt.shift_left(t1.astype(np.uint64) * sign, 63 - bits) - h1
     first, last = _pair(0, 2, c), _pair(1, 2, c)
     middle = send(y0 - first, 0, 1) + send(y1 - last, 1, 0)

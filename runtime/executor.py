@@ -113,7 +113,8 @@ class Executor:
         for step in block.steps:
             self._step(step, env)
         return [
-            None if r is None else whole(env[r], shape) for r, shape in zip(block.results, block.result_shapes)
+            None if r is None else whole(env[r], shape)
+            for r, shape in zip(block.results, block.result_shapes)
         ]
 
     def _step(self, step: ProgramStep, env: dict[int, Component]) -> None:
@@ -218,4 +219,3 @@ def _store(env: dict[int, Component], registers: Registers, values: Sequence[Com
         if register is not None:
             assert value is not None
             env[register] = value
-

@@ -7,9 +7,10 @@ blocks of their own. A program for `party=None` does everything at once: the sim
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,9 +44,9 @@ class Random:
     shape: tuple[int, ...]
     dtype: str
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(eq=False)
@@ -91,7 +92,7 @@ class Message:
     @property
     def nbytes(self) -> int:
         if self.size is None:
-            return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+            return math.prod(self.shape) * np.dtype(self.dtype).itemsize
         return sum(-(-count * self.bits // 8) for _, count, _ in partition(self.size))
 
 
@@ -173,3 +174,29 @@ class PartyProgram:
     block: BlockProgram
     inputs: tuple[PortSpec, ...]
     outputs: tuple[PortSpec, ...]
+    prepared: bool = False
+
+    def prepare(self) -> None:
+        """Load every stage, compiling what is not in the cache: nobody waits for it later."""
+        if not self.prepared:
+            for task in tasks_of(self.block):
+                for stage in task.stages.values():
+                    stage.load()
+            self.prepared = True
+
+
+def tasks_of(block: BlockProgram) -> Iterator[Task]:
+    """Every task of a block and of the blocks within it."""
+    for step in block.steps:
+        match step:
+            case Straight():
+                for round_ in step.rounds:
+                    yield from round_.tasks
+            case LoopStep():
+                yield from tasks_of(step.body)
+            case CondStep():
+                for branch in step.branches:
+                    yield from tasks_of(branch)
+            case WhileStep():
+                yield from tasks_of(step.condition)
+                yield from tasks_of(step.body)

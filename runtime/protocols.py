@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 
 from spuvm.runtime.aby3 import ABY3
 from spuvm.runtime.config import Config
@@ -15,7 +15,7 @@ PROTOCOLS: dict[str, Callable[[int], Protocol]] = {"aby3": lambda n: ABY3, "ref2
 DEFAULT_PARTIES = {"aby3": 3, "ref2k": 1}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _protocol(name: str, world_size: int) -> Protocol:
     return PROTOCOLS[name](world_size)
 

@@ -51,6 +51,7 @@ class Session:
     ) -> list[Component | None]:
         """Run a program whose hash all parties confirm to be `digest`; tell the peers if it fails here."""
         with self._lock:
+            program.prepare()
             executor = Executor(self._streams, self.link, self.listener)
             if self.link is None:
                 return executor.run(program, inputs)

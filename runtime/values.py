@@ -6,6 +6,7 @@ into an executable without a copy: blocks of a whole array are views of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ Component = Array | Blocked
 
 def empty(shape: Sequence[int], dtype: Any) -> np.ndarray:
     """An aligned array of unset elements."""
-    count = int(np.prod(shape, dtype=np.int64))
+    count = math.prod(shape)
     return aligned_empty(count * np.dtype(dtype).itemsize).view(dtype).reshape(shape)
 
 

@@ -24,7 +24,11 @@ class Jitted:
     """A function compiled for a machine, once for each signature of its arguments."""
 
     def __init__(
-        self, fn: Callable[..., Any], vm: VM, static_argnums: int | Sequence[int] = (), default: str = "secret"
+        self,
+        fn: Callable[..., Any],
+        vm: VM,
+        static_argnums: int | Sequence[int] = (),
+        default: str = "secret",
     ) -> None:
         functools.update_wrapper(self, fn)
         self.fn = fn
@@ -49,7 +53,9 @@ class Jitted:
     def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Program, Any, list[Any]]:
         if kwargs:
             args = self._positional(args, kwargs)
-        static = static_positions(self.static_argnums, len(args)) if self.static_argnums != () else frozenset()
+        static = (
+            static_positions(self.static_argnums, len(args)) if self.static_argnums != () else frozenset()
+        )
         dynamic = tuple(a for i, a in enumerate(args) if i not in static)
         leaves, tree = jax.tree.flatten(dynamic)
         owners = [self.vm.visibility(leaf, self.default) for leaf in leaves]
@@ -65,9 +71,7 @@ class Jitted:
         except TypeError:
             raise InputError("static arguments must be hashable, as in `jax.jit`.") from None
         if found is None:
-            program = compile_function(
-                self.fn, _unmarked(args), owners, self.vm.config, self.static_argnums
-            )
+            program = compile_function(self.fn, _unmarked(args), owners, self.vm.config, self.static_argnums)
             assert program.traced is not None
             found = self._programs[key] = program, program.traced.out_tree
         return *found, leaves
@@ -75,7 +79,9 @@ class Jitted:
     def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         bound = inspect.signature(self.fn).bind(*args, **kwargs)
         if bound.kwargs:
-            raise InputError(f"`{self.__name__}` has keyword-only arguments {sorted(bound.kwargs)}: pass them by position.")
+            raise InputError(
+                f"`{self.__name__}` has keyword-only arguments {sorted(bound.kwargs)}: pass them by position."
+            )
         return bound.args
 
     def __repr__(self) -> str:
@@ -188,7 +194,7 @@ def _reveal_grouped(objects: list[SPUObject]) -> dict[int, Any]:
     return out
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _operator(name: str, vm: VM) -> Jitted:
     return Jitted(getattr(jnp, name), vm, default="public")
 

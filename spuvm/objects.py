@@ -101,9 +101,7 @@ class SPUObject:
     def __repr__(self) -> str:
         dims = ",".join(map(str, self.shape))
         config = self.vm.config
-        return (
-            f"<SPUObject {np.dtype(self.dtype).name}[{dims}] {self.visibility} {config.protocol}/{config.ring_bits}>"
-        )
+        return f"<SPUObject {np.dtype(self.dtype).name}[{dims}] {self.visibility} {config.protocol}/{config.ring_bits}>"
 
     def __bool__(self) -> bool:
         raise VisibilityError(
@@ -112,7 +110,9 @@ class SPUObject:
         )
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise VisibilityError("an SPUObject does not turn into an array by itself: use `spu.reveal` to show it.")
+        raise VisibilityError(
+            "an SPUObject does not turn into an array by itself: use `spu.reveal` to show it."
+        )
 
     def __float__(self) -> float:
         raise VisibilityError("an SPUObject has no value in Python: use `spu.reveal` to show it.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import jax
@@ -36,7 +36,9 @@ class VM:
         """Of an argument: as marked, as it is on the machine, or the default."""
         if isinstance(leaf, SPUObject):
             if leaf.vm is not self and leaf.vm.config != self.config:
-                raise InputError(f"{leaf!r} lives on another machine than {self!r}: reveal it, or use one configuration.")
+                raise InputError(
+                    f"{leaf!r} lives on another machine than {self!r}: reveal it, or use one configuration."
+                )
             if leaf.vm is not self and leaf.vm.session.party is not None:
                 raise InputError(f"{leaf!r} belongs to another session.")
             return leaf.type.visibility
@@ -51,7 +53,9 @@ class VM:
         """Run a program on its flat arguments."""
         module = program.module
         components: list[Any] = []
-        for value, type_, name in zip(leaves, (p.type for p in module.body.params), module.inputs, strict=True):
+        for value, type_, name in zip(
+            leaves, (p.type for p in module.body.params), module.inputs, strict=True
+        ):
             components.extend(components_for(value, type_, name, self))
         results = self.session.run(program.party(self.session.party), program.hash, components)
         out, at = [], 0
@@ -86,14 +90,18 @@ class VM:
         return f"<VM {c.protocol}/{c.ring_bits} of {', '.join(c.parties)}>"
 
 
-@lru_cache(maxsize=None)
+@cache
 def simulator(config: Config) -> VM:
     """The simulated machine of a configuration; one for the process, so that its objects mix."""
     return VM(Session(config))
 
 
 def make_config(
-    protocol: str, ring: int, fxp_fraction_bits: int | None, world_size: int | None, parties: Sequence[str] | None
+    protocol: str,
+    ring: int,
+    fxp_fraction_bits: int | None,
+    world_size: int | None,
+    parties: Sequence[str] | None,
 ) -> Config:
     """A configuration from the arguments of `jit` and `SPU`."""
     from spuvm.runtime.config import DEFAULT_FRACTION_BITS

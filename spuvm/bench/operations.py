@@ -1,0 +1,170 @@
+"""What is timed: functions of arrays, and inputs for them.
+
+Imports only what every system under test has, so that a peer's own Python can load this file
+(`peer_worker.py`): each system runs the same functions on the same inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+Function = Callable[..., Any]
+Inputs = Callable[[np.random.Generator, int], tuple[Any, ...]]
+
+LOGISTIC_ROWS, LOGISTIC_FEATURES, LOGISTIC_EPOCHS, LOGISTIC_BATCH = 569, 30, 10, 64
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Elements of most operations, the side of a matrix, and elements of what sorts."""
+
+    size: int = 1_000_000
+    matrix: int = 512
+    sort: int = 100_000
+
+    def of(self, kind: str) -> int:
+        """Rows of an operation whose `sized_by` is `kind`."""
+        fixed = {"one": 1, "logistic": LOGISTIC_ROWS}
+        return fixed[kind] if kind in fixed else int(getattr(self, kind))
+
+
+@dataclass(frozen=True)
+class Operation:
+    """`inputs(generator, rows)` are float32; `sorts` says that the work grows as n log n."""
+
+    function: Function
+    inputs: Inputs
+    sized_by: str = "size"
+    sorts: bool = False
+
+
+# Inputs -------------------------------------------------------------------------------------------
+
+
+def _float32(x: Any) -> np.ndarray:
+    return np.asarray(x, np.float32)
+
+
+def one_of_unit(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
+    """Uniform in (-1, 1)."""
+    return (_float32(rng.uniform(-1, 1, n)),)
+
+
+def two_of_unit(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
+    return one_of_unit(rng, n) + one_of_unit(rng, n)
+
+
+def one_positive(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
+    """Uniform in (0.1, 10)."""
+    return (_float32(rng.uniform(0.1, 10, n)),)
+
+
+def unit_and_positive(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
+    return one_of_unit(rng, n) + one_positive(rng, n)
+
+
+def two_to_compare(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
+    """Multiples of 2^-16 in (-1, 1), which fixed point holds exactly: the answer is beyond doubt."""
+    return tuple(_float32(rng.integers(-65535, 65536, n) * 2.0**-16) for _ in range(2))
+
+
+def two_often_equal(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
+    """Multiples of 1/4 in [-1, 1]."""
+    return tuple(_float32(rng.integers(-4, 5, n) / 4) for _ in range(2))
+
+
+def all_different(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
+    """Multiples of 2^-10 around zero, no two alike."""
+    return (_float32((rng.permutation(n) - n // 2) * 2.0**-10),)
+
+
+def two_matrices(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
+    return tuple(_float32(rng.uniform(-1, 1, (n, n))) for _ in range(2))
+
+
+def labelled_rows(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
+    """Standard normal features, and labels that a noisy linear model gives them."""
+    features = rng.normal(size=(n, LOGISTIC_FEATURES))
+    score = features @ rng.normal(size=LOGISTIC_FEATURES) + rng.normal(size=n)
+    return _float32(features), _float32(score > 0)
+
+
+# Functions ----------------------------------------------------------------------------------------
+
+
+def logistic_regression(features: Any, labels: Any) -> Any:
+    """Weights and intercept after 10 epochs of mini-batch gradient descent."""
+    batches = features.shape[0] // LOGISTIC_BATCH
+    used = batches * LOGISTIC_BATCH
+    xs = features[:used].reshape(batches, LOGISTIC_BATCH, -1)
+    ys = labels[:used].reshape(batches, LOGISTIC_BATCH)
+
+    def step(model: Any, batch: Any) -> Any:
+        (weights, intercept), (x, y) = model, batch
+        error = jax.nn.sigmoid(x @ weights + intercept) - y
+        gradient = error @ x * (1 / LOGISTIC_BATCH)
+        return (weights - 0.5 * gradient, intercept - 0.5 * jnp.mean(error)), None
+
+    def epoch(model: Any, _: Any) -> Any:
+        return lax.scan(step, model, (xs, ys))
+
+    start = jnp.zeros(features.shape[1], features.dtype), jnp.zeros((), features.dtype)
+    return lax.scan(epoch, start, None, length=LOGISTIC_EPOCHS)[0]
+
+
+def relu(x: Any) -> Any:
+    return jnp.maximum(x, 0)
+
+
+def reciprocal(x: Any) -> Any:
+    return 1 / x
+
+
+OPERATIONS: dict[str, Operation] = {
+    "add": Operation(jnp.add, two_of_unit),
+    "multiply": Operation(jnp.multiply, two_of_unit),
+    "dot": Operation(jnp.dot, two_of_unit),
+    "matmul": Operation(jnp.matmul, two_matrices, "matrix"),
+    "less": Operation(jnp.less, two_to_compare),
+    "one_less": Operation(jnp.less, two_to_compare, "one"),
+    "equal": Operation(jnp.equal, two_often_equal),
+    "maximum": Operation(jnp.maximum, two_of_unit),
+    "relu": Operation(relu, one_of_unit),
+    "sigmoid": Operation(jax.nn.sigmoid, one_of_unit),
+    "tanh": Operation(jnp.tanh, one_of_unit),
+    "exp": Operation(jnp.exp, one_of_unit),
+    "log": Operation(jnp.log, one_positive),
+    "reciprocal": Operation(reciprocal, one_positive),
+    "divide": Operation(jnp.divide, unit_and_positive),
+    "sqrt": Operation(jnp.sqrt, one_positive),
+    "rsqrt": Operation(lax.rsqrt, one_positive),
+    "sin": Operation(jnp.sin, one_of_unit),
+    "erf": Operation(lax.erf, one_of_unit),
+    "variance": Operation(jnp.var, one_of_unit),
+    "argmax": Operation(jnp.argmax, all_different, "sort"),
+    "sort": Operation(jnp.sort, one_of_unit, "sort", sorts=True),
+    "median": Operation(jnp.median, one_of_unit, "sort", sorts=True),
+    "logistic_regression": Operation(logistic_regression, labelled_rows, "logistic"),
+}
+
+
+def expected(operation: Operation, inputs: tuple[Any, ...]) -> list[np.ndarray]:
+    """What JAX gives in the clear, computed with float64 throughout."""
+    with jax.experimental.enable_x64():
+        exact = [jnp.asarray(x, jnp.float64) for x in inputs]
+        return [np.asarray(leaf) for leaf in jax.tree.leaves(operation.function(*exact))]
+
+
+def max_error(results: list[np.ndarray], exact: list[np.ndarray]) -> float:
+    """The largest absolute difference of any element."""
+    return max(
+        float(np.max(np.abs(np.asarray(r, np.float64) - np.asarray(e, np.float64)), initial=0.0))
+        for r, e in zip(results, exact)
+    )
