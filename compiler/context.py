@@ -179,10 +179,11 @@ def live_equations(jaxpr: Any) -> list[Any]:
 
 def fold(eqn: Any, args: Sequence[Any]) -> list[Any]:
     """Evaluate an equation of known operands on the host, with the primitive's own implementation."""
-    given = {v: x for v, x in zip(eqn.invars, args) if not isinstance(v, jex.Literal)}
-    single = jex.Jaxpr((), list(given), eqn.outvars, [eqn])
+    bound = eqn.primitive.get_bind_params(eqn.params)
+    functions, params = bound if isinstance(bound, tuple) else ((), bound)  # JAX before 0.10: a pair
     with jax.ensure_compile_time_eval(), jax.default_device(jax.devices("cpu")[0]):
-        return [_known(x) for x in jax.core.eval_jaxpr(single, (), *given.values())]
+        out = eqn.primitive.bind(*functions, *args, **params)
+    return [_known(x) for x in (out if eqn.primitive.multiple_results else [out])]
 
 
 def missing(name: str) -> str:

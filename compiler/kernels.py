@@ -9,6 +9,7 @@ value, or an output that its declared holder does not know, is a ProtocolError.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -85,7 +86,9 @@ def _equations(jaxpr: Any, rename: dict[Any, Atom]) -> Iterator[tuple[Any, list[
             for var, out in zip(eqn.outvars, closed.jaxpr.outvars):
                 rename[var] = out if isinstance(out, jex.Literal) else inner.get(out, out)
         else:
-            yield eqn, ins, list(eqn.outvars)
+            outs = [copy.copy(v) for v in eqn.outvars]  # JAX shares the jaxpr of a function called twice
+            rename.update(zip(eqn.outvars, outs))
+            yield eqn, ins, outs
 
 
 def bind_equation(eqn: Any, arguments: Sequence[Any]) -> Any:

@@ -73,6 +73,11 @@ def mul(ctx: Context, x: Operand, y: Operand) -> Operand:
 def product(ctx: Context, x: Value, y: Value) -> Value:
     """x y; whole numbers need no truncation."""
     z = ctx.b.mul_raw(ctx.integral.get(x, x), ctx.integral.get(y, y))
+    return rescaled(ctx, z)
+
+
+def rescaled(ctx: Context, z: Value) -> Value:
+    """A product with the program's number of fraction bits; integers as they are."""
     if z.type.kind != "fxp":
         return z
     return ctx.whole(z) if z.type.frac == 0 else ctx.b.with_frac(z, ctx.b.frac)
@@ -86,9 +91,7 @@ def _mul_known(ctx: Context, x: Value, c: Known) -> Operand:
         return x if is_number(c, 1) else ctx.b.mul(x, ctx.like(c, x))
     if x in ctx.integral:
         real = np.broadcast_to(np.asarray(c).astype(np.float64), x.shape)
-        if fixedpoint.is_whole(real):
-            return ctx.whole(ctx.b.mul_raw(ctx.integral[x], fixedpoint.factor(ctx.b, real)))
-        return ctx.b.mul_raw(ctx.integral[x], ctx.value(real))
+        return rescaled(ctx, ctx.b.mul_raw(ctx.integral[x], fixedpoint.factor(ctx.b, real)))
     return fixedpoint.mul_constant(ctx.b, x, c)
 
 

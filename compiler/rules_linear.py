@@ -9,6 +9,7 @@ import numpy as np
 from spuvm.compiler import fixedpoint
 from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Value
+from spuvm.compiler.rules_elementwise import rescaled
 from spuvm.compiler.rules_shape import ints
 
 
@@ -20,8 +21,7 @@ def dot_general(ctx: Context, x: Operand, y: Operand, *, dimension_numbers: Any,
     if not element.startswith("fxp"):
         return ctx.b.op("dot", *(ctx.b.convert(ctx.value(v), element) for v in (x, y)), dims=dims)
     p, q = (ctx.integral.get(v, v) for v in (_factor(ctx, x), _factor(ctx, y)))
-    out = ctx.b.op("dot", p, q, dims=dims)
-    return ctx.whole(out) if out.type.frac == 0 else ctx.b.with_frac(out, ctx.b.frac)
+    return rescaled(ctx, ctx.b.op("dot", p, q, dims=dims))
 
 
 def _factor(ctx: Context, x: Operand) -> Value:

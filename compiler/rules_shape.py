@@ -60,6 +60,28 @@ def concatenate(ctx: Context, *xs: Operand, dimension: int) -> Value:
     return ctx.b.concatenate(values or [ctx.value(xs[0])], int(dimension))
 
 
+def stack(ctx: Context, *xs: Operand, axis: int) -> Value:
+    axis = int(axis)
+    values = [ctx.value(x) for x in xs]
+    rows = [ctx.b.reshape(v, (*v.shape[:axis], 1, *v.shape[axis:])) for v in values]
+    return ctx.b.concatenate(rows, axis)
+
+
+def unstack(ctx: Context, x: Value, *, axis: int) -> list[Value]:
+    axis = int(axis)
+    rows = [ctx.b.slice(x, axis, i, i + 1) for i in range(x.shape[axis])]
+    return [ctx.b.reshape(r, (*x.shape[:axis], *x.shape[axis + 1 :])) for r in rows]
+
+
+def tile(ctx: Context, x: Value, *, reps: Any) -> Value:
+    """Repeat whole blocks: each axis gets a new one before it, of its repetitions."""
+    reps = ints(reps)
+    x = ctx.b.reshape(x, (*(1,) * (len(reps) - len(x.shape)), *x.shape))
+    shape = tuple(n for pair in zip(reps, x.shape) for n in pair)
+    wide = ctx.b.op("broadcast", x, shape=shape, dims=tuple(range(1, len(shape), 2)))
+    return ctx.b.reshape(wide, tuple(r * n for r, n in zip(reps, x.shape)))
+
+
 def pad(ctx: Context, x: Operand, value: Operand, *, padding_config: Any) -> Value:
     low, high, interior = (ints(c) for c in zip(*padding_config)) if padding_config else ((), (), ())
     return ctx.b.op("pad", ctx.value(x), ctx.value(value), low=low, high=high, interior=interior)
@@ -172,18 +194,25 @@ RULES: dict[str, Rule] = {
     "slice": slice_,
     "split": split,
     "concatenate": concatenate,
+    "stack": stack,
+    "unstack": unstack,
+    "tile": tile,
     "pad": pad,
     "dynamic_slice": dynamic_slice,
     "dynamic_update_slice": dynamic_update_slice,
     "gather": gather,
     "scatter": scatter("scatter"),
     "scatter-add": scatter("scatter_add"),
+    "scatter-sub": lambda ctx, x, i, y, **params: scatter("scatter_add")(
+        ctx, x, i, ctx.b.neg(ctx.value(y)), **params
+    ),
     "stop_gradient": same,
     "copy": same,
     "copy_p": same,
     "reduce_precision": same,
     "sharding_constraint": same,
     "name": same,
+    "pvary": all_same,
     "device_put": all_same,
     "optimization_barrier": all_same,
 }

@@ -62,20 +62,26 @@ def unpack(x: jax.Array, bits: int) -> jax.Array:
     return lax.bitcast_convert_type(out, np.uint8).reshape(-1)
 
 
+def swap_digits(x: jax.Array, low: int, high: int) -> jax.Array:
+    """Move every bit to the index with the binary digits `low` and `high` of its own exchanged."""
+    if low == high:
+        return x
+    width = x.dtype.itemsize * 8
+    mask = sum(1 << i for i in range(width) if (i >> low) & 1 and not (i >> high) & 1)
+    distance = (1 << high) - (1 << low)
+    t = (shift_right(x, distance) ^ x) & constant(x, mask)
+    return x ^ t ^ shift_left(t, distance)
+
+
 def bit_reverse_indices(x: jax.Array) -> jax.Array:
     """Move the bit at index i (of 6 binary digits) to the index whose digits are i's, reversed.
 
-    Three delta swaps exchange the digits 0 and 5, 1 and 4, 2 and 3. Afterwards the odd
-    bits stand in the upper half, and so on recursively: every level of a carry tree is one shift.
+    Afterwards the odd bits stand in the upper half, and so on recursively: every level of a
+    carry tree is one shift.
     """
-    width = x.dtype.itemsize * 8
-    digits = (width - 1).bit_length()
+    digits = (x.dtype.itemsize * 8 - 1).bit_length()
     for low in range(digits // 2):
-        high = digits - 1 - low
-        mask = sum(1 << i for i in range(width) if (i >> low) & 1 and not (i >> high) & 1)
-        distance = (1 << high) - (1 << low)
-        t = (shift_right(x, distance) ^ x) & constant(x, mask)
-        x = x ^ t ^ shift_left(t, distance)
+        x = swap_digits(x, low, digits - 1 - low)
     return x
 
 

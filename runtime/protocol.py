@@ -124,17 +124,49 @@ def carry_out(and_: And, generate: Sharing, propagate: Sharing) -> Sharing:
 
 
 def carries(and_: And, generate: Sharing, propagate: Sharing) -> Sharing:
-    """Bit i of the result is the carry out of bit i (Kogge and Stone, six levels)."""
+    """Bit i of the result is the carry out of bit i (Sklansky's prefix network, six levels).
+
+    On level l every block of 2^(l+1) bits takes the top bit (g, p) of its lower half into all
+    positions of its upper half: g += p g', p = p p'. The two products of the 32 upper bits fill
+    one 64-bit `and_`: those for p stand in the unused lower halves.
+    """
     g, p = generate, propagate
     for level in range(6):
-        shift = 1 << level
-        gs = each(lambda a, s=shift: bt.shift_left(a, s), g)
-        g_new = xor(g, and_(p, gs, bits=64))
-        if level < 5:
-            ps = each(lambda a, s=shift: bt.shift_left(a, s), p)
-            p = and_(p, ps, bits=64)
-        g = g_new
-    return g
+        half = 1 << level
+        upper = UPPER_HALVES[level]
+        g_top, p_top = (_spread_top(x, level) for x in (g, p))
+        p_upper = and_constant(p, upper)
+        if level == 5:
+            return xor(g, _and_upper(and_, p_upper, g_top))
+        x = each(lambda a, h=half: a | bt.shift_right(a, h), p_upper)
+        y = each(lambda a, b, h=half: a | bt.shift_right(b, h), g_top, p_top)
+        z = and_(x, y, bits=64)
+        g = xor(g, and_constant(z, upper))
+        moved = each(lambda a, h=half, u=upper: bt.shift_left(a, h) & bt.constant(a, u), z)
+        p = each(lambda a, b, u=upper: (a & bt.constant(a, ~u)) | b, p, moved)
+    raise AssertionError("unreachable")
+
+
+# The upper halves of the blocks of 2, 4, ... 64 bits.
+UPPER_HALVES = tuple(sum(1 << i for i in range(64) if (i >> level) & 1) for level in range(6))
+
+
+def _spread_top(x: Sharing, level: int) -> Sharing:
+    """The top bit of the lower half of each block, in all positions of the upper half."""
+    half = 1 << level
+    sources = sum(1 << (i + half - 1) for i in range(0, 64, 2 * half))
+    ones = (1 << half) - 1
+    return each(lambda a: bt.shift_left(a & bt.constant(a, sources), 1) * bt.constant(a, ones), x)
+
+
+def _and_upper(and_: And, x: Sharing, y: Sharing) -> Sharing:
+    """The conjunction of words whose lower 32 bits are zero."""
+    z = and_(_upper_half(x), _upper_half(y), bits=32)
+    return each(lambda a: bt.shift_left(a.astype(np.uint64), 32), z)
+
+
+def _upper_half(x: Sharing) -> Sharing:
+    return each(lambda a: bt.shift_right(a, 32).astype(np.uint32), x)
 
 
 def all_bits(and_: And, x: Sharing) -> Sharing:
@@ -148,10 +180,23 @@ def all_bits(and_: And, x: Sharing) -> Sharing:
 
 
 def prefix_or(and_: And, x: Sharing) -> Sharing:
-    """Bit i becomes the disjunction of bits i and above: six levels."""
+    """Bit i becomes the disjunction of bits i and above: six levels of 32 bits each.
+
+    On level l every block of 2^(l+1) bits takes the lowest bit of its upper half into its lower
+    half. A swap of index digits l and 5 brings all lower halves into one 32-bit word.
+    """
     for level in range(6):
-        y = each(lambda a, s=1 << level: bt.shift_right(a, s), x)
-        x = xor(xor(x, y), and_(x, y, bits=64))
+        half = 1 << level
+        sources = sum(1 << (i + half) for i in range(0, 64, 2 * half))
+        ones = (1 << half) - 1
+        spread = each(
+            lambda a, s=sources, h=half, o=ones: bt.shift_right(a & bt.constant(a, s), h) * bt.constant(a, o), x
+        )
+        low, source = (
+            each(lambda a, n=level: bt.swap_digits(a, n, 5).astype(np.uint32), v) for v in (x, spread)
+        )
+        either = xor(source, and_(low, source, bits=32))  # x or s = x xor (s xor x s)
+        x = xor(x, each(lambda a, n=level: bt.swap_digits(a.astype(np.uint64), n, 5), either))
     return x
 
 

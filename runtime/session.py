@@ -18,6 +18,7 @@ from spuvm.runtime.encoding import combine, split
 from spuvm.runtime.errors import SpuError
 from spuvm.runtime.executor import Executor, Listener, Streams
 from spuvm.runtime.link import Link
+from spuvm.runtime.memory import keep_large_blocks
 from spuvm.runtime.program import Holders, PartyProgram
 from spuvm.runtime.random import Stream, derive_key, new_key
 from spuvm.runtime.values import Component
@@ -34,6 +35,7 @@ class Session:
     listener: Listener | None = None
 
     def __post_init__(self) -> None:
+        keep_large_blocks()
         self._streams = Streams(self.keys or self._key, self.party)
         self._input_stream = Stream(new_key())
         self._input_blocks = 0

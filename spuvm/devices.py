@@ -152,7 +152,7 @@ class PYUObject:
     def to(self, device: PYU | SPU) -> Any:
         """Secret-share it (an SPU), or hand it over openly to another party's PYU."""
         if isinstance(device, SPU):
-            return device(lambda x: x)(self)
+            return device.share(self)
         if device == self.device:
             return self
         value = _broadcast(self)
@@ -207,6 +207,11 @@ class SPU:
         run.cost = lambda *a, **k: run.compile(*a, **k).cost  # type: ignore[attr-defined]
         return run
 
+    def share(self, x: PYUObject) -> Any:
+        """Secret-share an object's arrays: a pytree of secret SPUObjects."""
+        private, tree = jax.tree.flatten(self(_identity)(x))
+        return jax.tree.unflatten(tree, self.vm.convert(private, "share", "secret"))
+
     def _argument(self, x: Any) -> Any:
         if not isinstance(x, PYUObject):
             return x
@@ -216,6 +221,10 @@ class SPU:
 
     def __repr__(self) -> str:
         return f"<SPU {self.vm.config.protocol}/{self.vm.config.ring_bits} of {', '.join(self.vm.config.parties)}>"
+
+
+def _identity(x: Any) -> Any:
+    return x
 
 
 PROTOCOL_NAMES = {"ABY3": "aby3", "REF2K": "ref2k", "3": "aby3", "1": "ref2k"}
@@ -261,7 +270,7 @@ def move(x: SPUObject, device: Any) -> Any:
         raise InputError("moving between SPUs is not supported: reveal the value, or keep to one SPU.")
     if name not in x.vm.config.parties:
         raise ConfigError(f"`to` must be one of {', '.join(x.vm.config.parties)}, got {name!r}.")
-    (out,) = x.vm.convert([x], name)
+    (out,) = x.vm.convert([x], "reveal", x.vm.config.parties.index(name))
     if _context is None or name not in _context.parties:
         return out
     return PYUObject(PYU(name), None if out.components[0] is None else out.known_value())

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cache
 from typing import Any
 
 import jax
 import numpy as np
 
-from spuvm.compiler.compile import Program, compile_function
+from spuvm.compiler.builder import Builder
+from spuvm.compiler.compile import Program
 from spuvm.compiler.expand import boundary_form
-from spuvm.compiler.ir import Type, Visibility
-from spuvm.compiler.trace import reveal as reveal_inside
+from spuvm.compiler.ir import Module, Value, Visibility
 from spuvm.objects import Marked, SPUObject, components_for
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError, InputError
@@ -26,7 +27,7 @@ class VM:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.protocol = protocol_of(session.config)
-        self._reveals: dict[Any, Program] = {}
+        self._conversions: dict[Any, Program] = {}
 
     @property
     def config(self) -> Config:
@@ -65,24 +66,25 @@ class VM:
             at += n
         return out
 
-    def convert(self, objects: Sequence[SPUObject], to: str | None) -> list[SPUObject]:
-        """Reveal objects to one party by name, or to all (`to` None), in one program."""
-        key = (to, tuple((o.type, np.dtype(o.dtype).name) for o in objects))
-        if key not in self._reveals:
-            shapes = [jax.ShapeDtypeStruct(o.shape, o.dtype) for o in objects]
-            owners = [o.type.visibility for o in objects]
+    def convert(self, objects: Sequence[SPUObject], op: str, to: str | int) -> list[SPUObject]:
+        """One program of `reveal` (`to` "public" or a rank) or `share` (`to` "secret") over all objects."""
+        key = (op, to, tuple((o.type, np.dtype(o.dtype).name) for o in objects))
+        if key not in self._conversions:
+            self._conversions[key] = Program(self._conversion(objects, op, to))
+        return self.run(self._conversions[key], objects)
 
-            def reveal_all(*xs: Any) -> Any:
-                return [reveal_inside(x, to=to) for x in xs]
-
-            with jax.enable_x64(any(np.dtype(o.dtype).itemsize == 8 for o in objects)):
-                self._reveals[key] = compile_function(reveal_all, shapes, owners, self.config)
-        return self.run(self._reveals[key], objects)
+    def _conversion(self, objects: Sequence[SPUObject], op: str, to: str | int) -> Module:
+        builder = Builder(self.config.fxp_fraction_bits, self.config.ring_bits)
+        builder.region.params = [Value(o.type) for o in objects]
+        builder.region.results = [builder.op(op, v, to=to) for v in builder.region.params]
+        names = tuple(f"x[{i}]" for i in range(len(objects)))
+        dtypes = tuple(np.dtype(o.dtype).name for o in objects)
+        return Module(op, builder.region, names, names, dtypes, dtypes, asdict(self.config))
 
     def reveal(self, objects: Sequence[SPUObject]) -> list[Any]:
         """The values, shown to all parties; what is public already costs nothing."""
         secret = [o for o in objects if not o.type.is_public]
-        shown = iter(self.convert(secret, None) if secret else [])
+        shown = iter(self.convert(secret, "reveal", "public") if secret else [])
         return [(o if o.type.is_public else next(shown)).known_value() for o in objects]
 
     def __repr__(self) -> str:
@@ -117,6 +119,3 @@ def make_config(
     protocol_of(config)
     return config
 
-
-Function = Callable[..., Any]
-__all__ = ["VM", "Function", "Type", "make_config", "simulator"]

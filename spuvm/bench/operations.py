@@ -153,18 +153,3 @@ OPERATIONS: dict[str, Operation] = {
     "median": Operation(jnp.median, one_of_unit, "sort", sorts=True),
     "logistic_regression": Operation(logistic_regression, labelled_rows, "logistic"),
 }
-
-
-def expected(operation: Operation, inputs: tuple[Any, ...]) -> list[np.ndarray]:
-    """What JAX gives in the clear, computed with float64 throughout."""
-    with jax.experimental.enable_x64():
-        exact = [jnp.asarray(x, jnp.float64) for x in inputs]
-        return [np.asarray(leaf) for leaf in jax.tree.leaves(operation.function(*exact))]
-
-
-def max_error(results: list[np.ndarray], exact: list[np.ndarray]) -> float:
-    """The largest absolute difference of any element."""
-    return max(
-        float(np.max(np.abs(np.asarray(r, np.float64) - np.asarray(e, np.float64)), initial=0.0))
-        for r, e in zip(results, exact)
-    )

@@ -1,0 +1,5 @@
+"""`python -m spuvm` is the command `spuvm`."""
+
+from spuvm.cli import main
+
+main()

@@ -1,0 +1,117 @@
+"""The command `spuvm bench`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from spuvm.bench import measure, report
+from spuvm.bench.measure import NETWORKED, SIMULATED, Plan, Result
+from spuvm.bench.operations import OPERATIONS, Sizes
+from spuvm.bench.peer import PYTHON_VARIABLE
+from spuvm.bench.peer import peer_python as find_peer
+
+POSITIVE = click.IntRange(min=1)
+OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+def _operations(_: click.Context, __: click.Parameter, text: str | None) -> tuple[str, ...]:
+    """The names of `--ops`, all of them if none are given."""
+    names = tuple(OPERATIONS) if text is None else tuple(name.strip() for name in text.split(","))
+    unknown = [name for name in names if name not in OPERATIONS]
+    if unknown:
+        raise click.BadParameter(f"unknown: {', '.join(unknown)}. There are {', '.join(OPERATIONS)}.")
+    return names
+
+
+@click.command()
+@click.option("--ops", callback=_operations, metavar="NAME,NAME", help="Operations to time; all if not given.")
+@click.option("--size", default=1_000_000, show_default=True, type=POSITIVE, help="Elements of most operations.")
+@click.option("--matrix", default=512, show_default=True, type=POSITIVE, help="Rows and columns of a matrix.")
+@click.option(
+    "--sort-size", default=100_000, show_default=True, type=POSITIVE, help="Elements of sort, median and argmax."
+)
+@click.option("--repeat", default=5, show_default=True, type=POSITIVE, help="Timed runs, after one that is not.")
+@click.option("--simulated/--no-simulated", default=True, show_default=True, help="All parties in one process.")
+@click.option("--network/--no-network", default=True, show_default=True, help="Three processes over mutual TLS.")
+@click.option("--against", type=click.Choice(["spu"]), help="A peer to run in turn: SecretFlow SPU 0.9.5.")
+@click.option(
+    "--peer-python",
+    envvar=PYTHON_VARIABLE,
+    metavar="PATH",
+    help=f"A Python that has the peer; else an environment is made once. Also {PYTHON_VARIABLE}.",
+)
+@click.option("--first-call", is_flag=True, help="Only the first call of a logistic regression in new processes.")
+@click.option("--timeout", default=600.0, show_default=True, type=click.FloatRange(min=1), help="Seconds, of one step.")
+@click.option("--json", "json_path", type=OUTPUT, help="Write the figures there.")
+@click.option("--markdown", "markdown_path", type=OUTPUT, help="Write the tables there as a page.")
+@click.option("--check", is_flag=True, help="Exit with status 1 if a goal against the peer is missed.")
+def bench(
+    ops: tuple[str, ...],
+    size: int,
+    matrix: int,
+    sort_size: int,
+    repeat: int,
+    simulated: bool,
+    network: bool,
+    against: str | None,
+    peer_python: str | None,
+    first_call: bool,
+    timeout: float,
+    json_path: Path | None,
+    markdown_path: Path | None,
+    check: bool,
+) -> None:
+    """Time operations on secret data, from shared inputs to shared outputs, compiled and warm.
+
+    Each is timed simulated and as three processes over mutual TLS on this machine. Rounds and bytes
+    are those of one run, the error is against float64, and the time of a billion rows is the median
+    scaled up. With `--against spu` the peer runs each operation right after, on the same inputs:
+    ratios above 1 say that spuvm is faster.
+
+    \b
+    Examples:
+      spuvm bench --ops multiply,less --size 100000 --no-network
+      spuvm bench --against spu --json results.json
+      spuvm bench --first-call
+    """
+    console, progress = Console(), Console(stderr=True)
+    about = measure.machine()
+    results: list[Result] = []
+    first: list[dict[str, Any]] = []
+    if first_call:
+        first = measure.first_calls(timeout)
+        console.print(report.first_call_table(first))
+    else:
+        modes = [mode for mode, on in ((SIMULATED, simulated), (NETWORKED, network)) if on]
+        python = find_peer(peer_python, progress.print) if against else None
+        plan = Plan(ops, Sizes(size, matrix, sort_size), repeat, modes, timeout, python)
+        results = run(plan, progress)
+        for table in report.tables(results):
+            console.print(table)
+    if json_path is not None:
+        json_path.write_text(json.dumps(report.as_dict(about, results, first), indent=1) + "\n")
+    if markdown_path is not None:
+        markdown_path.write_text(report.page(about, results, first))
+    misses = report.missed(results)
+    for miss in misses:
+        progress.print(miss)
+    if check and misses:
+        raise click.exceptions.Exit(1)
+
+
+def run(plan: Plan, progress: Console) -> list[Result]:
+    """All results, telling which operation is at work."""
+    results = []
+    with progress.status("starting") as status, measure.measuring(plan, status.update) as measured:
+        for result in measured:
+            results.append(result)
+            if result.ours.failure is not None:
+                progress.print(f"{result.operation}, {result.mode}: {result.ours.failure}")
+            if result.peer is not None and result.peer.failure is not None:
+                progress.print(f"{result.operation}, {result.mode}, peer: {result.peer.failure}")
+    return results

@@ -1,0 +1,117 @@
+"""A worker that times spuvm, in a process of its own.
+
+    python -m spuvm.bench.worker                       all parties simulated
+    python -m spuvm.bench.worker PARTY cluster.toml    one party, over mutual TLS
+
+Timed is a call of the compiled function, from shared inputs to shared outputs that are ready.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from unittest import mock
+
+STARTED = time.perf_counter()  # before the slow imports: they are part of what a new process costs
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+
+import spuvm as spu  # noqa: E402
+from spuvm.bench import serving  # noqa: E402
+from spuvm.bench.operations import OPERATIONS  # noqa: E402
+
+IMPORTED = time.perf_counter()
+PARTIES = ("alice", "bob", "carol")
+OVERHEAD_CALLS = 5
+Reply = dict[str, Any]
+
+
+class Machine:
+    """The three parties, simulated here, or this process as one of them."""
+
+    def __init__(self) -> None:
+        self.device = spu.SPU(spu.utils.testing.cluster_def(PARTIES))
+        self.session = self.device.vm.session
+
+    def shared(self, path: str) -> list[spu.SPUObject]:
+        """The arrays of an .npz file, secret-shared: they belong to the parties in turn."""
+        with np.load(path) as file:
+            arrays = [file[name] for name in file.files]
+        owned = [spu.PYU(PARTIES[i % len(PARTIES)])(lambda x=x: x)() for i, x in enumerate(arrays)]
+        return [wait(x.to(self.device)) for x in owned]
+
+    def counted(self) -> list[int]:
+        """Rounds and bytes sent so far, by the link's own counters; nothing in a simulation."""
+        link = self.session.link
+        return [] if link is None else [link.counters.rounds, sum(link.counters.bytes_sent.values())]
+
+    def __call__(self, request: Reply) -> Reply:
+        return REQUESTS[request["do"]](self, request)
+
+
+def wait(outputs: Any) -> Any:
+    """The outputs, ready."""
+    for leaf in jax.tree.leaves(outputs):
+        leaf.block_until_ready()
+    return outputs
+
+
+def time_operation(machine: Machine, request: Reply) -> Reply:
+    """Compile and run once, then `repeat` times; write the revealed results."""
+    inputs = machine.shared(request["inputs"])
+    function = machine.device(OPERATIONS[request["op"]].function)
+    start = time.perf_counter()
+    wait(function(*inputs))
+    first = time.perf_counter() - start
+    before = machine.counted()
+    took = serving.seconds(lambda: wait(function(*inputs)), request["repeat"])
+    counted = [(b - a) / request["repeat"] for a, b in zip(before, machine.counted())]
+    results = jax.tree.leaves(spu.reveal(function(*inputs)))
+    if request["output"]:
+        np.savez(request["output"], *results)
+    cost = function.compile(*inputs).cost
+    predicted = [cost.rounds, *map(int, cost.bytes_sent)]
+    return {"seconds": took, "first": first, "predicted": predicted, "counted": counted}
+
+
+def time_first_call(machine: Machine, request: Reply) -> Reply:
+    """The first call of the process, the second, and what of a later one is not the compiled run."""
+    inputs = machine.shared(request["inputs"])
+    function = machine.device(OPERATIONS[request["op"]].function)
+    first, second = serving.seconds(lambda: wait(function(*inputs)), 2)
+    running: list[float] = []
+    run: Callable[..., Any] = machine.session.run
+
+    def timed_run(*args: Sequence[Any]) -> Any:
+        start = time.perf_counter()
+        out = jax.block_until_ready(run(*args))
+        running.append(time.perf_counter() - start)
+        return out
+
+    with mock.patch.object(machine.session, "run", timed_run):
+        calls = serving.seconds(lambda: wait(function(*inputs)), OVERHEAD_CALLS)
+    overhead = sorted(call - part for call, part in zip(calls, running))[OVERHEAD_CALLS // 2]
+    return {"import": IMPORTED - STARTED, "first": first, "second": second, "overhead": overhead}
+
+
+REQUESTS: dict[str, Callable[[Machine, Reply], Reply]] = {
+    "operation": time_operation,
+    "first call": time_first_call,
+}
+
+
+def start() -> Machine:
+    if len(sys.argv) > 1:
+        party, config = sys.argv[1:]
+        spu.init(party=party, config=config)
+    else:
+        spu.init(parties=PARTIES, address="local")
+    return Machine()
+
+
+if __name__ == "__main__":
+    serving.serve(start)
+    spu.shutdown()

@@ -1,0 +1,3 @@
+"""The commands of `spuvm`, one file each."""
+
+from spuvm.commands.group import cli as cli

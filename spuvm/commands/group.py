@@ -1,0 +1,59 @@
+"""The group of all commands; each is imported when it is used or when help is shown."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+
+import click
+
+COMMANDS = {
+    "compile": "spuvm.commands.compile:compile_",
+    "cost": "spuvm.commands.cost:cost",
+    "run": "spuvm.commands.run:run",
+    "party": "spuvm.commands.party:party",
+    "certificates": "spuvm.commands.certificates:certificates",
+    "bench": "spuvm.bench:bench",
+}
+
+
+class Lazy(click.Group):
+    """A group whose commands are in `COMMANDS`; those whose module is not there are left out."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name, where in COMMANDS.items() if importlib.util.find_spec(where.partition(":")[0])]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module, _, attribute = COMMANDS[cmd_name].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        if not any(p.name == "debug" for p in command.params):
+            command.params.append(_debug())
+        return command
+
+
+def _debug() -> click.Option:
+    return click.Option(["--debug"], is_flag=True, expose_value=False, help="Show tracebacks of errors.")
+
+
+@click.group(cls=Lazy, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(importlib.metadata.version("spuvm"), prog_name="spuvm")
+@click.option("--debug", is_flag=True, expose_value=False, help="Show tracebacks of errors.")
+def cli() -> None:
+    """Run JAX functions on data that several parties keep secret from each other.
+
+    \b
+    From a function to three parties that run it:
+      spuvm compile train.py:train --arg 'f32[569,10]@alice' --arg 'f32[569,10]@bob' \\
+                    --arg 'f32[569]@carol' -o train.spux
+      spuvm cost train.spux
+      spuvm certificates keys --parties alice,bob,carol
+      spuvm party --config keys/cluster.toml --as alice train.spux --input x=a.csv
+    To try it on one machine:
+      spuvm run train.spux --input x=a.csv --input y=b.csv --input z=c.csv --network
+
+    A function that should show its result says so: `spu.reveal(x)` shows x to all parties,
+    `spu.reveal(x, to="carol")` to one. Everything else stays secret.
+    """

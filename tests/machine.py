@@ -1,0 +1,391 @@
+"""Running kernels, IR modules and choreographies: simulated, and as parties over links in memory.
+
+`both` is the workhorse: it runs a module in both ways with the same stream keys, asserts that every
+share is bit-identical and that rounds and bytes are those that `cost` predicts, and returns the values.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from spuvm.compiler import choreography as ch
+from spuvm.compiler.builder import Builder
+from spuvm.compiler.cost import Cost, cost
+from spuvm.compiler.expand import Expander, Shared, expand, group
+from spuvm.compiler.ir import Module, Type, Value
+from spuvm.compiler.kernels import bind_equation
+from spuvm.compiler.ops import check, parse_element
+from spuvm.compiler.project import project
+from spuvm.runtime.encoding import combine
+from spuvm.runtime.executor import Executor, Streams
+from spuvm.runtime.link import Counters
+from spuvm.runtime.memory_link import MemoryLink, memory_links
+from spuvm.runtime.primitives import random_p, send_p
+from spuvm.runtime.program import Holders, PartyProgram
+from spuvm.runtime.protocol import Kernel, Protocol
+
+Raw = NDArray[Any]
+Components = list[Any]
+
+EDGES = (0, 1, -1, 2**61, -(2**61), 2**62 - 1, -(2**62), 2**63 - 1, -(2**63))
+TIMEOUT = 60.0
+
+
+# IR modules ------------------------------------------------------------------------------------------
+
+
+def type_of(element: str, shape: Sequence[int] = (), visibility: int | str = "secret") -> Type:
+    return parse_element(element).with_(shape=tuple(shape), visibility=visibility)
+
+
+def module(build: Callable[..., Sequence[Value]], *types: Type, frac: int = 18) -> Module:
+    """The checked module of `build(b, *inputs)`, which returns the results."""
+    b = Builder(frac)
+    params = [Value(t) for t in types]
+    b.region.params = params
+    b.region.results = list(build(b, *params))
+    names = [tuple(f"{c}{i}" for i in range(len(vs))) for c, vs in (("x", params), ("y", b.region.results))]
+    made = Module("main", b.region, *names)
+    check(made)
+    return made
+
+
+# Shares ----------------------------------------------------------------------------------------------
+
+
+def key(holders: Holders) -> bytes:
+    """Stream keys for tests: known to all, equal in simulated and networked runs."""
+    return bytes([len(holders), *holders]).ljust(16, b"k")
+
+
+def split(raw: Raw, kind: str, count: int, rng: np.random.Generator, bits: int = 64) -> Components:
+    """Random components of `raw`: uint64 ring elements, or uint8 words of `bits` significant bits."""
+    high = min(bits, 8 * raw.dtype.itemsize)
+    parts = [
+        rng.integers(0, 2**high, raw.shape, raw.dtype, endpoint=False)
+        if high < 64
+        else rng.integers(0, 2**64 - 1, raw.shape, np.uint64, endpoint=True)
+        for _ in range(count - 1)
+    ]
+    rest = raw
+    for part in parts:
+        rest = rest ^ part if kind == "b" else rest - part
+    return [np.asarray(rest), *parts]
+
+
+def words(values: Sequence[int]) -> NDArray[np.uint64]:
+    """Python integers modulo 2^64."""
+    return np.array([v % 2**64 for v in values], np.uint64)
+
+
+def random_words(rng: np.random.Generator, n: int) -> NDArray[np.uint64]:
+    """`n` ring elements: the edge cases first, then uniform ones."""
+    raw = rng.integers(0, 2**64 - 1, n, np.uint64, endpoint=True)
+    edges = words(EDGES)[:n]
+    raw[: len(edges)] = edges
+    return raw
+
+
+def signed(x: Any) -> NDArray[np.int64]:
+    return np.asarray(x, np.uint64).view(np.int64)
+
+
+# Running ---------------------------------------------------------------------------------------------
+
+
+def program(choreography: ch.Choreography, party: int | None) -> PartyProgram:
+    names = [tuple(str(i) for i in range(len(ps))) for ps in (choreography.inputs, choreography.outputs)]
+    made = project(choreography, party, (names[0], names[1]))
+    made.prepare()
+    return made
+
+
+def shared_inputs(choreography: ch.Choreography, raws: Sequence[Raw], bits: int = 64) -> Components:
+    """The flat components of the inputs, the same for every party and run."""
+    rng = np.random.default_rng(1)
+    out: Components = []
+    for port, raw in zip(choreography.inputs, raws, strict=True):
+        raw = np.asarray(raw).astype(port.slots[0].dtype)
+        assert raw.shape == port.slots[0].shape
+        out += split(raw, port.kind, len(port.slots), rng, 1 if raw.dtype == np.uint8 and bits == 64 else bits)
+    return out
+
+
+def values(choreography: ch.Choreography, components: Components) -> list[Raw]:
+    """The results from all their components."""
+    out, at = [], 0
+    for port in choreography.outputs:
+        n = len(port.slots)
+        out.append(combine(components[at : at + n], port.kind))
+        at += n
+    return out
+
+
+def simulate(
+    choreography: ch.Choreography, inputs: Components, streams: Streams | None = None, runs: int = 1
+) -> Components:
+    """The output components of the last of `runs` simulated runs."""
+    executor = Executor(streams or Streams(key, None))
+    made = program(choreography, None)
+    for _ in range(runs):
+        out = executor.run(made, inputs)
+    return [np.asarray(x) for x in out]
+
+
+def run_parties(work: Callable[[int, MemoryLink], Any], n: int = 3, timeout: float = TIMEOUT) -> list[Any]:
+    """`work(rank, link)` at every party, each in a thread; the first cause is raised if one fails."""
+    links = memory_links(tuple(f"party{i}" for i in range(n)), timeout=timeout)
+
+    def guarded(rank: int) -> Any:
+        try:
+            return work(rank, links[rank])
+        except BaseException as e:
+            links[rank].abort(f"{type(e).__name__}: {e}")
+            raise
+
+    with ThreadPoolExecutor(n) as pool:
+        futures = [pool.submit(guarded, rank) for rank in range(n)]
+    errors = [e for f in futures if (e := f.exception()) is not None]
+    if errors:
+        raise min(errors, key=lambda e: "Peer" in type(e).__name__)
+    return [f.result() for f in futures]
+
+
+def network(
+    choreography: ch.Choreography,
+    inputs: Components,
+    runs: int = 1,
+    streams: Callable[[int], Streams] = lambda party: Streams(key, party),
+) -> tuple[list[Components], list[Counters]]:
+    """Each party's output components of the last run (None: not held), and the links' counters of all."""
+    slots = [s for port in choreography.inputs for s in port.slots]
+    n = len(frozenset().union(*(s.holders for s in all_slots(choreography.block))))
+
+    def work(rank: int, link: MemoryLink) -> tuple[Components, Counters]:
+        made = program(choreography, rank)
+        mine = [x if rank in s.holders else None for s, x in zip(slots, inputs, strict=True)]
+        executor = Executor(streams(rank), link)
+        for _ in range(runs):
+            out = executor.run(made, mine)
+        return [None if x is None else np.asarray(x) for x in out], link.counters
+
+    results = run_parties(work, n)
+    return [r for r, _ in results], [c for _, c in results]
+
+
+def all_slots(block: ch.Block) -> Iterator[ch.Slot]:
+    yield from block.params
+    yield from (s for s, _ in block.constants)
+    for step in block.walk():
+        yield from step.outputs
+
+
+def assert_same_shares(choreography: ch.Choreography, whole: Components, parties: list[Components]) -> None:
+    """Every party holds exactly the components that it should, with the bits of the simulated run."""
+    slots = [s for port in choreography.outputs for s in port.slots]
+    for rank, held in enumerate(parties):
+        for slot, simulated, mine in zip(slots, whole, held, strict=True):
+            if rank not in slot.holders:
+                assert mine is None, f"party {rank} holds a component that it should not"
+            else:
+                assert mine is not None
+                assert mine.shape == simulated.shape
+                np.testing.assert_array_equal(mine, simulated)
+
+
+def assert_cost(predicted: Cost, counters: list[Counters], runs: int = 1) -> None:
+    """What the links counted is what was predicted, for every party."""
+    assert [c.rounds for c in counters] == (runs * predicted.party_rounds).tolist()
+    assert [sum(c.bytes_sent.values()) for c in counters] == (runs * predicted.bytes_sent).tolist()
+
+
+def predicted_cost(choreography: ch.Choreography, n: int = 3) -> Cost:
+    return cost(choreography, tuple(f"party{i}" for i in range(n)))
+
+
+def both(program_: Module | ch.Choreography, protocol: Protocol, raws: Sequence[Raw], bits: int = 64) -> list[Raw]:
+    """Simulated and networked: shares are identical, costs as predicted. The values of the results."""
+    choreography = expand(program_, protocol) if isinstance(program_, Module) else program_
+    inputs = shared_inputs(choreography, raws, bits)
+    whole = simulate(choreography, inputs)
+    parties, counters = network(choreography, inputs)
+    assert_same_shares(choreography, whole, parties)
+    if (predicted := predicted_cost(choreography, len(parties))).exact:
+        assert_cost(predicted, counters)
+    return values(choreography, whole)
+
+
+def simulated(program_: Module | ch.Choreography, protocol: Protocol, raws: Sequence[Raw], bits: int = 64) -> list[Raw]:
+    """The values of the results of a simulated run."""
+    choreography = expand(program_, protocol) if isinstance(program_, Module) else program_
+    return values(choreography, simulate(choreography, shared_inputs(choreography, raws, bits)))
+
+
+# Single kernels --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel of a protocol's table with one choice of parameters. `width`: bits of a boolean element."""
+
+    kernel: Kernel
+    params: tuple[tuple[str, Any], ...]
+    width: int
+
+    @property
+    def dtype(self) -> str:
+        """Of the boolean operands and results."""
+        return f"uint{max(self.width, 8)}"
+
+    def input_dtype(self, position: int) -> str:
+        kind = self.kernel.inputs[position]
+        boolean = kind == "b" or (kind == "v" and self.kernel.output == "b")
+        return self.dtype if boolean else "uint64"
+
+    def __str__(self) -> str:
+        return "-".join([self.kernel.name, *(f"{k}={v}" for k, v in self.params if k != "dims")])
+
+
+# What the parameters of kernels may be; a kernel with a parameter of another name needs a line here.
+PARAMETERS: dict[str, tuple[Any, ...]] = {
+    "owner": (0, 1, 2),
+    "dims": ((((1,), (0,)), ((), ())),),
+}
+WIDTHS = {"and_bb": (1, 2, 4, 8, 16, 32, 64)}  # boolean kernels take bools and words if not here
+TRUNCATIONS = (1, 18, 31, 32, 45)
+BOOLS = ("bit2a",)  # kernels without `bits` on bools
+
+
+def _choices(kernel: Kernel, name: str) -> tuple[Any, ...]:
+    if name != "bits":
+        return PARAMETERS[name]
+    return WIDTHS.get(kernel.name, (1, 64)) if "b" in kernel.inputs + kernel.output else TRUNCATIONS
+
+
+def cases(protocol: Protocol) -> list[Case]:
+    """Every kernel of the protocol with every choice of its parameters."""
+    out = []
+    for kernel in protocol.kernels.values():
+        parameters = inspect.signature(kernel.function).parameters.values()
+        names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+        for chosen in product(*(_choices(kernel, n) for n in names)):
+            params = dict(zip(names, chosen))
+            width = 1 if kernel.name in BOOLS else params.get("bits", 64)
+            boolean = "b" in kernel.inputs + kernel.output
+            out.append(Case(kernel, tuple(sorted(params.items())), width if boolean else 64))
+    return out
+
+
+def flat_avals(case: Case, protocol: Protocol, shapes: Sequence[tuple[int, ...]]) -> list[jax.ShapeDtypeStruct]:
+    """The types of all components of the operands."""
+    owner = dict(case.params).get("owner")
+    return [
+        jax.ShapeDtypeStruct(shape, np.dtype(case.input_dtype(i)))  # type: ignore[no-untyped-call]
+        for i, (kind, shape) in enumerate(zip(case.kernel.inputs, shapes, strict=True))
+        for _ in protocol.components(kind, owner)
+    ]
+
+
+def traced(case: Case, protocol: Protocol, shapes: Sequence[tuple[int, ...]]) -> Any:
+    """The kernel's closed jaxpr over the components of its operands."""
+    arity = [len(protocol.components(kind, 0)) for kind in case.kernel.inputs]
+
+    def flat(*arrays: Any) -> Any:
+        return case.kernel.function(*group(arrays, arity), **dict(case.params))
+
+    with jax.enable_x64(True):
+        return jax.make_jaxpr(flat)(*flat_avals(case, protocol, shapes))
+
+
+def shapes_of(case: Case, n: int) -> list[tuple[int, ...]]:
+    """Operands of about `n` elements."""
+    return [(n,)] * len(case.kernel.inputs) if case.kernel.elementwise else [(n // 8, 8), (8, 5)]
+
+
+def kernel_choreography(case: Case, protocol: Protocol, shapes: Sequence[tuple[int, ...]]) -> ch.Choreography:
+    """A program of one call."""
+    ex = Expander(protocol)
+    kernel, owner = case.kernel, dict(case.params).get("owner")
+    operands = []
+    for i, (kind, shape) in enumerate(zip(kernel.inputs, shapes, strict=True)):
+        slots = tuple(ch.Slot(shape, case.input_dtype(i), h) for h in protocol.components(kind, owner))
+        operands.append(Shared(kind, slots, owner if kind == "v" else None))
+    result = traced(case, protocol, shapes).out_avals[0]
+    out = ex.emit(
+        kernel.name,
+        kernel.function,
+        operands,
+        kernel.output,
+        shape=tuple(np.broadcast_shapes(*shapes)) if kernel.elementwise else tuple(result.shape),
+        dtype=result.dtype.name,
+        owner=owner if kernel.output == "v" else None,
+        elementwise=kernel.elementwise,
+        communicates=True,
+        params=case.params,
+    )
+    ports = [ch.Port(x.kind, x.owner, x.slots) for x in operands]
+    ex.block.params = [s for x in operands for s in x.slots]
+    ex.block.results = list(out.slots)
+    return ch.Choreography(ex.block, ports, [ch.Port(out.kind, out.owner, out.slots)])
+
+
+def random_operands(case: Case, shapes: Sequence[tuple[int, ...]], seed: int = 0) -> list[Raw]:
+    """Plain operands: edge cases and uniform values of the case's dtypes and widths."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for i, shape in enumerate(shapes):
+        raw = random_words(rng, int(np.prod(shape, dtype=int)))
+        raw = np.roll(raw, i * 3).reshape(shape)  # so that edge cases meet others
+        if case.input_dtype(i) != "uint64":
+            raw = rng.integers(0, 2**case.width, shape, np.uint64)
+        out.append(raw.astype(case.input_dtype(i)))
+    return out
+
+
+# Kernels without compilation: what each party is sent --------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A message of a kernel as the interpreter saw it; `bits` per element that may be other than zero."""
+
+    src: int
+    dst: int
+    bits: int
+    data: Raw
+
+
+def interpret(
+    jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], draw: Callable[..., Any], sent: list[Sent]
+) -> list[Any]:
+    """Evaluate a kernel's jaxpr; `draw(holders, shape, dtype)` gives its randomness, `sent` collects."""
+    env: dict[Any, Any] = dict(zip(jaxpr.constvars, consts)) | dict(zip(jaxpr.invars, args))
+
+    def read(atom: Any) -> Any:
+        return atom.val if hasattr(atom, "val") else env[atom]
+
+    for eqn in jaxpr.eqns:
+        ins = [read(a) for a in eqn.invars]
+        inner = eqn.params.get("jaxpr") or eqn.params.get("call_jaxpr")
+        if eqn.primitive is random_p:
+            outs = [draw(eqn.params["holders"], eqn.params["shape"], eqn.params["dtype"])]
+        elif eqn.primitive is send_p:
+            width = eqn.params["bits"] or 8 * ins[0].dtype.itemsize
+            sent.append(Sent(eqn.params["src"], eqn.params["dst"], width, np.asarray(ins[0])))
+            outs = ins
+        elif inner is not None:
+            outs = interpret(inner.jaxpr, inner.consts, ins, draw, sent)
+        else:
+            made = bind_equation(eqn, ins)
+            outs = list(made) if eqn.primitive.multiple_results else [made]
+        env.update(zip(eqn.outvars, outs))
+    return [read(v) for v in jaxpr.outvars]
