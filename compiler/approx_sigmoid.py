@@ -35,9 +35,7 @@ class OddPieces:
         """(m, c0, ..., c5) of all pieces from left to right, tails included."""
         c1, c3, c5 = self.odd
         right = [*self.outer, (0.0, self.tail, 0.0, 0.0, 0.0, 0.0, 0.0)]
-        left = [
-            tuple(c if i and i % 2 == 0 else -c for i, c in enumerate(piece)) for piece in reversed(right)
-        ]
+        left = [tuple(c if i and i % 2 == 0 else -c for i, c in enumerate(piece)) for piece in reversed(right)]
         return [*left, (0.0, 0.0, c1, 0.0, c3, 0.0, c5), *right]
 
     def thresholds(self) -> list[float]:

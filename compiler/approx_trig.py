@@ -9,7 +9,7 @@ from spuvm.compiler.ir import Value
 from spuvm.compiler.polynomial import WORK, inject, line, raw_constant, reread, row, times_integer
 
 TURNS = Fraction("0.15915494309189533576888376337251436203445964574046")  # 1 / (2 pi)
-# sin(pi/2 u) = u (s1 + s3 q + s5 q^2 + s7 q^3), q = u^2; error 7.2e-7. s3 and s7: multiples of 2^-16
+# sin(pi/2 u) = u (s1 + s3 q + s5 q^2 + s7 q^3), q = u^2; error 7.3e-7. s3 and s7: multiples of 2^-16
 SINE = (1.5707901544830212, -0.6458892822265625, 0.07943191147901273, -0.00433349609375)
 _LIMB = 31
 
@@ -20,7 +20,7 @@ def sin(b: Builder, x: Value) -> Value:
     The angle in turns, as a fraction of 64 bits, wraps around by itself: x_raw times 2^(64 - f) / (2 pi),
     in two limbs so that the constant's rounding does not matter for large x. A comparison folds it to a
     quarter turn either way, and a polynomial of degree 7 does the rest.
-    Error: 2e-6 (polynomial 7.2e-7, u rounded to 22 bits) plus one unit.
+    Error: 2e-6 (polynomial 7.3e-7, u rounded to 22 bits) plus one unit.
     Cost: 20 rounds; 2 truncations, one comparison, one bit injection, one integer product, 4 truncated
     products: 370 bytes.
     """

@@ -172,7 +172,7 @@ def _dot(op: Op, xs: list[Raw]) -> Raw:
     left = x.transpose(*xb, *x_rest, *xc).reshape(*batch, int(np.prod(m, dtype=int)), inner)
     right = y.transpose(*yb, *yc, *y_rest).reshape(*batch, inner, int(np.prod(n, dtype=int)))
     product: Raw = np.matmul(left, right)
-    return product.reshape(*batch, *m, *n)
+    return product.reshape((*batch, *m, *n))
 
 
 # rearrangements --------------------------------------------------------------------------------------

@@ -152,9 +152,7 @@ def _by_power_of_two(b: Builder, x: Value, shift: int) -> Value:
 
 def _constant_divisor(b: Builder, numbers: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Divisor:
     """From real numbers or integers; each distinct one is worked out once, in Python's integers."""
-    numbers = numbers[
-        tuple(slice(None) if step else slice(1) for step in numbers.strides)
-    ]  # undo a broadcast
+    numbers = numbers[tuple(slice(None) if step else slice(1) for step in numbers.strides)]  # undo a broadcast
     distinct, where = np.unique(numbers, return_inverse=True)
     columns = list(zip(*(_constants_of(d) for d in distinct.tolist())))
     uniform = len(distinct) == 1

@@ -7,7 +7,7 @@ two).
 What is truncated must stay below 2^62: a sum of products obeys the limit of a product, |x| < 2^(62-2f).
 So only products of the program's own format move (2 f fraction bits to f): approximations have
 formats of their own that just fit. A sum adds up at most `BLOCK` products, longer ones are
-truncated block by block.
+truncated block by block. A truncation of a truncation is one of both.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from spuvm.compiler.ir import Op, Region, Value, uses
 from spuvm.compiler.ops import infer
 
 BLOCK = 256
+MAX_FRAC = 63
 REARRANGED = frozenset({"reshape", "transpose", "rev", "slice"})
 THROUGH = frozenset({"add", "sub", "neg", "concatenate"}) | REARRANGED
 
@@ -27,19 +28,36 @@ def merge_truncations(region: Region, frac: int) -> None:
     count = {v: len(users) for v, users in uses(region).items()}
     alone: dict[Value, Op] = {}
     products: set[Value] = set()
+    shifts: dict[Value, Op] = {}
     out: list[Op] = []
     for op in region.ops:
-        made = _moved(op, alone)
+        made = _chained(op, shifts, count) or _moved(op, alone)
         for new in made:
             moved = new.name in THROUGH | {"sum"} and products.issuperset(new.inputs)
             if new.name in ("mul", "dot") or moved:
                 products.update(new.outputs)
         last = made[-1]
+        if last.name in ("trunc", "bitcast"):
+            shifts[last.output] = last
         mine = last.name == "trunc" and last.inputs[0] in products and last.attrs["bits"] == frac
         if mine and last.output.type.frac == frac and count.get(last.output) == 1:
             alone[last.output] = last
         out += made
     region.ops = out
+
+
+def _chained(op: Op, shifts: dict[Value, Op], count: dict[Value, int]) -> list[Op]:
+    """trunc(bitcast(trunc(x))), a product times 2^-k, as one truncation; else nothing."""
+    retyped = shifts.get(op.inputs[0]) if op.name == "trunc" else None
+    first = shifts.get(retyped.inputs[0]) if retyped is not None and retyped.name == "bitcast" else None
+    if retyped is None or first is None or first.name != "trunc":
+        return []
+    bits = first.attrs["bits"] + op.attrs["bits"]
+    frac = op.output.type.frac + bits
+    if count[retyped.output] > 1 or count[first.output] > 1 or frac > MAX_FRAC:
+        return []
+    wide = _like(op, "bitcast", first.inputs, to=f"fxp{frac}")
+    return [wide, _like(op, "trunc", [wide.output], op.outputs, bits=bits)]
 
 
 def _moved(op: Op, alone: dict[Value, Op]) -> list[Op]:

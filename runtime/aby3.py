@@ -197,7 +197,7 @@ def a2b(x: Sharing) -> Sharing:
 
 
 def b2a(x: Sharing) -> Sharing:
-    """A shared word [x] -> arithmetic [x]. Nine rounds.
+    """A shared word [x] -> arithmetic [x]. Eight rounds.
 
     1. Components 0 and 1 are random words; party 0 knows both and shares sigma = -(y_0 + y_1).
     2. The boolean sum x + sigma is component 2, opened to parties 1 and 2, who hold it.

@@ -8,8 +8,10 @@ after another, and every run moves the counters on.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -22,6 +24,19 @@ from spuvm.runtime.memory import keep_large_blocks
 from spuvm.runtime.program import Holders, PartyProgram
 from spuvm.runtime.random import Stream, derive_key, new_key
 from spuvm.runtime.values import Component
+
+_SESSIONS: WeakKeyDictionary[Link, int] = WeakKeyDictionary()
+
+
+@contextmanager
+def telling(link: Link | None) -> Iterator[None]:
+    """Tell the peers if the block fails here, so that they stop too. Only our own errors' texts are sent."""
+    try:
+        yield
+    except BaseException as e:
+        if link is not None:
+            link.abort(f"{type(e).__name__}: {e}" if isinstance(e, SpuError) else type(e).__name__)
+        raise
 
 
 @dataclass
@@ -40,30 +55,33 @@ class Session:
         self._input_stream = Stream(new_key())
         self._input_blocks = 0
         self._lock = threading.Lock()
+        self._number = 0
         if self.link is not None:
-            self.link.agree("configuration", self.config.digest.encode())
+            # Sessions over one link count up, so that no two of them derive the same stream keys.
+            self._number = _SESSIONS[self.link] = _SESSIONS.get(self.link, 0) + 1
+            self.link.agree("configuration", f"{self._number} {self.config.digest}".encode())
 
     def _key(self, holders: Holders) -> bytes:
         if self.link is None:
             return new_key()
-        return derive_key(self.link.session_key(holders), "spuvm stream " + ",".join(map(str, holders)))
+        label = f"spuvm session {self._number} stream {','.join(map(str, holders))}"
+        return derive_key(self.link.session_key(holders), label)
 
     def run(
-        self, program: PartyProgram, digest: str, inputs: Sequence[Component | None]
+        self,
+        program: PartyProgram,
+        digest: str,
+        inputs: Sequence[Component | None],
+        public: bytes = b"",
     ) -> list[Component | None]:
-        """Run a program whose hash all parties confirm to be `digest`; tell the peers if it fails here."""
-        with self._lock:
+        """Run a program; `digest` is its hash and `public` its public inputs, which all parties must share."""
+        with self._lock, telling(self.link):
             program.prepare()
-            executor = Executor(self._streams, self.link, self.listener)
-            if self.link is None:
-                return executor.run(program, inputs)
-            try:
+            if self.link is not None:
                 self.link.agree("program", digest.encode())
-                return executor.run(program, inputs)
-            except BaseException as e:
-                reason = str(e) if isinstance(e, SpuError) else "an internal error"
-                self.link.abort(f"{type(e).__name__}: {reason}")
-                raise
+                if public:
+                    self.link.agree("public arguments", public)
+            return Executor(self._streams, self.link, self.listener).run(program, inputs)
 
     def share(self, raw: np.ndarray, kind: str, count: int) -> list[np.ndarray]:
         """Fresh components of a value that this process knows in full (the simulator's inputs)."""

@@ -8,6 +8,7 @@ executes only its own PYU functions; shapes and dtypes of private values become 
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.link import Link
 from spuvm.runtime.protocols import protocol_of
-from spuvm.runtime.session import Session
+from spuvm.runtime.session import Session, telling
 from spuvm.runtime.tls_link import connect
 from spuvm.vm import VM
 
@@ -74,9 +75,7 @@ def init(
     shutdown()
     if party is not None or config is not None:
         if party is None or config is None or parties is not None:
-            raise ConfigError(
-                "a networked run takes `party` and `config`, a simulation `parties` and address='local'."
-            )
+            raise ConfigError("a networked run takes `party` and `config`, a simulation `parties` and address='local'.")
         cluster = load_cluster(config)
         link = connect(cluster, party, timeout)
         _context = _Context(cluster.names, party, link, cluster.config)
@@ -84,9 +83,7 @@ def init(
     if parties is None:
         raise ConfigError("`parties` is missing: give the names for a simulation, or `party` and `config`.")
     if address not in (None, "local"):
-        raise ConfigError(
-            f"`address` must be 'local', got {address!r}: for a network give `party` and `config`."
-        )
+        raise ConfigError(f"`address` must be 'local', got {address!r}: for a network give `party` and `config`.")
     names = sorted(parties) if isinstance(parties, set | frozenset) else list(parties)
     if len(set(names)) != len(names) or not names or not all(isinstance(n, str) and n for n in names):
         raise ConfigError(f"`parties` must be different, non-empty names, got {names}.")
@@ -129,7 +126,8 @@ class PYU:
             if not self.is_here:
                 return PYUObject(self, None)
             args, kwargs = jax.tree.map(_at_home, (args, kwargs), is_leaf=_is_object)
-            return PYUObject(self, fn(*args, **kwargs))
+            with telling(_here().link):
+                return PYUObject(self, fn(*args, **kwargs))
 
         return run
 
@@ -191,19 +189,16 @@ class SPU:
         self.vm = context.machine(config)
         self._functions: dict[Any, Jitted] = {}
 
-    def __call__(
-        self, fn: Callable[..., Any], static_argnums: int | Sequence[int] = ()
-    ) -> Callable[..., Any]:
+    def __call__(self, fn: Callable[..., Any], static_argnums: int | Sequence[int] = ()) -> Callable[..., Any]:
         key = (fn, static_argnums if isinstance(static_argnums, int) else tuple(static_argnums))
         jitted = self._functions.setdefault(key, Jitted(fn, self.vm, static_argnums, default="public"))
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            args, kwargs = jax.tree.map(self._argument, (args, kwargs), is_leaf=_is_object)
-            return jitted(*args, **kwargs)
+            with telling(self.vm.session.link):
+                args, kwargs = jax.tree.map(self._argument, (args, kwargs), is_leaf=_is_object)
+                return jitted(*args, **kwargs)
 
-        run.compile = lambda *a, **k: jitted.compile(
-            *jax.tree.map(self._argument, a, is_leaf=_is_object), **k
-        )  # type: ignore[attr-defined]
+        run.compile = lambda *a, **k: jitted.compile(*jax.tree.map(self._argument, a, is_leaf=_is_object), **k)  # type: ignore[attr-defined]
         run.cost = lambda *a, **k: run.compile(*a, **k).cost  # type: ignore[attr-defined]
         return run
 
@@ -237,9 +232,7 @@ def config_from(cluster_def: Mapping[str, Any], context: _Context) -> Config:
         parties = tuple(node["party"] for node in cluster_def["nodes"])
         options = dict(cluster_def.get("runtime_config") or {})
     except (KeyError, TypeError):
-        raise ConfigError(
-            "`cluster_def` must be like spu.utils.testing.cluster_def([...]): {'nodes': [...]}"
-        ) from None
+        raise ConfigError("`cluster_def` must be like spu.utils.testing.cluster_def([...]): {'nodes': [...]}") from None
     default = context.config
     protocol = str(options.pop("protocol", default.protocol if default else "aby3"))
     ring = options.pop("field", options.pop("ring", default.ring_bits if default else 64))
@@ -253,9 +246,7 @@ def config_from(cluster_def: Mapping[str, Any], context: _Context) -> Config:
         )
     missing = [p for p in parties if p not in context.parties]
     if missing:
-        raise ConfigError(
-            f"`cluster_def` names {', '.join(missing)}: `init` knows {', '.join(context.parties)}."
-        )
+        raise ConfigError(f"`cluster_def` names {', '.join(missing)}: `init` knows {', '.join(context.parties)}.")
     config = Config(PROTOCOL_NAMES.get(protocol, protocol), int(ring), frac, parties)
     protocol_of(config)
     return config
@@ -291,7 +282,9 @@ def _with_shapes(x: PYUObject) -> Any:
         return x.value
     mine = x.device.is_here
     described = json.dumps(_describe(x.value)).encode() if mine else None
+    counters = copy.deepcopy(context.link.counters)
     text = _say(context.link, context.parties.index(x.device.party), described)
+    context.link.counters = counters  # like agreement on the program: no part of what it costs
     return x.value if mine else _undescribe(json.loads(text))
 
 
@@ -343,9 +336,7 @@ def _describe(x: Any) -> Any:
         return {"scalar": type(x).__name__}
     array = np.asarray(x)
     if array.dtype.hasobject:
-        raise InputError(
-            f"a `{type(x).__name__}` cannot go to an SPU or another party: return arrays or numbers."
-        )
+        raise InputError(f"a `{type(x).__name__}` cannot go to an SPU or another party: return arrays or numbers.")
     return {"array": [list(array.shape), array.dtype.name]}
 
 

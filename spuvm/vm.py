@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
@@ -18,7 +19,7 @@ from spuvm.objects import Marked, SPUObject, components_for
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.protocols import protocol_of
-from spuvm.runtime.session import Session
+from spuvm.runtime.session import Session, telling
 
 
 class VM:
@@ -54,11 +55,14 @@ class VM:
         """Run a program on its flat arguments."""
         module = program.module
         components: list[Any] = []
-        for value, type_, name in zip(
-            leaves, (p.type for p in module.body.params), module.inputs, strict=True
-        ):
-            components.extend(components_for(value, type_, name, self))
-        results = self.session.run(program.party(self.session.party), program.hash, components)
+        public = hashlib.sha256()
+        with telling(self.session.link):
+            for value, param, name in zip(leaves, module.body.params, module.inputs, strict=True):
+                parts = components_for(value, param.type, name, self)
+                if param.type.is_public:
+                    public.update(np.ascontiguousarray(parts[0]).tobytes())
+                components.extend(parts)
+        results = self.session.run(program.party(self.session.party), program.hash, components, public.digest())
         out, at = [], 0
         for value, dtype in zip(module.body.results, module.output_dtypes):
             n = len(self.protocol.components(*boundary_form(value.type)[:2]))
@@ -118,4 +122,3 @@ def make_config(
     config = Config(protocol, ring, frac, tuple(parties))
     protocol_of(config)
     return config
-

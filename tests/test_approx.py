@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import linprog
-from scipy.special import erf as exact_erf
+from scipy.optimize import linprog  # type: ignore[import-untyped]
+from scipy.special import erf as exact_erf  # type: ignore[import-untyped]
 from scipy.special import expit
 
 from spuvm.compiler import approx_division, approx_exp, approx_log, approx_sigmoid, approx_sqrt, approx_trig
@@ -85,7 +85,7 @@ def worst(got: Any, want: Any, relative: float = 0.0, units: float = 1.0) -> flo
 
 
 Case = tuple[Callable[..., Value], Callable[[int], Any], Callable[[Any], Any], float, float, float]
-N = 150_000
+N = 300_000
 CASES: dict[str, Case] = {
     # function, raw domain, truth, relative error, absolute error, units
     "exp": (exp, lambda f: between(-30, (62 - f) * math.log(2) - 1e-3, f, N), np.exp, 4e-6, 0, 1),
@@ -183,7 +183,7 @@ def test_polynomials_are_as_good_as_they_say(name: str) -> None:
 def test_sine_is_as_good_as_it_says() -> None:
     u, (s1, s3, s5, s7) = U + 0.5, approx_trig.SINE
     error = np.abs(s1 * u + s3 * u**3 + s5 * u**5 + s7 * u**7 - np.sin(np.pi / 2 * u)).max()
-    assert error <= 7.2e-7
+    assert error <= 7.3e-7
     assert error <= minimax((1, 3, 5, 7), u, np.sin(np.pi / 2 * u), np.ones(401)) + 3e-7
     assert all((c * 2**16).is_integer() for c in (s3, s7))
 
@@ -362,27 +362,39 @@ def test_powers(f: int) -> None:
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 5, 8, -1, -3])
 def test_integer_powers(n: int) -> None:
     x = signed(between(0.5, 4, 18, 5000))
-    want = (x / 2.0**18) ** n
-    got = run(lambda b, v: integer_pow(b, v, n), x) / 2.0**18
-    assert (np.abs(got - want) <= 1e-5 * np.abs(want) + 2**-18 * (1 + abs(n) * np.abs(x / 2.0**18) ** max(n, 0))).all()
+    real, unit = x / 2.0**18, 2.0**-18
+    got = run(lambda b, v: integer_pow(b, v, n), x) * unit
+    allowed = power_error(np.abs(real), abs(n), unit)
+    if n < 0:
+        allowed = (allowed / np.abs(real) ** -n * 1.01 + 5e-6) * np.abs(real) ** n + 2 * unit
+    assert (np.abs(got - real**n) <= allowed + 1e-12).all()
+
+
+def power_error(x: Any, n: int, unit: float) -> Any:
+    """One unit per product, scaled by the factors still to come."""
+    if n <= 1:
+        return np.zeros_like(x)
+    half = power_error(x, n // 2, unit)
+    square = 2 * half * x ** (n // 2) + half**2 + unit
+    return square * x + unit if n % 2 else square
 
 
 # costs -------------------------------------------------------------------------------------------------------
 
 COSTS: dict[str, tuple[Any, int, int, int]] = {
     # function, inputs, rounds and bytes per element (all parties) that the docstrings state
-    "exp": (exp, 1, 18, 975),
-    "log": (log, 1, 26, 950),
-    "sqrt": (sqrt, 1, 28, 1020),
-    "rsqrt": (rsqrt, 1, 28, 1060),
-    "reciprocal": (reciprocal, 1, 29, 1160),
-    "div": (div, 2, 29, 1435),
+    "exp": (exp, 1, 18, 840),
+    "log": (log, 1, 26, 750),
+    "sqrt": (sqrt, 1, 28, 820),
+    "rsqrt": (rsqrt, 1, 28, 860),
+    "reciprocal": (reciprocal, 1, 29, 960),
+    "div": (div, 2, 29, 1230),
     "sigmoid": (sigmoid, 1, 16, 980),
     "tanh": (tanh, 1, 16, 1170),
     "erf": (erf, 1, 16, 980),
     "sin": (sin, 1, 20, 370),
     "cos": (cos, 1, 20, 370),
-    "pow": (pow_, 2, 47, 1985),
+    "pow": (pow_, 2, 47, 1650),
     "by 3": (lambda b, x: div_public(b, x, 3.0), 1, 14, 235),
     "by 0.1": (lambda b, x: div_public(b, x, 0.1), 1, 14, 330),
     "by 64": (lambda b, x: div_public(b, x, 64.0), 1, 12, 140),

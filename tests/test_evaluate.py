@@ -106,9 +106,7 @@ def test_integer_division_floors_and_marks_zero() -> None:
     x, y = [7, -7, 7, -7, 5, -(2**63)], [2, 2, -2, -2, 0, -1]
     got = apply("integer_division", ("int64", x), ("int64", y), visibility="public")
     assert got.tolist() == [3, -4, -4, 3, -1, -(2**63)]
-    assert apply("integer_division", ("uint64", [-1]), ("uint64", [2]), visibility="public").tolist() == [
-        2**63 - 1
-    ]
+    assert apply("integer_division", ("uint64", [-1]), ("uint64", [2]), visibility="public").tolist() == [2**63 - 1]
 
 
 def test_dot_is_exact_in_the_ring() -> None:
@@ -138,9 +136,7 @@ def test_truncation_out_of_range_is_noise() -> None:
 
 def test_select_and_rearrangements() -> None:
     x = np.arange(6).reshape(2, 3) - 2
-    assert (
-        apply("select", ("bool", x > 0), ("int64", x), ("int64", x * 0)).tolist() == np.maximum(x, 0).tolist()
-    )
+    assert apply("select", ("bool", x > 0), ("int64", x), ("int64", x * 0)).tolist() == np.maximum(x, 0).tolist()
     for name, attrs, want in (
         ("reshape", {"shape": (3, 2)}, x.reshape(3, 2)),
         ("transpose", {"perm": (1, 0)}, x.T),

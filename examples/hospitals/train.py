@@ -50,7 +50,7 @@ def standardise(x: jax.Array) -> jax.Array:
     The first line brings all columns to one magnitude: the variance of a column of thousandths
     would be lost below the fixed-point unit of 4e-6.
     """
-    x = x / jnp.mean(jnp.abs(x[:TRAINING]), axis=0)
+    x = x * (1 / jnp.mean(jnp.abs(x[:TRAINING]), axis=0))
     x = x - jnp.mean(x[:TRAINING], axis=0)
     return x * lax.rsqrt(jnp.mean(x[:TRAINING] ** 2, axis=0))
 
@@ -176,7 +176,8 @@ def predict_for_carol(*tables: jax.Array) -> jax.Array:
 
 def job(data: Path, output: Path) -> None:
     """Check the rows, train, and let carol see the predictions."""
-    alice, bob, carol = devices = [spu.PYU(party) for party in PARTIES]
+    devices = [spu.PYU(party) for party in PARTIES]
+    carol = devices[2]
     machine = spu.SPU(spu.utils.testing.cluster_def(PARTIES))
     tables = [device(load)(data / f"{device.party}.parquet") for device in devices]
     if not spu.reveal(machine(same_rows)(*(d(digest)(t) for d, t in zip(devices, tables)))):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from spuvm.bench.operations import OPERATIONS, Sizes
 from spuvm.bench.peer import PYTHON_VARIABLE
 from spuvm.bench.peer import peer_python as find_peer
 
+WIDE = 200  # columns of a table that goes to a file or a pipe
 POSITIVE = click.IntRange(min=1)
 OUTPUT = click.Path(dir_okay=False, writable=True, path_type=Path)
 
@@ -80,6 +83,8 @@ def bench(
       spuvm bench --first-call
     """
     console, progress = Console(), Console(stderr=True)
+    if not console.is_terminal:
+        console = Console(width=WIDE)
     about = measure.machine()
     results: list[Result] = []
     first: list[dict[str, Any]] = []
@@ -107,8 +112,11 @@ def bench(
 def run(plan: Plan, progress: Console) -> list[Result]:
     """All results, telling which operation is at work."""
     results = []
-    with progress.status("starting") as status, measure.measuring(plan, status.update) as measured:
-        for result in measured:
+    with ExitStack() as stack:
+        say: Callable[[str], None] = progress.print
+        if progress.is_terminal:
+            say = stack.enter_context(progress.status("starting")).update
+        for result in stack.enter_context(measure.measuring(plan, say)):
             results.append(result)
             if result.ours.failure is not None:
                 progress.print(f"{result.operation}, {result.mode}: {result.ours.failure}")

@@ -80,6 +80,8 @@ class Result:
     @property
     def billion(self) -> float:
         """Seconds for a billion rows: the median, scaled by n, or by n log n for what sorts."""
+        if OPERATIONS[self.operation].sized_by == "one":
+            return math.nan
         scale = BILLION / self.rows
         if OPERATIONS[self.operation].sorts and self.rows > 1:
             scale *= math.log(BILLION) / math.log(self.rows)
@@ -135,11 +137,11 @@ class Bench:
         result = Result(name, mode, rows, ours)
         if replies:
             result.first = max(reply["first"] for reply in replies)
-            result.rounds, *sent = replies[0]["predicted"]
-            result.bytes_sent = max(sent)
-            if mode == NETWORKED:
-                result.rounds = max(reply["counted"][0] for reply in replies)
-                result.bytes_sent = max(reply["counted"][1] for reply in replies)
+            result.rounds = replies[0]["rounds"]
+            result.bytes_sent = max(sent for _, sent in replies[0]["predicted"])
+            counted = [reply["counted"] for reply in replies]
+            if mode == NETWORKED and counted != replies[0]["predicted"]:
+                ours.failure = f"(rounds, bytes) by party: {counted} counted, {replies[0]['predicted']} predicted"
         if self.plan.peer is not None and (mode == SIMULATED or name in PEER_NETWORKED):
             result.peer, _ = self._timing("peer", name, mode, path, exact)
         return result

@@ -73,8 +73,13 @@ def time_operation(machine: Machine, request: Reply) -> Reply:
     if request["output"]:
         np.savez(request["output"], *results)
     cost = function.compile(*inputs).cost
-    predicted = [cost.rounds, *map(int, cost.bytes_sent)]
-    return {"seconds": took, "first": first, "predicted": predicted, "counted": counted}
+    return {
+        "seconds": took,
+        "first": first,
+        "rounds": cost.rounds,
+        "predicted": [[int(r), int(b)] for r, b in zip(cost.party_rounds, cost.bytes_sent)],
+        "counted": counted,
+    }
 
 
 def time_first_call(machine: Machine, request: Reply) -> Reply:

@@ -106,7 +106,7 @@ class OutputType(_Type):
 
     def parse(self, text: str) -> Output:
         name, equals, rest = text.partition("=")
-        if not equals or not re.fullmatch(r"[\w.\[\]]+", name.strip()) or "." in name and _is_file(name):
+        if not equals or not re.fullmatch(r"[\w.\[\]]+", name.strip()) or ("." in name and _is_file(name)):
             name, rest = "", text
         path, columns, who = _file(rest)
         if who is not None:

@@ -1,0 +1,43 @@
+"""`spuvm certificates`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from spuvm.commands.options import NamesType
+from spuvm.commands.results import say
+from spuvm.network import make_run_folder
+from spuvm.runtime.config import Config
+from spuvm.runtime.errors import InputError
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--parties", type=NamesType(), required=True, help="Names by rank, like alice,bob,carol.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where all of them listen.")
+@click.option("--ports", help="Their ports, like 9101,9102,9103.  [default: free ones]")
+@click.option("--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds for any wait.")
+def certificates(folder: Path, parties: tuple[str, ...], host: str, ports: str | None, timeout: float) -> None:
+    """Make an authority, certificates, keys and cluster.toml for parties on one machine, to try things out.
+
+    Parties that distrust each other each make their own key, have only the certificate signed by
+    an authority that all accept, and copy cluster.toml: its text says which files each needs.
+
+    \b
+      spuvm certificates keys --parties alice,bob,carol --ports 9101,9102,9103
+      spuvm party --config keys/cluster.toml --as alice train.spux --input x=a.csv
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder} is not empty: give a new folder, so that no key is overwritten.")
+    numbers = None
+    if ports is not None:
+        try:
+            numbers = [int(p) for p in ports.split(",")]
+        except ValueError:
+            raise InputError(f"`--ports` must be numbers with commas between, got {ports!r}.") from None
+        if len(numbers) != len(parties):
+            raise InputError(f"`--ports` has {len(numbers)} ports for {len(parties)} parties.")
+    path = make_run_folder(folder, Config(parties=parties), host, numbers, timeout)
+    say(f"wrote {path} and, for each of {', '.join(parties)}, a certificate and a key")

@@ -1,0 +1,72 @@
+"""`spuvm compile`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from spuvm.commands.options import function_options
+from spuvm.commands.programs import Options, program_of
+from spuvm.commands.results import say, who
+from spuvm.compiler.compile import STAGES, Program
+from spuvm.runtime.errors import InputError
+from spuvm.tables import check_target, replacing
+
+
+@click.command(name="compile")
+@click.argument("target", metavar="FILE.py:FUNCTION")
+@function_options
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="The program to write, f.spux.")
+@click.option("--emit", type=click.Choice(list(STAGES)), help="Print the program as it is at a stage.")
+@click.option("--force", is_flag=True, help="Replace a file that is no program of spuvm.")
+def compile_(target: str, output: Path | None, emit: str | None, force: bool, **options: Any) -> None:
+    """Compile a JAX function for secret-shared arguments.
+
+    The result is a text that the parties can read, and of which they compare the hash before
+    they run it. Each argument has a type and an owner; a program whose inputs all have owners
+    (or are public) can be run by separate parties, one with secret inputs only in simulation.
+
+    \b
+      spuvm compile train.py:train --arg 'f32[569,30]@alice' --arg 'f32[569]@carol' \\
+                    --static epochs=10 -o train.spux
+      spuvm compile train.py:train --arg 'f32[8]' --emit ir
+      spuvm compile train.spux --emit choreography
+
+    A parameter that has a default keeps it unless an argument is given.
+    """
+    if output is None and emit is None:
+        raise InputError("say where to write the program, `-o f.spux`, or what to print, `--emit ir`.")
+    if output is not None:
+        _check(output, force)
+    program = program_of(target, Options(**options))
+    if emit is not None:
+        click.echo(program.emit(emit), nl=False)
+    if output is not None:
+        with replacing(output, force=True) as temporary:
+            program.save(temporary)
+        _describe(program, output)
+
+
+def _check(output: Path, force: bool) -> None:
+    if output.suffix != ".spux":
+        raise InputError(f"{output}: a program's name ends in .spux.")
+    check_target(output, force=True, formats=())
+    if output.is_file() and not force:
+        with output.open("rb") as file:
+            if file.read(5) not in (b"spux ", b""):
+                raise InputError(f"{output} is there already and no program of spuvm: `--force` replaces it.")
+
+
+def _describe(program: Program, output: Path) -> None:
+    say(f"wrote {output}: {program!r}")
+    say(f"  hash {program.hash}")
+    module = program.module
+    for word, names, values in (
+        ("takes", module.inputs, module.body.params),
+        ("gives", module.outputs, module.body.results),
+    ):
+        for name, value in zip(names, values):
+            dims = ",".join(map(str, value.shape))
+            say(f"  {word} {name} {value.type.element}[{dims}] {who(value.type, program.config.parties)}")
