@@ -98,8 +98,8 @@ def main() -> int:
     given = parser.parse_args()
     if given.count < 1 or given.block < 1:
         parser.error("`--count` and `--block` must be at least 1.")
-    jax.config.update("jax_enable_x64", True)
-    histogram, worst = measure(given.count, given.block, given.seed)
+    with jax.enable_x64(True):  # products are read as float64, which holds them exactly
+        histogram, worst = measure(given.count, given.block, given.seed)
     print("\nerror in units in the last place")
     show(histogram)
     if worst > UNIT:

@@ -19,7 +19,7 @@ from spuvm.compiler.trace import Traced, trace
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.program import PartyProgram, Straight
-from spuvm.runtime.protocols import protocol_of
+from spuvm.runtime.protocols import protocol_of, rank_names
 
 
 class Program:
@@ -48,7 +48,7 @@ class Program:
     @cached_property
     def cost(self) -> Cost:
         """Rounds and bytes of one run."""
-        return cost(self.choreography, self.config.parties)
+        return cost(self.choreography, rank_names(self.config))
 
     def party(self, rank: int | None) -> PartyProgram:
         """The program of one party; of None, the simulator's."""
@@ -112,7 +112,8 @@ def _jaxpr(program: Program) -> str:
 def _stages(program: Program) -> str:
     """Per party: its rounds, the tasks of each, and what it sends."""
     lines = []
-    for rank, name in enumerate(program.config.parties):
+    names = rank_names(program.config)
+    for rank, name in enumerate(names):
         lines.append(f"party {name}")
         steps = program.party(rank).block.steps
         for number, step in enumerate(steps):
@@ -122,12 +123,11 @@ def _stages(program: Program) -> str:
             for index, round_ in enumerate(step.rounds):
                 lines.append(f"  step {number} round {index}")
                 lines += [
-                    f"    {t.op} {t.location} {_registers(t.inputs)} -> {_registers(t.outputs)}"
-                    for t in round_.tasks
+                    f"    {t.op} {t.location} {_registers(t.inputs)} -> {_registers(t.outputs)}" for t in round_.tasks
                 ]
                 for peer, messages in round_.sends.items():
                     lines.append(
-                        f"    send {sum(m.nbytes for m in messages):,} bytes to {program.config.parties[peer]}"
+                        f"    send {sum(m.nbytes for m in messages):,} bytes to {names[peer]}"
                     )
     return "\n".join(lines) + "\n"
 

@@ -60,9 +60,11 @@ class Context:
         return x if shape is None else self.broadcast(x, shape)
 
     def _constant(self, x: Known) -> Value:
-        element = self.element(x.dtype)
+        element, shape = self.element(x.dtype), x.shape
+        if x.size > 1 and fixedpoint.is_uniform(x):
+            x = x[(0,) * x.ndim]
         raw = fixedpoint.encode(x, self.b.frac) if element.startswith("fxp") else x
-        return fixedpoint.constant(self.b, raw, element)
+        return self.b.broadcast(fixedpoint.constant(self.b, raw, element), shape)
 
     def element(self, dtype: Any) -> str:
         """The element type for a JAX dtype."""
@@ -179,11 +181,22 @@ def live_equations(jaxpr: Any) -> list[Any]:
 
 def fold(eqn: Any, args: Sequence[Any]) -> list[Any]:
     """Evaluate an equation of known operands on the host, with the primitive's own implementation."""
+    if eqn.primitive.name == "broadcast_in_dim":  # a view: no memory for zeros((1000000, 30))
+        return [_broadcast_in_dim(args[0], **eqn.params)]
     bound = eqn.primitive.get_bind_params(eqn.params)
     functions, params = bound if isinstance(bound, tuple) else ((), bound)  # JAX before 0.10: a pair
     with jax.ensure_compile_time_eval(), jax.default_device(jax.devices("cpu")[0]):
         out = eqn.primitive.bind(*functions, *args, **params)
     return [_known(x) for x in (out if eqn.primitive.multiple_results else [out])]
+
+
+def _broadcast_in_dim(x: Any, *, shape: Any, broadcast_dimensions: Any, **_: Any) -> Any:
+    if is_key(x):
+        return jax.lax.broadcast_in_dim(x, shape, broadcast_dimensions)
+    spread = [1] * len(shape)
+    for d, n in zip(broadcast_dimensions, x.shape):
+        spread[d] = n
+    return np.broadcast_to(x.reshape(spread), shape)
 
 
 def missing(name: str) -> str:

@@ -103,8 +103,7 @@ def _table(first: str, rest: list[str], lines: list[list[str]]) -> list[str]:
     cells = [[first, *rest], *lines]
     widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
     return [
-        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths)))
-        for line in cells
+        "  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))) for line in cells
     ]
 
 

@@ -109,40 +109,43 @@ class Expander:
         spec = KernelSpec(
             name=name,
             params=params,
-            shapes=tuple(
-                None if elementwise and (s.shape != () or not open_length) else s.shape for s in slots
-            ),
+            shapes=tuple(None if elementwise and (s.shape != () or not open_length) else s.shape for s in slots),
             dtypes=tuple(s.dtype for s in slots),
             holders=tuple(s.holders for s in slots),
             out_holders=holders,
             elementwise=elementwise,
             communicates=communicates,
-            function=_flat(
-                function, tuple(len(x.slots) for x in operands), params, communicates and elementwise
-            ),
+            function=_flat(function, tuple(len(x.slots) for x in operands), params, communicates and elementwise),
         )
         self.block.steps.append(Call(spec, slots, outputs, self.op, self.location))
         return Shared(kind, tuple(outputs), owner)
 
     def kernel(
-        self, name: str, *operands: Shared, dtype: str = "uint64", owner: int | None = None, **params: Any
+        self,
+        name: str,
+        *operands: Shared,
+        dtype: str = "uint64",
+        owner: int | None = None,
+        shape: tuple[int, ...] | None = None,
+        **params: Any,
     ) -> Shared:
         """Call a kernel of the protocol by name on operands of the kinds that it declares."""
         kernel = self.protocol.kernels[name]
         assert "".join(x.kind for x in operands) == kernel.inputs, (name, [x.kind for x in operands])
         if owner is not None:
             params["owner"] = owner
-        shape = np.broadcast_shapes(*(x.shape for x in operands))
+        if shape is None:
+            shape = tuple(np.broadcast_shapes(*(x.shape for x in operands)))
         return self.emit(
             name,
             kernel.function,
             operands,
             kernel.output,
-            shape=tuple(shape),
+            shape=shape,
             dtype=dtype,
             owner=owner if kernel.output == "v" else None,
             elementwise=kernel.elementwise,
-            communicates=True,
+            communicates=not kernel.local,
             params=tuple(sorted(params.items())),
         )
 
@@ -229,9 +232,7 @@ class Expander:
                 return self.kernel("bit2a" if is_bool else "b2a", x)
             case "va" | "pa":
                 word = self.widened(x) if is_bool else x
-                return (
-                    self.trivial(word, "a") if x.kind == "p" else self.kernel("share_v", word, owner=x.owner)
-                )
+                return self.trivial(word, "a") if x.kind == "p" else self.kernel("share_v", word, owner=x.owner)
             case "vb":
                 return self.kernel("share_vb", x, owner=x.owner, bits=1 if is_bool else 64, dtype=x.dtype)
             case "pb":
@@ -251,9 +252,7 @@ class Expander:
         """A sharing whose slots really have `shape`."""
         if x.shape == shape:
             return x
-        return self.local(
-            "fill", _fill, x, kind=x.kind, shape=shape, dtype=x.dtype, elementwise=False, to=shape
-        )
+        return self.local("fill", _fill, x, kind=x.kind, shape=shape, dtype=x.dtype, elementwise=False, to=shape)
 
     # regions -----------------------------------------------------------------------------------------
 

@@ -194,12 +194,17 @@ def _linear(name: str, plain_function: Callable[..., Components], rule: Callable
     return run
 
 
-LINEAR = {"add", "sub", "neg", "sum", "cumsum", "reshape", "transpose", "slice", "rev", "trunc", "bitcast"}
+LINEAR = {"add", "sub", "neg", "sum", "cumsum", "reshape", "transpose", "slice", "rev", "bitcast"}
 
 
-def _only_linear_uses(ex: Expander, value: Value) -> bool:
+def _leads_to_trunc(ex: Expander, value: Value) -> bool:
+    """Whether only linear operations stand between a product and truncations: then it need not be reshared."""
     users = ex.users.get(value, [])
-    return bool(users) and all(user is not None and user.name in LINEAR for user in users)
+    return bool(users) and all(
+        user is not None
+        and (user.name == "trunc" or (user.name in LINEAR and _leads_to_trunc(ex, user.output)))
+        for user in users
+    )
 
 
 def _expand_mul(ex: Expander, op: Op) -> None:
@@ -211,7 +216,7 @@ def _expand_mul(ex: Expander, op: Op) -> None:
     users = ex.users.get(op.output, [])
     if len(users) == 1 and users[0] is not None and users[0].name == "trunc":
         ex.products[op.output] = (x, y)
-    elif _only_linear_uses(ex, op.output):
+    elif _leads_to_trunc(ex, op.output):
         ex.set(op.output, ex.kernel("product_aa", x, y))
     else:
         ex.set(op.output, ex.kernel("mul_aa", x, y))
@@ -227,9 +232,7 @@ def _expand_dot(ex: Expander, op: Op) -> None:
 
     if xs := known(ex, op):
         xs = [at(v, s) for v, s in zip(op.inputs, xs)]
-        out = ex.local(
-            "plain_dot", _dot_each, *xs, kind=known_kind(xs), shape=shape, elementwise=False, dims=dims
-        )
+        out = ex.local("plain_dot", _dot_each, *xs, kind=known_kind(xs), shape=shape, elementwise=False, dims=dims)
         return ex.set(op.output, out)
     a, b = at(x, ex.arithmetic(x)), at(y, ex.arithmetic(y))
     if b.kind == "p":
@@ -237,8 +240,9 @@ def _expand_dot(ex: Expander, op: Op) -> None:
     elif a.kind == "p":
         out = ex.local("p_dot", _dot_public_left, b, a, kind="a", shape=shape, elementwise=False, dims=dims)
     else:
-        function = ex.protocol.kernels["dot_aa"].function
-        out = ex.local("dot_aa", function, a, b, kind="d", shape=shape, elementwise=False, dims=dims)
+        out = ex.kernel("dot_aa", a, b, shape=shape, dims=dims)
+        if not _leads_to_trunc(ex, op.output):
+            out = ex.converted(out, "a")
     ex.set(op.output, out)
 
 
@@ -368,11 +372,7 @@ def _or(ex: Expander, x: Shared, y: Shared) -> Shared:
 def _expand_not(ex: Expander, op: Op) -> None:
     type_ = op.inputs[0].type
     ones = (
-        1
-        if type_.kind == "bool"
-        else (1 << type_.bits) - 1
-        if type_.kind == "int" and not type_.signed
-        else 2**64 - 1
+        1 if type_.kind == "bool" else (1 << type_.bits) - 1 if type_.kind == "int" and not type_.signed else 2**64 - 1
     )
     x = ex.boolean(op.inputs[0]) if not ex.primary(op.inputs[0]).known else ex.primary(op.inputs[0])
     mask = ex.constant(np.asarray(ones, x.dtype), x.dtype)
@@ -381,9 +381,7 @@ def _expand_not(ex: Expander, op: Op) -> None:
     ex.set(op.output, xor(ex, x, mask))
 
 
-def _bits_rule(
-    name: str, function: Callable[..., Components], dtype: str = "uint64", attr: str = "bits"
-) -> Rule:
+def _bits_rule(name: str, function: Callable[..., Components], dtype: str = "uint64", attr: str = "bits") -> Rule:
     """An operation on the words of a boolean sharing, linear over exclusive or."""
 
     def run(ex: Expander, op: Op) -> None:
@@ -508,8 +506,7 @@ def _on_components(function: Callable[..., Any], positions: tuple[int, ...]) -> 
         out = []
         for c in range(count):
             arrays = [
-                lax.bitcast_convert_type(s[0], np.int64) if i in positions else s[c]
-                for i, s in enumerate(sharings)
+                lax.bitcast_convert_type(s[0], np.int64) if i in positions else s[c] for i, s in enumerate(sharings)
             ]
             out.append(function(*arrays, **params))
         return tuple(out)

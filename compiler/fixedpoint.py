@@ -52,14 +52,16 @@ def constant(b: Builder, raw: Any, element: str) -> Value:
     """A constant from raw integers; one that repeats a single number is a broadcast scalar."""
     data = np.asarray(raw)
     if data.size > 1 and is_uniform(data):
-        return b.broadcast(b.const(data.reshape(-1)[:1].reshape(()), element), data.shape)
+        return b.broadcast(b.const(data[(0,) * data.ndim], element), data.shape)
     return b.const(np.ascontiguousarray(data).reshape(data.shape), element)
 
 
 def is_uniform(x: Any) -> bool:
     """Whether all elements (at least one) are the same number."""
     x = np.asarray(x)
-    return x.size == 1 or (x.size > 1 and bool((x == x[(0,) * x.ndim]).all()))
+    if x.size <= 1 or not any(x.strides):
+        return x.size > 0
+    return bool((x == x[(0,) * x.ndim]).all())
 
 
 def uniform(x: Any) -> float | None:
@@ -93,7 +95,7 @@ def factor(b: Builder, c: NDArray[np.float64]) -> Value:
 
 def mul_constant(b: Builder, x: Value, real: Any) -> Value:
     """x c for known c, with the fraction bits of x: exact for whole c, else within one unit."""
-    c = np.broadcast_to(np.asarray(real).astype(np.float64), x.shape)
+    c = np.asarray(real).astype(np.float64)
     number = uniform(c)
     if number in (1.0, -1.0):
         return x if number == 1.0 else b.neg(x)
@@ -101,7 +103,7 @@ def mul_constant(b: Builder, x: Value, real: Any) -> Value:
     if shift:
         z = b.trunc(b.bitcast(x, f"fxp{x.type.frac + shift}"), shift)
         return z if number is not None and number > 0 else b.neg(z)
-    y = factor(b, c)
+    y = b.broadcast(factor(b, c), x.shape)
     return b.trunc(b.mul_raw(x, y), y.type.frac)
 
 

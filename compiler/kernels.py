@@ -91,6 +91,14 @@ def _equations(jaxpr: Any, rename: dict[Any, Atom]) -> Iterator[tuple[Any, list[
             yield eqn, ins, outs
 
 
+def _named_ranks(equation: tuple[Any, list[Atom], list[Any]]) -> Ranks:
+    """The ranks that a `send` or `random` names: a dealer holds no component, but takes part."""
+    eqn = equation[0]
+    if eqn.primitive is send_p:
+        return frozenset({eqn.params["src"], eqn.params["dst"]})
+    return frozenset(eqn.params["holders"]) if eqn.primitive is random_p else frozenset()
+
+
 def bind_equation(eqn: Any, arguments: Sequence[Any]) -> Any:
     """Apply a jaxpr equation; JAX before 0.9 hands sub-functions over separately."""
     bound = eqn.primitive.get_bind_params(eqn.params)
@@ -172,10 +180,7 @@ def _restored(spec: KernelSpec, length: int | None, key: str, stored: dict[str, 
         key,
         stored["rounds"],
         {tuple(h): n for h, n in stored["draws"]},
-        tuple(
-            Sent(v, a, src, dst, at, tuple(shape), dtype)
-            for v, a, src, dst, at, shape, dtype in stored["sent"]
-        ),
+        tuple(Sent(v, a, src, dst, at, tuple(shape), dtype) for v, a, src, dst, at, shape, dtype in stored["sent"]),
         {party: tuple(values) for party, values in stored["outputs"]},
         {p: [stage(p, i, s) for i, s in enumerate(stages)] for p, stages in stored["stages"]},
     )
@@ -200,7 +205,9 @@ class _Analysis:
 
     def __init__(self, spec: KernelSpec, closed: Any) -> None:
         self.spec = spec
-        self.parties = sorted(frozenset().union(*spec.holders, *spec.out_holders))
+        rename: dict[Any, Atom] = {v: _Constant(c) for v, c in zip(closed.jaxpr.constvars, closed.consts)}
+        equations = list(_equations(closed.jaxpr, rename))
+        self.parties = sorted(frozenset().union(*spec.holders, *spec.out_holders, *map(_named_ranks, equations)))
         self.numbers: dict[Any, int] = {}
         self.owners: list[Ranks] = []
         self.stage: list[dict[int, int]] = []  # the stage from which on each owner knows a value
@@ -212,12 +219,9 @@ class _Analysis:
         self.draws: dict[Holders, int] = {}
         for var, holders in zip(closed.jaxpr.invars, spec.holders):
             self._define(var, holders, dict.fromkeys(holders, 0))
-        rename: dict[Any, Atom] = {v: _Constant(c) for v, c in zip(closed.jaxpr.constvars, closed.consts)}
-        for eqn, ins, outs in _equations(closed.jaxpr, rename):
+        for eqn, ins, outs in equations:
             self._equation(eqn, ins, outs)
-        self.outputs = [
-            self._output(rename.get(v, v) if isinstance(v, jex.Var) else v) for v in closed.jaxpr.outvars
-        ]
+        self.outputs = [self._output(rename.get(v, v) if isinstance(v, jex.Var) else v) for v in closed.jaxpr.outvars]
         self._check_outputs()
 
     def _define(self, var: Any, owners: Ranks, stage: dict[int, int]) -> int:
@@ -259,9 +263,7 @@ class _Analysis:
             return list(result) if several else [result]
 
         numbered = tuple(self.numbers[a] if isinstance(a, jex.Var) else _constant(a) for a in ins)
-        self.equations.append(
-            Equation(apply, numbered, tuple(self._define(v, owners, dict(stage)) for v in outs))
-        )
+        self.equations.append(Equation(apply, numbered, tuple(self._define(v, owners, dict(stage)) for v in outs)))
 
     def _random(self, eqn: Any, out: Any) -> None:
         holders = eqn.params["holders"]
@@ -358,9 +360,7 @@ class _Analysis:
         )
         rounds = max((s.stage + 1 for s in sent), default=0)
         stages: dict[int | None, list[StagePlan]] = {None: [self._stage(None, 0, needed[None], ())]}
-        outputs: dict[int | None, tuple[int | None, ...]] = {
-            None: tuple(self._at(None, v) for v in self.outputs)
-        }
+        outputs: dict[int | None, tuple[int | None, ...]] = {None: tuple(self._at(None, v) for v in self.outputs)}
         for party in self.parties:
             mine = tuple(s for s in sent if s.src == party)
             stages[party] = [self._stage(party, r, needed[party], mine) for r in range(rounds + 1)]

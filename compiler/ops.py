@@ -159,9 +159,7 @@ def gather(x: Any, indices: Any, *, dims: Any, sizes: Any, mode: str) -> Any:
         operand_batching_dims=tuple(xb),
         start_indices_batching_dims=tuple(ib),
     )
-    return lax.gather(
-        x, indices, numbers, tuple(sizes), mode=lax.GatherScatterMode.from_any(mode), fill_value=0
-    )
+    return lax.gather(x, indices, numbers, tuple(sizes), mode=lax.GatherScatterMode.from_any(mode), fill_value=0)
 
 
 def scatter_add(x: Any, indices: Any, updates: Any, *, dims: Any, mode: str) -> Any:

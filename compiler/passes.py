@@ -1,6 +1,6 @@
 """The passes on the IR, one visible tuple. Each changes the module in place; the checker runs after each.
 
-Truncation and dead code have files of their own.
+Truncation, loops and dead code have files of their own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from spuvm.compiler.evaluate import evaluate
 from spuvm.compiler.ir import Module, Op, Region, Value
 from spuvm.compiler.ops import RULES, infer
 from spuvm.compiler.passes_dead import dead_code
+from spuvm.compiler.passes_hoist import hoist
 from spuvm.compiler.passes_truncation import merge_truncations
 
 Pass = Callable[[Module], None]
@@ -196,6 +197,21 @@ def _summand(op: Op, made: Made) -> Value | None:
     return y if op.name == "add" and _is_zero(x, made) else None
 
 
+def _dotted(op: Op, made: Made) -> Value | None:
+    """A product with a transposed matrix reads the matrix along its other axis."""
+    (xc, yc), (xb, yb) = op.attrs["dims"]
+    contracted, batch = [tuple(xc), tuple(yc)], [tuple(xb), tuple(yb)]
+    for i, value in enumerate(op.inputs):
+        inner = made.get(value)
+        free = len(value.shape) - len(contracted[i]) - len(batch[i])
+        if inner is not None and inner.name == "transpose" and free <= 1:  # the order of more would change
+            perm = inner.attrs["perm"]
+            contracted[i], batch[i] = (tuple(perm[d] for d in dims) for dims in (contracted[i], batch[i]))
+            op.inputs = [*op.inputs[:i], inner.inputs[0], *op.inputs[i + 1 :]]
+    op.attrs = {"dims": (tuple(contracted), tuple(batch))}
+    return None
+
+
 def _is_zero(x: Value, made: Made) -> bool:
     op = made.get(x)
     while op is not None and op.name == "broadcast":
@@ -213,6 +229,7 @@ SIMPLER: dict[str, Callable[[Op, Made], Value | None]] = {
     "broadcast": _broadcast,
     "reveal": _revealed,
     "share": lambda op, made: op.inputs[0],
+    "dot": _dotted,
     "sum": _summed,
     "select": _selected,
     "add": _summand,
@@ -240,9 +257,7 @@ def inject_before_broadcast(region: Region) -> None:
         if op.name == "convert":
             element = op.attrs["to"]
         small = built("convert", spread.inputs, op, to=element)
-        wide = built(
-            "broadcast", small.outputs, op, op.outputs if op.name == "convert" else None, **spread.attrs
-        )
+        wide = built("broadcast", small.outputs, op, op.outputs if op.name == "convert" else None, **spread.attrs)
         out += [small, wide]
         if op.name == "select":
             _, x, y = op.inputs
@@ -268,6 +283,7 @@ PASSES: tuple[Pass, ...] = (
     everywhere(simplify),
     everywhere(common_subexpressions),
     everywhere(inject_before_broadcast),
+    everywhere(hoist),
     one_truncation_per_sum,
     everywhere(simplify),
     everywhere(common_subexpressions),

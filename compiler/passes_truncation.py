@@ -17,7 +17,7 @@ import math
 from spuvm.compiler.ir import Op, Region, Value, uses
 from spuvm.compiler.ops import infer
 
-BLOCK = 256
+BLOCK = 64
 MAX_FRAC = 63
 REARRANGED = frozenset({"reshape", "transpose", "rev", "slice"})
 THROUGH = frozenset({"add", "sub", "neg", "concatenate"}) | REARRANGED

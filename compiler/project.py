@@ -173,18 +173,14 @@ class _Projector:
         if party is not None:
             self._sends(placed, shape, registers, rounds)
 
-    def _messages(
-        self, placed: Placed, shape: KernelPlan, registers: dict[int, int], rounds: list[Round]
-    ) -> None:
+    def _messages(self, placed: Placed, shape: KernelPlan, registers: dict[int, int], rounds: list[Round]) -> None:
         for number, sent in enumerate(shape.sent):
             if sent.dst == self.party:
                 registers[sent.arrives] = next(self.fresh)
                 message = message_of(placed.call, number, registers[sent.arrives])
                 rounds[placed.round + sent.stage].receives.setdefault(sent.src, []).append(message)
 
-    def _sends(
-        self, placed: Placed, shape: KernelPlan, registers: dict[int, int], rounds: list[Round]
-    ) -> None:
+    def _sends(self, placed: Placed, shape: KernelPlan, registers: dict[int, int], rounds: list[Round]) -> None:
         for number, sent in enumerate(shape.sent):
             if sent.src == self.party:
                 message = message_of(placed.call, number, registers[sent.value])

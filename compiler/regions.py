@@ -69,9 +69,7 @@ def equal(x: Known, y: Known) -> bool:
 
 def fixed(before: Sequence[Slot], after: Sequence[Slot]) -> bool:
     """Whether an iteration changed no slot; `merge` keeps the object of a known array."""
-    return all(
-        a is b or (isinstance(a, Type) and isinstance(b, Type) and a == b) for a, b in zip(after, before)
-    )
+    return all(a is b or (isinstance(a, Type) and isinstance(b, Type) and a == b) for a, b in zip(after, before))
 
 
 def lower_body(ctx: Context, closed: Any, slots: Sequence[Slot]) -> tuple[Region, list[Operand]]:

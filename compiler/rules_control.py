@@ -121,9 +121,7 @@ def _public_cond(ctx: Context, index: Value, operands: Sequence[Operand], branch
 # loops -----------------------------------------------------------------------------------------------
 
 
-def scan(
-    ctx: Context, *args: Operand, jaxpr: Any, length: int, reverse: bool, **params: Any
-) -> list[Operand]:
+def scan(ctx: Context, *args: Operand, jaxpr: Any, length: int, reverse: bool, **params: Any) -> list[Operand]:
     k, c = params["num_consts"], params["num_carry"]
     return loop(ctx, jaxpr, args[:k], args[k : k + c], args[k + c :], int(length), bool(reverse))
 

@@ -90,8 +90,8 @@ def _mul_known(ctx: Context, x: Value, c: Known) -> Operand:
     if not is_float(x):
         return x if is_number(c, 1) else ctx.b.mul(x, ctx.like(c, x))
     if x in ctx.integral:
-        real = np.broadcast_to(np.asarray(c).astype(np.float64), x.shape)
-        return rescaled(ctx, ctx.b.mul_raw(ctx.integral[x], fixedpoint.factor(ctx.b, real)))
+        y = fixedpoint.factor(ctx.b, np.asarray(c).astype(np.float64))
+        return rescaled(ctx, ctx.b.mul_raw(ctx.integral[x], ctx.broadcast(y, x.shape)))
     return fixedpoint.mul_constant(ctx.b, x, c)
 
 
@@ -135,8 +135,8 @@ def _comparable(ctx: Context, x: Operand) -> Value:
         return ctx.value(x, shape)
     if np.isnan(np.asarray(x).astype(np.float64)).any():
         raise EncodingError("a comparison with NaN.")
-    raw = np.broadcast_to(fixedpoint.clipped(x, ctx.b.frac), shape)
-    return fixedpoint.constant(ctx.b, raw, f"fxp{ctx.b.frac}")
+    raw = fixedpoint.clipped(x, ctx.b.frac)
+    return ctx.broadcast(fixedpoint.constant(ctx.b, raw, f"fxp{ctx.b.frac}"), shape)
 
 
 def less(ctx: Context, x: Operand, y: Operand) -> Operand:
@@ -177,6 +177,8 @@ def _extreme(ctx: Context, x: Operand, y: Operand, *, largest: bool) -> Operand:
         side = beyond(ctx, c)
         if side and isinstance(other, Value):
             return full(ctx, c) if (side > 0) is largest else ctx.broadcast(other, shape)
+    if isinstance(x, Value):  # a constant goes first: then the gradient of relu asks for the same comparison
+        x, y = y, x
     return larger(ctx, *both(ctx, x, y)) if largest else smaller(ctx, *both(ctx, x, y))
 
 

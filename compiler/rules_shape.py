@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from jax import lax
 
+from spuvm.compiler import ops
 from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Value
-from spuvm.runtime.errors import UnsupportedError
+from spuvm.runtime.errors import EncodingError, UnsupportedError
 
 
 def ints(numbers: Sequence[Any]) -> tuple[int, ...]:
@@ -120,10 +121,9 @@ def mode_name(mode: Any) -> str:
     return str(lax.GatherScatterMode.from_any(mode).name).lower().replace("fill_or_drop", "fill")
 
 
-def gather(
-    ctx: Context, x: Operand, indices: Operand, *, mode: Any, fill_value: Any, **params: Any
-) -> Operand:
-    """Out-of-bounds elements in mode "fill" are `fill_value`; NaN, JAX's default for floats, becomes 0."""
+def gather(ctx: Context, x: Operand, indices: Operand, *, mode: Any, fill_value: Any, **params: Any) -> Operand:
+    """Out-of-bounds elements in mode "fill" are `fill_value`. NaN, JAX's default for floats, is refused where the
+    indices are known; public ones that are out of bounds at run time give 0."""
     d = params["dimension_numbers"]
     dims = (
         d.offset_dims,
@@ -134,9 +134,17 @@ def gather(
     )
     attrs = {"dims": tuple(map(ints, dims)), "sizes": ints(params["slice_sizes"]), "mode": mode_name(mode)}
     x, where = ctx.value(x), public(ctx, indices)
-    if attrs["mode"] == "fill" and fill_value is not None and fill_value == fill_value and fill_value != 0:
-        return _filled(ctx, x, where, fill_value, attrs)
+    if attrs["mode"] == "fill" and fill_value is not None and fill_value != 0:
+        if fill_value == fill_value:
+            return _filled(ctx, x, where, fill_value, attrs)
+        if not isinstance(indices, Value) and not _in_bounds(x, indices, attrs):
+            raise EncodingError("an index is out of bounds, where JAX fills in NaN: give a `fill_value`.")
     return ctx.map(lambda v: ctx.b.op("gather", v, where, **attrs), x)
+
+
+def _in_bounds(x: Value, indices: Any, attrs: dict[str, Any]) -> bool:
+    ones = np.broadcast_to(np.ones((), np.int8), x.shape)
+    return bool(np.asarray(ops.gather(ones, np.asarray(indices), **attrs)).all())
 
 
 def _filled(ctx: Context, x: Value, where: Value, fill_value: Any, attrs: dict[str, Any]) -> Value:
@@ -148,9 +156,7 @@ def _filled(ctx: Context, x: Value, where: Value, fill_value: Any, attrs: dict[s
 
 
 def scatter(name: str) -> Rule:
-    def rule(
-        ctx: Context, x: Operand, indices: Operand, updates: Operand, *, mode: Any, **params: Any
-    ) -> Value:
+    def rule(ctx: Context, x: Operand, indices: Operand, updates: Operand, *, mode: Any, **params: Any) -> Value:
         d = params["dimension_numbers"]
         dims = (
             d.update_window_dims,
@@ -203,9 +209,7 @@ RULES: dict[str, Rule] = {
     "gather": gather,
     "scatter": scatter("scatter"),
     "scatter-add": scatter("scatter_add"),
-    "scatter-sub": lambda ctx, x, i, y, **params: scatter("scatter_add")(
-        ctx, x, i, ctx.b.neg(ctx.value(y)), **params
-    ),
+    "scatter-sub": lambda ctx, x, i, y, **params: scatter("scatter_add")(ctx, x, i, ctx.b.neg(ctx.value(y)), **params),
     "stop_gradient": same,
     "copy": same,
     "copy_p": same,

@@ -82,11 +82,7 @@ def _piece(calls: Sequence[Call], users: dict[Slot, set[int]]) -> Piece:
         rounds = reference_plan(call).rounds if call.spec.communicates else 0
         mode = ALONE if call.spec.communicates else _mode(call)
         # A producer in the same round is fused with its reader, or runs in a lane before it.
-        same = [
-            lane + (m != mode or m == ALONE)
-            for round_, lane, m in inputs
-            if round_ == start and m is not None
-        ]
+        same = [lane + (m != mode or m == ALONE) for round_, lane, m in inputs if round_ == start and m is not None]
         lane = max(same, default=0)
         placed.append(Placed(call, start, lane, rounds))
         for slot in call.outputs:
@@ -121,9 +117,7 @@ def fuse(calls: Sequence[Call], users: dict[Slot, set[int]]) -> Call:
     inputs = list(dict.fromkeys(s for c in calls for s in c.inputs if s not in made))
     outputs = [s for s in made if users.get(s, set()) - members]
     numbers = {s: i for i, s in enumerate([*inputs, *made])}
-    wiring = tuple(
-        (c.spec, tuple(numbers[s] for s in c.inputs), tuple(numbers[s] for s in c.outputs)) for c in calls
-    )
+    wiring = tuple((c.spec, tuple(numbers[s] for s in c.inputs), tuple(numbers[s] for s in c.outputs)) for c in calls)
     wanted = tuple(numbers[s] for s in outputs)
     elementwise = all(_mode(c) for c in calls)
     spec = KernelSpec(

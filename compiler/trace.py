@@ -21,7 +21,8 @@ from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 from spuvm.compiler.ir import Location
 from spuvm.runtime.errors import InputError
 
-OUR_FOLDER = str(Path(__file__).parent)
+# Frames that are never the user's: the compiler's, and those of `spu.reveal`.
+OURS = (str(Path(__file__).parent), str(Path(__file__).parent.parent / "jit.py"))
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def location_of(eqn: Any) -> Location | None:
 
         frames = source_info_util.user_frames(eqn.source_info.traceback)
         for frame in frames:
-            if not frame.file_name.startswith(OUR_FOLDER):
+            if not frame.file_name.startswith(OURS):
                 return Location(_short(frame.file_name), frame.start_line)
     except (ImportError, AttributeError, TypeError):
         return None

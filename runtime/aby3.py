@@ -282,8 +282,8 @@ ABY3 = Protocol(
     world_size=3,
     holders={"a": HOLDERS, "b": HOLDERS, "d": tuple(frozenset({i}) for i in range(3))},
     kernels=table(
-        Kernel("product_aa", product_aa, "aa", "d"),
-        Kernel("dot_aa", dot_aa, "aa", "d", elementwise=False),
+        Kernel("product_aa", product_aa, "aa", "d", local=True),
+        Kernel("dot_aa", dot_aa, "aa", "d", elementwise=False, local=True),
         Kernel("reshare_d", reshare_d, "d", "a"),
         Kernel("mul_aa", mul_aa, "aa", "a"),
         Kernel("trunc_d", trunc_d, "d", "a"),

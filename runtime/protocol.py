@@ -30,24 +30,32 @@ And = Callable[..., Sharing]
 
 @dataclass(frozen=True)
 class Kernel:
-    """`inputs` and `output` are share kinds. Element-wise kernels see flat blocks of any length."""
+    """`inputs` and `output` are share kinds. Element-wise kernels see flat blocks of any length.
+
+    A `local` kernel neither sends nor draws randomness: it may be fused with its neighbours.
+    """
 
     name: str
     function: Callable[..., Sharing]
     inputs: str
     output: str
     elementwise: bool = True
+    local: bool = False
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """`holders[kind][i]` are the ranks that know component i of a sharing of that kind."""
+    """`holders[kind][i]` are the ranks that know component i of a sharing of that kind.
+
+    A dealer is one more rank, after the parties: it takes part in kernels and holds no component.
+    """
 
     name: str
     security: str
     world_size: int
     holders: Mapping[str, tuple[frozenset[int], ...]]
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
+    dealer: int | None = None
 
     def components(self, kind: str, owner: int | None = None) -> tuple[frozenset[int], ...]:
         if kind == "p":

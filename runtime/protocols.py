@@ -10,9 +10,10 @@ from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.protocol import Protocol
 from spuvm.runtime.ref2k import ref2k
+from spuvm.runtime.semi2k import semi2k
 
-PROTOCOLS: dict[str, Callable[[int], Protocol]] = {"aby3": lambda n: ABY3, "ref2k": ref2k}
-DEFAULT_PARTIES = {"aby3": 3, "ref2k": 1}
+PROTOCOLS: dict[str, Callable[[int], Protocol]] = {"aby3": lambda n: ABY3, "ref2k": ref2k, "semi2k": semi2k}
+DEFAULT_PARTIES = {"aby3": 3, "ref2k": 1, "semi2k": 2}
 
 
 @cache
@@ -31,3 +32,8 @@ def protocol_of(config: Config) -> Protocol:
             f"got {config.world_size}: {', '.join(config.parties)}."
         )
     return protocol
+
+
+def rank_names(config: Config) -> tuple[str, ...]:
+    """Who takes part, by rank: the parties, then the protocol's dealer if it has one."""
+    return config.parties if protocol_of(config).dealer is None else (*config.parties, "dealer")

@@ -23,6 +23,10 @@ def _share(x: Sharing, world_size: int, owner: int) -> Sharing:
     return (value,)
 
 
+def _dot(x: Sharing, y: Sharing, *, dims: ring.DimensionNumbers) -> Sharing:
+    return (ring.dot_general(x[0], y[0], dims),)
+
+
 def _keep(x: Sharing) -> Sharing:
     return x
 
@@ -36,8 +40,8 @@ def ref2k(world_size: int) -> Protocol:
         world_size=world_size,
         holders={"a": everyone, "b": everyone, "d": everyone},
         kernels=table(
-            Kernel("product_aa", lambda x, y: (x[0] * y[0],), "aa", "d"),
-            Kernel("dot_aa", lambda x, y, *, dims: (ring.dot_general(x[0], y[0], dims),), "aa", "d", False),
+            Kernel("product_aa", lambda x, y: (x[0] * y[0],), "aa", "d", local=True),
+            Kernel("dot_aa", _dot, "aa", "d", elementwise=False, local=True),
             Kernel("reshare_d", _keep, "d", "a"),
             Kernel("mul_aa", lambda x, y: (x[0] * y[0],), "aa", "a"),
             Kernel("trunc_d", lambda x, *, bits: (plain.truncate(x[0], bits=bits),), "d", "a"),

@@ -95,6 +95,21 @@ def connect(cluster: Cluster, party: str, timeout: float | None = None) -> "TlsL
     return link
 
 
+def decline(cluster: Cluster, party: str, reason: str) -> None:
+    """Tell the peers that are waiting for `party` why it does not come; takes a second at most.
+
+    Says nothing if this party's own certificate or address cannot be used. No secrets in `reason`.
+    """
+    wake = _Wake()
+    try:
+        with _SetUp(cluster, party, FAREWELL, wake) as setup:
+            setup.fail(party, reason)
+    except SpuError as error:
+        log.debug("%s could not tell its peers that it stops: %s", party, error)
+    finally:
+        wake.close()
+
+
 def _join(link: "TlsLink", setup: "_SetUp", limit: float) -> None:
     deadline = time.monotonic() + limit
     with link._telling_peers():

@@ -39,13 +39,17 @@ def run(argv: Sequence[str]) -> int:
 
     debug = "--debug" in argv
     try:
-        cli.main(list(argv), prog_name="spuvm", standalone_mode=False)
+        cli.main(list(argv), prog_name="spuvm", standalone_mode=False, obj={"debug": debug})
         sys.stdout.flush()
     except click.exceptions.Exit as e:
         return e.exit_code
-    except click.ClickException as e:
+    except click.exceptions.NoArgsIsHelpError as e:
         e.show()
         return e.exit_code
+    except click.ClickException as e:
+        context = getattr(e, "ctx", None)
+        hint = f" See `{context.command_path} --help`." if context else ""
+        return _failed(f"{e.format_message()}{hint}", e.exit_code, debug)
     except (KeyboardInterrupt, click.Abort):
         return _failed("interrupted", INTERRUPTED, debug)
     except Terminated:

@@ -121,7 +121,10 @@ def run_parties(
             on_start({p.party: p.popen.pid for p in processes})
         late = _wait(processes, timeout, grace, on_line)
     finally:
-        _end(processes)
+        try:
+            _terminate(processes)
+        finally:
+            _kill(processes)
     by_end = sorted(processes, key=lambda p: p.ended or 0.0)
     outcomes = [_outcome(p) for p in by_end]
     if late:
@@ -170,9 +173,7 @@ def _start(party: str, argv: Sequence[str], env: Mapping[str, str], cwd: str | P
     return _Process(party, popen, time.monotonic())
 
 
-def _wait(
-    processes: Sequence[_Process], timeout: float | None, grace: float, on_line: Listener | None
-) -> list[str]:
+def _wait(processes: Sequence[_Process], timeout: float | None, grace: float, on_line: Listener | None) -> list[str]:
     """Read what they print until all have ended; who had not when the time was over."""
     deadline = None if timeout is None else time.monotonic() + timeout
     failed_at: float | None = None
@@ -186,10 +187,8 @@ def _wait(
             _read(selector, on_line, POLL)
             now = time.monotonic()
             for process in processes:
-                if process.ended is None and process.popen.poll() is not None:
-                    process.ended = now
-                    if process.popen.returncode != 0 and failed_at is None:
-                        failed_at = now
+                if process.ended is None and _reap(process) and process.popen.returncode != 0 and failed_at is None:
+                    failed_at = now
             running = [p.party for p in processes if p.ended is None]
             if not running:
                 break
@@ -240,29 +239,42 @@ def _pass_on(process: _Process, name: str, on_line: Listener | None, last: bool 
 
 def _terminate(processes: Sequence[_Process]) -> None:
     """Ask those that still run to end, and give them a moment."""
-    running = [p for p in processes if p.popen.poll() is None]
+    running = [p for p in processes if not _reap(p)]
     for process in running:
         _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + LAST_GRACE
     while running and time.monotonic() < deadline:
         time.sleep(0.01)
-        running = [p for p in running if p.popen.poll() is None]
+        running = [p for p in running if not _reap(p)]
 
 
-def _end(processes: Sequence[_Process]) -> None:
-    """Kill and reap what is left, each with all processes of its session."""
+def _kill(processes: Sequence[_Process]) -> None:
     for process in processes:
-        _signal(process, signal.SIGKILL)
+        if not _reap(process):
+            _signal(process, signal.SIGKILL)
     for process in processes:
-        process.popen.wait()
-        process.ended = process.ended or time.monotonic()
+        _reap(process, wait=True)
         for pipe in (process.popen.stdout, process.popen.stderr):
             if pipe is not None:
                 pipe.close()
 
 
+def _reap(process: _Process, wait: bool = False) -> bool:
+    """Whether the process has ended; if so, what it started is killed, and it is reaped."""
+    if process.ended is not None:
+        return True
+    # Until it is reaped its number, which is its group's, cannot be given to another process.
+    options = os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG)
+    if os.waitid(os.P_PID, process.popen.pid, options) is None:
+        return False
+    _signal(process, signal.SIGKILL)
+    process.popen.wait()
+    process.ended = time.monotonic()
+    return True
+
+
 def _signal(process: _Process, number: signal.Signals) -> None:
-    """Signal the process's whole group: as it leads it, the number is its own until it is reaped."""
+    """Signal the group that the process leads. It must not have been reaped."""
     try:
         os.killpg(process.popen.pid, number)
     except (ProcessLookupError, PermissionError):  # all have ended

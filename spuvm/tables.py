@@ -93,7 +93,8 @@ class Table:
     def _described(self) -> str:
         if not self.names:
             return f"{self.path} holds {_shape_text(self.shape)}"
-        return f"{self.path} has {self.rows} rows and {len(self.names)} columns ({', '.join(self.names[:8])}{', ...' * (len(self.names) > 8)})"
+        names = ", ".join(self.names[:8]) + (", ..." if len(self.names) > 8 else "")
+        return f"{self.path} has {self.rows} rows and {len(self.names)} columns ({names})"
 
     def _named(self) -> Iterator[tuple[np.ndarray, str]]:
         for i, column in enumerate(self.columns):
@@ -135,7 +136,7 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> Table:
         options = csv.ConvertOptions(include_columns=list(names))
         # One thread: only then do the reader's errors give a row.
         table = csv.read_csv(path, csv.ReadOptions(use_threads=False), convert_options=options)
-    except (arrow.ArrowInvalid, UnicodeDecodeError) as error:
+    except (arrow.ArrowException, UnicodeDecodeError) as error:
         message = re.sub(r"(got \d+):.*", r"\1", _first_line(error))  # after it come the row's values
         raise InputError(f"{path} cannot be read as CSV: {message}.") from None
     return _from_arrow(path, table)
@@ -147,7 +148,7 @@ def _read_parquet(path: Path, columns: tuple[str, ...]) -> Table:
         with parquet.ParquetFile(path) as file:
             names = _select(path, file.schema_arrow.names, columns)
             table = file.read(columns=list(names)).select(list(names))
-    except arrow.ArrowInvalid as error:
+    except arrow.ArrowException as error:
         raise InputError(f"{path} cannot be read as Parquet: {_first_line(error)}.") from None
     return _from_arrow(path, table)
 
@@ -220,7 +221,7 @@ def _select(path: Path, header: Sequence[str], columns: tuple[str, ...]) -> tupl
     for name in [*dropped, *(c for c in columns if c[1:] not in dropped)]:
         if name not in header:
             shown = ", ".join(header[:20]) + (", ..." if len(header) > 20 else "")
-            raise InputError(f"{path} has no column `{name}`{_nearest(name, header)}. Its columns are: {shown}.")
+            raise InputError(f"{path} has no column `{name}`{_nearest(name, header)}: it has {shown}.")
     if not dropped:
         return columns or tuple(header)
     if len(dropped) < len(columns):
@@ -306,9 +307,7 @@ def check_target(path: str | Path, force: bool = False, formats: Sequence[str] =
         raise InputError(f"{path}: the folder {path.parent.absolute()} cannot be written to.")
 
 
-def write(
-    path: str | Path, values: Any, name: str = "out", columns: Sequence[str] = (), force: bool = False
-) -> None:
+def write(path: str | Path, values: Any, name: str = "out", columns: Sequence[str] = (), force: bool = False) -> None:
     """Write an array: of shape [rows] as one column, [rows, n] as n, [] as one cell; .npy takes any shape.
 
     Args:
@@ -344,12 +343,10 @@ def column_names(shape: Sequence[int], name: str, columns: Sequence[str], path: 
     Raises InputError for three dimensions and more, and for another number of `columns`.
     """
     if len(shape) > 2:
-        raise InputError(
-            f"{path}: `{name}` has {len(shape)} dimensions, a table has two: write it to a .npy file."
-        )
+        raise InputError(f"{path}: `{name}` has {len(shape)} dimensions, a table has two: write it to a .npy file.")
     count = shape[1] if len(shape) == 2 else 1
     if columns and len(columns) != count:
-        raise InputError(f"{path}: `{name}` has {count} columns, {len(columns)} names are given.")
+        raise InputError(f"{path}: `{name}` fills {count} of the {len(columns)} columns named: name {count}.")
     if columns:
         return tuple(columns)
     return (name,) if len(shape) < 2 or count == 1 else tuple(f"{name}{j}" for j in range(count))
@@ -399,7 +396,7 @@ def _pyarrow(module: str) -> tuple[Any, Any]:
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     found = difflib.get_close_matches(name, known, 1) or [k for k in known if k.lower() == name.lower()][:1]
-    return f"; did you mean `{found[0]}`?" if found else ""
+    return f" (did you mean `{found[0]}`?)" if found else ""
 
 
 def _siblings(path: Path) -> list[str]:

@@ -58,7 +58,7 @@ def agrees(fn: Callable[..., Any], *args: Any, units: float = 16, **options: Any
     The text form of the program parses back to the same text.
     """
     module = lowered(fn, *args, **options)
-    want = [np.asarray(x) for x in jax.tree.leaves(fn(*args))]
+    want = [np.asarray(x) for x in jax.tree.leaves(jax.jit(fn)(*args))]
     for jitter in (None, 7):
         for got, wanted, dtype in zip(run(module, *args, jitter=jitter), want, module.output_dtypes, strict=True):
             assert got.shape == wanted.shape

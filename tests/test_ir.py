@@ -76,7 +76,7 @@ ILL_TYPED: dict[str, tuple[str, list[Type], dict[str, Any]]] = {
     "trunc of too many bits": ("trunc", [FXP], {"bits": 19}),
     "trunc of an integer": ("trunc", [INT], {"bits": 1}),
     "select on an integer": ("select", [INT, FXP, FXP], {}),
-    "a secret index": ("gather", [FXP, INT.with_(shape=(1,))], {"dims": ((), (0,), (0,), (), ()), "sizes": (1,), "mode": "clip"}),
+    "a secret index": ("dynamic_slice", [FXP, INT.with_(shape=())], {"sizes": (1,)}),
     "a slice out of bounds": ("slice", [FXP], {"start": (0,), "limit": (4,), "stride": (1,)}),
     "an unknown element": ("convert", [FXP], {"to": "float32"}),
 }  # fmt: skip

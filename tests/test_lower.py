@@ -29,6 +29,8 @@ U = jnp.asarray([1, 200, 2**32 - 1], jnp.uint32)
 B = jnp.asarray([True, True, False, False])
 C = jnp.asarray([True, False, True, False])
 
+BARRIER: Any = lax.optimization_barrier
+
 Case = tuple[Callable[..., Any], tuple[Any, ...]]
 
 ELEMENTWISE: dict[str, Case] = {
@@ -46,7 +48,12 @@ ELEMENTWISE: dict[str, Case] = {
     "bool logic": (lambda p, q: (p & q, p | q, p ^ q, ~p, p == q, p < q, p | True, p & False), (B, C)),
     "where": (lambda x, y: (jnp.where(x > y, x, y), jnp.where(x > 0, 1.0, 0.0)), (X, Y)),
     "where with a known mask": (lambda x: jnp.where(np.eye(5, 3) > 0, x, 2.0), (X,)),
-    "unchosen nan": (lambda x: jnp.where(jnp.array([True, False, True]), jnp.where(x == x, x, jnp.nan), np.array([jnp.inf, 1, -jnp.inf])), (X,)),
+    "unchosen nan": (
+        lambda x: jnp.where(
+            jnp.array([True, False, True]), jnp.where(x == x, x, jnp.nan), np.array([jnp.inf, 1, -jnp.inf])
+        ),
+        (X,),
+    ),
     "select_n of integers": (lambda i, x, y: lax.select_n(i, x, y, x + y, x * 2), (abs(I) % 4, X[:2], Y[:2])),
     "rounding": (lambda x: (jnp.floor(x), jnp.ceil(x), jnp.round(x), lax.round(x)), (HALVES,)),
     "casts": (lambda x: (x.astype(int), (x > 0).astype(float) * x, x.astype(bool), (x > 0) + 0), (HALVES,)),
@@ -65,7 +72,7 @@ ELEMENTWISE: dict[str, Case] = {
     "sigmoids": (lambda x: (jax.nn.sigmoid(x), jnp.tanh(x), lax.erf(x), lax.erfc(x)), (X,)),
     "roots": (lambda x: (jnp.sqrt(x), lax.rsqrt(x)), (POSITIVE,)),
     "angles": (lambda x: (jnp.sin(x), jnp.cos(x)), (X,)),
-    "nothing to do": (lambda x: lax.optimization_barrier(lax.reduce_precision(lax.stop_gradient(x), 8, 23)), (X,)),
+    "nothing to do": (lambda x: BARRIER(lax.reduce_precision(lax.stop_gradient(x), 8, 23)), (X,)),
 }
 
 SHAPES: dict[str, Case] = {
@@ -99,17 +106,20 @@ REDUCTIONS: dict[str, Case] = {
     "argsort": (lambda x: (jnp.argsort(x, 0), jnp.argsort(-x[:, 0])), (X,)),
     "stable sort": (lambda i: lax.sort((i, jnp.arange(12)), num_keys=1), (jnp.tile(I.ravel() % 3, 2),)),
     "sort by two keys": (lambda i, x: lax.sort((i, x, i * 2), num_keys=2), (I.ravel() % 2, X.ravel()[:6])),
-    "sort of extremes": (lambda i: lax.sort((i, jnp.arange(3)), is_stable=False), (jnp.array([2**31 - 1, 5, -(2**31)]),)),
+    "sort of extremes": (
+        lambda i: lax.sort((i, jnp.arange(3)), is_stable=False),
+        (jnp.array([2**31 - 1, 5, -(2**31)]),),
+    ),
     "top_k": (lambda x, u: (lax.top_k(x, 2), lax.top_k(u, 2)), (X, U)),
     "median": (lambda x: (jnp.median(x), jnp.percentile(x, 30, axis=0)), (X,)),
 }
 
 PRODUCTS: dict[str, Case] = {
     "matmul": (lambda x, y: (x @ y.T, x.T @ y[:, 0], jnp.dot(x[0], y[0])), (X, Y)),
-    "known matrices": (lambda x: (x @ np.arange(6.0).reshape(3, 2), x @ np.array([0.1, 0.02, 1e-4]), np.ones(5) @ x), (X,)),
+    "known matrices": (lambda x: (x @ np.arange(6.0).reshape(3, 2), x @ np.array([0.1, 1e-4, 2])), (X,)),
     "counts": (lambda x, y: ((x > 0).astype(float) @ y.T, (x > 0).astype(float).T @ (y > 0).astype(float)), (X, Y)),
     "batched": (lambda x, y: (jnp.einsum("bi,bj->bij", x, y), jnp.einsum("bi,bi->b", x, y)), (X, Y)),
-    "integer": (lambda i, j: (i @ j.T, lax.dot(i.astype(jnp.int8), j.T.astype(jnp.int8), preferred_element_type=int)), (I, J)),
+    "integer": (lambda i, j: (i @ j.T, lax.dot(i.astype("i1"), j.T.astype("i1"), preferred_element_type=int)), (I, J)),
     "vmap": (lambda x, y: jax.vmap(lambda a, b: jnp.outer(a, b) @ a)(x, y), (X, Y)),
 }  # fmt: skip
 
@@ -165,7 +175,7 @@ CONTROL: dict[str, Case] = {
     "cond, known": (lambda x: lax.cond(np.True_, lambda y: y * 2, lambda y: y / 0, x), (X,)),
     "cond, revealed": (lambda x: lax.cond(reveal(x[0, 0] > 0), lambda y: y * 2, lambda y: x * 0, x), (X,)),
     "switch": (
-        lambda x: lax.switch(x[0].argmax(), [lambda y: y * 2, lambda y: y + 1, lambda y: y > 1e9 + y * 0, lambda y: y][:2], x),
+        lambda x: lax.switch(x[0].argmax(), [lambda y: y * 2, lambda y: y + 1, lambda y: -y], x),
         (X,),
     ),
     "switch of bools": (lambda i: lax.switch(i[1, 0], [lambda: i > 0, lambda: i < 0, lambda: i == 0]), (I,)),
@@ -189,7 +199,9 @@ def test_known_branches_leave_no_trace() -> None:
 
 
 def test_a_public_condition_branches() -> None:
-    module = agrees(lambda c, x: lax.cond(c, lambda y: y * 2, lambda y: y * 0, x), True, X, visibility=["public", "secret"])
+    module = agrees(
+        lambda c, x: lax.cond(c, lambda y: y * 2, lambda y: y * 0, x), True, X, visibility=["public", "secret"]
+    )
     assert names(module).count("cond") == 1
 
 
@@ -306,6 +318,7 @@ REFUSED: dict[str, tuple[Callable[..., Any], type[Exception], str]] = {
         "for ever",
     ),
     "index": (lambda x: x[jnp.argmax(x[:, 0])], UnsupportedError, "index is secret.*one_hot"),
+    "index out of bounds": (lambda x: jnp.take(x, np.array([0, 9]), axis=0), EncodingError, "out of bounds"),
     "reveal in a branch": (
         lambda x: lax.cond(x[0, 0] > 0, lambda y: reveal(y), lambda y: y, x),
         VisibilityError,
@@ -336,7 +349,7 @@ def test_inputs_that_do_not_fit() -> None:
         lower(traced, [], Config())
     with pytest.raises(InputError, match="rank 3"):
         lower(traced, [3], Config())
-    with pytest.raises(UnsupportedError, match="`x`.*complex64"):
+    with pytest.raises(UnsupportedError, match=r"`x`.*complex64"):
         lower(trace(lambda x: x.real, [X + 1j]), ["secret"], Config())
 
 
@@ -349,4 +362,4 @@ def test_double_precision_of_the_user() -> None:
     with jax.enable_x64(True):
         module = lowered(lambda x: x * (1.0 + 2.0**-30) + jnp.arange(3)[1], np.float64(2.0))
     assert module.input_dtypes == ("float64",)
-    assert not jax.config.jax_enable_x64
+    assert jnp.arange(1.0).dtype == np.float32

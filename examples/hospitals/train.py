@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +27,7 @@ import pyarrow.parquet as pq
 from jax import lax
 
 import spuvm as spu
-from spuvm.runtime.certificates import make_cluster
+from spuvm.network import make_run_folder, run_parties
 
 PARTIES = ("alice", "bob", "carol")
 LABEL = "malignant"
@@ -122,7 +121,9 @@ def load(path: Path) -> pa.Table:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as e:
-        raise spu.errors.InputError(f"cannot read {path}: {e}. Run prepare.py first.") from None
+        raise spu.errors.InputError(
+            f"{path} is no readable Parquet file ({type(e).__name__}): run prepare.py, or give its folder with --data."
+        ) from None
     print(f"opened {path}: {table.num_rows} rows, {table.num_columns} columns", flush=True)
     return table
 
@@ -250,12 +251,16 @@ def be(party: str, config: str, data: Path, output: Path) -> int:
 
 
 def network(data: Path, output: Path) -> int:
-    """All parties as local processes, with certificates made for this run."""
+    """All parties as processes of this machine, with certificates made for this run."""
+
+    def show(party: str, stream: str, line: str) -> None:
+        print(f"{party:>5} | {line}", file=getattr(sys, stream), flush=True)
+
     with tempfile.TemporaryDirectory() as folder:
-        config = make_cluster(folder, PARTIES)
-        common = [sys.executable, __file__, "--config", str(config), "--data", str(data), "--output", str(output)]
-        processes = [subprocess.Popen([*common, "--as", name]) for name in PARTIES]
-        return max(abs(p.wait()) for p in processes)
+        config = make_run_folder(folder, spu.Config(parties=PARTIES))
+        common = ["--config", str(config), "--data", str(data), "--output", str(output)]
+        run_parties({p: [sys.executable, __file__, "--as", p, *common] for p in PARTIES}, on_line=show)
+    return 0
 
 
 def main() -> int:

@@ -16,6 +16,7 @@ from spuvm.bench.measure import NETWORKED, SIMULATED, Plan, Result
 from spuvm.bench.operations import OPERATIONS, Sizes
 from spuvm.bench.peer import PYTHON_VARIABLE
 from spuvm.bench.peer import peer_python as find_peer
+from spuvm.bench.workers import BenchmarkError
 
 WIDE = 200  # columns of a table that goes to a file or a pipe
 POSITIVE = click.IntRange(min=1)
@@ -106,7 +107,7 @@ def bench(
     for miss in misses:
         progress.print(miss)
     if check and misses:
-        raise click.exceptions.Exit(1)
+        raise BenchmarkError(f"{len(misses)} of the goals were missed.")
 
 
 def run(plan: Plan, progress: Console) -> list[Result]:

@@ -7,6 +7,7 @@ import os
 import platform
 import statistics
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -119,7 +120,7 @@ class Bench:
             rows = self.plan.sizes.of(operation.sized_by)
             inputs = [np.asarray(x) for x in operation.inputs(np.random.default_rng(SEED), rows)]
             path = self.folder / f"{name}.npz"
-            np.savez(path, **{f"in{i}": x for i, x in enumerate(inputs)})
+            np.savez(path, *inputs)
             exact = expected(operation, inputs)
             for mode in self.plan.modes:
                 self.say(f"{name}, {mode}")
@@ -198,9 +199,11 @@ def first_calls(patience: float, operation: str = "logistic_regression") -> list
         np.savez(path, *OPERATIONS[operation].inputs(np.random.default_rng(SEED), rows))
         request = {"do": "first call", "op": operation, "inputs": str(path)}
         for cache in ("cold", "warm"):
-            with workers.simulated(patience, {"XDG_CACHE_HOME": folder}) as process:
+            began = time.perf_counter()
+            with workers.simulated(patience, {"SPUVM_CACHE_DIR": folder, "SPUVM_CACHE": "1"}) as process:
+                start = time.perf_counter() - began
                 (reply,) = process.ask(request)
-            out.append({"cache": cache, **reply})
+            out.append({"cache": cache, "start": start, **reply})
     return out
 
 

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 PARTIES = 3
@@ -182,8 +181,8 @@ def _restore(path: Path) -> list[Any]:
 
 
 def start() -> Callable[[dict[str, Any]], dict[str, Any]]:
-    jax.config.update("jax_platforms", "cpu")
     options = libspu.logging.LogOptions()
+    options.system_log_path = os.devnull  # else a file appears wherever the user happens to be
     options.log_level = libspu.logging.LogLevel.ERROR
     libspu.logging.setup_logging(options)
     if len(sys.argv) > 1:

@@ -52,9 +52,9 @@ def missed(results: Sequence[Result]) -> list[str]:
         name = f"{r.operation} ({r.mode})"
         if r.ours.failure is not None:
             out.append(f"{name} failed: {r.ours.failure}")
-        if wanted is None or r.peer is None or r.peer.failure is not None:
+        if r.peer is None or r.peer.failure is not None or r.ours.failure is not None:
             continue
-        if not r.ratio >= wanted:
+        if wanted is not None and not r.ratio >= wanted:
             out.append(f"{name} is {r.ratio:.2f} times as fast as the peer, the goal is {wanted:g}")
         if r.ours.max_error > r.peer.max_error:
             out.append(f"{name} has an error of {r.ours.max_error:.2g}, the peer of {r.peer.max_error:.2g}")
@@ -100,10 +100,10 @@ def tables(results: Sequence[Result]) -> list[Table]:
 
 def first_call_table(rows: Sequence[dict[str, Any]]) -> Table:
     table = Table(title="Logistic regression, simulated, in new processes", title_justify="left")
-    for name in ("cache on disk", "imports s", "first call s", "second call s", "of a call not the run, ms"):
+    for name in ("cache on disk", "start s", "first call s", "second call s", "of a call not the run, ms"):
         table.add_column(name, justify="right")
     for row in rows:
-        times = (_number(row[key]) for key in ("import", "first", "second"))
+        times = (_number(row[key]) for key in ("start", "first", "second"))
         table.add_row(row["cache"], *times, _milliseconds(row["overhead"]))
     return table
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -37,16 +38,9 @@ class Workers:
     ) -> None:
         self.patience = patience
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115
-        self._processes = [
-            subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=self._errors,
-                env={**os.environ, **(environment or {})},
-            )
-            for command in commands
-        ]
+        env = {**os.environ, **(environment or {})}
+        pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
+        self._processes = [subprocess.Popen(command, env=env, **pipes) for command in commands]
         self._answers()
 
     def ask(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -67,8 +61,9 @@ class Workers:
     def close(self) -> None:
         """End the processes: politely, then not."""
         for process in self._processes:
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.close()
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):  # of what a dead worker did not read
+                process.stdin.close()
         deadline = time.monotonic() + 5
         for process in self._processes:
             try:
@@ -135,9 +130,7 @@ def simulated(patience: float, environment: Mapping[str, str] | None = None) -> 
 def networked(patience: float, folder: Path) -> Workers:
     """A process for each party, over mutual TLS on this machine; certificates are made in `folder`."""
     cluster = make_cluster(folder, PARTIES, timeout_seconds=patience)
-    return Workers(
-        [[sys.executable, "-m", "spuvm.bench.worker", party, str(cluster)] for party in PARTIES], patience
-    )
+    return Workers([[sys.executable, "-m", "spuvm.bench.worker", party, str(cluster)] for party in PARTIES], patience)
 
 
 def peer_simulated(python: Path, patience: float) -> Workers:

@@ -63,10 +63,10 @@ def _describe(program: Program, output: Path) -> None:
     say(f"wrote {output}: {program!r}")
     say(f"  hash {program.hash}")
     module = program.module
-    for word, names, values in (
-        ("takes", module.inputs, module.body.params),
-        ("gives", module.outputs, module.body.results),
+    for word, names, dtypes, values in (
+        ("takes", module.inputs, module.input_dtypes, module.body.params),
+        ("gives", module.outputs, module.output_dtypes, module.body.results),
     ):
-        for name, value in zip(names, values):
+        for name, dtype, value in zip(names, dtypes, values):
             dims = ",".join(map(str, value.shape))
-            say(f"  {word} {name} {value.type.element}[{dims}] {who(value.type, program.config.parties)}")
+            say(f"  {word} {name} {dtype}[{dims}] {who(value.type, program.config.parties)}")

@@ -70,35 +70,26 @@ def program_of(target: str, options: Options, inputs: Mapping[str, Leaf] | None 
             raise InputError(f"{target} is compiled already: `--arg` and its like belong to `spuvm compile`.")
         return load(target)
     with jax.enable_x64(True) if options.x64 else nullcontext():
-        fn = load_function(target)
-        base = None
-        statics = dict(options.statics)
-        if isinstance(fn, Jitted):
-            base = fn.vm.config
-            fn = fn.fn
-        config = make_config(options.protocol, options.ring, options.fxp, options.parties, base)
-        named = {**(inputs or {}), **{a.name: leaf_of(a, options.x64) for a in options.arguments if a.name}}
-        positional = [leaf_of(a, options.x64) for a in options.arguments if not a.name]
-        args, static = bind(fn, target, named, positional, statics)
-        leaves = jax.tree.leaves([a for i, a in enumerate(args) if i not in static])
-        owners = [visibility(leaf.who, config) for leaf in leaves]
-        structs = [a if i in static else jax.tree.map(lambda leaf: leaf.struct, a) for i, a in enumerate(args)]
-        if options.reveal is not None:
-            fn = revealing(fn, None if options.reveal == "all" else options.reveal, config)
-        return compiled(fn, target, structs, owners, config, static)
+        return _compile(target, load_function(target), options, inputs or {})
 
 
-def compiled(
-    fn: Callable[..., Any],
-    target: str,
-    args: Sequence[Any],
-    owners: Sequence[Visibility],
-    config: Config,
-    static: Sequence[int],
-) -> Program:
-    """`compile_function`, with what the user's own code raises as a CompileError that names the line."""
+def _compile(target: str, fn: Callable[..., Any], options: Options, inputs: Mapping[str, Leaf]) -> Program:
+    base = None
+    if isinstance(fn, Jitted):
+        base = fn.vm.config
+        fn = fn.fn
+    config = make_config(options.protocol, options.ring, options.fxp, options.parties, base)
+    described = [(a.name, leaf_of(a, options.x64)) for a in options.arguments]
+    named = {**inputs, **{name: leaf for name, leaf in described if name}}
+    positional = [leaf for name, leaf in described if not name]
+    args, static = bind(fn, target, named, positional, dict(options.statics))
+    leaves = jax.tree.leaves([a for i, a in enumerate(args) if i not in static])
+    owners = [visibility(leaf.who, config) for leaf in leaves]
+    types = [a if i in static else jax.tree.map(lambda leaf: leaf.struct, a) for i, a in enumerate(args)]
+    if options.reveal is not None:
+        fn = revealing(fn, None if options.reveal == "all" else options.reveal, config)
     try:
-        return compile_function(fn, args, owners, config, tuple(static))
+        return compile_function(fn, types, owners, config, tuple(static))
     except SpuError:
         raise
     except Exception as error:
@@ -181,11 +172,13 @@ def revealing(fn: Callable[..., Any], to: str | None, config: Config) -> Callabl
     if to is not None and to not in config.parties:
         raise InputError(f"`--reveal` must be `all` or one of {', '.join(config.parties)}, got {to!r}.")
 
-    @functools.wraps(fn)
-    def wrapper(*args: Any) -> Any:
-        return reveal(fn(*args), to=to)
+    def wrapper(*args: Any) -> Any: return reveal(fn(*args), to=to)  # fmt: skip
 
-    return wrapper
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    if code is not None:  # the reveal is reported at the user's line, where the function begins
+        place = {"co_filename": code.co_filename, "co_firstlineno": code.co_firstlineno}
+        wrapper.__code__ = wrapper.__code__.replace(**place)
+    return functools.update_wrapper(wrapper, fn)
 
 
 # Arguments ----------------------------------------------------------------------------------------------
@@ -252,6 +245,6 @@ def _nested(named: Mapping[str, Leaf]) -> dict[str, Any]:
 
 
 def nearest(name: str, known: Sequence[str]) -> str:
-    """ "; did you mean `...`?" if something like it is known."""
+    """ " (did you mean `...`?)" if something like it is known."""
     found = difflib.get_close_matches(name, known, 1)
     return f" (did you mean `{found[0]}`?)" if found else ""

@@ -79,9 +79,7 @@ def secret_result(name: str) -> str:
     )
 
 
-def write_outputs(
-    program: Program, values: Mapping[int, Any], outputs: Mapping[int, Output], force: bool
-) -> list[str]:
+def write_outputs(program: Program, values: Mapping[int, Any], outputs: Mapping[int, Output], force: bool) -> list[str]:
     """Write results, by position; what was written, in words."""
     lines = []
     for index, output in outputs.items():
@@ -144,13 +142,20 @@ def run_table(cost: Cost, ran: Sequence[Ran]) -> RichTable:
     return table
 
 
+def predicted_table(cost: Cost) -> RichTable:
+    """Per party, without a run."""
+    table = _table("party", "rounds", "bytes sent")
+    for name, rounds, sent in zip(cost.parties, cost.party_rounds, cost.bytes_sent):
+        table.add_row(name, f"{rounds:,}", f"{sent:,}")
+    return table
+
+
 def differences(cost: Cost, ran: Sequence[Ran]) -> str | None:
     """In words, if the counters are not what an exact prediction said."""
     wrong = [
         r.party
         for r in ran
-        if (r.rounds, r.bytes_sent)
-        != (cost.party_rounds[i := cost.parties.index(r.party)], cost.bytes_sent[i])
+        if (r.rounds, r.bytes_sent) != (cost.party_rounds[i := cost.parties.index(r.party)], cost.bytes_sent[i])
     ]
     if not wrong:
         return None
@@ -161,10 +166,7 @@ def differences(cost: Cost, ran: Sequence[Ran]) -> str | None:
 
 def cost_tables(cost: Cost) -> list[RichTable]:
     """By party, by operation, by source line."""
-    parties = _table("party", "rounds", "bytes sent")
-    for name, rounds, sent in zip(cost.parties, cost.party_rounds, cost.bytes_sent):
-        parties.add_row(name, f"{rounds:,}", f"{sent:,}")
-    tables = [parties]
+    tables = [predicted_table(cost)]
     for first, rows, key in (("operation", cost.by_op(), "op"), ("line", cost.by_line(), "location")):
         table = _table(first, "calls", "rounds alone", *(f"bytes by {p}" for p in cost.parties), "share")
         total = max(1, int(cost.bytes_sent.sum()))

@@ -1,0 +1,40 @@
+# `make demo` and `make test` do all the set-up they need, in .venv.
+
+# The first Python on the path that is new enough; `make PYTHON=... demo` says otherwise.
+PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
+BIN := .venv/bin
+PACKAGE := pyproject.toml setup.py $(wildcard runtime/native/*)
+
+.PHONY: demo test lint format clean
+
+## Three processes train a model on three hospitals' data over mutual TLS.
+demo: .venv/examples
+	@$(BIN)/python examples/hospitals/prepare.py
+	@$(BIN)/python examples/hospitals/train.py --network
+
+## Lint, types and all tests.
+test: lint
+	$(BIN)/pytest -q
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build *.egg-info spuvm/runtime/_native*.so
+
+# The environment, with what the extra named like the file needs.
+.venv/examples .venv/dev: .venv/%: $(PACKAGE) | .venv/bin/python
+	@echo "installing spuvm[$*] into .venv: this takes a minute"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@touch $@
+
+.venv/bin/python:
+	@test -n '$(PYTHON)' || { echo 'spuvm needs Python 3.11 or newer: make PYTHON=/path/to/python demo' >&2; exit 1; }
+	@$(PYTHON) -m venv .venv

@@ -1,0 +1,284 @@
+"""SEMI2K: two or more parties, semi-honest, dishonest majority (all but one may collude), with a dealer.
+
+Additive sharings: party i alone knows component i. Products use Beaver triples (Beaver, CRYPTO
+1991), and conversions doubly shared randomness (Escudero et al., CRYPTO 2020), which a dealer
+gives out: a third process, semi-honest, that sees no input and no opened value and must not
+collude with any party. Each party shares a key with the dealer, so all its correlated randomness
+is expanded from a seed; only the last party is sent corrections.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spuvm.runtime import bits as bt
+from spuvm.runtime import ring
+from spuvm.runtime.primitives import random, send
+from spuvm.runtime.protocol import (
+    Kernel,
+    Protocol,
+    Sharing,
+    all_bits,
+    and_constant,
+    carries,
+    carry_out,
+    each,
+    prefix_or,
+    table,
+    top_bit,
+    xor,
+    xor_constant,
+)
+
+
+class _Semi2k:
+    """The kernels for `n` parties; rank n is the dealer."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.dealer = n
+
+    # What the dealer gives out -----------------------------------------------------------------
+
+    def _own(self, i: int, like: jax.Array) -> jax.Array:
+        """A random word known to party i and the dealer."""
+        return random((i, self.dealer), like.shape, like.dtype)
+
+    def _dealt(self, value: jax.Array, boolean: bool = False, bits: int = 64) -> Sharing:
+        """The dealer's value as a sharing: keys' randomness for all but the last, who is sent the rest."""
+        shares, rest = [], value
+        for i in range(self.n - 1):
+            r = self._own(i, value)
+            if bits < 8:
+                r = r & bt.constant(r, (1 << bits) - 1)
+            rest = rest ^ r if boolean else rest - r
+            shares.append(r)
+        return (*shares, send(rest, self.dealer, self.n - 1, bits))
+
+    def _random(self, like: jax.Array, bits: int = 64) -> Sharing:
+        """A sharing of a random value that the dealer knows, without messages."""
+        out = [self._own(i, like) for i in range(self.n)]
+        return tuple(r & bt.constant(r, (1 << bits) - 1) for r in out) if bits < 8 else tuple(out)
+
+    def _open(self, x: Sharing, boolean: bool = False, bits: int = 64) -> jax.Array:
+        """A masked value, opened: every party sends its component to all others."""
+        total = None
+        for i, component in enumerate(x):
+            for j in range(self.n):
+                if j != i:
+                    component = send(component, i, j, bits)
+            total = component if total is None else total ^ component if boolean else total + component
+        assert total is not None
+        return total
+
+    @staticmethod
+    def _sum(x: Sharing) -> jax.Array:
+        total = x[0]
+        for c in x[1:]:
+            total = total + c
+        return total
+
+    @staticmethod
+    def _xor_sum(x: Sharing) -> jax.Array:
+        total = x[0]
+        for c in x[1:]:
+            total = total ^ c
+        return total
+
+    # Products ----------------------------------------------------------------------------------
+
+    def _beaver(self, x: Sharing, y: Sharing, product: Callable[[jax.Array, jax.Array], jax.Array]) -> Sharing:
+        """[x], [y] -> [x y] for a bilinear product. One round.
+
+        1. The dealer gives out [a], [b] and [c], c = a b.
+        2. Open e = x - a and f = y - b. 3. z = c + e b + a f + e f, the last term at party 0.
+        """
+        a, b = self._random(x[0]), self._random(y[0])
+        c = self._dealt(product(self._sum(a), self._sum(b)))
+        e = self._open(tuple(p - q for p, q in zip(x, a)))
+        f = self._open(tuple(p - q for p, q in zip(y, b)))
+        z = [ci + product(e, bi) + product(ai, f) for ai, bi, ci in zip(a, b, c)]
+        return (z[0] + product(e, f), *z[1:])
+
+    def mul_aa(self, x: Sharing, y: Sharing) -> Sharing:
+        """[x], [y] -> [x y] with a Beaver triple. One round, two words to each other party."""
+        return self._beaver(x, y, lambda p, q: p * q)
+
+    def dot_aa(self, x: Sharing, y: Sharing, *, dims: ring.DimensionNumbers) -> Sharing:
+        """The generalised matrix product with a matrix triple: each operand is opened once."""
+        return self._beaver(x, y, lambda p, q: ring.dot_general(p, q, dims))
+
+    def and_bb(self, x: Sharing, y: Sharing, *, bits: int) -> Sharing:
+        """[x], [y] -> [x & y] on words of `bits` significant bits. One round."""
+        a, b = self._random(x[0], bits), self._random(y[0], bits)
+        c = self._dealt(self._xor_sum(a) & self._xor_sum(b), boolean=True, bits=bits)
+        e, f = (self._open(xor(p, q), boolean=True, bits=bits) for p, q in ((x, a), (y, b)))
+        z = [ci ^ (e & bi) ^ (ai & f) for ai, bi, ci in zip(a, b, c)]
+        return (z[0] ^ (e & f), *z[1:])
+
+    # Truncation ----------------------------------------------------------------------------------
+
+    def trunc_a(self, x: Sharing, *, bits: int) -> Sharing:
+        """[x] -> [x / 2^bits], at most one unit off, for every |x| < 2^62. One round.
+
+        As in ABY3's `trunc_d` (Dalskov, Escudero and Keller, arXiv 1910.12435, 3.2.2):
+        1. The dealer gives out [r], [h] for h = (r mod 2^63) >> bits, and [t] for t = r >> 63.
+        2. Open c = x + 2^62 + r.
+        3. y = ((c mod 2^63) >> bits) - h + (t xor c >> 63) 2^(63 - bits) - 2^(62 - bits).
+        """
+        r = self._random(x[0])
+        known = self._sum(r)
+        narrow = np.uint32 if bits < 32 else np.uint64  # t counts modulo 2^(bits + 1) only
+        h = self._dealt(bt.shift_right(known & bt.constant(known, (1 << 63) - 1), bits))
+        t = self._dealt(bt.shift_right(known, 63).astype(narrow))
+        masked = [p + q for p, q in zip(x, r)]
+        c = self._open((masked[0] + bt.constant(x[0], 1 << 62), *masked[1:]))
+        top = bt.shift_right(c, 63)
+        sign = bt.constant(c, 1) - bt.shift_left(top, 1)
+        y = [bt.shift_left(ti.astype(np.uint64) * sign, 63 - bits) - hi for hi, ti in zip(h, t)]
+        low = bt.shift_right(c & bt.constant(c, (1 << 63) - 1), bits)
+        opened = low + bt.shift_left(top, 63 - bits) - bt.constant(c, 1 << (62 - bits))
+        return (y[0] + opened, *y[1:])
+
+    def mul_trunc_aa(self, x: Sharing, y: Sharing, *, bits: int) -> Sharing:
+        """[x], [y] -> [x y / 2^bits]. Two rounds."""
+        return self.trunc_a(self.mul_aa(x, y), bits=bits)
+
+    # Between arithmetic and boolean ------------------------------------------------------------------
+
+    def _trivial(self, i: int, word: jax.Array) -> Sharing:
+        """A word that party i knows, as a boolean sharing."""
+        return tuple(word if j == i else jnp.zeros_like(word) for j in range(self.n))
+
+    def _two_summands(self, x: Sharing) -> tuple[Sharing, Sharing]:
+        """Boolean sharings of two words with the sum x: carry-save addition of the n components."""
+        words = [self._trivial(i, c) for i, c in enumerate(x)]
+        while len(words) > 2:
+            p, q, r = words[:3]
+            either = xor(p, q)
+            # The majority of three bits is p xor (p xor q)(p xor r).
+            majority = xor(p, self.and_bb(either, xor(p, r), bits=64))
+            words = [xor(either, r), each(lambda a: bt.shift_left(a, 1), majority), *words[3:]]
+        return words[0], words[1]
+
+    def _sum_bits(self, x: Sharing) -> tuple[Sharing, Sharing]:
+        s, t = self._two_summands(x)
+        return self.and_bb(s, t, bits=64), xor(s, t)
+
+    def msb_a(self, x: Sharing) -> Sharing:
+        """[x] -> its most significant bit. Seven rounds for two parties."""
+        g, p = self._sum_bits(x)
+        below = ~(1 << 63)
+        carry = carry_out(self.and_bb, and_constant(g, below), xor_constant(and_constant(p, below), 1 << 63))
+        return xor(top_bit(p), carry)
+
+    def a2b(self, x: Sharing) -> Sharing:
+        """[x] -> its bits as a boolean sharing. Seven rounds for two parties."""
+        return self._added(*self._sum_bits(x))
+
+    def _added(self, generate: Sharing, propagate: Sharing) -> Sharing:
+        carry = carries(self.and_bb, generate, propagate)
+        return xor(propagate, each(lambda a: bt.shift_left(a, 1), carry))
+
+    def eqz_a(self, x: Sharing) -> Sharing:
+        """[x] -> whether x is zero. Six rounds for two parties: x_0 = -x_1 needs no sum."""
+        if self.n == 2:
+            bits = (x[0], -x[1])
+        else:
+            bits = self.a2b(x)  # type: ignore[assignment]
+        return all_bits(self.and_bb, xor_constant(bits, -1))
+
+    def b2a(self, x: Sharing) -> Sharing:
+        """A shared word [x] -> arithmetic [x]: open x + r for a doubly shared r. Eight rounds."""
+        r = self._random(x[0])
+        r_bits = self._dealt(self._sum(r), boolean=True)
+        g, p = self.and_bb(x, r_bits, bits=64), xor(x, r_bits)
+        opened = self._open(self._added(g, p), boolean=True)
+        return (opened - r[0], *(-ri for ri in r[1:]))
+
+    def bit2a(self, x: Sharing) -> Sharing:
+        """A shared bool [b] -> arithmetic [b] with a daBit (Rotaru and Wood, 2019). One round, one bit."""
+        beta = self._random(x[0], bits=1)
+        word = self._dealt(self._xor_sum(beta).astype(np.uint64))
+        e = self._open(xor(x, beta), boolean=True, bits=1).astype(np.uint64)
+        sign = bt.constant(e, 1) - bt.shift_left(e, 1)
+        y = [w * sign for w in word]
+        return (y[0] + e, *y[1:])
+
+    def prefix_or_b(self, x: Sharing) -> Sharing:
+        """Shared words: bit i becomes the or of bits i and above. Six rounds."""
+        return prefix_or(self.and_bb, x)
+
+    # In and out ------------------------------------------------------------------------------------------
+
+    def share_v(self, x: Sharing, *, owner: int) -> Sharing:
+        """The owner's value -> [x]: the others' components come from keys shared with it. No message."""
+        parts = {j: random((owner, j), x[0].shape, x[0].dtype) for j in range(self.n) if j != owner}
+        rest = x[0]
+        for r in parts.values():
+            rest = rest - r
+        return tuple(rest if i == owner else parts[i] for i in range(self.n))
+
+    def share_vb(self, x: Sharing, *, owner: int, bits: int) -> Sharing:
+        """The owner's word -> boolean [x], as `share_v`."""
+        mask = bt.constant(x[0], (1 << bits) - 1)
+        parts = {j: random((owner, j), x[0].shape, x[0].dtype) & mask for j in range(self.n) if j != owner}
+        rest = x[0]
+        for r in parts.values():
+            rest = rest ^ r
+        return tuple(rest if i == owner else parts[i] for i in range(self.n))
+
+    def reveal_a(self, x: Sharing) -> Sharing:
+        """[x] -> x at every party. A reveal of the program."""
+        return (self._open(x),)
+
+    def reveal_b(self, x: Sharing, *, bits: int) -> Sharing:
+        """Boolean [x] -> x at every party."""
+        return (self._open(x, boolean=True, bits=bits),)
+
+    def reveal_a_to(self, x: Sharing, *, owner: int) -> Sharing:
+        """[x] -> x at one party."""
+        return (self._sum(tuple(c if i == owner else send(c, i, owner) for i, c in enumerate(x))),)
+
+    def reveal_b_to(self, x: Sharing, *, owner: int, bits: int) -> Sharing:
+        """Boolean [x] -> x at one party."""
+        return (self._xor_sum(tuple(c if i == owner else send(c, i, owner, bits) for i, c in enumerate(x))),)
+
+
+def semi2k(world_size: int) -> Protocol:
+    """The protocol for `world_size` parties and a dealer."""
+    k = _Semi2k(world_size)
+    holders = tuple(frozenset({i}) for i in range(world_size))
+    return Protocol(
+        name="semi2k",
+        security="semi-honest, dishonest majority, with a dealer that colludes with nobody",
+        world_size=world_size,
+        dealer=k.dealer,
+        holders={"a": holders, "b": holders, "d": holders},
+        kernels=table(
+            Kernel("product_aa", k.mul_aa, "aa", "d"),
+            Kernel("dot_aa", k.dot_aa, "aa", "d", elementwise=False),
+            Kernel("reshare_d", lambda x: x, "d", "a"),
+            Kernel("mul_aa", k.mul_aa, "aa", "a"),
+            Kernel("trunc_d", k.trunc_a, "d", "a"),
+            Kernel("trunc_a", k.trunc_a, "a", "a"),
+            Kernel("mul_trunc_aa", k.mul_trunc_aa, "aa", "a"),
+            Kernel("and_bb", k.and_bb, "bb", "b"),
+            Kernel("msb_a", k.msb_a, "a", "b"),
+            Kernel("eqz_a", k.eqz_a, "a", "b"),
+            Kernel("a2b", k.a2b, "a", "b"),
+            Kernel("b2a", k.b2a, "b", "a"),
+            Kernel("bit2a", k.bit2a, "b", "a"),
+            Kernel("prefix_or_b", k.prefix_or_b, "b", "b"),
+            Kernel("share_v", k.share_v, "v", "a"),
+            Kernel("share_vb", k.share_vb, "v", "b"),
+            Kernel("reveal_a", k.reveal_a, "a", "p"),
+            Kernel("reveal_b", k.reveal_b, "b", "p"),
+            Kernel("reveal_a_to", k.reveal_a_to, "a", "v"),
+            Kernel("reveal_b_to", k.reveal_b_to, "b", "v"),
+        ),
+    )

@@ -1,0 +1,196 @@
+"""`spuvm run`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from spuvm.commands import inputs as given
+from spuvm.commands.options import Input, InputType, Output, OutputType, function_options
+from spuvm.commands.programs import Options, is_saved, program_of
+from spuvm.commands.results import (
+    Ran,
+    console,
+    differences,
+    match_outputs,
+    predicted_table,
+    run_table,
+    say,
+    show,
+    write_outputs,
+)
+from spuvm.compiler.compile import Program
+from spuvm.network import make_run_folder, party_command, run_parties
+from spuvm.runtime.errors import InputError, SpuError, VisibilityError
+from spuvm.tables import Table
+from spuvm.vm import simulator
+
+
+@click.command()
+@click.argument("target", metavar="FILE.spux|FILE.py:FUNCTION")
+@click.option(
+    "--input",
+    "inputs",
+    type=InputType(),
+    multiple=True,
+    help="An argument's data: a .csv, .parquet or .npy file, with columns to use (`:age,bmi`) or to leave out "
+    "(`:-id`), or a number. After `@`: its owner, `public`, or `secret`.",
+)
+@click.option(
+    "--output",
+    "outputs",
+    type=OutputType(),
+    multiple=True,
+    help="A file for a result that is revealed. Its columns can be named as for an input.",
+)
+@function_options
+@click.option("--network", is_flag=True, help="Run each party as a process of its own, over TLS.")
+@click.option("--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds for any wait.")
+@click.option("--force", is_flag=True, help="Replace output files.")
+@click.option("--quiet", is_flag=True, help="No progress and no table.")
+def run(
+    target: str,
+    inputs: tuple[Input, ...],
+    outputs: tuple[Output, ...],
+    network: bool,
+    timeout: float,
+    force: bool,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Run a program on this machine: simulated, or with every party as a process.
+
+    Simulated, one process computes all parties' shares; with `--network` each party is a process
+    that gets its own inputs only, over TLS with certificates made for the run. Both exchange the same
+    messages. Results that the program reveals are printed, or written with `--output`.
+
+    \b
+      spuvm run stats.py:mean --input x=a.csv:age@alice --input y=b.csv:age@bob --reveal all
+      spuvm run train.spux --input x=a.parquet:-id --input y=c.parquet:label \\
+                --output risk=risk.csv --network
+
+    A function is compiled for what the files hold: whole numbers become int32, others float32, one
+    named column a vector, several a matrix [rows, columns]. `--arg 'x=f32[569]@alice'` says otherwise.
+    """  # fmt: skip
+    named = given.by_name(inputs)
+    program, tables = _compiled(target, named, Options(**options))
+    wanted = match_outputs(program, outputs, force)
+    runner = _networked if network else _simulated
+    start = time.perf_counter()
+    values, ran = runner(program, named, tables, timeout, quiet)
+    seconds = time.perf_counter() - start
+    lines = write_outputs(program, values, wanted, force)
+    show(program, values, wanted)
+    if quiet:
+        return
+    for line in lines:
+        say(line)
+    _report(program, ran, seconds)
+
+
+def _compiled(target: str, named: Mapping[str, Input], options: Options) -> tuple[Program, dict[str, Table]]:
+    """The program, and the tables that were read to know what to compile for."""
+    if is_saved(target):
+        return program_of(target, options), {}
+    tables = {name: given.read(x) for name, x in named.items()}
+    described = {a.name for a in options.arguments}
+    leaves = {n: given.leaf_of(named[n], t, options.x64) for n, t in tables.items() if n not in described}
+    try:
+        return program_of(target, options, leaves), tables
+    except SpuError as error:
+        rows = {n: t.rows for n, t in tables.items() if t.rows is not None}
+        if len(set(rows.values())) > 1:
+            counts = ", ".join(f"`{n}` {r}" for n, r in rows.items())
+            raise type(error)(f"{error} Note that the inputs differ in rows: {counts}.") from error
+        raise
+
+
+Ended = tuple[dict[int, Any], list[Ran]]
+
+
+def _simulated(
+    program: Program, named: Mapping[str, Input], tables: Mapping[str, Table], timeout: float, quiet: bool
+) -> Ended:
+    values = given.arrays(program, named, tables)
+    objects = simulator(program.config).run(program, values)
+    return {i: x.known_value() for i, x in enumerate(objects) if not x.type.is_secret}, []
+
+
+def _networked(
+    program: Program, named: Mapping[str, Input], tables: Mapping[str, Table], timeout: float, quiet: bool
+) -> Ended:
+    """Each party is `spuvm party`; what it may see comes back as .npy files in the run's folder."""
+    module, parties = program.module, program.config.parties
+    if len(parties) < 2:
+        raise InputError("`--network` needs two parties or more: leave it out.")
+    for name, value in zip(module.inputs, module.body.params):
+        if value.type.is_secret:
+            raise VisibilityError(given.unowned(name))
+    # Each party checks its own data. Here it is only whether all that is needed was named.
+    missing = [name for name in module.inputs if name not in named]
+    if missing:
+        raise InputError(f"`--input {missing[0]}=...` is missing. The program takes: {given.signature(program)}.")
+    with tempfile.TemporaryDirectory(prefix="spuvm-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        make_run_folder(folder, program.config, timeout=timeout)
+        program.save(folder / "program.spux")
+        commands = {p: _party(p, program, named, folder, timeout, quiet) for p in parties}
+        run_parties(commands, on_line=_relay)
+        values = {
+            i: np.load(folder / f"{i}.npy") for i in range(len(module.outputs)) if (folder / f"{i}.npy").is_file()
+        }
+        ran = [Ran(**json.loads((folder / f"{p}.json").read_text())["ran"]) for p in parties]
+    return values, ran
+
+
+def _party(
+    party: str, program: Program, named: Mapping[str, Input], folder: Path, timeout: float, quiet: bool
+) -> list[str]:
+    module, parties = program.module, program.config.parties
+    rank = parties.index(party)
+    arguments = [str(folder / "program.spux"), "--config", str(folder / "cluster.toml"), "--as", party]
+    arguments += ["--timeout", str(timeout), "--report", str(folder / f"{party}.json"), "--no-results"]
+    for name, source in named.items():
+        if name not in module.inputs:
+            raise InputError(f"`--input`: the program has no input `{name}`. It takes: {given.signature(program)}.")
+        if module.body.params[module.inputs.index(name)].type.visibility in (rank, "public"):
+            arguments += ["--input", _text(source)]
+    for i, (name, value) in enumerate(zip(module.outputs, module.body.results)):
+        writer = 0 if value.type.is_public else value.type.visibility
+        if writer == rank:
+            arguments += ["--output", f"{name}={folder / f'{i}.npy'}"]
+    if quiet:
+        arguments.append("--quiet")
+    if click.get_current_context().obj["debug"]:
+        arguments.append("--debug")
+    return party_command(*arguments)
+
+
+def _text(source: Input) -> str:
+    """The input as `--input` takes it."""
+    value = str(source.number).lower() if source.path is None else str(source.path)
+    columns = f":{','.join(source.columns)}" if source.columns else ""
+    return f"{source.name}={value}{columns}" + (f"@{source.who}" if source.who else "")
+
+
+def _relay(party: str, stream: str, line: str) -> None:
+    click.echo(f"{party}: {line}", err=True)
+
+
+def _report(program: Program, ran: Sequence[Ran], seconds: float) -> None:
+    err = console(stderr=True)
+    if not ran:
+        say(f"simulated in {seconds:.3f} s; over a network:")
+        err.print(predicted_table(program.cost))
+        return
+    err.print(run_table(program.cost, ran))
+    note = differences(program.cost, ran)
+    if note:
+        say(note)
