@@ -115,7 +115,7 @@ class Expander:
             out_holders=holders,
             elementwise=elementwise,
             communicates=communicates,
-            function=_flat(function, tuple(len(x.slots) for x in operands), params, communicates and elementwise),
+            function=_flat(function, tuple(len(x.slots) for x in operands), params, elementwise),
         )
         self.block.steps.append(Call(spec, slots, outputs, self.op, self.location))
         return Shared(kind, tuple(outputs), owner)

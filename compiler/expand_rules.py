@@ -277,12 +277,19 @@ def _expand_convert(ex: Expander, op: Op) -> None:
     elif target.kind == "fxp":
         out = _change_fraction(ex, ex.summand(value) if not x.known else x, target.frac - source.frac)
     elif source.kind == "fxp":
-        out = _wrapped(ex, _toward_zero(ex, value, source.frac), 64, target)
-    elif target.bits >= source.bits and (target.signed == source.signed or not source.signed):
+        out = _wrapped(ex, _toward_zero(ex, value, source.frac), target)
+    elif _holds(target, source):
         out = x if x.kind != "d" else ex.as_kind(value, "a")
     else:
-        out = _wrapped(ex, ex.boolean(value) if not x.known else x, source.bits, target)
+        out = _wrapped(ex, ex.boolean(value) if not x.known else x, target)
     ex.set(op.output, out)
+
+
+def _holds(target: Type, source: Type) -> bool:
+    """Whether every canonical integer of type `source` is one of type `target` as it stands."""
+    if target.bits == 64 or target.signed == source.signed:
+        return target.bits >= source.bits
+    return target.signed and target.bits > source.bits
 
 
 def _nonzero_bool(ex: Expander, value: Value) -> Shared:
@@ -303,6 +310,8 @@ def _toward_zero(ex: Expander, value: Value, bits: int) -> Shared:
     x = ex.primary(value)
     if x.known:
         return compute_known(ex, "toward_zero", _plain_toward_zero, [x], bits=bits)
+    if not bits:
+        return ex.as_kind(value, "a")
     x = ex.as_kind(value, "a")
     negative = ex.kernel("bit2a", ex.kernel("msb_a", x, dtype="uint8"))
     sign = add(ex, neg(ex, _shifted(ex, negative, 1)), ex.constant(np.uint64(1)))
@@ -313,7 +322,7 @@ def _toward_zero(ex: Expander, value: Value, bits: int) -> Shared:
     return mul(ex, sign, sub(ex, quotient, too_many))
 
 
-def _wrapped(ex: Expander, x: Shared, bits: int, target: Type) -> Shared:
+def _wrapped(ex: Expander, x: Shared, target: Type) -> Shared:
     """The canonical form modulo the target's width. Boolean sharings only; others must fit."""
     if target.bits == 64 or x.kind not in "pvb":
         return x
@@ -388,7 +397,7 @@ def _bits_rule(name: str, function: Callable[..., Components], dtype: str = "uin
         x = ex.primary(op.inputs[0])
         x = x if x.known else ex.boolean(op.inputs[0])
         type_ = op.inputs[0].type
-        if name == "shift_right" and type_.kind == "int" and type_.signed and type_.bits < 64:
+        if name == "shift_right" and op.attrs["bits"] and type_.kind == "int" and type_.signed and type_.bits < 64:
             x = ex.local("mask", _mask, x, kind=x.kind, value=(1 << type_.bits) - 1)
         ex.set(op.output, ex.local(name, function, x, kind=x.kind, dtype=dtype, **{attr: op.attrs[attr]}))
 
@@ -431,8 +440,9 @@ def _expand_reveal(ex: Expander, op: Op) -> None:
     x = ex.primary(value)
     if x.kind == "p" or (x.kind == "v" and x.owner == to):
         return ex.set(op.output, x)
-    x = ex.boundary(value) if not x.known else ex.as_kind(value, "b" if value.type.kind == "bool" else "a")
-    params: dict[str, Any] = {"bits": 1} if x.kind == "b" else {}
+    if x.kind not in "ab":
+        x = ex.as_kind(value, "b" if value.type.kind == "bool" else "a")
+    params: dict[str, Any] = {"bits": 1 if x.dtype == "uint8" else 64} if x.kind == "b" else {}
     if to == "public":
         return ex.set(op.output, ex.kernel(f"reveal_{x.kind}", x, dtype=x.dtype, **params))
     ex.set(op.output, ex.kernel(f"reveal_{x.kind}_to", x, owner=to, dtype=x.dtype, **params))
@@ -446,14 +456,14 @@ def _expand_share(ex: Expander, op: Op) -> None:
 # Rearrangements: the same function on every component -------------------------------------------------------------
 
 
-def _common_kind(ex: Expander, values: list[Value]) -> str:
-    """The share kind in which values can be put side by side."""
+def _common_kind(ex: Expander, values: list[Value], adds: bool) -> str:
+    """The share kind in which values can be put side by side, or added up."""
     kinds = {ex.primary(v).kind for v in values} - {"p", "v"}
     if values[0].type.kind == "bool":
         return "b"
     if kinds == {"d"} and len(values) == 1:
         return "d"
-    return "b" if kinds == {"b"} else "a"
+    return "b" if kinds == {"b"} and not adds else "a"
 
 
 def _local_rule(name: str) -> Rule:
@@ -466,7 +476,7 @@ def _local_rule(name: str) -> Rule:
         if all(ex.primary(v).known for v in data) and len(owners) <= 1:
             kind, shared = known_kind([ex.primary(v) for v in data]), {v: ex.primary(v) for v in data}
         else:
-            kind = _common_kind(ex, data)
+            kind = _common_kind(ex, data, name in ADDING)
             shared = {v: ex.primary(v) if kind == "d" else ex.as_kind(v, kind) for v in data}
         operands = [ex.primary(v) if i in positions else shared[v] for i, v in enumerate(op.inputs)]
         if name in SPLAT and operands[0].shape == () and op.inputs[0].shape != ():
@@ -497,6 +507,7 @@ def _local_rule(name: str) -> Rule:
     return run
 
 
+ADDING = {"sum", "cumsum", "scatter_add"}  # within a component: not what exclusive or is linear over
 SPLAT = {"reshape", "transpose", "slice", "rev", "broadcast"}  # of equal elements: still equal
 
 

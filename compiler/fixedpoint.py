@@ -60,7 +60,7 @@ def is_uniform(x: Any) -> bool:
     """Whether all elements (at least one) are the same number."""
     x = np.asarray(x)
     if x.size <= 1 or not any(x.strides):
-        return x.size > 0
+        return bool(x.size)
     return bool((x == x[(0,) * x.ndim]).all())
 
 

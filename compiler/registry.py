@@ -9,6 +9,7 @@ from spuvm.compiler import (
     rules_control,
     rules_elementwise,
     rules_linear,
+    rules_logic,
     rules_reduce,
     rules_shape,
     rules_sort,
@@ -29,6 +30,7 @@ def merge(*families: Mapping[str, Rule]) -> dict[str, Rule]:
 
 RULES = merge(
     rules_elementwise.RULES,
+    rules_logic.RULES,
     rules_linear.RULES,
     rules_shape.RULES,
     rules_reduce.RULES,

@@ -19,7 +19,7 @@ from jax.interpreters import partial_eval
 from spuvm.compiler import regions
 from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Type, Value, join
-from spuvm.compiler.rules_elementwise import pick
+from spuvm.compiler.rules_logic import pick
 from spuvm.runtime.errors import UnsupportedError, VisibilityError
 
 MAX_KNOWN_TRIPS = 1_000_000

@@ -1,9 +1,8 @@
-"""Rules of the elementwise primitives: arithmetic, comparisons, logic, non-linear functions."""
+"""Rules of elementwise arithmetic: sums, products, rounding, division, powers, non-linear functions."""
 
 from __future__ import annotations
 
 import importlib
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -114,240 +113,6 @@ def absolute(ctx: Context, x: Value) -> Value:
     if x.type.kind == "int" and not x.type.signed:
         return x
     return ctx.b.select(ctx.b.less(x, ctx.like(0, x)), ctx.b.neg(x), x)
-
-
-# comparisons -----------------------------------------------------------------------------------------
-
-
-def beyond(ctx: Context, c: Operand) -> int:
-    """1 (-1) if a constant is a number above (below) all that fixed point holds; else 0."""
-    if isinstance(c, Value) or not is_float(c) or np.size(c) == 0:
-        return 0
-    top = fixedpoint.limit(ctx.b.frac)
-    real = np.asarray(c).astype(np.float64)
-    return int((real >= top).all()) - int((real <= -top).all())
-
-
-def _comparable(ctx: Context, x: Operand) -> Value:
-    """An operand of a comparison: constants beyond the limit count as the limit."""
-    shape = ctx.outs[0].shape
-    if isinstance(x, Value) or not is_float(x):
-        return ctx.value(x, shape)
-    if np.isnan(np.asarray(x).astype(np.float64)).any():
-        raise EncodingError("a comparison with NaN.")
-    raw = fixedpoint.clipped(x, ctx.b.frac)
-    return ctx.broadcast(fixedpoint.constant(ctx.b, raw, f"fxp{ctx.b.frac}"), shape)
-
-
-def less(ctx: Context, x: Operand, y: Operand) -> Operand:
-    """x < y, folded where a side is infinite or both are the same value."""
-    side = beyond(ctx, y) - beyond(ctx, x)
-    if x is y or side:
-        return full(ctx, side > 0)
-    x, y = _comparable(ctx, x), _comparable(ctx, y)
-    if x.type.kind == "bool":
-        return ctx.b.logical("and", ctx.b.not_(x), y)
-    return ctx.b.less(x, y)
-
-
-def equal(ctx: Context, x: Operand, y: Operand) -> Operand:
-    if x is y or beyond(ctx, x) or beyond(ctx, y):
-        return full(ctx, x is y)
-    x, y = _comparable(ctx, x), _comparable(ctx, y)
-    if x.type.kind == "bool":
-        return ctx.b.not_(ctx.b.logical("xor", x, y))
-    return ctx.b.equal(x, y)
-
-
-def negated(ctx: Context, x: Operand) -> Operand:
-    return ctx.b.not_(x) if isinstance(x, Value) else ~x
-
-
-def maximum(ctx: Context, x: Operand, y: Operand) -> Operand:
-    return _extreme(ctx, x, y, largest=True)
-
-
-def minimum(ctx: Context, x: Operand, y: Operand) -> Operand:
-    return _extreme(ctx, x, y, largest=False)
-
-
-def _extreme(ctx: Context, x: Operand, y: Operand, *, largest: bool) -> Operand:
-    shape = ctx.outs[0].shape
-    for c, other in ((x, y), (y, x)):
-        side = beyond(ctx, c)
-        if side and isinstance(other, Value):
-            return full(ctx, c) if (side > 0) is largest else ctx.broadcast(other, shape)
-    if isinstance(x, Value):  # a constant goes first: then the gradient of relu asks for the same comparison
-        x, y = y, x
-    return larger(ctx, *both(ctx, x, y)) if largest else smaller(ctx, *both(ctx, x, y))
-
-
-def larger(ctx: Context, x: Value, y: Value) -> Value:
-    if x.type.kind == "bool":
-        return ctx.b.logical("or", x, y)
-    return ctx.b.select(ctx.b.less(x, y), y, x)
-
-
-def smaller(ctx: Context, x: Value, y: Value) -> Value:
-    if x.type.kind == "bool":
-        return ctx.b.logical("and", x, y)
-    return ctx.b.select(ctx.b.less(y, x), y, x)
-
-
-def clamp(ctx: Context, low: Operand, x: Operand, high: Operand) -> Operand:
-    """For low <= high. Both comparisons are with x, so they share their rounds."""
-    shape = ctx.outs[0].shape
-    out: Operand = ctx.value(x, shape)
-    for bound, below in ((low, True), (high, False)):
-        side = beyond(ctx, bound)
-        if side == (-1 if below else 1):
-            continue
-        c = less(ctx, x, bound) if below else less(ctx, bound, x)
-        out = choose(ctx, c, bound, out)
-    return out
-
-
-# choice ----------------------------------------------------------------------------------------------
-
-
-def choose(ctx: Context, c: Operand, x: Operand, y: Operand) -> Operand:
-    """x where c, else y; constants that are never chosen need not be representable."""
-    shape = ctx.outs[0].shape
-    if x is y:
-        return x
-    if not isinstance(c, Value):
-        return _choose_known(ctx, np.broadcast_to(c, shape), x, y)
-    return ctx.b.select(ctx.value(c, shape), ctx.value(x, shape), ctx.value(y, shape))
-
-
-def _choose_known(ctx: Context, c: Known, x: Operand, y: Operand) -> Operand:
-    shape = ctx.outs[0].shape
-    if c.all() or not c.any():
-        one = x if c.all() else y
-        return ctx.broadcast(one, shape) if isinstance(one, Value) else np.broadcast_to(one, shape)
-    if not isinstance(x, Value) and not isinstance(y, Value):
-        return full(ctx, np.where(c, x, y))
-    x, y = (v if isinstance(v, Value) else np.where(m, v, np.zeros_like(v)) for v, m in ((x, c), (y, ~c)))
-    return ctx.b.select(ctx.value(c), ctx.value(x, shape), ctx.value(y, shape))
-
-
-def select_n(ctx: Context, which: Operand, *cases: Operand) -> Operand:
-    kind = which.type.kind if isinstance(which, Value) else np.asarray(which).dtype.kind
-    if kind in ("bool", "b"):
-        return choose(ctx, which, cases[1], cases[0])
-    if not isinstance(which, Value):
-        out = cases[0]
-        for i, case in enumerate(cases[1:], 1):
-            out = choose(ctx, np.asarray(which) == i, case, out)
-        return out
-    return pick(ctx, which, [ctx.value(c, ctx.outs[0].shape) for c in cases])
-
-
-def pick(ctx: Context, index: Value, cases: list[Value]) -> Value:
-    """cases[index] in the rounds of one comparison and one product, however many cases.
-
-    With b_i = (index <= i), which is monotone, cases[index] = last + sum of b_i (case_i - case_{i+1}).
-    """
-    b = ctx.b
-    if index in ctx.truth and len(cases) == 2:
-        c = b.broadcast(ctx.truth[index], cases[0].shape)
-        return b.select(c, cases[1], cases[0])
-    out = cases[-1]
-    for i, (case, after) in reversed(list(enumerate(pairwise(cases)))):
-        c = b.broadcast(b.less(index, ctx.like(i + 1, index)), case.shape)
-        if case.type.kind == "bool":
-            out = b.select(c, case, out)
-        else:
-            factor = b.convert(c, "fxp0" if is_float(case) else case.type.element)
-            out = b.add(out, b.mul_raw(b.sub(case, after), factor))
-    return out
-
-
-# types and bits --------------------------------------------------------------------------------------
-
-
-def convert(ctx: Context, x: Value, *, new_dtype: Any, **_: Any) -> Value:
-    element = ctx.element(new_dtype)
-    if element == x.type.element:
-        return x
-    if element == "bool":
-        return ctx.truth[x] if x in ctx.truth else ctx.b.not_(ctx.b.equal(x, ctx.like(0, x)))
-    if element.startswith("fxp"):
-        return ctx.whole(ctx.b.convert(x, "fxp0"))
-    if x in ctx.integral:  # a whole number needs no rounding
-        return ctx.b.bitcast(ctx.integral[x], element)
-    out = ctx.b.convert(x, element)
-    if x.type.kind == "bool":
-        ctx.truth[out] = x
-    return out
-
-
-def bit_not(ctx: Context, x: Value) -> Value:
-    """Of an integer: -x - 1, or 2^bits - 1 - x if unsigned; local where a circuit is not."""
-    if x.type.kind == "bool":
-        return ctx.b.not_(x)
-    top = -1 if x.type.signed or x.type.bits == 64 else 2**x.type.bits - 1
-    return ctx.b.sub(ctx.like(np.int64(top), x), x)
-
-
-def bitwise(name: str) -> Rule:
-    def rule(ctx: Context, x: Operand, y: Operand) -> Operand:
-        for c, other in ((x, y), (y, x)):
-            if isinstance(other, Value) and not isinstance(c, Value):
-                out = _bitwise_known(ctx, name, other, c)
-                if out is not None:
-                    return out
-        return ctx.b.logical(name, *both(ctx, x, y))
-
-    return rule
-
-
-def _bitwise_known(ctx: Context, name: str, x: Value, c: Known) -> Operand | None:
-    """The result where a bool meets a constant that decides it or changes nothing."""
-    if np.asarray(c).dtype.kind != "b" or not fixedpoint.is_uniform(c):
-        return None
-    number = bool(np.asarray(c).flat[0])
-    if name != "xor" and number is (name == "or"):
-        return full(ctx, number)
-    x = ctx.broadcast(x, ctx.outs[0].shape)
-    return ctx.b.not_(x) if name == "xor" and number else x
-
-
-def shift(name: str) -> Rule:
-    def rule(ctx: Context, x: Operand, amount: Operand) -> Operand:
-        if isinstance(amount, Value):
-            raise UnsupportedError(
-                f"the shift's amount is {amount.type.visibility} at run time: use an amount known at compile "
-                "time, or multiply by a power of two."
-            )
-        bits = np.asarray(ctx.outs[0].dtype.itemsize * 8)
-        return _shift_known(ctx, name, ctx.value(x, ctx.outs[0].shape), np.minimum(amount, bits), int(bits))
-
-    return rule
-
-
-def _shift_known(ctx: Context, name: str, x: Value, amounts: Known, width: int) -> Operand:
-    """Shift by constants: each distinct amount once, put together by 0/1 factors (local)."""
-    parts = []
-    for n in np.unique(amounts).tolist():
-        mask = np.broadcast_to(amounts == n, x.shape)
-        part = _shift_all(ctx, name, x, n, width)
-        if part is not None:
-            parts.append(part if mask.all() else ctx.b.mul(part, ctx.like(mask.astype(np.int64), x)))
-    if not parts:
-        return zeros(ctx)
-    out = parts[0]
-    for part in parts[1:]:
-        out = ctx.b.add(out, part)
-    return out
-
-
-def _shift_all(ctx: Context, name: str, x: Value, n: int, width: int) -> Value | None:
-    """One amount for all elements; None stands for zero. JAX: amounts of `width` and above shift all out."""
-    if n >= width and name != "shift_right_arithmetic":
-        return None
-    n = min(n, width - 1)
-    return ctx.b.op(name, x, bits=n) if n else x
 
 
 # rounding to whole numbers ---------------------------------------------------------------------------
@@ -480,27 +245,6 @@ PLAIN: dict[str, Rule] = {
     "rem": rem,
     "sign": sign,
     "abs": absolute,
-    "max": maximum,
-    "min": minimum,
-    "clamp": clamp,
-    "lt": less,
-    "gt": lambda ctx, x, y: less(ctx, y, x),
-    "ge": lambda ctx, x, y: negated(ctx, less(ctx, x, y)),
-    "le": lambda ctx, x, y: negated(ctx, less(ctx, y, x)),
-    "eq": equal,
-    "ne": lambda ctx, x, y: negated(ctx, equal(ctx, x, y)),
-    "lt_to": less,
-    "le_to": lambda ctx, x, y: negated(ctx, less(ctx, y, x)),
-    "eq_to": equal,
-    "is_finite": lambda ctx, x: full(ctx, True),
-    "select_n": select_n,
-    "and": bitwise("and"),
-    "or": bitwise("or"),
-    "xor": bitwise("xor"),
-    "not": bit_not,
-    "shift_left": shift("shift_left"),
-    "shift_right_logical": shift("shift_right_logical"),
-    "shift_right_arithmetic": shift("shift_right_arithmetic"),
     "floor": floor,
     "ceil": ceil,
     "pow": power,
@@ -520,13 +264,12 @@ PLAIN: dict[str, Rule] = {
 }
 
 
-def _without_parameters(rule: Rule) -> Rule:
+def without_parameters(rule: Rule) -> Rule:
     return lambda ctx, *operands, **_: rule(ctx, *operands)
 
 
 RULES: dict[str, Rule] = {
-    **{name: _without_parameters(rule) for name, rule in PLAIN.items()},
-    "convert_element_type": convert,
+    **{name: without_parameters(rule) for name, rule in PLAIN.items()},
     "round": round_,
     "integer_pow": integer_pow,
 }

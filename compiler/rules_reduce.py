@@ -13,7 +13,8 @@ import numpy as np
 
 from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Value
-from spuvm.compiler.rules_elementwise import approximation, larger, product, smaller
+from spuvm.compiler.rules_elementwise import approximation, product
+from spuvm.compiler.rules_logic import larger, smaller
 from spuvm.compiler.rules_shape import ints
 
 Combine = Callable[[Context, Value, Value], Value]

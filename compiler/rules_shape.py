@@ -182,14 +182,6 @@ def all_same(ctx: Context, *xs: Operand, **_: Any) -> Sequence[Operand]:
     return xs
 
 
-def gather_rows(ctx: Context, x: Value, rows: Value) -> Value:
-    """x[rows] for public row numbers, in bounds."""
-    rest = len(x.shape) - 1
-    dims = (tuple(range(1, rest + 1)), (0,), (0,), (), ())
-    index = ctx.b.reshape(rows, (*rows.shape, 1))
-    return ctx.b.op("gather", x, index, dims=dims, sizes=(1, *x.shape[1:]), mode="promise_in_bounds")
-
-
 RULES: dict[str, Rule] = {
     "reshape": reshape,
     "squeeze": reshape,

@@ -1,7 +1,10 @@
-"""Sorting: a bitonic network as one loop whose body has the same shape in every step.
+"""Sorting: the bitonic network in its perfect-shuffle form.
 
-Step (k, d) compares the elements p and p + d of each block of 2d, ascending where bit k of p is
-clear. For N = 2^m elements there are m (m + 1) / 2 steps of N / 2 comparisons.
+For N = 2^m elements, stage s = 1..m compares elements whose positions differ in bit s-1, then s-2, ..., 0,
+ascending where bit s of the position is clear. Rotating the bits of all positions brings the compared bit to the
+top: the pairs are the two halves, and writing each pair side by side rotates by one more. So each stage is one
+static rearrangement and a loop of s steps, and all loops have the same body. m (m + 1) / 2 steps of N / 2
+comparisons.
 """
 
 from __future__ import annotations
@@ -13,10 +16,10 @@ import numpy as np
 
 from spuvm.compiler import fixedpoint
 from spuvm.compiler.context import Context, Operand, Rule
-from spuvm.compiler.ir import Region, Type, Value, Visibility, join
-from spuvm.compiler.rules_elementwise import bit_not, is_float
+from spuvm.compiler.ir import Value, Visibility, join
+from spuvm.compiler.rules_elementwise import is_float
+from spuvm.compiler.rules_logic import bit_not
 from spuvm.compiler.rules_reduce import moved
-from spuvm.compiler.rules_shape import gather_rows
 
 TOP = {"int64": 2**63 - 1, "uint64": 2**64 - 1}  # other types stay below fixed point's limit
 
@@ -93,57 +96,54 @@ def _padded(ctx: Context, x: Value, size: int, *, compare: bool) -> Value:
 
 
 def _network(ctx: Context, rows: list[Value], compared: Sequence[int]) -> list[Value]:
-    size = rows[0].shape[0]
-    steps = [(2 << s, 1 << t) for s in range(size.bit_length() - 1) for t in reversed(range(s + 1))]
-    blocks, distances = (ctx.b.const(np.array(c, np.int64), "int64") for c in zip(*steps))
     deciding = join(*(rows[i].type.visibility for i in compared))
     carried = [_seen_by(ctx, r, join(deciding, r.type.visibility)) for r in rows]
-    scalar = Type("int", (), "public", bits=64, signed=True)
-    with ctx.region([*(r.type for r in carried), scalar, scalar]) as body:
-        *inner, block, distance = body.params
-        body.results = _step(ctx, inner, compared, block, distance)
-    return _loop(ctx, body, carried, [blocks, distances], len(steps))
+    stages = rows[0].shape[0].bit_length() - 1
+    for stage in range(1, stages + 1):
+        carried = [_rotated(ctx, r, stage) for r in carried]
+        # at step r, bit `stage` of the original position is bit r; the last stage is ascending throughout
+        masks = [1 << r if stage < stages else 0 for r in range(stage)]
+        carried = _loop(ctx, carried, compared, ctx.b.const(np.array(masks, np.int64), "int64"))
+    return carried
 
 
-def _loop(ctx: Context, body: Region, carries: list[Value], xs: list[Value], trips: int) -> list[Value]:
-    attrs = {"trips": trips, "carries": len(carries), "constants": 0, "reverse": False}
-    return ctx.b.ops("loop", [*carries, *xs], [body], **attrs)
+def _rotated(ctx: Context, x: Value, stage: int) -> Value:
+    """Bit stage - 1 of each position becomes the top bit: rotate the bits to the left."""
+    size, rest = x.shape[0], x.shape[1:]
+    if size == 1 << stage:
+        return x
+    order = [1, 0, *range(2, len(rest) + 2)]
+    wide = ctx.b.reshape(x, (size >> stage, 1 << stage, *rest))
+    return ctx.b.reshape(moved(ctx, wide, order), x.shape)
+
+
+def _loop(ctx: Context, carries: list[Value], compared: Sequence[int], masks: Value) -> list[Value]:
+    scalar = masks.type.with_(shape=())
+    with ctx.region([*(c.type for c in carries), scalar]) as body:
+        *inner, mask = body.params
+        body.results = _step(ctx, inner, compared, mask)
+    attrs = {"trips": masks.shape[0], "carries": len(carries), "constants": 0, "reverse": False}
+    return ctx.b.ops("loop", [*carries, masks], [body], **attrs)
 
 
 def _seen_by(ctx: Context, x: Value, who: Visibility) -> Value:
     return x if x.type.visibility == who else ctx.b.op("share", x, to=who)
 
 
-def _step(ctx: Context, rows: list[Value], compared: Sequence[int], block: Value, d: Value) -> list[Value]:
-    """One step: split into the two sides of each comparison, exchange, put back."""
-    b, size = ctx.b, rows[0].shape[0]
-    pairs = b.const(np.arange(size // 2), "int64")
-    d2 = b.broadcast(d, pairs.shape)
-    low = b.add(pairs, b.logical("and", pairs, b.neg(d2)))  # p with a zero bit inserted at d
-    lows = [gather_rows(ctx, r, low) for r in rows]
-    highs = [gather_rows(ctx, r, b.add(low, d2)) for r in rows]
-    up = b.equal(b.logical("and", low, b.broadcast(block, low.shape)), b.integer(0, low.type))
-    shape = lows[0].shape
-    ascending = b.op("broadcast", up, shape=shape, dims=(0,))
-    above = _precedes(ctx, [highs[i] for i in compared], [lows[i] for i in compared])
-    swap = b.not_(b.logical("xor", above, ascending))
-    back = _back(ctx, size, d)
+def _step(ctx: Context, rows: list[Value], compared: Sequence[int], mask: Value) -> list[Value]:
+    """Order each pair (p, p + N/2), ascending where p has no bit of the mask; write it to (2p, 2p + 1)."""
+    b, half = ctx.b, rows[0].shape[0] // 2
+    lows, highs = ([b.slice(r, 0, start, start + half) for r in rows] for start in (0, half))
+    pairs = b.const(np.arange(half), "int64")
+    masked = b.logical("and", pairs, b.broadcast(mask, pairs.shape))
+    descending = b.op("broadcast", b.less(ctx.like(0, masked), masked), shape=lows[0].shape, dims=(0,))
+    swap = b.logical("xor", descending, _precedes(ctx, *([side[i] for i in compared] for side in (highs, lows))))
     out = []
-    for x, y in zip(lows, highs):
+    for x, y, row in zip(lows, highs, rows):
         change = _times(ctx, swap, b.sub(y, x))
-        out.append(gather_rows(ctx, b.concatenate([b.add(x, change), b.sub(y, change)], 0), back))
+        sides = [b.reshape(v, (half, 1, *v.shape[1:])) for v in (b.add(x, change), b.sub(y, change))]
+        out.append(b.reshape(b.concatenate(sides, 1), row.shape))
     return out
-
-
-def _back(ctx: Context, size: int, d: Value) -> Value:
-    """For each element, its row in (low sides, high sides)."""
-    b = ctx.b
-    i = b.const(np.arange(size), "int64")
-    d = b.broadcast(d, i.shape)
-    half = b.op("shift_right_logical", b.logical("and", i, b.neg(b.op("shift_left", d, bits=1))), bits=1)
-    pair = b.add(half, b.logical("and", i, b.sub(d, b.integer(1, i.type))))
-    is_high = b.convert(b.not_(b.equal(b.logical("and", i, d), b.integer(0, i.type))), "int64")
-    return b.add(pair, b.mul_raw(is_high, b.integer(size // 2, i.type)))
 
 
 def _precedes(ctx: Context, xs: list[Value], ys: list[Value]) -> Value:

@@ -195,7 +195,7 @@ def run_task(task: Task, env: dict[int, Component], draws: _Draws) -> None:
         env.update(zip(task.outputs, stage.load()(*arguments)))
         return
     operands = [
-        env[r] if scalar else blocks(env[r], task.size) for r, scalar in zip(task.inputs, task.scalars)
+        whole(env[r], ()) if scalar else blocks(env[r], task.size) for r, scalar in zip(task.inputs, task.scalars)
     ]
     results: list[list[Any]] = [[] for _ in task.outputs]
     base = dict(task.base)

@@ -7,6 +7,7 @@ not at all, and never replaces a file that the caller did not allow it to.
 
 from __future__ import annotations
 
+import csv as python_csv
 import difflib
 import os
 import re
@@ -118,7 +119,7 @@ def read(path: str | Path, columns: Sequence[str] = ()) -> Table:
     except OSError as error:  # pyarrow raises it for damaged files, too
         raise InputError(f"{path} cannot be read: {_first_line(error)}.") from None
     if table.rows == 0:
-        raise InputError(f"{path} has no rows.")
+        raise InputError(f"{path} holds no numbers.")
     return table
 
 
@@ -128,8 +129,8 @@ def read(path: str | Path, columns: Sequence[str] = ()) -> Table:
 def _read_csv(path: Path, columns: tuple[str, ...]) -> Table:
     arrow, csv = _pyarrow("csv")
     try:
-        with csv.open_csv(path) as start:
-            header = start.schema.names
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = next(python_csv.reader(file), [])
         if header and all(_is_number(name) for name in header):
             raise InputError(f"{path}: its first line holds numbers: put the names of the columns there.")
         names = _select(path, header, columns)
@@ -177,6 +178,8 @@ _READERS = {".csv": _read_csv, ".parquet": _read_parquet, ".npy": _read_npy}
 
 
 def _from_arrow(path: Path, table: Any) -> Table:
+    if table.num_rows == 0:
+        raise InputError(f"{path} has no rows.")
     names = tuple(table.column_names)
     return Table(path, names, tuple(_column(table[name], f"column `{name}` of {path}") for name in names))
 

@@ -6,6 +6,7 @@ share is bit-identical and that rounds and bytes are those that `cost` predicts,
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -389,3 +390,76 @@ def interpret(
             outs = list(made) if eqn.primitive.multiple_results else [made]
         env.update(zip(eqn.outvars, outs))
     return [read(v) for v in jaxpr.outvars]
+
+
+# Choreographies without compilation ------------------------------------------------------------------
+
+
+class Interpreter:
+    """Runs a choreography call by call, each kernel's function as it stands: no schedule, no projection."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+
+    def run(self, choreography: ch.Choreography, inputs: Components) -> list[Raw]:
+        with jax.enable_x64(True):
+            return values(choreography, self.block(choreography.block, inputs))
+
+    def block(self, block: ch.Block, inputs: Components) -> Components:
+        env: dict[ch.Slot, Any] = dict(block.constants) | dict(zip(block.params, inputs, strict=True))
+        for step in block.steps:
+            outs = self.step(step, [env[s] for s in step.inputs])
+            for slot, x in zip(step.outputs, outs, strict=True):
+                assert x.shape == slot.shape, f"{step.op}: a component of shape {x.shape} is said to be {slot.shape}"
+                assert x.dtype == slot.dtype
+                env[slot] = x
+        return [np.asarray(env[s]) for s in block.results]
+
+    def step(self, step: ch.Step, ins: Components) -> Components:
+        match step:
+            case ch.Call():
+                return self.call(step, ins)
+            case ch.Loop():
+                return self.loop(step, ins)
+            case ch.Cond():
+                choice = int(np.asarray(ins[0]).view(np.int64))
+                return self.block(step.branches[min(max(choice, 0), len(step.branches) - 1)], ins[1:])
+            case ch.While():
+                a, b = len(step.condition_constants), len(step.body_constants)
+                carry = ins[a + b :]
+                while self.block(step.condition, [*ins[:a], *carry])[0]:
+                    carry = self.block(step.body, [*ins[a : a + b], *carry])
+                return carry
+
+    def loop(self, step: ch.Loop, ins: Components) -> Components:
+        k, c = len(step.constants), len(step.carries)
+        carry, rows = ins[k : k + c], []
+        for trip in reversed(range(step.trips)) if step.reverse else range(step.trips):
+            out = self.block(step.body, [*ins[:k], *carry, *(np.asarray(x)[trip, ...] for x in ins[k + c :])])
+            carry = out[:c]
+            rows.append(out[c:])
+        rows = rows[::-1] if step.reverse else rows
+        empty = [np.zeros(s.shape, s.dtype) for s in step.outputs[c:]]
+        return [*carry, *([np.stack(ys) for ys in zip(*rows)] if rows else empty)]
+
+    def call(self, call: ch.Call, ins: Components) -> Components:
+        """Element-wise kernels see flat blocks."""
+        spec = call.spec
+        if spec.elementwise:
+            ins = [x if x.shape == () else x.reshape(-1) for x in ins]
+        if spec.communicates:
+            closed = _closed(spec.function, tuple((x.shape, np.dtype(x.dtype).name) for x in ins))
+            outs = interpret(closed.jaxpr, closed.consts, ins, self.draw, [])
+        else:
+            outs = list(spec.function(*ins))
+        return [x.reshape(s.shape) if x.size == s.size else x for x, s in zip(outs, call.outputs, strict=True)]
+
+    def draw(self, holders: Holders, shape: tuple[int, ...], dtype: str) -> Raw:
+        size = int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize
+        return np.frombuffer(self.rng.bytes(size), dtype).reshape(shape)
+
+
+@functools.cache
+def _closed(function: Callable[..., Any], types: tuple[tuple[tuple[int, ...], str], ...]) -> Any:
+    avals = [jax.ShapeDtypeStruct(s, np.dtype(d)) for s, d in types]  # type: ignore[no-untyped-call]
+    return jax.make_jaxpr(function)(*avals)

@@ -118,7 +118,7 @@ def reveals(program: spu.Program) -> list[str]:
 
 def test_only_the_predictions_are_revealed_and_to_carol_alone(data: Path) -> None:
     spu.init(parties=PARTIES, address="local")
-    machine = spu.SPU(spu.utils.testing.cluster_def(PARTIES))
+    machine: Any = spu.SPU(spu.utils.testing.cluster_def(PARTIES))
     tables = [pq.read_table(data / f"{p}.parquet") for p in PARTIES]
     inputs: list[Any] = [spu.PYU(p)(train.features)(t) for p, t in zip(PARTIES, tables)]
     inputs.append(spu.PYU("carol")(train.labels)(tables[2]))
@@ -134,7 +134,7 @@ def test_only_the_predictions_are_revealed_and_to_carol_alone(data: Path) -> Non
     spu.shutdown()
 
 
-def test_weights_are_standardised_without_messages(data: Path) -> None:
+def test_features_are_standardised_without_messages(data: Path) -> None:
     """Scaling happens where the data is: it costs nothing."""
     x = train.features(pq.read_table(data / "alice.parquet"))
     cost = spu.jit(train.standardise, parties=PARTIES).cost(spu.private(x, "alice"))
@@ -165,10 +165,9 @@ def test_three_commands_each_with_its_own_file(data: Path, clear: float, tmp_pat
     config = make_run_folder(tmp_path / "keys", spu.Config(parties=PARTIES))
     outputs = {party: tmp_path / party / "predictions.parquet" for party in PARTIES}
     commands = {
-        party: [sys.executable, TRAIN, "--as", party, "--config", str(config)]
-        + ["--data", str(folders[party]), "--output", str(outputs[party])]
-        for party in PARTIES
-    }
+        p: [sys.executable, TRAIN, "--as", p, "--config", str(config), "--data", str(folders[p]), "--output", str(outputs[p])]
+        for p in PARTIES
+    }  # fmt: skip
     outcomes = run_parties(commands, timeout=240)
     probability, label = predictions(data, outputs["carol"])
     assert train.auc(probability, label) == pytest.approx(clear, abs=0.002)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from spuvm.commands.options import Input
 from spuvm.commands.programs import Leaf, nearest, visibility
 from spuvm.commands.results import who
 from spuvm.compiler.compile import Program
-from spuvm.compiler.ir import Visibility
 from spuvm.runtime.errors import InputError, VisibilityError
 from spuvm.tables import Table
 
@@ -52,36 +51,46 @@ def arrays(
     Raises InputError for names that the program does not have, missing ones, other owners, and data
     that do not fit.
     """
-    module, parties = program.module, program.config.parties
-    for name in inputs:
-        if name not in module.inputs:
-            near = nearest(name, module.inputs)
-            raise InputError(f"`--input`: the program has no input `{name}`{near}. It takes: {signature(program)}.")
+    module = program.module
+    mine = None
+    if party is not None:
+        rank = program.config.parties.index(party)
+        mine = {n for n, v in zip(module.inputs, module.body.params) if v.type.visibility in ("public", rank)}
+        for name, value in zip(module.inputs, module.body.params):
+            if value.type.is_secret:
+                raise VisibilityError(unowned(name))
+    check_names(program, inputs, mine)
     out: list[np.ndarray | None] = []
     for name, dtype, value in zip(module.inputs, module.input_dtypes, module.body.params):
-        given = inputs.get(name)
-        knows = value.type.visibility
-        if given is not None and given.who is not None and visibility(given.who, program.config) != knows:
-            raise InputError(f"`--input`: `{name}` is {who(value.type, parties)} in the program, not `@{given.who}`.")
-        if party is not None and not _needed_at(party, name, knows, parties, given is not None):
+        if mine is not None and name not in mine:
             out.append(None)
             continue
-        if given is None:
-            raise InputError(f"`--input {name}=...` is missing. The program takes: {signature(program)}.")
-        table = read_already.get(name) or read(given)
+        table = read_already.get(name) or read(inputs[name])
         out.append(table.array(jax.numpy.dtype(dtype), value.type.shape, name))
     return out
 
 
-def _needed_at(party: str, name: str, knows: Visibility, parties: Sequence[str], given: bool) -> bool:
-    """Whether a party has to bring the input; raises if it brings another's."""
-    if knows == "public":
-        return True
-    if isinstance(knows, int):
-        if given and parties[knows] != party:
-            raise InputError(f"`--input`: `{name}` belongs to {parties[knows]}: only {parties[knows]} gives it.")
-        return parties[knows] == party
-    raise VisibilityError(unowned(name))
+def check_names(program: Program, inputs: Mapping[str, Input], needed: Collection[str] | None = None) -> None:
+    """Refuse inputs that the program does not have or whose owner is another, and missing ones.
+
+    `needed` are the inputs that are to be given here, all of them if not said.
+    """
+    module, parties = program.module, program.config.parties
+    needed = module.inputs if needed is None else needed
+    for name, source in inputs.items():
+        if name not in module.inputs:
+            near = nearest(name, module.inputs)
+            raise InputError(f"`--input`: the program has no input `{name}`{near}. It takes: {signature(program)}.")
+        type_ = module.body.params[module.inputs.index(name)].type
+        if source.who is not None and visibility(source.who, program.config) != type_.visibility:
+            raise InputError(f"`--input`: `{name}` is {who(type_, parties)} in the program, not `@{source.who}`.")
+        if name not in needed:
+            assert isinstance(type_.visibility, int)
+            owner = parties[type_.visibility]
+            raise InputError(f"`--input`: `{name}` belongs to {owner}: only {owner} gives it.")
+    for name in module.inputs:
+        if name in needed and name not in inputs:
+            raise InputError(f"`--input {name}=...` is missing. The program takes: {signature(program)}.")
 
 
 def unowned(name: str) -> str:

@@ -57,7 +57,7 @@ class Output:
     columns: tuple[str, ...]
 
 
-class _Type(click.ParamType[Any]):
+class _Type(click.ParamType):  # type: ignore[type-arg]
     """A type whose `parse` raises ValueError with what is wrong."""
 
     def parse(self, text: str) -> Any:

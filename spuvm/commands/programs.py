@@ -93,7 +93,8 @@ def _compile(target: str, fn: Callable[..., Any], options: Options, inputs: Mapp
     except SpuError:
         raise
     except Exception as error:
-        raise _in_user_code(error, target.rpartition(":")[0]) or error from error
+        _raise_in_user_code(error, target.rpartition(":")[0])
+        raise
 
 
 def load_function(target: str) -> Callable[..., Any]:
@@ -117,7 +118,8 @@ def load_function(target: str) -> Callable[..., Any]:
     except SpuError:
         raise
     except Exception as error:
-        raise _in_user_code(error, file) or error from error
+        _raise_in_user_code(error, file)
+        raise
     if not hasattr(module, name):
         functions = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
         raise InputError(f"{file} has no function `{name}`{nearest(name, functions)}.")
@@ -128,16 +130,15 @@ def load_function(target: str) -> Callable[..., Any]:
     return result
 
 
-def _in_user_code(error: Exception, file: str) -> CompileError | None:
-    """The error as one line that names the user's line, if it came from the file."""
+def _raise_in_user_code(error: Exception, file: str) -> None:
+    """Raise the error as one line that names the user's line, if it came from the file."""
     if isinstance(error, SyntaxError) and error.filename:
-        return CompileError(f"{error.filename}:{error.lineno}: {error.msg}.")
+        raise CompileError(f"{error.filename}:{error.lineno}: {error.msg}.") from error
     path = str(Path(file).absolute())
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
-    if not lines:
-        return None
-    text = str(error).strip().partition("\n")[0].rstrip(".")
-    return CompileError(f"{file}:{lines[-1]}: {type(error).__name__}: {text}.")
+    if lines:
+        text = str(error).strip().partition("\n")[0].rstrip(".")
+        raise CompileError(f"{file}:{lines[-1]}: {type(error).__name__}: {text}.") from error
 
 
 def leaf_of(argument: Argument, x64: bool) -> Leaf:

@@ -91,7 +91,9 @@ def write_outputs(program: Program, values: Mapping[int, Any], outputs: Mapping[
 
 
 def column_of(program: Program, index: int, output: Output) -> str:
-    return output.name or program.module.outputs[index].removeprefix("out.")
+    """The name of a result's column: as it was asked for, but no bare number."""
+    name = output.name or program.module.outputs[index].removeprefix("out.")
+    return f"out{name}" if name.isdigit() else name
 
 
 def show(program: Program, values: Mapping[int, Any], written: Iterable[int] = ()) -> None:

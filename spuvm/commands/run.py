@@ -133,10 +133,7 @@ def _networked(
     for name, value in zip(module.inputs, module.body.params):
         if value.type.is_secret:
             raise VisibilityError(given.unowned(name))
-    # Each party checks its own data. Here it is only whether all that is needed was named.
-    missing = [name for name in module.inputs if name not in named]
-    if missing:
-        raise InputError(f"`--input {missing[0]}=...` is missing. The program takes: {given.signature(program)}.")
+    given.check_names(program, named)  # the data are checked by the party that reads them
     with tempfile.TemporaryDirectory(prefix="spuvm-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         make_run_folder(folder, program.config, timeout=timeout)
@@ -158,8 +155,6 @@ def _party(
     arguments = [str(folder / "program.spux"), "--config", str(folder / "cluster.toml"), "--as", party]
     arguments += ["--timeout", str(timeout), "--report", str(folder / f"{party}.json"), "--no-results"]
     for name, source in named.items():
-        if name not in module.inputs:
-            raise InputError(f"`--input`: the program has no input `{name}`. It takes: {given.signature(program)}.")
         if module.body.params[module.inputs.index(name)].type.visibility in (rank, "public"):
             arguments += ["--input", _text(source)]
     for i, (name, value) in enumerate(zip(module.outputs, module.body.results)):
