@@ -32,7 +32,7 @@ clean:
 # The environment, with what the extra named like the file needs.
 .venv/examples .venv/dev: .venv/%: $(PACKAGE) | .venv/bin/python
 	@echo "installing spuvm[$*] into .venv: this takes a minute"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[$*]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[$*]'
 	@touch $@
 
 .venv/bin/python:

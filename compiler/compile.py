@@ -98,7 +98,8 @@ def load(path: str | Path) -> Program:
 def config_of(module: Module) -> Config:
     """The configuration that a module was lowered for."""
     try:
-        return Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in module.config.items()})
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in module.config.items()}
+        return Config(**settings)
     except TypeError as e:
         raise ConfigError(f"the program's configuration is not understood: {e}") from None
 
@@ -126,9 +127,7 @@ def _stages(program: Program) -> str:
                     f"    {t.op} {t.location} {_registers(t.inputs)} -> {_registers(t.outputs)}" for t in round_.tasks
                 ]
                 for peer, messages in round_.sends.items():
-                    lines.append(
-                        f"    send {sum(m.nbytes for m in messages):,} bytes to {names[peer]}"
-                    )
+                    lines.append(f"    send {sum(m.nbytes for m in messages):,} bytes to {names[peer]}")
     return "\n".join(lines) + "\n"
 
 

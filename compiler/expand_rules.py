@@ -201,8 +201,7 @@ def _leads_to_trunc(ex: Expander, value: Value) -> bool:
     """Whether only linear operations stand between a product and truncations: then it need not be reshared."""
     users = ex.users.get(value, [])
     return bool(users) and all(
-        user is not None
-        and (user.name == "trunc" or (user.name in LINEAR and _leads_to_trunc(ex, user.output)))
+        user is not None and (user.name == "trunc" or (user.name in LINEAR and _leads_to_trunc(ex, user.output)))
         for user in users
     )
 
@@ -450,6 +449,8 @@ def _expand_reveal(ex: Expander, op: Op) -> None:
 
 def _expand_share(ex: Expander, op: Op) -> None:
     (value,) = op.inputs
+    if op.attrs["to"] != "secret":  # a public value where a private one is wanted: its owner knows it already
+        return ex.set(op.output, ex.primary(value))
     ex.set(op.output, ex.as_kind(value, "b" if value.type.kind == "bool" else "a"))
 
 
@@ -552,10 +553,10 @@ def _slots(ex: Expander, values: list[Value]) -> list[ch.Slot]:
 
 def _expand_loop(ex: Expander, op: Op) -> None:
     k, c = op.attrs["constants"], op.attrs["carries"]
-    parts = [_slots(ex, vs) for vs in (op.inputs[:k], op.inputs[k : k + c], op.inputs[k + c :])]
+    constants, carries, xs = (_slots(ex, v) for v in (op.inputs[:k], op.inputs[k : k + c], op.inputs[k + c :]))
     body = ex.region(op.regions[0])
     reverse = bool(op.attrs.get("reverse", False))
-    step = ch.Loop(body, op.attrs["trips"], reverse, *parts, _set_outputs(ex, op), op.name, op.location)
+    step = ch.Loop(body, op.attrs["trips"], reverse, constants, carries, xs, _set_outputs(ex, op), op.name, op.location)
     ex.block.steps.append(step)
 
 
@@ -567,9 +568,10 @@ def _expand_cond(ex: Expander, op: Op) -> None:
 
 def _expand_while(ex: Expander, op: Op) -> None:
     a, b = op.attrs["condition_constants"], op.attrs["body_constants"]
-    parts = [_slots(ex, vs) for vs in (op.inputs[:a], op.inputs[a : a + b], op.inputs[a + b :])]
+    first, second, carries = (_slots(ex, v) for v in (op.inputs[:a], op.inputs[a : a + b], op.inputs[a + b :]))
     condition, body = (ex.region(r) for r in op.regions)
-    ex.block.steps.append(ch.While(condition, body, *parts, _set_outputs(ex, op), op.name, op.location))
+    step = ch.While(condition, body, first, second, carries, _set_outputs(ex, op), op.name, op.location)
+    ex.block.steps.append(step)
 
 
 def _expand_integer_division(ex: Expander, op: Op) -> None:

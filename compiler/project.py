@@ -122,12 +122,14 @@ class _Projector:
             case Loop():
                 body = self.block(step.body)
                 stacked = step.outputs[len(step.carries) :]
-                ins = [self.held(s) for s in (step.constants, step.carries, step.xs)]
+                constants, carries, xs = (self.held(s) for s in (step.constants, step.carries, step.xs))
                 return LoopStep(
                     body,
                     step.trips,
                     step.reverse,
-                    *ins,
+                    constants,
+                    carries,
+                    xs,
                     self.define(step.outputs),
                     tuple(s.shape for s in step.xs),
                     tuple((s.shape, s.dtype) for s in stacked),
@@ -139,8 +141,10 @@ class _Projector:
                 return CondStep(branches, index, self.held(step.operands), self.define(step.outputs))
             case While():
                 condition, body = self.block(step.condition), self.block(step.body)
-                ins = [self.held(s) for s in (step.condition_constants, step.body_constants, step.carries)]
-                return WhileStep(condition, body, *ins, self.define(step.outputs))
+                first, second, carries = (
+                    self.held(s) for s in (step.condition_constants, step.body_constants, step.carries)
+                )
+                return WhileStep(condition, body, first, second, carries, self.define(step.outputs))
         raise AssertionError(step)
 
     # straight pieces --------------------------------------------------------------------------------

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 
 from spuvm.compiler import (
     rules_control,
+    rules_conv,
     rules_elementwise,
     rules_linear,
     rules_logic,
     rules_reduce,
     rules_shape,
     rules_sort,
+    rules_window,
 )
 from spuvm.compiler.context import Rule
 
@@ -35,6 +37,8 @@ RULES = merge(
     rules_shape.RULES,
     rules_reduce.RULES,
     rules_sort.RULES,
+    rules_conv.RULES,
+    rules_window.RULES,
     rules_control.RULES,
 )
 
@@ -67,9 +71,6 @@ ADVICE = {
     "scatter-mul": "Use .at[...].add or .at[...].set.",
     "scatter-min": "Use .at[...].add or .at[...].set.",
     "scatter-max": "Use .at[...].add or .at[...].set.",
-    "conv_general_dilated": "Write it as slices and a matrix product.",
-    "reduce_window_sum": "Reshape into windows and use jnp.sum.",
-    "reduce_window_max": "Reshape into windows and use jnp.max.",
     **dict.fromkeys(("cholesky", "lu", "qr", "triangular_solve"), SOLVE),
     **dict.fromkeys(("eig", "eigh", "svd", "schur"), "Find eigenvectors by power iteration."),
     **dict.fromkeys(("asin", "acos", "atan", "asinh", "acosh", "atanh"), ANGLES),

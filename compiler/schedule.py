@@ -47,9 +47,10 @@ def reference_plan(call: Call) -> KernelPlan:
 
 def pieces(block: Block) -> list[Piece | Step]:
     """The block as straight pieces and control steps, in order."""
-    users = _users(block)
+    live = _live(block)
+    users = _users(block, live)
     out: list[Piece | Step] = []
-    for is_call, steps in groupby(block.steps, lambda step: isinstance(step, Call)):
+    for is_call, steps in groupby(live, lambda step: isinstance(step, Call)):
         if is_call:
             out.append(_piece([s for s in steps if isinstance(s, Call)], users))
         else:
@@ -57,10 +58,21 @@ def pieces(block: Block) -> list[Piece | Step]:
     return out
 
 
-def _users(block: Block) -> dict[Slot, set[int]]:
+def _live(block: Block) -> list[Step]:
+    """The steps without the calls that no result depends on."""
+    read = set(block.results)
+    kept: list[Step] = []
+    for step in reversed(block.steps):
+        if not isinstance(step, Call) or not read.isdisjoint(step.outputs):
+            read.update(step.inputs)
+            kept.append(step)
+    return kept[::-1]
+
+
+def _users(block: Block, steps: Sequence[Step]) -> dict[Slot, set[int]]:
     """The steps that read each slot, by identity; 0 stands for the block's results."""
     users: dict[Slot, set[int]] = {}
-    for step in block.steps:
+    for step in steps:
         for slot in step.inputs:
             users.setdefault(slot, set()).add(id(step))
     for slot in block.results:

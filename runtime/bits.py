@@ -5,6 +5,8 @@ All of them are linear over exclusive or, so they apply to each component of a b
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax import lax
@@ -17,10 +19,9 @@ def word_dtype(bits: int) -> type[np.unsignedinteger]:
     return WORD[max(8, 1 << (bits - 1).bit_length())]
 
 
-def constant(x: jax.Array, value: int) -> np.generic:
+def constant(x: jax.Array, value: int) -> Any:
     """`value` as a scalar of the dtype of `x`, modulo its width."""
-    scalar: np.generic = np.dtype(x.dtype).type(value & (2 ** (x.dtype.itemsize * 8) - 1))
-    return scalar
+    return np.dtype(x.dtype).type(value & (2 ** (x.dtype.itemsize * 8) - 1))
 
 
 def shift_left(x: jax.Array, bits: int) -> jax.Array:

@@ -839,9 +839,7 @@ class _SetUp:
         der = sock.getpeercert(binary_form=True)
         assert der is not None
         if expected not in certificates.names(der):
-            error = CertificateError(
-                self._misnamed(f"{who} (expected: {expected})", certificates.describe(der))
-            )
+            error = CertificateError(self._misnamed(f"{who} (expected: {expected})", certificates.describe(der)))
             _put_frame(sock, Kind.REJECT, _rejection(error))
             raise error
 
@@ -949,9 +947,7 @@ def _context(side: int, cluster: Cluster, certificate: Path, key: Path) -> ssl.S
     try:
         context.load_verify_locations(cluster.ca)
     except ssl.SSLError as error:
-        raise ConfigError(
-            f"`ca` {cluster.ca} cannot be used ({_plain(error)}): give a PEM certificate."
-        ) from None
+        raise ConfigError(f"`ca` {cluster.ca} cannot be used ({_plain(error)}): give a PEM certificate.") from None
     return context
 
 

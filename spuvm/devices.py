@@ -236,7 +236,7 @@ def config_from(cluster_def: Mapping[str, Any], context: _Context) -> Config:
     default = context.config
     protocol = str(options.pop("protocol", default.protocol if default else "aby3"))
     ring = options.pop("field", options.pop("ring", default.ring_bits if default else 64))
-    ring = FIELD_NAMES.get(str(ring), ring)
+    ring = FIELD_NAMES.get(str(ring)) or int(str(ring))
     frac = int(options.pop("fxp_fraction_bits", 0))
     if not frac:
         frac = default.fxp_fraction_bits if default else DEFAULT_FRACTION_BITS.get(ring, 18)
@@ -247,7 +247,7 @@ def config_from(cluster_def: Mapping[str, Any], context: _Context) -> Config:
     missing = [p for p in parties if p not in context.parties]
     if missing:
         raise ConfigError(f"`cluster_def` names {', '.join(missing)}: `init` knows {', '.join(context.parties)}.")
-    config = Config(PROTOCOL_NAMES.get(protocol, protocol), int(ring), frac, parties)
+    config = Config(PROTOCOL_NAMES.get(protocol, protocol), ring, frac, parties)
     protocol_of(config)
     return config
 
@@ -298,13 +298,14 @@ def _broadcast(x: PYUObject) -> Any:
     if x.device.is_here:
         leaves = jax.tree.leaves(x.value)
         buffer = io.BytesIO()
-        np.savez(buffer, **{str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)})
+        arrays: dict[str, Any] = {str(i): np.asarray(leaf) for i, leaf in enumerate(leaves)}
+        np.savez(buffer, **arrays)
         structure = json.dumps(_describe(x.value)).encode()
         payload = len(structure).to_bytes(8, "big") + structure + buffer.getvalue()
     payload = _say(context.link, owner, payload)
     size = int.from_bytes(payload[:8], "big")
-    with np.load(io.BytesIO(payload[8 + size :]), allow_pickle=False) as arrays:
-        values = [arrays[str(i)][()] for i in range(len(arrays.files))]
+    with np.load(io.BytesIO(payload[8 + size :]), allow_pickle=False) as stored:
+        values = [stored[str(i)][()] for i in range(len(stored.files))]
     tree = jax.tree.structure(_undescribe(json.loads(payload[8 : 8 + size])))
     return jax.tree.unflatten(tree, values)
 

@@ -44,32 +44,43 @@ Listener = Callable[[str, str, str], None]  # party, "stdout" or "stderr", a lin
 
 @dataclass
 class Outcome:
-    """How a party's process ended: its exit status (negative: a signal's number) and what it printed."""
+    """How a party's process ended: its exit status (negative: a signal's number) and what it printed.
+
+    `stopped` says that it was ended from here, because of another party or the time limit.
+    """
 
     party: str
     status: int
     stdout: str
     stderr: str
     seconds: float
+    stopped: bool = False
 
     @property
     def failed(self) -> bool:
         return self.status != 0
 
     def __str__(self) -> str:
+        if self.stopped:
+            return f"{self.party} was stopped"
         if self.status < 0:
             return f"{self.party} was killed by {_signal_name(-self.status)}"
         return f"{self.party} ended with exit status {self.status}"
 
 
 class PartiesFailed(SpuError):
-    """At least one party's process failed; `outcomes` says how each ended, the first to fail first."""
+    """At least one party's process failed; `outcomes` says how each ended.
 
-    exit_status = 3
+    The message begins with the party that seems to be the cause, whose exit status is this error's:
+    the first to end that was neither stopped from here nor only lost a peer.
+    """
+
+    exit_status = LinkError.exit_status
 
     def __init__(self, outcomes: Sequence[Outcome], message: str | None = None) -> None:
         self.outcomes = {o.party: o for o in outcomes}
         failed = [o for o in outcomes if o.failed]
+        failed.sort(key=lambda o: (o.stopped, o.status == LinkError.exit_status))
         if failed and failed[0].status > 0:
             self.exit_status = failed[0].status
         super().__init__(message or f"the run failed: {'; '.join(map(str, failed))}.")
@@ -83,6 +94,7 @@ class _Process:
     output: dict[str, bytearray] = field(default_factory=lambda: {"stdout": bytearray(), "stderr": bytearray()})
     told: dict[str, int] = field(default_factory=lambda: {"stdout": 0, "stderr": 0})  # bytes passed on
     ended: float | None = None
+    stopped: bool = False
 
 
 def run_parties(
@@ -241,6 +253,7 @@ def _terminate(processes: Sequence[_Process]) -> None:
     """Ask those that still run to end, and give them a moment."""
     running = [p for p in processes if not _reap(p)]
     for process in running:
+        process.stopped = True
         _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + LAST_GRACE
     while running and time.monotonic() < deadline:
@@ -284,7 +297,8 @@ def _signal(process: _Process, number: signal.Signals) -> None:
 def _outcome(process: _Process) -> Outcome:
     assert process.ended is not None
     stdout, stderr = (process.output[name].decode(errors="replace") for name in ("stdout", "stderr"))
-    return Outcome(process.party, process.popen.returncode, stdout, stderr, process.ended - process.started)
+    seconds = process.ended - process.started
+    return Outcome(process.party, process.popen.returncode, stdout, stderr, seconds, process.stopped)
 
 
 def _signal_name(number: int) -> str:

@@ -110,14 +110,12 @@ class SPUObject:
         )
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise VisibilityError(
-            "an SPUObject does not turn into an array by itself: use `spu.reveal` to show it."
-        )
+        raise VisibilityError("an SPUObject does not turn into an array by itself: use `spu.reveal` to show it.")
 
     def __float__(self) -> float:
         raise VisibilityError("an SPUObject has no value in Python: use `spu.reveal` to show it.")
 
-    __int__ = __index__ = __complex__ = __float__  # type: ignore[assignment]
+    __int__ = __index__ = __complex__ = __float__
 
     def __len__(self) -> int:
         if not self.shape:
@@ -136,8 +134,8 @@ class SPUObject:
     __neg__, __abs__, __invert__ = _operator("negative"), _operator("abs"), _operator("invert")
     __lt__, __le__ = _operator("less"), _operator("less_equal")
     __gt__, __ge__ = _operator("greater"), _operator("greater_equal")
-    __eq__ = _operator("equal")  # type: ignore[assignment]
-    __ne__ = _operator("not_equal")  # type: ignore[assignment]
+    __eq__ = _operator("equal")
+    __ne__ = _operator("not_equal")
     __hash__ = None  # type: ignore[assignment]
 
     def __getitem__(self, index: Any) -> Any:

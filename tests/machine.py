@@ -10,9 +10,11 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
+from unittest.mock import patch
 
 import jax
 import numpy as np
@@ -101,6 +103,13 @@ def signed(x: Any) -> NDArray[np.int64]:
 
 
 # Running ---------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def without_compiling() -> Iterator[None]:
+    """Stages run operation by operation: the same values, and fast for programs that run once."""
+    with patch("spuvm.compiler.project.stage_loader", lambda key, stage: lambda: stage.function):
+        yield
 
 
 def program(choreography: ch.Choreography, party: int | None) -> PartyProgram:

@@ -12,14 +12,15 @@ from typing import Any
 
 import jax
 import numpy as np
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import spuvm as spu
 from spuvm.network import make_run_folder, run_parties
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "hospitals"
+README = EXAMPLE.parent.parent / "README.md"
 TRAIN = str(EXAMPLE / "train.py")
 
 
@@ -54,6 +55,12 @@ def own_folders(data: Path, to: Path) -> dict[str, Path]:
         (to / party).mkdir()
         shutil.copy(data / f"{party}.parquet", to / party)
     return {party: to / party for party in PARTIES}
+
+
+def command(party: str, config: Path, folder: Path) -> list[str]:
+    """What a party types, with its own folder for input and output."""
+    places = ["--data", str(folder), "--output", str(folder / "predictions.parquet")]
+    return [sys.executable, TRAIN, "--as", party, "--config", str(config), *places]
 
 
 def predictions(data: Path, path: Path) -> tuple[Any, Any]:
@@ -160,15 +167,15 @@ def test_rows_that_do_not_match(change: str, data: Path, tmp_path: Path) -> None
     assert not (tmp_path / "predictions.parquet").exists()
 
 
-def test_three_commands_each_with_its_own_file(data: Path, clear: float, tmp_path: Path) -> None:
+def readme_rows(text: str) -> list[str]:
+    return [line for line in text.splitlines() if re.match(r"carol \| +(alice|bob|carol) .*\d$", line)]
+
+
+def test_three_commands_each_with_its_own_file(data: Path, clear: float, tmp_path: Path, update_golden: bool) -> None:
     folders = own_folders(data, tmp_path)
     config = make_run_folder(tmp_path / "keys", spu.Config(parties=PARTIES))
-    outputs = {party: tmp_path / party / "predictions.parquet" for party in PARTIES}
-    commands = {
-        p: [sys.executable, TRAIN, "--as", p, "--config", str(config), "--data", str(folders[p]), "--output", str(outputs[p])]
-        for p in PARTIES
-    }  # fmt: skip
-    outcomes = run_parties(commands, timeout=240)
+    outcomes = run_parties({p: command(p, config, folders[p]) for p in PARTIES}, timeout=240)
+    outputs = {p: folders[p] / "predictions.parquet" for p in PARTIES}
     probability, label = predictions(data, outputs["carol"])
     assert train.auc(probability, label) == pytest.approx(clear, abs=0.002)
     assert [outputs[p].exists() for p in PARTIES] == [False, False, True]
@@ -176,23 +183,37 @@ def test_three_commands_each_with_its_own_file(data: Path, clear: float, tmp_pat
         assert outcomes[party].stderr == ""
         assert ("AUC" in outcomes[party].stdout) == (party == "carol")
         assert re.findall(r"opened .*/(\w+)\.parquet", outcomes[party].stdout) == [party]
-    rows = [
-        line.split() for line in outcomes["carol"].stdout.splitlines() if line.split()[:1] in [[p] for p in PARTIES]
-    ]
-    assert len(rows) == 3
-    for _, rounds, predicted_rounds, sent, predicted_sent, received, _ in rows:
+    printed = [line for line in outcomes["carol"].stdout.splitlines() if line.split()[:1] in [[p] for p in PARTIES]]
+    assert len(printed) == 3
+    for line in printed:
+        _, rounds, predicted_rounds, sent, predicted_sent, received, _ = line.split()
         assert rounds == predicted_rounds
         assert sent == predicted_sent
         assert int(received.replace(",", "")) > 0
+    shown = readme_rows(README.read_text())
+    if update_golden:
+        text = README.read_text()
+        for old, new in zip(shown, printed, strict=True):
+            text = text.replace(old, f"carol | {new}")
+        README.write_text(text)
+        return
+    assert [line.split()[2:-1] for line in shown] == [line.split()[:-1] for line in printed]  # all but the seconds
+
+
+@pytest.mark.parametrize("name", ["id", "malignant"])
+def test_a_missing_column_is_named(name: str, data: Path, tmp_path: Path) -> None:
+    for party in PARTIES:
+        table = pq.read_table(data / f"{party}.parquet")
+        pq.write_table(table.drop_columns([c for c in table.column_names if c == name]), tmp_path / f"{party}.parquet")
+    with pytest.raises(spu.errors.InputError, match=f"no column `{name}`"):
+        train.simulate(tmp_path, tmp_path / "predictions.parquet")
 
 
 def test_a_missing_file_stops_all_with_its_name(data: Path, tmp_path: Path) -> None:
     config = make_run_folder(tmp_path / "keys", spu.Config(parties=PARTIES))
     folders = own_folders(data, tmp_path)
     (folders["bob"] / "bob.parquet").unlink()
-    commands = {
-        p: [sys.executable, TRAIN, "--as", p, "--config", str(config), "--data", str(folders[p])] for p in PARTIES
-    }
+    commands = {p: command(p, config, folders[p]) for p in PARTIES}
     outcomes = run_parties(commands, timeout=60, check=False)
     for party in PARTIES:
         assert outcomes[party].status in (2, 3)

@@ -45,7 +45,8 @@ def write(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for party, table in tables().items():
         pq.write_table(table, folder / f"{party}.parquet")
-        print(f"{folder / party}.parquet: {table.num_rows} rows, columns {', '.join(table.column_names)}")
+        label = ", malignant" if "malignant" in table.column_names else ""
+        print(f"wrote {folder / party}.parquet: {table.num_rows} rows of id, {FEATURES} features{label}")
 
 
 if __name__ == "__main__":

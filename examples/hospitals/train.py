@@ -110,7 +110,8 @@ def same_rows(alice: jax.Array, bob: jax.Array, carol: jax.Array) -> jax.Array:
     The digests themselves stay secret. Announced, each would let the others test guesses of a
     party's list of patients ("mine without this one?") as long as they like.
     """
-    return spu.reveal(jnp.all((alice == bob) & (bob == carol)))
+    same: jax.Array = spu.reveal(jnp.all((alice == bob) & (bob == carol)))
+    return same
 
 
 # What a party does with its own data -------------------------------------------------------------------
@@ -128,20 +129,27 @@ def load(path: Path) -> pa.Table:
     return table
 
 
+def column(table: pa.Table, name: str) -> np.ndarray:
+    """A column that must be there."""
+    if name not in table.column_names:
+        raise spu.errors.InputError(f"the file has no column `{name}`, but {', '.join(table.column_names)}.")
+    return np.asarray(table[name])
+
+
 def features(table: pa.Table) -> np.ndarray:
     """f32[rows, columns] without ids and labels."""
     names = [name for name in table.column_names if name not in ("id", LABEL)]
-    return np.stack([table[name].to_numpy() for name in names], axis=1).astype(np.float32)
+    return np.stack([column(table, name) for name in names], axis=1).astype(np.float32)
 
 
 def labels(table: pa.Table) -> np.ndarray:
     """f32[rows], 0 or 1."""
-    return table[LABEL].to_numpy().astype(np.float32)
+    return column(table, LABEL).astype(np.float32)
 
 
 def digest(table: pa.Table) -> np.ndarray:
     """SHA-256 of the id column in order, u32[8]."""
-    ids = table["id"].to_numpy().astype("<i8")
+    ids = column(table, "id").astype("<i8")
     return np.frombuffer(hashlib.sha256(ids.tobytes()).digest(), "<u4")
 
 
@@ -171,15 +179,17 @@ def report(probability: Any, label: np.ndarray, lines: list[list[str]]) -> None:
 # The job: the same script at every party ----------------------------------------------------------------
 
 
-def predict_for_carol(*tables: jax.Array) -> jax.Array:
-    return spu.reveal(predict(*tables), to="carol")
+def predict_for_carol(*inputs: jax.Array) -> jax.Array:
+    """`predict`, its result shown to carol alone."""
+    probability: jax.Array = spu.reveal(predict(*inputs), to="carol")
+    return probability
 
 
 def job(data: Path, output: Path) -> None:
     """Check the rows, train, and let carol see the predictions."""
     devices = [spu.PYU(party) for party in PARTIES]
     carol = devices[2]
-    machine = spu.SPU(spu.utils.testing.cluster_def(PARTIES))
+    machine: Any = spu.SPU(spu.utils.testing.cluster_def(PARTIES))
     tables = [device(load)(data / f"{device.party}.parquet") for device in devices]
     if not spu.reveal(machine(same_rows)(*(d(digest)(t) for d, t in zip(devices, tables)))):
         raise spu.errors.InputError("the three files have different ids, or the same in another order.")
@@ -198,18 +208,18 @@ def job(data: Path, output: Path) -> None:
 class Meter:
     """Seconds, rounds and bytes from now on: the link's own counters, zero in a simulation."""
 
-    def __init__(self, machine: spu.SPU) -> None:
+    def __init__(self, machine: Any) -> None:
         self.link = machine.vm.session.link
         self.start = self.now()
 
-    def now(self) -> np.ndarray:
+    def now(self) -> Any:
         moved = [0, 0, 0]
         if self.link is not None:
             c = self.link.counters
             moved = [c.rounds, sum(c.bytes_sent.values()), sum(c.bytes_received.values())]
         return np.array([time.perf_counter(), *moved])
 
-    def read(self) -> np.ndarray:
+    def read(self) -> Any:
         return self.now() - self.start
 
 

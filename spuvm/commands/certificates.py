@@ -18,7 +18,14 @@ from spuvm.runtime.errors import InputError
 @click.option("--parties", type=NamesType(), required=True, help="Names by rank, like alice,bob,carol.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where all of them listen.")
 @click.option("--ports", help="Their ports, like 9101,9102,9103.  [default: free ones]")
-@click.option("--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds for any wait.")
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0.1),
+    default=60.0,
+    show_default=True,
+    help="Limit of any wait.",
+)
 def certificates(folder: Path, parties: tuple[str, ...], host: str, ports: str | None, timeout: float) -> None:
     """Make an authority, certificates, keys and cluster.toml for parties on one machine, to try things out.
 

@@ -9,7 +9,7 @@ import click
 
 from spuvm.commands.options import function_options
 from spuvm.commands.programs import Options, program_of
-from spuvm.commands.results import console, cost_tables
+from spuvm.commands.results import INEXACT, console, cost_tables
 
 
 @click.command()
@@ -32,7 +32,8 @@ def cost(target: str, as_json: bool, **options: Any) -> None:
         click.echo(json.dumps({"program": program.hash, **result.as_dict()}, indent=2))
         return
     out = console()
-    exact = "" if result.exact else " (of a loop or branch that depends on run-time values, one trip is counted)"
-    out.print(f"{program!r}: {result.rounds:,} rounds{exact}")
+    out.print(f"{program!r}: {result.rounds:,} rounds")
+    if not result.exact:
+        out.print(INEXACT)
     for table in cost_tables(result):
         out.print(table)

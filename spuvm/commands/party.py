@@ -54,7 +54,9 @@ from spuvm.vm import VM
 @click.option(
     "--output", "outputs", type=OutputType(), multiple=True, help="A file for a result that this party may see."
 )
-@click.option("--timeout", type=click.FloatRange(0.1), help="Seconds for any wait.  [default: the cluster file's]")
+@click.option(
+    "--timeout", metavar="SECONDS", type=click.FloatRange(0.1), help="Limit of any wait.  [default: the cluster file's]"
+)
 @click.option("--force", is_flag=True, help="Replace output files.")
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write rounds, bytes and seconds to a JSON file."
@@ -95,6 +97,7 @@ def party(
         wanted = match_outputs(program, outputs, force)
         _check_mine(program, wanted, me)
         program.party(rank).prepare()  # compiles, so that nobody waits for that in mid-run
+        rounds = int(program.cost.party_rounds[rank])
     except BaseException as error:
         # Peers learn that this party does not come, not what its files hold.
         decline(cluster, me, f"{type(error).__name__}: its program, configuration or files cannot be used")
@@ -103,7 +106,7 @@ def party(
         say(f"program {program.hash[:16]}: waiting for {', '.join(n for n in cluster.names if n != me)}")
     with connect(cluster, me, timeout) as link:
         if not quiet:
-            say(f"connected: {program.cost.party_rounds[rank]:,} rounds")
+            say(f"connected: {rounds:,} rounds")
         objects, seconds = _run(program, link, values, quiet)
         ran = Ran(
             me,

@@ -32,6 +32,9 @@ def say(text: str) -> None:
     console(stderr=True).print(text)
 
 
+INEXACT = "Of loops and branches that depend on run-time values, the prediction counts one trip."
+
+
 # Which output goes where ---------------------------------------------------------------------------------
 
 
@@ -162,7 +165,7 @@ def differences(cost: Cost, ran: Sequence[Ran]) -> str | None:
     if not wrong:
         return None
     if not cost.exact:
-        return "The program has loops or branches that depend on run-time values; the prediction counts one trip."
+        return INEXACT
     return f"The counters of {', '.join(wrong)} differ from the prediction: this is a mistake inside spuvm."
 
 

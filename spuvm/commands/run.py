@@ -16,6 +16,7 @@ from spuvm.commands import inputs as given
 from spuvm.commands.options import Input, InputType, Output, OutputType, function_options
 from spuvm.commands.programs import Options, is_saved, program_of
 from spuvm.commands.results import (
+    INEXACT,
     Ran,
     console,
     differences,
@@ -52,7 +53,14 @@ from spuvm.vm import simulator
 )
 @function_options
 @click.option("--network", is_flag=True, help="Run each party as a process of its own, over TLS.")
-@click.option("--timeout", type=click.FloatRange(0.1), default=60.0, show_default=True, help="Seconds for any wait.")
+@click.option(
+    "--timeout",
+    metavar="SECONDS",
+    type=click.FloatRange(0.1),
+    default=60.0,
+    show_default=True,
+    help="Limit of any wait.",
+)
 @click.option("--force", is_flag=True, help="Replace output files.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
 def run(
@@ -163,7 +171,7 @@ def _party(
             arguments += ["--output", f"{name}={folder / f'{i}.npy'}"]
     if quiet:
         arguments.append("--quiet")
-    if click.get_current_context().obj["debug"]:
+    if (click.get_current_context().obj or {}).get("debug"):
         arguments.append("--debug")
     return party_command(*arguments)
 
@@ -184,6 +192,8 @@ def _report(program: Program, ran: Sequence[Ran], seconds: float) -> None:
     if not ran:
         say(f"simulated in {seconds:.3f} s; over a network:")
         err.print(predicted_table(program.cost))
+        if not program.cost.exact:
+            say(INEXACT)
         return
     err.print(run_table(program.cost, ran))
     note = differences(program.cost, ran)

@@ -1,0 +1,336 @@
+"""What goes over a TLS connection of a session: frames, sent in one direction, received in the other.
+
+Wire format (version 1, little endian). Frames follow each other on a connection:
+
+    2 bytes  magic "SV"
+    1 byte   version
+    1 byte   kind (`link.Kind`)
+    4 bytes  sequence number on this connection, from 1 (frames of the set-up: 0), modulo 2^32
+    4 bytes  length of the payload in this frame, at most 4 MiB
+    8 bytes  length of the whole message
+    ...      payload
+
+    HELLO, READY, REJECT   set-up, see `tls_hello.py`.
+    DATA                   a message; longer than 4 MiB it takes several frames.
+    AGREE, KEY             SHA-256 and topic; holders NUL random bytes (see `link.py`).
+    ABORT                  the sender stops: "party that failed first NUL error class and message".
+    CLOSE                  the sender has finished; without it a closed connection is a lost peer.
+"""
+
+import errno
+import logging
+import select
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
+from queue import SimpleQueue
+from threading import Thread
+
+from spuvm.runtime.errors import PeerMismatchError
+from spuvm.runtime.link import Kind, Link, size
+from spuvm.runtime.tls_channel import RECORD_BYTES, Channel
+
+PROTOCOL_VERSION = 1
+MAGIC = b"SV"
+HEADER = struct.Struct("<2sBBIIQ")
+INLINE_BYTES = 1 << 18  # up to here a message is written by the calling thread
+FRAME_BYTES = 4 << 20
+CONTROL_BYTES = 1 << 16  # no control frame is longer
+SESSION_KINDS = frozenset({Kind.DATA, Kind.AGREE, Kind.KEY, Kind.ABORT, Kind.CLOSE})
+
+log = logging.getLogger(__name__)
+
+
+def put_frame(channel: Channel, kind: Kind, body: bytes, sequence: int = 0) -> None:
+    """Say a control frame while the session is set up."""
+    channel.say(HEADER.pack(MAGIC, PROTOCOL_VERSION, kind, sequence, len(body), len(body)) + body)
+
+
+def get_frame(channel: Channel) -> tuple[Kind, bytes]:
+    """Hear a control frame while the session is set up."""
+    # Any version is accepted here: that of a HELLO is compared with a proper message.
+    magic, _, kind, _, length, _ = HEADER.unpack(channel.hear(HEADER.size))
+    if magic != MAGIC or length > CONTROL_BYTES or kind not in set(Kind):
+        raise OSError(errno.EPROTO, "it does not speak spuvm's protocol")
+    return Kind(kind), channel.hear(length)
+
+
+class Wake:
+    """Ends the calling thread's poll; other threads call `set`."""
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self.fd = self._reader.fileno()
+
+    def set(self) -> None:
+        with suppress(OSError):  # full: it is awake; closed: nobody waits
+            self._writer.send(b"\0")
+
+    def clear(self) -> None:
+        with suppress(BlockingIOError):
+            self._reader.recv(4096)
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+
+class Sender:
+    """The outgoing connection to one peer.
+
+    The calling thread writes a short message as far as the connection takes it at once; the rest,
+    and long messages, are written by a thread, which starts when it is first needed.
+    """
+
+    def __init__(self, channel: Channel, name: str, timeout: float, wake: Wake) -> None:
+        self.name = name
+        self.channel = channel
+        self.error: OSError | None = None
+        self._timeout = timeout
+        self._wake = wake
+        self._sequence = 0
+        self._stopping = False
+        self._inside_frame = False
+        self._given = 0  # jobs of the thread: counted by the caller
+        self._done = 0  # and by the thread
+        self._jobs: SimpleQueue[Iterator[bytes | memoryview] | None] = SimpleQueue()
+        self._thread: Thread | None = None
+        self._poller = select.poll()
+        self._poller.register(channel.sock.fileno(), select.POLLOUT)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the thread still has something to write."""
+        return self._given != self._done
+
+    def send(self, kind: Kind, views: list[memoryview]) -> None:
+        """Send a message without waiting for the peer; raises OSError if the connection is broken.
+
+        The views are in use while `busy`; its end wakes the caller, with `error` set if it failed.
+        """
+        blocks: Iterator[bytes | memoryview] | None = self._blocks(kind, views)
+        if blocks is not None and not self.busy and size(views) <= INLINE_BYTES:
+            blocks = self._offer(blocks)
+        if blocks is not None:
+            if self._thread is None:
+                self._thread = Thread(target=self._work, name=f"send to {self.name}", daemon=True)
+                self._thread.start()
+            self._given += 1
+            self._jobs.put(blocks)
+
+    def last_words(self, kind: Kind, body: bytes, deadline: float) -> None:
+        """Send a closing frame if that is possible by the deadline; a message in progress ends early."""
+        self._stopping = True
+        while self.busy and time.monotonic() < deadline:
+            time.sleep(0.002)
+        if self.busy or self._inside_frame or self.error is not None:
+            return self.channel.hang_up()  # also frees the buffers that the thread is sending
+        try:
+            self._write(self._blocks(kind, [memoryview(body)]), max(0.0, deadline - time.monotonic()))
+        except OSError:
+            log.debug("%s could not be told that this party stops", self.name)
+
+    def close(self) -> None:
+        self._stopping = True
+        if self.busy:
+            self.channel.hang_up()
+        if self._thread is not None:
+            self._jobs.put(None)
+            self._thread.join()
+        self.channel.close()
+
+    def _blocks(self, kind: Kind, views: list[memoryview]) -> Iterator[bytes | memoryview]:
+        """The message as it goes to the socket, encrypted when its turn comes."""
+        total = size(views)
+        for frame in _frames(views):
+            if self._stopping and kind is Kind.DATA:
+                return
+            self._inside_frame = True
+            self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+            header = HEADER.pack(MAGIC, PROTOCOL_VERSION, kind, self._sequence, size(frame), total)
+            yield from self.channel.encrypt(_records([memoryview(header), *frame]))
+            self._inside_frame = False
+
+    def _offer(self, blocks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview] | None:
+        """Write what the connection takes at once; what is left, or None."""
+        send = self.channel.sock.send
+        for block in blocks:
+            try:
+                sent = send(block)
+                while sent < len(block):
+                    block = memoryview(block)[sent:]
+                    sent = send(block)
+            except BlockingIOError:
+                return chain((block,), blocks)
+        return None
+
+    def _write(self, blocks: Iterator[bytes | memoryview], timeout: float) -> None:
+        """Write everything, waiting for the peer; raises TimeoutError if nothing moves for that long."""
+        rest = self._offer(blocks)
+        while rest is not None:
+            if not self._poller.poll(timeout * 1000):
+                raise TimeoutError
+            rest = self._offer(rest)
+
+    def _work(self) -> None:
+        while (blocks := self._jobs.get()) is not None:
+            try:
+                if self.error is None:
+                    self._write(blocks, self._timeout)
+            except OSError as error:
+                self.error = error
+            del blocks
+            self._done += 1
+            self._wake.set()
+
+
+def _frames(views: list[memoryview]) -> Iterator[list[memoryview]]:
+    """Cut a message into frames of at most FRAME_BYTES; an empty one makes one empty frame."""
+    frame: list[memoryview] = []
+    room = FRAME_BYTES
+    for view in views:
+        while len(view):
+            if room == 0:
+                yield frame
+                frame, room = [], FRAME_BYTES
+            piece = view[:room]
+            frame.append(piece)
+            room -= len(piece)
+            view = view[len(piece) :]
+    yield frame
+
+
+def _records(pieces: Iterable[memoryview]) -> Iterator[memoryview]:
+    """Join small pieces, so that each does not cost a TLS record of its own; large ones are not copied."""
+    joined = bytearray()
+    for piece in pieces:
+        if len(piece) < RECORD_BYTES:
+            joined += piece
+        if joined and (len(piece) >= RECORD_BYTES or len(joined) >= 2 * RECORD_BYTES):
+            yield memoryview(joined)
+            joined = bytearray()
+        if len(piece) >= RECORD_BYTES:
+            yield piece
+    if joined:
+        yield memoryview(joined)
+
+
+class Receiver:
+    """The incoming connection from one peer.
+
+    `advance` reads frames as far as data has been taken from the connection. Control frames go to
+    the inbox. A message waits until `expect` says where it goes: until then the receiver is
+    `parked`. Raises OSError if the connection is broken, and the link's errors.
+    """
+
+    def __init__(self, peer: int, channel: Channel, link: Link) -> None:
+        self.peer = peer
+        self.channel = channel
+        self.inbox: dict[Kind, deque[bytes]] = {Kind.AGREE: deque(), Kind.KEY: deque()}
+        self.parked = False
+        self.watched = False
+        self.closed = False  # the peer has said CLOSE
+        self.ended = False  # the connection is broken
+        self.discard = False
+        self.arrived = False
+        self._steps = self._read_frames()
+        self._link = link
+        self._sequence = 0
+        self._views: deque[memoryview] | None = None  # what is still to be filled
+        self._left = 0  # bytes of the message still to come
+        self._expected = 0
+
+    def expect(self, views: list[memoryview]) -> None:
+        """Where the next message goes; `arrived` says when it is there."""
+        self._expected = size(views)
+        self._views = deque(views)
+        self.arrived = False
+        if self.parked:
+            self.advance()
+
+    def advance(self) -> None:
+        if not self.closed:
+            next(self._steps)
+
+    def close(self) -> None:
+        self._steps.close()
+        self.channel.close()
+
+    def _read_frames(self) -> Generator[None, None, None]:
+        """Yields when more has to be taken from the connection, or the receiver is parked or closed."""
+        header = memoryview(bytearray(HEADER.size))
+        while True:
+            yield from self._read(header)
+            kind, length, total = self._parse(header)
+            if kind is Kind.DATA:
+                yield from self._data(length, total)
+            else:
+                body = bytearray(length)
+                yield from self._read(memoryview(body))
+                self._control(kind, bytes(body))
+                if self.closed:
+                    yield
+
+    def _parse(self, header: memoryview) -> tuple[Kind, int, int]:
+        magic, version, kind, sequence, length, total = HEADER.unpack(header)
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        limit = FRAME_BYTES if kind == Kind.DATA else CONTROL_BYTES
+        due = (MAGIC, PROTOCOL_VERSION, self._sequence)
+        if (magic, version, sequence) != due or length > limit or kind not in SESSION_KINDS:
+            raise PeerMismatchError(
+                f"{self._link.parties[self.peer]} sent a malformed frame (number {sequence}, "
+                f"{self._sequence} is due): run the same version of spuvm at every party."
+            )
+        return Kind(kind), length, total
+
+    def _data(self, length: int, total: int) -> Generator[None, None, None]:
+        if self._left == 0 and not self.discard:
+            while self._views is None and not self.discard:
+                self.parked = True
+                yield
+            self.parked = False
+            if total != self._expected and not self.discard:
+                raise self._link._wrong_size(self.peer, total, self._expected)
+            self._left = total
+        if self.discard:
+            yield from self._read(memoryview(bytearray(length)))
+            return
+        assert self._views is not None
+        if not 0 < length <= self._left:
+            raise self._link._wrong_size(self.peer, length, self._left)
+        self._left -= length
+        while length:
+            view = self._views.popleft()
+            if len(view) > length:
+                self._views.appendleft(view[length:])
+                view = view[:length]
+            length -= len(view)
+            yield from self._read(view)
+        if self._left == 0:
+            self._views = None
+            self.arrived = True
+
+    def _read(self, view: memoryview) -> Generator[None, None, None]:
+        read_into, at, length = self.channel.read_into, 0, len(view)
+        while at < length:
+            n = read_into(view[at:] if at else view)
+            at += n
+            if not n:
+                yield
+
+    def _control(self, kind: Kind, body: bytes) -> None:
+        if kind is Kind.ABORT:
+            origin, _, reason = body.decode(errors="replace").partition("\0")
+            raise self._link._aborted(self.peer, origin, reason)
+        if kind is Kind.CLOSE:
+            self.closed = True
+        elif kind is Kind.AGREE and self._views is not None and not self.discard:
+            raise self._link._out_of_step(self.peer, kind, self._link._awaiting_data())
+        elif kind in self.inbox:
+            self.inbox[kind].append(body)
