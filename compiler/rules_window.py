@@ -137,7 +137,8 @@ class Rows:
             nothing = ctx.b.broadcast(ctx.b.const(0, x.type.element), self.shape)
             return ctx.b.op("scatter_add", nothing, self._where(ctx), x, dims=self._dims, mode="fill")
         order = [*range(1, self.axis + 2), 0, *range(self.axis + 2, len(self._split))]
-        x = ctx.b.reshape(moved(ctx, x, order), (*self.shape[: self.axis], -1, *self.shape[self.axis + 1 :]))
+        shape = (*self.shape[: self.axis], self.index.size, *self.shape[self.axis + 1 :])
+        x = ctx.b.reshape(moved(ctx, x, order), shape)
         return _padded(ctx, x, self.axis, 0, rest) if rest else x
 
     def _where(self, ctx: Context) -> Value:
@@ -353,8 +354,8 @@ def select_and_scatter_add(ctx: Context, source: Operand, x: Operand, *, select_
 
 # any associative function ------------------------------------------------------------------------------
 
-Rows2 = Sequence[Value]
-Combine = Callable[[Rows2, Rows2], list[Value]]
+Values = Sequence[Value]
+Combine = Callable[[Values, Values], list[Value]]
 
 
 def reduce_window(ctx: Context, *operands: Operand, jaxpr: Any, consts: Any = (), **params: Any) -> list[Operand]:
@@ -400,7 +401,7 @@ def _vectorised(ctx: Context, jaxpr: Any, consts: Any) -> Combine:
     function = jax.vmap(jex.jaxpr_as_fun(closed))
     dtypes = [out.dtype for out in ctx.outs]
 
-    def combine(xs: Rows2, ys: Rows2) -> list[Value]:
+    def combine(xs: Values, ys: Values) -> list[Value]:
         shape = xs[0].shape
         flat = [ctx.b.reshape(v, (v.type.size,)) for v in (*xs, *ys)]
         avals = [jax.ShapeDtypeStruct((flat[0].type.size,), d) for d in (*dtypes, *dtypes)]

@@ -270,6 +270,7 @@ class Link(ABC):
 
     def _aborted(self, teller: int, origin: str, reason: str) -> PeerAbortedError:
         """The error for a peer's abort; `origin` stopped first, and is named to whom we tell it in turn."""
+        origin, reason = legible(origin), legible(reason)
         self._cause = (origin, reason)
         told = "" if self.parties[teller] == origin else f" (told by {self.parties[teller]})"
         return PeerAbortedError(f"{origin} stopped{told}: {reason}")
@@ -335,6 +336,11 @@ def scatter(source: Iterable[memoryview], target: Iterable[memoryview]) -> None:
             n = min(len(view), len(piece))
             view[:n] = piece[:n]
             view, piece = view[n:], piece[n:]
+
+
+def legible(text: str) -> str:
+    """What a peer said, of at most MAX_REASON characters, without those that control a terminal."""
+    return "".join(c if c.isprintable() or c in "\0\n" else "?" for c in text[:MAX_REASON])
 
 
 def _reason(error: BaseException) -> str:

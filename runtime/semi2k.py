@@ -17,6 +17,7 @@ import numpy as np
 
 from spuvm.runtime import bits as bt
 from spuvm.runtime import ring
+from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.primitives import random, send
 from spuvm.runtime.protocol import (
     Kernel,
@@ -251,6 +252,8 @@ class _Semi2k:
 
 def semi2k(world_size: int) -> Protocol:
     """The protocol for `world_size` parties and a dealer."""
+    if world_size < 2:
+        raise ConfigError(f"`protocol` 'semi2k' needs two parties or more, got {world_size}.")
     k = _Semi2k(world_size)
     holders = tuple(frozenset({i}) for i in range(world_size))
     return Protocol(

@@ -251,8 +251,6 @@ class Receiver:
         self._expected = size(views)
         self._views = deque(views)
         self.arrived = False
-        if self.parked:
-            self.advance()
 
     def advance(self) -> None:
         if not self.closed:

@@ -411,6 +411,9 @@ def test_certificates(spuvm: Spuvm) -> None:
     assert (status, "is not empty" in err) == (2, True)
     status, _, err = spuvm("certificates more --parties alice,bob,carol --ports 1,2")
     assert (status, "2 ports for 3 parties" in err) == (2, True)
+    status, _, err = spuvm("certificates more --parties alice,bob")
+    assert (status, "runs among 3 parties" in err) == (2, True)
+    assert not Path("more").exists()
 
 
 @pytest.mark.parametrize(

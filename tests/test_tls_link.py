@@ -280,7 +280,7 @@ def test_a_killed_peer_is_lost_while_nothing_is_awaited_of_it(cluster_file: Path
             barrier.wait(10)
             if name == "carol":
                 for sender in link._senders.values():
-                    sender._sock.shutdown(socket.SHUT_RDWR)
+                    sender.channel.hang_up()
                 link._failure = LinkError("dead")
                 return
             try:
@@ -304,9 +304,9 @@ def test_connections_are_tls_1_3_with_certificates_on_both_sides(cluster_file: P
 
     def party(name: str) -> None:
         with connect(cluster, name, timeout=10) as link:
-            outgoing = [sender._sock for sender in link._senders.values()]
-            for sock in (*outgoing, *(receiver.sock for receiver in link._receivers.values())):
-                seen.append((sock.version(), bool(sock.getpeercert()), sock.compression()))
+            for end in (*link._senders.values(), *link._receivers.values()):
+                tls = end.channel.tls
+                seen.append((tls.version(), bool(tls.getpeercert()), tls.compression()))
             link.agree("end", b"")
 
     threads = [threading.Thread(target=party, args=(name,)) for name in PARTIES]

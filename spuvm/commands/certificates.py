@@ -6,10 +6,9 @@ from pathlib import Path
 
 import click
 
-from spuvm.commands.options import NamesType
+from spuvm.commands.options import NamesType, machine_options, make_config
 from spuvm.commands.results import say
 from spuvm.network import make_run_folder
-from spuvm.runtime.config import Config
 from spuvm.runtime.errors import InputError
 
 
@@ -26,7 +25,17 @@ from spuvm.runtime.errors import InputError
     show_default=True,
     help="Limit of any wait.",
 )
-def certificates(folder: Path, parties: tuple[str, ...], host: str, ports: str | None, timeout: float) -> None:
+@machine_options
+def certificates(
+    folder: Path,
+    parties: tuple[str, ...],
+    host: str,
+    ports: str | None,
+    timeout: float,
+    protocol: str | None,
+    ring: int | None,
+    fxp: int | None,
+) -> None:
     """Make an authority, certificates, keys and cluster.toml for parties on one machine, to try things out.
 
     Parties that distrust each other each make their own key, have only the certificate signed by
@@ -36,6 +45,7 @@ def certificates(folder: Path, parties: tuple[str, ...], host: str, ports: str |
       spuvm certificates keys --parties alice,bob,carol --ports 9101,9102,9103
       spuvm party --config keys/cluster.toml --as alice train.spux --input x=a.csv
     """
+    config = make_config(protocol, ring, fxp, parties, None)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: give a new folder, so that no key is overwritten.")
     numbers = None
@@ -46,5 +56,5 @@ def certificates(folder: Path, parties: tuple[str, ...], host: str, ports: str |
             raise InputError(f"`--ports` must be numbers with commas between, got {ports!r}.") from None
         if len(numbers) != len(parties):
             raise InputError(f"`--ports` has {len(numbers)} ports for {len(parties)} parties.")
-    path = make_run_folder(folder, Config(parties=parties), host, numbers, timeout)
+    path = make_run_folder(folder, config, host, numbers, timeout)
     say(f"wrote {path} and, for each of {', '.join(parties)}, a certificate and a key")

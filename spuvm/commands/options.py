@@ -153,30 +153,47 @@ def _file(text: str) -> tuple[Path, tuple[str, ...], str | None]:
 # Options ------------------------------------------------------------------------------------------------
 
 
+def machine_options(command: F) -> F:
+    """Protocol, ring and fixed point."""
+    return _with(_MACHINE_OPTIONS, command)
+
+
 def function_options(command: F) -> F:
     """What describes a Python function's arguments and the machine it is compiled for."""
-    for option in reversed(_FUNCTION_OPTIONS):
+    return _with((*_FUNCTION_OPTIONS, *_MACHINE_OPTIONS), command)
+
+
+def _with(options: tuple[Callable[[F], F], ...], command: F) -> F:
+    for option in reversed(options):
         command = option(command)
     return command
 
 
-_FUNCTION_OPTIONS = (
+_MACHINE_OPTIONS: tuple[Any, ...] = (
+    click.option("--protocol", type=click.Choice(sorted(PROTOCOLS)), help="[default: aby3]"),
+    click.option("--ring", type=int, help="Bits of the ring.  [default: 64]"),
+    click.option("--fxp", type=int, help="Fraction bits of fixed point.  [default: 18]"),
+)
+_FUNCTION_OPTIONS: tuple[Any, ...] = (
     click.option(
-        "--arg", "arguments", type=ArgumentType(), multiple=True,
+        "--arg",
+        "arguments",
+        type=ArgumentType(),
+        multiple=True,
         help="Type of the next argument, like 'f32[1000,30]@alice', or of the one named, like 'y=i32[8]'. "
         "After `@`: its owner, `public`, or `secret` (the default).",
     ),
     click.option(
-        "--static", "statics", type=StaticType(), multiple=True,
+        "--static",
+        "statics",
+        type=StaticType(),
+        multiple=True,
         help="A Python value for an argument, by position (from 0) or name.",
     ),
     click.option("--reveal", metavar="PARTY", help="Reveal every result: to a party, or to `all`."),
-    click.option("--protocol", type=click.Choice(sorted(PROTOCOLS)), help="[default: aby3]"),
-    click.option("--ring", type=int, help="Bits of the ring.  [default: 64]"),
-    click.option("--fxp", type=int, help="Fraction bits of fixed point.  [default: 18]"),
     click.option("--parties", type=NamesType(), help="Names by rank.  [default: alice,bob,carol]"),
     click.option("--x64", is_flag=True, help="Trace with 64-bit numbers, as with JAX_ENABLE_X64."),
-)  # fmt: skip
+)
 
 
 def make_config(
