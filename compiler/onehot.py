@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spuvm.compiler.context import Context
-from spuvm.compiler.ir import Value, join
+from spuvm.compiler.ir import Value
 from spuvm.compiler.rules_reduce import moved
 
 FEW = 4  # up to so many positions the index is compared with each: fewer bytes than its bits
@@ -80,7 +81,7 @@ class Selection:
         low = self._low_bits(count, others) if window == 1 and self.split else 0
         bits, inside = index_bits(self.ctx, index, count, clip=self.clip)
         high = demultiplexed(self.ctx, self.ctx.b.slice(bits, 0, low, bits.shape[0]))
-        high = self.ctx.b.slice(high, 0, 0, -(-count >> low) if low == 0 else -(-count // (1 << low)))
+        high = self.ctx.b.slice(high, 0, 0, -(-count // (1 << low)))
         hots = [high, demultiplexed(self.ctx, self.ctx.b.slice(bits, 0, 0, low))] if low else [high]
         if inside is not None:
             hots[-1] = masked(self.ctx, hots[-1], inside)
@@ -192,7 +193,7 @@ def few(ctx: Context, index: Value, count: int, *, clip: bool) -> Value:
     return b.logical("xor", b.concatenate([below, ends[1]], 0), b.concatenate([ends[0], below], 0))
 
 
-def _against(ctx: Context, index: Value, positions: np.ndarray) -> tuple[Value, Value]:  # type: ignore[type-arg]
+def _against(ctx: Context, index: Value, positions: NDArray[np.int64]) -> tuple[Value, Value]:
     shape = (len(positions), *index.shape)
     column = ctx.b.const(positions.reshape(-1, *[1] * len(index.shape)), index.type.element)
     return ctx.b.broadcast(index, shape), ctx.b.broadcast(column, shape)
@@ -251,14 +252,9 @@ def _outer(ctx: Context, x: Value, y: Value, *, tail: int) -> Value:
     same = x.shape[len(x.shape) - tail :]
     shape = (x.shape[0], y.shape[0], *same)
     wide = ctx.b.broadcast(ctx.b.reshape(x, (x.shape[0], 1, *same)), shape)
-    return ctx.b.reshape(ctx.b.logical("and", wide, ctx.b.broadcast(y, shape)), (-1 if 0 in shape else math.prod(shape[:2]), *same))
+    return ctx.b.reshape(ctx.b.logical("and", wide, ctx.b.broadcast(y, shape)), (math.prod(shape[:2]), *same))
 
 
 def masked(ctx: Context, hot: Value, condition: Value) -> Value:
     """hot[i, ...] and condition[...]"""
     return ctx.b.logical("and", hot, ctx.b.broadcast(condition, hot.shape))
-
-
-def visible(*xs: Value) -> bool:
-    """Whether somebody, or everybody, knows all of these."""
-    return join(*(x.type.visibility for x in xs)) != "secret"

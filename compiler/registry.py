@@ -9,6 +9,7 @@ from spuvm.compiler import (
     rules_control,
     rules_conv,
     rules_elementwise,
+    rules_index,
     rules_linear,
     rules_logic,
     rules_reduce,
@@ -39,6 +40,7 @@ RULES = merge(
     rules_sort.RULES,
     rules_conv.RULES,
     rules_window.RULES,
+    rules_index.RULES,
     rules_control.RULES,
 )
 
@@ -68,9 +70,6 @@ ADVICE = {
     "pure_callback": "Python callbacks cannot run on secret values: compute outside, or in JAX.",
     "io_callback": "Python callbacks cannot run on secret values: compute outside, or in JAX.",
     "reduce": "Use jnp.sum, jnp.max, jnp.min or jnp.prod.",
-    "scatter-mul": "Use .at[...].add or .at[...].set.",
-    "scatter-min": "Use .at[...].add or .at[...].set.",
-    "scatter-max": "Use .at[...].add or .at[...].set.",
     **dict.fromkeys(("cholesky", "lu", "qr", "triangular_solve"), SOLVE),
     **dict.fromkeys(("eig", "eigh", "svd", "schur"), "Find eigenvectors by power iteration."),
     **dict.fromkeys(("asin", "acos", "atan", "asinh", "acosh", "atanh"), ANGLES),

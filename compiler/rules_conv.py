@@ -38,7 +38,9 @@ def conv_general_dilated(
     windows = _windows(
         [images.shape[d] for d in numbers.lhs_spec[2:]],
         [kernel.shape[d] for d in numbers.rhs_spec[2:]],
-        *(params[name] for name in ("window_strides", "lhs_dilation", "rhs_dilation")),
+        params["window_strides"],
+        params["lhs_dilation"],
+        params["rhs_dilation"],
         padding,
     )
     features, batches = int(params["feature_group_count"]), int(params["batch_group_count"])
@@ -130,7 +132,8 @@ def _products(ctx: Context, images: Value, kernel: Value, windows: Index) -> Val
     total = None
     for start in range(0, offsets, step):
         stop = min(start + step, offsets)
-        part = _product(ctx, images, ctx.b.slice(kernel, 1, start, stop), windows[:, start:stop])
+        weights = kernel if step == offsets else ctx.b.slice(kernel, 1, start, stop)
+        part = _product(ctx, images, weights, windows[:, start:stop])
         total = part if total is None else ctx.b.add(total, part)
     assert total is not None
     return total

@@ -22,8 +22,14 @@ def ints(numbers: Sequence[Any]) -> tuple[int, ...]:
     return tuple(int(n) for n in numbers)
 
 
-def reshape(ctx: Context, x: Value, **_: Any) -> Value:
-    """reshape, squeeze and expand_dims: the result's shape says it all."""
+def reshape(ctx: Context, x: Value, *, dimensions: Any = None, **_: Any) -> Value:
+    """`dimensions`, where given, is the order in which the operand's axes are read."""
+    x = x if dimensions is None else transpose(ctx, x, permutation=dimensions)
+    return resized(ctx, x)
+
+
+def resized(ctx: Context, x: Value, **_: Any) -> Value:
+    """squeeze and expand_dims: the result's shape says it all."""
     return ctx.map(lambda v: ctx.b.reshape(v, ctx.outs[0].shape), x)
 
 
@@ -171,6 +177,10 @@ def scatter(name: str) -> Rule:
     return rule
 
 
+def scatter_sub(ctx: Context, x: Operand, indices: Operand, updates: Operand, **params: Any) -> Value:
+    return scatter("scatter_add")(ctx, x, indices, ctx.b.neg(ctx.value(updates)), **params)  # type: ignore[no-any-return]
+
+
 # nothing to do ---------------------------------------------------------------------------------------
 
 
@@ -184,8 +194,8 @@ def all_same(ctx: Context, *xs: Operand, **_: Any) -> Sequence[Operand]:
 
 RULES: dict[str, Rule] = {
     "reshape": reshape,
-    "squeeze": reshape,
-    "expand_dims": reshape,
+    "squeeze": resized,
+    "expand_dims": resized,
     "broadcast_in_dim": broadcast_in_dim,
     "transpose": transpose,
     "rev": rev,
@@ -196,12 +206,6 @@ RULES: dict[str, Rule] = {
     "unstack": unstack,
     "tile": tile,
     "pad": pad,
-    "dynamic_slice": dynamic_slice,
-    "dynamic_update_slice": dynamic_update_slice,
-    "gather": gather,
-    "scatter": scatter("scatter"),
-    "scatter-add": scatter("scatter_add"),
-    "scatter-sub": lambda ctx, x, i, y, **params: scatter("scatter_add")(ctx, x, i, ctx.b.neg(ctx.value(y)), **params),
     "stop_gradient": same,
     "copy": same,
     "copy_p": same,

@@ -8,7 +8,7 @@ on one machine only.
 
 import os
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -79,15 +79,22 @@ def make_cluster(
     host: str = "127.0.0.1",
     ports: list[int] | tuple[int, ...] | None = None,
     timeout_seconds: float = 60,
+    *,
+    protocol: str | None = None,
+    dealer: str | None = None,
 ) -> Path:
     """Write an authority, all parties' keys and certificates and `cluster.toml`; the path of the latter.
 
+    `protocol` and `dealer` go into the file if given; a dealer who is not among `parties` is added to them,
+    and has the last of `ports`.
     All keys lie in one folder: for processes on one machine, not for parties that distrust each other.
     """
     folder = Path(folder)
+    everyone = (*parties, dealer) if dealer is not None and dealer not in parties else tuple(parties)
     make_authority(folder)
     lines = ['ca = "ca.crt"', f"timeout_seconds = {timeout_seconds:g}"]
-    for party, port in zip(parties, ports or free_ports(len(parties), host), strict=True):
+    lines += [f'{key} = "{value}"' for key, value in (("protocol", protocol), ("dealer", dealer)) if value]
+    for party, port in zip(everyone, ports or free_ports(len(everyone), host), strict=True):
         issue(folder, party)
         lines += [
             "",
@@ -109,15 +116,13 @@ def free_ports(count: int, host: str = "127.0.0.1") -> list[int]:
 
 
 def names(der: bytes) -> frozenset[str]:
-    """The parties that a certificate names: DNS subject alternative names and common names."""
+    """The parties that a certificate names: its DNS names, or if it has none its common names (RFC 6125, 6.4.4)."""
     certificate = x509.load_der_x509_certificate(der)
-    found = {str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
-    try:
+    with suppress(x509.ExtensionNotFound):
         extension = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        found |= set(extension.value.get_values_for_type(x509.DNSName))
-    except x509.ExtensionNotFound:
-        pass
-    return frozenset(found)
+        if found := extension.value.get_values_for_type(x509.DNSName):
+            return frozenset(found)
+    return frozenset(str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME))
 
 
 def describe(der: bytes) -> str:

@@ -5,6 +5,7 @@
     protocol = "aby3"
     ring = 64
     fxp_fraction_bits = 18
+    dealer = "dave"                     # for protocols with a dealer: which of [parties.*] it is
 
     [parties.alice]                     # parties in the order of their ranks
     address = "alice.example.com:9101"  # where peers reach it
@@ -13,7 +14,8 @@
     key = "alice.key"
 
 Paths are relative to the file. All parties may use the same file: of the certificates and keys
-a party reads only its own.
+a party reads only its own. The dealer is listed like a party, anywhere; it has the last rank, gives
+out correlated randomness, and has neither inputs nor results.
 """
 
 import re
@@ -25,8 +27,9 @@ from typing import Any
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link import DEFAULT_TIMEOUT
+from spuvm.runtime.protocols import protocol_of
 
-CLUSTER_KEYS = ("ca", "timeout_seconds", "protocol", "ring", "fxp_fraction_bits", "parties")
+CLUSTER_KEYS = ("ca", "timeout_seconds", "protocol", "ring", "fxp_fraction_bits", "dealer", "parties")
 PARTY_KEYS = ("address", "listen", "certificate", "key")
 
 
@@ -54,12 +57,16 @@ class Party:
 
 @dataclass(frozen=True)
 class Cluster:
-    """A loaded cluster file; `parties` by rank."""
+    """A loaded cluster file; `parties` by rank, `dealer` the name of the last of them if there is one.
+
+    `config.parties` are the computing parties: all but the dealer.
+    """
 
     parties: tuple[Party, ...]
     ca: Path
     timeout_seconds: float
     config: Config
+    dealer: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -109,8 +116,12 @@ def load_cluster(path: str | Path) -> Cluster:
         raise ConfigError(
             f"`timeout_seconds` in {path} must be a positive number of seconds, got {timeout!r}."
         )
+    dealer = _text(table, "dealer", f"{path}") if "dealer" in table else None
     parties = _parties(table.get("parties"), path)
-    return Cluster(parties, ca, float(timeout), _config(table, parties, path))
+    parties = _dealer_last(parties, dealer, path)
+    config = _config(table, tuple(party.name for party in parties if party.name != dealer), path)
+    _check_dealer(config, dealer, path)
+    return Cluster(parties, ca, float(timeout), config, dealer)
 
 
 def _parties(entries: Any, path: Path) -> tuple[Party, ...]:
@@ -128,6 +139,29 @@ def _parties(entries: Any, path: Path) -> tuple[Party, ...]:
                 )
             seen[value] = party.name
     return parties
+
+
+def _dealer_last(parties: tuple[Party, ...], dealer: str | None, path: Path) -> tuple[Party, ...]:
+    names = [party.name for party in parties]
+    if dealer is not None and dealer not in names:
+        raise ConfigError(
+            f"`dealer` in {path} must be one of {', '.join(names)}, got {dealer!r}: add a table [parties.{dealer}]."
+        )
+    return tuple(sorted(parties, key=lambda party: party.name == dealer))
+
+
+def _check_dealer(config: Config, dealer: str | None, path: Path) -> None:
+    needed = protocol_of(config).dealer is not None
+    if needed and dealer is None:
+        raise ConfigError(
+            f"{path} needs a dealer for protocol {config.protocol!r}: set `dealer` to the name of one of "
+            "[parties.*], which colludes with nobody and computes nothing else."
+        )
+    if dealer is not None and not needed:
+        raise ConfigError(
+            f"`dealer` in {path} is {dealer!r}, but protocol {config.protocol!r} has none: leave `dealer` out, "
+            "or set `protocol` to one that has."
+        )
 
 
 def _party(name: str, entry: Any, path: Path) -> Party:
@@ -151,7 +185,7 @@ def _address(text: str, key: str, where: str) -> Address:
     return Address(host, int(port))
 
 
-def _config(table: dict[str, Any], parties: tuple[Party, ...], path: Path) -> Config:
+def _config(table: dict[str, Any], names: tuple[str, ...], path: Path) -> Config:
     protocol = table.get("protocol", "aby3")
     ring = table.get("ring", 64)
     bits = table.get("fxp_fraction_bits", DEFAULT_FRACTION_BITS.get(ring) if isinstance(ring, int) else None)
@@ -162,7 +196,6 @@ def _config(table: dict[str, Any], parties: tuple[Party, ...], path: Path) -> Co
     ):
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise ConfigError(f"`{key}` in {path} must be of type {kind.__name__}, got {value!r}.")
-    names = tuple(party.name for party in parties)
     return Config(protocol=protocol, ring_bits=ring, fxp_fraction_bits=bits or 0, parties=names)
 
 

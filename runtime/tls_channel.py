@@ -7,7 +7,7 @@ A certificate names a party (DNS name or common name), not a host: TLS checks th
 authority issued it, `tls_hello.py` whose it is.
 
 AES-GCM keeps its margin (2^-57, RFC 8446 section 5.5) for 2^24.5 full records under one key. Python
-offers no key update, so a channel says so once when it has sent `ADVISED_BYTES`; joining anew
+offers no key update, so a channel warns when it has sent 2^24 records (256 GiB, if they are full); joining anew
 gives new keys.
 """
 
@@ -129,10 +129,18 @@ class Channel:
         if self._sent > ADVISED_BYTES:
             self._advise()
 
+    def record(self, data: bytes) -> bytes:
+        """One record for the socket, of at most `RECORD_BYTES`; a short one counts as whole towards the advice."""
+        self.tls.write(data)
+        self._sent += RECORD_BYTES
+        if self._sent > ADVISED_BYTES:
+            self._advise()
+        return self._outgoing.read()
+
     def _advise(self) -> None:
         log.warning(
-            "more than %d GiB have been sent under one TLS key: end the session and join anew for new keys",
-            ADVISED_BYTES >> 30,
+            "%d million TLS records have been sent under one key: end the session and join anew for new keys",
+            ADVISED_BYTES // RECORD_BYTES // 10**6,
         )
         self._sent = 0
 
@@ -156,7 +164,7 @@ class Channel:
             return 0
         if not n:
             raise OSError(errno.ECONNRESET, "Connection closed by peer")
-        return n  # type: ignore[return-value]
+        return n
 
     # Always.
 

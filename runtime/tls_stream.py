@@ -114,15 +114,22 @@ class Sender:
 
         The views are in use while `busy`; its end wakes the caller, with `error` set if it failed.
         """
-        blocks: Iterator[bytes | memoryview] | None = self._blocks(kind, views)
-        if blocks is not None and not self.busy and size(views) <= INLINE_BYTES:
-            blocks = self._offer(blocks)
-        if blocks is not None:
-            if self._thread is None:
-                self._thread = Thread(target=self._work, name=f"send to {self.name}", daemon=True)
-                self._thread.start()
-            self._given += 1
-            self._jobs.put(blocks)
+        total = size(views)
+        if self.busy or total > INLINE_BYTES:
+            return self._give(self._blocks(kind, views))
+        if total < RECORD_BYTES:  # most rounds: no generators
+            rest = self._offer(iter((self.channel.record(self._header(kind, total, total) + b"".join(views)),)))
+        else:
+            rest = self._offer(self._blocks(kind, views))
+        if rest is not None:
+            self._give(rest)
+
+    def _give(self, blocks: Iterator[bytes | memoryview]) -> None:
+        if self._thread is None:
+            self._thread = Thread(target=self._work, name=f"send to {self.name}", daemon=True)
+            self._thread.start()
+        self._given += 1
+        self._jobs.put(blocks)
 
     def last_words(self, kind: Kind, body: bytes, deadline: float) -> None:
         """Send a closing frame if that is possible by the deadline; a message in progress ends early."""
@@ -152,10 +159,13 @@ class Sender:
             if self._stopping and kind is Kind.DATA:
                 return
             self._inside_frame = True
-            self._sequence = (self._sequence + 1) & 0xFFFFFFFF
-            header = HEADER.pack(MAGIC, PROTOCOL_VERSION, kind, self._sequence, size(frame), total)
-            yield from self.channel.encrypt(_records([memoryview(header), *frame]))
+            header = memoryview(self._header(kind, size(frame), total))
+            yield from self.channel.encrypt(_records([header, *frame]))
             self._inside_frame = False
+
+    def _header(self, kind: Kind, length: int, total: int) -> bytes:
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        return HEADER.pack(MAGIC, PROTOCOL_VERSION, kind, self._sequence, length, total)
 
     def _offer(self, blocks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview] | None:
         """Write what the connection takes at once; what is left, or None."""

@@ -7,6 +7,7 @@ import pytest
 from spuvm.runtime.certificates import issue, make_authority, make_cluster
 from spuvm.runtime.cluster import Address, load_cluster
 from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.protocols import protocol_of
 
 GOOD = """
 ca = "ca.crt"
@@ -17,6 +18,10 @@ certificate = "alice.crt"
 key = "alice.key"
 [parties.bob]
 address = "[::1]:9102"
+"""
+DAVE = """
+[parties.dave]
+address = "127.0.0.1:9103"
 """
 
 
@@ -45,8 +50,8 @@ def test_a_made_cluster_loads(tmp_path: Path) -> None:
 
 
 def test_listen_and_ipv6_and_parameters(folder: Path) -> None:
-    cluster = load_cluster(write(folder, 'timeout_seconds = 2.5\nprotocol = "semi2k"\nring = 64\n' + GOOD))
-    alice, bob = cluster.parties
+    cluster = load_cluster(write(folder, 'timeout_seconds = 2.5\nprotocol = "semi2k"\nring = 64\ndealer = "dave"\n' + GOOD + DAVE))
+    alice, bob, _ = cluster.parties
     assert alice.listen == Address("0.0.0.0", 9101)
     assert bob.address == Address("::1", 9102)
     assert str(bob.address) == "[::1]:9102"
@@ -107,3 +112,36 @@ def test_issue_needs_an_authority(tmp_path: Path) -> None:
         issue(tmp_path, "alice")
     make_authority(tmp_path)
     assert issue(tmp_path, "alice") == tmp_path / "alice.crt"
+
+
+def test_a_dealer_has_the_last_rank_and_is_no_computing_party(tmp_path: Path) -> None:
+    path = make_cluster(tmp_path, ["dave", "alice", "bob"], protocol="semi2k", dealer="dave")
+    cluster = load_cluster(path)
+    assert cluster.names == ("alice", "bob", "dave")
+    assert cluster.config.parties == ("alice", "bob")
+    assert cluster.rank("dave") == cluster.config.world_size == protocol_of(cluster.config).dealer
+    assert cluster.dealer == "dave"
+    assert cluster.credentials("dave") == (tmp_path / "dave.crt", tmp_path / "dave.key")
+
+
+def test_make_cluster_adds_a_dealer_who_is_no_party(tmp_path: Path) -> None:
+    path = make_cluster(tmp_path, ["alice", "bob"], ports=[9101, 9102, 9103], protocol="semi2k", dealer="dave")
+    dave = load_cluster(path).parties[-1]
+    assert (dave.name, dave.address.port) == ("dave", 9103)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ('protocol = "semi2k"', "needs a dealer for protocol 'semi2k': set `dealer`"),
+        ('protocol = "semi2k"\ndealer = "erin"', "`dealer` in .* must be one of alice, bob, dave, got 'erin'"),
+        ('protocol = "semi2k"\ndealer = 3', "`dealer` of .* must be a text"),
+        ("", "`dealer` in .* is 'dave', but protocol 'aby3' has none"),
+        ('protocol = "none"', "`protocol` must be one of"),
+    ],
+)
+def test_mistakes_about_the_dealer_are_named(folder: Path, head: str, message: str) -> None:
+    erin = '[parties.erin]\naddress = "127.0.0.1:9104"\n'
+    text = f"{head}\n{GOOD}{DAVE}" if head else f'dealer = "dave"\n{GOOD}{DAVE}{erin}'
+    with pytest.raises(ConfigError, match=message):
+        load_cluster(write(folder, text))

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 DATA = Path("examples/hospitals/data")
 TIMEOUT = 240
+LONG = re.compile(r"\d+\.\d{4,}")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -66,6 +67,20 @@ def output(block: Block, folder: Path) -> str | None:
     return None if name else run([sys.executable, "example.py"], folder)
 
 
+def alike(printed: str, said: str) -> bool:
+    """Equal but for the last digits of results: a truncation rounds up or down at random."""
+    if LONG.sub("", printed) != LONG.sub("", said):
+        return False
+    return [float(x) for x in LONG.findall(printed)] == pytest.approx([float(x) for x in LONG.findall(said)], abs=1e-4)
+
+
+def test_alike() -> None:
+    assert alike("a 0.67909 12\n", "a 0.67908 12\n")
+    assert not alike("a 0.6790 12\n", "a 0.6795 12\n")
+    assert not alike("a 0.6790 12\n", "a 0.6790 13\n")
+    assert not alike("a 6000.0\n", "a 6001.0\n")
+
+
 def test_blocks_run_and_print_what_they_say(tmp_path: Path, update_golden: bool) -> None:
     run([sys.executable, str(ROOT / "examples/hospitals/prepare.py"), "--data", str(DATA)], tmp_path)
     text = README.read_text()
@@ -79,7 +94,7 @@ def test_blocks_run_and_print_what_they_say(tmp_path: Path, update_golden: bool)
     assert sum(block.printed is not None for block, _ in results) >= 4
     for block, printed in results:
         if block.printed is not None:
-            assert printed == block.printed
+            assert alike(printed or "", block.printed), printed
 
 
 def test_commands_name_what_is_there() -> None:

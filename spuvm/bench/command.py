@@ -83,7 +83,7 @@ def bench(
       spuvm bench --against spu --json results.json
       spuvm bench --first-call
     """
-    console, progress = Console(), Console(stderr=True)
+    console, progress = Console(), Console(stderr=True, markup=False)
     if not console.is_terminal:
         console = Console(width=WIDE)
     about = measure.machine()

@@ -200,7 +200,7 @@ def first_calls(patience: float, operation: str = "logistic_regression") -> list
         request = {"do": "first call", "op": operation, "inputs": str(path)}
         for cache in ("cold", "warm"):
             began = time.perf_counter()
-            with workers.simulated(patience, {"SPUVM_CACHE_DIR": folder, "SPUVM_CACHE": "1"}) as process:
+            with workers.simulated(patience, {"SPUVM_CACHE_DIR": f"{folder}/cache", "SPUVM_CACHE": "1"}) as process:
                 start = time.perf_counter() - began
                 (reply,) = process.ask(request)
             out.append({"cache": cache, "start": start, **reply})

@@ -89,7 +89,7 @@ def time_first_call(machine: Machine, request: Reply) -> Reply:
 
     def timed_run(*args: Sequence[Any]) -> Any:
         start = time.perf_counter()
-        out = jax.block_until_ready(run(*args))  # type: ignore[no-untyped-call]
+        out = jax.block_until_ready(run(*args))
         running.append(time.perf_counter() - start)
         return out
 

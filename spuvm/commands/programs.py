@@ -21,7 +21,7 @@ from spuvm.compiler.compile import Program, compile_function, load
 from spuvm.compiler.ir import Visibility
 from spuvm.jit import Jitted, reveal
 from spuvm.runtime.config import Config
-from spuvm.runtime.errors import CompileError, InputError, SpuError
+from spuvm.runtime.errors import CompileError, ConfigError, InputError, SpuError
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,16 @@ def _compile(target: str, fn: Callable[..., Any], options: Options, inputs: Mapp
     except Exception as error:
         _raise_in_user_code(error, target.rpartition(":")[0])
         raise
+
+
+def check_networked(program: Program) -> None:
+    """Raise ConfigError for a program that needs a dealer, which sessions between processes do not have."""
+    extra = len(program.config.parties)
+    if program.cost.bytes_sent[extra:].any():
+        raise ConfigError(
+            f"this program needs a dealer of `{program.config.protocol}`, which runs only in simulation so far: "
+            "compile it with `--protocol aby3`."
+        )
 
 
 def load_function(target: str) -> Callable[..., Any]:
