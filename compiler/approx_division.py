@@ -8,7 +8,7 @@ from spuvm.compiler.exact_division import int_div as int_div
 from spuvm.compiler.exact_division import int_rem as int_rem
 from spuvm.compiler.ir import Value
 from spuvm.compiler.normalize import COARSE, FINE, MIDDLE, Leading, leading_bit, mantissa
-from spuvm.compiler.polynomial import constant, polynomial, reread, stack, times_integer
+from spuvm.compiler.polynomial import Stack, constant, polynomial, reread, stack, times_integer
 
 # 1 / c with c = 3/4 + u/2, |u| <= 1/2; relative error 1.6e-6
 RECIPROCAL = (
@@ -78,15 +78,15 @@ def _coarse_shift(b: Builder, x: Value, lead: Leading, exponent: int) -> tuple[V
     whole = [_shifted(b, x, s) for s in shifts]
     high = [_shifted(b, x, s + _LIMB) for s in shifts if s + _LIMB < 62]
     low = [b.sub(w, times_integer(b, h, 1 << _LIMB)) for w, h in zip(whole, high)] + whole[len(high) :]
-    chosen = b.slice(lead.indicators, 0, 0, 4)
+    chosen = lead.indicators.take(b, 4)
     return (
-        _sum_of_products(b, b.slice(chosen, 0, 0, len(high)), stack(b, high)),
+        _sum_of_products(b, chosen.take(b, len(high)), stack(b, high)),
         _sum_of_products(b, chosen, stack(b, low)),
     )
 
 
-def _sum_of_products(b: Builder, x: Value, y: Value) -> Value:
-    return b.sum(b.mul_raw(x, y), [0])
+def _sum_of_products(b: Builder, x: Stack, y: Stack) -> Value:
+    return x.map(b.mul_raw, y).sum(b)
 
 
 def _shifted(b: Builder, x: Value, bits: int) -> Value:

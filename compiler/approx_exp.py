@@ -9,6 +9,7 @@ from spuvm.compiler.ir import Value
 from spuvm.compiler.polynomial import (
     COEFFICIENT,
     WORK,
+    Stack,
     both,
     inject,
     line,
@@ -16,6 +17,7 @@ from spuvm.compiler.polynomial import (
     plus,
     raw_constant,
     reread,
+    spread,
     stack,
     times,
 )
@@ -53,14 +55,14 @@ def _exponential(b: Builder, x: Value, factor: int, frac: int) -> Value:
     lowest = -(((b.frac + 1) << y.type.frac) // factor)
     highest = -(-((62 - b.frac) << y.type.frac) // factor)
     limits = stack(b, [raw_constant(b, limit, x.type.frac, x.shape) for limit in (lowest, highest)])
-    below = b.less(b.broadcast(x, limits.shape), limits)
+    below = spread(b, x, 2).map(b.less, limits)
     return exp2_raw(b, y, below)
 
 
-def exp2_raw(b: Builder, y: Value, below: Value) -> Value:
+def exp2_raw(b: Builder, y: Value, below: Stack) -> Value:
     """2^y with b.frac fraction bits, for any number of fraction bits F of y, F + 6 < 62.
 
-    `below` [2, *shape] says whether y is below the lowest and below the highest exponent: -f - 1 and 62 -
+    `below` (two bools) says whether y is below the lowest and below the highest exponent: -f - 1 and 62 -
     f. n + t = y + f + 1, n in [0, 64) whole and t in [0, 1). The bits of n are bits of the word of y + f +
     1, 2^n is a product of functions of one or two of them, 2^t a polynomial of degree 4. Of the raw result
     2^(n - 1) 2^t only the half with n < 32 needs a truncation after the last product.
@@ -72,7 +74,7 @@ def exp2_raw(b: Builder, y: Value, below: Value) -> Value:
     shifted = plus(b, y, b.frac + 1.0)
     word = b.bitcast(shifted, "int64")
     bit = [b.op("bit_parity", word, mask=1 << (frac + i)) for i in range(6)]
-    too_low, not_too_high = (b.reshape(b.slice(below, 0, i, i + 1), y.shape) for i in (0, 1))
+    too_low, not_too_high = below.rows(b)
     inside = b.logical("xor", not_too_high, too_low)
     b01, b23, large = both(b, [(bit[0], bit[1]), (bit[2], bit[3]), (inside, bit[5])])
     small = b.logical("xor", inside, large)
@@ -91,17 +93,13 @@ def exp2_raw(b: Builder, y: Value, below: Value) -> Value:
         ],
     )
     scale = b.mul_raw(b.mul_raw(plus(b, first, 1.0), plus(b, second, 1.0)), plus(b, third, 1.0))
-    scales = b.mul_raw(stack(b, [small_, large_]), b.broadcast(scale, (2, *y.shape)))
+    scales = stack(b, [small_, large_]).map(b.mul_raw, spread(b, scale, 2))
     fraction = plus(b, b.sub(b.with_frac(shifted, WORK), b.trunc(n, -WORK)), -0.5)
     power = _exp2_polynomial(b, fraction)
-    low = b.mul_raw(reread(b, _half(b, scales, 0), b.frac + 1), power)
-    high = b.mul_raw(reread(b, _half(b, scales, 1), b.frac), reread(b, power, 0))
+    low = b.mul_raw(reread(b, scales.row(b, 0), b.frac + 1), power)
+    high = b.mul_raw(reread(b, scales.row(b, 1), b.frac), reread(b, power, 0))
     low = b.trunc(low, _MANTISSA + 1)
     return b.add(b.add(low, high), reread(b, top, b.frac))
-
-
-def _half(b: Builder, x: Value, i: int) -> Value:
-    return b.reshape(b.slice(x, 0, i, i + 1), x.shape[1:])
 
 
 def _exp2_polynomial(b: Builder, u: Value) -> Value:

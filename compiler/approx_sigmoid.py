@@ -12,7 +12,7 @@ from itertools import pairwise
 
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
-from spuvm.compiler.polynomial import linear_tables, raw_constant, reread, row, stack
+from spuvm.compiler.polynomial import Stack, linear_tables, raw_constant, reread, spread, stack
 
 Row = tuple[float, ...]
 
@@ -114,22 +114,23 @@ def piecewise(b: Builder, x: Value, table: OddPieces) -> Value:
     """
     f = x.type.frac
     thresholds = stack(b, [raw_constant(b, round(t * 2**f), f, x.shape) for t in table.thresholds()])
-    below = b.convert(b.less(b.broadcast(x, thresholds.shape), thresholds), "fxp0")
+    below = spread(b, x, thresholds.count).map(b.less, thresholds).map(lambda v: b.convert(v, "fxp0"))
     fracs = [f, _SUM, _SUM - f, _INNER, _INNER, _INNER, _INNER]
     entries = [[round(c * 2.0**k) for c, k in zip(piece, fracs)] for piece in table.pieces()]
     chosen = _choose(b, below, entries)
     centre, c0, c1, c2, c3, c4, c5 = (reread(b, v, k) for v, k in zip(chosen, fracs))
     u = b.sub(x, centre)
     q = b.with_frac(b.mul_raw(u, u), _SQUARE)
-    slopes = b.trunc(b.mul_raw(stack(b, [c3, c5]), b.broadcast(u, (2, *u.shape))), f)
-    inner = b.add(c4, row(b, slopes, 1))
-    inner = b.add(b.add(c2, row(b, slopes, 0)), b.trunc(b.mul_raw(q, inner), _SQUARE))
+    products = stack(b, [c3, c5]).map(b.mul_raw, spread(b, u, 2))
+    slopes = products.map(lambda v: b.trunc(v, f))
+    inner = b.add(c4, slopes.row(b, 1))
+    inner = b.add(b.add(c2, slopes.row(b, 0)), b.trunc(b.mul_raw(q, inner), _SQUARE))
     total = b.add(b.add(b.mul_raw(c1, u), b.mul_raw(q, inner)), c0)
     total = b.add(total, raw_constant(b, round(table.middle * 2**_SUM), _SUM, x.shape))
     return b.trunc(total, _SUM - b.frac)
 
 
-def _choose(b: Builder, below: Value, entries: list[list[int]]) -> list[Value]:
+def _choose(b: Builder, below: Stack, entries: list[list[int]]) -> list[Value]:
     """The entries of x's piece: the last one's, and the step between pieces for each threshold above x."""
     steps = [[p - q for p, q in zip(left, right)] for left, right in pairwise(entries)]
     sums = linear_tables(b, below, [list(column) for column in zip(*steps)])

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
-from spuvm.compiler.polynomial import WORK, inject, line, raw_constant, reread, row, times_integer
+from spuvm.compiler.polynomial import WORK, line, raw_constant, reread, times_integer
 
 TURNS = Fraction("0.15915494309189533576888376337251436203445964574046")  # 1 / (2 pi)
 # sin(pi/2 u) = u (s1 + s3 q + s5 q^2 + s7 q^3), q = u^2; error 7.3e-7. s3 and s7: multiples of 2^-16
@@ -47,7 +47,7 @@ def _sine_of_turns(b: Builder, turns: Value) -> Value:
     """sin(pi/2 u), u = turns 2^-62 in [-2, 2): beyond a quarter turn it is that of 2 - u."""
     half_turn = raw_constant(b, 1 << 63, 62, turns.shape)
     moved = b.add(turns, raw_constant(b, 1 << 62, 62, turns.shape))
-    far = row(b, inject(b, [b.less(moved, raw_constant(b, 0, 62, turns.shape))]), 0)
+    far = b.convert(b.less(moved, raw_constant(b, 0, 62, turns.shape)), "fxp0")
     flip = b.mul_raw(far, b.sub(half_turn, times_integer(b, turns, 2)))
     u = b.trunc(b.add(turns, flip), 62 - WORK)
     q = b.trunc(b.mul_raw(u, u), WORK)

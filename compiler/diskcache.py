@@ -17,7 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 
 import jax
-import jaxlib
+import jaxlib.version
 
 
 @lru_cache(maxsize=1)
@@ -44,7 +44,7 @@ def _version() -> str:
     here = Path(__file__).resolve().parent
     for file in sorted([*here.glob("*.py"), *(here.parent / "runtime").glob("*.py"), *_native(here.parent)]):
         digest.update(file.name.encode() + file.read_bytes())
-    digest.update(f"{jax.__version__} {jaxlib.__version__} {platform.machine()} {_processor()}".encode())
+    digest.update(f"{jax.__version__} {jaxlib.version.__version__} {platform.machine()} {_processor()}".encode())
     digest.update(os.environ.get("XLA_FLAGS", "").encode())
     return digest.hexdigest()[:24]
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
-from spuvm.compiler.polynomial import inject, raw_constant, reread, row, stack, times_integer
+from spuvm.compiler.polynomial import raw_constant, reread, spread, stack, times_integer
 from spuvm.runtime.errors import UnsupportedError
 
 _LIMB = 21  # x = x2 2^42 + x1 2^21 + x0
@@ -74,7 +74,7 @@ def int_div(b: Builder, x: Value, y: Value) -> Value:
     d = _divisor_of(b, y)
     quotient, remainder = _estimate(b, x, d)
     signed = b.mul_raw(reread(b, x, 0), d.sign)
-    negative = row(b, inject(b, [b.less(signed, raw_constant(b, 0, 0, x.shape))]), 0)
+    negative = b.convert(b.less(signed, raw_constant(b, 0, 0, x.shape)), "fxp0")
     remainder = b.sub(remainder, negative)
     floor = _add_steps(b, quotient, remainder, [raw_constant(b, 0, 0, x.shape), d.numerator], -1)
     return b.bitcast(b.add(floor, negative), x.type.element)
@@ -122,9 +122,8 @@ def _nearest(b: Builder, quotient: Value, remainder: Value, d: Divisor) -> Value
 
 def _add_steps(b: Builder, quotient: Value, remainder: Value, thresholds: list[Value], base: int) -> Value:
     """quotient + base + the number of thresholds that the remainder reaches."""
-    stacked = stack(b, thresholds)
-    below = b.less(b.broadcast(remainder, stacked.shape), stacked)
-    count = b.sum(b.convert(below, "fxp0"), [0])
+    below = spread(b, remainder, len(thresholds)).map(b.less, stack(b, thresholds))
+    count = below.map(lambda v: b.convert(v, "fxp0")).sum(b)
     base += len(thresholds)
     return b.sub(b.add(quotient, raw_constant(b, base, 0, quotient.shape)), count)
 

@@ -80,6 +80,7 @@ class Expander:
         self.values: dict[Value, dict[str, Shared]] = {}
         self.products: dict[Value, tuple[Shared, Shared]] = {}  # products whose only use is a trunc
         self.users: dict[Value, list[Op | None]] = {}
+        self.truncated: set[Value] = set()
         self.op = ""
         self.location = Location()
 
@@ -271,7 +272,7 @@ class Expander:
 
     def region(self, region: Region) -> Block:
         """Expand a nested region into a block of its own."""
-        outer = (self.block, self.values, self.products, self.users)
+        outer = (self.block, self.values, self.products, self.users, self.truncated)
         self.block, self.values, self.products = Block(), {}, {}
         for value in region.params:
             shared = self.fresh(value.type)
@@ -281,13 +282,14 @@ class Expander:
         for value in region.results:
             self.block.results.extend(self.boundary(value).slots)
         block = self.block
-        self.block, self.values, self.products, self.users = outer
+        self.block, self.values, self.products, self.users, self.truncated = outer
         return block
 
     def run(self, region: Region) -> None:
-        from spuvm.compiler.expand_rules import EXPAND
+        from spuvm.compiler.expand_rules import EXPAND, leading_to_trunc
 
         self.users = uses(region)
+        self.truncated = leading_to_trunc(region, self.users)
         for op in region.ops:
             self.op, self.location = op.name, op.location
             EXPAND[op.name](self, op)

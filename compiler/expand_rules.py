@@ -15,8 +15,8 @@ from jax import lax
 
 from spuvm.compiler import choreography as ch
 from spuvm.compiler.expand import Components, Expander, Shared
-from spuvm.compiler.ir import Op, Type, Value
-from spuvm.compiler.ops import INDEX_OPERANDS, LOCAL, parse_element
+from spuvm.compiler.ir import Op, Region, Type, Value
+from spuvm.compiler.ops import LOCAL, index_operands, parse_element
 from spuvm.runtime import bits as bt
 from spuvm.runtime import plain, ring
 
@@ -162,7 +162,7 @@ def and_(ex: Expander, x: Shared, y: Shared) -> Shared:
 
 def invert(ex: Expander, x: Shared) -> Shared:
     """The negation of a bool."""
-    return xor(ex, x, ex.constant(np.uint8(1), "uint8"))
+    return xor(ex, x, ex.constant(np.ones((), np.uint8), "uint8"))
 
 
 def sign_bit(ex: Expander, x: Shared) -> Shared:
@@ -187,9 +187,12 @@ def trunc(ex: Expander, x: Shared, bits: int) -> Shared:
 def _linear(name: str, plain_function: Callable[..., Components], rule: Callable[..., Shared]) -> Rule:
     def run(ex: Expander, op: Op) -> None:
         if xs := known(ex, op):
-            ex.set(op.output, compute_known(ex, name, plain_function, xs))
-        else:
-            ex.set(op.output, rule(ex, *(ex.summand(v) for v in op.inputs)))
+            return ex.set(op.output, compute_known(ex, name, plain_function, xs))
+        xs = [ex.summand(v) for v in op.inputs]
+        if {"a", "d"} <= {x.kind for x in xs} and op.output not in ex.truncated:
+            # Resharing the product now does not make it wait for the other operand's rounds.
+            xs = [ex.as_kind(v, "a") if x.kind == "d" else x for v, x in zip(op.inputs, xs)]
+        ex.set(op.output, rule(ex, *xs))
 
     return run
 
@@ -197,13 +200,22 @@ def _linear(name: str, plain_function: Callable[..., Components], rule: Callable
 LINEAR = {"add", "sub", "neg", "sum", "cumsum", "reshape", "transpose", "slice", "rev", "bitcast"}
 
 
-def _leads_to_trunc(ex: Expander, value: Value) -> bool:
-    """Whether only linear operations stand between a product and truncations: then it need not be reshared."""
+def leading_to_trunc(region: Region, users: dict[Value, list[Op | None]]) -> set[Value]:
+    """Values between which and truncations only linear operations stand: products there need no reshare."""
+    out: set[Value] = set()
+    for op in reversed(region.ops):
+        for value in op.outputs:
+            readers = users.get(value, [])
+            if readers and all(
+                u is not None and (u.name == "trunc" or (u.name in LINEAR and u.output in out)) for u in readers
+            ):
+                out.add(value)
+    return out
+
+
+def _only_linear_uses(ex: Expander, value: Value) -> bool:
     users = ex.users.get(value, [])
-    return bool(users) and all(
-        user is not None and (user.name == "trunc" or (user.name in LINEAR and _leads_to_trunc(ex, user.output)))
-        for user in users
-    )
+    return bool(users) and all(user is not None and user.name in {*LINEAR, "trunc"} for user in users)
 
 
 def _expand_mul(ex: Expander, op: Op) -> None:
@@ -215,7 +227,7 @@ def _expand_mul(ex: Expander, op: Op) -> None:
     users = ex.users.get(op.output, [])
     if len(users) == 1 and users[0] is not None and users[0].name == "trunc":
         ex.products[op.output] = (x, y)
-    elif _leads_to_trunc(ex, op.output):
+    elif _only_linear_uses(ex, op.output):
         ex.set(op.output, ex.kernel("product_aa", x, y))
     else:
         ex.set(op.output, ex.kernel("mul_aa", x, y))
@@ -240,8 +252,6 @@ def _expand_dot(ex: Expander, op: Op) -> None:
         out = ex.local("p_dot", _dot_public_left, b, a, kind="a", shape=shape, elementwise=False, dims=dims)
     else:
         out = ex.kernel("dot_aa", a, b, shape=shape, dims=dims)
-        if not _leads_to_trunc(ex, op.output):
-            out = ex.converted(out, "a")
     ex.set(op.output, out)
 
 
@@ -313,7 +323,7 @@ def _toward_zero(ex: Expander, value: Value, bits: int) -> Shared:
         return ex.as_kind(value, "a")
     x = ex.as_kind(value, "a")
     negative = ex.kernel("bit2a", ex.kernel("msb_a", x, dtype="uint8"))
-    sign = add(ex, neg(ex, _shifted(ex, negative, 1)), ex.constant(np.uint64(1)))
+    sign = add(ex, neg(ex, _shifted(ex, negative, 1)), ex.constant(np.ones((), np.uint64)))
     magnitude = mul(ex, sign, x)
     quotient = trunc(ex, magnitude, bits)
     rest = sub(ex, magnitude, _shifted(ex, quotient, bits))
@@ -471,7 +481,7 @@ def _local_rule(name: str) -> Rule:
     function = LOCAL[name]
 
     def run(ex: Expander, op: Op) -> None:
-        positions = INDEX_OPERANDS.get(name, lambda n: ())(len(op.inputs))
+        positions = index_operands(name, len(op.inputs))
         data = [v for i, v in enumerate(op.inputs) if i not in positions]
         owners = {ex.primary(v).owner for v in data if ex.primary(v).kind == "v"}
         if all(ex.primary(v).known for v in data) and len(owners) <= 1:

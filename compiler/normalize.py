@@ -18,12 +18,12 @@ from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
 from spuvm.compiler.polynomial import (
     WORK,
+    Stack,
     constant,
     inject,
     linear_tables,
     raw_constant,
     reread,
-    row,
     times_integer,
 )
 
@@ -36,7 +36,7 @@ COARSE, MIDDLE, FINE = 4, 2, 0  # the digit's place: E = 16 coarse + 4 middle + 
 class Leading:
     """Indicators of the digits of E; all 0 if the number is invalid: zero, or negative when unsigned."""
 
-    indicators: Value  # fxp0 [10, *shape]: coarse = 0..3, middle = 1..3, fine = 1..3
+    indicators: Stack  # fxp0, 10 values: coarse = 0..3, middle = 1..3, fine = 1..3
     sign: Value | None  # fxp0 [*shape]: 1 or -1
 
     def tables(self, b: Builder, *tables: tuple[int, Table]) -> list[Value]:
@@ -78,8 +78,8 @@ def leading_bit(b: Builder, x: Value, *, signed: bool) -> Leading:
     n = len(_DIGITS)
     if not signed:
         return Leading(integers, None)
-    sign = b.sub(constant(b, 1, 0, x.shape), times_integer(b, row(b, integers, n), 2))
-    return Leading(b.slice(integers, 0, 0, n), sign)
+    sign = b.sub(constant(b, 1, 0, x.shape), times_integer(b, integers.row(b, n), 2))
+    return Leading(integers.take(b, n), sign)
 
 
 def _mask(place: int, value: int, shift: int) -> int:

@@ -10,7 +10,7 @@ less in what is sent.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,6 +22,18 @@ from spuvm.compiler.rules_reduce import moved
 
 FEW = 4  # up to so many positions the index is compared with each: fewer bytes than its bits
 ENTRY, PRODUCT = 25, 24  # bytes of an entry of a secret one-hot vector, of a product
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index; of one that counts from the end, `raw` is the number before `wrap` was added to a negative."""
+
+    value: Value
+    raw: Value | None = None
+    wrap: int = 0
+
+    def map(self, function: Callable[[Value], Value]) -> Index:
+        return Index(function(self.value), self.raw if self.raw is None else function(self.raw), self.wrap)
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,7 @@ class Selection:
     """
 
     ctx: Context
-    indices: Sequence[Value]
+    indices: Sequence[Index]
     sizes: tuple[int, ...]
     windows: tuple[int, ...]
     clip: bool
@@ -73,10 +85,10 @@ class Selection:
             self.digits += made
             self.parts.append(len(made))
 
-    def _digits(self, index: Value, size: int, window: int, others: int) -> list[Digit]:
+    def _digits(self, index: Index, size: int, window: int, others: int) -> list[Digit]:
         count = size - window + 1
-        if not index.type.is_secret or count <= FEW:
-            hot = few(self.ctx, index, count, clip=self.clip)
+        if not index.value.type.is_secret or count <= FEW:
+            hot = few(self.ctx, index.value, count, clip=self.clip)
             return [Digit(size, window, hot)]
         low = self._low_bits(count, others) if window == 1 and self.split else 0
         bits, inside = index_bits(self.ctx, index, count, clip=self.clip)
@@ -195,7 +207,7 @@ def few(ctx: Context, index: Value, count: int, *, clip: bool) -> Value:
 
 def _against(ctx: Context, index: Value, positions: NDArray[np.int64]) -> tuple[Value, Value]:
     shape = (len(positions), *index.shape)
-    column = ctx.b.const(positions.reshape(-1, *[1] * len(index.shape)), index.type.element)
+    column = ctx.b.const(_column(positions, index), index.type.element)
     return ctx.b.broadcast(index, shape), ctx.b.broadcast(column, shape)
 
 
@@ -209,32 +221,43 @@ def _clipped(ctx: Context, index: Value, count: int) -> Value:
     return index
 
 
-def index_bits(ctx: Context, index: Value, count: int, *, clip: bool) -> tuple[Value, Value | None]:
+def index_bits(ctx: Context, index: Index, count: int, *, clip: bool) -> tuple[Value, Value | None]:
     """bool[bit, *index] of a secret index below `count`, lowest bit first, and whether it is inside.
 
-    One conversion to bits beside one comparison with the end. Clipped: the bits are those of the
-    nearest position, and there is nothing to say about the inside.
+    One conversion to bits beside one comparison with the end; where negatives count from the end, a
+    second conversion beside them is cheaper than a comparison before. Clipped: the bits are those of
+    the nearest position, and there is nothing to say about the inside.
     """
     b, width = ctx.b, (count - 1).bit_length()
-    shape = (width, *index.shape)
-    masks = b.const(np.left_shift(1, np.arange(width)).reshape(-1, *[1] * len(index.shape)), index.type.element)
-    low = b.logical("and", index, ctx.like(np.int64((1 << width) - 1), index))
-    bits = b.op(
-        "bit_parity",
-        b.logical("and", b.broadcast(low, shape), b.broadcast(masks, shape)),
-        mask=(1 << width) - 1,
-    )
-    over = b.less(ctx.like(np.int64(count - 1), index), index)
-    outside = over
-    if index.type.signed:
-        outside = b.logical("xor", over, b.op("bit_parity", index, mask=1 << 63))
-    inside = b.not_(outside)
+    x = index.value if index.raw is None else index.raw
+    bits = low_bits(ctx, x, width)
+    over, under = b.less(ctx.like(np.int64(count - 1), x), x), None
+    if x.type.signed:
+        under = b.op("bit_parity", x, mask=1 << 63)
+    if index.raw is not None and under is not None:
+        from_end = b.add(x, ctx.like(np.int64(index.wrap), x))
+        bits = b.select(b.broadcast(under, bits.shape), low_bits(ctx, from_end, width), bits)
+        under = b.op("bit_parity", from_end, mask=1 << 63)
+    inside = b.not_(over if under is None else b.logical("xor", over, under))
     if not clip:
         return bits, inside
     last = ((count - 1) >> np.arange(width)) & 1
-    ones = b.const(last.reshape(-1, *[1] * len(index.shape)), "bool")
-    end = b.logical("and", b.broadcast(over, shape), b.broadcast(ones, shape))
-    return b.logical("xor", b.logical("and", bits, b.broadcast(inside, shape)), end), None
+    ones = b.const(_column(last, x), "bool")
+    end = b.logical("and", b.broadcast(over, bits.shape), b.broadcast(ones, bits.shape))
+    return b.logical("xor", b.logical("and", bits, b.broadcast(inside, bits.shape)), end), None
+
+
+def low_bits(ctx: Context, x: Value, width: int) -> Value:
+    """bool[width, *x] of an integer, lowest first."""
+    b, shape = ctx.b, (width, *x.shape)
+    masks = b.const(_column(np.left_shift(1, np.arange(width)), x), x.type.element)
+    low = b.logical("and", x, ctx.like(np.int64((1 << width) - 1), x))  # to bits before it is repeated
+    each = b.logical("and", b.broadcast(low, shape), b.broadcast(masks, shape))
+    return b.op("bit_parity", each, mask=(1 << width) - 1)
+
+
+def _column(numbers: NDArray[np.int64], x: Value) -> NDArray[np.int64]:
+    return numbers.reshape(-1, *[1] * len(x.shape))
 
 
 def demultiplexed(ctx: Context, bits: Value) -> Value:

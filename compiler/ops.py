@@ -219,6 +219,12 @@ INDEX_OPERANDS: dict[str, Callable[[int], tuple[int, ...]]] = {
     "dynamic_update_slice": lambda n: tuple(range(2, n)),
 }
 
+
+def index_operands(name: str, count: int) -> tuple[int, ...]:
+    """Which of the operands of a rearrangement are public indices."""
+    return INDEX_OPERANDS[name](count) if name in INDEX_OPERANDS else ()
+
+
 RULES: dict[str, TypeRule] = {
     "const": _const,  # {data: raw ring elements, to: element type}
     "add": _linear,
@@ -252,13 +258,12 @@ def parse_element(text: str) -> Type:
     """`bool`, `int32`, `uint8`, `fxp18` as a scalar secret Type."""
     if text == "bool":
         return Type("bool")
-    for prefix, build in (
-        ("fxp", lambda n: Type("fxp", frac=n)),
-        ("int", lambda n: Type("int", bits=n, signed=True)),
-        ("uint", lambda n: Type("int", bits=n, signed=False)),
-    ):
-        if text.startswith(prefix) and text[len(prefix) :].isdigit():
-            return build(int(text[len(prefix) :]))
+    prefix = text.rstrip("0123456789")
+    number = int(text[len(prefix) :] or -1)
+    if number >= 0 and prefix == "fxp":
+        return Type("fxp", frac=number)
+    if number >= 0 and prefix in ("int", "uint"):
+        return Type("int", bits=number, signed=prefix == "int")
     raise IRError(f"unknown element type `{text}`")
 
 
@@ -272,7 +277,7 @@ def infer(op: Op) -> list[Type]:
         return CONTROL[op.name](op)
     if op.name not in RULES:
         raise IRError(f"unknown operation `{op.name}`")
-    for position in INDEX_OPERANDS.get(op.name, lambda n: ())(len(op.inputs)):
+    for position in index_operands(op.name, len(op.inputs)):
         _need(op.inputs[position].type.is_public, f"`{op.name}` needs public indices")
     return RULES[op.name](_types(op.inputs), op.attrs)
 

@@ -5,7 +5,9 @@ Constants are scalars that are broadcast: a program holds each once, whatever th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
 
 WORK = 22  # fraction bits of a polynomial's variable
+LARGE = 4096  # elements from which on values are not stacked
 COEFFICIENT = 16  # fraction bits of the odd coefficients; products then stay below 2^(2 * 22 + 16 + 2)
 
 
@@ -45,34 +48,81 @@ def reread(b: Builder, x: Value, frac: int) -> Value:
     return b.bitcast(x, f"fxp{frac}")
 
 
-def stack(b: Builder, xs: Sequence[Value]) -> Value:
-    """Along a new first axis, so that one kernel call serves them all."""
-    return b.concatenate([b.reshape(x, (1, *x.shape)) for x in xs], 0)
+@dataclass(frozen=True)
+class Stack:
+    """Values of one shape that are worked on together.
+
+    While they are small they are one array with a new first axis, so that one kernel call serves them
+    all. Large ones stay by themselves: their calls share rounds anyway, and blocks of them the cache.
+    """
+
+    count: int
+    parts: tuple[Value, ...]  # the one array, or the values
+
+    @property
+    def joined(self) -> bool:
+        return len(self.parts) < self.count or self.count == 1
+
+    def map(self, function: Callable[..., Value], *others: Stack) -> Stack:
+        """An element-wise function of this stack and others of the same count and shape."""
+        return Stack(self.count, tuple(function(*xs) for xs in zip(self.parts, *(o.parts for o in others))))
+
+    def row(self, b: Builder, i: int) -> Value:
+        if not self.joined:
+            return self.parts[i]
+        (x,) = self.parts
+        return b.reshape(b.slice(x, 0, i, i + 1), x.shape[1:])
+
+    def rows(self, b: Builder) -> list[Value]:
+        return [self.row(b, i) for i in range(self.count)]
+
+    def take(self, b: Builder, count: int) -> Stack:
+        """The first `count` values."""
+        if not self.joined:
+            return stack(b, self.parts[:count])
+        return Stack(count, (b.slice(self.parts[0], 0, 0, count),))
+
+    def sum(self, b: Builder) -> Value:
+        return b.sum(self.parts[0], [0]) if self.joined else reduce(b.add, self.parts)
 
 
-def row(b: Builder, x: Value, i: int) -> Value:
-    return b.reshape(b.slice(x, 0, i, i + 1), x.shape[1:])
+def stack(b: Builder, xs: Sequence[Value]) -> Stack:
+    """The values as a stack."""
+    if len(xs) > 1 and xs[0].type.size > LARGE:
+        return Stack(len(xs), tuple(xs))
+    return Stack(len(xs), (b.concatenate([b.reshape(x, (1, *x.shape)) for x in xs], 0),))
 
 
-def rows(b: Builder, x: Value) -> list[Value]:
-    return [row(b, x, i) for i in range(x.shape[0])]
+def spread(b: Builder, x: Value, count: int) -> Stack:
+    """The same value `count` times."""
+    if count > 1 and x.type.size > LARGE:
+        return Stack(count, (x,) * count)
+    return Stack(count, (b.broadcast(x, (count, *x.shape)),))
 
 
-def linear_tables(b: Builder, bits: Value, matrix: Sequence[Sequence[int]]) -> list[Value]:
+def linear_tables(b: Builder, bits: Stack, matrix: Sequence[Sequence[int]]) -> list[Value]:
     """For each row of integers (mod 2^64), the sum of row[i] * bits[i]: local, whatever the integers."""
-    raw = np.array([[entry % 2**64 for entry in line] for line in matrix], np.uint64)
-    return rows(b, b.op("dot", b.const(raw, "fxp0"), bits, dims=(((1,), (0,)), ((), ()))))
+    if bits.joined:
+        raw = np.array([[entry % 2**64 for entry in line] for line in matrix], np.uint64)
+        out = b.op("dot", b.const(raw, "fxp0"), bits.parts[0], dims=(((1,), (0,)), ((), ())))
+        return Stack(len(matrix), (out,)).rows(b)
+    return [_combination(b, bits.parts, line) for line in matrix]
 
 
-def inject(b: Builder, bools: Sequence[Value]) -> Value:
-    """Bools as integers 0 or 1 (fxp0), stacked: one bit injection."""
-    return b.convert(stack(b, bools), "fxp0")
+def _combination(b: Builder, xs: Sequence[Value], factors: Sequence[int]) -> Value:
+    terms = [times_integer(b, x, c) if c != 1 else x for x, c in zip(xs, factors) if c]
+    return reduce(b.add, terms) if terms else raw_constant(b, 0, xs[0].type.frac, xs[0].shape)
+
+
+def inject(b: Builder, bools: Sequence[Value]) -> Stack:
+    """Bools as integers 0 or 1 (fxp0): bit injections in the same rounds."""
+    return stack(b, bools).map(lambda x: b.convert(x, "fxp0"))
 
 
 def both(b: Builder, pairs: Sequence[tuple[Value, Value]]) -> list[Value]:
     """The `and` of each pair of bools, in one round."""
     left, right = stack(b, [p for p, _ in pairs]), stack(b, [q for _, q in pairs])
-    return rows(b, b.logical("and", left, right))
+    return left.map(lambda p, q: b.logical("and", p, q), right).rows(b)
 
 
 def line(b: Builder, x: Value, a: float, slope: float, frac: int = COEFFICIENT) -> Value:

@@ -13,6 +13,7 @@ from spuvm.compiler import (
     rules_linear,
     rules_logic,
     rules_reduce,
+    rules_scatter,
     rules_shape,
     rules_sort,
     rules_window,
@@ -41,6 +42,7 @@ RULES = merge(
     rules_conv.RULES,
     rules_window.RULES,
     rules_index.RULES,
+    rules_scatter.RULES,
     rules_control.RULES,
 )
 

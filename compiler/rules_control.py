@@ -16,7 +16,7 @@ from jax import lax
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
-from spuvm.compiler import regions
+from spuvm.compiler import regions, rules_search
 from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Type, Value, join
 from spuvm.compiler.rules_logic import pick
@@ -44,6 +44,11 @@ def inline(parameter: str) -> Rule:
     def rule(ctx: Context, *args: Operand, **params: Any) -> list[Operand]:
         inner = params[parameter]
         closed = inner if isinstance(inner, jex.ClosedJaxpr) else jex.ClosedJaxpr(inner, ())
+        own = rules_search.CALLS.get(params.get("name", ""))
+        if own is not None and any(isinstance(x, Value) for x in args):
+            results: list[Operand] | None = own(ctx, args, closed)
+            if results is not None:
+                return results
         return ctx.run(closed, args)
 
     return rule

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
@@ -20,8 +20,10 @@ from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Value
 from spuvm.compiler.rules_conv import NOWHERE, Index, axis_windows
 from spuvm.compiler.rules_elementwise import zeros
-from spuvm.compiler.rules_reduce import _neighbours, identity, moved
+from spuvm.compiler.rules_reduce import _neighbours as neighbours
+from spuvm.compiler.rules_reduce import identity
 from spuvm.compiler.rules_shape import ints
+from spuvm.compiler.window_steps import Every, Pairs, Rows, Single, Slide, Step, apart, single
 from spuvm.runtime.errors import EncodingError
 
 SHORT_WINDOW = 8  # up to here a sum gathers its window; longer ones subtract cumulative sums
@@ -85,155 +87,11 @@ def _sum_by_differences(ctx: Context, x: Value, axis: Axis) -> Value:
     sums = b.concatenate([nothing, sums], a)
     first = np.arange(axis.positions) * axis.stride - axis.low
     ends = [np.clip(v, 0, axis.size)[:, None] for v in (first, first + axis.window)]
-    lows, highs = (_single(ctx, Rows(a, end, sums.shape).forward(ctx, sums)) for end in ends)
+    lows, highs = (single(ctx, Rows(a, end, sums.shape).forward(ctx, sums)) for end in ends)
     return b.sub(highs, lows)
 
 
-def _single(ctx: Context, x: Value) -> Value:
-    return ctx.b.reshape(x, x.shape[1:])
-
-
 # tournaments -------------------------------------------------------------------------------------------
-
-
-class Step(Protocol):
-    """A linear map of what is known about each candidate, and its transpose."""
-
-    def forward(self, ctx: Context, x: Value) -> Value: ...
-
-    def back(self, ctx: Context, x: Value) -> Value: ...
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Gather the windows of an axis; the offset within a window becomes the leading axis."""
-
-    axis: int
-    index: Index
-    shape: tuple[int, ...]
-
-    @property
-    def _tiles(self) -> bool:
-        """Whether the windows lie side by side from the first element on."""
-        return np.array_equal(self.index, np.arange(self.index.size).reshape(self.index.shape))
-
-    @property
-    def _split(self) -> tuple[int, ...]:
-        return (*self.shape[: self.axis], *self.index.shape, *self.shape[self.axis + 1 :])
-
-    def forward(self, ctx: Context, x: Value) -> Value:
-        if self._tiles:
-            if self.index.size < self.shape[self.axis]:
-                x = ctx.b.slice(x, self.axis, 0, self.index.size)
-            order = [self.axis + 1, *(d for d in range(len(self._split)) if d != self.axis + 1)]
-            return moved(ctx, ctx.b.reshape(x, self._split), order)
-        sizes = (*self.shape[: self.axis], 1, *self.shape[self.axis + 1 :])
-        mode = "fill" if (self.index == NOWHERE).any() else "promise_in_bounds"
-        return ctx.b.op("gather", x, self._where(ctx), dims=self._dims, sizes=sizes, mode=mode)
-
-    def back(self, ctx: Context, x: Value) -> Value:
-        rest = self.shape[self.axis] - self.index.size
-        if not self._tiles:
-            nothing = ctx.b.broadcast(ctx.b.const(0, x.type.element), self.shape)
-            return ctx.b.op("scatter_add", nothing, self._where(ctx), x, dims=self._dims, mode="fill")
-        order = [*range(1, self.axis + 2), 0, *range(self.axis + 2, len(self._split))]
-        shape = (*self.shape[: self.axis], self.index.size, *self.shape[self.axis + 1 :])
-        x = ctx.b.reshape(moved(ctx, x, order), shape)
-        return _padded(ctx, x, self.axis, 0, rest) if rest else x
-
-    def _where(self, ctx: Context) -> Value:
-        return ctx.b.const(np.ascontiguousarray(self.index.T)[..., None], "int64")
-
-    @property
-    def _dims(self) -> tuple[tuple[int, ...], ...]:
-        """[offset, position] index the result: the window dimensions stand around the positions."""
-        around = tuple(d + 1 for d in range(len(self.shape)) if d != self.axis)
-        return (around, (self.axis,), (self.axis,), (), ())
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Neighbours along the leading axis: the second where `choice`, else the first."""
-
-    choice: Value
-
-    def forward(self, ctx: Context, x: Value) -> Value:
-        first, second, odd = _neighbours(ctx, x)
-        return ctx.b.concatenate([ctx.b.select(self.choice, second, first), *odd], 0)
-
-    def back(self, ctx: Context, x: Value) -> Value:
-        n, shape = self.choice.shape[0], self.choice.shape
-        both = ctx.b.slice(x, 0, 0, n)
-        second = _where(ctx, self.choice, both)
-        sides = [ctx.b.reshape(v, (n, 1, *shape[1:])) for v in (ctx.b.sub(both, second), second)]
-        pairs = ctx.b.reshape(ctx.b.concatenate(sides, 1), (2 * n, *shape[1:]))
-        odd = [ctx.b.slice(x, 0, n, x.shape[0])] if x.shape[0] > n else []
-        return ctx.b.concatenate([pairs, *odd], 0)
-
-
-@dataclass(frozen=True)
-class Slide:
-    """Each element or the one `distance` further on."""
-
-    axis: int
-    distance: int
-    choice: Value
-
-    def forward(self, ctx: Context, x: Value) -> Value:
-        return ctx.b.select(self.choice, *reversed(_apart(ctx, x, self.axis, self.distance)))
-
-    def back(self, ctx: Context, x: Value) -> Value:
-        later = _where(ctx, self.choice, x)
-        return ctx.b.add(
-            _padded(ctx, ctx.b.sub(x, later), self.axis, 0, self.distance),
-            _padded(ctx, later, self.axis, self.distance, 0),
-        )
-
-
-@dataclass(frozen=True)
-class Every:
-    """Each stride-th element."""
-
-    axis: int
-    stride: int
-    size: int
-
-    def forward(self, ctx: Context, x: Value) -> Value:
-        return ctx.b.slice(x, self.axis, 0, self.size, self.stride)
-
-    def back(self, ctx: Context, x: Value) -> Value:
-        high = self.size - 1 - (x.shape[self.axis] - 1) * self.stride
-        return _padded(ctx, x, self.axis, 0, high, self.stride - 1)
-
-
-@dataclass(frozen=True)
-class Single:
-    """Drop a leading axis of one."""
-
-    def forward(self, ctx: Context, x: Value) -> Value:
-        return _single(ctx, x)
-
-    def back(self, ctx: Context, x: Value) -> Value:
-        return ctx.b.reshape(x, (1, *x.shape))
-
-
-def _where(ctx: Context, choice: Value, x: Value) -> Value:
-    """x where `choice`, else 0: one product with a bit."""
-    factor = ctx.b.convert(choice, "fxp0" if x.type.kind == "fxp" else x.type.element)
-    return ctx.b.mul_raw(x, factor)
-
-
-def _apart(ctx: Context, x: Value, axis: int, distance: int) -> tuple[Value, Value]:
-    n = x.shape[axis]
-    return ctx.b.slice(x, axis, 0, n - distance), ctx.b.slice(x, axis, distance, n)
-
-
-def _padded(ctx: Context, x: Value, axis: int, low: int, high: int, interior: int = 0) -> Value:
-    attrs = {
-        name: tuple(n if d == axis else 0 for d in range(len(x.shape)))
-        for name, n in (("low", low), ("high", high), ("interior", interior))
-    }
-    return ctx.b.op("pad", x, ctx.b.const(0, x.type.element), **attrs)
 
 
 @dataclass
@@ -263,7 +121,7 @@ class Tournament:
         else:
             self._do(Rows(axis.axis, _filled(axis.index), self.x.shape))
             while self.x.shape[0] > 1:
-                self._do(Pairs(self._second_is_better(*_neighbours(self.ctx, self.x)[:2])))
+                self._do(Pairs(self._second_is_better(*neighbours(self.ctx, self.x)[:2])))
             self._do(Single())
 
     def _slide(self, axis: Axis, length: int) -> None:
@@ -275,7 +133,7 @@ class Tournament:
         reach = 1
         while reach < axis.window:
             distance = min(reach, axis.window - reach)
-            choice = self._second_is_better(*_apart(self.ctx, self.x, a, distance))
+            choice = self._second_is_better(*apart(self.ctx, self.x, a, distance))
             self._do(Slide(a, distance, choice))
             reach += distance
         if axis.stride > 1:
@@ -389,10 +247,10 @@ def _one(x: Value, axis: int) -> tuple[int, ...]:
 
 def _combined(ctx: Context, xs: list[Value], combine: Combine) -> list[Value]:
     while xs[0].shape[0] > 1:
-        parts = [_neighbours(ctx, x) for x in xs]
+        parts = [neighbours(ctx, x) for x in xs]
         pairs = combine([p[0] for p in parts], [p[1] for p in parts])
         xs = [ctx.b.concatenate([pair, *p[2]], 0) for pair, p in zip(pairs, parts)]
-    return [_single(ctx, x) for x in xs]
+    return [single(ctx, x) for x in xs]
 
 
 def _vectorised(ctx: Context, jaxpr: Any, consts: Any) -> Combine:

@@ -19,7 +19,7 @@ from spuvm.runtime.program import BLOCK_SIZES
 
 SMALL = 4096  # element-wise calls up to this size join whole-array groups: fewer executables
 ALONE = -1  # the mode of a call that communicates: never fused
-GROUP_LIMIT = 24  # calls in one executable: XLA's compile time grows faster than linearly
+GROUP_LIMIT = 48  # calls in one executable: XLA's compile time grows faster than linearly
 
 
 @dataclass(eq=False)

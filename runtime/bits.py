@@ -11,17 +11,19 @@ import jax
 import numpy as np
 from jax import lax
 
-WORD = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
+Word = Any  # a NumPy scalar: with arrays it works, and types, as an array of its dtype
+WORD: dict[int, Any] = {8: np.uint8, 16: np.uint16, 32: np.uint32, 64: np.uint64}
 
 
-def word_dtype(bits: int) -> type[np.unsignedinteger]:
+def word_dtype(bits: int) -> Any:
     """The smallest unsigned dtype of at least `bits` bits."""
     return WORD[max(8, 1 << (bits - 1).bit_length())]
 
 
-def constant(x: jax.Array, value: int) -> Any:
+def constant(x: jax.Array, value: int) -> Word:
     """`value` as a scalar of the dtype of `x`, modulo its width."""
-    return np.dtype(x.dtype).type(value & (2 ** (x.dtype.itemsize * 8) - 1))
+    word: Word = np.dtype(x.dtype).type(value & (2 ** (x.dtype.itemsize * 8) - 1))
+    return word
 
 
 def shift_left(x: jax.Array, bits: int) -> jax.Array:
@@ -44,7 +46,8 @@ def pack(x: jax.Array, bits: int) -> jax.Array:
     out = parts[0] & constant(wide, (1 << bits) - 1)
     for i, part in enumerate(parts[1:], 1):
         out = out | (part & constant(wide, ((1 << bits) - 1) << (i * bits)))
-    return out.astype(np.uint8)
+    packed: jax.Array = out.astype(np.uint8)
+    return packed
 
 
 def unpack(x: jax.Array, bits: int) -> jax.Array:
@@ -60,7 +63,8 @@ def unpack(x: jax.Array, bits: int) -> jax.Array:
         out = wide & constant(wide, (1 << bits) - 1)
         for i in range(1, count):
             out = out | (shift_left(wide, i * (8 - bits)) & constant(wide, ((1 << bits) - 1) << (8 * i)))
-    return lax.bitcast_convert_type(out, np.uint8).reshape(-1)
+    elements: jax.Array = lax.bitcast_convert_type(out, np.uint8).reshape(-1)
+    return elements
 
 
 def swap_digits(x: jax.Array, low: int, high: int) -> jax.Array:
@@ -95,4 +99,5 @@ def parity(x: jax.Array, mask: int) -> jax.Array:
     while width > 1:
         width //= 2
         x = x ^ shift_right(x, width)
-    return (x & constant(x, 1)).astype(np.uint8)
+    bit: jax.Array = (x & constant(x, 1)).astype(np.uint8)
+    return bit

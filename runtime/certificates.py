@@ -53,9 +53,7 @@ def issue(folder: str | Path, party: str, days: float = DEFAULT_DAYS) -> Path:
         authority = x509.load_pem_x509_certificate((folder / "ca.crt").read_bytes())
         authority_key = load_pem_private_key((folder / "ca.key").read_bytes(), None)
     except FileNotFoundError as error:
-        raise ConfigError(
-            f"{error.filename} is missing: run make_authority({str(folder)!r}) first."
-        ) from None
+        raise ConfigError(f"{error.filename} is missing: run make_authority({str(folder)!r}) first.") from None
     assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
     issuer_key_id = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
@@ -66,9 +64,7 @@ def issue(folder: str | Path, party: str, days: float = DEFAULT_DAYS) -> Path:
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(party)]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id), critical=False)
     )
     return _write(folder, party, builder.sign(authority_key, SHA256()), key)
 
@@ -140,9 +136,7 @@ def read_der(path: Path) -> bytes:
     try:
         return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER)
     except ValueError:
-        raise ConfigError(
-            f"{path} holds no PEM certificate: give the file that the authority issued."
-        ) from None
+        raise ConfigError(f"{path} holds no PEM certificate: give the file that the authority issued.") from None
 
 
 def _name(common_name: str) -> x509.Name:

@@ -20,14 +20,14 @@ out correlated randomness, and has neither inputs nor results.
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link import DEFAULT_TIMEOUT
-from spuvm.runtime.protocols import protocol_of
+from spuvm.runtime.protocols import DEFAULT_PARTIES, protocol_of
 
 CLUSTER_KEYS = ("ca", "timeout_seconds", "protocol", "ring", "fxp_fraction_bits", "dealer", "parties")
 PARTY_KEYS = ("address", "listen", "certificate", "key")
@@ -74,9 +74,7 @@ class Cluster:
 
     def rank(self, party: str) -> int:
         if party not in self.names:
-            raise ConfigError(
-                f"`{party}` is not in the cluster file: its parties are {', '.join(self.names)}."
-            )
+            raise ConfigError(f"`{party}` is not in the cluster file: its parties are {', '.join(self.names)}.")
         return self.names.index(party)
 
     def credentials(self, party: str) -> tuple[Path, Path]:
@@ -113,9 +111,7 @@ def load_cluster(path: str | Path) -> Cluster:
         raise ConfigError(f"`ca` in {path}: there is no file {ca}.")
     timeout = table.get("timeout_seconds", DEFAULT_TIMEOUT)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 1e7:
-        raise ConfigError(
-            f"`timeout_seconds` in {path} must be a positive number of seconds, got {timeout!r}."
-        )
+        raise ConfigError(f"`timeout_seconds` in {path} must be a positive number of seconds, got {timeout!r}.")
     dealer = _text(table, "dealer", f"{path}") if "dealer" in table else None
     parties = _parties(table.get("parties"), path)
     parties = _dealer_last(parties, dealer, path)
@@ -151,7 +147,9 @@ def _dealer_last(parties: tuple[Party, ...], dealer: str | None, path: Path) -> 
 
 
 def _check_dealer(config: Config, dealer: str | None, path: Path) -> None:
-    needed = protocol_of(config).dealer is not None
+    # With the protocol's own number of parties: a wrong one is the concern of who runs a program.
+    sample = tuple(map(str, range(DEFAULT_PARTIES.get(config.protocol, 2))))
+    needed = protocol_of(replace(config, parties=sample)).dealer is not None
     if needed and dealer is None:
         raise ConfigError(
             f"{path} needs a dealer for protocol {config.protocol!r}: set `dealer` to the name of one of "
@@ -162,6 +160,8 @@ def _check_dealer(config: Config, dealer: str | None, path: Path) -> None:
             f"`dealer` in {path} is {dealer!r}, but protocol {config.protocol!r} has none: leave `dealer` out, "
             "or set `protocol` to one that has."
         )
+    if needed:
+        protocol_of(config)  # refuses too few parties beside the dealer
 
 
 def _party(name: str, entry: Any, path: Path) -> Party:

@@ -25,13 +25,14 @@ Registers = tuple[int | None, ...]  # None: a component that this party does not
 def partition(size: int) -> tuple[tuple[int, int, int], ...]:
     """The blocks that `size` elements are processed in: (start, elements, compiled length)."""
     blocks, start = [], 0
-    for length in (BLOCK, 8192):
+    for length in (BLOCK, 8192) if size < 4 * BLOCK else (BLOCK,):  # many blocks: pad the last, compile once
         while size - start >= length:
             blocks.append((start, length, length))
             start += length
     if start < size or not blocks:
         rest = size - start
-        blocks.append((start, rest, next(b for b in BLOCK_SIZES if b >= rest)))
+        fitting = BLOCK if size >= 4 * BLOCK else next(b for b in BLOCK_SIZES if b >= rest)
+        blocks.append((start, rest, fitting))
     return tuple(blocks)
 
 

@@ -159,7 +159,7 @@ class Channel:
         if not self._encrypted.pending and not self.tls.pending():
             return 0
         try:
-            n = self.tls.read(len(view), view)  # type: ignore[arg-type]
+            n: int = self.tls.read(len(view), view)  # type: ignore[assignment]  # a number, as a buffer is given
         except ssl.SSLWantReadError:
             return 0
         if not n:

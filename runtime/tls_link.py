@@ -175,9 +175,7 @@ class TlsLink(Link):
 
     # Waiting.
 
-    def _wait(
-        self, awaited: list[Receiver], done: Callable[[], bool], what: str, senders: list[Sender]
-    ) -> None:
+    def _wait(self, awaited: list[Receiver], done: Callable[[], bool], what: str, senders: list[Sender]) -> None:
         """Serve all incoming connections until `done`; raise if a peer stops, or nothing moves in time."""
         while not done():
             for receiver in awaited:

@@ -33,7 +33,8 @@ Component = Array | Blocked
 def empty(shape: Sequence[int], dtype: Any) -> np.ndarray:
     """An aligned array of unset elements."""
     count = math.prod(shape)
-    return aligned_empty(count * np.dtype(dtype).itemsize).view(dtype).reshape(shape)
+    array: np.ndarray = aligned_empty(count * np.dtype(dtype).itemsize).view(dtype).reshape(shape)
+    return array
 
 
 def blocks(value: Component, size: int) -> list[Array]:

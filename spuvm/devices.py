@@ -306,8 +306,9 @@ def _broadcast(x: PYUObject) -> Any:
     size = int.from_bytes(payload[:8], "big")
     with np.load(io.BytesIO(payload[8 + size :]), allow_pickle=False) as stored:
         values = [stored[str(i)][()] for i in range(len(stored.files))]
-    tree = jax.tree.structure(_undescribe(json.loads(payload[8 : 8 + size])))
-    return jax.tree.unflatten(tree, values)
+    leaves, tree = jax.tree.flatten(_undescribe(json.loads(payload[8 : 8 + size])))
+    numbers = [type(x)(v) if isinstance(x, bool | int | float) else v for x, v in zip(leaves, values, strict=True)]
+    return jax.tree.unflatten(tree, numbers)
 
 
 def _say(link: Link, owner: int, payload: bytes | None) -> bytes:

@@ -63,7 +63,7 @@ class Jitted:
             tree,
             tuple(map(_signature, leaves)),
             tuple(owners),
-            tuple(args[i] for i in sorted(static)),
+            tuple((type(args[i]), args[i]) for i in sorted(static)),  # 1, 1.0 and True are equal
             jax.config.jax_enable_x64,  # type: ignore[attr-defined]
         )
         try:
@@ -100,6 +100,8 @@ def _signature(leaf: Any) -> Any:
         leaf = leaf.value
     if isinstance(leaf, bool | int | float):
         return type(leaf)
+    if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
+        return type(leaf)  # `trace` says what is wrong with it
     return tuple(leaf.shape), str(leaf.dtype), bool(getattr(leaf, "weak_type", False))
 
 
@@ -199,24 +201,44 @@ def _operator(name: str, vm: VM) -> Jitted:
     return Jitted(getattr(jnp, name), vm, default="public")
 
 
+@functools.lru_cache(maxsize=None, typed=True)
+def _power(exponent: float, vm: VM) -> Jitted:
+    return Jitted(lambda x: x**exponent, vm)
+
+
 def operator(name: str, vm: VM, operands: tuple[Any, ...]) -> Any:
-    """A `jax.numpy` function applied to objects; plain operands are public."""
+    """A `jax.numpy` function applied to objects; plain operands are public.
+
+    A Python number as exponent is part of the program: an integer power is right for negative numbers too.
+    """
+    if name == "power" and isinstance(operands[1], int | float):
+        return _power(operands[1], vm)(operands[0])
     return _operator(name, vm)(*operands)
 
 
 def indexed(vm: VM, x: SPUObject, index: Any) -> Any:
-    """x[index] with a public index."""
-    key = repr(index)
-    if isinstance(index, np.ndarray | jax.Array) or "Array" in key:
-        return Jitted(lambda v, i: v[i], vm, default="public")(x, index)
-    return _slicer(vm, key, index)(x)
+    """x[index] with a public index: its arrays are arguments, the rest is part of the program."""
+    parts = [p for part in (index if isinstance(index, tuple) else (index,)) for p in _positions(part)]
+    arrays = [p for p in parts if isinstance(p, INDICES)]
+    fixed = tuple(ARGUMENT if isinstance(p, INDICES) else p for p in parts)
+    return _indexer(vm, repr(fixed), fixed)(x, *arrays)
 
 
-_SLICERS: dict[tuple[int, str], Jitted] = {}
+INDICES = (np.ndarray, jax.Array, SPUObject)
+ARGUMENT = "argument"  # stands for an array in an index
+_INDEXERS: dict[tuple[VM, str], Jitted] = {}
 
 
-def _slicer(vm: VM, key: str, index: Any) -> Jitted:
-    found = _SLICERS.get((id(vm), key))
-    if found is None:
-        found = _SLICERS[id(vm), key] = Jitted(lambda v: v[index], vm)
-    return found
+def _positions(part: Any) -> tuple[Any, ...]:
+    """A list as an array, and a mask as the positions where it is true: their number must be known."""
+    if isinstance(part, list):
+        part = np.asarray(part)
+    return np.nonzero(part) if isinstance(part, np.ndarray | jax.Array) and part.dtype == bool else (part,)
+
+
+def _indexer(vm: VM, key: str, fixed: tuple[Any, ...]) -> Jitted:
+    def item(x: Any, *arrays: Any) -> Any:
+        rest = iter(arrays)
+        return x[tuple(next(rest) if p is ARGUMENT else p for p in fixed)]
+
+    return _INDEXERS.setdefault((vm, key), Jitted(item, vm, default="public"))

@@ -50,7 +50,9 @@ def test_a_made_cluster_loads(tmp_path: Path) -> None:
 
 
 def test_listen_and_ipv6_and_parameters(folder: Path) -> None:
-    cluster = load_cluster(write(folder, 'timeout_seconds = 2.5\nprotocol = "semi2k"\nring = 64\ndealer = "dave"\n' + GOOD + DAVE))
+    cluster = load_cluster(
+        write(folder, 'timeout_seconds = 2.5\nprotocol = "semi2k"\nring = 64\ndealer = "dave"\n' + GOOD + DAVE)
+    )
     alice, bob, _ = cluster.parties
     assert alice.listen == Address("0.0.0.0", 9101)
     assert bob.address == Address("::1", 9102)
@@ -122,6 +124,11 @@ def test_a_dealer_has_the_last_rank_and_is_no_computing_party(tmp_path: Path) ->
     assert cluster.rank("dave") == cluster.config.world_size == protocol_of(cluster.config).dealer
     assert cluster.dealer == "dave"
     assert cluster.credentials("dave") == (tmp_path / "dave.crt", tmp_path / "dave.key")
+
+
+def test_a_dealer_beside_one_party_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="needs two parties or more, got 1"):
+        load_cluster(make_cluster(tmp_path, ["alice"], protocol="semi2k", dealer="dave"))
 
 
 def test_make_cluster_adds_a_dealer_who_is_no_party(tmp_path: Path) -> None:

@@ -171,6 +171,16 @@ AT = jnp.asarray([0.0, 0.7, 2.0, 3.9, 9.0], jnp.float32)
 NUMPY: dict[str, Case] = {
     "searchsorted": (lambda x, y: (jnp.searchsorted(x, y), jnp.searchsorted(x, y, side="right")), (POINTS, AT)),
     "compare_all": (lambda x, y: jnp.searchsorted(x, y, method="compare_all"), (POINTS, AT)),
+    "searchsorted, long": (
+        lambda x, y: (jnp.searchsorted(x, y), jnp.searchsorted(x, y, side="right")),
+        (jnp.sort(jnp.round(LONG * 4)), jnp.asarray([[-99, -4, 0.5], [0, 3, 99]], jnp.float32)),
+    ),
+    "searchsorted, known": (lambda y: jnp.searchsorted(np.arange(64.0, dtype="f4"), y, side="right"), (AT * 8,)),
+    "searchsorted of integers": (
+        lambda x, y: (jnp.searchsorted(x, y), jnp.searchsorted(x, y, side="right")),
+        (jnp.asarray([-7] * 30 + [2**31 - 1] * 9, jnp.int32), jnp.asarray([-8, -7, 5, 2**31 - 1], jnp.int32)),
+    ),
+    "searchsorted, vmapped": (jax.vmap(jnp.searchsorted), (jnp.sort(X[:6], 0).T, X[:3, :2])),
     "interp": (lambda x, xp, fp: jnp.interp(x, xp, fp), (AT, POINTS, VALUES)),
     "interp, known": (lambda x: jnp.interp(x, np.asarray(POINTS), np.asarray(VALUES)), (AT,)),
     "unique": (lambda i: jnp.unique(i, size=4, fill_value=-1), (jnp.asarray([5, 3, 5, 5, 3, 9]),)),
@@ -219,6 +229,12 @@ def test_what_is_sent_grows_with_the_root_of_the_table() -> None:
 def test_few_positions_are_compared() -> None:
     module = lowered(lambda x, i: lax.dynamic_index_in_dim(x, i, 0), X[:FEW], S)
     assert "bit_parity" not in names(module)
+
+
+def test_searching_takes_no_loop() -> None:
+    module = lowered(jnp.searchsorted, LONG, AT)
+    assert "loop" not in names(module)
+    assert spu.jit(jnp.searchsorted).cost(LONG, AT).rounds <= 24
 
 
 def test_windows_that_may_overlap() -> None:

@@ -265,9 +265,11 @@ def test_operators_with_python_numbers_and_of_one_operand() -> None:
         (-x, -V),
         (abs(x), abs(V)),
         (x**2, V**2),
+        (x**3.0, V**3),
+        (2.0**x, 2.0**V),
         (x.T, V.T),
     ):
-        close(spu.reveal(got), want, 16)
+        close(spu.reveal(got), want, 64)
     n = secret(np.array([5, -6, 7], np.int32))
     for got, want in ((n & 3, [1, 2, 3]), (n | 8, [13, -6, 15]), (n ^ 1, [4, -5, 6]), (~n, [-6, 5, -8])):
         assert spu.reveal(got).tolist() == want
@@ -283,6 +285,10 @@ def test_indexing() -> None:
     close(spu.reveal(x[rows]), a[rows])
     close(spu.reveal(x[jnp.asarray(rows)]), a[rows])
     close(spu.reveal(x[(rows, 1)]), a[rows, 1])
+    close(spu.reveal(x[[0, 1], ..., rows[:2]]), a[[0, 1], ..., rows[:2]])
+    mask = np.array([True, False, True])
+    close(spu.reveal(x[mask]), a[mask])
+    close(spu.reveal(x[mask, 2:]), a[mask, 2:])
 
 
 def test_long_indices_are_told_apart() -> None:
@@ -327,7 +333,7 @@ def test_results_have_the_dtypes_of_jax() -> None:
     out = plain(fn)(V, n)
     want = jax.tree.map(lambda x: x.dtype, jax.eval_shape(fn, V, n))
     assert tuple(o.dtype for o in out) == want
-    for got, value in zip(spu.reveal(out), fn(V, n), strict=True):
+    for got, value in zip(spu.reveal(out), jax.jit(fn)(V, n), strict=True):
         assert got.dtype == value.dtype
         close(got, value)
 
@@ -385,8 +391,8 @@ def test_another_shape_is_another_program_and_a_bad_one_is_an_error() -> None:
     ("fn", "error", "message"),
     [
         (lambda x: jax.lax.while_loop(lambda c: c.sum() < 100, lambda c: c + 1, x), VisibilityError, "condition"),
-        (lambda x: jnp.fft.fft(x), UnsupportedError, "fft"),
-        (lambda x: jnp.arange(4)[x.astype(int)], CompileError, ""),
+        (lambda x: jax.lax.lgamma(x), UnsupportedError, "lgamma"),
+        (lambda x: jnp.fft.fft(x), CompileError, "complex64"),
     ],
 )
 def test_what_cannot_be_compiled_names_the_line(fn: Callable[..., Any], error: Any, message: str) -> None:
@@ -395,8 +401,8 @@ def test_what_cannot_be_compiled_names_the_line(fn: Callable[..., Any], error: A
     assert "test_jit.py" in str(caught.value)
 
 
-def test_if_on_a_secret_says_what_to_do() -> None:
-    with pytest.raises(Exception, match=r"where|cond"):
+def test_if_on_a_secret_is_the_error_that_jax_users_know() -> None:
+    with pytest.raises(jax.errors.TracerBoolConversionError):
         spu.jit(lambda x: x if x.sum() > 0 else -x)(V)
 
 
@@ -444,8 +450,8 @@ def test_compile_gives_the_program_and_runs_nothing() -> None:
     assert program is jitted.compile(W, V)
     assert "mul" in program.text
     assert len(program.hash) == 64
-    for stage in ("jaxpr", "ir", "choreography", "stages"):
-        assert "mul" in program.emit(stage)
+    for stage, word in (("jaxpr", " mul "), ("ir", "mul"), ("choreography", "mul_trunc_aa"), ("stages", "party2")):
+        assert word in program.emit(stage)
     with pytest.raises(InputError, match="`emit` must be one of"):
         program.emit("bytecode")
 

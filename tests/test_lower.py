@@ -317,7 +317,6 @@ REFUSED: dict[str, tuple[Callable[..., Any], type[Exception], str]] = {
         UnsupportedError,
         "for ever",
     ),
-    "index": (lambda x: x[jnp.argmax(x[:, 0])], UnsupportedError, "index is secret.*one_hot"),
     "index out of bounds": (lambda x: jnp.take(x, np.array([0, 9]), axis=0), EncodingError, "out of bounds"),
     "reveal in a branch": (
         lambda x: lax.cond(x[0, 0] > 0, lambda y: reveal(y), lambda y: y, x),

@@ -2,15 +2,18 @@
 
 import logging
 import os
+import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -27,6 +30,8 @@ from spuvm.runtime.errors import (
     PeerMismatchError,
     PeerTimeoutError,
 )
+from spuvm.runtime.link import MAX_REASON, legible
+from spuvm.runtime.tls_channel import Channel, in_words, make_context
 from spuvm.runtime.tls_link import connect
 
 PARTIES = ("alice", "bob", "carol")
@@ -86,9 +91,7 @@ def assert_bob_is_refused(results: dict[str, Any], peers_say: str, bob_is_told: 
 def test_expired_certificate(cluster_file: Path) -> None:
     issue(cluster_file.parent, "bob", days=-1)
     results = join_all(everyone(cluster_file))
-    assert_bob_is_refused(
-        results, "certificate has expired (subject CN=bob", "rejected the certificate of bob"
-    )
+    assert_bob_is_refused(results, "certificate has expired (subject CN=bob", "rejected the certificate of bob")
     assert "certificate expired (bob.crt: subject CN=bob, issued by CN=spuvm authority" in str(results["bob"])
     assert "Issue a new certificate" in str(results["bob"])
 
@@ -99,9 +102,7 @@ def test_certificate_of_another_authority(cluster_file: Path, tmp_path: Path) ->
     for suffix in (".crt", ".key"):
         certificate.with_suffix(suffix).rename(tmp_path / f"bob{suffix}")
     results = join_all(everyone(cluster_file))
-    assert_bob_is_refused(
-        results, "must come from the same authority", "issued by an authority unknown there"
-    )
+    assert_bob_is_refused(results, "must come from the same authority", "issued by an authority unknown there")
 
 
 def test_one_party_trusts_another_authority(cluster_file: Path, tmp_path: Path) -> None:
@@ -138,6 +139,17 @@ def test_the_dns_name_alone_is_enough(cluster_file: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(certificates, "_name", lambda _: name("Bob and Sons"))
     issue(cluster_file.parent, "bob")
     assert set(join_all(everyone(cluster_file)).values()) == {"connected"}
+
+
+def test_a_common_name_does_not_count_beside_a_dns_name(cluster_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = certificates._name
+    with monkeypatch.context() as patch:
+        patch.setattr(certificates, "_name", lambda _: name("bob"))
+        issue(cluster_file.parent, "mallory")
+    for suffix in (".crt", ".key"):
+        (cluster_file.parent / f"mallory{suffix}").rename(cluster_file.parent / f"bob{suffix}")
+    results = join_all(everyone(cluster_file))
+    assert_bob_is_refused(results, "it is another party's (subject CN=bob", "it is another party's")
 
 
 def test_different_party_lists(cluster_file: Path) -> None:
@@ -246,9 +258,7 @@ with connect(load_cluster(path), party) as link:
 def test_killed_process_stops_the_others(cluster_file: Path, size: int) -> None:
     command = [sys.executable, "-W", "error", "-c", PARTY_PROCESS, str(cluster_file)]
     processes = [
-        subprocess.Popen(
-            [*command, party, str(size)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([*command, party, str(size)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for party in PARTIES
     ]
     try:
@@ -304,8 +314,9 @@ def test_connections_are_tls_1_3_with_certificates_on_both_sides(cluster_file: P
 
     def party(name: str) -> None:
         with connect(cluster, name, timeout=10) as link:
-            for end in (*link._senders.values(), *link._receivers.values()):
-                tls = end.channel.tls
+            channels = [sender.channel for sender in link._senders.values()]
+            for channel in (*channels, *(receiver.channel for receiver in link._receivers.values())):
+                tls = channel.tls
                 seen.append((tls.version(), bool(tls.getpeercert()), tls.compression()))
             link.agree("end", b"")
 
@@ -315,6 +326,106 @@ def test_connections_are_tls_1_3_with_certificates_on_both_sides(cluster_file: P
     for thread in threads:
         thread.join(20)
     assert seen == [("TLSv1.3", True, None)] * 12
+
+
+def test_nothing_below_tls_1_3_and_nobody_without_a_certificate_is_let_in(cluster_file: Path) -> None:
+    folder = cluster_file.parent
+    server = make_context(ssl.PROTOCOL_TLS_SERVER, *(folder / name for name in ("ca.crt", "alice.crt", "alice.key")))
+    old, anonymous = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for context in (old, anonymous):
+        context.check_hostname = False
+        context.load_verify_locations(folder / "ca.crt")
+    old.load_cert_chain(folder / "bob.crt", folder / "bob.key")
+    old.maximum_version = ssl.TLSVersion.TLSv1_2
+    for context, reason in ((old, "unsupported protocol|version"), (anonymous, "did not return a certificate")):
+        ours, theirs = socket.socketpair()
+        stranger = threading.Thread(target=handshake_and_close, args=(theirs, context))
+        stranger.start()
+        # A stand-in for the TCP option, which a pair of local sockets lacks.
+        channel = Channel(cast(Any, Local(ours)), server, server_side=True, seconds=5)
+        with pytest.raises(ssl.SSLError) as error:
+            channel.handshake()
+        assert re.search(reason, in_words(error.value))
+        channel.close()
+        stranger.join(5)
+
+
+def test_a_stranger_who_trickles_is_given_no_more_time(cluster_file: Path) -> None:
+    folder = cluster_file.parent
+    context = make_context(ssl.PROTOCOL_TLS_SERVER, *(folder / name for name in ("ca.crt", "alice.crt", "alice.key")))
+    ours, theirs = socket.socketpair()
+    channel = Channel(cast(Any, Local(ours)), context, server_side=True, seconds=0.3)
+    hello = b"\x16\x03\x01\x02\x00\x01" + bytes(100)
+
+    def trickle() -> None:
+        with suppress(OSError):
+            for byte in hello:
+                theirs.send(bytes([byte]))
+                time.sleep(0.02)
+
+    thread = threading.Thread(target=trickle)
+    thread.start()
+    start = time.monotonic()
+    with pytest.raises(TimeoutError):
+        channel.handshake()
+    assert time.monotonic() - start < 1
+    channel.close()
+    thread.join(5)
+    theirs.close()
+
+
+class Local:
+    """A local socket that takes TCP's options."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def setsockopt(self, *_: int) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._sock, name)
+
+
+def handshake_and_close(sock: socket.socket, context: ssl.SSLContext) -> None:
+    with suppress(OSError), context.wrap_socket(sock) as tls:
+        tls.recv(1)
+
+
+def test_one_key_is_advised_against_after_so_many_records(
+    cluster_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("spuvm.runtime.tls_channel.ADVISED_BYTES", 1_000_000)
+    cluster = load_cluster(cluster_file)
+
+    def party(name: str) -> None:
+        with connect(cluster, name, timeout=10) as link:
+            if name == "alice":
+                link.exchange({1: [np.zeros(900_000, np.uint8)]}, {})
+                link.agree("quiet", b"")
+                assert not caplog.records
+                link.exchange({1: [np.zeros(200_000, np.uint8)]}, {})
+            else:
+                sizes = (900_000, 200_000) if name == "bob" else ()
+                for i, n in enumerate(sizes):
+                    link.exchange({}, {0: [np.zeros(n, np.uint8)]})
+                    if i == 0:
+                        link.agree("quiet", b"")
+                if name == "carol":
+                    link.agree("quiet", b"")
+            link.agree("end", b"")
+
+    threads = [threading.Thread(target=party, args=(name,)) for name in PARTIES]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert "join anew for new keys" in caplog.text
+
+
+def test_what_a_peer_says_cannot_control_the_terminal() -> None:
+    assert legible("no\x1b[2J such\ncolumn é") == "no?[2J such\ncolumn é"
+    assert len(legible("x" * 10**6)) == MAX_REASON
 
 
 def test_free_ports_are_different() -> None:
