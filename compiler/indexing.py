@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spuvm.compiler.context import Context
 from spuvm.compiler.ir import Op, Value
@@ -95,6 +96,19 @@ class Layout:
         flat = self.queried(ctx, indices)
         sizes, windows = (tuple(v[d] for d in self.indexed) for v in (self.shape, self.windows))
         return Selection(ctx, flat, sizes, windows, rest=self.counts[2], secret_data=secret, **options)
+
+    def places(self, indices: NDArray[Any], *, clip: bool) -> NDArray[np.int64]:
+        """[batch, update]: the element of the indexed axes, flat, that an update of known indices goes to, or -1."""
+        order = [*self.query_batch, *(d for d in range(len(self.queries)) if d not in self.query_batch)]
+        flat = indices.astype(np.int64).transpose(*order, len(order)).reshape(*self.counts[:2], -1)
+        place, inside = np.zeros((*flat.shape[:2], 1), np.int64), np.ones((*flat.shape[:2], 1), bool)
+        for j, d in enumerate(self.indexed):
+            last = self.shape[d] - self.windows[d]
+            start = np.clip(flat[..., j], 0, last)
+            inside &= clip | (start == flat[..., j])[..., None]
+            within = start[..., None] + np.arange(self.windows[d])
+            place = (place[..., None] * self.shape[d] + within[..., None, :]).reshape(*flat.shape[:2], -1)
+        return np.where(inside, place, -1).reshape(flat.shape[0], -1)
 
     def queried(self, ctx: Context, indices: Sequence[Index]) -> list[Index]:
         """Each index as [batch, query]."""

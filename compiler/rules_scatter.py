@@ -7,11 +7,13 @@ are sums. Of several updates that replace the same element the last one counts.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from spuvm.compiler import rules_shape
 from spuvm.compiler.context import Context, Operand, Rule
@@ -22,6 +24,7 @@ from spuvm.compiler.rules_elementwise import is_number, product
 from spuvm.compiler.rules_logic import larger, smaller
 from spuvm.compiler.rules_reduce import moved
 from spuvm.compiler.rules_shape import ints, mode_name
+from spuvm.compiler.rules_window import vectorised
 from spuvm.runtime.errors import UnsupportedError
 
 Combine = Callable[[Context, Value, Value], Value]
@@ -44,14 +47,20 @@ def scatter(name: str) -> Rule:
 
     def rule(ctx: Context, x: Operand, indices: Operand, updates: Operand, *, mode: Any, **params: Any) -> Operand:
         where = ctx.value(indices)
-        if where.type.is_public and name in LOCAL:
+        body = params["update_jaxpr"] if name == "scatter" else None
+        applied = body is not None and bool(body.eqns)
+        if where.type.is_public and name in LOCAL and not applied:
             return LOCAL[name](ctx, x, indices, updates, mode=mode, **params)
         old, new = ctx.value(x), ctx.value(updates)
         if 0 in (*old.shape, *new.shape):
             return x
         layout = scatter_layout(old, where, new, params["dimension_numbers"])
         data, values = as_number(ctx, old), as_number(ctx, new)
-        writer = Writer(ctx, layout, components(ctx, where), mode_name(mode) == "clip", bool(params["unique_indices"]))
+        known = None if isinstance(indices, Value) else np.asarray(indices)
+        clip, unique = mode_name(mode) == "clip", bool(params["unique_indices"])
+        writer = Writer(ctx, layout, components(ctx, where), clip, unique, known)
+        if applied:
+            writer.function = vectorised(ctx, body, params["update_consts"])
         start = None if is_number(x, 0.0) and name in ("scatter-add", "scatter-sub") else data
         return as_bool(ctx, writer.write(name, start, values), old)
 
@@ -65,6 +74,8 @@ class Writer:
     indices: Sequence[Index]
     clip: bool
     unique: bool
+    known: Any = None  # the indices, where they are known when compiling
+    function: Any = None  # of the old element and the update; what `x.at[i].apply` gives
 
     def write(self, name: str, x: Value | None, updates: Value) -> Value:
         """`x` (None: zeros) after the updates."""
@@ -76,13 +87,18 @@ class Writer:
         assert x is not None
         rows = layout.operand(ctx, x)
         alone = self.unique or layout.counts[1] == 1
+        if self.function is not None and not alone:
+            raise UnsupportedError("a function applied at several places: say `unique_indices=True` if they differ.")
         if name != "scatter" and not alone:
-            return self._onto(x, self._all(COMBINED[name], rows, u))
+            each = self._candidates if self.known is None else self._known_candidates
+            return self._onto(x, _reduced(ctx, COMBINED[name], rows, each(name == "scatter-mul", rows, u)))
         selection = self._selection(rows, u)
         if not alone:
             selection = selection.only(self._last(u))
         old = selection.read(rows)
         new = u if name == "scatter" else COMBINED[name](ctx, old, u)
+        if self.function is not None:
+            (new,) = self.function([old], [u])
         return self._added(x, selection.write(ctx.b.sub(new, old)))
 
     def _selection(self, *data: Value, split: bool = True) -> Selection:
@@ -138,8 +154,8 @@ class Writer:
                 "or say `unique_indices=True` where they do not."
             )
 
-    def _all(self, combine: Combine, rows: Value, u: Value) -> Value:
-        """[batch, axes..., rest]: each element combined with every update, those elsewhere changing nothing."""
+    def _candidates(self, factors: bool, rows: Value, u: Value) -> Value:
+        """[query, batch, axes..., rest]: an update where it goes, elsewhere what changes nothing."""
         self._need_single(u)
         b, ctx = self.ctx.b, self.ctx
         hot = b.convert(self._selection(split=False).whole(), "fxp0" if u.type.kind == "fxp" else u.type.element)
@@ -149,14 +165,41 @@ class Writer:
         wide = b.broadcast(b.reshape(hot, (*hot.shape, 1)), shape)
         u = moved(ctx, b.reshape(u, (u.shape[0], u.shape[1], *[1] * axes, u.shape[-1])), [1, 0, *range(2, axes + 3)])
         u = b.broadcast(u, shape)
-        neutral = ctx.like(1, u) if combine is product else b.broadcast(rows, shape)
-        each = b.add(neutral, b.mul_raw(b.sub(u, neutral), wide))
-        while each.shape[0] > 1:
-            half = each.shape[0] // 2
-            sides = [b.slice(each, 0, s, s + half) for s in (0, half)]
-            odd = [b.slice(each, 0, 2 * half, each.shape[0])] if each.shape[0] % 2 else []
-            each = b.concatenate([combine(ctx, *sides), *odd], 0)
-        return combine(ctx, rows, b.reshape(each, each.shape[1:]))
+        neutral = ctx.like(1, u) if factors else b.broadcast(rows, shape)
+        return b.add(neutral, b.mul_raw(b.sub(u, neutral), wide))
+
+    def _known_candidates(self, factors: bool, rows: Value, u: Value) -> Value:
+        """[turn, batch, axes..., rest]: at each element the first update, the second, ..."""
+        b, ctx, rest = self.ctx.b, self.ctx, rows.shape[-1]
+        places = self.layout.places(self.known, clip=self.clip)  # [batch, update]
+        count = math.prod(rows.shape[1:-1])
+        turns = np.full((max(_most(places), 1), len(places), count), -1)
+        for group, row in enumerate(places):
+            for update, place in enumerate(row):
+                if place >= 0:
+                    turns[(turns[:, group, place] >= 0).sum(), group, place] = update
+        u = b.reshape(u, (u.shape[0], places.shape[1], rest))
+        where = b.const(turns[..., None], "int64")
+        each = b.op("gather", u, where, dims=((3,), (1,), (1,), (0,), (1,)), sizes=(1, 1, rest), mode="fill")
+        each = b.reshape(each, (len(turns), *rows.shape))
+        neutral = ctx.like(1, each) if factors else b.broadcast(rows, each.shape)
+        taken = b.const((turns >= 0).reshape(*each.shape[:-1], 1), "bool")
+        return b.select(b.broadcast(taken, each.shape), each, neutral)
+
+
+def _most(places: NDArray[np.int64]) -> int:
+    """How many updates go to the same element at most."""
+    return max(int(np.bincount(row[row >= 0], minlength=1).max()) for row in places)
+
+
+def _reduced(ctx: Context, combine: Combine, rows: Value, each: Value) -> Value:
+    """`rows` and all of `each`, combined."""
+    while each.shape[0] > 1:
+        half = each.shape[0] // 2
+        sides = [ctx.b.slice(each, 0, s, s + half) for s in (0, half)]
+        odd = [ctx.b.slice(each, 0, 2 * half, each.shape[0])] if each.shape[0] % 2 else []
+        each = ctx.b.concatenate([combine(ctx, *sides), *odd], 0)
+    return combine(ctx, rows, ctx.b.reshape(each, each.shape[1:]))
 
 
 def _columns(ctx: Context, x: Value, columns: Any) -> Value:

@@ -224,7 +224,7 @@ def reduce_window(ctx: Context, *operands: Operand, jaxpr: Any, consts: Any = ()
     outs = [out.shape for out in ctx.outs]
     if 0 in outs[0]:
         return [np.zeros(out.shape, out.dtype) for out in ctx.outs]
-    combine = _vectorised(ctx, jaxpr, consts)
+    combine = vectorised(ctx, jaxpr, consts)
     for axis in axes_of(xs[0].shape, params):
         xs = _combined(ctx, [_rows_or(ctx, x, s, axis) for x, s in zip(xs, starts)], combine)
     wide = [ctx.broadcast(s, x.shape) for s, x in zip(starts, xs)]
@@ -253,7 +253,7 @@ def _combined(ctx: Context, xs: list[Value], combine: Combine) -> list[Value]:
     return [single(ctx, x) for x in xs]
 
 
-def _vectorised(ctx: Context, jaxpr: Any, consts: Any) -> Combine:
+def vectorised(ctx: Context, jaxpr: Any, consts: Any) -> Combine:
     """A function of scalars, element by element."""
     closed = jaxpr if isinstance(jaxpr, jex.ClosedJaxpr) else jex.ClosedJaxpr(jaxpr, consts)
     function = jax.vmap(jex.jaxpr_as_fun(closed))

@@ -63,7 +63,7 @@ def register() -> bool:
     # Without a client JAX only notes the target, and one of another FFI version then fails the client.
     jax.devices("cpu")
     try:
-        target = jax.ffi.pycapsule(getattr(lib, MATMUL_TARGET))  # type: ignore[no-untyped-call]
+        target = jax.ffi.pycapsule(getattr(lib, MATMUL_TARGET))
         jax.ffi.register_ffi_target(MATMUL_TARGET, target, platform="cpu")
     except Exception as error:  # of jaxlib's own type
         warnings.warn(f"spuvm runs without its native matmul: {error}", RuntimeWarning, stacklevel=2)

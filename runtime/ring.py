@@ -72,7 +72,7 @@ def _product(x: jax.Array, y: jax.Array, x_transposed: bool, y_transposed: bool)
     m, k = x.shape[:0:-1] if x_transposed else x.shape[1:]
     n = y.shape[1] if y_transposed else y.shape[2]
     if k > 1 and native.register():  # an outer product is elementwise: XLA fuses it with what surrounds it
-        result = jax.ShapeDtypeStruct((x.shape[0], m, n), x.dtype)  # type: ignore[no-untyped-call]
+        result = jax.ShapeDtypeStruct((x.shape[0], m, n), x.dtype)
         call = jax.ffi.ffi_call(native.MATMUL_TARGET, result, vmap_method="broadcast_all")
         return call(x, y, x_transposed=x_transposed, y_transposed=y_transposed)
     return matmul_xla(x.mT if x_transposed else x, y.mT if y_transposed else y)

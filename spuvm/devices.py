@@ -181,10 +181,10 @@ class SPU:
     def __init__(self, cluster_def: Mapping[str, Any]) -> None:
         context = _here()
         config = config_from(cluster_def, context)
-        if context.party is not None and config.parties != context.parties:
+        if context.party is not None and config.parties != _session_parties(context, config):
             raise ConfigError(
-                f"an SPU among {', '.join(config.parties)} needs exactly the parties of the session, in order: "
-                f"{', '.join(context.parties)}."
+                f"an SPU of {config.protocol} among {', '.join(config.parties)} needs exactly the parties of the "
+                f"session, in order: {', '.join(context.parties)}."
             )
         self.vm = context.machine(config)
         self._functions: dict[Any, Jitted] = {}
@@ -218,11 +218,16 @@ class SPU:
         return f"<SPU {self.vm.config.protocol}/{self.vm.config.ring_bits} of {', '.join(self.vm.config.parties)}>"
 
 
+def _session_parties(context: _Context, config: Config) -> tuple[str, ...]:
+    """The session's parties, without the dealer that the last of them is if the protocol has one."""
+    return context.parties if protocol_of(config).dealer is None else context.parties[:-1]
+
+
 def _identity(x: Any) -> Any:
     return x
 
 
-PROTOCOL_NAMES = {"ABY3": "aby3", "REF2K": "ref2k", "3": "aby3", "1": "ref2k"}
+PROTOCOL_NAMES = {"ABY3": "aby3", "SEMI2K": "semi2k", "REF2K": "ref2k", "3": "aby3", "2": "semi2k", "1": "ref2k"}
 FIELD_NAMES = {"FM32": 32, "FM64": 64, "FM128": 128, "1": 32, "2": 64, "3": 128}
 
 

@@ -53,9 +53,7 @@ class Jitted:
     def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Program, Any, list[Any]]:
         if kwargs:
             args = self._positional(args, kwargs)
-        static = (
-            static_positions(self.static_argnums, len(args)) if self.static_argnums != () else frozenset()
-        )
+        static = static_positions(self.static_argnums, len(args)) if self.static_argnums != () else frozenset()
         dynamic = tuple(a for i, a in enumerate(args) if i not in static)
         leaves, tree = jax.tree.flatten(dynamic)
         owners = [self.vm.visibility(leaf, self.default) for leaf in leaves]

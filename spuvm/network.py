@@ -21,6 +21,7 @@ from typing import IO
 from spuvm.runtime.certificates import make_cluster
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import LinkError, SpuError
+from spuvm.runtime.protocols import rank_names
 
 GRACE = 5.0  # seconds for the others to end by themselves after one failed
 LAST_GRACE = 2.0  # and after SIGTERM
@@ -155,10 +156,17 @@ def make_run_folder(
     timeout: float = 60.0,
 ) -> Path:
     """Make an authority, all parties' certificates and keys, and a cluster file; the path of the latter."""
-    path = make_cluster(folder, config.parties, host, None if ports is None else tuple(ports), timeout)
-    settings = (
-        f'protocol = "{config.protocol}"\nring = {config.ring_bits}\nfxp_fraction_bits = {config.fxp_fraction_bits}\n'
+    names = rank_names(config)
+    path = make_cluster(
+        folder,
+        config.parties,
+        host,
+        None if ports is None else tuple(ports),
+        timeout,
+        protocol=config.protocol,
+        dealer=names[-1] if len(names) > len(config.parties) else None,
     )
+    settings = f"ring = {config.ring_bits}\nfxp_fraction_bits = {config.fxp_fraction_bits}\n"
     path.write_text(settings + path.read_text())
     return path
 

@@ -89,7 +89,10 @@ class VM:
         """The values, shown to all parties; what is public already costs nothing."""
         secret = [o for o in objects if not o.type.is_public]
         shown = iter(self.convert(secret, "reveal", "public") if secret else [])
-        return [(o if o.type.is_public else next(shown)).known_value() for o in objects]
+        opened = [o if o.type.is_public else next(shown) for o in objects]
+        if self.session.party == self.protocol.dealer and self.session.party is not None:
+            return [None] * len(opened)  # a dealer takes part, and sees nothing
+        return [o.known_value() for o in opened]
 
     def __repr__(self) -> str:
         c = self.config

@@ -17,6 +17,7 @@ from machine import (
     shared_inputs,
     simulated,
     type_of,
+    without_compiling,
 )
 
 from spuvm.compiler.builder import Builder
@@ -403,8 +404,10 @@ def test_broadcast_scalars(n: int) -> None:
     m = module(build, *types)
     raws = [raws_of(t, i + 1) & np.uint64(2**24 - 1) for i, t in enumerate(types)]
     choreography = expand(m, ABY3)
-    interpretations = [Interpreter().run(choreography, shared_inputs(choreography, raws)), both(m, ABY3, raws)]
-    for got in [*interpretations, simulated(m, REF2K, raws)]:
+    interpreted_ = Interpreter().run(choreography, shared_inputs(choreography, raws))
+    with without_compiling():
+        ran = both(m, ABY3, raws)
+    for got in (interpreted_, ran, simulated(m, REF2K, raws)):
         for z, want in zip(got, evaluate(m, raws), strict=True):
             assert z.shape == want.shape
             error = (z.astype(np.uint64) - want).view(np.int64)
@@ -442,13 +445,14 @@ def check_everything(element: str, shape: tuple[int, ...], run: Callable[..., li
 
 @pytest.mark.parametrize("element", ["bool", "int32", "uint64", "fxp18"])
 def test_everything_as_parties(element: str) -> None:
-    check_everything(element, (3, 5), both, ABY3)
+    with without_compiling():
+        check_everything(element, (3, 5), both, ABY3)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (63,), (70001,)], ids=str)
 @pytest.mark.parametrize("protocol", [ABY3, REF2K], ids=lambda p: str(p.name))
 def test_everything_simulated(shape: tuple[int, ...], protocol: Protocol) -> None:
-    for element in ("bool", "fxp18") if shape == (70001,) else ("bool", "uint64", "fxp18"):
+    for element in ("fxp18",) if shape == (70001,) else ("bool", "uint64", "fxp18"):
         check_everything(element, shape, simulated, protocol)
 
 

@@ -39,6 +39,8 @@ READS: dict[str, Case] = {
     "one element": (lambda x, i: x[i, i // 2], (X, jnp.int32(2))),
     "rows": (lambda x, i: x[i], (X, Q)),
     "negative": (lambda x, i: x[i], (X, -Q - 1)),
+    "beyond the end": (lambda x, i: (x[i], x.at[i].set(0.5), x.at[i, 1].get(mode="clip")), (X, OUT)),
+    "narrow negative": (lambda x, i: x[i], (LONG, jnp.asarray([-1, -70, 69, 5], jnp.int8))),
     "columns": (lambda x, i: x[:, i], (CUBE, Q[:2])),
     "matrix of indices": (lambda x, i: x[i], (X, Q.reshape(2, 2))),
     "long table": (lambda x, i: x[i], (LONG, jnp.asarray([0, 69, 33]))),
@@ -128,7 +130,21 @@ WRITES: dict[str, Case] = {
         (X, jnp.asarray([1, 0])),
     ),
     "in a loop": (lambda x: lax.fori_loop(0, 3, lambda t, c: c.at[(c[t, 0] > 0) * 2].add(1.0), x), (X,)),
-    "known": (lambda x: (x.at[np.array([1, 1, 2])].max(0.5), x.at[np.array([4, 0])].multiply(2)), (X,)),
+    "known": (lambda x: (x.at[np.array([1, 1, 2])].max(0.5), x.at[np.array([4, 0, 99])].multiply(2)), (X,)),
+    "known, two axes": (lambda x, u: x.at[np.array([1, 1, 1, 2]), np.array([2, 0, 2, 2])].min(u[:, 0]), (X, UPDATES)),
+    "known windows": (
+        lambda x, u: lax.scatter_max(
+            x, np.array([[1], [0], [9], [1]]), u[:, :2], lax.ScatterDimensionNumbers((1,), (), (0,)), mode="clip"
+        ),
+        (LONG[:9], UPDATES),
+    ),
+    "known, batched": (
+        lambda x, u: jax.vmap(lambda r, i, v: r.at[i].multiply(v))(x[:4], np.arange(8).reshape(4, 2) % 3, u[:, :2]),
+        (X, UPDATES),
+    ),
+    "apply": (lambda x, i: x.at[i].apply(lambda v: v * v), (X, S)),
+    "apply, known": (lambda x: x.at[np.array([2, 0])].apply(jnp.abs, unique_indices=True), (X,)),
+    "segment max": (lambda x: jnp.full(3, -9.0).at[np.arange(11) % 3].max(x[:, 0]), (X,)),
 }  # fmt: skip
 
 
@@ -226,6 +242,16 @@ def test_what_is_sent_grows_with_the_root_of_the_table() -> None:
     assert sent(4096, spu.public) < 25 * 128 + 24 + 500
 
 
+def test_known_segments_compare_each_element_once() -> None:
+    module = lowered(lambda x: jnp.zeros(10).at[np.arange(70) % 10].max(x), LONG)
+    assert sum(op.output.type.size for op in module.body.ops if op.name == "less") == 70
+
+
+def test_negative_indices_cost_no_comparison_before() -> None:
+    cost = spu.jit(lambda x, i: x[i]).cost(LONG, Q)
+    assert cost.rounds == spu.jit(lambda x, i: x.at[i].get(wrap_negative_indices=False)).cost(LONG, Q).rounds + 1
+
+
 def test_few_positions_are_compared() -> None:
     module = lowered(lambda x, i: lax.dynamic_index_in_dim(x, i, 0), X[:FEW], S)
     assert "bit_parity" not in names(module)
@@ -241,6 +267,11 @@ def test_windows_that_may_overlap() -> None:
     numbers = lax.ScatterDimensionNumbers((1,), (), (0,))
     with pytest.raises(UnsupportedError, match=r"`scatter`.*overlap.*unique_indices"):
         lowered(lambda x, i, u: lax.scatter(x, i[:, None], u, numbers), LONG, Q, UPDATES)
+
+
+def test_a_function_applied_at_places_that_may_repeat() -> None:
+    with pytest.raises(UnsupportedError, match=r"`scatter`.*unique_indices=True"):
+        lowered(lambda x, i: x.at[i].apply(jnp.abs), X, Q)
 
 
 @pytest.mark.parametrize("protocol", ["ref2k", "aby3"])

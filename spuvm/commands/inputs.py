@@ -15,6 +15,7 @@ from spuvm.commands.programs import Leaf, nearest, visibility
 from spuvm.commands.results import who
 from spuvm.compiler.compile import Program
 from spuvm.runtime.errors import InputError, VisibilityError
+from spuvm.runtime.protocols import rank_names
 from spuvm.tables import Table
 
 
@@ -54,7 +55,7 @@ def arrays(
     module = program.module
     mine = None
     if party is not None:
-        rank = program.config.parties.index(party)
+        rank = rank_names(program.config).index(party)
         mine = {n for n, v in zip(module.inputs, module.body.params) if v.type.visibility in ("public", rank)}
         for name, value in zip(module.inputs, module.body.params):
             if value.type.is_secret:

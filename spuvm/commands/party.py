@@ -33,6 +33,7 @@ from spuvm.runtime.cluster import Cluster, load_cluster
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.link import Link
 from spuvm.runtime.program import Round, Task
+from spuvm.runtime.protocols import rank_names
 from spuvm.runtime.session import Session
 from spuvm.runtime.tls_link import connect, decline
 from spuvm.tables import replacing
@@ -117,7 +118,8 @@ def party(
             sum(link.counters.bytes_received.values()),
             seconds,
         )
-    known = {i: x.known_value() for i, x in enumerate(objects) if x.type.visibility in (rank, "public")}
+    held = rank < len(program.config.parties)  # a dealer sees no result
+    known = {i: x.known_value() for i, x in enumerate(objects) if held and x.type.visibility in (rank, "public")}
     lines = write_outputs(program, known, wanted, force)
     _report(program, ran, report)
     if not no_results:
@@ -203,7 +205,7 @@ def _progress(program: Program, rank: int, quiet: bool) -> Iterator[_Rounds | No
 def _report(program: Program, ran: Ran, path: Path | None) -> None:
     if path is None:
         return
-    rank = program.config.parties.index(ran.party)
+    rank = rank_names(program.config).index(ran.party)
     predicted = {"rounds": int(program.cost.party_rounds[rank]), "bytes_sent": int(program.cost.bytes_sent[rank])}
     body = {"program": program.hash, "ran": asdict(ran), "predicted": {**predicted, "exact": program.cost.exact}}
     with replacing(path, force=True) as temporary:

@@ -30,6 +30,7 @@ from spuvm.commands.results import (
 from spuvm.compiler.compile import Program
 from spuvm.network import make_run_folder, party_command, run_parties
 from spuvm.runtime.errors import InputError, SpuError, VisibilityError
+from spuvm.runtime.protocols import rank_names
 from spuvm.tables import Table
 from spuvm.vm import simulator
 
@@ -135,7 +136,7 @@ def _networked(
     program: Program, named: Mapping[str, Input], tables: Mapping[str, Table], timeout: float, quiet: bool
 ) -> Ended:
     """Each party is `spuvm party`; what it may see comes back as .npy files in the run's folder."""
-    module, parties = program.module, program.config.parties
+    module, parties = program.module, rank_names(program.config)
     if len(parties) < 2:
         raise InputError("`--network` needs two parties or more: leave it out.")
     for name, value in zip(module.inputs, module.body.params):
@@ -159,7 +160,7 @@ def _networked(
 def _party(
     party: str, program: Program, named: Mapping[str, Input], folder: Path, timeout: float, quiet: bool
 ) -> list[str]:
-    module, parties = program.module, program.config.parties
+    module, parties = program.module, rank_names(program.config)
     rank = parties.index(party)
     arguments = [str(folder / "program.spux"), "--config", str(folder / "cluster.toml"), "--as", party]
     arguments += ["--timeout", str(timeout), "--report", str(folder / f"{party}.json"), "--no-results"]
