@@ -74,7 +74,7 @@ def swap_digits(x: jax.Array, low: int, high: int) -> jax.Array:
     width = x.dtype.itemsize * 8
     mask = sum(1 << i for i in range(width) if (i >> low) & 1 and not (i >> high) & 1)
     distance = (1 << high) - (1 << low)
-    t = (shift_right(x, distance) ^ x) & constant(x, mask)
+    t: jax.Array = (shift_right(x, distance) ^ x) & constant(x, mask)
     return x ^ t ^ shift_left(t, distance)
 
 

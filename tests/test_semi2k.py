@@ -67,7 +67,7 @@ def test_parties_and_dealer_hold_the_simulators_shares(name: str) -> None:
 def test_the_dealer_hears_nothing() -> None:
     program = spu.jit(PROGRAMS["functions"][0], protocol="semi2k").compile(X, Y)
     for step in program.party(2).block.steps:
-        assert not any(r.receives for r in step.rounds)  # type: ignore[union-attr]
+        assert not any(r.receives for r in step.rounds)
 
 
 def test_one_party_is_too_few() -> None:
