@@ -9,7 +9,9 @@ from spuvm.compiler import (
     rules_control,
     rules_conv,
     rules_elementwise,
+    rules_functions,
     rules_index,
+    rules_linalg,
     rules_linear,
     rules_logic,
     rules_reduce,
@@ -35,7 +37,9 @@ def merge(*families: Mapping[str, Rule]) -> dict[str, Rule]:
 RULES = merge(
     rules_elementwise.RULES,
     rules_logic.RULES,
+    rules_functions.RULES,
     rules_linear.RULES,
+    rules_linalg.RULES,
     rules_shape.RULES,
     rules_reduce.RULES,
     rules_sort.RULES,
@@ -50,17 +54,9 @@ RULES = merge(
 UNFOLDED = frozenset(rules_control.INLINED) | {"spu_reveal"}
 
 PRINTED = "Secret values cannot be printed: reveal and return them."
-SOLVE = "Solve linear systems by iteration, for example conjugate gradients."
-ANGLES = "Inverse functions of angles are missing: work with sines and cosines."
 
 # primitive -> what to do instead
 ADVICE = {
-    "cbrt": "Use jnp.exp(jnp.log(x) / 3) for positive x.",
-    "erf_inv": "Draw normal numbers outside, or from a key that is a constant of the function.",
-    "tan": "Use jnp.sin(x) / jnp.cos(x).",
-    "sinh": "Use (jnp.exp(x) - jnp.exp(-x)) / 2.",
-    "cosh": "Use (jnp.exp(x) + jnp.exp(-x)) / 2.",
-    "atan2": ANGLES,
     "nextafter": "Neighbouring floats have no meaning in fixed point: add a small constant.",
     "random_bits": "A secret random key cannot be used: make the key from a constant inside the function.",
     "random_seed": "The seed must be a constant of the function (or a static argument).",
@@ -72,11 +68,8 @@ ADVICE = {
     "pure_callback": "Python callbacks cannot run on secret values: compute outside, or in JAX.",
     "io_callback": "Python callbacks cannot run on secret values: compute outside, or in JAX.",
     "reduce": "Use jnp.sum, jnp.max, jnp.min or jnp.prod.",
-    **dict.fromkeys(("cholesky", "lu", "qr", "triangular_solve"), SOLVE),
     **dict.fromkeys(("eig", "eigh", "svd", "schur"), "Find eigenvectors by power iteration."),
-    **dict.fromkeys(("asin", "acos", "atan", "asinh", "acosh", "atanh"), ANGLES),
     "approx_top_k": "Use jax.lax.top_k.",
-    "population_count": "Sum the bits obtained with shifts and `& 1`.",
 }
 
 

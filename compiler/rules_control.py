@@ -16,13 +16,15 @@ from jax import lax
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
-from spuvm.compiler import regions, rules_search
+from spuvm.compiler import regions, rules_linalg, rules_search
 from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Type, Value, join
 from spuvm.compiler.rules_logic import pick
 from spuvm.runtime.errors import UnsupportedError, VisibilityError
 
 MAX_KNOWN_TRIPS = 1_000_000
+
+CALLS = {**rules_search.CALLS, **rules_linalg.CALLS}
 
 # primitive -> the parameter that holds its jaxpr
 INLINED = {
@@ -44,7 +46,7 @@ def inline(parameter: str) -> Rule:
     def rule(ctx: Context, *args: Operand, **params: Any) -> list[Operand]:
         inner = params[parameter]
         closed = inner if isinstance(inner, jex.ClosedJaxpr) else jex.ClosedJaxpr(inner, ())
-        own = rules_search.CALLS.get(params.get("name", ""))
+        own = CALLS.get(params.get("name", ""))
         if own is not None and any(isinstance(x, Value) for x in args):
             results: list[Operand] | None = own(ctx, args, closed)
             if results is not None:

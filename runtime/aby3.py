@@ -110,31 +110,35 @@ def trunc_d(z: Sharing, *, bits: int) -> Sharing:
     1. u_0 is known to parties 0 and 2, u_1 to parties 1 and 2. Put r = u_0 + u_1 - z_2: party 2
        knows r, and to the others it is uniform.
     2. Parties 0 and 1 exchange z_0 + 2^62 + u_0 and z_1 + u_1; both know c = x + 2^62 + r.
-    3. Party 2 shares h = (r mod 2^63) >> bits and t = r >> 63 between parties 0 and 1.
-       As 0 <= x + 2^62 < 2^63, its carry into the top bit is t xor (c >> 63), linear in t.
-    4. y = ((c mod 2^63) >> bits) - h + (t xor c >> 63) 2^(63 - bits) - 2^(62 - bits).
-    5. Parties 0 and 1 reshare y: components 0 and 2 are random words that party 2 knows.
+    3. Party 2 shares h = (r mod 2^63) >> bits and t = r >> 63 between parties 0 and 1: h_0 and t_0
+       are random words that party 0 knows, party 1 is sent the rest.
+       As 0 <= x + 2^62 < 2^63, its carry into the top bit is v = t xor s with s = c >> 63, and
+       y = ((c mod 2^63) >> bits) - 2^(62 - bits) - h + v 2^(63 - bits).
+    4. v = s + (1 - 2 s) t counts modulo 2^(bits + 1) only. Parties 0 and 1 know (1 - 2 s) t_0 and
+       (1 - 2 s) t_1; they reshare these short words: a and b are random, and known to party 2.
+    5. The components: a 2^(63 - bits) - h_0 at parties 0 and 2; b 2^(63 - bits) - h_1 at parties 1
+       and 2; at parties 0 and 1 what they know of y, with the opened (1 - 2 s) t - a - b.
     """
     u0, u1 = _pair(0, 2, z[0]), _pair(1, 2, z[0])
     m0 = send(z[0] + bt.constant(z[0], 1 << 62) + u0, 0, 1)
     m1 = send(z[1] + u1, 1, 0)
     c = m0 + m1
     r = u0 + u1 - z[2]
-    narrow = np.uint32 if bits < 32 else np.uint64  # t counts modulo 2^(bits + 1) only
-    top = bt.shift_right(r, 63).astype(narrow)
+    short = np.uint32 if bits < 32 else np.uint64
+    top = bt.shift_right(r, 63).astype(short)
     high = bt.shift_right(r & bt.constant(r, (1 << 63) - 1), bits)
     h0, t0 = _pair(0, 2, high), _pair(0, 2, top)
     h1, t1 = send(high - h0, 2, 1), send(top - t0, 2, 1)
-    top_c = bt.shift_right(c, 63)
-    sign = bt.constant(c, 1) - bt.shift_left(top_c, 1)  # t xor s = s + t (1 - 2 s)
-    opened = bt.shift_right(c & bt.constant(c, (1 << 63) - 1), bits) + bt.shift_left(top_c, 63 - bits)
-    y0 = (
-        opened - bt.constant(c, 1 << (62 - bits)) - h0 + bt.shift_left(t0.astype(np.uint64) * sign, 63 - bits)
-    )
-    y1 = bt.shift_left(t1.astype(np.uint64) * sign, 63 - bits) - h1
-    first, last = _pair(0, 2, c), _pair(1, 2, c)
-    middle = send(y0 - first, 0, 1) + send(y1 - last, 1, 0)
-    return first, middle, last
+    s = bt.shift_right(c, 63)
+    sign = (bt.constant(c, 1) - bt.shift_left(s, 1)).astype(short)
+    a, b = _pair(0, 2, top), _pair(1, 2, top)
+    carry = send(t0 * sign - a, 0, 1) + send(t1 * sign - b, 1, 0)
+    low = bt.shift_right(c & bt.constant(c, (1 << 63) - 1), bits) - bt.constant(c, 1 << (62 - bits))
+
+    def at_carry(v: jax.Array) -> jax.Array:
+        return bt.shift_left(v.astype(np.uint64), 63 - bits)
+
+    return at_carry(a) - h0, low + bt.shift_left(s, 63 - bits) + at_carry(carry), at_carry(b) - h1
 
 
 def trunc_a(x: Sharing, *, bits: int) -> Sharing:

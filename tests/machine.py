@@ -56,8 +56,8 @@ def module(build: Callable[..., Sequence[Value]], *types: Type, frac: int = 18) 
     params = [Value(t) for t in types]
     b.region.params = params
     b.region.results = list(build(b, *params))
-    names = [tuple(f"{c}{i}" for i in range(len(vs))) for c, vs in (("x", params), ("y", b.region.results))]
-    made = Module("main", b.region, *names)
+    inputs, outputs = (tuple(f"{c}{i}" for i in range(len(vs))) for c, vs in (("x", params), ("y", b.region.results)))
+    made = Module("main", b.region, inputs, outputs)
     check(made)
     return made
 
@@ -299,7 +299,7 @@ def flat_avals(case: Case, protocol: Protocol, shapes: Sequence[tuple[int, ...]]
     """The types of all components of the operands."""
     owner = dict(case.params).get("owner")
     return [
-        jax.ShapeDtypeStruct(shape, np.dtype(case.input_dtype(i)))  # type: ignore[no-untyped-call]
+        jax.ShapeDtypeStruct(shape, np.dtype(case.input_dtype(i)))
         for i, (kind, shape) in enumerate(zip(case.kernel.inputs, shapes, strict=True))
         for _ in protocol.components(kind, owner)
     ]
@@ -470,5 +470,5 @@ class Interpreter:
 
 @functools.cache
 def _closed(function: Callable[..., Any], types: tuple[tuple[tuple[int, ...], str], ...]) -> Any:
-    avals = [jax.ShapeDtypeStruct(s, np.dtype(d)) for s, d in types]  # type: ignore[no-untyped-call]
+    avals = [jax.ShapeDtypeStruct(s, np.dtype(d)) for s, d in types]
     return jax.make_jaxpr(function)(*avals)

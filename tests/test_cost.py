@@ -59,7 +59,7 @@ def without_value(x: Any, rank: int) -> Any:
     """An argument as a party has it: others' private values are only shapes to it."""
     if not isinstance(x, Marked) or x.visibility in ("public", PARTIES[rank]):
         return x
-    return Marked(jax.ShapeDtypeStruct(x.shape, x.dtype), x.visibility)  # type: ignore[no-untyped-call]
+    return Marked(jax.ShapeDtypeStruct(x.shape, x.dtype), x.visibility)
 
 
 def check(fn: Callable[..., Any], *args: Any, tolerance: float = 1e-3) -> tuple[Program, list[Counters]]:
@@ -195,7 +195,7 @@ def test_costs_take_no_run_and_no_compilation() -> None:
     cost = jitted.cost(V, W)
     assert executables.compiled_count == before
     assert cost.exact
-    shapes = [jax.ShapeDtypeStruct((7,), np.float32)] * 2  # type: ignore[no-untyped-call]
+    shapes = [jax.ShapeDtypeStruct((7,), np.float32)] * 2
     assert jitted.cost(*shapes).as_dict() == cost.as_dict()
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 from machine import (
-    Components,
     Raw,
     assert_cost,
     both,
@@ -26,7 +25,6 @@ from machine import (
     without_compiling,
 )
 
-from spuvm.compiler import choreography as ch
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.evaluate import evaluate
 from spuvm.compiler.expand import expand
@@ -307,12 +305,17 @@ def test_many_elements_and_few_at_once() -> None:
         total = b.sum(z, (0,))
         t = b.op("mul", b.add(total, s), s)
         w = b.sub(z, b.broadcast(t, z.shape))
-        return [w, b.slice(b.op("mul", w, x), 0, 0, 10), t, b.op("rev", b.op("xor", b.less(x, y), b.less(y, x)), axes=(0,))]
+        return [
+            w,
+            b.slice(b.op("mul", w, x), 0, 0, 10),
+            t,
+            b.op("rev", b.op("xor", b.less(x, y), b.less(y, x)), axes=(0,)),
+        ]
 
     n = 10000
     types = [type_of("int64", (n,)), type_of("int64", (n,)), type_of("int64")]
     m = module(build, *types)
-    raws = [*two(n), np.uint64(3)]
+    raws = [*two(n), np.array(3, np.uint64)]
     for z, want in zip(both(m, ABY3, raws), evaluate(m, raws), strict=True):
         np.testing.assert_array_equal(z.astype(np.uint64), want)
 
@@ -333,5 +336,3 @@ def test_results_that_are_inputs() -> None:
     raws = two()
     for z, want in zip(both(m, ABY3, raws), evaluate(m, raws), strict=True):
         np.testing.assert_array_equal(z, want)
-
-

@@ -176,7 +176,8 @@ def test_select(element: str) -> None:
 
 @pytest.mark.parametrize("element", NUMBERS)
 def test_integer_division(element: str) -> None:
-    for pair in [("public", "public"), (1, "public"), ("public", 2), (0, 0)]:
+    pairs: list[tuple[int | str, int | str]] = [("public", "public"), (1, "public"), ("public", 2), (0, 0)]
+    for pair in pairs:
         types = [type_of(element, (11,), who) for who in pair]
         m = single(_op("integer_division"), *types)
         interpreted("integer_division", m, ABY3, [raws_of(t, i) for i, t in enumerate(types)])
@@ -216,13 +217,14 @@ def test_dot(element: str, name: str) -> None:
 @pytest.mark.parametrize("element", ["bool", "int32", "uint64", "fxp18"])
 def test_known_operands_cost_nothing(element: str) -> None:
     """What one party can compute is computed there; only `reveal` and `share` of it move bytes."""
+    known: list[int | str] = ["public", 0, 1]
     for name, build in unary(element).items():
-        for who in ("public", 0, 1):
+        for who in known:
             m = single(build, type_of(element, (8,), who))
             moves = who != "public" and name in ("share", "reveal", "reveal to 2", f"reveal to {1 - int(who)}")
             assert (bytes_of(m) > 0) == moves, (name, who)
     for name, build in binary(element).items():
-        for pair in product(("public", 0, 1), repeat=2):
+        for pair in product(known, repeat=2):
             m = single(build, *(type_of(element, (8,), who) for who in pair))
             assert (bytes_of(m) == 0) == (join(*pair) != "secret"), (name, pair)
 
@@ -265,7 +267,9 @@ def test_conversions_are_kept() -> None:
     assert bytes_of(module(build, type_of("int64", (16,)))) == bytes_of(once) > 0
 
 
-@pytest.mark.parametrize(("source", "target"), [("int32", "uint64"), ("uint64", "int64"), ("uint8", "int16"), ("int8", "int64")])
+@pytest.mark.parametrize(
+    ("source", "target"), [("int32", "uint64"), ("uint64", "int64"), ("uint8", "int16"), ("int8", "int64")]
+)
 def test_conversions_that_keep_the_ring_element_are_free(source: str, target: str) -> None:
     assert bytes_of(single(_op("convert", to=target), type_of(source, (16,)))) == 0
 
@@ -345,7 +349,8 @@ def sums(shape: tuple[int, ...]) -> Iterator[tuple[str, Callable[..., Value]]]:
 @pytest.mark.parametrize("element", ["bool", "int16", "fxp18"])
 def test_rearrangements(element: str, shape: tuple[int, ...]) -> None:
     operations = [*rearrangements(shape), *(sums(shape) if element != "bool" else ())]
-    for who, (name, build) in product([("public",) * 2, (0, 0), (0, 1), ("secret",) * 2, ("public", "secret")], operations):
+    pairs: list[tuple[int | str, int | str]] = [("public", "public"), (0, 0), (0, 1), ("secret", "secret")]
+    for who, (name, build) in product([*pairs, ("public", "secret")], operations):
         types = [type_of(element, shape, w) for w in who]
         m = single(build, *types)
         interpreted(name, m, ABY3, [raws_of(t, i) for i, t in enumerate(types)])
@@ -517,7 +522,7 @@ def test_cond(choice: int) -> None:
 
     m = module(build, type_of("int32", (), "public"), type_of("fxp18", (6,)), type_of("fxp18", (6,), "public"))
     rng = np.random.default_rng(0)
-    raws = [np.uint64(-choice % 2**64), *(rng.integers(0, 2**18, 6).astype(np.uint64) for _ in range(2))]
+    raws = [np.array(-choice % 2**64, np.uint64), *(rng.integers(0, 2**18, 6).astype(np.uint64) for _ in range(2))]
     for z, want in zip(both(m, ABY3, raws), evaluate(m, raws), strict=True):
         error = (z - want).view(np.int64)
         assert error.min() >= 0
@@ -541,7 +546,7 @@ def test_while() -> None:
 
     m = module(build, type_of("int64"), type_of("int64", (5,)), type_of("int64", (5,)))
     for trips in (0, 1, 5):
-        raws = [np.uint64(trips), np.arange(5, dtype=np.uint64), np.arange(5, dtype=np.uint64) * np.uint64(7)]
+        raws = [np.array(trips, np.uint64), np.arange(5, dtype=np.uint64), np.arange(5, dtype=np.uint64) * np.uint64(7)]
         got = both(m, ABY3, raws)
         for z, want in zip(got, evaluate(m, raws), strict=True):
             np.testing.assert_array_equal(z, want)

@@ -27,7 +27,6 @@ V = np.array([1.5, -2.0, 0.25, 4.0], np.float32)
 W = np.array([2.0, 3.0, -1.0, 0.5], np.float32)
 
 
-
 def plain(fn: Any, **options: Any) -> Any:
     """No protocol to compile: what is tested here does not depend on it."""
     return spu.jit(fn, protocol="ref2k", **options)
@@ -135,7 +134,7 @@ def test_what_is_no_array_is_refused() -> None:
 
 
 def test_the_decorator_keeps_name_and_documentation() -> None:
-    @spu.jit(protocol="ref2k")
+    @spu.jit(protocol="ref2k")  # type: ignore[untyped-decorator]
     def documented(x: Any) -> Any:
         """What it does."""
         return x
@@ -271,8 +270,8 @@ def test_operators_with_python_numbers_and_of_one_operand() -> None:
     ):
         close(spu.reveal(got), want, 64)
     n = secret(np.array([5, -6, 7], np.int32))
-    for got, want in ((n & 3, [1, 2, 3]), (n | 8, [13, -6, 15]), (n ^ 1, [4, -5, 6]), (~n, [-6, 5, -8])):
-        assert spu.reveal(got).tolist() == want
+    for got, integers in ((n & 3, [1, 2, 3]), (n | 8, [13, -6, 15]), (n ^ 1, [4, -5, 6]), (~n, [-6, 5, -8])):
+        assert spu.reveal(got).tolist() == integers
     assert spu.reveal(secret(np.array([True, False])) & True).tolist() == [True, False]
 
 
@@ -437,7 +436,7 @@ def test_tracing_again_only_when_needed() -> None:
     once = len(traces)
     for x in (W, jnp.asarray(V), spu.secret(W), jitted(V, 2)):
         jitted(x, 2)
-    jitted.cost(jax.ShapeDtypeStruct((4,), np.float32), 2)  # type: ignore[no-untyped-call]
+    jitted.cost(jax.ShapeDtypeStruct((4,), np.float32), 2)
     assert len(traces) == once
     for count, args in enumerate([(V, 3), (V[:2], 2), (V.astype(np.int32), 2), (spu.public(V), 2)], 2):
         jitted(*args)

@@ -55,6 +55,7 @@ from spuvm.runtime.primitives import random, random_p, send, send_p
 from spuvm.runtime.program import Holders
 from spuvm.runtime.protocol import Kernel, Protocol, Sharing
 from spuvm.runtime.random import Stream
+from spuvm.runtime.semi2k import semi2k
 from spuvm.runtime.session import Session
 
 SAMPLES = 1024  # more than the bits of any party's messages
@@ -69,16 +70,20 @@ SHOWN = [pytest.param(c, id=str(c)) for c in cases(ABY3) if c.kernel.output in R
 
 
 def views(
-    case: Case, protocol: Protocol, known: Callable[[Holders], bool], left_out: int | None = None
+    case: Case,
+    protocol: Protocol,
+    known: Callable[[Holders], bool],
+    left_out: int | None = None,
+    samples: int = SAMPLES,
 ) -> list[Sent]:
-    """The messages of `SAMPLES` runs on the same inputs; streams that are `known` never vary.
+    """The messages of many runs on the same inputs; streams that are `known` never vary.
 
     The random value number `left_out` is replaced by zero.
     """
     rng = np.random.default_rng(0)
     numbers = count()
     owner = dict(case.params).get("owner")
-    shapes = shapes_of(case, SAMPLES)
+    shapes = shapes_of(case, samples)
     components: Components = []
     for i, (kind, shape) in enumerate(zip(case.kernel.inputs, shapes)):
         one = random_operands(case, [(20,)] * len(shapes))[i][15:16]
@@ -99,8 +104,13 @@ def views(
     return sent
 
 
-def seen_by(case: Case, protocol: Protocol, party: int, left_out: int | None = None) -> list[Sent]:
-    return [m for m in views(case, protocol, lambda holders: party in holders, left_out) if m.dst == party]
+def seen_by(
+    case: Case, protocol: Protocol, parties: Iterable[int], left_out: int | None = None, samples: int = SAMPLES
+) -> list[Sent]:
+    """What parties who tell each other all that they know are sent by the others; what goes to two, once."""
+    mine = set(parties)
+    sent = views(case, protocol, lambda holders: not mine.isdisjoint(holders), left_out, samples)
+    return list({(m.src, m.data.tobytes()): m for m in sent if m.dst in mine and m.src not in mine}.values())
 
 
 # Whether it is uniform -------------------------------------------------------------------------------
@@ -143,7 +153,7 @@ def leaks(messages: list[Sent]) -> Iterator[str]:
             yield f"message {i} is biased"
     if messages:
         matrix = np.concatenate([bits_of(m.data, m.bits) for m in messages], axis=1)
-        assert matrix.shape[1] < SAMPLES - 64
+        assert len(matrix) > matrix.shape[1] + 64, "too few samples to tell a constant from chance"
         if (missing := matrix.shape[1] - rank(matrix ^ matrix[:1])) > 0:
             yield f"{missing} combinations of message bits are constant"
     for (i, x), (j, y) in combinations(enumerate(messages), 2):
@@ -156,7 +166,18 @@ def leaks(messages: list[Sent]) -> Iterator[str]:
 @pytest.mark.parametrize("case", MASKED)
 def test_every_message_is_masked(case: Case) -> None:
     for party in range(3):
-        assert list(leaks(seen_by(case, ABY3, party))) == []
+        assert list(leaks(seen_by(case, ABY3, {party}))) == []
+
+
+@pytest.mark.parametrize(("n", "coalition"), [(2, {0}), (2, {1}), (3, {2}), (3, {0, 1}), (3, {0, 2}), (3, {1, 2})])
+def test_messages_to_a_coalition_are_masked(n: int, coalition: set[int]) -> None:
+    """SEMI2K: all parties but one may put together what they see. (A matrix product is `mul_aa` of blocks.)"""
+    protocol = semi2k(n)
+    for case in cases(protocol):
+        owner = dict(case.params).get("owner", 0)
+        if case.kernel.output not in REVEALS and case.kernel.elementwise and owner < n:
+            found = list(leaks(seen_by(case, protocol, coalition, samples=4096)))
+            assert found == [], str(case)
 
 
 @pytest.mark.parametrize("case", SHOWN)
@@ -236,7 +257,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_leak_is_found(name: str) -> None:
     kernel, message = BROKEN[name]
-    found = [x for party in range(3) for x in leaks(seen_by(Case(kernel, (), 64), ABY3, party))]
+    found = [x for party in range(3) for x in leaks(seen_by(Case(kernel, (), 64), ABY3, {party}))]
     assert any(message in x for x in found), found
 
 
@@ -247,7 +268,7 @@ def test_a_mask_left_out_of_a_real_kernel_is_found(case: Case) -> None:
     randoms = primitives.count(random_p)
     assert (randoms > 0) == (send_p in primitives)
     for out in range(randoms):
-        found = (x for party in range(3) for x in leaks(seen_by(case, ABY3, party, out)))
+        found = (x for party in range(3) for x in leaks(seen_by(case, ABY3, {party}, out)))
         assert next(found, None), f"without random value {out}"
 
 

@@ -98,13 +98,15 @@ COST: dict[str, tuple[int, Callable[..., list[int]]]] = {
 
 
 def _fits(protocol: Protocol, case: Case) -> bool:
-    return dict(case.params).get("owner", 0) < protocol.world_size
+    return int(dict(case.params).get("owner", 0)) < protocol.world_size
 
 
 PROTOCOLS = (ABY3, REF2K, ref2k(1))
 ALL = [pytest.param(p, c, id=f"{p.name}{p.world_size}-{c}") for p in PROTOCOLS for c in cases(p) if _fits(p, c)]
 # One choice of parameters for each kernel, and the bools: what is compiled and run as parties.
-RUN = {str(c): c for c in cases(ABY3) if dict(c.params).get("bits", 18) in (1, 18) and dict(c.params).get("owner", 1) == 1}
+RUN = {
+    str(c): c for c in cases(ABY3) if dict(c.params).get("bits", 18) in (1, 18) and dict(c.params).get("owner", 1) == 1
+}
 
 
 def assert_right(case: Case, operands: list[Raw], got: Raw) -> None:

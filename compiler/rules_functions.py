@@ -1,0 +1,226 @@
+"""Elementary functions made from others, and counts of bits.
+
+Compositions are written in JAX (jax_rules.py). Errors are for f = 18 (a unit is 3.8e-6), absolute where not
+said to be relative.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import Primitive
+
+from spuvm.compiler.approx_division import div
+from spuvm.compiler.approx_exp import _exponential as exponential
+from spuvm.compiler.approx_log import log2_and_valid
+from spuvm.compiler.context import Context, Operand, Rule
+from spuvm.compiler.ir import Value
+from spuvm.compiler.jax_rules import written
+from spuvm.compiler.polynomial import WORK, constant, plus, polynomial, stack, times, times_integer
+
+Array = jax.Array
+
+# sums of exponentials -----------------------------------------------------------------------------------
+
+
+def tan(x: Array) -> Array:
+    """Error: (1 + |tan x|)^2 times 8e-6, for |tan x| < 1000. Cost: sin and cos together, then a division."""
+    return lax.sin(x) / lax.cos(x)
+
+
+def sinh(x: Array) -> Array:
+    """Error: relative 4e-6 plus two units; saturates with exp from 30.5 on. Cost: two exponentials together."""
+    return (lax.exp(x) - lax.exp(-x)) * 0.5
+
+
+def cosh(x: Array) -> Array:
+    """As sinh."""
+    return (lax.exp(x) + lax.exp(-x)) * 0.5
+
+
+# logarithms of roots ------------------------------------------------------------------------------------
+
+_LARGE = 4096.0  # from here on sqrt(x^2 + 1) is x, relative 3e-8, and x^2 need not fit
+
+
+def asinh(x: Array) -> Array:
+    """sign(x) log(|x| + sqrt(x^2 + 1)). Error: 8e-6 plus three units. Cost: sqrt, then log: 68 rounds."""
+    size = jnp.abs(x)
+    small = jnp.minimum(size, _LARGE)
+    out = lax.log(size + jnp.where(size < _LARGE, lax.sqrt(small * small + 1.0), size))
+    return jnp.where(x < 0, -out, out)
+
+
+def acosh(x: Array) -> Array:
+    """log(x + sqrt(x - 1) sqrt(x + 1)), for x >= 1. Error: 8e-6 plus five units. Cost: as asinh."""
+    small = jnp.minimum(x, _LARGE)
+    root = lax.sqrt(small - 1.0) * lax.sqrt(small + 1.0)
+    return lax.log(x + jnp.where(x < _LARGE, root, x))
+
+
+def atanh(x: Array) -> Array:
+    """(log(1 + x) - log(1 - x)) / 2, for |x| < 1. Error: 2e-6 plus two units. Cost: two logarithms together."""
+    return (lax.log(x + 1.0) - lax.log(1.0 - x)) * 0.5
+
+
+# angles ---------------------------------------------------------------------------------------------------
+
+# atan(1/2 + u), |u| <= 1/2; error 1.7e-6. The odd coefficients are multiples of 2^-16.
+ATAN = (
+    0.4636492596877539,
+    0.8000030517578125,
+    -0.32011326092900466,
+    -0.0428924560546875,
+    0.15528504169463672,
+    -0.0749664306640625,
+    -0.04013832441276948,
+    0.0512237548828125,
+)
+
+ARC = Primitive("spu_arc")  # atan(y / x) for 0 <= y <= x
+ARC.def_impl(jnp.arctan2)
+ARC.def_abstract_eval(lambda y, x: y)
+
+
+def _arc(ctx: Context, y: Operand, x: Operand, **_: Any) -> Value:
+    """A quotient with more fraction bits than the result, then a polynomial."""
+    b, frac = ctx.b, ctx.b.frac
+    b.frac = WORK
+    try:
+        quotient = div(b, ctx.value(y), ctx.value(x))
+    finally:
+        b.frac = frac
+    return polynomial(b, plus(b, quotient, -0.5), ATAN, frac)
+
+
+def atan2(y: Array, x: Array) -> Array:
+    """The angle of (x, y), 0 for (0, 0). Error: 7e-6 plus two units.
+
+    The smaller coordinate over the larger one, then a reflection for each of |x| < |y|, x < 0 and y < 0. Cost:
+    54 rounds; one division, 4 comparisons.
+    """
+    width, height = jnp.abs(x), jnp.abs(y)
+    steep = width < height
+    large = jnp.where(steep, height, width)
+    arc = ARC.bind(width + height - large, large)
+    arc = jnp.where(steep, math.pi / 2 - arc, arc)
+    arc = jnp.where(x < 0, math.pi - arc, arc)
+    return jnp.where(y < 0, -arc, arc)
+
+
+def atan(x: Array) -> Array:
+    """As atan2."""
+    return atan2(x, jnp.ones_like(x))
+
+
+def _across(x: Array) -> Array:
+    """sqrt(1 - x^2), near 1 as precise as anywhere."""
+    return lax.sqrt(1.0 - x) * lax.sqrt(1.0 + x)
+
+
+def asin(x: Array) -> Array:
+    """The angle of (sqrt(1 - x^2), x), for |x| <= 1. Error: 1.2e-5 plus six units. Cost: 85 rounds."""
+    return atan2(x, _across(x))
+
+
+def acos(x: Array) -> Array:
+    """As asin."""
+    return atan2(_across(x), x)
+
+
+# the inverse error function ----------------------------------------------------------------------------------
+
+# erf_inv(x) / x for w = -ln(1 - x^2) = 5 (u + 1/2) and 5 + 15/2 (u + 1/2), |u| <= 1/2; errors 2.7e-6, 6.2e-7
+ERF_INV = (
+    1.5014067405990277,
+    1.2332000732421875,
+    -0.10431125138439554,
+    -0.156768798828125,
+    0.13504047398192284,
+    -0.0132904052734375,
+    -0.04794375178294351,
+    0.02581787109375,
+)
+ERF_INV_TAIL = (
+    2.790963007950776,
+    1.268798828125,
+    -0.2549935943725153,
+    0.0915985107421875,
+    -0.031651259067835565,
+    0.0014190673828125,
+    0.0199958204509646,
+    -0.02008056640625,
+)
+_TAIL, _END = 5.0, 12.5  # of w; beyond the end, |x| > 1 - 1.9e-6, the result stays
+
+
+def _ratio(ctx: Context, w: Operand, **_: Any) -> Value:
+    """Both polynomials, and a choice; what the other one gives may overflow and is dropped."""
+    b, w = ctx.b, ctx.value(w)
+    near = plus(b, times(b, w, 1 / _TAIL, WORK), -0.5)
+    far = plus(b, times(b, w, 1 / (_END - _TAIL), WORK), -_TAIL / (_END - _TAIL) - 0.5)
+    small = b.less(w, ctx.like(_TAIL, w))
+    near, far = (polynomial(b, b.with_frac(u, _U), p, b.frac) for u, p in ((near, ERF_INV), (far, ERF_INV_TAIL)))
+    return b.select(small, near, far)
+
+
+RATIO = Primitive("spu_erf_inv_ratio")
+RATIO.def_abstract_eval(lambda w: w)
+_U = 20  # fraction bits of u
+
+
+def erf_inv(x: Array) -> Array:
+    """Error: 1.2e-5 plus three units for |x| < 1 - 1.9e-6; 3.36 and -3.36 from there on. Cost: 40 rounds."""
+    w = jnp.minimum(-(lax.log(1.0 - x) + lax.log(1.0 + x)), _END)
+    return x * RATIO.bind(w)
+
+
+# by builder ------------------------------------------------------------------------------------------------
+
+_LOG_FRAC = 26
+_THIRD = 28  # fraction bits of 1/3; log2 |x| < 2^6 and 6 + 26 + 28 < 62
+
+
+def cbrt(ctx: Context, x: Value, **_: Any) -> Value:
+    """sign(x) 2^(log2 |x| / 3); 0 for 0. Error: relative 6e-6 plus one unit. Cost: 60 rounds; log and exp."""
+    b = ctx.b
+    negative = b.convert(b.less(x, ctx.like(0.0, x)), "fxp0")
+    sign = b.sub(constant(b, 1, 0, x.shape), times_integer(b, negative, 2))
+    logarithm, valid = log2_and_valid(b, b.mul_raw(x, sign), _LOG_FRAC)
+    size = exponential(b, logarithm, round(2**_THIRD / 3), _THIRD)
+    return b.mul_raw(size, b.mul_raw(sign, valid))
+
+
+def population_count(ctx: Context, x: Value, **_: Any) -> Value:
+    """Ones among the bits of an integer. Cost: one conversion to boolean and as many bit injections as bits."""
+    return _ones(ctx, x)
+
+
+def clz(ctx: Context, x: Value, **_: Any) -> Value:
+    """Zeros above the leading bit: those of the word in which every bit is the `or` of those from it on."""
+    out = ctx.b.sub(ctx.like(np.int64(x.type.bits), x), _ones(ctx, ctx.b.op("prefix_or", x, bits=0)))
+    return out
+
+
+def _ones(ctx: Context, x: Value) -> Value:
+    b = ctx.b
+    bits = stack(b, [b.op("bit_parity", x, mask=1 << i) for i in range(x.type.bits)])
+    return bits.map(lambda v: b.convert(v, x.type.element)).sum(b)
+
+
+RULES: dict[str, Rule] = {
+    **{
+        f.__name__: written(f)
+        for f in (tan, sinh, cosh, asinh, acosh, atanh, atan2, atan, asin, acos, erf_inv)
+    },
+    "spu_arc": _arc,
+    "spu_erf_inv_ratio": _ratio,
+    "cbrt": cbrt,
+    "population_count": population_count,
+    "clz": clz,
+}
