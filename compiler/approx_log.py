@@ -43,7 +43,7 @@ def log(b: Builder, x: Value) -> Value:
     Domain: x > 0. For x <= 0 the result is that of half the smallest number, -(f + 1) ln 2.
     Error: 2e-6 (polynomial 5e-7, u rounded to 20 bits) plus one unit.
     Cost: 26 rounds; one conversion to boolean, prefix_or, 10 bit injections, 2 integer products, 5
-    truncated ones: 750 bytes under ABY3.
+    truncated ones: 720 bytes under ABY3.
     """
     return _logarithm(b, x, leading_bit(b, x, signed=False), LOG, math.log(2.0), b.frac)
 

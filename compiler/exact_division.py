@@ -46,8 +46,8 @@ def div_public(b: Builder, x: Value, divisor: Any) -> Value:
     the nearest quotient.
     Domain: |x| and |x / d| raw below 2^62, |d| below 2^59 and |d| numerators below 2^59. d = 0 gives 0.
     Cost: 14 rounds; 3 truncations, one comparison (two if the numerator of d is above 2^12, or unknown),
-    one bit injection each: 235 (330) bytes. A power of two: 12 rounds, one truncation and one
-    comparison, 140 bytes; 1 / d a power of two: local.
+    one bit injection each: 227 (322) bytes. A power of two: 12 rounds, one truncation and one
+    comparison, 131 bytes; 1 / d a power of two: local.
     """
     if isinstance(divisor, Value):
         d = _runtime_divisor(b, divisor, b.frac - x.type.frac + divisor.type.frac)
