@@ -68,7 +68,7 @@ ADVICE = {
     "pure_callback": "Python callbacks cannot run on secret values: compute outside, or in JAX.",
     "io_callback": "Python callbacks cannot run on secret values: compute outside, or in JAX.",
     "reduce": "Use jnp.sum, jnp.max, jnp.min or jnp.prod.",
-    **dict.fromkeys(("eig", "eigh", "svd", "schur"), "Find eigenvectors by power iteration."),
+    **dict.fromkeys(("eig", "schur"), "Find eigenvectors by power iteration."),
     "approx_top_k": "Use jax.lax.top_k.",
 }
 

@@ -46,7 +46,7 @@ def inline(parameter: str) -> Rule:
     def rule(ctx: Context, *args: Operand, **params: Any) -> list[Operand]:
         inner = params[parameter]
         closed = inner if isinstance(inner, jex.ClosedJaxpr) else jex.ClosedJaxpr(inner, ())
-        own = CALLS.get(params.get("name", ""))
+        own = CALLS.get(params.get("name") or closed.jaxpr.debug_info.func_name)
         if own is not None and any(isinstance(x, Value) for x in args):
             results: list[Operand] | None = own(ctx, args, closed)
             if results is not None:

@@ -20,7 +20,7 @@ from jax import lax
 from jax.extend.core import Primitive
 
 from spuvm.compiler.approx_division import reciprocal
-from spuvm.compiler.approx_sqrt import rsqrt
+from spuvm.compiler.approx_sqrt import rsqrt, sqrt
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Value
@@ -31,48 +31,60 @@ Array = jax.Array
 Real = np.ndarray[Any, Any]
 
 
-# many numbers over one ------------------------------------------------------------------------------------
+# quotients and norms --------------------------------------------------------------------------------------
 
 
-def _primitive(name: str, meaning: Callable[..., Any]) -> Primitive:
+def _primitive(name: str, meaning: Callable[..., Any], result: Callable[..., Any] = lambda x, *_: x) -> Primitive:
     made = Primitive(name)
     made.def_impl(meaning)
-    made.def_abstract_eval(lambda x, y: x)
+    made.def_abstract_eval(result)
     return made
 
 
-OVER = _primitive("spu_over", lambda x, y: x / y[..., None])
+OVER = _primitive("spu_over", lambda x, y: x / y[..., None])  # [..., i], [...] -> [..., i]
 OVER_ROOT = _primitive("spu_over_root", lambda x, y: x / jnp.sqrt(y)[..., None])
+UNIT = _primitive("spu_unit", lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True))  # along the last axis
+NORM = _primitive("spu_norm", lambda x: jnp.linalg.norm(x, axis=-1), lambda x: x.update(shape=x.shape[:-1]))
 
 
-def _inverse_times(inverse: Callable[[Builder, Value], Value]) -> Rule:
+def over(ctx: Context, x: Operand, y: Operand, **_: Any) -> Value:
+    return _product(ctx, ctx.value(x), reciprocal, ctx.value(y))
+
+
+def over_root(ctx: Context, x: Operand, y: Operand, **_: Any) -> Value:
+    return _product(ctx, ctx.value(x), rsqrt, ctx.value(y))
+
+
+def unit(ctx: Context, x: Operand, **_: Any) -> Value:
+    """x / |x| down to the smallest x that is not zero; 0 for 0. |x| < 2^13 (f = 18)."""
+    x = ctx.value(x)
+    return _product(ctx, x, rsqrt, _square(ctx, x))
+
+
+def norm(ctx: Context, x: Operand, **_: Any) -> Value:
+    """|x|: relative error 5e-6 plus two units. |x| < 2^13 (f = 18)."""
+    return sqrt(ctx.b, _square(ctx, ctx.value(x)))
+
+
+def _square(ctx: Context, x: Value) -> Value:
+    """|x|^2 with all of its fraction bits."""
+    return ctx.b.sum(ctx.b.mul_raw(x, x), [len(x.shape) - 1])
+
+
+def _product(ctx: Context, x: Value, inverse: Callable[[Builder, Value], Value], y: Value) -> Value:
     """x[..., i] inverse(y[...]): relative error 6e-6 plus one unit for results below 2^14 (f = 18).
 
     The inverse has so many fraction bits that those of a large y do not matter: one inverse and a product for
-    each x, in place of a division.
+    each x, in place of divisions.
     """
-
-    def rule(ctx: Context, x: Operand, y: Operand, **_: Any) -> Value:
-        b, shape = ctx.b, ctx.outs[0].shape
-        frac = b.frac
-        x, y = ctx.value(x), ctx.value(y)
-        b.frac = max(frac, 48 - frac)
-        try:
-            factor = inverse(b, y)
-        finally:
-            b.frac = frac
-        factor = b.broadcast(b.reshape(factor, (*shape[:-1], 1)), shape)
-        return b.with_frac(b.mul_raw(x, factor), frac)
-
-    return rule
-
-
-def _over(x: Array, y: Array) -> Array:
-    return OVER.bind(x, y)  # type: ignore[no-any-return]
-
-
-def _over_root(x: Array, y: Array) -> Array:
-    return OVER_ROOT.bind(x, y)  # type: ignore[no-any-return]
+    b, frac = ctx.b, ctx.b.frac
+    b.frac = max(frac, 48 - frac)
+    try:
+        factor = inverse(b, y)
+    finally:
+        b.frac = frac
+    factor = b.broadcast(b.reshape(factor, (*x.shape[:-1], 1)), x.shape)
+    return b.with_frac(b.mul_raw(x, factor), frac)
 
 
 # shorthands -----------------------------------------------------------------------------------------------
@@ -113,7 +125,7 @@ def _cholesky(a: Array) -> Array:
 
     def step(a: Array, k: Any) -> tuple[Array, Array]:
         column = jnp.where(rows >= k, _column(a, k), 0)
-        column = _over_root(column, _column(column, k))
+        column = OVER_ROOT.bind(column, _column(column, k))
         return a - _outer(column, column), column
 
     columns = _steps(step, a, n)[1]
@@ -151,7 +163,7 @@ def _lu(a: Array) -> tuple[Array, Array, Array]:
         chosen = pivot[..., None] == rows
         top, a = _swapped(a, k, chosen.astype(a.dtype))
         order = _swapped(order[..., None], k, chosen.astype(np.int32))[1][..., 0]
-        factor = jnp.where(rows > k, _over(_column(a, k), _column(top, k)), 0)
+        factor = jnp.where(rows > k, OVER.bind(_column(a, k), _column(top, k)), 0)
         a = a - _outer(factor, jnp.where(columns > k, top, 0))
         a = jnp.where((rows[:, None] > k) & (columns == k), factor[..., :, None], a)
         return (a, order), pivot
@@ -182,7 +194,7 @@ def _triangular_solve(
     if not unit_diagonal:
         diagonal = jnp.diagonal(a, axis1=-2, axis2=-1)
         n = a.shape[-1]
-        scaled = _over(jnp.concatenate([_lower(a, -1), b], -1), diagonal)
+        scaled = OVER.bind(jnp.concatenate([_lower(a, -1), b], -1), diagonal)
         a, b = scaled[..., :n], scaled[..., n:]
     a = _lower(a, -1)
 
@@ -224,7 +236,7 @@ def slogdet(ctx: Context, args: Sequence[Operand], closed: Any) -> list[Operand]
 
 
 def _qr(a: Array, *, full_matrices: bool) -> tuple[Array, Array]:
-    """Householder reflections: H = I - w w^T, w = u / sqrt(u^T u / 2), u = x + sign(x_k) |x| e_k.
+    """Householder reflections: H = I - 2 w w^T, w = u / |u|, u = x + sign(x_k) |x| e_k.
 
     x is the column below row k. H is orthogonal whatever the error of |x| may be.
     """
@@ -235,13 +247,12 @@ def _qr(a: Array, *, full_matrices: bool) -> tuple[Array, Array]:
         q, r = state
         x = jnp.where(rows >= k, _column(r, k), 0)
         head = _column(x, k)
-        norm = jnp.sqrt(jnp.sum(x * x, -1))
-        norm = jnp.where(head < 0, -norm, norm)
-        u = jnp.where(rows == k, x + norm[..., None], x)
-        w = _over_root(u, jnp.sum(u * u, -1) * 0.5)
+        size = NORM.bind(x)
+        size = jnp.where(head < 0, -size, size)
+        w = UNIT.bind(jnp.where(rows == k, x + size[..., None], x))
         w = jnp.where(k < m - 1, w, 0)
-        r = r - _outer(w, (w[..., None, :] @ r)[..., 0, :])
-        q = q - _outer((q @ w[..., None])[..., 0], w)
+        r = r - _outer(w, 2.0 * (w[..., None, :] @ r)[..., 0, :])
+        q = q - _outer(2.0 * (q @ w[..., None])[..., 0], w)
         return (q, r), None
 
     steps = min(m, n)
@@ -275,15 +286,137 @@ def householder_product(ctx: Context, a: Operand, taus: Operand, **_: Any) -> Op
     return apply(ctx, _householder_product, a, taus)[0]
 
 
+# eigenvectors and singular vectors -------------------------------------------------------------------------
+
+# Jacobi's method, all pairs (i, n - 1 - i) of a step at once. After a step all places but the first move on by
+# one, so that n - 1 steps (a sweep) treat every pair and end in the order of the beginning.
+
+SWEEPS = 7  # for n <= 16; the error falls quadratically from about the fourth on
+LEAST = 2.0**-18  # keeps two zeros from being a rotation that is none
+
+
+def _rotations(p: Array, q: Array, pq: Array) -> Array:
+    """The matrix [*batch, n, n] of the rotations that make [[p, pq], [pq, q]] diagonal, and of the places' move.
+
+    With d = (q - p) / 2, the cosine and the sine are as |d| + sqrt(d^2 + pq^2) to sign(d) pq.
+    """
+    n = 2 * p.shape[-1]
+    d = (q - p) * 0.5
+    negative = d < 0
+    size = NORM.bind(jnp.stack([d, pq], -1))
+    x = jnp.where(negative, -d, d) + size + LEAST
+    cosine, sine = jnp.moveaxis(UNIT.bind(jnp.stack([x, jnp.where(negative, -pq, pq)], -1)), -1, 0)
+    same = jnp.concatenate([cosine, cosine[..., ::-1]], -1)
+    other = jnp.concatenate([sine, -sine[..., ::-1]], -1)
+    eye = np.eye(n, dtype=bool)
+    matrix = jnp.where(eye, same[..., None], 0) + jnp.where(eye[::-1], other[..., None], 0)
+    return matrix[..., np.r_[0, n - 1, 1 : n - 1]]
+
+
+def _even(a: Array, axes: Sequence[int]) -> Array:
+    """`a` with a row or column of zeros more where their number is odd; what it stands for is not rotated."""
+    widths = [(0, a.shape[d] % 2 if d - a.ndim in axes else 0) for d in range(a.ndim)]
+    return jnp.pad(a, widths)
+
+
+def _jacobi(step: Callable[[Array], tuple[Array, Array]], a: Array, n: int) -> tuple[Array, Array]:
+    """The last matrix and the product of all rotations."""
+
+    def body(state: tuple[Array, Array], _: Any) -> tuple[tuple[Array, Array], None]:
+        a, v = state
+        a, rotation = step(a)
+        return (a, v @ rotation), None
+
+    eye = jnp.broadcast_to(jnp.eye(n, dtype=a.dtype), (*a.shape[:-2], n, n))
+    return _steps(body, (a, eye), SWEEPS * (n - 1))[0]  # type: ignore[no-any-return]
+
+
+def _ordered(values: Array, *matrices: Array) -> list[Array]:
+    """The values in ascending order, and the matrices' columns with them."""
+    n = values.shape[-1]
+    order = jnp.argsort(values, -1)
+    chosen = (order[..., None, :] == np.arange(n)[:, None]).astype(values.dtype)
+    return [jnp.sum(chosen * values[..., None], -2), *(m @ chosen for m in matrices)]
+
+
+def _eigh(a: Array, *, sort: bool) -> list[Array]:
+    n = a.shape[-1]
+    lower = _lower(a)
+    a = _even(lower + _t(_lower(a, -1)), (-1, -2))
+    half = a.shape[-1] // 2
+
+    def step(a: Array) -> tuple[Array, Array]:
+        diagonal = jnp.diagonal(a, axis1=-2, axis2=-1)
+        crossed = jnp.diagonal(a[..., ::-1], axis1=-2, axis2=-1)
+        rotation = _rotations(diagonal[..., :half], diagonal[..., ::-1][..., :half], crossed[..., :half])
+        return _t(rotation) @ a @ rotation, rotation
+
+    a, v = _jacobi(step, a, 2 * half)
+    w, v = jnp.diagonal(a, axis1=-2, axis2=-1)[..., :n], v[..., :n, :n]
+    if sort:
+        w, v = _ordered(w, v)
+    return [v, w]
+
+
+def eigh(ctx: Context, a: Operand, *, lower: bool, sort_eigenvalues: bool, **params: Any) -> list[Operand]:
+    """Rounds: 70 a step, SWEEPS (n - 1) steps, and those of a sort."""
+    _no_subset(params)
+    return apply(ctx, lambda a: _eigh(a if lower else _t(a), sort=sort_eigenvalues), a)
+
+
+def _svd(a: Array, *, full_matrices: bool, compute_uv: bool) -> list[Array]:
+    """One-sided: rotations from the right make the columns orthogonal; their norms are the singular values."""
+    if a.shape[-2] < a.shape[-1]:
+        s, *uv = _svd(_t(a), full_matrices=full_matrices, compute_uv=compute_uv)
+        return [s, *(_t(m) for m in reversed(uv))]
+    m, n = a.shape[-2:]
+    a = _even(a, (-1,))
+    half = a.shape[-1] // 2
+
+    def step(a: Array) -> tuple[Array, Array]:
+        p, q = a[..., :half], a[..., ::-1][..., :half]
+        rotation = _rotations(jnp.sum(p * p, -2), jnp.sum(q * q, -2), jnp.sum(p * q, -2))
+        return a @ rotation, rotation
+
+    a, v = _jacobi(step, a, 2 * half)
+    a, v = a[..., :n], v[..., :n, :n]
+    s = NORM.bind(_t(a))
+    if not compute_uv:
+        return [-jnp.sort(-s, -1)]
+    s, a, v = _ordered(-s, a, v)
+    u = _t(UNIT.bind(_t(a)))
+    if full_matrices and m > n:
+        u = jnp.concatenate([u, _qr(u, full_matrices=True)[0][..., n:]], -1)
+    return [-s, u, _t(v)]
+
+
+def svd(ctx: Context, a: Operand, *, full_matrices: bool, compute_uv: bool, **params: Any) -> list[Operand]:
+    """Rounds: 72 a step, SWEEPS (n - 1) steps for n columns or rows, whichever are fewer, and those of a sort.
+
+    The columns of U for singular values below about 2^-9 are inexact: their products are a few units.
+    """
+    _no_subset(params)
+    return apply(ctx, lambda a: _svd(a, full_matrices=full_matrices, compute_uv=compute_uv), a)
+
+
+def _no_subset(params: Any) -> None:
+    if params.get("subset_by_index") is not None:
+        raise UnsupportedError("`subset_by_index` is not supported: compute all and slice.")
+
+
 RULES: dict[str, Rule] = {
-    "spu_over": _inverse_times(reciprocal),
-    "spu_over_root": _inverse_times(rsqrt),
+    "spu_over": over,
+    "spu_over_root": over_root,
+    "spu_unit": unit,
+    "spu_norm": norm,
     "cholesky": cholesky,
     "lu": lu,
     "triangular_solve": triangular_solve,
     "custom_linear_solve": custom_linear_solve,
     "qr": qr,
     "householder_product": householder_product,
+    "eigh": eigh,
+    "svd": svd,
 }
 
 # name of a function that JAX calls -> its own rule
