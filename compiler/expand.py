@@ -7,7 +7,7 @@ computed by `plain` kernels where they are known. The rules are in `expand_rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -270,12 +270,12 @@ class Expander:
         holders = self.protocol.components(kind, owner)
         return Shared(kind, tuple(Slot(type_.shape, dtype, h) for h in holders), owner)
 
-    def region(self, region: Region) -> Block:
-        """Expand a nested region into a block of its own."""
+    def region(self, region: Region, shared_before: Collection[int] = ()) -> Block:
+        """Expand a nested region into a block; private parameters in `shared_before` come in as sharings."""
         outer = (self.block, self.values, self.products, self.users, self.truncated)
         self.block, self.values, self.products = Block(), {}, {}
-        for value in region.params:
-            shared = self.fresh(value.type)
+        for i, value in enumerate(region.params):
+            shared = self.fresh(value.type.with_(visibility="secret") if i in shared_before else value.type)
             self.set(value, shared)
             self.block.params.extend(shared.slots)
         self.run(region)

@@ -15,7 +15,7 @@ from jax import lax
 
 from spuvm.compiler import choreography as ch
 from spuvm.compiler.expand import Components, Expander, Shared
-from spuvm.compiler.ir import Op, Region, Type, Value
+from spuvm.compiler.ir import Op, Region, Type, Value, uses
 from spuvm.compiler.ops import LOCAL, index_operands, parse_element
 from spuvm.runtime import bits as bt
 from spuvm.runtime import plain, ring
@@ -561,10 +561,59 @@ def _slots(ex: Expander, values: list[Value]) -> list[ch.Slot]:
     return [s for v in values for s in ex.boundary(v).slots]
 
 
+def _shared_before(ex: Expander, op: Op, constants: range, body: Region) -> set[int]:
+    """Constants of a loop to share before it: private ones that its body only uses among secrets.
+
+    Numbers count the body's parameters; `constants` are their positions among the inputs. What was
+    shared before an outer loop stays so.
+    """
+    users = uses(body)
+    out = set()
+    for i, position in enumerate(constants):
+        param, readers = body.params[i], users.get(body.params[i], [])
+        if isinstance(param.type.visibility, int) and (
+            not ex.primary(op.inputs[position]).known
+            or (bool(readers) and all(_takes_secrets(reader, param) for reader in readers))
+        ):
+            out.add(i)
+    return out
+
+
+def _takes_secrets(reader: Op | None, value: Value) -> bool:
+    """Whether an operation gives the same result for a private operand and for its sharing."""
+    if reader is None or not all(v.type.is_secret for v in reader.outputs):
+        return False
+    if not reader.regions:
+        return True
+    constants = _constants(reader)
+    return all(i in constants for i, v in enumerate(reader.inputs) if v is value)
+
+
+def _constants(op: Op) -> range:
+    """The positions of a loop's constants among its inputs; of a `while`, the body's."""
+    if op.name == "loop":
+        return range(op.attrs["constants"])
+    if op.name == "while":
+        first = op.attrs["condition_constants"]
+        return range(first, first + op.attrs["body_constants"])
+    return range(0)
+
+
+def _constant_slots(ex: Expander, values: list[Value], early: set[int]) -> list[ch.Slot]:
+    slots: list[ch.Slot] = []
+    for i, value in enumerate(values):
+        kind = "b" if value.type.kind == "bool" else "a"
+        shared = ex.whole(ex.as_kind(value, kind), value.shape) if i in early else ex.boundary(value)
+        slots.extend(shared.slots)
+    return slots
+
+
 def _expand_loop(ex: Expander, op: Op) -> None:
     k, c = op.attrs["constants"], op.attrs["carries"]
-    constants, carries, xs = (_slots(ex, v) for v in (op.inputs[:k], op.inputs[k : k + c], op.inputs[k + c :]))
-    body = ex.region(op.regions[0])
+    early = _shared_before(ex, op, range(k), op.regions[0])
+    constants = _constant_slots(ex, op.inputs[:k], early)
+    carries, xs = _slots(ex, op.inputs[k : k + c]), _slots(ex, op.inputs[k + c :])
+    body = ex.region(op.regions[0], early)
     reverse = bool(op.attrs.get("reverse", False))
     step = ch.Loop(body, op.attrs["trips"], reverse, constants, carries, xs, _set_outputs(ex, op), op.name, op.location)
     ex.block.steps.append(step)
@@ -578,8 +627,10 @@ def _expand_cond(ex: Expander, op: Op) -> None:
 
 def _expand_while(ex: Expander, op: Op) -> None:
     a, b = op.attrs["condition_constants"], op.attrs["body_constants"]
-    first, second, carries = (_slots(ex, v) for v in (op.inputs[:a], op.inputs[a : a + b], op.inputs[a + b :]))
-    condition, body = (ex.region(r) for r in op.regions)
+    early = _shared_before(ex, op, range(a, a + b), op.regions[1])
+    first, carries = _slots(ex, op.inputs[:a]), _slots(ex, op.inputs[a + b :])
+    second = _constant_slots(ex, op.inputs[a : a + b], early)
+    condition, body = ex.region(op.regions[0]), ex.region(op.regions[1], early)
     step = ch.While(condition, body, first, second, carries, _set_outputs(ex, op), op.name, op.location)
     ex.block.steps.append(step)
 

@@ -214,10 +214,7 @@ def _ones(ctx: Context, x: Value) -> Value:
 
 
 RULES: dict[str, Rule] = {
-    **{
-        f.__name__: written(f)
-        for f in (tan, sinh, cosh, asinh, acosh, atanh, atan2, atan, asin, acos, erf_inv)
-    },
+    **{f.__name__: written(f) for f in (tan, sinh, cosh, asinh, acosh, atanh, atan2, atan, asin, acos, erf_inv)},
     "spu_arc": _arc,
     "spu_erf_inv_ratio": _ratio,
     "cbrt": cbrt,

@@ -7,6 +7,7 @@ under the same one. `reveal` is the only primitive of ours that a user's functio
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
 from spuvm.compiler.ir import Location
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import InputError, VisibilityError
 
 # Frames that are never the user's: the compiler's, and those of `spu.reveal`.
 OURS = (str(Path(__file__).parent), str(Path(__file__).parent.parent / "jit.py"))
@@ -57,7 +58,10 @@ def trace(fn: Callable[..., Any], args: Sequence[Any], static_argnums: int | Seq
         rest = iter(given)
         return fn(*(args[i] if i in static else next(rest) for i in range(len(args))))
 
-    closed, shapes = jax.make_jaxpr(call, return_shape=True)(*leaves)
+    try:
+        closed, shapes = jax.make_jaxpr(call, return_shape=True)(*leaves)
+    except (jax.errors.TracerBoolConversionError, jax.errors.ConcretizationTypeError) as e:
+        raise VisibilityError(_needs_a_value(fn, e)) from e
     return Traced(
         name=getattr(fn, "__name__", type(fn).__name__).strip("<>"),
         jaxpr=closed,
@@ -67,6 +71,17 @@ def trace(fn: Callable[..., Any], args: Sequence[Any], static_argnums: int | Seq
         outputs=tuple("out" + _path(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)),
         x64=jax.dtypes.canonicalize_dtype(np.float64) == np.float64,
         location=_definition(fn),
+    )
+
+
+def _needs_a_value(fn: Callable[..., Any], error: Exception) -> str:
+    """What to do about Python code that asks for the value of an argument while it is traced."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == inspect.getsourcefile(fn)]
+    where = f"{_short(frames[-1].filename)}:{frames[-1].lineno}: " if frames else ""
+    return (
+        f"{where}Python needs the value of a traced argument here (an `if`, a `while`, a shape, `int()` or `float()`): "
+        "write `jnp.where` or `lax.cond` for a secret condition, or list the argument in `static_argnums` if all "
+        "parties may know it."
     )
 
 

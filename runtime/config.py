@@ -25,9 +25,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.ring_bits not in RING_BITS:
-            raise ConfigError(
-                f"`ring` must be one of {RING_BITS}, got {self.ring_bits}: use ring=64."
-            )
+            raise ConfigError(f"`ring` must be one of {RING_BITS}, got {self.ring_bits}: use ring=64.")
         if not 1 <= self.fxp_fraction_bits <= self.ring_bits // 2 - 4:
             raise ConfigError(
                 f"`fxp_fraction_bits` must be between 1 and {self.ring_bits // 2 - 4} for a "

@@ -112,10 +112,7 @@ class Executor:
                 env[register] = value
         for step in block.steps:
             self._step(step, env)
-        return [
-            None if r is None else whole(env[r], shape)
-            for r, shape in zip(block.results, block.result_shapes)
-        ]
+        return [None if r is None else whole(env[r], shape) for r, shape in zip(block.results, block.result_shapes)]
 
     def _step(self, step: ProgramStep, env: dict[int, Component]) -> None:
         match step:

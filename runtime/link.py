@@ -92,9 +92,7 @@ class Link(ABC):
         self._keys: dict[tuple[int, ...], bytes] = {}
         self._contributions: dict[tuple[int, tuple[int, ...]], bytes] = {}  # (from, holders)
 
-    def exchange(
-        self, outgoing: Mapping[int, Sequence[Buffer]], incoming: Mapping[int, Sequence[Buffer]]
-    ) -> None:
+    def exchange(self, outgoing: Mapping[int, Sequence[Buffer]], incoming: Mapping[int, Sequence[Buffer]]) -> None:
         """One round: send each peer's buffers as one message, fill the given ones from each peer's.
 
         Buffers are contiguous; their bytes are sent in order, so the two sides may cut a message
@@ -117,9 +115,7 @@ class Link(ABC):
         with self._telling_peers():
             for peer in self.peers:
                 self._send_control(peer, Kind.AGREE, mine)
-            said = {
-                peer: self._receive_control(peer, Kind.AGREE, f"agreement on `{what}`") for peer in self.peers
-            }
+            said = {peer: self._receive_control(peer, Kind.AGREE, f"agreement on `{what}`") for peer in self.peers}
         said[self.rank] = mine
         if len(set(said.values())) > 1:
             # Everyone sees the same values and stops by itself: nobody needs to be told.
@@ -161,9 +157,7 @@ class Link(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if error is not None:
             self.abort(_reason(error))
         self.close()
@@ -236,9 +230,7 @@ class Link(ABC):
         views: dict[int, list[memoryview]] = {}
         for peer, pieces in buffers.items():
             if peer not in self.peers:
-                raise LinkError(
-                    f"Rank {peer} is no peer of {self.parties[self.rank]}: peers are {self.peers}."
-                )
+                raise LinkError(f"Rank {peer} is no peer of {self.parties[self.rank]}: peers are {self.peers}.")
             flat = [flat_view(piece, writable) for piece in pieces if piece.nbytes]
             if flat:
                 views[peer] = flat

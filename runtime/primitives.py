@@ -43,7 +43,5 @@ def send(x: jax.Array, src: int, dst: int, bits: int | None = None) -> jax.Array
 
 def random(holders: Iterable[int], shape: Sequence[int], dtype: Any) -> jax.Array:
     """A fresh uniform value of the given shape and unsigned dtype, known to `holders` alone."""
-    out: jax.Array = random_p.bind(
-        holders=tuple(sorted(holders)), shape=tuple(shape), dtype=np.dtype(dtype).name
-    )
+    out: jax.Array = random_p.bind(holders=tuple(sorted(holders)), shape=tuple(shape), dtype=np.dtype(dtype).name)
     return out

@@ -200,9 +200,7 @@ def prefix_or(and_: And, x: Sharing) -> Sharing:
         spread = each(
             lambda a, s=sources, h=half, o=ones: bt.shift_right(a & bt.constant(a, s), h) * bt.constant(a, o), x
         )
-        low, source = (
-            each(lambda a, n=level: bt.swap_digits(a, n, 5).astype(np.uint32), v) for v in (x, spread)
-        )
+        low, source = (each(lambda a, n=level: bt.swap_digits(a, n, 5).astype(np.uint32), v) for v in (x, spread))
         either = xor(source, and_(low, source, bits=32))  # x or s = x xor (s xor x s)
         x = xor(x, each(lambda a, n=level: bt.swap_digits(a.astype(np.uint64), n, 5), either))
     return x

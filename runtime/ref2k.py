@@ -46,9 +46,7 @@ def ref2k(world_size: int) -> Protocol:
             Kernel("mul_aa", lambda x, y: (x[0] * y[0],), "aa", "a"),
             Kernel("trunc_d", lambda x, *, bits: (plain.truncate(x[0], bits=bits),), "d", "a"),
             Kernel("trunc_a", lambda x, *, bits: (plain.truncate(x[0], bits=bits),), "a", "a"),
-            Kernel(
-                "mul_trunc_aa", lambda x, y, *, bits: (plain.truncate(x[0] * y[0], bits=bits),), "aa", "a"
-            ),
+            Kernel("mul_trunc_aa", lambda x, y, *, bits: (plain.truncate(x[0] * y[0], bits=bits),), "aa", "a"),
             Kernel("and_bb", lambda x, y, *, bits: (x[0] & y[0],), "bb", "b"),
             Kernel("msb_a", lambda x: (bt.shift_right(x[0], 63).astype(np.uint8),), "a", "b"),
             Kernel("eqz_a", lambda x: ((x[0] == bt.constant(x[0], 0)).astype(np.uint8),), "a", "b"),
