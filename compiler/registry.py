@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from spuvm.compiler import (
     rules_control,
     rules_conv,
+    rules_eigen,
     rules_elementwise,
     rules_functions,
     rules_index,
@@ -40,6 +41,7 @@ RULES = merge(
     rules_functions.RULES,
     rules_linear.RULES,
     rules_linalg.RULES,
+    rules_eigen.RULES,
     rules_shape.RULES,
     rules_reduce.RULES,
     rules_sort.RULES,

@@ -16,7 +16,7 @@ from jax import lax
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
-from spuvm.compiler import regions, rules_linalg, rules_search
+from spuvm.compiler import regions, rules_eigen, rules_linalg, rules_search
 from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Type, Value, join
 from spuvm.compiler.rules_logic import pick
@@ -24,7 +24,7 @@ from spuvm.runtime.errors import UnsupportedError, VisibilityError
 
 MAX_KNOWN_TRIPS = 1_000_000
 
-CALLS = {**rules_search.CALLS, **rules_linalg.CALLS}
+CALLS = {**rules_search.CALLS, **rules_linalg.CALLS, **rules_eigen.CALLS}
 
 # primitive -> the parameter that holds its jaxpr
 INLINED = {

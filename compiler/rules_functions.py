@@ -29,12 +29,12 @@ Array = jax.Array
 
 
 def tan(x: Array) -> Array:
-    """Error: (1 + |tan x|)^2 times 8e-6, for |tan x| < 1000. Cost: sin and cos together, then a division."""
+    """Error: (1 + |tan x|)^2 times 1e-5. Cost: sin and cos together, then a division: 48 rounds, 1800 bytes."""
     return lax.sin(x) / lax.cos(x)
 
 
 def sinh(x: Array) -> Array:
-    """Error: relative 4e-6 plus two units; saturates with exp from 30.5 on. Cost: two exponentials together."""
+    """Error: relative 4e-6 plus two units; saturates with exp from 30.5 on. 19 rounds, 1620 bytes."""
     return (lax.exp(x) - lax.exp(-x)) * 0.5
 
 
@@ -49,7 +49,7 @@ _LARGE = 4096.0  # from here on sqrt(x^2 + 1) is x, relative 3e-8, and x^2 need 
 
 
 def asinh(x: Array) -> Array:
-    """sign(x) log(|x| + sqrt(x^2 + 1)). Error: 8e-6 plus three units. Cost: sqrt, then log: 68 rounds."""
+    """sign(x) log(|x| + sqrt(x^2 + 1)). Error: 8e-6 plus three units. Cost: sqrt, then log: 80 rounds, 1820 bytes."""
     size = jnp.abs(x)
     small = jnp.minimum(size, _LARGE)
     out = lax.log(size + jnp.where(size < _LARGE, lax.sqrt(small * small + 1.0), size))
@@ -57,14 +57,14 @@ def asinh(x: Array) -> Array:
 
 
 def acosh(x: Array) -> Array:
-    """log(x + sqrt(x - 1) sqrt(x + 1)), for x >= 1. Error: 8e-6 plus five units. Cost: as asinh."""
+    """log(x + sqrt(x - 1) sqrt(x + 1)), for x >= 1. Error: 8e-6 plus five units. Cost: 68 rounds, 2460 bytes."""
     small = jnp.minimum(x, _LARGE)
     root = lax.sqrt(small - 1.0) * lax.sqrt(small + 1.0)
     return lax.log(x + jnp.where(x < _LARGE, root, x))
 
 
 def atanh(x: Array) -> Array:
-    """(log(1 + x) - log(1 - x)) / 2, for |x| < 1. Error: 2e-6 plus two units. Cost: two logarithms together."""
+    """(log(1 + x) - log(1 - x)) / 2, for |x| < 1. Error: 2e-6 plus two units. Cost: 28 rounds, 1480 bytes."""
     return (lax.log(x + 1.0) - lax.log(1.0 - x)) * 0.5
 
 
@@ -102,7 +102,7 @@ def atan2(y: Array, x: Array) -> Array:
     """The angle of (x, y), 0 for (0, 0). Error: 7e-6 plus two units.
 
     The smaller coordinate over the larger one, then a reflection for each of |x| < |y|, x < 0 and y < 0. Cost:
-    54 rounds; one division, 4 comparisons.
+    59 rounds; one division, 4 comparisons: 1780 bytes.
     """
     width, height = jnp.abs(x), jnp.abs(y)
     steep = width < height
@@ -124,7 +124,7 @@ def _across(x: Array) -> Array:
 
 
 def asin(x: Array) -> Array:
-    """The angle of (sqrt(1 - x^2), x), for |x| <= 1. Error: 1.2e-5 plus six units. Cost: 85 rounds."""
+    """The angle of (sqrt(1 - x^2), x), for |x| <= 1. Error: 1.2e-5 plus six units. Cost: 89 rounds, 3380 bytes."""
     return atan2(x, _across(x))
 
 
@@ -156,6 +156,7 @@ ERF_INV_TAIL = (
     0.0199958204509646,
     -0.02008056640625,
 )
+_U = 20  # fraction bits of u
 _TAIL, _END = 5.0, 12.5  # of w; beyond the end, |x| > 1 - 1.9e-6, the result stays
 
 
@@ -171,13 +172,15 @@ def _ratio(ctx: Context, w: Operand, **_: Any) -> Value:
 
 RATIO = Primitive("spu_erf_inv_ratio")
 RATIO.def_abstract_eval(lambda w: w)
-_U = 20  # fraction bits of u
 
 
 def erf_inv(x: Array) -> Array:
-    """Error: 1.2e-5 plus three units for |x| < 1 - 1.9e-6; 3.36 and -3.36 from there on. Cost: 40 rounds."""
+    """Error: 1.2e-5 plus three units for |x| < 1 - 1.9e-6; 3.36 and -3.36 from there on. Cost: 50 rounds, 2100
+    bytes.
+    """
     w = jnp.minimum(-(lax.log(1.0 - x) + lax.log(1.0 + x)), _END)
-    return x * RATIO.bind(w)
+    ratio: Array = RATIO.bind(w)
+    return x * ratio
 
 
 # by builder ------------------------------------------------------------------------------------------------
@@ -187,7 +190,7 @@ _THIRD = 28  # fraction bits of 1/3; log2 |x| < 2^6 and 6 + 26 + 28 < 62
 
 
 def cbrt(ctx: Context, x: Value, **_: Any) -> Value:
-    """sign(x) 2^(log2 |x| / 3); 0 for 0. Error: relative 6e-6 plus one unit. Cost: 60 rounds; log and exp."""
+    """sign(x) 2^(log2 |x| / 3); 0 for 0. Error: relative 6e-6 plus one unit. Cost: 55 rounds, 1730 bytes."""
     b = ctx.b
     negative = b.convert(b.less(x, ctx.like(0.0, x)), "fxp0")
     sign = b.sub(constant(b, 1, 0, x.shape), times_integer(b, negative, 2))
@@ -197,14 +200,13 @@ def cbrt(ctx: Context, x: Value, **_: Any) -> Value:
 
 
 def population_count(ctx: Context, x: Value, **_: Any) -> Value:
-    """Ones among the bits of an integer. Cost: one conversion to boolean and as many bit injections as bits."""
+    """Ones among the bits of an integer. 10 rounds, 920 bytes for 32 bits: a bit injection for each."""
     return _ones(ctx, x)
 
 
 def clz(ctx: Context, x: Value, **_: Any) -> Value:
-    """Zeros above the leading bit: those of the word in which every bit is the `or` of those from it on."""
-    out = ctx.b.sub(ctx.like(np.int64(x.type.bits), x), _ones(ctx, ctx.b.op("prefix_or", x, bits=0)))
-    return out
+    """Zeros above the leading bit: those of the word in which every bit is the `or` of those from it on. 16 rounds."""
+    return ctx.b.sub(ctx.like(np.int64(x.type.bits), x), _ones(ctx, ctx.b.op("prefix_or", x, bits=0)))
 
 
 def _ones(ctx: Context, x: Value) -> Value:

@@ -405,8 +405,8 @@ def test_what_cannot_be_compiled_names_the_line(fn: Callable[..., Any], error: A
     assert "test_jit.py" in str(caught.value)
 
 
-def test_if_on_a_secret_is_the_error_that_jax_users_know() -> None:
-    with pytest.raises(jax.errors.TracerBoolConversionError):
+def test_if_on_a_secret_names_the_line_and_the_way_out() -> None:
+    with pytest.raises(VisibilityError, match=r"test_jit\.py:\d+: .*jnp\.where"):
         spu.jit(lambda x: x if x.sum() > 0 else -x)(V)
 
 

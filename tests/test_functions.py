@@ -1,0 +1,148 @@
+"""Composed functions: their stated errors over their domains, and counts of bits."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from lowering import UNIT, agrees, lowered, run
+
+import spuvm as spu
+from spuvm.compiler import rules_functions as functions
+
+RNG = np.random.default_rng(8)
+COUNT = 4000
+
+Real = np.ndarray[Any, Any]
+
+
+def grid(x: Any) -> Real:
+    return np.rint(np.asarray(x, np.float64) / UNIT) * UNIT
+
+
+def between(low: float, high: float) -> Real:
+    return grid(RNG.uniform(low, high, COUNT))
+
+
+def sizes(low: float, high: float) -> Real:
+    return grid(np.exp(RNG.uniform(math.log(low), math.log(high), COUNT)))
+
+
+def both_signs(x: Real) -> Real:
+    return np.concatenate([x, -x, [0.0, UNIT, -UNIT]])
+
+
+def near_one() -> Real:
+    """Numbers in (-1, 1), many of them close to the ends."""
+    return both_signs(np.concatenate([between(0, 1 - UNIT), 1 - sizes(UNIT, 0.1)]))
+
+
+def erf(x: Any) -> Real:
+    out: Real = np.vectorize(math.erf)(x)
+    return out
+
+
+def by_newton(x: Real) -> Real:
+    """The inverse of erf, from JAX's in float32."""
+    y = np.asarray(lax.erf_inv(jnp.asarray(x, jnp.float32)), np.float64)
+    for _ in range(3):
+        y -= (erf(y) - x) * math.sqrt(math.pi) / 2 * np.exp(y * y)
+    return y
+
+
+# name: points, truth, error as (absolute, relative, units)
+CASES: dict[str, tuple[Real, Any, tuple[float, float, float]]] = {
+    "sinh": (both_signs(between(0, 12)), np.sinh, (0, 4e-6, 2)),
+    "cosh": (both_signs(between(0, 12)), np.cosh, (0, 4e-6, 2)),
+    "asinh": (both_signs(sizes(UNIT, 1e12)), np.arcsinh, (8e-6, 0, 3)),
+    "acosh": (1 + np.concatenate([sizes(UNIT, 1e12), [0.0]]), np.arccosh, (8e-6, 0, 5)),
+    "atanh": (near_one(), np.arctanh, (2e-6, 0, 2)),
+    "atan": (both_signs(sizes(UNIT, 1e12)), np.arctan, (7e-6, 0, 2)),
+    "asin": (np.append(near_one(), [1.0, -1.0]), np.arcsin, (1.2e-5, 0, 6)),
+    "acos": (np.append(near_one(), [1.0, -1.0]), np.arccos, (1.2e-5, 0, 6)),
+    "cbrt": (both_signs(sizes(UNIT, 1e12)), np.cbrt, (0, 6e-6, 1)),
+    "erf_inv": (near_one(), by_newton, (1.2e-5, 0, 3)),
+}
+
+
+def excess(name: str, jitter: int | None) -> float:
+    """By how much the error is above what is stated, in units."""
+    x, truth, (absolute, relative, units) = CASES[name]
+    (got,) = run(lowered(getattr(lax, name), jnp.zeros(x.shape, jnp.float32)), x, jitter=jitter)
+    want = truth(x)
+    return float(((np.abs(got - want) - absolute - relative * np.abs(want)) / UNIT - units).max())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_error_bound(name: str) -> None:
+    assert excess(name, None) <= 0
+    assert excess(name, 3) <= 0
+
+
+def test_tan() -> None:
+    x = between(-1.57, 1.57)
+    (got,) = run(lowered(jnp.tan, jnp.zeros(x.shape, jnp.float32)), x, jitter=1)
+    assert (np.abs(got - np.tan(x)) / (1 + np.abs(np.tan(x))) ** 2).max() < 1e-5
+
+
+def test_atan2() -> None:
+    angles = RNG.uniform(-math.pi, math.pi, COUNT)
+    radii = np.exp(RNG.uniform(-2, 20, COUNT))
+    x, y = grid(radii * np.cos(angles)), grid(radii * np.sin(angles))
+    x, y = np.append(x, [0, 0, 1, -1, 0]), np.append(y, [0, 1, 0, 0, -1])
+    (got,) = run(lowered(jnp.arctan2, *[jnp.zeros(x.shape, jnp.float32)] * 2), y, x, jitter=1)
+    assert np.abs(got - np.arctan2(y, x)).max() <= 7e-6 + 2 * UNIT
+
+
+@pytest.mark.parametrize(("table", "name"), [("ATAN", "atan"), ("ERF_INV", "erf_inv"), ("ERF_INV_TAIL", "erf_inv")])
+def test_a_wrong_coefficient_is_noticed(table: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = [c + 2e-4 * (i == 2) for i, c in enumerate(getattr(functions, table))]
+    monkeypatch.setattr(functions, table, tuple(wrong))
+    assert excess(name, None) > 0
+
+
+def test_polynomials_are_as_good_as_they_say() -> None:
+    u = np.linspace(-0.5, 0.5, 2001)[1:]
+    value = np.polynomial.polynomial.polyval
+    assert np.abs(value(u, functions.ATAN) - np.arctan(u + 0.5)).max() <= 1.7e-6
+    w = 5 * (u + 0.5)
+    x = np.sqrt(-np.expm1(-w))
+    assert np.abs(value(u, functions.ERF_INV) - by_newton(x) / x).max() <= 2.8e-6
+    for table in (functions.ATAN, functions.ERF_INV, functions.ERF_INV_TAIL):
+        assert all((c * 2**16).is_integer() for c in table[1::2])
+
+
+def test_outside_of_the_domain_is_finite() -> None:
+    x = np.array([1.0, -1.0])
+    (got,) = run(lowered(lax.erf_inv, jnp.zeros(2, jnp.float32)), x)
+    np.testing.assert_allclose(got, [3.36, -3.36], atol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.uint8, jnp.int32, jnp.uint32])
+def test_bits(dtype: Any) -> None:
+    limits = np.iinfo(dtype)
+    edges = [0, 1, 2, 3, 7, 8, limits.max, limits.min, limits.max // 3]
+    numbers = RNG.integers(limits.min, limits.max, 50)
+    x = jnp.asarray(np.concatenate([edges, numbers]), dtype)
+    agrees(lambda x: (lax.population_count(x), lax.clz(x)), x)
+
+
+def test_shapes_and_gradients() -> None:
+    x = jnp.asarray([[0.25, -0.5, 0.75]])
+    agrees(jax.grad(lambda x: (jnp.arctan(x) * jnp.arcsin(x) + jnp.tan(x)).sum()), x, units=60)
+    agrees(lambda x: jnp.cbrt(x), x[0, 0], units=4)
+    agrees(lambda x: jnp.arctan2(2.0, x), x[:0], units=4)
+
+
+def test_under_aby3() -> None:
+    def fn(x: Any, y: Any, i: Any) -> Any:
+        return jnp.arctan2(y, x), jnp.cbrt(x), lax.clz(i)
+
+    x, y, i = jnp.asarray([3.0, -20.0, 0.0]), jnp.asarray([4.0, 0.5, -1.0]), jnp.asarray([5, -7, 0])
+    for got, want in zip(spu.reveal(spu.jit(fn)(x, y, i)), fn(x, y, i)):
+        np.testing.assert_allclose(got, want, atol=2e-5)
