@@ -377,6 +377,18 @@ def test_run_over_the_network(inside: Path, compiled: Path, capsys: pytest.Captu
     np.testing.assert_allclose(tables.read("r.csv", ["risk"]).array(np.float32), [1, 6, -12], atol=1e-3)
 
 
+def test_a_dealer_is_one_more_process(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("q.py").write_text("def f(x, y):\n    return x * y\n")
+    line = "run q.py:f --input x=a.csv:age@alice --input y=b.csv:age@bob --reveal all"
+    assert cli.run(f"{line} --parties alice,bob --protocol semi2k --output z=z.csv".split(" ")) == 0
+    assert cli.run(f"{line} --parties alice,bob --protocol semi2k --network --output z=n.csv".split(" ")) == 0
+    _, err = capsys.readouterr()
+    assert "dealer: connected" in err
+    assert "differ" not in err
+    simulated, networked = (tables.read(f, ["z"]).array(np.float32) for f in ("z.csv", "n.csv"))
+    np.testing.assert_allclose(simulated, networked, atol=1e-3)
+
+
 def test_a_failing_run_over_the_network(inside: Path, compiled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("b.csv").write_text("age\n1\nNaN\n3\n")
     line = f"run {compiled}/product.spux {INPUTS} --network --output risk=r.csv"
