@@ -286,7 +286,8 @@ class Expander:
         return block
 
     def run(self, region: Region) -> None:
-        from spuvm.compiler.expand_rules import EXPAND, leading_to_trunc
+        from spuvm.compiler.expand_numbers import leading_to_trunc
+        from spuvm.compiler.expand_rules import EXPAND
 
         self.users = uses(region)
         self.truncated = leading_to_trunc(region, self.users)

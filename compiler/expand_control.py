@@ -1,0 +1,122 @@
+"""Visibility changes and control: reveals, sharing, loops and branches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spuvm.compiler import choreography as ch
+from spuvm.compiler.expand import Expander
+from spuvm.compiler.ir import Op, Region, Value, uses
+
+# Visibility ----------------------------------------------------------------------------------------------------
+
+
+def expand_reveal(ex: Expander, op: Op) -> None:
+    (value,) = op.inputs
+    to = op.attrs["to"]
+    x = ex.primary(value)
+    if x.kind == "p" or (x.kind == "v" and x.owner == to):
+        return ex.set(op.output, x)
+    if x.kind not in "ab":
+        x = ex.as_kind(value, "b" if value.type.kind == "bool" else "a")
+    params: dict[str, Any] = {"bits": 1 if x.dtype == "uint8" else 64} if x.kind == "b" else {}
+    if to == "public":
+        return ex.set(op.output, ex.kernel(f"reveal_{x.kind}", x, dtype=x.dtype, **params))
+    ex.set(op.output, ex.kernel(f"reveal_{x.kind}_to", x, owner=to, dtype=x.dtype, **params))
+
+
+def expand_share(ex: Expander, op: Op) -> None:
+    (value,) = op.inputs
+    if op.attrs["to"] != "secret":  # a public value where a private one is wanted: its owner knows it already
+        return ex.set(op.output, ex.primary(value))
+    ex.set(op.output, ex.as_kind(value, "b" if value.type.kind == "bool" else "a"))
+
+
+# Constants and control --------------------------------------------------------------------------------------------
+
+
+def _set_outputs(ex: Expander, op: Op) -> list[ch.Slot]:
+    slots: list[ch.Slot] = []
+    for value in op.outputs:
+        shared = ex.fresh(value.type)
+        ex.set(value, shared)
+        slots.extend(shared.slots)
+    return slots
+
+
+def _slots(ex: Expander, values: list[Value]) -> list[ch.Slot]:
+    return [s for v in values for s in ex.boundary(v).slots]
+
+
+def _shared_before(ex: Expander, op: Op, constants: range, body: Region) -> set[int]:
+    """Constants of a loop to share before it: private ones that its body only uses among secrets.
+
+    Numbers count the body's parameters; `constants` are their positions among the inputs. What was
+    shared before an outer loop stays so.
+    """
+    users = uses(body)
+    out = set()
+    for i, position in enumerate(constants):
+        param, readers = body.params[i], users.get(body.params[i], [])
+        if isinstance(param.type.visibility, int) and (
+            not ex.primary(op.inputs[position]).known
+            or (bool(readers) and all(_takes_secrets(reader, param) for reader in readers))
+        ):
+            out.add(i)
+    return out
+
+
+def _takes_secrets(reader: Op | None, value: Value) -> bool:
+    """Whether an operation gives the same result for a private operand and for its sharing."""
+    if reader is None or not all(v.type.is_secret for v in reader.outputs):
+        return False
+    if not reader.regions:
+        return True
+    constants = _constants(reader)
+    return all(i in constants for i, v in enumerate(reader.inputs) if v is value)
+
+
+def _constants(op: Op) -> range:
+    """The positions of a loop's constants among its inputs; of a `while`, the body's."""
+    if op.name == "loop":
+        return range(op.attrs["constants"])
+    if op.name == "while":
+        first = op.attrs["condition_constants"]
+        return range(first, first + op.attrs["body_constants"])
+    return range(0)
+
+
+def _constant_slots(ex: Expander, values: list[Value], early: set[int]) -> list[ch.Slot]:
+    slots: list[ch.Slot] = []
+    for i, value in enumerate(values):
+        kind = "b" if value.type.kind == "bool" else "a"
+        shared = ex.whole(ex.as_kind(value, kind), value.shape) if i in early else ex.boundary(value)
+        slots.extend(shared.slots)
+    return slots
+
+
+def expand_loop(ex: Expander, op: Op) -> None:
+    k, c = op.attrs["constants"], op.attrs["carries"]
+    early = _shared_before(ex, op, range(k), op.regions[0])
+    constants = _constant_slots(ex, op.inputs[:k], early)
+    carries, xs = _slots(ex, op.inputs[k : k + c]), _slots(ex, op.inputs[k + c :])
+    body = ex.region(op.regions[0], early)
+    reverse = bool(op.attrs.get("reverse", False))
+    step = ch.Loop(body, op.attrs["trips"], reverse, constants, carries, xs, _set_outputs(ex, op), op.name, op.location)
+    ex.block.steps.append(step)
+
+
+def expand_cond(ex: Expander, op: Op) -> None:
+    index, operands = _slots(ex, op.inputs[:1]), _slots(ex, op.inputs[1:])
+    branches = [ex.region(r) for r in op.regions]
+    ex.block.steps.append(ch.Cond(branches, index[0], operands, _set_outputs(ex, op), op.name, op.location))
+
+
+def expand_while(ex: Expander, op: Op) -> None:
+    a, b = op.attrs["condition_constants"], op.attrs["body_constants"]
+    early = _shared_before(ex, op, range(a, a + b), op.regions[1])
+    first, carries = _slots(ex, op.inputs[:a]), _slots(ex, op.inputs[a + b :])
+    second = _constant_slots(ex, op.inputs[a : a + b], early)
+    condition, body = ex.region(op.regions[0]), ex.region(op.regions[1], early)
+    step = ch.While(condition, body, first, second, carries, _set_outputs(ex, op), op.name, op.location)
+    ex.block.steps.append(step)

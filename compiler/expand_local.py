@@ -1,0 +1,98 @@
+"""Constants and rearrangements: the same function on every component, without messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jax import lax
+
+from spuvm.compiler.expand import Components, Expander
+from spuvm.compiler.expand_basis import (
+    Rule,
+    known_kind,
+)
+from spuvm.compiler.ir import Op, Value
+from spuvm.compiler.ops import LOCAL, index_operands
+
+
+def expand_const(ex: Expander, op: Op) -> None:
+    dtype = "uint8" if op.output.type.kind == "bool" else "uint64"
+    ex.set(op.output, ex.constant(op.attrs["data"], dtype))
+
+
+# Rearrangements: the same function on every component -------------------------------------------------------------
+
+
+def _common_kind(ex: Expander, values: list[Value], adds: bool) -> str:
+    """The share kind in which values can be put side by side, or added up."""
+    kinds = {ex.primary(v).kind for v in values} - {"p", "v"}
+    if values[0].type.kind == "bool":
+        return "b"
+    if kinds == {"d"} and len(values) == 1:
+        return "d"
+    return "b" if kinds == {"b"} and not adds else "a"
+
+
+def local_rule(name: str) -> Rule:
+    function = LOCAL[name]
+
+    def run(ex: Expander, op: Op) -> None:
+        positions = index_operands(name, len(op.inputs))
+        data = [v for i, v in enumerate(op.inputs) if i not in positions]
+        owners = {ex.primary(v).owner for v in data if ex.primary(v).kind == "v"}
+        if all(ex.primary(v).known for v in data) and len(owners) <= 1:
+            kind, shared = known_kind([ex.primary(v) for v in data]), {v: ex.primary(v) for v in data}
+        else:
+            kind = _common_kind(ex, data, name in ADDING)
+            shared = {v: ex.primary(v) if kind == "d" else ex.as_kind(v, kind) for v in data}
+        operands = [ex.primary(v) if i in positions else shared[v] for i, v in enumerate(op.inputs)]
+        if name in SPLAT and operands[0].shape == () and op.inputs[0].shape != ():
+            return ex.set(op.output, operands[0])
+        if name == "broadcast" and op.inputs[0].shape == ():
+            return ex.set(op.output, operands[0])
+        operands = [ex.whole(x, v.shape) for x, v in zip(operands, op.inputs)]
+        attrs = {k: _hashable(v) for k, v in op.attrs.items()}
+        out = ex.local(
+            name,
+            _componentwise(function, positions),
+            *operands,
+            kind=kind,
+            shape=op.output.shape,
+            dtype=operands[0].dtype,
+            elementwise=False,
+            attrs=attrs,
+        )
+        ex.set(op.output, out)
+
+    _componentwise_cache: dict[tuple[int, ...], Callable[..., Components]] = {}
+
+    def _componentwise(function: Callable[..., Any], positions: tuple[int, ...]) -> Callable[..., Components]:
+        if positions not in _componentwise_cache:
+            _componentwise_cache[positions] = _on_components(function, positions)
+        return _componentwise_cache[positions]
+
+    return run
+
+
+ADDING = {"sum", "cumsum", "scatter_add"}  # within a component: not what exclusive or is linear over
+SPLAT = {"reshape", "transpose", "slice", "rev", "broadcast"}  # of equal elements: still equal
+
+
+def _on_components(function: Callable[..., Any], positions: tuple[int, ...]) -> Callable[..., Components]:
+    def run(*sharings: Components, **params: Any) -> Components:
+        count = max(len(s) for i, s in enumerate(sharings) if i not in positions)
+        out = []
+        for c in range(count):
+            arrays = [
+                lax.bitcast_convert_type(s[0], np.int64) if i in positions else s[c] for i, s in enumerate(sharings)
+            ]
+            out.append(function(*arrays, **params))
+        return tuple(out)
+
+    return run
+
+
+def _hashable(x: Any) -> Any:
+    return tuple(_hashable(v) for v in x) if isinstance(x, list | tuple) else x
