@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from spuvm.compiler.ir import Location, Op, Region, Type, Value
-from spuvm.compiler.ops import infer, parse_element
+from spuvm.compiler.ops import infer
 
 
 class Builder:
@@ -147,7 +147,3 @@ def element_of(dtype: Any, frac: int) -> str:
     if d == np.bool_:
         return "bool"
     return d.name if d.kind in "iu" else f"fxp{frac}"
-
-
-def scalar_type(element: str, shape: tuple[int, ...], visibility: int | str) -> Type:
-    return parse_element(element).with_(shape=shape, visibility=visibility)

@@ -58,7 +58,7 @@ class Program:
         return self._parties[rank]
 
     def save(self, path: str | Path) -> None:
-        """Write the text; refuses to overwrite another program's file only if it cannot be read back."""
+        """Write the text to a file, replacing it."""
         Path(path).write_text(self.text)
 
     def emit(self, stage: str) -> str:

@@ -162,28 +162,23 @@ def gather(x: Any, indices: Any, *, dims: Any, sizes: Any, mode: str) -> Any:
     return lax.gather(x, indices, numbers, tuple(sizes), mode=lax.GatherScatterMode.from_any(mode), fill_value=0)
 
 
-def scatter_add(x: Any, indices: Any, updates: Any, *, dims: Any, mode: str) -> Any:
+def _scatter_numbers(dims: Any) -> lax.ScatterDimensionNumbers:
     window, inserted, to, xb, ib = dims
-    numbers = lax.ScatterDimensionNumbers(
+    return lax.ScatterDimensionNumbers(
         update_window_dims=tuple(window),
         inserted_window_dims=tuple(inserted),
         scatter_dims_to_operand_dims=tuple(to),
         operand_batching_dims=tuple(xb),
         scatter_indices_batching_dims=tuple(ib),
     )
-    return lax.scatter_add(x, indices, updates, numbers, mode=lax.GatherScatterMode.from_any(mode))
+
+
+def scatter_add(x: Any, indices: Any, updates: Any, *, dims: Any, mode: str) -> Any:
+    return lax.scatter_add(x, indices, updates, _scatter_numbers(dims), mode=lax.GatherScatterMode.from_any(mode))
 
 
 def scatter(x: Any, indices: Any, updates: Any, *, dims: Any, mode: str) -> Any:
-    window, inserted, to, xb, ib = dims
-    numbers = lax.ScatterDimensionNumbers(
-        update_window_dims=tuple(window),
-        inserted_window_dims=tuple(inserted),
-        scatter_dims_to_operand_dims=tuple(to),
-        operand_batching_dims=tuple(xb),
-        scatter_indices_batching_dims=tuple(ib),
-    )
-    return lax.scatter(x, indices, updates, numbers, mode=lax.GatherScatterMode.from_any(mode))
+    return lax.scatter(x, indices, updates, _scatter_numbers(dims), mode=lax.GatherScatterMode.from_any(mode))
 
 
 def dynamic_slice(x: Any, *starts: Any, sizes: Any) -> Any:
