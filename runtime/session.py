@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from spuvm.runtime.config import Config
-from spuvm.runtime.encoding import combine, split
+from spuvm.runtime.encoding import split
 from spuvm.runtime.errors import SpuError
 from spuvm.runtime.executor import Executor, Listener, Streams
 from spuvm.runtime.link import Link
@@ -89,7 +89,3 @@ class Session:
             parts, used = split(raw, kind, count, self._input_stream, self._input_blocks)
             self._input_blocks += used
         return parts
-
-    @staticmethod
-    def reconstruct(components: Sequence[Component | None], kind: str) -> np.ndarray:
-        return combine(components, kind)
