@@ -9,7 +9,7 @@ counted and the report says so.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -107,10 +107,10 @@ def _table(first: str, rest: list[str], lines: list[list[str]]) -> list[str]:
     ]
 
 
-def _merged(rows: Iterable[Row], key: object) -> list[Row]:
-    out: dict[object, Row] = {}
+def _merged(rows: Iterable[Row], key: Callable[[Row], tuple[str, str]]) -> list[Row]:
+    out: dict[tuple[str, str], Row] = {}
     for row in rows:
-        op, location = key(row)  # type: ignore[operator]
+        op, location = key(row)
         into = out.setdefault((op, location), Row(op, location, bytes=np.zeros_like(row.bytes)))
         into.calls += row.calls
         into.rounds += row.rounds

@@ -19,6 +19,8 @@ from pathlib import Path
 import jax
 import jaxlib.version
 
+from spuvm.runtime import native
+
 
 @lru_cache(maxsize=1)
 def folder() -> Path | None:
@@ -42,16 +44,14 @@ def folder() -> Path | None:
 def _version() -> str:
     digest = hashlib.sha256()
     here = Path(__file__).resolve().parent
-    for file in sorted([*here.glob("*.py"), *(here.parent / "runtime").glob("*.py"), *_native(here.parent)]):
+    for file in sorted([*here.glob("*.py"), *(here.parent / "runtime").glob("*.py"), *_native()]):
         digest.update(file.name.encode() + file.read_bytes())
     digest.update(f"{jax.__version__} {jaxlib.version.__version__} {platform.machine()} {_processor()}".encode())
     digest.update(os.environ.get("XLA_FLAGS", "").encode())
     return digest.hexdigest()[:24]
 
 
-def _native(root: Path) -> list[Path]:
-    from spuvm.runtime import native
-
+def _native() -> list[Path]:
     library = native.library()
     return [] if library is None else [Path(library._name)]
 

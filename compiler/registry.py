@@ -80,5 +80,6 @@ def nearest(name: str) -> str:
     if name in ADVICE:
         return ADVICE[name]
     close = difflib.get_close_matches(name, RULES, n=3)
-    listed = ", ".join(f"`{c}`" for c in close) if close else "the table of supported operations"
-    return f"The nearest supported: {listed}."
+    if not close:
+        return "Compose it from supported operations, or compute it in the clear at the owner of its data."
+    return f"The nearest supported: {', '.join(f'`{c}`' for c in close)}."

@@ -60,7 +60,11 @@ def trace(fn: Callable[..., Any], args: Sequence[Any], static_argnums: int | Seq
 
     try:
         closed, shapes = jax.make_jaxpr(call, return_shape=True)(*leaves)
-    except (jax.errors.TracerBoolConversionError, jax.errors.ConcretizationTypeError) as e:
+    except NEED_A_VALUE as e:
+        raise VisibilityError(_needs_a_value(fn, e)) from e
+    except TypeError as e:
+        if "concrete" not in str(e):  # what JAX says of a traced shape
+            raise
         raise VisibilityError(_needs_a_value(fn, e)) from e
     return Traced(
         name=getattr(fn, "__name__", type(fn).__name__).strip("<>"),
@@ -74,14 +78,22 @@ def trace(fn: Callable[..., Any], args: Sequence[Any], static_argnums: int | Seq
     )
 
 
+NEED_A_VALUE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
 def _needs_a_value(fn: Callable[..., Any], error: Exception) -> str:
     """What to do about Python code that asks for the value of an argument while it is traced."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == inspect.getsourcefile(fn)]
     where = f"{_short(frames[-1].filename)}:{frames[-1].lineno}: " if frames else ""
     return (
-        f"{where}Python needs the value of a traced argument here (an `if`, a `while`, a shape, `int()` or `float()`): "
-        "write `jnp.where` or `lax.cond` for a secret condition, or list the argument in `static_argnums` if all "
-        "parties may know it."
+        f"{where}Python needs the value of a traced argument here (an `if`, a `while`, a shape, a mask as index, "
+        "`int()`, `np.array()`): write `jnp.where` or `lax.cond` for a secret condition, or list the argument in "
+        "`static_argnums` if all parties may know it."
     )
 
 

@@ -120,8 +120,9 @@ def jit(
 
     Args:
         fn: a function of arrays that JAX can trace. Without it, `jit(...)` is a decorator.
-        protocol: "aby3" (three parties, semi-honest, honest majority), or "ref2k" (no security).
-        ring: bits of a ring element.
+        protocol: "aby3" (three parties, semi-honest, honest majority), "semi2k" (two or more parties,
+            semi-honest, dishonest majority, with a dealer), or "ref2k" (no security).
+        ring: bits of a ring element: 64.
         fxp_fraction_bits: of fixed point; 18 for a ring of 64: a resolution of 3.8e-6.
         world_size: how many parties; the protocol's usual number if not given.
         parties: their names, instead of `world_size`.

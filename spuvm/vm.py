@@ -16,9 +16,9 @@ from spuvm.compiler.compile import Program
 from spuvm.compiler.expand import boundary_form
 from spuvm.compiler.ir import Module, Value, Visibility
 from spuvm.objects import Marked, SPUObject, components_for
-from spuvm.runtime.config import Config
-from spuvm.runtime.errors import ConfigError, InputError
-from spuvm.runtime.protocols import protocol_of
+from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
+from spuvm.runtime.errors import InputError
+from spuvm.runtime.protocols import DEFAULT_PARTIES, protocol_of
 from spuvm.runtime.session import Session, telling
 
 
@@ -113,12 +113,7 @@ def make_config(
     parties: Sequence[str] | None,
 ) -> Config:
     """A configuration from the arguments of `jit` and `SPU`."""
-    from spuvm.runtime.config import DEFAULT_FRACTION_BITS
-    from spuvm.runtime.protocols import DEFAULT_PARTIES
-
-    if ring not in DEFAULT_FRACTION_BITS:
-        raise ConfigError(f"`ring` must be one of {tuple(DEFAULT_FRACTION_BITS)}, got {ring!r}.")
-    frac = DEFAULT_FRACTION_BITS[ring] if fxp_fraction_bits is None else fxp_fraction_bits
+    frac = DEFAULT_FRACTION_BITS.get(ring, 18) if fxp_fraction_bits is None else fxp_fraction_bits
     if parties is None:
         n = DEFAULT_PARTIES.get(protocol, 3) if world_size is None else world_size
         parties = tuple(f"party{i}" for i in range(n))

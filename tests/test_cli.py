@@ -71,6 +71,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A working directory with programs and data; the import path is as before afterwards."""
     (tmp_path / "p.py").write_text(PROGRAMS)
     (tmp_path / "a.csv").write_text("id,age,bmi\n1,0.5,20\n2,1.5,30\n3,-2,25\n")
+    (tmp_path / "one.csv").write_text("age\n1\n")
     (tmp_path / "b.csv").write_text("id,age\n1,1\n2,2\n3,3\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -246,6 +247,8 @@ def test_mistakes_of_compile(spuvm: Spuvm, line: str, message: str) -> None:
         ("def f(x:\n", "bad.py:1:"),
         ("import jax\n1 / 0\n", "bad.py:2: ZeroDivisionError"),
         ("def f(x):\n    if x > 0:\n        return x\n", "bad.py:2: Python needs the value"),
+        ("import jax.numpy as jnp\ndef f(x):\n    return jnp.zeros(x)\n", "bad.py:3: Python needs the value"),
+        ("def f(x):\n    return int(x)\n", "bad.py:2: Python needs the value"),
     ],
 )
 def test_mistakes_in_the_users_file(spuvm: Spuvm, source: str, message: str) -> None:
@@ -361,6 +364,7 @@ def test_outputs_are_not_overwritten(spuvm: Spuvm) -> None:
         ("p.py:total --input x=no.csv --input y=b.csv:age", "no.csv: there is no such file"),
         ("p.py:total --input x=a.csv:age", "nothing is given for `y`"),
         (f"p.py:total {BOTH} --input z=a.csv", "it has no `z`"),
+        ("p.py:total --input x=a.csv:age --input y=one.csv:age", "the inputs differ in rows: `x` 3, `y` 1"),
         (f"p.py:total {BOTH} --input x=b.csv:age", "`x` is given twice"),
         (f"p.py:total {BOTH} --input", "requires an argument"),
         ("p.py:keep --input x=a.csv:age --arg x=f32[4]@alice", "has 3 rows and 1 columns"),

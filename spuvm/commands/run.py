@@ -111,6 +111,7 @@ def _compiled(target: str, named: Mapping[str, Input], options: Options) -> tupl
     tables = {name: given.read(x) for name, x in named.items()}
     described = {a.name for a in options.arguments}
     leaves = {n: given.leaf_of(named[n], t, options.x64) for n, t in tables.items() if n not in described}
+    _refuse_single_rows({n: tables[n] for n in leaves})
     try:
         return program_of(target, options, leaves), tables
     except SpuError as error:
@@ -119,6 +120,18 @@ def _compiled(target: str, named: Mapping[str, Input], options: Options) -> tupl
             counts = ", ".join(f"`{n}` {r}" for n, r in rows.items())
             raise type(error)(f"{error} Note that the inputs differ in rows: {counts}.") from error
         raise
+
+
+def _refuse_single_rows(tables: Mapping[str, Table]) -> None:
+    """A column of one row beside longer ones would be repeated without a word: hardly what is meant."""
+    rows = {n: t.rows for n, t in tables.items() if t.rows is not None}
+    for name, table in tables.items():
+        if table.shape == (1,) and max(rows.values()) > 1:
+            counts = ", ".join(f"`{n}` {r}" for n, r in rows.items())
+            raise InputError(
+                f"the inputs differ in rows: {counts}. Give a single value as a number (`{name}=0.5`), or say that "
+                f"one row is meant: `--arg '{name}=f32[1]'`."
+            )
 
 
 Ended = tuple[dict[int, Any], list[Ran]]
