@@ -241,8 +241,12 @@ def config_from(cluster_def: Mapping[str, Any], context: _Context) -> Config:
     default = context.config
     protocol = str(options.pop("protocol", default.protocol if default else "aby3"))
     ring = options.pop("field", options.pop("ring", default.ring_bits if default else 64))
-    ring = FIELD_NAMES.get(str(ring)) or int(str(ring))
-    frac = int(options.pop("fxp_fraction_bits", 0))
+    ring = FIELD_NAMES.get(str(ring), ring)
+    frac = options.pop("fxp_fraction_bits", 0)
+    if not isinstance(ring, int) or not isinstance(frac, int):
+        raise ConfigError(
+            f"`field` must be one of {', '.join(FIELD_NAMES)}, `fxp_fraction_bits` a number, got {ring!r}, {frac!r}."
+        )
     if not frac:
         frac = default.fxp_fraction_bits if default else DEFAULT_FRACTION_BITS.get(ring, 18)
     if options:

@@ -166,6 +166,8 @@ def test_settings(devices: Any, settings: Any, shown: str) -> None:
     [
         ({"protocol": "bgw"}, "`protocol` must be one of"),
         ({"speed": 3}, r"unknown settings \['speed'\]"),
+        ({"field": "FM99"}, "`field` must be one of FM32, FM64"),
+        ({"fxp_fraction_bits": "many"}, "`fxp_fraction_bits` a number, got 64, 'many'"),
         ({"ring": 48}, "`ring`"),
     ],
 )
