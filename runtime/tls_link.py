@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from spuvm.runtime.cluster import Cluster
-from spuvm.runtime.errors import PeerLostError, PeerTimeoutError, SpuError
+from spuvm.runtime.errors import PeerAbortedError, PeerLostError, PeerTimeoutError, SpuError
 from spuvm.runtime.link import Kind, Link
 from spuvm.runtime.tls_channel import BLOCK_BYTES, FAREWELL, in_words
 from spuvm.runtime.tls_hello import Stopped
@@ -94,6 +94,7 @@ class TlsLink(Link):
         self._buffer = memoryview(bytearray(BLOCK_BYTES))  # on its way from a socket to TLS
         self._poller = select.poll()
         self._wake = Wake()
+        self._stopped: PeerAbortedError | None = None  # said by a peer after all that we awaited
         self._poller.register(self._wake.fd, select.POLLIN)
 
     @property
@@ -177,12 +178,21 @@ class TlsLink(Link):
 
     def _wait(self, awaited: list[Receiver], done: Callable[[], bool], what: str, senders: list[Sender]) -> None:
         """Serve all incoming connections until `done`; raise if a peer stops, or nothing moves in time."""
+        if self._stopped is not None:
+            raise self._stopped
         while not done():
             for receiver in awaited:
                 if receiver.closed and not receiver.arrived:
                     name = self.parties[receiver.peer]
                     raise PeerLostError(f"{name} closed its link while {self._me} awaited {what}.")
-            if not self._poll(self.timeout):
+            try:
+                moved = self._poll(self.timeout)
+            except PeerAbortedError as stopped:
+                if not done():
+                    raise
+                self._stopped = stopped  # all that was awaited came first: the next wait says it
+                return
+            if not moved:
                 slow = [s.name for s in senders if s.busy]
                 names = [self.parties[r.peer] for r in awaited if not r.arrived] or slow
                 raise PeerTimeoutError(self._timeout_text(names, what))
