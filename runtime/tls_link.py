@@ -188,7 +188,7 @@ class TlsLink(Link):
             try:
                 moved = self._poll(self.timeout)
             except PeerAbortedError as stopped:
-                if not done():
+                if not done() or any(sender.error is not None for sender in senders):
                     raise
                 self._stopped = stopped  # all that was awaited came first: the next wait says it
                 return
