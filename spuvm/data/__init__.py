@@ -1,0 +1,1 @@
+"""Tables of several parties: vertical and horizontal frames."""

@@ -1,0 +1,1 @@
+"""Learning on data of several parties."""

@@ -1,0 +1,1 @@
+"""Row blocks of files of any length through a jitted function."""
