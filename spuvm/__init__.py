@@ -1,5 +1,6 @@
 """Secure multi-party computation, compiled by JAX."""
 
+from spuvm import data as data
 from spuvm import utils as utils
 from spuvm.compiler.compile import Program as Program
 from spuvm.compiler.compile import load as load

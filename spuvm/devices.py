@@ -281,6 +281,17 @@ def fetch(x: PYUObject) -> Any:
     return x.value if _here().party is None else _broadcast(x)
 
 
+def agree(what: str, value: bytes) -> None:
+    """Check that every party's script says the same; in a simulation there is only one.
+
+    Raises:
+        PeerMismatchError: if it does not, at every party.
+    """
+    link = _here().link
+    if link is not None:
+        link.agree(what, value)
+
+
 # What a networked run says openly about private values ------------------------------------------------
 
 

@@ -12,9 +12,10 @@ import difflib
 import os
 import re
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,24 +110,47 @@ def read(path: str | Path, columns: Sequence[str] = ()) -> Table:
         InputError: for a file that cannot be read, missing columns, text, and empty cells.
     """
     path = Path(path)
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise InputError(f"{path}: the name must end in one of {', '.join(FORMATS)}.")
-    if not path.is_file():
-        raise InputError(f"{path}: there is no such file{_nearest(path.name, _siblings(path))}.")
-    try:
-        table = reader(path, tuple(columns))
-    except OSError as error:  # pyarrow raises it for damaged files, too
-        raise InputError(f"{path} cannot be read: {_first_line(error)}.") from None
+    table: Table = _opened(path, _READERS)(path, tuple(columns))
     if table.rows == 0:
         raise InputError(f"{path} holds no numbers.")
     return table
 
 
+def read_arrow(path: str | Path, columns: Sequence[str] = ()) -> Any:
+    """Read a file's columns as a `pyarrow.Table`, in which cells may be missing (empty text is, too), or text.
+
+    Raises:
+        InputError: for a file that cannot be read, and for missing columns.
+    """
+    path = Path(path)
+    return _opened(path, _ARROW_READERS)(path, tuple(columns))
+
+
 # Readers ---------------------------------------------------------------------------------------------
 
 
+def _opened(path: Path, readers: dict[str, Callable[..., Any]]) -> Callable[..., Any]:
+    """The reader for a file that is there, with its errors as ours."""
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(f"{path}: the name must end in one of {', '.join(FORMATS)}.")
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file{_nearest(path.name, _siblings(path))}.")
+
+    def read(path: Path, columns: tuple[str, ...]) -> Any:
+        try:
+            return reader(path, columns)
+        except OSError as error:  # pyarrow raises it for damaged files, too
+            raise InputError(f"{path} cannot be read: {_first_line(error)}.") from None
+
+    return read
+
+
 def _read_csv(path: Path, columns: tuple[str, ...]) -> Table:
+    return _from_arrow(path, _arrow_csv(path, columns))
+
+
+def _arrow_csv(path: Path, columns: tuple[str, ...], empty_text_is_missing: bool = False) -> Any:
     arrow, csv = _pyarrow("csv")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -134,24 +158,26 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> Table:
         if header and all(_is_number(name) for name in header):
             raise InputError(f"{path}: its first line holds numbers: put the names of the columns there.")
         names = _select(path, header, columns)
-        options = csv.ConvertOptions(include_columns=list(names))
+        options = csv.ConvertOptions(include_columns=list(names), strings_can_be_null=empty_text_is_missing)
         # One thread: only then do the reader's errors give a row.
-        table = csv.read_csv(path, csv.ReadOptions(use_threads=False), convert_options=options)
+        return csv.read_csv(path, csv.ReadOptions(use_threads=False), convert_options=options)
     except (arrow.ArrowException, UnicodeDecodeError) as error:
         message = re.sub(r"(got \d+):.*", r"\1", _first_line(error))  # after it come the row's values
         raise InputError(f"{path} cannot be read as CSV: {message}.") from None
-    return _from_arrow(path, table)
 
 
 def _read_parquet(path: Path, columns: tuple[str, ...]) -> Table:
+    return _from_arrow(path, _arrow_parquet(path, columns))
+
+
+def _arrow_parquet(path: Path, columns: tuple[str, ...]) -> Any:
     arrow, parquet = _pyarrow("parquet")
     try:
         with parquet.ParquetFile(path) as file:
             names = _select(path, file.schema_arrow.names, columns)
-            table = file.read(columns=list(names)).select(list(names))
+            return file.read(columns=list(names)).select(list(names))
     except arrow.ArrowException as error:
         raise InputError(f"{path} cannot be read as Parquet: {_first_line(error)}.") from None
-    return _from_arrow(path, table)
 
 
 def _read_npy(path: Path, columns: tuple[str, ...]) -> Table:
@@ -174,7 +200,20 @@ def _read_npy(path: Path, columns: tuple[str, ...]) -> Table:
     return Table(path, names, tuple(np.ascontiguousarray(array[name]) for name in names))
 
 
+def _arrow_npy(path: Path, columns: tuple[str, ...]) -> Any:
+    arrow, _ = _pyarrow("types")
+    table = _read_npy(path, columns)
+    if not table.names:
+        raise InputError(f"{path} has no named columns: save a structured array, or use Parquet.")
+    return arrow.table(dict(zip(table.names, table.columns)))
+
+
 _READERS = {".csv": _read_csv, ".parquet": _read_parquet, ".npy": _read_npy}
+_ARROW_READERS: dict[str, Callable[..., Any]] = {
+    ".csv": partial(_arrow_csv, empty_text_is_missing=True),
+    ".parquet": _arrow_parquet,
+    ".npy": _arrow_npy,
+}
 
 
 def _from_arrow(path: Path, table: Any) -> Table:
