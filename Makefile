@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 pytho
 BIN := .venv/bin
 PACKAGE := pyproject.toml setup.py $(wildcard runtime/native/*)
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench examples clean
 
 ## Three processes train a model on three hospitals' data over mutual TLS.
 demo: .venv/examples
@@ -25,6 +25,10 @@ lint: .venv/dev
 ## Every operation beside SecretFlow SPU 0.9.5, on these cores: half an hour. Writes benchmarks/RESULTS.md.
 bench: .venv/dev
 	$(BIN)/spuvm bench --against spu --json benchmarks/results.json --markdown benchmarks/RESULTS.md
+
+## Every program of examples/programs, under both protocols, simulated and over TLS: some minutes.
+examples: .venv/examples
+	$(BIN)/python examples/programs/all.py
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

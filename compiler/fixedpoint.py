@@ -19,6 +19,7 @@ from spuvm.runtime.errors import EncodingError
 LIMIT_BITS = 62  # |raw| < 2^62: what truncation and comparison allow
 WHOLE_LIMIT = 2.0**20  # integer constants below this multiply without truncation
 MAX_CONSTANT_FRAC = 40
+MASK = 1e29
 
 
 def limit(frac: int) -> float:
@@ -46,6 +47,19 @@ def clipped(real: Any, frac: int) -> NDArray[np.int64]:
     x = np.clip(np.asarray(real).astype(np.float64), -limit(frac), limit(frac))
     raw: NDArray[np.int64] = np.rint(x * 2.0**frac).astype(np.int64)
     return raw
+
+
+def stand_in(real: Any, frac: int) -> Any:
+    """Infinities, and what is written for them (from 1e29 on), become half the limit; all else stays.
+
+    Such constants are masks, of attention for instance: they stand where a value is not to count.
+    """
+    x = np.asarray(real)
+    wide = (x[(0,) * x.ndim] if is_uniform(x) else x).astype(np.float64)
+    masks = np.abs(wide) >= MASK
+    if not masks.any():
+        return real
+    return np.broadcast_to(np.where(masks, np.copysign(limit(frac) / 2, wide), wide), x.shape)
 
 
 def constant(b: Builder, raw: Any, element: str) -> Value:

@@ -19,6 +19,13 @@ def both(ctx: Context, x: Operand, y: Operand) -> tuple[Value, Value]:
     return ctx.value(x, shape), ctx.value(y, shape)
 
 
+def finite(ctx: Context, x: Operand) -> Operand:
+    """An operand of a choice or a sum, where a constant infinity is a mask: half of what fixed point holds."""
+    if isinstance(x, Value) or not is_float(x):
+        return x
+    return fixedpoint.stand_in(x, ctx.b.frac)
+
+
 def zeros(ctx: Context) -> Known:
     out = ctx.outs[0]
     return np.broadcast_to(np.zeros((), out.dtype), out.shape)
@@ -45,7 +52,7 @@ def add(ctx: Context, x: Operand, y: Operand) -> Operand:
     for a, b in ((x, y), (y, x)):
         if is_number(a, 0.0) and isinstance(b, Value):
             return ctx.broadcast(b, ctx.outs[0].shape)
-    return ctx.b.add(*both(ctx, x, y))
+    return ctx.b.add(*both(ctx, finite(ctx, x), finite(ctx, y)))
 
 
 def sub(ctx: Context, x: Operand, y: Operand) -> Operand:
@@ -53,7 +60,7 @@ def sub(ctx: Context, x: Operand, y: Operand) -> Operand:
         return ctx.value(x, ctx.outs[0].shape)
     if is_number(x, 0.0):
         return ctx.b.neg(ctx.value(y, ctx.outs[0].shape))
-    return ctx.b.sub(*both(ctx, x, y))
+    return ctx.b.sub(*both(ctx, finite(ctx, x), finite(ctx, y)))
 
 
 def neg(ctx: Context, x: Value) -> Value:

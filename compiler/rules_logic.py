@@ -10,7 +10,7 @@ import numpy as np
 from spuvm.compiler import fixedpoint
 from spuvm.compiler.context import Context, Known, Operand, Rule
 from spuvm.compiler.ir import Value
-from spuvm.compiler.rules_elementwise import both, full, is_float, without_parameters, zeros
+from spuvm.compiler.rules_elementwise import both, finite, full, is_float, without_parameters, zeros
 from spuvm.runtime.errors import EncodingError, UnsupportedError
 
 # comparisons -----------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def choose(ctx: Context, c: Operand, x: Operand, y: Operand) -> Operand:
         return x
     if not isinstance(c, Value):
         return _choose_known(ctx, np.broadcast_to(c, shape), x, y)
-    return ctx.b.select(ctx.value(c, shape), ctx.value(x, shape), ctx.value(y, shape))
+    return ctx.b.select(ctx.value(c, shape), *both(ctx, finite(ctx, x), finite(ctx, y)))
 
 
 def _choose_known(ctx: Context, c: Known, x: Operand, y: Operand) -> Operand:
@@ -125,7 +125,7 @@ def _choose_known(ctx: Context, c: Known, x: Operand, y: Operand) -> Operand:
     if not isinstance(x, Value) and not isinstance(y, Value):
         return full(ctx, np.where(c, x, y))
     x, y = (v if isinstance(v, Value) else np.where(m, v, np.zeros_like(v)) for v, m in ((x, c), (y, ~c)))
-    return ctx.b.select(ctx.value(c), ctx.value(x, shape), ctx.value(y, shape))
+    return ctx.b.select(ctx.value(c), *both(ctx, finite(ctx, x), finite(ctx, y)))
 
 
 def select_n(ctx: Context, which: Operand, *cases: Operand) -> Operand:

@@ -296,13 +296,26 @@ def test_dead_equations_need_no_rule() -> None:
     agrees(lambda x: (jnp.linalg.inv(x[:3]), x * 2)[1], X)
 
 
+MASKS = [-jnp.inf, jnp.inf, float(np.finfo(np.float32).min), -1e30]
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_infinities_that_mask(mask: float) -> None:
+    """What is compared with them, or added to them, is what JAX gives; softmax gives them no weight."""
+    which = (X > 0).at[:, 0].set(True)
+    agrees(lambda x: jnp.max(jnp.where(x > 0, x, -abs(mask)), axis=0, initial=0), X)
+    agrees(lambda x: jax.nn.relu(jnp.where(which, x, -abs(mask))), X)
+    agrees(lambda x: jax.nn.softmax(jnp.where(which, 0.0, -abs(mask)) + x), X)
+    agrees(lambda x: jnp.where(x > 0, mask, 0) > 1, X)
+
+
 # refusals ------------------------------------------------------------------------------------------------
 
 REFUSED: dict[str, tuple[Callable[..., Any], type[Exception], str]] = {
     "primitive": (lambda x: lax.nextafter(x, x), UnsupportedError, r"`nextafter`.*no secure.*fixed point"),
     "unknown primitive": (lambda x: lax.lgamma(x), UnsupportedError, "`lgamma`"),
     "complex": (lambda x: x + 1j, UnsupportedError, "complex64"),
-    "infinity": (lambda x: jnp.where(x > 0, x, -jnp.inf), EncodingError, "-inf.*use a finite number"),
+    "infinity": (lambda x: x * -jnp.inf, EncodingError, "-inf.*use a finite number"),
     "nan": (lambda x: x * jnp.nan, EncodingError, "NaN"),
     "large": (lambda x: x + 1e20, EncodingError, "1e\\+20"),
     "large result": (lambda x: (x, 1e20), EncodingError, r"result `out\[1\]`"),
