@@ -1,0 +1,103 @@
+"""The functions that the machine runs to train and to predict: one round, margins, sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spuvm.ml.layout import Layout
+from spuvm.ml.objectives import OBJECTIVES
+from spuvm.ml.parameters import Parameters
+from spuvm.ml.tree import Matrices, Rules, Tree, exponent_for, goes_left, grow, siblings
+
+
+def rules_for(parameters: Parameters, rows: int, weighted: bool) -> Rules:
+    """The public part of what decides about splits."""
+    bits = OBJECTIVES[parameters.objective].score_bits + 2 * weighted
+    return Rules(
+        parameters.max_depth,
+        parameters.reg_lambda,
+        parameters.min_child_weight,
+        parameters.learning_rate,
+        exponent_for(rows, bits),
+    )
+
+
+@cache  # so that a function is traced and compiled once, however many models are trained
+def one_round(layout: Layout, rules: Rules, objective: str) -> Callable[..., Any]:
+    """The function that grows the K trees of a round."""
+
+    def grow_round(
+        matrices: Matrices, margin: jax.Array, labels: Mapping[str, jax.Array], public: Mapping[str, jax.Array]
+    ) -> tuple[Tree, jax.Array]:
+        gradients, hessians = OBJECTIVES[objective].gradients(margin, labels["target"])
+        if "weight" in labels:
+            gradients, hessians = gradients * labels["weight"], hessians * labels["weight"]
+        if "rows" in public:
+            rows = public["rows"].astype(margin.dtype)
+            gradients, hessians = gradients * rows, hessians * rows
+        tree, change = grow(matrices, gradients, hessians, labels["gamma"], public["allowed"], layout, rules)
+        return tree, margin + change
+
+    return grow_round
+
+
+def first_margins(base: jax.Array, like: jax.Array) -> jax.Array:
+    """The base margins [K] for each row: [rows, K]."""
+    return jnp.broadcast_to(base, (like.shape[0], base.shape[0]))
+
+
+def margins(matrices: Matrices, tree: Tree, before: jax.Array) -> jax.Array:
+    """Margins [rows, K] after the trees of one round or of several, side by side along their first axis.
+
+    All nodes of all trees in one product a level, and no comparison: where a row goes is a sum.
+    """
+    outputs = before.shape[-1]
+    reached: jax.Array | None = None
+    for chosen in tree.splits[:-1]:
+        left = goes_left(matrices, chosen)
+        kept = left if reached is None else reached * left
+        reached = siblings(kept, 1 - kept if reached is None else reached - kept)
+    values = goes_left(matrices, tree.steps) + tree.right
+    if reached is not None:
+        values = jnp.sum(reached.astype(values.dtype) * values, axis=-1, keepdims=True)
+    return before + jnp.sum(values.reshape(values.shape[0], -1, outputs), axis=1)
+
+
+def side_by_side(trees: list[Tree]) -> Tree:
+    """The trees of several rounds as one: [..., rounds K, N]."""
+    stacked: Tree = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-2), *trees)
+    return stacked
+
+
+class Sampling:
+    """Which rows and features each round may use: drawn by a public generator, equal at all parties."""
+
+    def __init__(self, parameters: Parameters, layout: Layout, rows: int) -> None:
+        self.parameters = parameters
+        self.layout = layout
+        self.rows = rows
+        # RandomState, as its numbers are the same in every version of NumPy.
+        self.generator = np.random.RandomState(parameters.random_state)
+
+    def draw(self) -> dict[str, np.ndarray]:
+        """For the next round: `allowed` int8 [max_depth, candidates] and, if rows are sampled, `rows` int8 [rows, 1]."""
+        p, count = self.parameters, len(self.layout.all_features)
+        of_tree = self._some(np.arange(count), p.colsample_bytree)
+        levels = [self._some(of_tree, p.colsample_bylevel) for _ in range(p.max_depth)]
+        allowed = [np.isin(self.layout.feature, level) for level in levels]
+        out = {"allowed": np.array(allowed, np.int8)}
+        if p.subsample < 1:
+            chosen = np.zeros((self.rows, 1), np.int8)
+            chosen[self._some(np.arange(self.rows), p.subsample)] = 1
+            out["rows"] = chosen
+        return out
+
+    def _some(self, items: np.ndarray, share: float) -> np.ndarray:
+        count = max(1, round(share * len(items)))
+        return items if count == len(items) else self.generator.permutation(items)[:count]

@@ -1,0 +1,126 @@
+"""The parameters of gradient boosting, named and meant as XGBoost's, and what is wrong with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from spuvm.runtime.errors import ConfigError
+
+OBJECTIVES = ("binary:logistic", "reg:squarederror", "multi:softprob", "multi:softmax")
+METRICS = ("logloss", "error", "auc", "rmse", "mae", "mlogloss", "merror")
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Public: part of the program that all parties agree on.
+
+    Attributes:
+        objective: "binary:logistic", "reg:squarederror", "multi:softprob" or "multi:softmax".
+        num_class: number of classes of the multi-class objectives; labels are 0 to num_class - 1.
+        n_estimators: rounds of boosting; each grows one tree, or one for each class.
+        max_depth: of each tree, 1 to 10.
+        learning_rate: by which leaf weights are multiplied.
+        reg_lambda: L2 regularisation of leaf weights.
+        gamma: the least gain of a split.
+        min_child_weight: the least sum of hessians of a child.
+        base_score: the prediction before the first tree (a probability, a value); None: the mean label,
+            which stays secret. Multi-class: 0.5, which means the same for every class.
+        subsample: the share of rows that grow a tree, drawn by a public generator.
+        colsample_bytree, colsample_bylevel: shares of the features that a tree, a level may split.
+        max_bin: bins of a numeric feature, at most; their edges are its quantiles.
+        random_state: seed of the public generator.
+        early_stopping_rounds: stop when the last metric of the last evaluation set has not improved
+            for so many rounds. The scores are revealed.
+        reveal_splits_to_owner: each party that holds features learns which of its features and edges each
+            node of each tree splits, and thus how many and in which nodes; nobody learns those of
+            others, nor gradients, sums or leaf weights. Training and prediction are faster.
+    """
+
+    objective: str = "binary:logistic"
+    num_class: int | None = None
+    n_estimators: int = 100
+    max_depth: int = 6
+    learning_rate: float = 0.3
+    reg_lambda: float = 1.0
+    gamma: float = 0.0
+    min_child_weight: float = 1.0
+    base_score: float | None = None
+    subsample: float = 1.0
+    colsample_bytree: float = 1.0
+    colsample_bylevel: float = 1.0
+    max_bin: int = 256
+    random_state: int = 0
+    early_stopping_rounds: int | None = None
+    eval_metric: str | tuple[str, ...] | None = None
+    reveal_splits_to_owner: bool = False
+
+    def __post_init__(self) -> None:
+        for name, (kind, holds, want) in _CHECKS.items():
+            value = getattr(self, name)
+            if not _is(value, kind) or not holds(value):
+                raise ConfigError(f"`{name}` must be {want}, got {value!r}.")
+        if self.multiclass != (self.num_class is not None):
+            need = "needs `num_class`" if self.multiclass else "takes no `num_class`"
+            raise ConfigError(f"`objective` {self.objective!r} {need}, got {self.num_class}.")
+        logistic = self.objective == "binary:logistic"
+        if logistic and self.base_score is not None and not 0 < self.base_score < 1:
+            raise ConfigError(f"`base_score` of {self.objective!r} is a probability between 0 and 1, got {self.base_score}.")
+
+    @property
+    def multiclass(self) -> bool:
+        return self.objective.startswith("multi:")
+
+    @property
+    def outputs(self) -> int:
+        """Trees grown in a round."""
+        return self.num_class or 1
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        if self.eval_metric is None:
+            return (DEFAULT_METRIC[self.objective],)
+        return (self.eval_metric,) if isinstance(self.eval_metric, str) else tuple(self.eval_metric)
+
+
+DEFAULT_METRIC = {
+    "binary:logistic": "logloss",
+    "reg:squarederror": "rmse",
+    "multi:softprob": "mlogloss",
+    "multi:softmax": "mlogloss",
+}
+NAMES = tuple(f.name for f in fields(Parameters))
+
+_Check = tuple[type | tuple[type, ...], Callable[[Any], bool], str]
+_SHARE: _Check = ((float, int), lambda x: 0 < x <= 1, "a number above 0 and at most 1")
+_CHECKS: dict[str, _Check] = {
+    "objective": (str, lambda x: x in OBJECTIVES, f"one of {', '.join(OBJECTIVES)}"),
+    "num_class": ((int, type(None)), lambda x: x is None or 2 <= x <= 1000, "a number of classes, 2 or more"),
+    "n_estimators": (int, lambda x: x >= 1, "1 or more"),
+    "max_depth": (int, lambda x: 1 <= x <= 10, "1 to 10"),
+    "learning_rate": ((float, int), lambda x: 0 < x <= 1, "above 0 and at most 1"),
+    "reg_lambda": ((float, int), lambda x: 0 <= x <= 1e6, "0 to a million"),
+    "gamma": ((float, int), lambda x: 0 <= x <= 1e6, "0 to a million"),
+    "min_child_weight": ((float, int), lambda x: 0 <= x <= 1e9, "0 to a billion"),
+    "base_score": ((float, int, type(None)), lambda x: x is None or math.isfinite(x), "a finite number, or None"),
+    "subsample": _SHARE,
+    "colsample_bytree": _SHARE,
+    "colsample_bylevel": _SHARE,
+    "max_bin": (int, lambda x: 2 <= x <= 65536, "2 or more"),
+    "random_state": (int, lambda x: 0 <= x < 2**32, "0 to 2^32 - 1"),
+    "early_stopping_rounds": ((int, type(None)), lambda x: x is None or x >= 1, "1 or more, or None"),
+    "eval_metric": (
+        (str, tuple, list, type(None)),
+        lambda x: x is None or all(m in METRICS for m in ([x] if isinstance(x, str) else x)),
+        f"of {', '.join(METRICS)}",
+    ),
+    "reveal_splits_to_owner": (bool, lambda x: True, "True or False"),
+}
+
+
+def _is(value: Any, kind: type | tuple[type, ...]) -> bool:
+    """Instances of a kind; True and False are no numbers."""
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
