@@ -1,1 +1,3 @@
 """Learning on data of several parties."""
+
+from spuvm.ml.sgb import Sgb as Sgb

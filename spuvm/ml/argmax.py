@@ -46,7 +46,7 @@ def group_size(n: int) -> int:
     levels = 1
     while LARGEST_GROUP**levels < n:
         levels += 1
-    return math.ceil(n ** (1 / levels))
+    return math.ceil(math.pow(n, 1 / levels))
 
 
 def _first_of_group(x: jax.Array) -> jax.Array:

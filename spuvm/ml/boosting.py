@@ -86,7 +86,7 @@ class Sampling:
         self.generator = np.random.RandomState(parameters.random_state)
 
     def draw(self) -> dict[str, np.ndarray]:
-        """For the next round: `allowed` int8 [max_depth, candidates] and, if rows are sampled, `rows` int8 [rows, 1]."""
+        """For the next round: `allowed` int8 [max_depth, candidates]; if rows are sampled, `rows` int8 [rows, 1]."""
         p, count = self.parameters, len(self.layout.all_features)
         of_tree = self._some(np.arange(count), p.colsample_bytree)
         levels = [self._some(of_tree, p.colsample_bylevel) for _ in range(p.max_depth)]

@@ -58,7 +58,7 @@ class Layout:
     @cached_property
     def _table(self) -> np.ndarray:
         rows, start, number = [], 0, 0
-        for features, width in zip(self.features, self.widths):
+        for features in self.features:
             counts = self.splits(features)
             flag = start + sum(counts)
             for column, count in zip(features, counts):

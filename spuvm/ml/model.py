@@ -61,11 +61,12 @@ class Model:
 
         Every party's script must ask for it, as for every reveal.
         """
-        shown = self.machine.reveal((self.trees.splits, self.trees.left, self.trees.right), "trees")
+        t = self.trees
+        splits, left, right = self.machine.reveal((t.splits, t.left, t.right), "trees")
         base, exponent = self.machine.reveal((self.base, self.exponent), "base score")
         edges = {owner: spu.reveal(edges) for owner, edges in self.edges.items()}
         unit = 2.0 ** float(exponent)
-        nodes = plain_trees(*shown, self.layout, edges, unit)
+        nodes = plain_trees(splits, left, right, self.layout, edges, unit)
         outputs = self.parameters.outputs
         rounds = [nodes[i : i + outputs] for i in range(0, len(nodes), outputs)]
         return PlainModel(self.parameters, self.layout.all_features, rounds, np.asarray(base, np.float64) * unit)
@@ -78,8 +79,10 @@ def conformed(data: Frame, model: Model) -> Frame:
     features = model.layout.all_features
     absent = [p for p in model.layout.owners if p not in data.parties]
     if absent:
-        raise InputError(f"the model has features of {', '.join(absent)}, who {'has' if len(absent) == 1 else 'have'} "
-                         "no part in this frame.")
+        raise InputError(
+            f"the model has features of {', '.join(absent)}, who {'has' if len(absent) == 1 else 'have'} "
+            "no part in this frame."
+        )
     return data.conform(features, model.categories)
 
 

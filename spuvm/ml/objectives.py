@@ -43,21 +43,16 @@ class Objective:
 # At the label holder ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Names of what the label holder gives to the machine as shares.
-
-    target float32 [rows, K] in units of 2^exponent; base float32 [K]; gamma float32 [], in units of
-    2^(2 exponent); exponent int32 [], 0 except for regression; weight float32 [rows, 1], if used.
-    """
-
-
 def prepare(labels: np.ndarray, weights: np.ndarray | None, parameters: Parameters, where: str) -> dict[str, Any]:
-    """What the label holder brings into training, see `Prepared`.
+    """What the label holder brings into training.
 
     Args:
         labels: float64 [rows]; NaN where missing.
         weights: float64 [rows], 0 or more, or None.
+
+    Returns:
+        target: float32 [rows, K] in units of 2^exponent; base: float32 [K], likewise; gamma: float32 [] in
+        units of its square; exponent: int32 [], 0 except for regression; weight: float32 [rows, 1], if given.
 
     Raises:
         InputError: for labels or weights that the objective cannot use.
@@ -127,7 +122,8 @@ def _column(y: np.ndarray, parameters: Parameters) -> np.ndarray:
 
 
 def _one_hot(y: np.ndarray, parameters: Parameters) -> np.ndarray:
-    return (y[:, None] == np.arange(parameters.outputs)).astype(np.float64)
+    hot: np.ndarray = (y[:, None] == np.arange(parameters.outputs)).astype(np.float64)
+    return hot
 
 
 def _mean(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.ndarray:
@@ -137,14 +133,16 @@ def _mean(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.ndarr
 
 def _log_odds(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.ndarray:
     p = _mean(target, w, parameters)
-    return np.log(p / (1 - p))
+    odds: np.ndarray = np.log(p / (1 - p))
+    return odds
 
 
 def _log_shares(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.ndarray:
     if parameters.base_score is not None:
         return np.full(parameters.outputs, parameters.base_score, np.float64)
-    logs = np.log(np.maximum(np.average(target, axis=0, weights=w), 1e-6))
-    return logs - logs.mean()
+    logs: np.ndarray = np.log(np.maximum(np.average(target, axis=0, weights=w), 1e-6))
+    centred: np.ndarray = logs - logs.mean()
+    return centred
 
 
 # On the machine -----------------------------------------------------------------------------------------

@@ -67,7 +67,9 @@ class Parameters:
             raise ConfigError(f"`objective` {self.objective!r} {need}, got {self.num_class}.")
         logistic = self.objective == "binary:logistic"
         if logistic and self.base_score is not None and not 0 < self.base_score < 1:
-            raise ConfigError(f"`base_score` of {self.objective!r} is a probability between 0 and 1, got {self.base_score}.")
+            raise ConfigError(
+                f"`base_score` of {self.objective!r} is a probability between 0 and 1, got {self.base_score}."
+            )
 
     @property
     def multiclass(self) -> bool:

@@ -78,8 +78,14 @@ def weights_of(node: Node, x: np.ndarray, columns: Sequence[Column]) -> np.ndarr
     return out
 
 
-def plain_trees(splits: Sequence[np.ndarray], left: np.ndarray, right: np.ndarray, layout: Layout,
-                edges: Mapping[str, Edges], unit: float) -> list[Node]:
+def plain_trees(
+    splits: Sequence[np.ndarray],
+    left: np.ndarray,
+    right: np.ndarray,
+    layout: Layout,
+    edges: Mapping[str, Edges],
+    unit: float,
+) -> list[Node]:
     """Nodes from revealed selectors [1 + width, trees, N] of each level, and leaf weights [trees, N]."""
     where = _columns(layout, edges)
 
@@ -90,7 +96,9 @@ def plain_trees(splits: Sequence[np.ndarray], left: np.ndarray, right: np.ndarra
         if not chosen.size:
             return node(tree, level + 1, 2 * at)
         feature, edge = where[int(chosen[0])]
-        return Node(None, feature, edge, chosen.size > 1, node(tree, level + 1, 2 * at), node(tree, level + 1, 2 * at + 1))
+        return Node(
+            None, feature, edge, chosen.size > 1, node(tree, level + 1, 2 * at), node(tree, level + 1, 2 * at + 1)
+        )
 
     return [node(t, 0, 0) for t in range(left.shape[0])]
 

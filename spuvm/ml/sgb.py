@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 import spuvm as spu
 from spuvm.data import Frame
-from spuvm.devices import PYU, SPU, PYUObject
+from spuvm.devices import PYU, SPU
 from spuvm.ml.binning import find_edges
-from spuvm.ml.boosting import Sampling, first_margins, margins, one_round, rules_for, side_by_side
+from spuvm.ml.boosting import Sampling, first_margins, one_round, rules_for, side_by_side
 from spuvm.ml.layout import Layout
-from spuvm.ml.machine import Machine, Reveal
+from spuvm.ml.machine import Machine
 from spuvm.ml.model import Model, matrices
 from spuvm.ml.objectives import prepare
 from spuvm.ml.parameters import NAMES, Parameters
@@ -40,9 +37,7 @@ class Sgb:
         features = data.drop([name for name in (label, sample_weight) if name])
         owners = tuple(party for party in data.parties if features.columns_of(party))
         layout = Layout(owners, tuple(features.schema.of(o) for o in owners), p.max_bin)
-        edges = {
-            o: PYU(o)(find_edges)(features.at(o), f, p.max_bin) for o, f in zip(layout.owners, layout.features)
-        }
+        edges = {o: PYU(o)(find_edges)(features.at(o), f, p.max_bin) for o, f in zip(layout.owners, layout.features)}
         column = data.schema[label]
         holder = PYU(str(column.party))
         weights = None if sample_weight is None else data[sample_weight].at(holder.party)
@@ -57,8 +52,18 @@ class Sgb:
             tree, margin = machine.run(step, x, margin, labels, sampling.draw(), what="training")
             trees.append(tree)
         stacked = trees[0] if len(trees) == 1 else machine.run(side_by_side, trees, what="model")
-        self.model = Model(machine, p, layout, column, len(trees), stacked, prepared["base"], prepared["exponent"],
-                           edges, {o: features.categories(o) for o in owners})
+        self.model = Model(
+            machine,
+            p,
+            layout,
+            column,
+            len(trees),
+            stacked,
+            prepared["base"],
+            prepared["exponent"],
+            edges,
+            {o: features.categories(o) for o in owners},
+        )
         return self
 
 
@@ -77,5 +82,7 @@ def _check_frame(data: Frame, label: str, weight: str | None, p: Parameters) -> 
     if len(data.drop([n for n in (label, weight) if n]).columns) == 0:
         raise InputError("the frame has no column but the label: there are no features.")
     if weight is not None and data.schema[weight].party != data.schema[label].party:
-        raise InputError(f"`sample_weight` {data.schema[weight].where} must be where the labels are, "
-                         f"{data.schema[label].where}: move it there.")
+        raise InputError(
+            f"`sample_weight` {data.schema[weight].where} must be where the labels are, "
+            f"{data.schema[label].where}: move it there."
+        )

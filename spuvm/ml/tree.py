@@ -69,8 +69,15 @@ def exponent_for(rows: int, margin_bits: int) -> int:
     return SCORE_BITS - margin_bits - (rows - 1).bit_length()
 
 
-def grow(matrices: Matrices, gradients: jax.Array, hessians: jax.Array, gamma: jax.Array, allowed: jax.Array,
-         layout: Layout, rules: Rules) -> tuple[Tree, jax.Array]:
+def grow(
+    matrices: Matrices,
+    gradients: jax.Array,
+    hessians: jax.Array,
+    gamma: jax.Array,
+    allowed: jax.Array,
+    layout: Layout,
+    rules: Rules,
+) -> tuple[Tree, jax.Array]:
     """Grow K trees.
 
     Args:
@@ -138,8 +145,9 @@ def siblings(left: jax.Array, right: jax.Array) -> jax.Array:
 # The choice of a level's splits ---------------------------------------------------------------------------
 
 
-def choose(sums: jax.Array, totals: jax.Array, gamma: jax.Array, allowed: jax.Array, layout: Layout, rules: Rules,
-           last: bool) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+def choose(
+    sums: jax.Array, totals: jax.Array, gamma: jax.Array, allowed: jax.Array, layout: Layout, rules: Rules, last: bool
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
     """Splits of a level's nodes, int32 [1 + width, K, N], and if it is the last the weights left and right."""
     left = _candidates(sums, layout)  # [candidates, 2, K, N]
     sides = jnp.stack([left, totals - left])
