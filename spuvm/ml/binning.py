@@ -82,4 +82,5 @@ def indicators(values: np.ndarray, columns: Sequence[Column], edges: Edges) -> n
 
 def _left(x: np.ndarray, column: Column, edges: np.ndarray) -> np.ndarray:
     left: np.ndarray = (x[:, None] != edges) if column.type == "category" else (x[:, None] < edges)
-    return left & ~np.isnan(x)[:, None]
+    left &= ~np.isnan(x)[:, None]
+    return left
