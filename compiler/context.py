@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -36,10 +37,29 @@ DTYPES = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Lowered:
+    """An equation, its operands and results, and its operations: region.ops[start:end]."""
+
+    eqn: Any
+    location: Location
+    args: list[Operand]
+    outs: list[Operand]
+    region: Region
+    start: int
+    end: int
+
+
 class Context:
     """One lowering. `primitive` and `outs` describe the equation at hand."""
 
-    def __init__(self, config: Config, rules: Mapping[str, Rule], unfolded: frozenset[str]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        rules: Mapping[str, Rule],
+        unfolded: frozenset[str],
+        did_lower: Callable[[Lowered], None] | None = None,
+    ) -> None:
         self.b = Builder(config.fxp_fraction_bits, config.ring_bits)
         self.config = config
         self.integral: dict[Value, Value] = {}
@@ -50,6 +70,7 @@ class Context:
         self._rules = rules
         self._unfolded = unfolded
         self._reported: SpuError | None = None
+        self._did_lower = did_lower
 
     # operands ----------------------------------------------------------------------------------
 
@@ -117,10 +138,13 @@ class Context:
             rule = self._rules.get(eqn.primitive.name)
             if rule is None:
                 raise UnsupportedError(missing(eqn.primitive.name))
+            region, start = self.b.region, len(self.b.region.ops)
             results = rule(self, *args, **eqn.params)
             outs = list(results) if eqn.primitive.multiple_results else [results]
             for out, aval in zip(outs, self.outs, strict=True):
                 self._check(out, aval)
+            if self._did_lower is not None:
+                self._did_lower(Lowered(eqn, self.b.location, args, outs, region, start, len(region.ops)))
             return outs
 
     @contextmanager

@@ -55,11 +55,11 @@ def _run(region: Region, inputs: list[Raw], random: np.random.Generator | None) 
     values: dict[Value, Raw] = dict(zip(region.params, inputs))
     for op in region.ops:
         xs = [values[v] for v in op.inputs]
-        values.update(zip(op.outputs, _apply(op, xs, random)))
+        values.update(zip(op.outputs, apply(op, xs, random)))
     return [values[v] for v in region.results]
 
 
-def _apply(op: Op, xs: list[Raw], random: np.random.Generator | None) -> list[Raw]:
+def apply(op: Op, xs: list[Raw], random: np.random.Generator | None) -> list[Raw]:
     if op.name in CONTROL:
         return CONTROL[op.name](op, xs, random)
     if random is not None and _drops_bits(op) and op.inputs[0].type.is_secret:

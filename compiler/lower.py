@@ -10,13 +10,13 @@ comparison of overflowed values sees the unreduced ones.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 
 import jax
 
 from spuvm.compiler import ops
-from spuvm.compiler.context import Context, at
+from spuvm.compiler.context import Context, Lowered, at
 from spuvm.compiler.ir import Module, Region, Value, Visibility
 from spuvm.compiler.registry import RULES, UNFOLDED
 from spuvm.compiler.trace import Traced
@@ -24,11 +24,16 @@ from spuvm.runtime.config import Config
 from spuvm.runtime.errors import InputError, UnsupportedError
 
 
-def lower(traced: Traced, visibilities: Sequence[Visibility], config: Config) -> Module:
-    """The IR of a traced function, each input leaf with its visibility."""
+def lower(
+    traced: Traced,
+    visibilities: Sequence[Visibility],
+    config: Config,
+    did_lower: Callable[[Lowered], None] | None = None,
+) -> Module:
+    """The IR of a traced function, each input leaf with its visibility. `did_lower` hears of every equation."""
     if len(visibilities) != len(traced.inputs):
         raise InputError(f"{len(visibilities)} visibilities for {len(traced.inputs)} inputs {traced.inputs}.")
-    context = Context(config, RULES, UNFOLDED)
+    context = Context(config, RULES, UNFOLDED, did_lower)
     context.b.location = traced.location
     with jax.enable_x64(traced.x64):
         region = _body(traced, visibilities, context)

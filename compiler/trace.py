@@ -7,6 +7,7 @@ under the same one. `reveal` is the only primitive of ours that a user's functio
 from __future__ import annotations
 
 import inspect
+import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 from spuvm.compiler.ir import Location
 from spuvm.runtime.errors import InputError, VisibilityError
 
-# Frames that are never the user's: the compiler's, and those of `spu.reveal`.
+# Frames that are never the user's: the compiler's, and those of `spu.reveal`. Frames outside of `ENTRIES` called
+# the compiler. Frames of a library, such as flax, are the user's only if there are no others.
+LIBRARIES = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
+ENTRIES = ("trace", "apply")
 OURS = (str(Path(__file__).parent), str(Path(__file__).parent.parent / "jit.py"))
 
 
@@ -167,12 +171,19 @@ def location_of(eqn: Any) -> Location | None:
         from jax._src import source_info_util
 
         frames = source_info_util.user_frames(eqn.source_info.traceback)
+        library = None
         for frame in frames:
-            if not frame.file_name.startswith(OURS):
-                return Location(_short(frame.file_name), frame.start_line)
+            ours = frame.file_name.startswith(OURS)
+            if ours and frame.function_name in ENTRIES:
+                break
+            if not ours:
+                here = Location(_short(frame.file_name), frame.start_line)
+                if not frame.file_name.startswith(LIBRARIES):
+                    return here
+                library = library or here
     except (ImportError, AttributeError, TypeError):
         return None
-    return None
+    return library
 
 
 def _definition(fn: Callable[..., Any]) -> Location:

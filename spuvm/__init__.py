@@ -2,6 +2,7 @@
 
 from spuvm import data as data
 from spuvm import utils as utils
+from spuvm.check import check as check
 from spuvm.compiler.compile import Program as Program
 from spuvm.compiler.compile import load as load
 from spuvm.devices import PYU as PYU

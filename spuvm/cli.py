@@ -39,8 +39,9 @@ def run(argv: Sequence[str]) -> int:
 
     debug = "--debug" in argv
     try:
-        cli.main(list(argv), prog_name="spuvm", standalone_mode=False, obj={"debug": debug})
+        status = cli.main(list(argv), prog_name="spuvm", standalone_mode=False, obj={"debug": debug})
         sys.stdout.flush()
+        return status if isinstance(status, int) else 0
     except click.exceptions.Exit as e:
         return e.exit_code
     except click.exceptions.NoArgsIsHelpError as e:
@@ -62,7 +63,6 @@ def run(argv: Sequence[str]) -> int:
     except Exception as e:
         text = f"{type(e).__name__}: {e}".strip().partition("\n")[0]
         return _failed(f"{text} (a mistake inside spuvm; `--debug` shows where)", 1, debug)
-    return 0
 
 
 def _failed(message: str, status: int, debug: bool) -> int:

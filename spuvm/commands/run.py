@@ -12,6 +12,7 @@ from typing import Any
 import click
 import numpy as np
 
+from spuvm.check import check_traced
 from spuvm.commands import inputs as given
 from spuvm.commands.options import Input, InputType, Output, OutputType, function_options
 from spuvm.commands.programs import Options, check_networked, is_saved, program_of
@@ -34,6 +35,8 @@ from spuvm.runtime.protocols import rank_names
 from spuvm.tables import Table
 from spuvm.vm import simulator
 
+PARTED = 4  # exit status
+
 
 @click.command()
 @click.argument("target", metavar="FILE.spux|FILE.py:FUNCTION")
@@ -53,6 +56,12 @@ from spuvm.vm import simulator
     help="A file for a result that is revealed. Its columns can be named as for an input.",
 )
 @function_options
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Run nothing among parties: compute in the clear, beside float64, and say where the two part, and why. "
+    f"Exit status {PARTED} if a result does.",
+)
 @click.option("--network", is_flag=True, help="Run each party as a process of its own, over TLS.")
 @click.option(
     "--timeout",
@@ -68,6 +77,7 @@ def run(
     target: str,
     inputs: tuple[Input, ...],
     outputs: tuple[Output, ...],
+    check: bool,
     network: bool,
     timeout: float,
     force: bool,
@@ -78,7 +88,8 @@ def run(
 
     Simulated, one process computes all parties' shares; with `--network` each party is a process
     that gets its own inputs only, over TLS with certificates made for the run. Both exchange the same
-    messages. Results that the program reveals are printed, or written with `--output`.
+    messages. Results that the program reveals are printed, or written with `--output`. With `--check` all inputs
+    are read by this one process, which tells whether fixed point is precise and wide enough for them.
 
     \b
       spuvm run stats.py:mean --input x=a.csv:age@alice --input y=b.csv:age@bob --reveal all
@@ -90,6 +101,8 @@ def run(
     """  # fmt: skip
     named = given.by_name(inputs)
     program, tables = _compiled(target, named, Options(**options))
+    if check:
+        return _check(program, named, tables)
     wanted = match_outputs(program, outputs, force)
     runner = _networked if network else _simulated
     start = time.perf_counter()
@@ -132,6 +145,17 @@ def _refuse_single_rows(tables: Mapping[str, Table]) -> None:
                 f"the inputs differ in rows: {counts}. Give a single value as a number (`{name}=0.5`), or say that "
                 f"one row is meant: `--arg '{name}=f32[1]'`."
             )
+
+
+def _check(program: Program, named: Mapping[str, Input], tables: Mapping[str, Table]) -> None:
+    if program.traced is None:
+        raise InputError("`--check` needs the function: a compiled program is no longer what JAX can compute.")
+    values = given.arrays(program, named, tables)
+    owners = [p.type.visibility for p in program.module.body.params]
+    report = check_traced(program.traced, values, owners, program.config)
+    click.echo(str(report))
+    if not report.ok:
+        raise click.exceptions.Exit(PARTED)
 
 
 Ended = tuple[dict[int, Any], list[Ran]]

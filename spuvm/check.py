@@ -1,0 +1,218 @@
+"""`spu.check`: a program beside its truth, on the user's own data, in the clear."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from spuvm.compiler.evaluate import to_raw
+from spuvm.compiler.findings import Deviation, Finding, Tolerance
+from spuvm.compiler.ir import Module, Type, Visibility
+from spuvm.compiler.lower import lower
+from spuvm.compiler.passes import run_passes
+from spuvm.compiler.shadow import Pair, Recorder, Shadow
+from spuvm.compiler.trace import Traced, static_positions, trace
+from spuvm.jit import Jitted
+from spuvm.objects import Marked, SPUObject, encoded
+from spuvm.runtime.config import Config
+from spuvm.runtime.errors import InputError
+from spuvm.vm import make_config, simulator
+
+IN_THE_CLEAR = "computed in the clear, in this process: for test data, or data that you own"
+ABSOLUTE_UNITS = 64
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `check` found. Printing it gives a table.
+
+    `findings` made a result wrong, in the order in which they happened. `notes` parted too, but what became of
+    them reached no result: a `where` dropped them, or they are small beside what they were added to. `largest`
+    is the deviation nearest to the tolerance where nothing parted; `results` the largest error of each result.
+    """
+
+    name: str
+    findings: tuple[Finding, ...]
+    notes: tuple[Finding, ...]
+    largest: Deviation | None
+    results: dict[str, float]
+    wrong: tuple[str, ...]
+    tolerance: Tolerance
+
+    @property
+    def ok(self) -> bool:
+        """Whether every result is within the tolerance."""
+        return not self.findings and not self.wrong
+
+    def __str__(self) -> str:
+        lines = [self._head()]
+        if self.findings:
+            lines += ["", *_table(self.findings, self.tolerance)]
+        if self.notes:
+            lines += ["", "Parted, but without effect on a result:", *_table(self.notes, self.tolerance)]
+        return "\n".join([*lines, "", f"({IN_THE_CLEAR})"])
+
+    __repr__ = __str__
+
+    def _head(self) -> str:
+        if not self.ok:
+            first = f"first at {self.findings[0].location}" if self.findings else "nowhere by itself"
+            return f"{self.name}: {', '.join(self.wrong) or 'a result'} parts from float64, {first}."
+        if self.largest is None or not self.largest.error:
+            return f"{self.name}: all fine: no deviation from float64."
+        d = self.largest
+        units = d.error / self.tolerance.unit
+        return (
+            f"{self.name}: all fine: largest deviation {d.error:.2g} ({units:,.1f} units) of {d.expected:.6g}, "
+            f"at {d.location} (`{d.operation}`)."
+        )
+
+
+def check(
+    f: Callable[..., Any],
+    *args: Any,
+    protocol: str = "aby3",
+    ring: int = 64,
+    fxp_fraction_bits: int | None = None,
+    static_argnums: int | Sequence[int] = (),
+    rtol: float = 1e-3,
+    atol: float | None = None,
+    seed: int = 0,
+) -> Report:
+    """Run `f(*args)` in fixed point and in float64 beside each other, and say where they part, and why.
+
+    Everything is computed in the clear in this process, operation by operation: use it on test data, or on data that
+    is yours. Fixed point rounds and overflows here as it would among the parties; integers are beside exact ones.
+    What is found is of three kinds. Range: a number or a product left what the ring holds. Domain: the logarithm of a
+    negative number, a division by zero. Precision: a number became so small, or two so near to each other, that too
+    few digits were left.
+
+    Args:
+        f: a JAX function, or what `spu.jit` made of one: then its configuration is used.
+        args: arrays and numbers; `spu.public` and `spu.private` say who knows them, as for `spu.jit`.
+        protocol, ring, fxp_fraction_bits, static_argnums: as for `spu.jit`.
+        rtol, atol: a number has parted if its error is above atol + rtol |expected|; `atol` is 64 units
+            (2.4e-4 with 18 fraction bits) if not given. Integers and bools must be equal.
+        seed: of the roundings.
+
+    Returns:
+        A Report: `.ok`, `.findings` with source line, operation, reason, expected, got, error and advice.
+
+    Raises:
+        CompileError: as `spu.jit`, for what cannot be compiled.
+        EncodingError: for an argument that fixed point cannot hold.
+    """
+    if isinstance(f, Jitted):
+        config, static, fn = f.vm.config, f.static_argnums, f.fn
+    else:
+        config = make_config(protocol, ring, fxp_fraction_bits, None, None)
+        static, fn = static_argnums, f
+    fixed = static_positions(static, len(args)) if static != () else frozenset()
+    leaves = jax.tree.leaves([a for i, a in enumerate(args) if i not in fixed])
+    if any(isinstance(x, SPUObject) for x in leaves):
+        raise InputError("`check` computes in the clear: give it arrays, not shared values.")
+    vm = simulator(config)
+    owners = [vm.visibility(x, "secret") for x in leaves]
+    values = [x.value if isinstance(x, Marked) else x for x in leaves]
+    plain = jax.tree.map(lambda x: x.value if isinstance(x, Marked) else x, args)
+    traced = trace(fn, plain, static)
+    return check_traced(traced, values, owners, config, rtol, atol, seed)
+
+
+def check_traced(
+    traced: Traced,
+    values: Sequence[Any],
+    owners: Sequence[Visibility],
+    config: Config,
+    rtol: float = 1e-3,
+    atol: float | None = None,
+    seed: int = 0,
+) -> Report:
+    """`check` of a traced function, on its flat arguments."""
+    unit = 2.0**-config.fxp_fraction_bits
+    absolute = ABSOLUTE_UNITS * unit if atol is None else atol
+    tolerance = Tolerance(rtol, absolute, config.fxp_fraction_bits, config.ring_bits)
+    recorder = Recorder()
+    module = lower(traced, owners, config, recorder)
+    shadow = Shadow(recorder.regions, tolerance, seed)
+    with np.errstate(all="ignore"):
+        inputs = []
+        for name, x, param in zip(traced.inputs, values, module.body.params):
+            raw = to_raw(encoded(x, param.type, name))
+            inputs.append(shadow.given(name, traced.location, raw, _truth(x, param.type), param.type))
+        outputs = shadow.run(module.body, inputs)
+        errors = _errors(shadow, module, outputs)
+        if not any(wrong for _, wrong in errors.values()):
+            errors = _improved(shadow, module, inputs, outputs)
+    return _report(traced.name, shadow, errors, tolerance)
+
+
+def _truth(x: Any, type_: Type) -> Any:
+    """An argument as the user gave it."""
+    dtype = {"fxp": np.float64, "bool": np.bool_}.get(type_.kind, np.int64 if type_.signed else np.uint64)
+    return np.asarray(x).astype(dtype)
+
+
+Errors = dict[str, tuple[float, bool]]  # a result's largest error, and whether it has parted
+
+
+def _errors(shadow: Shadow, module: Module, outputs: Sequence[Pair]) -> Errors:
+    return {n: shadow.result(x, v.type) for n, x, v in zip(module.outputs, outputs, module.body.results)}
+
+
+def _improved(shadow: Shadow, module: Module, inputs: Sequence[Pair], outputs: Sequence[Pair]) -> Errors:
+    """The program after the passes, which may truncate a sum where it had truncated the terms."""
+    watch = Shadow({}, shadow.tolerance, shadow.seed, watch=True)
+    raws = watch.run(run_passes(module).body, [Pair(x.raw, x.real) for x in inputs])
+    errors = _errors(shadow, module, [Pair(y.raw, x.real) for x, y in zip(outputs, raws)])
+    if any(wrong for _, wrong in errors.values()):
+        shadow.findings += [f for f in watch.findings if f.reaches]
+        shadow.reached.add(len(shadow.findings))
+    return errors
+
+
+def _report(name: str, shadow: Shadow, errors: Errors, tolerance: Tolerance) -> Report:
+    """Where values parted by themselves, lost precision elsewhere is not the reason."""
+    for number in shadow.reached:
+        shadow.findings[number - 1].reaches = True
+    reaching = [f for f in shadow.findings if f.reaches]
+    first = [f for f in reaching if f.parted or f.why != "precision"] or reaching
+    notes = [f for f in shadow.findings if not f.reaches and (f.parted or f.why != "precision")]
+    wrong = tuple(n for n, (_, parted) in errors.items() if parted)
+    return Report(
+        name, tuple(first), tuple(notes), shadow.largest, {n: e for n, (e, _) in errors.items()}, wrong, tolerance
+    )
+
+
+# printing --------------------------------------------------------------------------------------------------
+
+
+def _table(findings: Sequence[Finding], tolerance: Tolerance) -> list[str]:
+    head = ["line", "operation", "why", "expected", "got", "error", "units", "elements"]
+    rows = [head, *(_row(f, tolerance) for f in findings)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    lines = []
+    for i, row in enumerate(rows):
+        cells = [c.ljust(w) if j < 3 else c.rjust(w) for j, (c, w) in enumerate(zip(row, widths))]
+        lines.append("  ".join(cells).rstrip())
+        if i:
+            lines += [f"    {findings[i - 1].reason}", f"    advice: {findings[i - 1].advice}"]
+    return lines
+
+
+def _row(f: Finding, tolerance: Tolerance) -> list[str]:
+    real = isinstance(f.expected, float | np.floating)
+    units = f.error / tolerance.unit if real else f.error
+    iteration = f" (iteration {', '.join(map(str, f.iteration))})" if f.iteration else ""
+    return [
+        f"{f.location}{iteration}", f.operation, f.why, _number(f.expected), _number(f.got), f"{f.error:.3g}",
+        f"{units:,.1f}" if units < 1e9 else f"{units:.3g}", f"{f.elements:,} of {f.size:,}",
+    ]  # fmt: skip
+
+
+def _number(x: Any) -> str:
+    return f"{x:.6g}" if isinstance(x, float | np.floating) else str(x)
