@@ -18,3 +18,5 @@ from spuvm.jit import secret as secret
 from spuvm.objects import SPUObject as SPUObject
 from spuvm.runtime import errors as errors
 from spuvm.runtime.config import Config as Config
+from spuvm.streaming.stream import Stream as Stream
+from spuvm.streaming.stream import stream as stream

@@ -218,6 +218,17 @@ class SPU:
         return f"<SPU {self.vm.config.protocol}/{self.vm.config.ring_bits} of {', '.join(self.vm.config.parties)}>"
 
 
+def default_machine() -> VM | None:
+    """The machine of all parties that `init` named, under its usual protocol; None before `init`.
+
+    Raises ConfigError if the protocol does not work among these parties.
+    """
+    if _context is None:
+        return None
+    config = _context.config or config_from({"nodes": [{"party": p} for p in _context.parties]}, _context)
+    return _context.machine(config)
+
+
 def _session_parties(context: _Context, config: Config) -> tuple[str, ...]:
     """The session's parties, without the dealer that the last of them is if the protocol has one."""
     return context.parties if protocol_of(config).dealer is None else context.parties[:-1]

@@ -151,7 +151,7 @@ def _read_csv(path: Path, columns: tuple[str, ...]) -> Table:
 
 
 def _arrow_csv(path: Path, columns: tuple[str, ...], empty_text_is_missing: bool = False) -> Any:
-    arrow, csv = _pyarrow("csv")
+    arrow, csv = pyarrow_module("csv")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = next(python_csv.reader(file), [])
@@ -171,7 +171,7 @@ def _read_parquet(path: Path, columns: tuple[str, ...]) -> Table:
 
 
 def _arrow_parquet(path: Path, columns: tuple[str, ...]) -> Any:
-    arrow, parquet = _pyarrow("parquet")
+    arrow, parquet = pyarrow_module("parquet")
     try:
         with parquet.ParquetFile(path) as file:
             names = _select(path, file.schema_arrow.names, columns)
@@ -201,7 +201,7 @@ def _read_npy(path: Path, columns: tuple[str, ...]) -> Table:
 
 
 def _arrow_npy(path: Path, columns: tuple[str, ...]) -> Any:
-    arrow, _ = _pyarrow("types")
+    arrow, _ = pyarrow_module("types")
     table = _read_npy(path, columns)
     if not table.names:
         raise InputError(f"{path} has no named columns: save a structured array, or use Parquet.")
@@ -220,11 +220,12 @@ def _from_arrow(path: Path, table: Any) -> Table:
     if table.num_rows == 0:
         raise InputError(f"{path} has no rows.")
     names = tuple(table.column_names)
-    return Table(path, names, tuple(_column(table[name], f"column `{name}` of {path}") for name in names))
+    return Table(path, names, tuple(column_array(table[name], f"column `{name}` of {path}") for name in names))
 
 
-def _column(column: Any, where: str) -> np.ndarray:
-    arrow, types = _pyarrow("types")
+def column_array(column: Any, where: str) -> np.ndarray:
+    """The numbers of a pyarrow ChunkedArray; InputError for text and empty cells, naming `where`."""
+    arrow, types = pyarrow_module("types")
     if column.null_count:
         first = np.flatnonzero(column.is_null().to_numpy())[0] + 1
         raise InputError(
@@ -262,8 +263,7 @@ def _select(path: Path, header: Sequence[str], columns: tuple[str, ...]) -> tupl
     dropped = [c[1:] for c in columns if c.startswith("-") and c not in header]
     for name in [*dropped, *(c for c in columns if c[1:] not in dropped)]:
         if name not in header:
-            shown = ", ".join(header[:20]) + (", ..." if len(header) > 20 else "")
-            raise InputError(f"{path} has no column `{name}`{_nearest(name, header)}: it has {shown}.")
+            raise missing_column(path, name, header)
     if not dropped:
         return columns or tuple(header)
     if len(dropped) < len(columns):
@@ -272,6 +272,12 @@ def _select(path: Path, header: Sequence[str], columns: tuple[str, ...]) -> tupl
     if not left:
         raise InputError(f"{path}: no column is left.")
     return left
+
+
+def missing_column(path: Path, name: str, header: Sequence[str]) -> InputError:
+    """The error for a column that the file does not have."""
+    shown = ", ".join(header[:20]) + (", ..." if len(header) > 20 else "")
+    return InputError(f"{path} has no column `{name}`{_nearest(name, header)}: it has {shown}.")
 
 
 # Numbers ----------------------------------------------------------------------------------------------
@@ -370,7 +376,7 @@ def write(path: str | Path, values: Any, name: str = "out", columns: Sequence[st
         with replacing(path, force) as temporary, temporary.open("wb") as file:
             np.save(file, array, allow_pickle=False)
         return
-    arrow, module = _pyarrow(path.suffix.lower()[1:])
+    arrow, module = pyarrow_module(path.suffix.lower()[1:])
     names = column_names(array.shape, name, columns, path)
     matrix = array.reshape(array.shape[0] if array.ndim else 1, len(names))
     table = arrow.table({n: np.ascontiguousarray(matrix[:, j]) for j, n in enumerate(names)})
@@ -426,7 +432,7 @@ def replacing(path: str | Path, force: bool = False) -> Iterator[Path]:
 # Words --------------------------------------------------------------------------------------------------
 
 
-def _pyarrow(module: str) -> tuple[Any, Any]:
+def pyarrow_module(module: str) -> tuple[Any, Any]:
     """pyarrow and one of its modules."""
     import importlib
 

@@ -63,7 +63,12 @@ class VM:
                     public.update(np.ascontiguousarray(parts[0]).tobytes())
                 components.extend(parts)
         results = self.session.run(program.party(self.session.party), program.hash, components, public.digest())
-        out, at = [], 0
+        return self.objects(program, results)
+
+    def objects(self, program: Program, results: Sequence[Any]) -> list[SPUObject]:
+        """The components that a program gave, as objects."""
+        module, at = program.module, 0
+        out = []
         for value, dtype in zip(module.body.results, module.output_dtypes):
             n = len(self.protocol.components(*boundary_form(value.type)[:2]))
             out.append(SPUObject(tuple(results[at : at + n]), value.type, jax.numpy.dtype(dtype), self))

@@ -1,0 +1,232 @@
+"""Running blocks: read and encode the next, compute this one, write what the last one gave, all at once.
+
+A `Job` is everything that this takes, without the user's functions: programs, files, and the run's
+folder. Another process can read it, which is how workers get theirs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from spuvm.compiler.compile import Program
+from spuvm.compiler.expand import boundary_form
+from spuvm.compiler.ir import Type
+from spuvm.objects import SPUObject, encoded
+from spuvm.runtime.encoding import combine, decode
+from spuvm.runtime.link import Link
+from spuvm.runtime.session import telling
+from spuvm.streaming.block import Counts
+from spuvm.streaming.folder import Folder
+from spuvm.streaming.sources import Rows, Source, digest
+from spuvm.vm import VM
+
+Progress = Callable[[int], None]  # called with the rows of each block that is done
+INITIAL = -1  # the number of the block before the first
+
+
+@dataclass
+class Job:
+    """`rows` of each part; `programs` by the counts of blocks; `leaves` says which column each input is."""
+
+    parts: Sequence[Mapping[str, Source]]
+    rows: Sequence[int]
+    rows_per_block: int
+    programs: Mapping[Counts, Program]
+    in_order: bool
+    shows_rows: bool  # results are rows for one party, else a state that stays shared
+    initial: Sequence[np.ndarray] = ()
+
+    @property
+    def blocks(self) -> int:
+        return -(-max(self.rows) // self.rows_per_block)
+
+    def counts(self, block: int) -> Counts:
+        start = block * self.rows_per_block
+        return tuple(min(max(rows - start, 0), self.rows_per_block) for rows in self.rows)
+
+    def shapes(self) -> list[Counts]:
+        """The counts that blocks have: every one that is not like the block before it."""
+        ends = {b for rows in self.rows for b in ((rows - 1) // self.rows_per_block + d for d in (0, 1))}
+        return list(dict.fromkeys(self.counts(b) for b in sorted({0, *ends}) if b < self.blocks))
+
+    def leaves(self, counts: Counts) -> list[tuple[int, str]]:
+        """Part and column of each input of a block's program, before the state's."""
+        return [(p, n) for p, (part, count) in enumerate(zip(self.parts, counts)) if count for n in sorted(part)]
+
+
+@dataclass
+class _Ready:
+    """A block's own inputs as ring elements (None: another party's), and the digest of what they were."""
+
+    block: int
+    raw: list[np.ndarray | None]
+    digest: bytes
+
+
+@dataclass
+class Runner:
+    """Runs blocks of a job as one party, or as all in a simulation."""
+
+    job: Job
+    vm: VM
+    folder: Folder
+    journal: str = "0"
+    _committed: int = field(default=INITIAL, init=False)
+
+    @property
+    def link(self) -> Link | None:
+        return self.vm.session.link
+
+    @property
+    def party(self) -> int | None:
+        return self.vm.session.party
+
+    @cached_property
+    def _readers(self) -> dict[tuple[int, str], Rows]:
+        names = self.vm.config.parties
+        return {
+            (p, n): Rows(source, n, self.job.rows_per_block)
+            for p, part in enumerate(self.job.parts)
+            for n, source in part.items()
+            if self.party is None or (self.party < len(names) and names[self.party] == source.party)
+        }
+
+    def run(self, todo: Sequence[int], progress: Progress | None = None) -> None:
+        """Run blocks in order. When it returns all are finished here."""
+        if not todo:
+            return
+        state = self._state_before(todo[0])
+        for program in {id(p): p for p in (self.job.programs[self.job.counts(b)] for b in todo)}.values():
+            program.party(self.party).prepare()
+        with telling(self.link), ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+            self._committed = todo[0] - 1
+            ahead = reader.submit(self._read, todo[0])
+            behind: Future[None] | None = None
+            for i, block in enumerate(todo):
+                ready = ahead.result()
+                if i + 1 < len(todo):
+                    ahead = reader.submit(self._read, todo[i + 1])
+                results = self._compute(ready, state)
+                state = results if self.job.in_order else []
+                if behind is not None:
+                    behind.result()
+                behind = writer.submit(self._commit, block, results)
+                if progress is not None:
+                    progress(sum(self.job.counts(block)))
+            assert behind is not None
+            behind.result()
+
+    # Reading --------------------------------------------------------------------------------------
+
+    def _read(self, block: int) -> _Ready:
+        counts = self.job.counts(block)
+        module = self.job.programs[counts].module
+        raw: list[np.ndarray | None] = []
+        arrays = []
+        for (part, name), value, dtype in zip(self.job.leaves(counts), module.body.params, module.input_dtypes):
+            rows = self._readers.get((part, name))
+            if rows is None:
+                raw.append(None)
+                continue
+            start = block * self.job.rows_per_block
+            arrays.append(rows.read(start, start + counts[part], np.dtype(dtype)))
+            raw.append(encoded(arrays[-1], value.type, name))
+        return _Ready(block, raw, digest(arrays, self.folder.keys.own))
+
+    # Computing ------------------------------------------------------------------------------------
+
+    def _compute(self, ready: _Ready, state: Sequence[Any]) -> list[Any]:
+        """The components that the block's program gives.
+
+        The masks are a function of the run, the program, the block and all parties' rows of it: a
+        block that runs again sends the same messages, and other rows never meet the same masks.
+        """
+        program = self.job.programs[self.job.counts(ready.block)]
+        mine = digest([np.asarray(c) for c in state if c is not None], ready.digest)
+        said = self._tell(mine + (self._committed + 1).to_bytes(8, "big"))
+        if self.job.in_order:  # nobody will go back behind what all have committed
+            done = min(int.from_bytes(x[32:], "big") for x in said) - 1
+            self.folder.drop(range(max(done - 3, INITIAL), done))
+        label = f"{program.hash} {ready.block} {b''.join(x[:32] for x in said).hex()}"
+        keys = self.folder.keys.streams(label)
+        inputs = [*ready.raw, *state]
+        return self.vm.session.run_under(keys, program.party(self.party), inputs)
+
+    def _tell(self, body: bytes) -> list[bytes]:
+        """What each party says, by rank; all say as many bytes."""
+        if self.link is None:
+            return [body]
+        heard = {peer: np.zeros(len(body), np.uint8) for peer in self.link.peers}
+        self.link.exchange({p: [memoryview(body)] for p in self.link.peers}, {p: [b] for p, b in heard.items()})
+        heard[self.link.rank] = np.frombuffer(body, np.uint8)
+        return [heard[rank].tobytes() for rank in sorted(heard)]
+
+    # What blocks gave -----------------------------------------------------------------------------
+
+    def _commit(self, block: int, results: Sequence[Any]) -> None:
+        self.folder.store(block, self._arrays(self.job.programs[self.job.counts(block)], results), self.journal)
+        self._committed = block
+
+    def _arrays(self, program: Program, results: Sequence[Any]) -> dict[str, np.ndarray]:
+        """What is kept of a block's results: rows as this party may see them, or components."""
+        out: dict[str, np.ndarray] = {}
+        at = 0
+        for i, (value, dtype) in enumerate(zip(program.module.body.results, program.module.output_dtypes)):
+            kind, _, _ = boundary_form(value.type)
+            parts = results[at : at + self._components(value.type)]
+            at += len(parts)
+            if not self.job.shows_rows:
+                out |= {f"{i}.{c}": np.asarray(x) for c, x in enumerate(parts) if x is not None}
+            elif parts[0] is not None:
+                raw = combine(parts, kind)
+                out[str(i)] = np.asarray(decode(raw, value.type.kind, value.type.frac, np.dtype(dtype)))
+        return out
+
+    def _components(self, type_: Type) -> int:
+        return len(self.vm.protocol.components(*boundary_form(type_)[:2]))
+
+    def objects(self, block: int, stored: Mapping[str, np.ndarray]) -> list[SPUObject]:
+        """The state that a block left, as secret values."""
+        module = self.job.programs[self.job.counts(block)].module
+        out = []
+        for i, (value, dtype) in enumerate(zip(module.body.results, module.output_dtypes)):
+            parts = tuple(stored.get(f"{i}.{c}") for c in range(self._components(value.type)))
+            out.append(SPUObject(parts, value.type, np.dtype(dtype), self.vm))
+        return out
+
+    def _state_before(self, block: int) -> list[Any]:
+        if not self.job.in_order:
+            return []
+        if block > 0:
+            stored = self.folder.load(block - 1, self.folder.finished()[block - 1])
+            return [c for x in self.objects(block - 1, stored) for c in x.components]
+        module = self.job.programs[self.job.counts(0)].module
+        types = [v.type for v in module.body.params[len(module.body.params) - len(self.job.initial) :]]
+        return [c for x, t in zip(self.job.initial, types) for c in self._known_to_all(x, t)]
+
+    def _known_to_all(self, value: np.ndarray, type_: Type) -> list[Any]:
+        """A sharing of what everybody knows: one component is the value, the others are zero."""
+        raw = encoded(value, type_, "init")
+        held = self.vm.protocol.components(*boundary_form(type_)[:2])
+        parts = [raw, *(np.zeros_like(raw) for _ in held[1:])]
+        return [x if self.party is None or self.party in ranks else None for x, ranks in zip(parts, held)]
+
+
+def describe(job: Job) -> str:
+    """The job as JSON, for another process."""
+    body = {
+        "parts": [{n: [s.path, list(s.columns), s.party] for n, s in part.items()} for part in job.parts],
+        "rows": list(job.rows),
+        "rows_per_block": job.rows_per_block,
+        "programs": [[list(counts), p.text] for counts, p in job.programs.items()],
+        "in_order": job.in_order,
+        "shows_rows": job.shows_rows,
+    }
+    return json.dumps(body)

@@ -1,0 +1,345 @@
+"""A pass over all rows: what the parties agree on before it, the blocks, and what comes of them."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from spuvm import tables
+from spuvm.objects import SPUObject, components_for
+from spuvm.runtime.errors import InputError
+from spuvm.runtime.link import Link
+from spuvm.runtime.program import BlockProgram, CondStep, Holders, LoopStep, Straight, WhileStep
+from spuvm.runtime.random import derive_key, new_key
+from spuvm.runtime.session import telling
+from spuvm.streaming.block import Column, Computation, Finish, Fold, Part, WriteRows, combined, fingerprint
+from spuvm.streaming.folder import FORMAT, Folder, Keys, code_digest
+from spuvm.streaming.job import Job, Runner
+from spuvm.streaming.progress import reporting
+from spuvm.streaming.sources import Rows
+from spuvm.streaming.stream import Stream
+from spuvm.streaming.writing import Output
+from spuvm.vm import VM
+
+
+@dataclass
+class Pass:
+    """One terminal operation of a stream, ready to run its blocks."""
+
+    stream: Stream
+    computation: Computation
+    job: Job
+    folder: Folder
+    runner: Runner
+
+    @property
+    def vm(self) -> VM:
+        return self.stream.vm
+
+
+def fold(stream: Stream, finish: Fold, folder: str | Path | None) -> Any:
+    """`Stream.fold`."""
+    with telling(stream.vm.session.link), _folder(folder) as where:
+        done = _blocks(stream, finish, where / _me(stream.vm), None)
+        state = _combine(done) if finish.combine is not None else _last(done)
+        agree(stream.vm, "end of the stream")
+        done.folder.remove()
+        return state
+
+
+def write(stream: Stream, finish: WriteRows, path: Path, where: Path, force: bool) -> None:
+    """`Stream.to_parquet`."""
+    vm = stream.vm
+    with telling(vm.session.link):
+        output = Output(path, force) if _is_me(vm, finish.party) else None
+        done = _blocks(stream, finish, where / _me(vm), output)
+        if output is not None:
+            output.write(done.runner)
+        agree(vm, "end of the stream")
+        done.folder.remove()
+        if where.is_dir() and not any(where.iterdir()):
+            where.rmdir()
+
+
+@contextmanager
+def _folder(folder: str | Path | None) -> Iterator[Path]:
+    with ExitStack() as stack:
+        yield Path(folder) if folder is not None else Path(
+            stack.enter_context(tempfile.TemporaryDirectory(prefix="spuvm-stream-"))
+        )
+
+
+def _me(vm: VM) -> str:
+    """The name of this party's folder within the run's: several parties may share a disk."""
+    link = vm.session.link
+    return "simulated" if link is None else link.parties[link.rank]
+
+
+def _is_me(vm: VM, party: str) -> bool:
+    return vm.session.party in (None, vm.config.parties.index(party))
+
+
+def agree(vm: VM, what: str, value: bytes = b"") -> None:
+    if vm.session.link is not None:
+        vm.session.link.agree(what, value)
+
+
+# Before the first block -----------------------------------------------------------------------------
+
+
+def _blocks(stream: Stream, finish: Finish, where: Path, output: Output | None) -> Pass:
+    """Agree on everything and run all blocks that are not finished yet."""
+    vm = stream.vm
+    rows = _open(stream)
+    parts, counts = _layout(stream, _describe_all(vm, rows))
+    computation = Computation(vm.config, parts, stream.steps, finish)
+    job = Job(
+        stream.parts,
+        counts,
+        stream.options.rows_per_block,
+        {},
+        computation.in_order,
+        isinstance(finish, WriteRows),
+        computation.initial(),
+    )
+    job.programs = {shape: computation.program(shape) for shape in job.shapes()}
+    manifest = _manifest(stream, job, rows)
+    agree(vm, "program of the stream", f"{manifest['program']} {job.rows} {job.rows_per_block}".encode())
+    folder, finished = _open_folder(vm, job, where, manifest)
+    if output is not None:
+        output.check(folder, len(finished) == job.blocks)
+    runner = Runner(job, vm, folder)
+    done = Pass(stream, computation, job, folder, runner)
+    _run(done, finished)
+    return done
+
+
+def _run(done: Pass, finished: set[int]) -> None:
+    job, options = done.job, done.stream.options
+    todo = [b for b in range(job.blocks) if b not in finished]
+    already = sum(sum(job.counts(b)) for b in finished)
+    agree(done.vm, "number of workers", str(options.workers).encode())
+    with reporting(sum(job.rows), already, options.progress) as advance:
+        if options.workers == 1 or len(todo) <= 1 or job.in_order:
+            done.runner.run(todo, advance)
+            return
+        from spuvm.streaming.workers import run_workers
+
+        run_workers(done.runner, todo, options.workers, options.engine, advance)
+
+
+def _open(stream: Stream) -> dict[tuple[int, str], Rows]:
+    """This party's sources."""
+    vm = stream.vm
+    return {
+        (p, n): Rows(source, n, stream.options.rows_per_block)
+        for p, part in enumerate(stream.parts)
+        for n, source in part.items()
+        if _is_me(vm, source.party)
+    }
+
+
+Described = Mapping[str, Mapping[str, Any]]
+
+
+def _describe_all(vm: VM, rows: Mapping[tuple[int, str], Rows]) -> dict[str, dict[str, Any]]:
+    """Rows, type and width of every source, as its owner says them to all parties."""
+    mine = {f"{p} {n}": {"rows": r.rows, "dtype": r.dtype.name, "width": list(r.width)} for (p, n), r in rows.items()}
+    out: dict[str, dict[str, Any]] = {}
+    for said in tell_all(vm.session.link, json.dumps(mine).encode()):
+        out |= json.loads(said)
+    return out
+
+
+def tell_all(link: Link | None, body: bytes) -> list[bytes]:
+    """What every party says, by rank."""
+    if link is None:
+        return [body]
+    sizes = {p: np.zeros(8, np.uint8) for p in link.peers}
+    size = memoryview(len(body).to_bytes(8, "big"))
+    link.exchange({p: [size] for p in link.peers}, {p: [x] for p, x in sizes.items()})
+    heard = {p: np.zeros(int.from_bytes(x.tobytes(), "big"), np.uint8) for p, x in sizes.items()}
+    link.exchange({p: [memoryview(body)] for p in link.peers}, {p: [x] for p, x in heard.items()})
+    said = {p: x.tobytes() for p, x in heard.items()} | {link.rank: body}
+    return [said[rank] for rank in sorted(said)]
+
+
+def _layout(stream: Stream, described: Described) -> tuple[list[Part], list[int]]:
+    """Columns and rows of each part. InputError if sources of a part differ in rows, or parts in types."""
+    parts: list[Part] = []
+    counts: list[int] = []
+    names = stream.vm.config.parties
+    for p, part in enumerate(stream.parts):
+        said = {n: described[f"{p} {n}"] for n in part}
+        rows = {n: int(d["rows"]) for n, d in said.items()}
+        if len(set(rows.values())) > 1:
+            listed = ", ".join(f"`{n}` of {part[n].party} has {r:,}" for n, r in rows.items())
+            raise InputError(f"the sources differ in rows: {listed}. Row i of one belongs to row i of the others.")
+        parts.append(
+            {n: Column(names.index(part[n].party), d["dtype"], tuple(d["width"])) for n, d in said.items()}
+        )
+        counts.append(next(iter(rows.values())))
+    for n in stream.parts[0]:
+        kinds = {(parts[p][n].dtype, parts[p][n].width): stream.parts[p][n].party for p in range(len(parts))}
+        if len(kinds) > 1:
+            listed = ", ".join(f"{who} has {d}{list(w)}" for (d, w), who in kinds.items())
+            raise InputError(f"the parties differ in the type of `{n}`: {listed}. Convert the files to one type.")
+    return parts, counts
+
+
+def _manifest(stream: Stream, job: Job, rows: Mapping[tuple[int, str], Rows]) -> dict[str, Any]:
+    """What a run belongs to. Only what is the same when it goes on."""
+    init = [(str(x.dtype), x.tolist()) for x in job.initial]
+    return {
+        "format": FORMAT,
+        "program": fingerprint(list(job.programs.values())),
+        "code": code_digest(),
+        "config": asdict(stream.vm.config),
+        "party": _me(stream.vm),
+        "rows_per_block": job.rows_per_block,
+        "rows": list(job.rows),
+        "blocks": job.blocks,
+        "initial": init,
+        "sources": {f"{n} (part {p})": [f.fingerprint() for f in r.files] for (p, n), r in rows.items()},
+    }
+
+
+def _open_folder(vm: VM, job: Job, where: Path, manifest: dict[str, Any]) -> tuple[Folder, set[int]]:
+    """The run's folder at this party, and the blocks that all parties finished.
+
+    Parties whose folders are of one run go on with it. If none has finished anything that all
+    have, a new run begins; if some have and others are of another run, that is an error.
+    """
+    folder = Folder.open(where, vm.session.party)
+    if folder is not None:
+        folder.check(manifest)
+    mine = folder.finished() if folder is not None else {}
+    run = folder.keys.run if folder is not None else ""
+    state = json.dumps({"run": run, "finished": _ranges(sorted(mine))}).encode()
+    said = [json.loads(s) for s in tell_all(vm.session.link, state)]
+    if folder is not None and len({s["run"] for s in said}) == 1:
+        common = set.intersection(*(set(_numbers(s["finished"])) for s in said))
+        return folder, _prefix(common) if job.in_order else common
+    if all(s["finished"] for s in said):
+        raise InputError(
+            f"the parties' folders are of different runs, and all have finished blocks: start with the folders of one "
+            f"run at every party, or remove them all ({where} here)."
+        )
+    if mine and folder is not None:
+        raise InputError(
+            f"{where} has {len(mine)} finished blocks, but another party's folder is of another run or empty: bring "
+            "that back, or remove this folder to start anew."
+        )
+    if any(s["finished"] for s in said):
+        raise InputError("another party has finished blocks of a run that this one's folder does not belong to.")
+    return Folder.create(where, manifest, _new_keys(vm, job)), set()
+
+
+def _new_keys(vm: VM, job: Job) -> Keys:
+    """Keys of a new run. Its number is public; a key is known to its holders."""
+    link = vm.session.link
+    if link is None:
+        return Keys(new_key().hex(), new_key(), {(): new_key()}, None)
+    everyone = tuple(range(len(link.parties)))
+    said = tell_all(link, new_key())
+    run = derive_key(b"".join(said), "spuvm stream run").hex()
+    holders: set[Holders] = {everyone}
+    for program in job.programs.values():
+        holders |= _holders(program.party(link.rank).block)
+    # A fold's combination may draw from sets that no block does: all pairs are agreed anyway.
+    holders |= {(a, b) for a in everyone for b in everyone if a < b}
+    shared = {h: derive_key(link.session_key(h), f"run {run}") for h in sorted(holders) if link.rank in h}
+    return Keys(run, new_key(), shared, link.rank)
+
+
+def _holders(block: BlockProgram) -> set[Holders]:
+    out: set[Holders] = set()
+    for step in block.steps:
+        match step:
+            case Straight():
+                out |= set(step.draws)
+            case LoopStep():
+                out |= _holders(step.body)
+            case CondStep():
+                out |= set().union(*(_holders(b) for b in step.branches))
+            case WhileStep():
+                out |= _holders(step.condition) | _holders(step.body)
+    return out
+
+
+def _ranges(numbers: Sequence[int]) -> list[list[int]]:
+    """Ascending numbers as [first, last] of each run of neighbours."""
+    out: list[list[int]] = []
+    for n in numbers:
+        if out and n == out[-1][1] + 1:
+            out[-1][1] = n
+        else:
+            out.append([n, n])
+    return out
+
+
+def _numbers(ranges: Sequence[Sequence[int]]) -> Iterator[int]:
+    for first, last in ranges:
+        yield from range(first, last + 1)
+
+
+def _prefix(numbers: set[int]) -> set[int]:
+    first_missing = next(n for n in range(len(numbers) + 1) if n not in numbers)
+    return set(range(first_missing))
+
+
+# After the last block -------------------------------------------------------------------------------
+
+
+def _states(done: Pass) -> Iterator[list[SPUObject]]:
+    records = done.folder.finished()
+    for block in range(done.job.blocks):
+        yield done.runner.objects(block, done.folder.load(block, records[block]))
+
+
+def _tree(done: Pass) -> Callable[[Sequence[Any]], Any]:
+    traced = done.job.programs[done.job.counts(0)].traced
+    assert traced is not None
+    return lambda leaves: jax.tree.unflatten(traced.out_tree, leaves)
+
+
+def _last(done: Pass) -> Any:
+    last = done.job.blocks - 1
+    stored = done.folder.load(last, done.folder.finished()[last])
+    return _tree(done)(done.runner.objects(last, stored))
+
+
+def _combine(done: Pass) -> Any:
+    """All blocks' states combined in the order of rows, under masks that are a function of the run."""
+    assert isinstance(done.computation.finish, Fold)
+    function = done.computation.finish.combine
+    assert function is not None
+    vm, tree = done.vm, _tree(done)
+    state: Any = None
+    cache: dict[Any, Any] = {}
+    for number, leaves in enumerate(_states(done)):
+        if state is None:
+            state = tree(leaves)
+            continue
+        both = [*jax.tree.leaves(state), *leaves]
+        key = tuple((x.type, str(x.dtype)) for x in both)
+        if key not in cache:
+            program, _, out_tree = combined(function, vm, state, tree(leaves))
+            agree(vm, "combination", program.hash.encode())
+            cache[key] = program, out_tree
+        program, out_tree = cache[key]
+        module = program.module
+        parts = [c for x, v in zip(both, module.body.params) for c in components_for(x, v.type, "state", vm)]
+        keys = done.folder.keys.streams(f"{program.hash} combine {number}")
+        results = vm.session.run_under(keys, program.party(vm.session.party), parts)
+        state = jax.tree.unflatten(out_tree, vm.objects(program, results))
+    return state
+

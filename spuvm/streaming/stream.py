@@ -1,0 +1,190 @@
+"""`spu.stream`: rows of tables that no memory holds, a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+
+
+from spuvm.devices import SPU, default_machine
+from spuvm.runtime.errors import InputError
+from spuvm.streaming.block import MASK, Fold, Step, WriteRows
+from spuvm.streaming.sources import Source
+from spuvm.vm import VM, make_config, simulator
+
+ROWS_PER_BLOCK = 1 << 20
+PARTY_NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a stream runs."""
+
+    rows_per_block: int
+    workers: int
+    engine: str
+    progress: bool | None
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Columns of several parties, row by row. Nothing is read before `fold` or `to_parquet`.
+
+    Functions take columns by the names of their parameters, as arrays [rows] of one block, and must
+    treat every row alike, or (`fold`) not care how rows are cut into blocks.
+    """
+
+    vm: VM
+    parts: tuple[Mapping[str, Source], ...]
+    options: Options
+    steps: tuple[Step, ...] = ()
+
+    def map(self, function: Callable[..., Any]) -> Stream:
+        """New columns: `function(x, y)` gives an array [rows, ...], called `out`, or a dictionary of such."""
+        return replace(self, steps=(*self.steps, Step("map", function)))
+
+    def filter(self, function: Callable[..., Any]) -> Stream:
+        """Keep the rows for which `function(x, y)`, a bool [rows], is true.
+
+        If it depends on what is secret then nobody learns which rows these are: all stay, and what
+        follows gets a secret `mask`. A function of `fold` must take it (`jnp.sum(x, where=mask)`).
+        """
+        return replace(self, steps=(*self.steps, Step("filter", function)))
+
+    def fold(
+        self,
+        function: Callable[..., Any],
+        init: Any,
+        combine: Callable[[Any, Any], Any] | None = None,
+        *,
+        folder: str | Path | None = None,
+    ) -> Any:
+        """Reduce all rows to a state that stays secret: `state = function(state, x, y)`, block after block.
+
+        Args:
+            init: the state before the first row: a pytree of public numbers and arrays.
+            combine: `combine(a, b)` of two states, for a function that aggregates. Blocks are then
+                computed independently, each from `init`, and combined in the order of rows: the
+                result is the same for any number of workers. Without it blocks follow each other.
+            folder: where to keep finished blocks, at every party. The same call goes on where
+                the last ended. When it succeeds the folder is removed. Without it nothing is kept.
+
+        Returns:
+            SPUObjects in the structure of the state.
+
+        Raises:
+            InputError: for files that do not fit each other, and a folder of another program or other data.
+        """
+        from spuvm.streaming.run import fold
+
+        return fold(self, Fold(function, init, combine), folder)
+
+    def to_parquet(
+        self, path: str | Path, party: str, *, folder: str | Path | None = None, force: bool = False
+    ) -> None:
+        """Reveal all columns to one party, which writes them in the order of rows.
+
+        Of a filtered stream that party learns which rows were kept, and writes only these. The file
+        appears when all is done. An interrupted run goes on where it ended when called again.
+
+        Args:
+            path: the file to write; only `party` needs it.
+            party: who may see the rows.
+            folder: where to keep finished blocks until then, at every party; `path` with `.run` added
+                if not given.
+            force: replace `path`.
+
+        Raises:
+            InputError: see `fold`; and if `path` exists or cannot be written.
+        """
+        from spuvm.streaming.run import write
+
+        if party not in self.vm.config.parties:
+            raise InputError(f"`party` must be one of {', '.join(self.vm.config.parties)}, got {party!r}.")
+        write(self, WriteRows(party), Path(path), Path(folder or f"{path}.run"), force)
+
+    def __repr__(self) -> str:
+        names = ", ".join(f"{n}@{s.party}" for part in self.parts for n, s in part.items())
+        return f"<Stream {names}{''.join(f'.{s.kind}({s.function.__name__})' for s in self.steps)} on {self.vm!r}>"
+
+
+def stream(
+    sources: Mapping[str, Any] | Sequence[Mapping[str, Any]],
+    *,
+    rows_per_block: int = ROWS_PER_BLOCK,
+    device: SPU | None = None,
+    protocol: str = "aby3",
+    fxp_fraction_bits: int | None = None,
+    parties: Sequence[str] | None = None,
+    workers: int = 1,
+    engine: str = "local",
+    progress: bool | None = None,
+) -> Stream:
+    """Rows of tables, of any number: read, shared and computed a block at a time, in bounded memory.
+
+    Args:
+        sources: columns by name, each `"file[:columns]@party"`: Parquet, Arrow (`.arrow`, `.feather`), CSV or
+            .npy, or a pattern of such files, which follow each other by name. Several columns are
+            one argument [rows, columns]. All sources have the same number of rows, which all parties
+            learn, and row i of one belongs to row i of the others. A list of such dictionaries, with
+            the same names, is for parties that hold different rows: they follow each other.
+        rows_per_block: how many rows are in memory at once.
+        device: the SPU to run on. If not given, one of all parties that `spu.init` named; without
+            `spu.init`, a simulation of `parties`.
+        protocol, fxp_fraction_bits, parties: of the simulation, as for `spu.jit`.
+        workers: processes of each party, each of which forms sessions with its peers over some of the blocks.
+        engine: "local" for processes on this machine, "ray" for tasks of the Ray cluster that this party
+            runs (`pip install 'spuvm[ray]'`); all its nodes see the same files and folder.
+        progress: show rows, rate and time left on stderr; if not given, when that is a terminal.
+
+    Returns:
+        A Stream, of which nothing is read yet.
+
+    Raises:
+        InputError: for sources that are not understood.
+    """
+    from spuvm.streaming.workers import ENGINES
+
+    if isinstance(rows_per_block, bool) or not isinstance(rows_per_block, int) or rows_per_block < 1:
+        raise InputError(f"`rows_per_block` must be a positive integer, got {rows_per_block!r}.")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise InputError(f"`workers` must be a positive integer, got {workers!r}.")
+    if engine not in ENGINES:
+        raise InputError(f"`engine` must be one of {', '.join(ENGINES)}, got {engine!r}.")
+    parts = tuple(_part(x) for x in ([sources] if isinstance(sources, Mapping) else sources))
+    if not parts or any(set(part) != set(parts[0]) for part in parts):
+        raise InputError("`sources` must be columns by name, or several such with the same names.")
+    owners = list(dict.fromkeys(s.party for part in parts for s in part.values()))
+    vm = device.vm if device is not None else _machine(protocol, fxp_fraction_bits, parties, owners)
+    for owner in owners:
+        if owner not in vm.config.parties:
+            raise InputError(f"`sources` name {owner!r}: the parties are {', '.join(vm.config.parties)}.")
+    return Stream(vm, parts, Options(rows_per_block, workers, engine, progress))
+
+
+def _part(sources: Mapping[str, Any]) -> dict[str, Source]:
+    if not sources:
+        raise InputError("`sources` has no columns.")
+    for name in sources:
+        if not isinstance(name, str) or not name.isidentifier() or name == MASK:
+            raise InputError(f"`sources`: a column is called by a Python name other than `{MASK}`, got {name!r}.")
+    return {n: s if isinstance(s, Source) else Source.parse(str(s), n) for n, s in sources.items()}
+
+
+def _machine(protocol: str, fraction_bits: int | None, parties: Sequence[str] | None, owners: list[str]) -> VM:
+    """The parties of `spu.init`, or a simulation: of the owners, and others as the protocol needs them."""
+    found = default_machine()
+    if found is not None and parties is None:
+        return found
+    if parties is None:
+        from spuvm.runtime.protocols import DEFAULT_PARTIES
+
+        more = [n for n in PARTY_NAMES if n not in owners]
+        parties = owners + more[: max(0, DEFAULT_PARTIES.get(protocol, 3) - len(owners))]
+        parties = sorted(parties, key=lambda n: (n not in PARTY_NAMES, n in PARTY_NAMES and PARTY_NAMES.index(n)))
+    return simulator(make_config(protocol, 64, fraction_bits, None, parties))
+
+

@@ -1,0 +1,102 @@
+"""The rows of all blocks as one Parquet file, which appears when it is complete."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from spuvm.runtime.errors import InputError
+from spuvm.streaming.block import MASK
+from spuvm.streaming.folder import Folder, write_whole
+from spuvm.streaming.job import Runner
+from spuvm.tables import check_target, column_names, pyarrow_module, replacing
+
+NOTE = "output.json"  # in the run's folder: which file this run has written, before it gets its name
+
+
+@dataclass
+class Output:
+    """The file that this party writes."""
+
+    path: Path
+    force: bool
+    _there: bool = field(default=False, init=False)
+
+    def check(self, folder: Folder, finished: bool) -> None:
+        """Refuse a path that cannot be written in the end; a file that this very run wrote is as it should be."""
+        if finished and self.path.is_file() and _digest(self.path) == self._noted(folder):
+            self._there = True
+            return
+        check_target(self.path, self.force, (".parquet",))
+
+    def write(self, runner: Runner) -> None:
+        """One row group for each block, in the order of rows. Raises InputError if it cannot be written."""
+        if self._there:
+            return
+        arrow, parquet = pyarrow_module("parquet")
+        records = runner.folder.finished()
+        schema = arrow.schema(self._fields(runner, arrow))
+        with replacing(self.path, self.force) as temporary:
+            try:
+                with parquet.ParquetWriter(temporary, schema, write_page_checksum=True) as file:
+                    for block in range(runner.job.blocks):
+                        for columns in self._pieces(runner, block, runner.folder.load(block, records[block])):
+                            table = arrow.table(columns, schema=schema)
+                            if table.num_rows:
+                                file.write_table(table, row_group_size=table.num_rows)
+            except arrow.ArrowException as error:
+                raise InputError(f"{self.path} cannot be written: {error}.") from None
+            write_whole(runner.folder.path / NOTE, json.dumps({"sha256": _digest(temporary)}).encode())
+
+    def _noted(self, folder: Folder) -> str | None:
+        with suppress(OSError, ValueError, KeyError):
+            digest: str = json.loads((folder.path / NOTE).read_text())["sha256"]
+            return digest
+        return None
+
+    def _fields(self, runner: Runner, arrow: Any) -> list[Any]:
+        counts = runner.job.counts(0)
+        module = runner.job.programs[counts].module
+        out = []
+        for name, i in _results(runner, 0)[0].items():
+            if name != MASK:
+                type_ = arrow.from_numpy_dtype(np.dtype(module.output_dtypes[i]))
+                out += [(n, type_) for n in column_names(module.body.results[i].type.shape, name, (), self.path)]
+        return out
+
+    def _pieces(self, runner: Runner, block: int, stored: dict[str, np.ndarray]) -> Sequence[dict[str, np.ndarray]]:
+        """The tables of a block, one for each part; of a filtered stream the rows that were kept."""
+        out = []
+        for piece in _results(runner, block):
+            keep = stored[str(piece[MASK])] if MASK in piece else None
+            columns: dict[str, np.ndarray] = {}
+            for name, i in piece.items():
+                if name == MASK:
+                    continue
+                value = stored[str(i)] if keep is None else stored[str(i)][keep]
+                names = column_names(value.shape, name, (), self.path)
+                matrix = value.reshape(len(value), len(names))
+                columns |= {n: np.ascontiguousarray(matrix[:, j]) for j, n in enumerate(names)}
+            out.append(columns)
+        return out
+
+
+def _results(runner: Runner, block: int) -> list[dict[str, int]]:
+    """For each part its columns, and which of the program's results each is."""
+    program = runner.job.programs[runner.job.counts(block)]
+    assert program.traced is not None
+    pieces: list[dict[str, int]] = jax.tree.unflatten(program.traced.out_tree, range(len(program.module.outputs)))
+    return pieces
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,396 @@
+"""Streams in one process that simulates all parties: what they compute, what they refuse, how they go on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.feather
+import pyarrow.parquet as pq
+import pytest
+
+import spuvm as spu
+from spuvm.runtime.errors import EncodingError, InputError
+from spuvm.streaming import folder as folders
+from spuvm.streaming.job import Runner
+
+ROWS = 1000
+BLOCK = 300  # so that the last block is a short one
+LIMIT = 120.0
+KILLS = 10
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(3)
+    columns = {
+        "x": rng.uniform(-4, 4, ROWS).astype(np.float32),
+        "y": rng.uniform(-4, 4, ROWS).astype(np.float32),
+        "n": rng.integers(-50, 50, ROWS),
+    }
+    pq.write_table(pa.table({"x": columns["x"], "n": columns["n"]}), tmp_path / "a.parquet", row_group_size=130)
+    pq.write_table(pa.table({"y": columns["y"]}), tmp_path / "b.parquet")
+    return columns
+
+
+@pytest.fixture
+def rows(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> spu.Stream:
+    monkeypatch.chdir(tmp_path)
+    return stream()
+
+
+def stream(rows_per_block: int = BLOCK, **changed: str) -> spu.Stream:
+    sources = {"x": "a.parquet:x@alice", "n": "alice:a.parquet:n", "y": "b.parquet:y@bob"} | changed
+    return spu.stream({k: v for k, v in sources.items() if v}, rows_per_block=rows_per_block)
+
+
+# What they compute -------------------------------------------------------------------------------------
+
+
+def moments(t: Any, x: Any, y: Any) -> Any:
+    return {"rows": t["rows"] + x.shape[0], "xy": t["xy"] + jnp.dot(x, y), "top": jnp.maximum(t["top"], jnp.max(y))}
+
+
+def together(a: Any, b: Any) -> Any:
+    return {"rows": a["rows"] + b["rows"], "xy": a["xy"] + b["xy"], "top": jnp.maximum(a["top"], b["top"])}
+
+
+START = {"rows": 0, "xy": 0.0, "top": -100.0}
+
+
+def test_a_fold_that_combines(rows: spu.Stream, data: Any) -> None:
+    out = rows.fold(moments, START, together)
+    assert out["xy"].visibility == "secret"
+    shown = spu.reveal(out)
+    assert shown["rows"] == ROWS
+    assert abs(shown["xy"] - np.dot(data["x"].astype(float), data["y"])) < 0.02
+    assert abs(shown["top"] - data["y"].max()) < 1e-5
+
+
+def test_a_fold_in_order(rows: spu.Stream, data: Any) -> None:
+    def last(t: Any, x: Any, y: Any) -> Any:
+        return t * 0.5 + jnp.mean(x * y)
+
+    want, product = 1.0, data["x"].astype(float) * data["y"]
+    for start in range(0, ROWS, BLOCK):
+        want = want * 0.5 + product[start : start + BLOCK].mean()
+    assert abs(float(spu.reveal(rows.fold(last, 1.0))) - want) < 1e-3
+
+
+def test_rows_go_to_one_party(rows: spu.Stream, data: Any, tmp_path: Path) -> None:
+    rows.map(lambda x, y, n: {"less": x < y, "n2": n + n, "p": x * y}).to_parquet("out.parquet", "carol")
+    table = pq.read_table("out.parquet")
+    assert {f.name: str(f.type) for f in table.schema} == {"less": "bool", "n2": "int32", "p": "float"}
+    assert pq.ParquetFile("out.parquet").num_row_groups == 4
+    assert np.array_equal(table["less"].to_numpy(), data["x"] < data["y"])
+    assert np.array_equal(table["n2"].to_numpy(), 2 * data["n"])
+    assert np.abs(table["p"].to_numpy() - data["x"] * data["y"]).max() < 1e-4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.parquet", "b.parquet", "out.parquet"]
+
+
+def test_filtered_rows(rows: spu.Stream, data: Any) -> None:
+    keep = (data["x"] < data["y"]) & (data["n"] > 0)
+    kept = rows.filter(lambda x, y: x < y).filter(lambda n: n > 0).map(lambda x, n: {"n": n, "m": jnp.stack([x, -x], 1)})
+    kept.to_parquet("out.parquet", "bob")
+    table = pq.read_table("out.parquet")
+    assert np.array_equal(table["n"].to_numpy(), data["n"][keep])
+    assert np.abs(table["m1"].to_numpy() + data["x"][keep]).max() < 1e-5
+    count = kept.fold(lambda t, n, mask: t + jnp.sum(mask.astype(jnp.int32)), 0, lambda a, b: a + b)
+    assert spu.reveal(count) == keep.sum()
+
+
+def test_parties_that_hold_different_rows(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"v": data["y"][:700]}), "c.parquet")
+    s = spu.stream([{"v": "a.parquet:x@alice"}, {"v": "c.parquet:v@carol"}], rows_per_block=400)
+    total = s.fold(lambda t, v: (t[0] + jnp.sum(v), t[1] + len(v)), (0.0, 0), lambda a, b: (a[0] + b[0], a[1] + b[1]))
+    assert spu.reveal(total)[1] == 1700
+    assert abs(spu.reveal(total)[0] - data["x"].sum() - data["y"][:700].sum()) < 1e-2
+    s.map(lambda v: {"w": v + 1}).to_parquet("out.parquet", "bob")
+    blocks = [data["x"][:400], data["y"][:400], data["x"][400:800], data["y"][400:700], data["x"][800:]]
+    assert np.abs(pq.read_table("out.parquet")["w"].to_numpy() - np.concatenate(blocks) - 1).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", ["arrow", "feather", "csv", "npy", "pattern"])
+def test_formats(kind: str, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    table = pa.table({"x": data["x"], "n": data["n"]})
+    match kind:
+        case "arrow":
+            with pa.ipc.new_file("t.arrow", table.schema) as file:
+                file.write_table(table, max_chunksize=170)
+        case "feather":
+            pa.feather.write_feather(table, "t.feather", compression="lz4", chunksize=170)
+        case "csv":
+            pa.csv.write_csv(table, "t.csv")
+        case "npy":
+            np.save("t.npy", data["x"])
+        case "pattern":
+            for i in range(4):
+                pq.write_table(table.slice(250 * i, 250), f"part{i}.parquet")
+    source = {"npy": "t.npy@alice", "pattern": "part*.parquet:x@alice"}.get(kind, f"t.{kind}:x@alice")
+    stream(x=source, n="").map(lambda x: {"x": x}).to_parquet("out.parquet", "bob")
+    assert np.abs(pq.read_table("out.parquet")["x"].to_numpy() - data["x"]).max() < 4e-6
+
+
+def test_csv_with_fractions_after_whole_numbers(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spuvm.streaming.sources.CSV_BYTES", 256)
+    monkeypatch.chdir(tmp_path)
+    Path("t.csv").write_text("x\n" + "1\n" * 500 + "2.5\n" * 500)
+    total = stream(x="t.csv:x@alice", n="", y="").fold(lambda t, x: t + jnp.sum(x), 0.0, lambda a, b: a + b)
+    assert spu.reveal(total) == 1750.0
+
+
+# What they refuse ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sources", "words"),
+    [
+        ({"y": "b.parquet"}, "write it like 'data.parquet:age,bmi@alice'"),
+        ({"y": "b.txt@bob"}, "files end in .parquet"),
+        ({"y": "b.parquet:z@bob"}, "b.parquet has no column `z`"),
+        ({"y": "nowhere.parquet:y@bob"}, "there is no such file"),
+        ({"y": "broken.parquet:y@bob"}, "broken.parquet cannot be read"),
+        ({"y": "text.parquet:y@bob"}, "holds text"),
+        ({"y": "short.parquet:y@bob"}, "differ in rows: `x` of alice has 1,000, `n` of alice has 1,000, `y` of bob has 999"),
+        ({"y": "b?.parquet:y@bob"}, "same columns and types"),
+    ],
+)
+def test_sources_that_do_not_fit(rows: spu.Stream, data: Any, sources: dict[str, str], words: str) -> None:
+    pq.write_table(pa.table({"y": data["y"][:-1]}), "short.parquet")
+    pq.write_table(pa.table({"y": ["one"] * ROWS}), "text.parquet")
+    if "?" in sources["y"]:
+        pq.write_table(pa.table({"y": data["y"]}), "b1.parquet")
+        pq.write_table(pa.table({"y": data["n"]}), "b2.parquet")
+    Path("broken.parquet").write_bytes(Path("b.parquet").read_bytes()[:-3])
+    with pytest.raises(InputError) as error:
+        stream(**sources).fold(moments, START, together)
+    assert words in str(error.value)
+
+
+def test_a_damaged_block_is_named_and_what_is_finished_stays(rows: spu.Stream, data: Any) -> None:
+    good = Path("b.parquet").read_bytes()
+    pq.write_table(pa.table({"y": data["y"]}), "b.parquet", row_group_size=100, write_page_checksum=True)
+    offset = pq.ParquetFile("b.parquet").metadata.row_group(7).column(0).data_page_offset
+    body = bytearray(Path("b.parquet").read_bytes())
+    body[offset + 60] ^= 1
+    Path("b.parquet").write_bytes(body)
+    with pytest.raises(InputError, match=r"b.parquet cannot be read: .*part of `y` from row 601"):
+        stream().map(lambda x, y: {"p": x * y}).to_parquet("out.parquet", "carol")
+    assert not Path("out.parquet").exists()
+    assert set(finished("out.parquet.run/simulated")) == {0, 1}
+    Path("b.parquet").write_bytes(good)
+
+
+def finished(folder: str) -> list[int]:
+    return [json.loads(line)["block"] for p in Path(folder).glob("blocks-*.jsonl") for line in p.read_text().splitlines()]
+
+
+def test_numbers_that_are_none(rows: spu.Stream, data: Any) -> None:
+    data["y"][512] = np.nan
+    pq.write_table(pa.table({"y": data["y"]}), "b.parquet")
+    with pytest.raises(EncodingError, match=r"first in row 213.*from row 301 of `y`"):
+        stream().fold(moments, START, together)
+
+
+@pytest.mark.parametrize(
+    ("use", "words"),
+    [
+        (lambda s: s.map(lambda z: z), r"takes `z`, the columns are"),
+        (lambda s: s.map(lambda x, mask: x), r"a `mask` after a `filter` only"),
+        (lambda s: s.map(lambda x: jnp.sum(x)), r"has an element for each of the block's 300 rows"),
+        (lambda s: s.map(lambda x: (x, x)), r"gives `out` as tuple"),
+        (lambda s: s.filter(lambda x: x), r"must give a bool"),
+        (lambda s: s.filter(lambda x, y: x < y), r"the stream was filtered, so `moments` must take `mask`"),
+    ],
+)
+def test_functions_that_do_not_fit(rows: spu.Stream, use: Callable[[spu.Stream], spu.Stream], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        use(rows).fold(moments, START, together)
+
+
+def test_a_state_of_another_type(rows: spu.Stream) -> None:
+    with pytest.raises(InputError, match="a state of the types and shapes of `init`, got float32"):
+        rows.fold(lambda t, x: t + jnp.sum(x), 0)
+
+
+def test_an_output_that_exists(rows: spu.Stream) -> None:
+    Path("out.parquet").write_text("precious")
+    with pytest.raises(InputError, match="is there already"):
+        rows.to_parquet("out.parquet", "carol")
+    assert Path("out.parquet").read_text() == "precious"
+    rows.to_parquet("out.parquet", "carol", force=True)
+    assert pq.read_table("out.parquet").num_rows == ROWS
+
+
+# Going on ----------------------------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    pass
+
+
+def run_until(monkeypatch: pytest.MonkeyPatch, block: int, error: Exception) -> list[int]:
+    """Let `error` happen instead of a block; the list gets the blocks that were computed."""
+    seen: list[int] = []
+    plain = Runner._compute
+
+    def compute(self: Runner, ready: Any, state: Any) -> Any:
+        if ready.block == block:
+            raise error
+        seen.append(ready.block)
+        return plain(self, ready, state)
+
+    monkeypatch.setattr(Runner, "_compute", compute)
+    return seen
+
+
+@pytest.mark.parametrize("combine", [together, None])
+def test_a_fold_goes_on(rows: spu.Stream, data: Any, monkeypatch: pytest.MonkeyPatch, combine: Any) -> None:
+    start = START if combine else {"rows": jnp.int32(0), "xy": 0.0, "top": -100.0}
+    with monkeypatch.context() as patch:
+        seen = run_until(patch, 2, Stop())
+        with pytest.raises(Stop):
+            rows.fold(moments, start, combine, folder="run")
+        assert seen == [0, 1]
+    with monkeypatch.context() as patch:
+        seen = run_until(patch, -1, Stop())
+        shown = spu.reveal(rows.fold(moments, start, combine, folder="run"))
+        assert seen == [2, 3]
+    assert shown["rows"] == ROWS
+    assert abs(shown["xy"] - np.dot(data["x"].astype(float), data["y"])) < 0.02
+    assert not Path("run/simulated").exists()
+
+
+@pytest.fixture
+def begun(rows: spu.Stream, monkeypatch: pytest.MonkeyPatch) -> spu.Stream:
+    """A run that stopped after two blocks, in the folder out.parquet.run."""
+    out = rows.map(lambda x, y: {"p": x * y})
+    with monkeypatch.context() as patch:
+        run_until(patch, 2, Stop())
+        with pytest.raises(Stop):
+            out.to_parquet("out.parquet", "carol")
+    return out
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda: stream().map(lambda x, y: {"p": x * y + 1}), "the programs .* differ"),
+        (lambda: stream(200).map(lambda x, y: {"p": x * y}), "the programs|the rows of a block"),
+        (lambda: os.utime("b.parquet") or stream().map(lambda x, y: {"p": x * y}), "the files differ"),
+    ],
+)
+def test_a_folder_of_another_run(begun: spu.Stream, change: Callable[[], spu.Stream], words: str) -> None:
+    before = {p: p.read_bytes() for p in Path("out.parquet.run/simulated").iterdir()}
+    with pytest.raises(InputError, match=rf"belongs to another run: {words}"):
+        change().to_parquet("out.parquet", "carol")
+    assert before == {p: p.read_bytes() for p in Path("out.parquet.run/simulated").iterdir()}
+    begun.to_parquet("out.parquet", "carol")
+
+
+def test_a_folder_of_something_else(rows: spu.Stream) -> None:
+    Path("run/simulated").mkdir(parents=True)
+    Path("run/simulated/thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match=r"holds other files \(thesis.tex"):
+        rows.to_parquet("out.parquet", "carol", folder="run")
+
+
+def test_a_finished_block_that_was_damaged(begun: spu.Stream) -> None:
+    path = Path("out.parquet.run/simulated/block-000001.npz")
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(InputError, match="block-000001.npz is damaged"):
+        begun.to_parquet("out.parquet", "carol")
+    assert not Path("out.parquet").exists()
+
+
+def test_a_full_disk(begun: spu.Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders.os, "fsync", full)
+        with pytest.raises(InputError, match="No space left on device.*make room and start the same command again"):
+            begun.to_parquet("out.parquet", "carol")
+    assert set(finished("out.parquet.run/simulated")) == {0, 1}
+    begun.to_parquet("out.parquet", "carol")
+    assert pq.read_table("out.parquet").num_rows == ROWS
+
+
+SCRIPT = """
+import sys
+import spuvm as spu
+from spuvm.streaming.job import Runner
+
+plain = Runner._compute
+
+def compute(self, ready, state):
+    with open("log", "a") as file:
+        file.write(f"{sys.argv[1]} {ready.block}\\n")
+    return plain(self, ready, state)
+
+Runner._compute = compute
+s = spu.stream({"x": "a.parquet:x@alice", "y": "b.parquet:y@bob"}, rows_per_block=25)
+s.map(lambda x, y: {"p": x * y, "q": x * y * y}).to_parquet("out.parquet", "carol", folder=sys.argv[2])
+"""
+
+
+def test_killed_at_any_moment_the_output_is_the_same_byte_for_byte(rows: spu.Stream, data: Any) -> None:
+    def start(name: str, folder: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", SCRIPT, name, folder])
+
+    rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
+    first = start("0", "run")
+    wait_for(lambda: Path("run/simulated/manifest.json").exists())
+    first.send_signal(signal.SIGKILL)
+    first.wait()
+    shutil.copytree("run", "whole", copy_function=shutil.copy2)
+    for journal in Path("whole/simulated").glob("*.jsonl"):
+        journal.unlink()
+    done_before: dict[str, set[int]] = {}
+    for kill in range(1, KILLS + 1):
+        done_before[str(kill)] = before = set(finished_lines("run/simulated"))
+        target = len(before) + int(rng.integers(1, 4))
+        process = start(str(kill), "run")
+        wait_for(lambda: len(finished_lines("run/simulated")) >= target or process.poll() is not None)
+        time.sleep(float(rng.uniform(0, 0.01)))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if Path("out.parquet").exists():
+            break
+    done_before["last"] = set(finished_lines("run/simulated"))
+    if not Path("out.parquet").exists():
+        assert start("last", "run").wait(LIMIT) == 0
+    output = Path("out.parquet").read_bytes()
+    Path("out.parquet").unlink()
+    assert start("whole", "whole").wait(LIMIT) == 0
+    assert Path("out.parquet").read_bytes() == output
+    ran = [line.split() for line in Path("log").read_text().splitlines()]
+    again = [(name, block) for name, block in ran if int(block) in done_before.get(name, ())]
+    assert again == []
+
+
+def finished_lines(folder: str) -> list[int]:
+    text = b"".join(p.read_bytes() for p in Path(folder).glob("blocks-*.jsonl"))
+    return [json.loads(line)["block"] for line in text.splitlines(keepends=True) if line.endswith(b"}\n")]
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
