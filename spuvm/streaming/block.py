@@ -109,8 +109,9 @@ def _checked_columns(function: Callable[..., Any], out: Any, rows: int) -> Colum
     if not named or not all(isinstance(n, str) and n != MASK for n in named):
         raise InputError(f"`map`: `{function.__name__}` must give columns by name, none of them `{MASK}`.")
     for name, value in named.items():
-        if isinstance(value, list | tuple | dict | None) or jnp.shape(value)[:1] != (rows,):
-            what = type(value).__name__ if isinstance(value, list | tuple | dict | None) else f"shape {jnp.shape(value)}"
+        loose = isinstance(value, list | tuple | dict | None)
+        if loose or jnp.shape(value)[:1] != (rows,):
+            what = type(value).__name__ if loose else f"shape {jnp.shape(value)}"
             raise InputError(
                 f"`map`: `{function.__name__}` gives `{name}` as {what}; a column has an element for each of the "
                 f"block's {rows} rows. To aggregate rows use `fold` or `group_by`."

@@ -30,7 +30,7 @@ from spuvm.runtime.program import Holders
 from spuvm.runtime.random import derive_key
 
 FORMAT = 1
-Arrays = Mapping[str, np.ndarray]
+Arrays = Mapping[str, Any]  # NumPy arrays by name
 
 
 class Keys:
@@ -57,9 +57,7 @@ class Keys:
 
     @classmethod
     def from_json(cls, body: Mapping[str, Any], party: int | None) -> Keys:
-        shared = {
-            tuple(int(r) for r in h.split(",") if r): bytes.fromhex(k) for h, k in body["shared"].items()
-        }
+        shared = {tuple(int(r) for r in h.split(",") if r): bytes.fromhex(k) for h, k in body["shared"].items()}
         return cls(body["run"], bytes.fromhex(body["own"]), shared, party)
 
 
@@ -131,7 +129,7 @@ class Folder:
     def store(self, block: int, arrays: Arrays, journal: str) -> None:
         """Keep what a block gave: the file first, whole, then its line in the journal."""
         buffer = io.BytesIO()
-        np.savez(buffer, **dict(arrays))
+        np.savez(buffer, **arrays)
         content = buffer.getbuffer()
         write_whole(self._file(block), content)
         record = {"block": block, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
@@ -165,8 +163,8 @@ class Folder:
             raise InputError(f"{path} of a finished block cannot be read: {error.strerror or error}.") from None
         if hashlib.sha256(content).hexdigest() != record["sha256"]:
             raise InputError(
-                f"{path} is damaged: it is not what was written. Remove it, and its line in {self.path}/blocks-*.jsonl, "
-                "to have this block computed again."
+                f"{path} is damaged: it is not what was written. Remove its line in blocks-*.jsonl to have "
+                "this block computed again."
             )
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
@@ -201,14 +199,14 @@ _WHAT = {
 
 def _detail(then: Any, now: Any) -> str:
     """Both, if they are short; of nested descriptions the first entry that differs."""
-    now = json.loads(json.dumps(now))
-    while isinstance(then, dict) and isinstance(now, dict):
+    now, trail = json.loads(json.dumps(now)), ""
+    while True:
+        then, now = (dict(enumerate(x)) if isinstance(x, list) else x for x in (then, now))
+        if not (isinstance(then, dict) and isinstance(now, dict)):
+            return f" ({trail}{_short(then)} then, {_short(now)} now)"
         key = next(k for k in {**then, **now} if then.get(k) != now.get(k))
+        trail += f"{key}: " if isinstance(key, str) else ""
         then, now = then.get(key), now.get(key)
-    then, now = ({str(i): x for i, x in enumerate(v)} if isinstance(v, list) else v for v in (then, now))
-    if isinstance(then, dict) and isinstance(now, dict):
-        return _detail(then, now)
-    return f" ({_short(then)} then, {_short(now)} now)"
 
 
 def _short(x: Any) -> str:

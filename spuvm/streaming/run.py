@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from spuvm import tables
 from spuvm.objects import SPUObject, components_for
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.link import Link
@@ -72,8 +71,10 @@ def write(stream: Stream, finish: WriteRows, path: Path, where: Path, force: boo
 @contextmanager
 def _folder(folder: str | Path | None) -> Iterator[Path]:
     with ExitStack() as stack:
-        yield Path(folder) if folder is not None else Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="spuvm-stream-"))
+        yield (
+            Path(folder)
+            if folder is not None
+            else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spuvm-stream-")))
         )
 
 
@@ -126,14 +127,8 @@ def _run(done: Pass, finished: set[int]) -> None:
     job, options = done.job, done.stream.options
     todo = [b for b in range(job.blocks) if b not in finished]
     already = sum(sum(job.counts(b)) for b in finished)
-    agree(done.vm, "number of workers", str(options.workers).encode())
     with reporting(sum(job.rows), already, options.progress) as advance:
-        if options.workers == 1 or len(todo) <= 1 or job.in_order:
-            done.runner.run(todo, advance)
-            return
-        from spuvm.streaming.workers import run_workers
-
-        run_workers(done.runner, todo, options.workers, options.engine, advance)
+        done.runner.run(todo, advance)
 
 
 def _open(stream: Stream) -> dict[tuple[int, str], Rows]:
@@ -183,9 +178,7 @@ def _layout(stream: Stream, described: Described) -> tuple[list[Part], list[int]
         if len(set(rows.values())) > 1:
             listed = ", ".join(f"`{n}` of {part[n].party} has {r:,}" for n, r in rows.items())
             raise InputError(f"the sources differ in rows: {listed}. Row i of one belongs to row i of the others.")
-        parts.append(
-            {n: Column(names.index(part[n].party), d["dtype"], tuple(d["width"])) for n, d in said.items()}
-        )
+        parts.append({n: Column(names.index(part[n].party), d["dtype"], tuple(d["width"])) for n, d in said.items()})
         counts.append(next(iter(rows.values())))
     for n in stream.parts[0]:
         kinds = {(parts[p][n].dtype, parts[p][n].width): stream.parts[p][n].party for p in range(len(parts))}
@@ -342,4 +335,3 @@ def _combine(done: Pass) -> Any:
         results = vm.session.run_under(keys, program.party(vm.session.party), parts)
         state = jax.tree.unflatten(out_tree, vm.objects(program, results))
     return state
-

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-
-
 from spuvm.devices import SPU, default_machine
 from spuvm.runtime.errors import InputError
 from spuvm.streaming.block import MASK, Fold, Step, WriteRows
@@ -24,8 +22,6 @@ class Options:
     """How a stream runs."""
 
     rows_per_block: int
-    workers: int
-    engine: str
     progress: bool | None
 
 
@@ -119,8 +115,6 @@ def stream(
     protocol: str = "aby3",
     fxp_fraction_bits: int | None = None,
     parties: Sequence[str] | None = None,
-    workers: int = 1,
-    engine: str = "local",
     progress: bool | None = None,
 ) -> Stream:
     """Rows of tables, of any number: read, shared and computed a block at a time, in bounded memory.
@@ -135,9 +129,6 @@ def stream(
         device: the SPU to run on. If not given, one of all parties that `spu.init` named; without
             `spu.init`, a simulation of `parties`.
         protocol, fxp_fraction_bits, parties: of the simulation, as for `spu.jit`.
-        workers: processes of each party, each of which forms sessions with its peers over some of the blocks.
-        engine: "local" for processes on this machine, "ray" for tasks of the Ray cluster that this party
-            runs (`pip install 'spuvm[ray]'`); all its nodes see the same files and folder.
         progress: show rows, rate and time left on stderr; if not given, when that is a terminal.
 
     Returns:
@@ -146,14 +137,8 @@ def stream(
     Raises:
         InputError: for sources that are not understood.
     """
-    from spuvm.streaming.workers import ENGINES
-
     if isinstance(rows_per_block, bool) or not isinstance(rows_per_block, int) or rows_per_block < 1:
         raise InputError(f"`rows_per_block` must be a positive integer, got {rows_per_block!r}.")
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
-        raise InputError(f"`workers` must be a positive integer, got {workers!r}.")
-    if engine not in ENGINES:
-        raise InputError(f"`engine` must be one of {', '.join(ENGINES)}, got {engine!r}.")
     parts = tuple(_part(x) for x in ([sources] if isinstance(sources, Mapping) else sources))
     if not parts or any(set(part) != set(parts[0]) for part in parts):
         raise InputError("`sources` must be columns by name, or several such with the same names.")
@@ -162,7 +147,7 @@ def stream(
     for owner in owners:
         if owner not in vm.config.parties:
             raise InputError(f"`sources` name {owner!r}: the parties are {', '.join(vm.config.parties)}.")
-    return Stream(vm, parts, Options(rows_per_block, workers, engine, progress))
+    return Stream(vm, parts, Options(rows_per_block, progress))
 
 
 def _part(sources: Mapping[str, Any]) -> dict[str, Source]:
@@ -186,5 +171,3 @@ def _machine(protocol: str, fraction_bits: int | None, parties: Sequence[str] | 
         parties = owners + more[: max(0, DEFAULT_PARTIES.get(protocol, 3) - len(owners))]
         parties = sorted(parties, key=lambda n: (n not in PARTY_NAMES, n in PARTY_NAMES and PARTY_NAMES.index(n)))
     return simulator(make_config(protocol, 64, fraction_bits, None, parties))
-
-

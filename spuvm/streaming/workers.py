@@ -1,5 +1,0 @@
-"""Several workers for each party."""
-
-from __future__ import annotations
-
-ENGINES = ("local", "ray")
