@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from spuvm.compiler.ir import Location, Op, Region, Type, Value
-from spuvm.compiler.ops import infer
+from spuvm.compiler.ops import with_results
 
 
 class Builder:
@@ -31,8 +31,7 @@ class Builder:
             self.region = outer
 
     def ops(self, name: str, inputs: Sequence[Value], regions: Sequence[Region] = (), **attrs: Any) -> list[Value]:
-        op = Op(name, list(inputs), [], attrs, list(regions), self.location)
-        op.outputs = [Value(t) for t in infer(op)]
+        op = with_results(Op(name, list(inputs), [], attrs, list(regions), self.location))
         self.region.ops.append(op)
         return op.outputs
 

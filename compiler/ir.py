@@ -116,6 +116,7 @@ class Op:
     attrs: dict[str, Any] = field(default_factory=dict)
     regions: list[Region] = field(default_factory=list)
     location: Location = Location()
+    checked: tuple[Any, ...] = field(default=(), repr=False)  # what the checker found right, see `ops`
 
     @property
     def output(self) -> Value:

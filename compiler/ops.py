@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from operator import is_
 from typing import Any
 
 import jax
@@ -322,6 +323,31 @@ def check(module: Module) -> None:
         _need(len(names) == len(values), f"{len(names)} names for {len(values)} values")
 
 
+def with_results(op: Op) -> Op:
+    """Give an operation the results that its rule infers."""
+    op.outputs = [Value(t) for t in infer(op)]
+    op.checked = _what_counts(op)
+    return op
+
+
+def _what_counts(op: Op) -> tuple[Any, ...]:
+    """All that the rule of an operation without regions depends on: objects that are replaced, never changed."""
+    return op.name, op.attrs, *(v.type for v in op.inputs), None, *(v.type for v in op.outputs)
+
+
+def _check_types(op: Op) -> None:
+    """Hold the results against the rule, unless nothing of the operation has been replaced since it was last done."""
+    what = _what_counts(op)
+    if not op.regions and len(what) == len(op.checked) and all(map(is_, what, op.checked)):
+        return
+    try:
+        expected = infer(op)
+    except IRError as e:
+        raise IRError(f"`{op.name}` at {op.location}: {e}") from None
+    _need(expected == _types(op.outputs), f"`{op.name}` at {op.location} should give {expected}")
+    op.checked = what
+
+
 def _check_region(region: Region) -> None:
     defined = set(region.params)
     for op in region.ops:
@@ -329,11 +355,7 @@ def _check_region(region: Region) -> None:
             _need(value in defined, f"`{op.name}` at {op.location} uses a value before it is defined")
         for inner in op.regions:
             _check_region(inner)
-        try:
-            expected = infer(op)
-        except IRError as e:
-            raise IRError(f"`{op.name}` at {op.location}: {e}") from None
-        _need(expected == _types(op.outputs), f"`{op.name}` at {op.location} should give {expected}")
+        _check_types(op)
         for value in op.outputs:
             _need(value not in defined, f"`{op.name}` at {op.location} defines a value twice")
             defined.add(value)

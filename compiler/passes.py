@@ -13,7 +13,7 @@ import numpy as np
 from spuvm.compiler import ops
 from spuvm.compiler.evaluate import evaluate
 from spuvm.compiler.ir import Module, Op, Region, Value
-from spuvm.compiler.ops import RULES, infer
+from spuvm.compiler.ops import RULES, with_results
 from spuvm.compiler.passes_dead import dead_code
 from spuvm.compiler.passes_hoist import hoist
 from spuvm.compiler.passes_truncation import merge_truncations
@@ -51,9 +51,8 @@ def regions(region: Region) -> list[Region]:
 
 def built(name: str, inputs: list[Value], like: Op, outputs: list[Value] | None = None, **attrs: Any) -> Op:
     """A new operation at the source line of `like`, with given results or fresh ones."""
-    op = Op(name, inputs, [], attrs, location=like.location)
-    op.outputs = [Value(t) for t in infer(op)] if outputs is None else outputs
-    return op
+    op = Op(name, inputs, outputs or [], attrs, location=like.location)
+    return with_results(op) if outputs is None else op
 
 
 def replace(region: Region, visit: Callable[[Op, Made], Value | None]) -> None:

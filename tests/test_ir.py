@@ -103,3 +103,17 @@ def test_uses_and_walk() -> None:
     region = Region([x], [first, second], [z])
     assert uses(region) == {x: [first, second], y: [second], z: [None]}
     assert list(region.walk()) == [first, second]
+
+
+def test_an_operation_that_was_right_is_checked_again_when_changed() -> None:
+    b = Builder(18)
+    x = Value(Type("fxp", (3,), frac=18))
+    with b.inside(Region([x])) as region:
+        y = b.neg(x)
+        z = b.reshape(y, (3, 1))
+    region.results = [z]
+    module = Module("f", region, ("x",), ("out",))
+    ops.check(module)
+    region.ops[1].attrs = {"shape": (1, 3)}
+    with pytest.raises(IRError, match="should give"):
+        ops.check(module)

@@ -1,0 +1,152 @@
+"""How long the first call of a large program takes: with no compiled piece on disk, and with all of them.
+
+    python benchmarks/first_call.py                 all three programs, simulated and as three processes over TLS
+    python benchmarks/first_call.py resnet18 --simulated
+
+Each measurement is a process of its own. "Call" is from the call to the result; starting Python and importing
+JAX are not part of it. Cold runs have an empty cache directory of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+import spuvm as spu
+from spuvm.network import make_run_folder, run_parties
+
+PARTIES = ("alice", "bob", "carol")
+Arguments = dict[str, Any]
+
+
+def layers() -> tuple[Callable[..., Any], Arguments]:
+    """200 dense layers of width 16, each with weights of its own, written out."""
+    weights = np.random.default_rng(0).normal(0, 0.3, (200, 16, 16)).astype(np.float32)
+
+    def network(x: jax.Array, weights: jax.Array) -> jax.Array:
+        for i in range(200):
+            x = jax.nn.relu(x @ weights[i]) + 0.1
+        return x
+
+    return network, {"alice": np.ones((4, 16), np.float32), "bob": weights}
+
+
+def steps() -> tuple[Callable[..., Any], Arguments]:
+    """64 steps of gradient descent on a logistic regression, written out."""
+    draw = np.random.default_rng(1)
+    x = draw.normal(size=(64, 8)).astype(np.float32)
+
+    def train(x: jax.Array, y: jax.Array) -> jax.Array:
+        w = jnp.zeros(8)
+        for _ in range(64):
+            w = w - 0.1 * x.T @ (jax.nn.sigmoid(x @ w) - y) / 64
+        return w
+
+    return train, {"alice": x, "bob": (x[:, 0] > 0).astype(np.float32)}
+
+
+class Block(nn.Module):
+    channels: int
+    strides: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nn.Conv(self.channels, (3, 3), (self.strides,) * 2, use_bias=False)(x)
+        y = nn.relu(nn.BatchNorm(use_running_average=True)(y))
+        y = nn.BatchNorm(use_running_average=True)(nn.Conv(self.channels, (3, 3), use_bias=False)(y))
+        if x.shape != y.shape:
+            x = nn.Conv(self.channels, (1, 1), (self.strides,) * 2, use_bias=False)(x)
+            x = nn.BatchNorm(use_running_average=True)(x)
+        return nn.relu(x + y)
+
+
+class ResNet18(nn.Module):
+    """For images of 32 x 32: He et al., CVPR 2016, without the first pooling."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = nn.relu(nn.BatchNorm(use_running_average=True)(nn.Conv(64, (3, 3), use_bias=False)(x)))
+        for stage, channels in enumerate((64, 128, 256, 512)):
+            x = Block(channels, 1 if stage == 0 else 2)(x)
+            x = Block(channels, 1)(x)
+        return nn.Dense(10)(x.mean(axis=(1, 2)))
+
+
+def resnet18() -> tuple[Callable[..., Any], Arguments]:
+    """ResNet-18 on one image."""
+    image = np.random.default_rng(2).uniform(size=(1, 32, 32, 3)).astype(np.float32)
+    variables = jax.tree.map(np.asarray, ResNet18().init(jax.random.key(0), image))
+    return lambda image, variables: ResNet18().apply(variables, image), {"alice": image, "bob": variables}
+
+
+PROGRAMS = {"layers": layers, "steps": steps, "resnet18": resnet18}
+
+
+def measure(name: str, party: str, config: str | None) -> None:
+    """One call in this process; prints its seconds."""
+    function, arguments = PROGRAMS[name]()
+    if config:
+        spu.init(party=party, config=config)
+    else:
+        spu.init(parties=PARTIES, address="local")
+    inputs = [spu.PYU(owner)(lambda value=value: value)() for owner, value in arguments.items()]
+    machine = spu.SPU(spu.utils.testing.cluster_def(PARTIES))
+    start = time.perf_counter()
+    result = np.asarray(spu.reveal(machine(function)(*inputs)))
+    seconds = time.perf_counter() - start
+    spu.shutdown()
+    if party == "alice":
+        error = np.max(np.abs(result - np.asarray(jax.jit(function)(*arguments.values()))))
+        print(f"{seconds:.2f} {error:.1e}", flush=True)
+
+
+def run(name: str, network: bool, cache: str) -> str:
+    """Seconds and largest error of a call in fresh processes."""
+    env = {"SPUVM_CACHE_DIR": cache}
+    command = [sys.executable, __file__, name, "--measure"]
+    if not network:
+        ended = subprocess.run(
+            [*command, "alice"], env={**os.environ, **env}, capture_output=True, text=True, check=False
+        )
+        return ended.stdout.strip() or f"failed: {ended.stderr.strip().splitlines()[-1]}"
+    with tempfile.TemporaryDirectory() as folder:
+        config = str(make_run_folder(folder, spu.Config(parties=PARTIES), timeout=300.0))
+        outcomes = run_parties({p: [*command, p, "--config", config] for p in PARTIES}, env=env)
+    return outcomes["alice"].stdout.strip()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("programs", nargs="*", metavar="program", help=f"of {', '.join(PROGRAMS)}")
+    parser.add_argument("--simulated", action="store_true", help="leave out the runs over TLS")
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    parser.add_argument("--config", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        measure(options.programs[0], options.measure, options.config)
+        return 0
+    unknown = [name for name in options.programs if name not in PROGRAMS]
+    if unknown:
+        parser.error(f"no program {', '.join(unknown)}: there are {', '.join(PROGRAMS)}")
+    print(f"{'program':10} {'run':10} {'cold':>18} {'warm':>18}   seconds, largest error")
+    for name in options.programs or PROGRAMS:
+        for network in (False,) if options.simulated else (False, True):
+            with tempfile.TemporaryDirectory() as cache:
+                cold, warm = run(name, network, cache), run(name, network, cache)
+            print(f"{name:10} {'TLS' if network else 'simulated':10} {cold:>18} {warm:>18}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
