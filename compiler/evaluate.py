@@ -3,7 +3,7 @@
 Every value is a uint64 array of raw ring elements, whatever its type: fixed point x as round(x 2^f), an
 integer sign- or zero-extended, a bool as 0 or 1. Where the IR leaves freedom, this is the definition:
 
-* arithmetic and shift_left are those of the ring; a narrow integer that overflows is not wrapped;
+* arithmetic and shift_left are those of the ring; `wrap` brings a narrow integer back into its type;
 * `not` of an unsigned integer complements its own width, so that the result stays zero-extended;
 * `convert` to an integer type wraps to its width, to bool asks x != 0, of fxp to int rounds toward zero;
 * `integer_division` by zero gives all ones (-1), as XLA does;
@@ -226,9 +226,10 @@ RULES: dict[str, Rule] = {
     "shift_right_arithmetic": lambda op, xs: _shift_right(xs[0], op.attrs["bits"]),
     "prefix_or": _prefix_or,
     "bit_parity": _bit_parity,
+    "wrap": lambda op, xs: canonical(xs[0], op.output.type),
     "select": lambda op, xs: np.where(xs[0] != 0, xs[1], xs[2]),
     "integer_division": _integer_division,
-    "reveal": lambda op, xs: xs[0],
+    "reveal": lambda op, xs: canonical(xs[0], op.output.type),
     "share": lambda op, xs: xs[0],
     "reshape": lambda op, xs: xs[0].reshape(op.attrs["shape"]),
     "transpose": lambda op, xs: xs[0].transpose(op.attrs["perm"]),

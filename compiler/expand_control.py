@@ -6,6 +6,7 @@ from typing import Any
 
 from spuvm.compiler import choreography as ch
 from spuvm.compiler.expand import Expander
+from spuvm.compiler.expand_wrap import is_narrow, low_word, opened_word
 from spuvm.compiler.ir import Op, Region, Value, uses
 
 # Visibility ----------------------------------------------------------------------------------------------------
@@ -19,10 +20,15 @@ def expand_reveal(ex: Expander, op: Op) -> None:
         return ex.set(op.output, x)
     if x.kind not in "ab":
         x = ex.as_kind(value, "b" if value.type.kind == "bool" else "a")
+    narrow = is_narrow(value.type)
+    if narrow:
+        x = low_word(ex, x, value.type)
     params: dict[str, Any] = {"bits": 1 if x.dtype == "uint8" else 64} if x.kind == "b" else {}
     if to == "public":
-        return ex.set(op.output, ex.kernel(f"reveal_{x.kind}", x, dtype=x.dtype, **params))
-    ex.set(op.output, ex.kernel(f"reveal_{x.kind}_to", x, owner=to, dtype=x.dtype, **params))
+        x = ex.kernel(f"reveal_{x.kind}", x, dtype=x.dtype, **params)
+    else:
+        x = ex.kernel(f"reveal_{x.kind}_to", x, owner=to, dtype=x.dtype, **params)
+    ex.set(op.output, opened_word(ex, x, value.type) if narrow else x)
 
 
 def expand_share(ex: Expander, op: Op) -> None:

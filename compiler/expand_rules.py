@@ -46,6 +46,7 @@ from spuvm.compiler.expand_numbers import (
     expand_trunc,
     linear,
 )
+from spuvm.compiler.expand_wrap import expand_wrap
 from spuvm.compiler.ops import LOCAL
 
 EXPAND: dict[str, Rule] = {
@@ -69,6 +70,7 @@ EXPAND: dict[str, Rule] = {
     "shift_right_arithmetic": bits_rule("shift_right_arithmetic", SHIFT_ARITHMETIC),
     "prefix_or": expand_prefix_or,
     "bit_parity": bits_rule("parity", PARITY, "uint8", "mask"),
+    "wrap": expand_wrap,
     "select": expand_select,
     "integer_division": expand_integer_division,
     "reveal": expand_reveal,

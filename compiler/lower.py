@@ -3,9 +3,8 @@
 Booleans and integers keep their types, every float becomes fixed point with the program's number
 of fraction bits. What is known at compile time is computed by JAX on the host.
 
-Known limit: integers narrower than the ring do not wrap during a computation. A sum or product of
-int32 values that leaves the 32 bits is reduced only when it is converted or revealed, so a
-comparison of overflowed values sees the unreduced ones.
+Integers narrower than the ring are computed modulo the ring; the first pass (passes_wrap.py) wraps them
+to their type wherever that makes a difference.
 """
 
 from __future__ import annotations

@@ -129,6 +129,11 @@ def _visible(types: list[Type], attrs: Attrs) -> list[Type]:
     return [types[0].with_(visibility=attrs["to"])]
 
 
+def _wrap(types: list[Type], attrs: Attrs) -> list[Type]:
+    _need(types[0].kind == "int", f"wrap of {types[0]}")
+    return [types[0]]
+
+
 def _integer_division(types: list[Type], attrs: Attrs) -> list[Type]:
     _linear(types, attrs)
     _need(_who(types) != "secret", "integer division of secret values has no single operation")
@@ -242,6 +247,7 @@ RULES: dict[str, TypeRule] = {
     "shift_right_arithmetic": _shift,  # {bits}, exact (floor)
     "prefix_or": _shift,  # {bits: 0}: bit i of the result is the or of bits i and above
     "bit_parity": _bit,  # {mask}: the parity of the bits under the mask
+    "wrap": _wrap,  # the integer of its type that is the same modulo 2^bits
     "select": _select,  # (c, x, y): x where c, else y
     "integer_division": _integer_division,  # floor, of values that somebody knows
     "reveal": _visible,  # {to}: "public" or the rank of a party

@@ -1,6 +1,6 @@
 """The passes on the IR, one visible tuple. Each changes the module in place; the checker runs after each.
 
-Truncation, loops and dead code have files of their own.
+Integers, truncation, loops and dead code have files of their own.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from spuvm.compiler.ops import RULES, with_results
 from spuvm.compiler.passes_dead import dead_code
 from spuvm.compiler.passes_hoist import hoist
 from spuvm.compiler.passes_truncation import merge_truncations
+from spuvm.compiler.passes_wrap import wrap_integers
 
 Pass = Callable[[Module], None]
 Made = dict[Value, Op]  # value -> the operation of the same region that defines it
@@ -279,6 +280,7 @@ def one_truncation_per_sum(module: Module) -> None:
 
 
 PASSES: tuple[Pass, ...] = (
+    wrap_integers,
     everywhere(simplify),
     everywhere(common_subexpressions),
     everywhere(inject_before_broadcast),

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from spuvm.compiler import fixedpoint
+from spuvm.compiler.bounds import of_type
 from spuvm.compiler.context import Context, Known, Operand, Rule
 from spuvm.compiler.ir import Value
+from spuvm.compiler.ops import parse_element
 from spuvm.compiler.rules_elementwise import both, finite, full, is_float, without_parameters, zeros
 from spuvm.runtime.errors import EncodingError, UnsupportedError
 
@@ -171,12 +173,28 @@ def convert(ctx: Context, x: Value, *, new_dtype: Any, **_: Any) -> Value:
         return ctx.truth[x] if x in ctx.truth else ctx.b.not_(ctx.b.equal(x, ctx.like(0, x)))
     if element.startswith("fxp"):
         return ctx.whole(ctx.b.convert(x, "fxp0"))
+    if is_float(x) and parse_element(element).bits <= SATURATING:
+        return _saturated(ctx, x, element)
     if x in ctx.integral:  # a whole number needs no rounding
         return ctx.b.bitcast(ctx.integral[x], element)
     out = ctx.b.convert(x, element)
     if x.type.kind == "bool":
         ctx.truth[out] = x
     return out
+
+
+SATURATING = 16  # bits: a float in so short an integer becomes the nearest number that it has, as in XLA
+
+
+def _saturated(ctx: Context, x: Value, element: str) -> Value:
+    b, (low, high) = ctx.b, of_type(parse_element(element), ctx.b.ring_bits)
+    whole = ctx.integral[x] if x in ctx.integral else b.bitcast(b.convert(x, "int64"), "fxp0")
+    out = whole
+    for limit, below in ((low, True), (high, False)):
+        end = ctx.broadcast(b.const(limit, "fxp0"), x.shape)
+        beyond_it = b.less(whole, end) if below else b.less(end, whole)
+        out = b.add(out, b.mul_raw(b.convert(beyond_it, "fxp0"), b.sub(end, whole)))
+    return b.bitcast(out, element)
 
 
 def bit_not(ctx: Context, x: Value) -> Value:

@@ -27,12 +27,17 @@ def searchsorted(ctx: Context, args: Sequence[Operand], closed: Any) -> list[Ope
     out = ctx.outs[0]
     if len(args) != 2 or len(sides) != 1 or len(args[0].shape) != 1 or args[1].shape != out.shape:
         return None
-    table, queries = (ctx.value(x) for x in args)
+    table, queries = (_number(ctx, ctx.value(x)) for x in args)
     if table.type.element != queries.type.element or table.type.kind == "bool" or not all((*table.shape, *out.shape)):
         return None
     flat = ctx.b.reshape(queries, (queries.type.size,))
     place = _place(ctx, table, flat, right="right" in sides)
     return [ctx.b.reshape(ctx.b.convert(place, ctx.element(out.dtype)), out.shape)]
+
+
+def _number(ctx: Context, x: Value) -> Value:
+    """An integer narrower than the ring as a whole number, which padding may exceed."""
+    return ctx.b.bitcast(x, "fxp0") if x.type.kind == "int" and x.type.bits < ctx.b.ring_bits else x
 
 
 def _primitives(jaxpr: Any) -> Iterator[str]:

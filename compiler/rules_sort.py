@@ -51,7 +51,10 @@ def top_k(ctx: Context, x: Value, *, k: int, axis: int, **_: Any) -> list[Value]
 
 
 def _number(ctx: Context, x: Value) -> Value:
-    return ctx.b.convert(x, "int8") if x.type.kind == "bool" else x
+    """Bools and integers narrower than the ring as whole numbers, which padding may exceed."""
+    if x.type.kind == "bool":
+        return ctx.b.convert(x, "fxp0")
+    return ctx.b.bitcast(x, "fxp0") if x.type.kind == "int" and x.type.bits < ctx.b.ring_bits else x
 
 
 def _opposite(ctx: Context, x: Value) -> Value:
@@ -60,7 +63,9 @@ def _opposite(ctx: Context, x: Value) -> Value:
 
 
 def _as(ctx: Context, x: Value, original: Value) -> Value:
-    return ctx.b.not_(ctx.b.equal(x, ctx.like(0, x))) if original.type.kind == "bool" else x
+    if original.type.kind == "bool":
+        return ctx.b.not_(ctx.b.equal(x, ctx.like(0, x)))
+    return ctx.b.bitcast(x, original.type.element)
 
 
 def _sort_rows(
