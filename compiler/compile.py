@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -77,11 +77,15 @@ def compile_function(
     visibilities: Sequence[Visibility],
     config: Config,
     static_argnums: int | Sequence[int] = (),
+    masked: Collection[int] = (),
 ) -> Program:
-    """Trace, lower, improve. Expansion and projection follow when first asked for."""
+    """Trace, lower, improve. Expansion and projection follow when first asked for.
+
+    `masked` are the positions of private inputs that are masked already.
+    """
     protocol_of(config)
     traced = trace(fn, args, static_argnums)
-    module = lower(traced, visibilities, config)
+    module = lower(traced, visibilities, config, masked=masked)
     module = run_passes(module)
     return Program(module, traced)
 

@@ -231,6 +231,7 @@ RULES: dict[str, Rule] = {
     "integer_division": _integer_division,
     "reveal": lambda op, xs: canonical(xs[0], op.output.type),
     "share": lambda op, xs: xs[0],
+    "mask": lambda op, xs: xs[0],
     "reshape": lambda op, xs: xs[0].reshape(op.attrs["shape"]),
     "transpose": lambda op, xs: xs[0].transpose(op.attrs["perm"]),
     "broadcast": _broadcast,

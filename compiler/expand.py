@@ -7,9 +7,10 @@ computed by `plain` kernels where they are known. The rules are in `expand_rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 import jax.numpy as jnp
@@ -43,6 +44,20 @@ class Shared:
     def known(self) -> bool:
         return self.kind in "pv"
 
+    @property
+    def small(self) -> bool:
+        """Whether the elements are kept in bytes: bools, and known numbers 0 and 1 that were bools."""
+        return self.dtype == "uint8"
+
+
+@dataclass(frozen=True)
+class Product:
+    """An element-wise product that waits for its truncation: kinds aa, or vma of a private factor."""
+
+    kinds: str
+    operands: tuple[Shared, ...]
+    owner: int | None = None
+
 
 def group(arrays: Sequence[Any], arity: Sequence[int]) -> list[Components]:
     """Flat component arrays -> one tuple per sharing."""
@@ -72,13 +87,17 @@ def _flat(
 
 
 class Expander:
-    """Emits calls into the current block."""
+    """Emits calls into the current block.
+
+    A private value may have, beside kind v, the forms m (masked at the others) and s: the same
+    numbers as bytes, which its owner reads in products instead of v.
+    """
 
     def __init__(self, protocol: Protocol) -> None:
         self.protocol = protocol
         self.block = Block()
         self.values: dict[Value, dict[str, Shared]] = {}
-        self.products: dict[Value, tuple[Shared, Shared]] = {}  # products whose only use is a trunc
+        self.products: dict[Value, Product] = {}  # those whose only use is a trunc
         self.users: dict[Value, list[Op | None]] = {}
         self.truncated: set[Value] = set()
         self.op = ""
@@ -144,7 +163,7 @@ class Expander:
             kernel.output,
             shape=shape,
             dtype=dtype,
-            owner=owner if kernel.output == "v" else None,
+            owner=owner if kernel.output in "vm" else None,
             elementwise=kernel.elementwise,
             communicates=not kernel.local,
             params=tuple(sorted(params.items())),
@@ -163,7 +182,7 @@ class Expander:
         **params: Any,
     ) -> Shared:
         """Apply a local function of sharings; known operands give the owner of a known result."""
-        owners = {x.owner for x in operands if x.kind == "v"}
+        owners = {x.owner for x in operands if x.kind in "vm"}
         if shape is None:
             shape = tuple(np.broadcast_shapes(*(x.shape for x in operands)))
         return self.emit(
@@ -173,7 +192,7 @@ class Expander:
             kind,
             shape=shape,
             dtype=dtype,
-            owner=owners.pop() if kind == "v" else None,
+            owner=owners.pop() if kind in "vm" else None,
             elementwise=elementwise,
             params=tuple(sorted({**(attrs or {}), **params}.items())),
         )
@@ -194,7 +213,15 @@ class Expander:
         return next(iter(self.values[value].values()))
 
     def set(self, value: Value, shared: Shared) -> None:
-        self.values[value] = {shared.kind: shared}
+        if shared.kind != "h":
+            self.values[value] = {shared.kind: shared}
+            return
+        known = Shared("v", shared.slots[:1], shared.owner)
+        masked = Shared("m", shared.slots[1:], shared.owner)
+        if known.small and value.type.kind != "bool":
+            self.values[value] = {"v": self.widened(known), "s": known, "m": masked}
+        else:
+            self.values[value] = {"v": known, "m": masked}
 
     def as_kind(self, value: Value, kind: str) -> Shared:
         """The value as a sharing of kind `a` or `b`, converted at most once."""
@@ -219,7 +246,7 @@ class Expander:
         return x if x.kind == "p" else self.as_kind(value, "b")
 
     def converted(self, x: Shared, kind: str) -> Shared:
-        is_bool = x.dtype == "uint8"
+        is_bool = x.small
         match x.kind + kind:
             case "aa" | "bb":
                 return x
@@ -238,6 +265,8 @@ class Expander:
                 return self.kernel("share_vb", x, owner=x.owner, bits=1 if is_bool else 64, dtype=x.dtype)
             case "pb":
                 return self.trivial(x, "b")
+            case "vm":
+                return self.kernel("mask_v", x, owner=x.owner)
         raise IRError(f"no conversion from share kind {x.kind} to {kind}")
 
     def widened(self, x: Shared) -> Shared:
@@ -257,6 +286,18 @@ class Expander:
 
     # regions -----------------------------------------------------------------------------------------
 
+    def edge(self, value: Value) -> Shared:
+        """The form in which a value leaves the program: as within it, or masked if it is to be."""
+        x = self.boundary(value)
+        return self.masked_form(value, x) if value.type.masked else x
+
+    def masked_form(self, value: Value, known: Shared) -> Shared:
+        """Kind h of a private value. The owner keeps nothing but the value itself."""
+        x = self.whole(self.as_kind(value, "m"), value.shape)
+        if tuple(s.holders for s in x.slots) != self.protocol.components("m", x.owner):
+            x = self.local("keep", _keep, x, kind="m")
+        return Shared("h", (self.whole(known, value.shape).slots[0], *x.slots), x.owner)
+
     def boundary(self, value: Value) -> Shared:
         """The form in which a value enters or leaves a region: p, v, a (numbers) or b (bools)."""
         x = self.primary(value)
@@ -267,15 +308,22 @@ class Expander:
     def fresh(self, type_: Type) -> Shared:
         """New slots for a region's parameter."""
         kind, owner, dtype = boundary_form(type_)
-        holders = self.protocol.components(kind, owner)
-        return Shared(kind, tuple(Slot(type_.shape, dtype, h) for h in holders), owner)
+        first, *rest = self.protocol.components(kind, owner)
+        other = "uint64" if kind == "h" else dtype
+        slots = (Slot(type_.shape, dtype, first), *(Slot(type_.shape, other, h) for h in rest))
+        return Shared(kind, slots, owner)
 
-    def region(self, region: Region, shared_before: Collection[int] = ()) -> Block:
-        """Expand a nested region into a block; private parameters in `shared_before` come in as sharings."""
+    def region(self, region: Region, made_before: Mapping[int, Shared] = MappingProxyType({})) -> Block:
+        """Expand a nested region into a block; private parameters in `made_before` come in in that form."""
         outer = (self.block, self.values, self.products, self.users, self.truncated)
         self.block, self.values, self.products = Block(), {}, {}
         for i, value in enumerate(region.params):
-            shared = self.fresh(value.type.with_(visibility="secret") if i in shared_before else value.type)
+            if i in made_before:
+                given = made_before[i]
+                slots = tuple(Slot(value.shape, s.dtype, s.holders) for s in given.slots)
+                shared = Shared(given.kind, slots, given.owner)
+            else:
+                shared = self.fresh(value.type.with_(masked=False))
             self.set(value, shared)
             self.block.params.extend(shared.slots)
         self.run(region)
@@ -302,8 +350,12 @@ def boundary_form(type_: Type) -> tuple[str, int | None, str]:
     if type_.is_public:
         return "p", None, dtype
     if isinstance(type_.visibility, int):
-        return "v", type_.visibility, dtype
+        return "h" if type_.masked else "v", type_.visibility, dtype
     return ("b" if type_.kind == "bool" else "a"), None, dtype
+
+
+def _keep(x: Components) -> Components:
+    return x
 
 
 def _trivial(x: Components, *, count: int) -> Components:
@@ -325,7 +377,7 @@ def expand(module: Module, protocol: Protocol) -> Choreography:
         inputs.append(Port(shared.kind, shared.owner, shared.slots))
     expander.run(module.body)
     for value in module.body.results:
-        shared = expander.boundary(value)
+        shared = expander.edge(value)
         expander.block.results.extend(shared.slots)
         outputs.append(Port(shared.kind, shared.owner, shared.slots))
     return Choreography(expander.block, inputs, outputs)

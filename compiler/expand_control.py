@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from spuvm.compiler import choreography as ch
-from spuvm.compiler.expand import Expander
+from spuvm.compiler.expand import Expander, Shared
+from spuvm.compiler.expand_masked import masked_before
 from spuvm.compiler.expand_wrap import is_narrow, low_word, opened_word
 from spuvm.compiler.ir import Op, Region, Value, uses
 
@@ -44,7 +46,7 @@ def expand_share(ex: Expander, op: Op) -> None:
 def _set_outputs(ex: Expander, op: Op) -> list[ch.Slot]:
     slots: list[ch.Slot] = []
     for value in op.outputs:
-        shared = ex.fresh(value.type)
+        shared = ex.fresh(value.type.with_(masked=False))
         ex.set(value, shared)
         slots.extend(shared.slots)
     return slots
@@ -54,21 +56,24 @@ def _slots(ex: Expander, values: list[Value]) -> list[ch.Slot]:
     return [s for v in values for s in ex.boundary(v).slots]
 
 
-def _shared_before(ex: Expander, op: Op, constants: range, body: Region) -> set[int]:
-    """Constants of a loop to share before it: private ones that its body only uses among secrets.
+def _made_before(ex: Expander, op: Op, constants: range, body: Region) -> dict[int, Shared]:
+    """Constants of a loop to mask or share before it: private ones that its body only uses among secrets.
 
     Numbers count the body's parameters; `constants` are their positions among the inputs. What was
     shared before an outer loop stays so.
     """
     users = uses(body)
-    out = set()
+    out = dict(masked_before(ex, [op.inputs[p] for p in constants], body))
     for i, position in enumerate(constants):
         param, readers = body.params[i], users.get(body.params[i], [])
+        if i in out:
+            continue
         if isinstance(param.type.visibility, int) and (
             not ex.primary(op.inputs[position]).known
             or (bool(readers) and all(_takes_secrets(reader, param) for reader in readers))
         ):
-            out.add(i)
+            value = op.inputs[position]
+            out[i] = ex.whole(ex.as_kind(value, "b" if value.type.kind == "bool" else "a"), value.shape)
     return out
 
 
@@ -92,18 +97,13 @@ def _constants(op: Op) -> range:
     return range(0)
 
 
-def _constant_slots(ex: Expander, values: list[Value], early: set[int]) -> list[ch.Slot]:
-    slots: list[ch.Slot] = []
-    for i, value in enumerate(values):
-        kind = "b" if value.type.kind == "bool" else "a"
-        shared = ex.whole(ex.as_kind(value, kind), value.shape) if i in early else ex.boundary(value)
-        slots.extend(shared.slots)
-    return slots
+def _constant_slots(ex: Expander, values: list[Value], early: Mapping[int, Shared]) -> list[ch.Slot]:
+    return [s for i, v in enumerate(values) for s in (early[i] if i in early else ex.boundary(v)).slots]
 
 
 def expand_loop(ex: Expander, op: Op) -> None:
     k, c = op.attrs["constants"], op.attrs["carries"]
-    early = _shared_before(ex, op, range(k), op.regions[0])
+    early = _made_before(ex, op, range(k), op.regions[0])
     constants = _constant_slots(ex, op.inputs[:k], early)
     carries, xs = _slots(ex, op.inputs[k : k + c]), _slots(ex, op.inputs[k + c :])
     body = ex.region(op.regions[0], early)
@@ -120,7 +120,7 @@ def expand_cond(ex: Expander, op: Op) -> None:
 
 def expand_while(ex: Expander, op: Op) -> None:
     a, b = op.attrs["condition_constants"], op.attrs["body_constants"]
-    early = _shared_before(ex, op, range(a, a + b), op.regions[1])
+    early = _made_before(ex, op, range(a, a + b), op.regions[1])
     first, carries = _slots(ex, op.inputs[:a]), _slots(ex, op.inputs[a + b :])
     second = _constant_slots(ex, op.inputs[a : a + b], early)
     condition, body = ex.region(op.regions[0]), ex.region(op.regions[1], early)

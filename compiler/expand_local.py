@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from spuvm.compiler.expand import Components, Expander
+from spuvm.compiler.expand import Components, Expander, Shared
 from spuvm.compiler.expand_basis import (
     Rule,
     known_kind,
 )
+from spuvm.compiler.expand_masked import keep_forms
 from spuvm.compiler.ir import Op, Value
 from spuvm.compiler.ops import LOCAL, index_operands
 
@@ -54,17 +55,23 @@ def local_rule(name: str) -> Rule:
             return ex.set(op.output, operands[0])
         operands = [ex.whole(x, v.shape) for x, v in zip(operands, op.inputs)]
         attrs = {k: _hashable(v) for k, v in op.attrs.items()}
-        out = ex.local(
-            name,
-            _componentwise(function, positions),
-            *operands,
-            kind=kind,
-            shape=op.output.shape,
-            dtype=operands[0].dtype,
-            elementwise=False,
-            attrs=attrs,
-        )
-        ex.set(op.output, out)
+
+        def rearranged(first: Shared, kind: str) -> Shared:
+            return ex.local(
+                name,
+                _componentwise(function, positions),
+                first,
+                *operands[1:],
+                kind=kind,
+                shape=op.output.shape,
+                dtype=first.dtype,
+                elementwise=False,
+                attrs=attrs,
+            )
+
+        ex.set(op.output, rearranged(operands[0], kind))
+        if len(data) == 1 and kind == "v" and name not in ADDING:
+            keep_forms(ex, op, lambda x: rearranged(ex.whole(x, op.inputs[0].shape), x.kind))
 
     _componentwise_cache: dict[tuple[int, ...], Callable[..., Components]] = {}
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from spuvm.compiler.expand import Components, Expander, Shared
+from spuvm.compiler.expand import Components, Expander, Product, Shared
 from spuvm.compiler.expand_basis import (
     DOT_EACH,
     DOT_PUBLIC,
@@ -32,6 +32,7 @@ from spuvm.compiler.expand_basis import (
     sub,
     trunc,
 )
+from spuvm.compiler.expand_masked import factors, keep_converted
 from spuvm.compiler.ir import Op, Region, Type, Value
 from spuvm.compiler.ops import parse_element
 
@@ -75,16 +76,17 @@ def _only_linear_uses(ex: Expander, value: Value) -> bool:
 def expand_mul(ex: Expander, op: Op) -> None:
     if xs := known(ex, op):
         return ex.set(op.output, compute_known(ex, "mul", MUL_EACH, xs))
-    x, y = (ex.arithmetic(v) for v in op.inputs)
-    if "p" in x.kind + y.kind:
-        return ex.set(op.output, mul(ex, x, y))
+    private = factors(ex, op.inputs)
+    operands = private.operands if private else tuple(ex.arithmetic(v) for v in op.inputs)
+    if any(x.kind == "p" for x in operands):
+        return ex.set(op.output, mul(ex, *operands))
+    product = Product("vma" if private else "aa", operands, private.owner if private else None)
     users = ex.users.get(op.output, [])
     if len(users) == 1 and users[0] is not None and users[0].name == "trunc":
-        ex.products[op.output] = (x, y)
-    elif _only_linear_uses(ex, op.output):
-        ex.set(op.output, ex.kernel("product_aa", x, y))
+        ex.products[op.output] = product
     else:
-        ex.set(op.output, ex.kernel("mul_aa", x, y))
+        name = "product" if _only_linear_uses(ex, op.output) else "mul"
+        ex.set(op.output, ex.kernel(f"{name}_{product.kinds}", *operands, owner=product.owner))
 
 
 def expand_dot(ex: Expander, op: Op) -> None:
@@ -99,6 +101,12 @@ def expand_dot(ex: Expander, op: Op) -> None:
         xs = [at(v, s) for v, s in zip(op.inputs, xs)]
         out = ex.local("plain_dot", DOT_EACH, *xs, kind=known_kind(xs), shape=shape, elementwise=False, dims=dims)
         return ex.set(op.output, out)
+    if private := factors(ex, op.inputs):
+        v, m, a = private.operands
+        mine, other = (x, y) if private.left else (y, x)
+        v, m, a = at(mine, v), at(mine, m), at(other, a)
+        name, operands = ("dot_vma", (v, m, a)) if private.left else ("dot_avm", (a, v, m))
+        return ex.set(op.output, ex.kernel(name, *operands, shape=shape, owner=private.owner, dims=dims))
     a, b = at(x, ex.arithmetic(x)), at(y, ex.arithmetic(y))
     if b.kind == "p":
         out = ex.local("dot_p", DOT_PUBLIC, a, b, kind="a", shape=shape, elementwise=False, dims=dims)
@@ -113,8 +121,9 @@ def expand_trunc(ex: Expander, op: Op) -> None:
     bits = op.attrs["bits"]
     (value,) = op.inputs
     if value in ex.products:
-        x, y = ex.products.pop(value)
-        return ex.set(op.output, ex.kernel("mul_trunc_aa", x, y, bits=bits))
+        product = ex.products.pop(value)
+        out = ex.kernel(f"mul_trunc_{product.kinds}", *product.operands, owner=product.owner, bits=bits)
+        return ex.set(op.output, out)
     x = ex.primary(value)
     if x.known:
         return ex.set(op.output, compute_known(ex, "truncate", PLAIN_TRUNCATE, [x], bits=bits))
@@ -149,6 +158,15 @@ def expand_convert(ex: Expander, op: Op) -> None:
     else:
         out = _wrapped(ex, ex.boolean(value) if not x.known else x, target)
     ex.set(op.output, out)
+    if x.kind == "v" and _is_shift(source, target):
+        keep_converted(ex, op, target.frac - source.frac)
+
+
+def _is_shift(source: Type, target: Type) -> bool:
+    """Whether the conversion of known numbers is a shift to the left, or nothing."""
+    if target.kind == "fxp":
+        return target.frac >= source.frac
+    return target.kind == "int" and (source.kind == "bool" or (source.kind == "int" and _holds(target, source)))
 
 
 def _holds(target: Type, source: Type) -> bool:

@@ -37,6 +37,7 @@ from spuvm.compiler.expand_logic import (
     logical,
     or_,
 )
+from spuvm.compiler.expand_masked import expand_mask
 from spuvm.compiler.expand_numbers import (
     expand_bitcast,
     expand_convert,
@@ -73,6 +74,7 @@ EXPAND: dict[str, Rule] = {
     "wrap": expand_wrap,
     "select": expand_select,
     "integer_division": expand_integer_division,
+    "mask": expand_mask,
     "reveal": expand_reveal,
     "share": expand_share,
     "loop": expand_loop,

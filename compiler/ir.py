@@ -21,7 +21,11 @@ Visibility = int | str  # "public", "secret", or the rank of the only party that
 
 @dataclass(frozen=True)
 class Type:
-    """`bits` and `signed` describe integers, `frac` fixed point; the others keep them at 0/False."""
+    """`bits` and `signed` describe integers, `frac` fixed point; the others keep them at 0/False.
+
+    `masked`: a private value that the other parties hold masked already, for products with secrets.
+    It matters at the edge of a program, where a value comes in or goes out in that form.
+    """
 
     kind: Kind
     shape: tuple[int, ...] = ()
@@ -29,6 +33,7 @@ class Type:
     bits: int = 0
     signed: bool = False
     frac: int = 0
+    masked: bool = False
 
     @property
     def element(self) -> str:
@@ -58,7 +63,7 @@ class Type:
 
     def __str__(self) -> str:
         who = f"private({self.visibility})" if isinstance(self.visibility, int) else self.visibility
-        return f"{self.element}[{','.join(map(str, self.shape))}] {who}"
+        return f"{self.element}[{','.join(map(str, self.shape))}] {who}" + " masked" * self.masked
 
 
 def join(*visibilities: Visibility) -> Visibility:

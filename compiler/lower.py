@@ -9,7 +9,7 @@ to their type wherever that makes a difference.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 
 import jax
@@ -28,14 +28,18 @@ def lower(
     visibilities: Sequence[Visibility],
     config: Config,
     did_lower: Callable[[Lowered], None] | None = None,
+    masked: Collection[int] = (),
 ) -> Module:
-    """The IR of a traced function, each input leaf with its visibility. `did_lower` hears of every equation."""
+    """The IR of a traced function, each input leaf with its visibility; those at `masked` come in masked.
+
+    `did_lower` hears of every equation.
+    """
     if len(visibilities) != len(traced.inputs):
         raise InputError(f"{len(visibilities)} visibilities for {len(traced.inputs)} inputs {traced.inputs}.")
     context = Context(config, RULES, UNFOLDED, did_lower)
     context.b.location = traced.location
     with jax.enable_x64(traced.x64):
-        region = _body(traced, visibilities, context)
+        region = _body(traced, visibilities, context, masked)
     module = Module(
         name=traced.name,
         body=region,
@@ -49,14 +53,15 @@ def lower(
     return module
 
 
-def _body(traced: Traced, visibilities: Sequence[Visibility], context: Context) -> Region:
+def _body(traced: Traced, visibilities: Sequence[Visibility], context: Context, masked: Collection[int]) -> Region:
     types = []
-    for name, aval, who in zip(traced.inputs, traced.in_avals, visibilities):
+    for i, (name, aval, who) in enumerate(zip(traced.inputs, traced.in_avals, visibilities)):
         try:
             element = context.element(aval.dtype)
         except UnsupportedError as e:
             raise UnsupportedError(at(traced.location, f"input `{name}`: {e}")) from None
-        types.append(ops.parse_element(element).with_(shape=aval.shape, visibility=_rank(who, context)))
+        known_to = _rank(who, context)
+        types.append(ops.parse_element(element).with_(shape=aval.shape, visibility=known_to, masked=i in masked))
     with context.region(types) as region:
         results = context.run(traced.jaxpr, list(region.params))
         for name, x, aval in zip(traced.outputs, results, traced.out_avals):

@@ -134,6 +134,11 @@ def _wrap(types: list[Type], attrs: Attrs) -> list[Type]:
     return [types[0]]
 
 
+def _mask(types: list[Type], attrs: Attrs) -> list[Type]:
+    _need(isinstance(types[0].visibility, int), f"mask of {types[0]}: only a private value can be masked")
+    return [types[0].with_(masked=True)]
+
+
 def _integer_division(types: list[Type], attrs: Attrs) -> list[Type]:
     _linear(types, attrs)
     _need(_who(types) != "secret", "integer division of secret values has no single operation")
@@ -252,8 +257,12 @@ RULES: dict[str, TypeRule] = {
     "integer_division": _integer_division,  # floor, of values that somebody knows
     "reveal": _visible,  # {to}: "public" or the rank of a party
     "share": _visible,  # {to}: "secret"
+    "mask": _mask,  # send the masked value of a party to the others: products with secrets are cheap then
     **{name: _like_lax(function) for name, function in LOCAL.items()},
 }
+
+
+KEEP_MASKED = frozenset({"mask", "reshape", "transpose", "slice", "rev", "broadcast"})
 
 
 def parse_element(text: str) -> Type:
@@ -273,22 +282,32 @@ def _types(values: list[Value]) -> list[Type]:
     return [v.type for v in values]
 
 
+def _seen(values: list[Value]) -> list[Type]:
+    """The types as regions see them: whether a value is masked is not theirs to know."""
+    return _unmasked(_types(values))
+
+
 def infer(op: Op) -> list[Type]:
     """The output types that the rule of `op` gives."""
     if op.name in CONTROL:
-        return CONTROL[op.name](op)
+        return _unmasked(CONTROL[op.name](op))
     if op.name not in RULES:
         raise IRError(f"unknown operation `{op.name}`")
     for position in index_operands(op.name, len(op.inputs)):
         _need(op.inputs[position].type.is_public, f"`{op.name}` needs public indices")
-    return RULES[op.name](_types(op.inputs), op.attrs)
+    types = RULES[op.name](_types(op.inputs), op.attrs)
+    return types if op.name in KEEP_MASKED else _unmasked(types)
+
+
+def _unmasked(types: list[Type]) -> list[Type]:
+    return [t.with_(masked=False) if t.masked else t for t in types]
 
 
 def _cond(op: Op) -> list[Type]:
     index, *operands = op.inputs
     _need(index.type.is_public and index.type.shape == (), f"cond needs a public scalar, got {index.type}")
-    outs = [_types(r.results) for r in op.regions]
-    _need(all(_types(r.params) == _types(operands) for r in op.regions), "cond: a branch's parameters differ")
+    outs = [_seen(r.results) for r in op.regions]
+    _need(all(_seen(r.params) == _seen(operands) for r in op.regions), "cond: a branch's parameters differ")
     _need(all(o == outs[0] for o in outs), "cond: the branches' results differ")
     return outs[0]
 
@@ -298,12 +317,12 @@ def _loop(op: Op) -> list[Type]:
     (body,) = op.regions
     n, c, k = op.attrs["trips"], op.attrs["carries"], op.attrs["constants"]
     fixed, xs = op.inputs[: k + c], op.inputs[k + c :]
-    want = _types(fixed) + [x.type.with_(shape=x.type.shape[1:]) for x in xs]
-    _need(_types(body.params) == want, "loop: the body's parameters differ from its operands")
+    want = _seen(fixed) + [t.with_(shape=t.shape[1:]) for t in _seen(xs)]
+    _need(_seen(body.params) == want, "loop: the body's parameters differ from its operands")
     _need(all(x.type.shape[:1] == (n,) for x in xs), "loop: an operand is not stacked over the trips")
-    _need(_types(body.results[:c]) == _types(fixed[k:]), "loop: a carried value changes its type")
-    stacked = [y.type.with_(shape=(n, *y.type.shape)) for y in body.results[c:]]
-    return _types(body.results[:c]) + stacked
+    _need(_seen(body.results[:c]) == _seen(fixed[k:]), "loop: a carried value changes its type")
+    stacked = [t.with_(shape=(n, *t.shape)) for t in _seen(body.results[c:])]
+    return _seen(body.results[:c]) + stacked
 
 
 def _while(op: Op) -> list[Type]:
@@ -311,12 +330,12 @@ def _while(op: Op) -> list[Type]:
     condition, body = op.regions
     a, b = op.attrs["condition_constants"], op.attrs["body_constants"]
     first, second, carry = op.inputs[:a], op.inputs[a : a + b], op.inputs[a + b :]
-    _need(_types(condition.params) == _types(first + carry), "while: the condition's parameters differ")
-    _need(_types(body.params) == _types(second + carry), "while: the body's parameters differ")
-    _need(_types(body.results) == _types(carry), "while: a carried value changes its type")
+    _need(_seen(condition.params) == _seen(first + carry), "while: the condition's parameters differ")
+    _need(_seen(body.params) == _seen(second + carry), "while: the body's parameters differ")
+    _need(_seen(body.results) == _seen(carry), "while: a carried value changes its type")
     (c,) = condition.results
     _need(c.type == Type("bool", (), "public"), f"while needs a public scalar condition, got {c.type}")
-    return _types(carry)
+    return _seen(carry)
 
 
 CONTROL: dict[str, Callable[[Op], list[Type]]] = {"cond": _cond, "loop": _loop, "while": _while}

@@ -53,7 +53,7 @@ RULES = merge(
 )
 
 # Primitives whose rule runs even if all operands are known.
-UNFOLDED = frozenset(rules_control.INLINED) | {"spu_reveal"}
+UNFOLDED = frozenset(rules_control.INLINED) | {"spu_reveal", "spu_masked"}
 
 PRINTED = "Secret values cannot be printed: reveal and return them."
 

@@ -70,6 +70,13 @@ def reveal(ctx: Context, x: Operand, *, to: str | int | None) -> Operand:
     return ctx.b.op("reveal", x, to=who)
 
 
+def masked(ctx: Context, x: Operand) -> Operand:
+    """A private value masked; what all know or none knows needs no mask."""
+    if not isinstance(x, Value) or not isinstance(x.type.visibility, int):
+        return x
+    return ctx.map(lambda v: v if v.type.masked else ctx.b.op("mask", v), x)
+
+
 def _rank(ctx: Context, to: str | int) -> int:
     parties = ctx.config.parties
     if isinstance(to, str) and to in parties:
@@ -293,6 +300,7 @@ def _count(
 RULES: dict[str, Rule] = {
     **{name: inline(parameter) for name, parameter in INLINED.items()},
     "spu_reveal": reveal,
+    "spu_masked": masked,
     "cond": cond,
     "scan": scan,
     "while": while_,

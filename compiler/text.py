@@ -35,7 +35,7 @@ INLINE_CONSTANT = 16  # longer constants are deflated
 
 MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
 
-TYPE = re.compile(r"(\w+)\[((?:\d+(?:,\d+)*)?)\] (public|secret|private\((\d+)\))")
+TYPE = re.compile(r"(\w+)\[((?:\d+(?:,\d+)*)?)\] (public|secret|private\((\d+)\)( masked)?)")
 NAMED = re.compile(r'(input|output) %(\d+) ("(?:[^"\\]|\\.)*") (\w+)(?: : (.*))?')
 OP = re.compile(r"((?:%\d+(?:, )?)+) = (\w+)((?: %\d+,?)*)")
 
@@ -206,7 +206,7 @@ class _Parser:
     def one_type(self, m: re.Match[str]) -> Type:
         shape = tuple(int(d) for d in m[2].split(",") if d)
         who = int(m[4]) if m[4] is not None else m[3]
-        return ops.parse_element(m[1]).with_(shape=shape, visibility=who)
+        return ops.parse_element(m[1]).with_(shape=shape, visibility=who, masked=m[5] is not None)
 
     def op(self) -> Op:
         line, _, place = self.next().partition("  # ")

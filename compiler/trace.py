@@ -198,14 +198,20 @@ def _short(file: str) -> str:
     return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
 
 
-# reveal ----------------------------------------------------------------------------------------------
+# reveal and masked ----------------------------------------------------------------------------------------------
 
 reveal_p: Any = jex.Primitive("spu_reveal")
+masked_p: Any = jex.Primitive("spu_masked")
 
 
 def reveal(x: Any, to: str | int | None = None) -> Any:
     """Inside a traced function: make every leaf of `x` public, or known to the party `to` alone."""
     return jax.tree.map(lambda leaf: reveal_p.bind(jax.numpy.asarray(leaf), to=to), x)
+
+
+def masked(x: Any) -> Any:
+    """Inside a traced function: every private leaf of `x` in masked form."""
+    return jax.tree.map(lambda leaf: masked_p.bind(jax.numpy.asarray(leaf)), x)
 
 
 def _reveal_jvp(primals: Any, tangents: Any, *, to: Any) -> Any:
@@ -217,8 +223,11 @@ def _reveal_batch(args: Any, dims: Any, *, to: Any) -> Any:
     return reveal_p.bind(*args, to=to), dims[0]
 
 
-reveal_p.def_impl(lambda x, *, to: x)
-reveal_p.def_abstract_eval(lambda x, *, to: x)
+for _primitive in (reveal_p, masked_p):
+    _primitive.def_impl(lambda x, **_: x)
+    _primitive.def_abstract_eval(lambda x, **_: x)
+    mlir.register_lowering(_primitive, lambda ctx, x, **_: [x])
 ad.primitive_jvps[reveal_p] = _reveal_jvp
 batching.primitive_batchers[reveal_p] = _reveal_batch
-mlir.register_lowering(reveal_p, lambda ctx, x, *, to: [x])
+ad.primitive_jvps[masked_p] = lambda primals, tangents: (masked_p.bind(*primals), tangents[0])
+batching.primitive_batchers[masked_p] = lambda args, dims: (masked_p.bind(*args), dims[0])

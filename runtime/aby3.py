@@ -8,6 +8,8 @@ a random value for component i costs nothing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +27,7 @@ from spuvm.runtime.protocol import (
     carry_out,
     each,
     prefix_or,
+    products_with_private,
     table,
     top_bit,
     xor,
@@ -94,6 +97,45 @@ def and_bb(x: Sharing, y: Sharing, *, bits: int) -> Sharing:
         zi = (x[i] & (y[i] ^ y[j])) ^ (x[j] & y[i]) ^ rho[i] ^ rho[j]
         z.append(send(zi, i, (i - 1) % 3, bits))
     return tuple(z)
+
+
+# Products with a private value ------------------------------------------------------------------
+
+
+def mask_v(x: Sharing, *, owner: int) -> Sharing:
+    """The owner's x -> m = (x - r, r) at the owner's two neighbours. One word from the owner.
+
+    r is known to the owner and the party after it; the party before it is sent x - r. With a third
+    component of zero this is a replicated sharing of x, of which nobody needs to keep two components.
+    """
+    value = x[0].astype(np.uint64)
+    r = random(HOLDERS[(owner + 1) % 3], value.shape, value.dtype)
+    return send(value - r, owner, (owner - 1) % 3), r
+
+
+def _product_vma(x: Sharing, m: Sharing, y: Sharing, owner: int, times: Callable[..., jax.Array]) -> Sharing:
+    """x, m, [y] -> local summands of x y, with i the owner's rank: one product a party.
+
+    x (y_i + y_{i+1}) at the owner, r y_{i+2} at the party after it, (x - r) y_{i+2} at the one before.
+    """
+    i, j, k = owner, (owner + 1) % 3, (owner + 2) % 3
+    z = {i: times(x[0], y[i] + y[j]), j: times(m[1], y[k]), k: times(m[0], y[k])}
+    return tuple(z[party] for party in range(3))
+
+
+def product_vma(x: Sharing, m: Sharing, y: Sharing, *, owner: int) -> Sharing:
+    """A private x with [y] -> local summands of x y. Local, one product each."""
+    return _product_vma(x, m, y, owner, lambda p, q: p.astype(np.uint64) * q)
+
+
+def dot_vma(x: Sharing, m: Sharing, y: Sharing, *, owner: int, dims: ring.DimensionNumbers) -> Sharing:
+    """The same with the ring's generalised matrix product. The owner's x may be of uint8."""
+    return _product_vma(x, m, y, owner, lambda p, q: ring.dot_general(p, q, dims))
+
+
+def dot_avm(y: Sharing, x: Sharing, m: Sharing, *, owner: int, dims: ring.DimensionNumbers) -> Sharing:
+    """The same with the private operand on the right."""
+    return _product_vma(x, m, y, owner, lambda p, q: ring.dot_general(q, p, dims))
 
 
 # Truncation -----------------------------------------------------------------------------------
@@ -285,7 +327,14 @@ ABY3 = Protocol(
     security="three parties, semi-honest, honest majority",
     world_size=3,
     holders={"a": HOLDERS, "b": HOLDERS, "d": tuple(frozenset({i}) for i in range(3))},
+    masked=lambda owner: (frozenset({(owner - 1) % 3}), frozenset({(owner + 1) % 3})),
+    masked_in_shared=lambda owner: (owner, (owner + 1) % 3),
     kernels=table(
+        Kernel("mask_v", mask_v, "v", "m"),
+        Kernel("product_vma", product_vma, "vma", "d", local=True),
+        Kernel("dot_vma", dot_vma, "vma", "d", elementwise=False, local=True),
+        Kernel("dot_avm", dot_avm, "avm", "d", elementwise=False, local=True),
+        *products_with_private(product_vma, reshare_d, trunc_d),
         Kernel("product_aa", product_aa, "aa", "d", local=True),
         Kernel("dot_aa", dot_aa, "aa", "d", elementwise=False, local=True),
         Kernel("reshare_d", reshare_d, "d", "a"),

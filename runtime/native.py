@@ -71,6 +71,15 @@ def register() -> bool:
     return True
 
 
+@functools.cache
+def widens() -> bool:
+    """Whether the native product reads uint8 beside uint64: a library built from older source does not."""
+    try:
+        return register() and library().spuvm_ring_widens() == 1  # type: ignore[union-attr]
+    except AttributeError:
+        return False
+
+
 def features() -> str:
     """What is in use, for logs and benchmarks: `aes=vaes matmul=avx512`, or `aes=openssl matmul=xla`.
 

@@ -7,6 +7,8 @@ Share kinds, one letter each, the same for every protocol:
     a  arithmetic sharing: the components add up to the value mod 2^k
     b  boolean sharing: the exclusive or of the components is the value (a bool or a whole word)
     d  arithmetic sharing as a local product leaves it: each component at one party only
+    m  what the others hold of a private value, masked for products with secrets: its owner keeps v
+    h  v and m together, as they enter and leave a program: the value, then the components of m
 
 A kernel is a JAX function over sharings (tuples of component arrays). It says what happens at
 all parties at once; `project` works out who does what. Kernels named here are the ones that
@@ -47,13 +49,18 @@ class Kernel:
 class Protocol:
     """`holders[kind][i]` are the ranks that know component i of a sharing of that kind.
 
-    A dealer is one more rank, after the parties: it takes part in kernels and holds no component.
+    A dealer is one more rank, after the parties: it takes part in kernels and holds no component
+    but, where masked products need it, the mask. `masked(owner)` are the holders of kind m;
+    `masked_in_shared(owner)` says which components of the owner's `share_v` would serve as well,
+    nothing if none do.
     """
 
     name: str
     security: str
     world_size: int
     holders: Mapping[str, tuple[frozenset[int], ...]]
+    masked: Callable[[int], tuple[frozenset[int], ...]]
+    masked_in_shared: Callable[[int], tuple[int, ...]] = lambda owner: ()
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
     dealer: int | None = None
 
@@ -63,7 +70,24 @@ class Protocol:
         if kind == "v":
             assert owner is not None
             return (frozenset({owner}),)
+        if kind in "mh":
+            assert owner is not None
+            return (frozenset({owner}), *self.masked(owner))[kind == "m" :]
         return self.holders[kind]
+
+
+def products_with_private(
+    product: Callable[..., Sharing], reshare: Callable[..., Sharing], trunc: Callable[..., Sharing]
+) -> tuple[Kernel, ...]:
+    """The element-wise kernels of a product of kinds v, m and a that leaves kind d."""
+
+    def mul_vma(x: Sharing, m: Sharing, y: Sharing, *, owner: int) -> Sharing:
+        return reshare(product(x, m, y, owner=owner))
+
+    def mul_trunc_vma(x: Sharing, m: Sharing, y: Sharing, *, owner: int, bits: int) -> Sharing:
+        return trunc(product(x, m, y, owner=owner), bits=bits)
+
+    return Kernel("mul_vma", mul_vma, "vma", "a"), Kernel("mul_trunc_vma", mul_trunc_vma, "vma", "a")
 
 
 def table(*kernels: Kernel) -> dict[str, Kernel]:

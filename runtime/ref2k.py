@@ -12,7 +12,7 @@ import numpy as np
 from spuvm.runtime import bits as bt
 from spuvm.runtime import plain, ring
 from spuvm.runtime.primitives import send
-from spuvm.runtime.protocol import Kernel, Protocol, Sharing, table
+from spuvm.runtime.protocol import Kernel, Protocol, Sharing, products_with_private, table
 
 
 def _share(x: Sharing, world_size: int, owner: int) -> Sharing:
@@ -27,6 +27,22 @@ def _dot(x: Sharing, y: Sharing, *, dims: ring.DimensionNumbers) -> Sharing:
     return (ring.dot_general(x[0], y[0], dims),)
 
 
+def _product_vma(x: Sharing, m: Sharing, y: Sharing, *, owner: int) -> Sharing:
+    return (m[0] * y[0],)
+
+
+def _dot_vma(x: Sharing, m: Sharing, y: Sharing, *, owner: int, dims: ring.DimensionNumbers) -> Sharing:
+    return _dot(m, y, dims=dims)
+
+
+def _dot_avm(y: Sharing, x: Sharing, m: Sharing, *, owner: int, dims: ring.DimensionNumbers) -> Sharing:
+    return _dot(y, m, dims=dims)
+
+
+def _trunc(x: Sharing, *, bits: int) -> Sharing:
+    return (plain.truncate(x[0], bits=bits),)
+
+
 def _keep(x: Sharing) -> Sharing:
     return x
 
@@ -39,13 +55,20 @@ def ref2k(world_size: int) -> Protocol:
         security="none: every party sees every value",
         world_size=world_size,
         holders={"a": everyone, "b": everyone, "d": everyone},
+        masked=lambda owner: everyone,
+        masked_in_shared=lambda owner: (0,),
         kernels=table(
+            Kernel("mask_v", lambda x, *, owner: _share((x[0].astype(np.uint64),), world_size, owner), "v", "m"),
+            Kernel("product_vma", _product_vma, "vma", "d", local=True),
+            Kernel("dot_vma", _dot_vma, "vma", "d", elementwise=False, local=True),
+            Kernel("dot_avm", _dot_avm, "avm", "d", elementwise=False, local=True),
+            *products_with_private(_product_vma, _keep, _trunc),
             Kernel("product_aa", lambda x, y: (x[0] * y[0],), "aa", "d", local=True),
             Kernel("dot_aa", _dot, "aa", "d", elementwise=False, local=True),
             Kernel("reshare_d", _keep, "d", "a"),
             Kernel("mul_aa", lambda x, y: (x[0] * y[0],), "aa", "a"),
-            Kernel("trunc_d", lambda x, *, bits: (plain.truncate(x[0], bits=bits),), "d", "a"),
-            Kernel("trunc_a", lambda x, *, bits: (plain.truncate(x[0], bits=bits),), "a", "a"),
+            Kernel("trunc_d", _trunc, "d", "a"),
+            Kernel("trunc_a", _trunc, "a", "a"),
             Kernel("mul_trunc_aa", lambda x, y, *, bits: (plain.truncate(x[0] * y[0], bits=bits),), "aa", "a"),
             Kernel("and_bb", lambda x, y, *, bits: (x[0] & y[0],), "bb", "b"),
             Kernel("msb_a", lambda x: (bt.shift_right(x[0], 63).astype(np.uint8),), "a", "b"),

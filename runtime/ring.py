@@ -51,14 +51,20 @@ def matmul_xla(x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def dot_general(x: jax.Array, y: jax.Array, dimension_numbers: DimensionNumbers) -> jax.Array:
-    """`lax.dot_general` modulo 2^bits, all of its axes and sizes; both uint32 or both uint64."""
-    if x.dtype != y.dtype or x.dtype not in (jnp.uint32, jnp.uint64):
+    """`lax.dot_general` modulo 2^bits, all of its axes and sizes; both uint32 or both uint64.
+
+    One operand may be of uint8 beside uint64: it is widened while it is read, not in memory.
+    """
+    types = {x.dtype, y.dtype}
+    small = types == {jnp.dtype("uint8"), jnp.dtype("uint64")}
+    if not small and (len(types) > 1 or x.dtype not in (jnp.uint32, jnp.uint64)):
         raise TypeError(f"`x` and `y` must both be uint32 or both uint64, got {x.dtype} and {y.dtype}")
     (x_sum, y_sum), (x_batch, y_batch) = dimension_numbers
     x_free = [axis for axis in range(x.ndim) if axis not in {*x_sum, *x_batch}]
     y_free = [axis for axis in range(y.ndim) if axis not in {*y_sum, *y_batch}]
     m, n, k = _size(x, x_free), _size(y, y_free), _size(x, x_sum)
     if min(m, n) <= 1 or k == 0 or x.size == 0:
+        x, y = (v.astype(jnp.uint64) if small else v for v in (x, y))
         return lax.dot_general(x, y, dimension_numbers)
     x_matrix, x_transposed = _as_matrix(x, x_batch, x_free, x_sum)
     y_matrix, y_transposed = _as_matrix(y, y_batch, y_sum, y_free)
@@ -71,10 +77,14 @@ def _product(x: jax.Array, y: jax.Array, x_transposed: bool, y_transposed: bool)
     """[b, m, k] x [b, k, n] -> [b, m, n], where a transposed operand lies in memory the other way round."""
     m, k = x.shape[:0:-1] if x_transposed else x.shape[1:]
     n = y.shape[1] if y_transposed else y.shape[2]
+    dtype = jnp.promote_types(x.dtype, y.dtype)
+    if x.dtype != y.dtype and (k <= 1 or not native.widens()):
+        x, y = x.astype(dtype), y.astype(dtype)
     if k > 1 and native.register():  # an outer product is elementwise: XLA fuses it with what surrounds it
-        result = jax.ShapeDtypeStruct((x.shape[0], m, n), x.dtype)
+        result = jax.ShapeDtypeStruct((x.shape[0], m, n), dtype)
         call = jax.ffi.ffi_call(native.MATMUL_TARGET, result, vmap_method="broadcast_all")
         return call(x, y, x_transposed=x_transposed, y_transposed=y_transposed)
+    x, y = x.astype(dtype), y.astype(dtype)
     return matmul_xla(x.mT if x_transposed else x, y.mT if y_transposed else y)
 
 

@@ -29,6 +29,7 @@ from spuvm.runtime.protocol import (
     carry_out,
     each,
     prefix_or,
+    products_with_private,
     table,
     top_bit,
     xor,
@@ -112,6 +113,41 @@ class _Semi2k:
     def dot_aa(self, x: Sharing, y: Sharing, *, dims: ring.DimensionNumbers) -> Sharing:
         """The generalised matrix product with a matrix triple: each operand is opened once."""
         return self._beaver(x, y, lambda p, q: ring.dot_general(p, q, dims))
+
+    def mask_v(self, x: Sharing, *, owner: int) -> Sharing:
+        """The owner's x -> m = (e, a): a is known to the owner and the dealer, e = x - a opened to the parties."""
+        value = x[0].astype(np.uint64)
+        a = self._own(owner, value)
+        e = value - a
+        for j in range(self.n):
+            if j != owner:
+                e = send(e, owner, j)
+        return e, a
+
+    def _product_vma(self, m: Sharing, y: Sharing, owner: int, times: Callable[..., jax.Array]) -> Sharing:
+        """A private x as (e, a) with [y] -> [x y], as `_beaver` with an x that is opened already. One round.
+
+        1. The dealer gives out [b] and [c], c = a b. 2. Open f = y - b. 3. z = c + e [y], and a f at the owner.
+        """
+        e, a = m
+        b = self._random(y[0])
+        c = self._dealt(times(a, self._sum(b)))
+        f = self._open(tuple(p - q for p, q in zip(y, b)))
+        z = [ci + times(e, yi) for ci, yi in zip(c, y)]
+        z[owner] = z[owner] + times(a, f)
+        return tuple(z)
+
+    def product_vma(self, x: Sharing, m: Sharing, y: Sharing, *, owner: int) -> Sharing:
+        """A private x with [y] -> [x y]. One round, one word to each other party."""
+        return self._product_vma(m, y, owner, lambda p, q: p * q)
+
+    def dot_vma(self, x: Sharing, m: Sharing, y: Sharing, *, owner: int, dims: ring.DimensionNumbers) -> Sharing:
+        """The generalised matrix product: y alone is opened."""
+        return self._product_vma(m, y, owner, lambda p, q: ring.dot_general(p, q, dims))
+
+    def dot_avm(self, y: Sharing, x: Sharing, m: Sharing, *, owner: int, dims: ring.DimensionNumbers) -> Sharing:
+        """The same with the private operand on the right."""
+        return self._product_vma(m, y, owner, lambda p, q: ring.dot_general(q, p, dims))
 
     def and_bb(self, x: Sharing, y: Sharing, *, bits: int) -> Sharing:
         """[x], [y] -> [x & y] on words of `bits` significant bits. One round."""
@@ -262,7 +298,13 @@ def semi2k(world_size: int) -> Protocol:
         world_size=world_size,
         dealer=k.dealer,
         holders={"a": holders, "b": holders, "d": holders},
+        masked=lambda owner: (frozenset(range(world_size)), frozenset({owner, k.dealer})),
         kernels=table(
+            Kernel("mask_v", k.mask_v, "v", "m"),
+            Kernel("product_vma", k.product_vma, "vma", "d"),
+            Kernel("dot_vma", k.dot_vma, "vma", "d", elementwise=False),
+            Kernel("dot_avm", k.dot_avm, "avm", "d", elementwise=False),
+            *products_with_private(k.product_vma, lambda z: z, k.trunc_a),
             Kernel("product_aa", k.mul_aa, "aa", "d"),
             Kernel("dot_aa", k.dot_aa, "aa", "d", elementwise=False),
             Kernel("reshare_d", lambda x: x, "d", "a"),

@@ -11,6 +11,7 @@ from spuvm.devices import PYUObject as PYUObject
 from spuvm.devices import init as init
 from spuvm.devices import shutdown as shutdown
 from spuvm.jit import jit as jit
+from spuvm.jit import masked as masked
 from spuvm.jit import private as private
 from spuvm.jit import public as public
 from spuvm.jit import reveal as reveal

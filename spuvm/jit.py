@@ -13,6 +13,7 @@ import numpy as np
 
 from spuvm.compiler.compile import Program, compile_function
 from spuvm.compiler.cost import Cost
+from spuvm.compiler.trace import masked as masked_inside
 from spuvm.compiler.trace import reveal as reveal_inside
 from spuvm.compiler.trace import static_positions
 from spuvm.objects import Marked, SPUObject
@@ -57,10 +58,12 @@ class Jitted:
         dynamic = tuple(a for i, a in enumerate(args) if i not in static)
         leaves, tree = jax.tree.flatten(dynamic)
         owners = [self.vm.visibility(leaf, self.default) for leaf in leaves]
+        masked = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, SPUObject) and leaf.type.masked)
         key = (
             tree,
             tuple(map(_signature, leaves)),
             tuple(owners),
+            masked,
             tuple((type(args[i]), args[i]) for i in sorted(static)),  # 1, 1.0 and True are equal
             jax.config.jax_enable_x64,  # type: ignore[attr-defined]
         )
@@ -69,7 +72,7 @@ class Jitted:
         except TypeError:
             raise InputError("static arguments must be hashable, as in `jax.jit`.") from None
         if found is None:
-            program = compile_function(self.fn, _unmarked(args), owners, self.vm.config, self.static_argnums)
+            program = compile_function(self.fn, _unmarked(args), owners, self.vm.config, self.static_argnums, masked)
             assert program.traced is not None
             found = self._programs[key] = program, program.traced.out_tree
         return *found, leaves
@@ -183,6 +186,25 @@ def reveal(x: Any, to: str | None = None) -> Any:
         else:
             out.append(fetch(leaf) if isinstance(leaf, PYUObject) else leaf)
     return jax.tree.unflatten(tree, out)
+
+
+def masked(x: Any) -> Any:
+    """Inside a jitted function: every private array of a pytree in masked form.
+
+    The owner sends its array once, masked; every product of it with a secret (`*`, `@`) is then one
+    local product a party. What a function returns masked, the next one takes masked, so
+
+        a = dev(spu.masked)(alice_matrix)          # 8 bytes an element, once
+        gradient = dev(lambda a, g: a.T @ g)(a, g) # and as often as you like: only the result is reshared
+
+    It stays private to its owner, who can compute with it as before. Numbers 0 and 1 are best masked
+    as an array of bools and converted where they are multiplied (`a.astype(jnp.float32).T @ g`): a
+    byte an element at the owner, and no truncation. Secret and public arrays are returned as they are.
+    """
+    leaves, tree = jax.tree.flatten(x)
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        raise InputError("`spu.masked` belongs into a jitted function: `spu.jit(spu.masked)(x)`, `dev(spu.masked)(x)`.")
+    return jax.tree.unflatten(tree, [masked_inside(leaf) for leaf in leaves])
 
 
 def _reveal_grouped(objects: list[SPUObject]) -> dict[int, Any]:

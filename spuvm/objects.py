@@ -12,6 +12,7 @@ from spuvm.compiler.expand import boundary_form
 from spuvm.compiler.ir import Type
 from spuvm.runtime.encoding import combine, decode, encode
 from spuvm.runtime.errors import InputError, VisibilityError
+from spuvm.runtime.values import aligned
 
 if TYPE_CHECKING:
     from spuvm.vm import VM
@@ -96,12 +97,14 @@ class SPUObject:
         if self.components[0] is None:
             raise VisibilityError("this party does not hold the value: its owner does. Use `spu.reveal`.")
         kind, _, _ = boundary_form(self.type)
-        return decode(combine(self.components, kind), self.type.kind, self.type.frac, self.dtype)
+        components = self.components[:1] if kind == "h" else self.components
+        return decode(combine(components, kind), self.type.kind, self.type.frac, self.dtype)
 
     def __repr__(self) -> str:
         dims = ",".join(map(str, self.shape))
         config = self.vm.config
-        return f"<SPUObject {np.dtype(self.dtype).name}[{dims}] {self.visibility} {config.protocol}/{config.ring_bits}>"
+        who = self.visibility + " masked" * self.type.masked
+        return f"<SPUObject {np.dtype(self.dtype).name}[{dims}] {who} {config.protocol}/{config.ring_bits}>"
 
     def __bool__(self) -> bool:
         raise VisibilityError(
@@ -155,7 +158,7 @@ def encoded(value: Any, type_: Type, name: str) -> np.ndarray:
     array = np.asarray(value)
     if array.shape != type_.shape:
         raise InputError(f"`{name}` has shape {array.shape}, the program takes {type_.shape}.")
-    raw = encode(array, type_.frac, name)
+    raw = aligned(encode(array, type_.frac, name))
     want = np.uint8 if type_.kind == "bool" else np.uint64
     if raw.dtype != want:
         raise InputError(f"`{name}` is {array.dtype}, the program takes {type_.element}.")
@@ -169,6 +172,8 @@ def components_for(value: Any, type_: Type, name: str, vm: VM) -> Sequence[Any]:
     if isinstance(value, Marked):
         value = value.value
     kind, owner, _ = boundary_form(type_)
+    if kind == "h":
+        raise InputError(f"`{name}` is taken masked: pass an object that `spu.masked` made in an earlier call.")
     if owner is not None and vm.session.party not in (None, owner):
         return [None]
     raw = encoded(value, type_, name)

@@ -126,6 +126,9 @@ def shared_inputs(choreography: ch.Choreography, raws: Sequence[Raw], bits: int 
     for port, raw in zip(choreography.inputs, raws, strict=True):
         raw = np.asarray(raw).astype(port.slots[0].dtype)
         assert raw.shape == port.slots[0].shape
+        if port.kind == "h":  # the value, then what the others hold of it
+            out += [raw, *split(raw.astype(np.uint64), "m", len(port.slots) - 1, rng)]
+            continue
         out += split(raw, port.kind, len(port.slots), rng, 1 if raw.dtype == np.uint8 and bits == 64 else bits)
     return out
 
@@ -135,7 +138,8 @@ def values(choreography: ch.Choreography, components: Components) -> list[Raw]:
     out, at = [], 0
     for port in choreography.outputs:
         n = len(port.slots)
-        out.append(combine(components[at : at + n], port.kind))
+        masked = port.kind == "h"  # the value itself is the first component
+        out.append(combine(components[at + masked : at + n], port.kind).astype(port.slots[0].dtype))
         at += n
     return out
 
@@ -318,7 +322,12 @@ def traced(case: Case, protocol: Protocol, shapes: Sequence[tuple[int, ...]]) ->
 
 def shapes_of(case: Case, n: int) -> list[tuple[int, ...]]:
     """Operands of about `n` elements."""
-    return [(n,)] * len(case.kernel.inputs) if case.kernel.elementwise else [(n // 8, 8), (8, 5)]
+    kinds = case.kernel.inputs
+    if case.kernel.elementwise:
+        return [(n,)] * len(kinds)
+    left: tuple[int, ...] = (n // 8, 8)
+    right: tuple[int, ...] = (8, 5)
+    return {"vma": [left, left, right], "avm": [left, right, right]}.get(kinds, [left, right])
 
 
 def kernel_choreography(case: Case, protocol: Protocol, shapes: Sequence[tuple[int, ...]]) -> ch.Choreography:
@@ -328,7 +337,7 @@ def kernel_choreography(case: Case, protocol: Protocol, shapes: Sequence[tuple[i
     operands = []
     for i, (kind, shape) in enumerate(zip(kernel.inputs, shapes, strict=True)):
         slots = tuple(ch.Slot(shape, case.input_dtype(i), h) for h in protocol.components(kind, owner))
-        operands.append(Shared(kind, slots, owner if kind == "v" else None))
+        operands.append(Shared(kind, slots, owner if kind in "vm" else None))
     result = traced(case, protocol, shapes).out_avals[0]
     out = ex.emit(
         kernel.name,
@@ -337,7 +346,7 @@ def kernel_choreography(case: Case, protocol: Protocol, shapes: Sequence[tuple[i
         kernel.output,
         shape=tuple(np.broadcast_shapes(*shapes)) if kernel.elementwise else tuple(result.shape),
         dtype=result.dtype.name,
-        owner=owner if kernel.output == "v" else None,
+        owner=owner if kernel.output in "vm" else None,
         elementwise=kernel.elementwise,
         communicates=True,
         params=case.params,
@@ -351,13 +360,14 @@ def kernel_choreography(case: Case, protocol: Protocol, shapes: Sequence[tuple[i
 def random_operands(case: Case, shapes: Sequence[tuple[int, ...]], seed: int = 0) -> list[Raw]:
     """Plain operands: edge cases and uniform values of the case's dtypes and widths."""
     rng = np.random.default_rng(seed)
-    out = []
+    out: list[Raw] = []
     for i, shape in enumerate(shapes):
         raw = random_words(rng, int(np.prod(shape, dtype=int)))
         raw = np.roll(raw, i * 3).reshape(shape)  # so that edge cases meet others
         if case.input_dtype(i) != "uint64":
             raw = rng.integers(0, 2**case.width, shape, np.uint64)
-        out.append(raw.astype(case.input_dtype(i)))
+        raw = raw.astype(case.input_dtype(i))
+        out.append(out[-1] if case.kernel.inputs[i] == "m" else raw)  # m is what the others hold of v
     return out
 
 

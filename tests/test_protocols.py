@@ -51,6 +51,12 @@ def _floor(x: Raw, bits: int) -> Raw:
 MEANING: dict[str, Callable[..., Any]] = {
     "product_aa": lambda x, y: x * y,
     "dot_aa": lambda x, y, dims: np.matmul(x, y),
+    "mask_v": lambda x, owner: x,
+    "product_vma": lambda x, m, y, owner: x * y,
+    "dot_vma": lambda x, m, y, owner, dims: np.matmul(x, y),
+    "dot_avm": lambda y, x, m, owner, dims: np.matmul(y, x),
+    "mul_vma": lambda x, m, y, owner: x * y,
+    "mul_trunc_vma": lambda x, m, y, owner, bits: _floor(x * y, bits),
     "reshare_d": lambda x: x,
     "mul_aa": lambda x, y: x * y,
     "trunc_d": _floor,
@@ -70,12 +76,18 @@ MEANING: dict[str, Callable[..., Any]] = {
     "reveal_a_to": lambda x, owner: x,
     "reveal_b_to": lambda x, owner, bits: x,
 }
-TRUNCATING = {"trunc_d", "trunc_a", "mul_trunc_aa"}
+TRUNCATING = {"trunc_d", "trunc_a", "mul_trunc_aa", "mul_trunc_vma"}
 
 # ABY3: rounds, and the bits per element that each party sends (of a parameter `bits`, if it has one).
 COST: dict[str, tuple[int, Callable[..., list[int]]]] = {
     "product_aa": (0, lambda: [0, 0, 0]),
     "dot_aa": (0, lambda dims: [0, 0, 0]),
+    "mask_v": (1, lambda owner: [64 * (i == owner) for i in range(3)]),
+    "product_vma": (0, lambda owner: [0, 0, 0]),
+    "dot_vma": (0, lambda owner, dims: [0, 0, 0]),
+    "dot_avm": (0, lambda owner, dims: [0, 0, 0]),
+    "mul_vma": (1, lambda owner: [64] * 3),
+    "mul_trunc_vma": (2, lambda owner, bits: [96 if bits < 32 else 128] * 3),
     "reshare_d": (1, lambda: [64] * 3),
     "mul_aa": (1, lambda: [64] * 3),
     "trunc_d": (2, lambda bits: [96 if bits < 32 else 128] * 3),
@@ -116,7 +128,7 @@ def assert_right(case: Case, operands: list[Raw], got: Raw) -> None:
         np.testing.assert_array_equal(got, want)
         return
     bits = dict(case.params)["bits"]
-    x = operands[0] if len(operands) == 1 else operands[0] * operands[1]
+    x = operands[0] if len(operands) == 1 else operands[0] * operands[-1]
     valid = (signed(x) >= -(2**62)) & (signed(x) < 2**62)
     error = (signed(got) - want)[valid]
     assert error.size == 0 or (error.min() >= 0 and error.max() <= 1)

@@ -105,6 +105,18 @@ def test_dot_general(
 
 
 @pytest.mark.usefixtures("level")
+@pytest.mark.parametrize(("m", "k", "n"), SHAPES)
+def test_an_operand_in_bytes(level: None, m: int, k: int, n: int) -> None:
+    """uint8 beside uint64, on either side and transposed, is what it is when widened."""
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (m, k), np.uint8), rng.integers(0, 2**64 - 1, (k, n), np.uint64)
+    want = x.astype(np.uint64) @ y
+    np.testing.assert_array_equal(jax.jit(ring.matmul)(x, y), want)
+    np.testing.assert_array_equal(jax.jit(ring.matmul)(y.T, x.T), want.T)
+    left = jax.jit(lambda x, y: ring.dot_general(x, y, (((0,), (0,)), ((), ()))))(x.T, y)
+    np.testing.assert_array_equal(left, want)
+
+
 def test_vmap_is_a_batch() -> None:
     x, y = uniform((3, 4, 50)), uniform((50, 6), seed=1)
     z = jax.vmap(lambda x, y: ring.matmul(x, y), in_axes=(0, None))(x, y)

@@ -66,14 +66,14 @@ struct Matrix {
   Matrix transposed() const { return {data, columns, rows, column_stride, row_stride}; }
 };
 
-// Panels of `width` columns, row after row; missing columns are zero.
-template <typename T>
-void pack(const Matrix<const T>& from, int width, T* to) {
+// Panels of `width` columns, row after row; missing columns are zero. Narrower elements are widened.
+template <typename F, typename T>
+void pack(const Matrix<const F>& from, int width, T* to) {
   for (int64_t j = 0; j < from.columns; j += width) {
     const int64_t present = std::min<int64_t>(width, from.columns - j);
-    const T* start = from.data + j * from.column_stride;
+    const F* start = from.data + j * from.column_stride;
     for (int64_t i = 0; i < from.rows; ++i, to += width) {
-      const T* row = start + i * from.row_stride;
+      const F* row = start + i * from.row_stride;
       if (from.column_stride == 1 && present == width) {
         std::copy(row, row + width, to);
         continue;
@@ -121,14 +121,14 @@ T* scratch(int64_t count) {
   return static_cast<T*>(memory.get());
 }
 
-template <typename Tile, typename T>
-void block_product(const Matrix<const T>& x, const Matrix<const T>& y, const Matrix<T>& z) {
+template <typename Tile, typename X, typename Y, typename T>
+void block_product(const Matrix<const X>& x, const Matrix<const Y>& y, const Matrix<T>& z) {
   const int64_t depth = x.columns, step = std::min(depth, kBlockDepth);
   const int64_t x_size = (z.rows + Tile::kRows) * step, y_size = (z.columns + Tile::kColumns) * step;
   T* packed_y = scratch<T>(x_size + y_size);
   T* packed_x = packed_y + y_size;
   for (int64_t p = 0; p < depth; p += kBlockDepth) {
-    const Matrix<const T> x_part = x.block(0, p, x.rows, kBlockDepth);
+    const Matrix<const X> x_part = x.block(0, p, x.rows, kBlockDepth);
     pack(x_part.transposed(), Tile::kRows, packed_x);
     pack(y.block(p, 0, kBlockDepth, y.columns), Tile::kColumns, packed_y);
     tiles<Tile, T>(x_part.columns, packed_x, packed_y, z, p > 0);
@@ -164,17 +164,12 @@ void parallel(ffi::ThreadPool& pool, int64_t count, const Function& function) {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-template <typename Tile, typename T>
-void product(ffi::ThreadPool& pool, int64_t batch, Matrix<const T> x, Matrix<const T> y, Matrix<T> z) {
-  int64_t x_size = x.rows * x.columns, y_size = y.rows * y.columns;
-  const int64_t z_size = z.rows * z.columns;
-  if (z.columns < Tile::kColumns && z.columns < z.rows) {  // the longer side goes along the vectors
-    const Matrix<const T> x_before = x;
-    x = y.transposed();
-    y = x_before.transposed();
-    z = z.transposed();
-    std::swap(x_size, y_size);
-  }
+template <typename Tile, typename X, typename Y, typename T>
+void product(ffi::ThreadPool& pool, int64_t batch, const Matrix<const X>& x, const Matrix<const Y>& y,
+             const Matrix<T>& z) {
+  if (z.columns < Tile::kColumns && z.columns < z.rows)  // the longer side goes along the vectors
+    return product<Tile>(pool, batch, y.transposed(), x.transposed(), z.transposed());
+  const int64_t x_size = x.rows * x.columns, y_size = y.rows * y.columns, z_size = z.rows * z.columns;
   int64_t height = kBlockRows, width = kBlockColumns;
   const int64_t wanted = pool.num_threads() > 1 ? 2 * pool.num_threads() : 1;
   auto blocks = [&] { return batch * ceil_div(z.rows, height) * ceil_div(z.columns, width); };
@@ -183,17 +178,18 @@ void product(ffi::ThreadPool& pool, int64_t batch, Matrix<const T> x, Matrix<con
   const int64_t down = ceil_div(z.rows, height), across = ceil_div(z.columns, width);
   parallel(pool, batch * down * across, [=](int64_t task) {
     const int64_t b = task / (down * across), i = task / across % down * height, j = task % across * width;
-    Matrix<const T> x_b = x, y_b = y;
+    Matrix<const X> x_b = x;
+    Matrix<const Y> y_b = y;
     Matrix<T> z_b = z;
     x_b.data += b * x_size;
     y_b.data += b * y_size;
     z_b.data += b * z_size;
-    block_product<Tile, T>(x_b.block(i, 0, height, x.columns), y_b.block(0, j, y.rows, width),
-                           z_b.block(i, j, height, width));
+    block_product<Tile>(x_b.block(i, 0, height, x.columns), y_b.block(0, j, y.rows, width),
+                        z_b.block(i, j, height, width));
   });
 }
 
-template <typename T>
+template <typename X, typename Y, typename T>
 ffi::Error matmul(ffi::ThreadPool& pool, bool x_transposed, bool y_transposed, ffi::AnyBuffer& x,
                   ffi::AnyBuffer& y, ffi::AnyBuffer& z) {
   const auto x_shape = x.dimensions(), z_shape = z.dimensions();
@@ -210,33 +206,36 @@ ffi::Error matmul(ffi::ThreadPool& pool, bool x_transposed, bool y_transposed, f
   T* to = reinterpret_cast<T*>(z.untyped_data());
   if (k == 0) std::fill(to, to + batch * m * n, T{0});
   if (batch * m * n * k == 0) return ffi::Error::Success();
-  const T* from_x = reinterpret_cast<const T*>(x.untyped_data());
-  const T* from_y = reinterpret_cast<const T*>(y.untyped_data());
-  const Matrix<const T> left{from_x, m, k, x_transposed ? 1 : k, x_transposed ? m : 1};
-  const Matrix<const T> right{from_y, k, n, y_transposed ? 1 : n, y_transposed ? k : 1};
+  const X* from_x = reinterpret_cast<const X*>(x.untyped_data());
+  const Y* from_y = reinterpret_cast<const Y*>(y.untyped_data());
+  const Matrix<const X> left{from_x, m, k, x_transposed ? 1 : k, x_transposed ? m : 1};
+  const Matrix<const Y> right{from_y, k, n, y_transposed ? 1 : n, y_transposed ? k : 1};
   const Matrix<T> result{to, m, n, n, 1};
 #if defined(__x86_64__)
   if (level == 2) {
-    product<TileAvx512<T>, T>(pool, batch, left, right, result);
+    product<TileAvx512<T>>(pool, batch, left, right, result);
     return ffi::Error::Success();
   }
   if (level == 1) {
-    product<TileAvx2<T>, T>(pool, batch, left, right, result);
+    product<TileAvx2<T>>(pool, batch, left, right, result);
     return ffi::Error::Success();
   }
 #endif
-  product<TilePlain<T>, T>(pool, batch, left, right, result);
+  product<TilePlain<T>>(pool, batch, left, right, result);
   return ffi::Error::Success();
 }
 
 ffi::Error dispatch(ffi::ThreadPool pool, bool x_transposed, bool y_transposed, ffi::AnyBuffer x,
                     ffi::AnyBuffer y, ffi::Result<ffi::AnyBuffer> z) {
-  const ffi::DataType type = z->element_type();
-  if (x.element_type() != type || y.element_type() != type)
-    return ffi::Error::InvalidArgument("spuvm_ring_matmul: operands of different types");
-  if (type == ffi::DataType::U64) return matmul<uint64_t>(pool, x_transposed, y_transposed, x, y, *z);
-  if (type == ffi::DataType::U32) return matmul<uint32_t>(pool, x_transposed, y_transposed, x, y, *z);
-  return ffi::Error::InvalidArgument("spuvm_ring_matmul: uint32 and uint64 only");
+  constexpr auto U8 = ffi::DataType::U8, U32 = ffi::DataType::U32, U64 = ffi::DataType::U64;
+  auto are = [&](ffi::DataType of_x, ffi::DataType of_y, ffi::DataType of_z) {
+    return x.element_type() == of_x && y.element_type() == of_y && z->element_type() == of_z;
+  };
+  if (are(U64, U64, U64)) return matmul<uint64_t, uint64_t, uint64_t>(pool, x_transposed, y_transposed, x, y, *z);
+  if (are(U8, U64, U64)) return matmul<uint8_t, uint64_t, uint64_t>(pool, x_transposed, y_transposed, x, y, *z);
+  if (are(U64, U8, U64)) return matmul<uint64_t, uint8_t, uint64_t>(pool, x_transposed, y_transposed, x, y, *z);
+  if (are(U32, U32, U32)) return matmul<uint32_t, uint32_t, uint32_t>(pool, x_transposed, y_transposed, x, y, *z);
+  return ffi::Error::InvalidArgument("spuvm_ring_matmul: uint32 or uint64, or uint8 with uint64");
 }
 
 }  // namespace
@@ -254,6 +253,9 @@ extern "C" {
 
 // The instruction set in use: 0 plain, 1 AVX2, 2 AVX-512.
 int spuvm_ring_level() { return level; }
+
+// That there is this symbol says that one operand of a product of uint64 may be of uint8.
+int spuvm_ring_widens() { return 1; }
 
 // Uses `wanted`, or the best this processor has below it, so that tests reach every kernel on one machine.
 int spuvm_ring_set_level(int wanted) { return level = std::max(0, std::min(wanted, detect())); }
