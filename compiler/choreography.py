@@ -135,7 +135,33 @@ class While:
         return [*self.condition_constants, *self.body_constants, *self.carries]
 
 
-Step = Call | Loop | Cond | While
+@dataclass(eq=False)
+class Rank:
+    """The order of the rows of shuffled words, by opened comparisons; `compare` is the kernel of one."""
+
+    compare: KernelSpec
+    inputs: list[Slot]
+    outputs: list[Slot]  # one, public: uint64[rows, length], indices into the flat array
+    wanted: tuple[tuple[int, int], ...]
+    op: str = "sort"
+    location: Location = Location()
+
+    @property
+    def rows(self) -> int:
+        return self.outputs[0].shape[0]
+
+    @property
+    def length(self) -> int:
+        return self.outputs[0].shape[1]
+
+    def batch(self, pairs: int) -> Block:
+        """One step of it: `pairs` comparisons."""
+        operands = [Slot((pairs,), s.dtype, s.holders) for _ in range(2) for s in self.inputs]
+        bits = Slot((pairs,), "uint8", self.outputs[0].holders)
+        return Block(operands, [Call(self.compare, operands, [bits], self.op, self.location)], [bits])
+
+
+Step = Call | Loop | Cond | While | Rank
 
 
 def blocks_of(step: Step) -> list[Block]:

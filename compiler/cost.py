@@ -3,7 +3,7 @@
 Bytes are those of the messages' contents as the link counts them. A round is an exchange in
 which at least one byte moves; a party's rounds are those in which it sends or receives. A loop
 costs its body times its trips; of a `while` whose trips depend on run-time values, one trip is
-counted and the report says so.
+counted, and of a sort the comparisons that one example of a shuffle needs; the report says so.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spuvm.compiler.choreography import Block, Choreography, Cond, Loop, While
+from spuvm.compiler.choreography import Block, Choreography, Cond, Loop, Rank, While
 from spuvm.compiler.project import message_of
 from spuvm.compiler.schedule import Piece, pieces, reference_plan
+from spuvm.runtime.ranking import batches
 
 
 @dataclass
@@ -75,7 +76,8 @@ class Cost:
     def __str__(self) -> str:
         return "\n".join(
             [
-                f"{self.rounds} rounds" + ("" if self.exact else " (one trip counted of each run-time loop)"),
+                f"{self.rounds} rounds"
+                + ("" if self.exact else " (one trip counted of each run-time loop, one example of each sort)"),
                 *_table("party", ["rounds", "bytes sent"], self._party_lines()),
                 "",
                 *_table("operation", ["calls", "rounds alone", *self.parties], _lines(self.by_op(), "op")),
@@ -155,6 +157,10 @@ class _Counter:
                     self.exact = False
                     self.block(part.condition, times)
                     self.block(part.body, times)
+                case Rank():
+                    self.exact = False
+                    for pairs in batches(part.rows, part.length, part.wanted):
+                        self.block(part.batch(pairs), times)
 
     def piece(self, piece: Piece, times: int) -> None:
         active: dict[int, set[int]] = defaultdict(set)

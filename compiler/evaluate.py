@@ -282,8 +282,15 @@ def _while(op: Op, xs: list[Raw], random: np.random.Generator | None) -> list[Ra
     return carry
 
 
+def _sort(op: Op, xs: list[Raw], random: np.random.Generator | None) -> list[Raw]:
+    words = [_signed(x) for x in xs[: len(op.attrs["widths"])]]
+    order = np.lexsort(words[::-1], axis=-1)
+    return [np.take_along_axis(x, order, axis=1) for x in xs[len(words) :]]
+
+
 CONTROL: dict[str, Callable[[Op, list[Raw], np.random.Generator | None], list[Raw]]] = {
     "cond": _cond,
     "loop": _loop,
     "while": _while,
+    "sort": _sort,
 }

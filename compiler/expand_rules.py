@@ -47,6 +47,7 @@ from spuvm.compiler.expand_numbers import (
     expand_trunc,
     linear,
 )
+from spuvm.compiler.expand_sort import expand_sort
 from spuvm.compiler.expand_wrap import expand_wrap
 from spuvm.compiler.ops import LOCAL
 
@@ -75,6 +76,7 @@ EXPAND: dict[str, Rule] = {
     "select": expand_select,
     "integer_division": expand_integer_division,
     "mask": expand_mask,
+    "sort": expand_sort,
     "reveal": expand_reveal,
     "share": expand_share,
     "loop": expand_loop,

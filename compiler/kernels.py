@@ -270,7 +270,7 @@ class _Analysis:
         number = self._define(out, frozenset(holders), dict.fromkeys(holders, 0))
         offset = self.draws.get(holders, 0)
         aval = self.avals[number]
-        self.randoms[number] = Random(holders, offset, tuple(aval.shape), aval.dtype.name)
+        self.randoms[number] = Random(holders, offset, tuple(aval.shape), eqn.params["dtype"])
         self.draws[holders] = offset + -(-self.randoms[number].nbytes // 64) * 4  # whole cache lines
 
     def _send(self, eqn: Any, value: int, out: Any) -> None:

@@ -150,6 +150,15 @@ def _bit(types: list[Type], attrs: Attrs) -> list[Type]:
     return [Type("bool", types[0].shape, types[0].visibility)]
 
 
+def _sort(types: list[Type], attrs: Attrs) -> list[Type]:
+    words, rest = types[: len(attrs["widths"])], types[len(attrs["widths"]) :]
+    _need(bool(words) and len(_same_shape(types)) == 2, "sort takes words, then operands, of shape [rows, n]")
+    _need(all(w.kind != "bool" for w in words), "sort by bool: convert it first")
+    _need(all(0 < width <= 64 for width in attrs["widths"]), f"sort by words of {attrs['widths']} bits")
+    who = _who(words)
+    return [t.with_(visibility=join(who, t.visibility)) for t in rest]
+
+
 def _const(types: list[Type], attrs: Attrs) -> list[Type]:
     return [parse_element(attrs["to"]).with_(shape=tuple(attrs["data"].shape), visibility="public")]
 
@@ -254,6 +263,10 @@ RULES: dict[str, TypeRule] = {
     "bit_parity": _bit,  # {mask}: the parity of the bits under the mask
     "wrap": _wrap,  # the integer of its type that is the same modulo 2^bits
     "select": _select,  # (c, x, y): x where c, else y
+    # {widths, wanted}: words (as many as widths: two of one place differ by less than 2^(width - 1)), then
+    # operands, of shape [rows, n] -> the operands, each row in the order of the words, all of which are never
+    # equal; `wanted`: half-open ranges of the positions that matter, others hold other elements; (): all
+    "sort": _sort,
     "integer_division": _integer_division,  # floor, of values that somebody knows
     "reveal": _visible,  # {to}: "public" or the rank of a party
     "share": _visible,  # {to}: "secret"

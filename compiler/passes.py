@@ -16,6 +16,7 @@ from spuvm.compiler.ir import Module, Op, Region, Value
 from spuvm.compiler.ops import RULES, with_results
 from spuvm.compiler.passes_dead import dead_code
 from spuvm.compiler.passes_hoist import hoist
+from spuvm.compiler.passes_selection import selection
 from spuvm.compiler.passes_truncation import merge_truncations
 from spuvm.compiler.passes_wrap import wrap_integers
 
@@ -81,7 +82,7 @@ def common_subexpressions(region: Region) -> None:
     seen: dict[Any, Value] = {}
 
     def visit(op: Op, made: Made) -> Value | None:
-        if op.regions:
+        if op.regions or len(op.outputs) != 1:
             return None
         inputs = tuple(sorted(op.inputs, key=id)) if op.name in COMMUTATIVE else tuple(op.inputs)
         key = (op.name, inputs, _frozen(op.attrs))
@@ -121,7 +122,7 @@ def simplify(region: Region) -> None:
 def _fold(op: Op, made: Made) -> None:
     """Turn an operation on constants into a constant. Broadcasts stay: they are smaller."""
     inputs = [made.get(v) for v in op.inputs]
-    if op.regions or not inputs or op.name == "broadcast":
+    if op.regions or not inputs or op.name == "broadcast" or len(op.outputs) != 1:
         return
     out = op.output.type
     if not out.is_public or out.size > MAX_FOLDED:
@@ -289,6 +290,7 @@ PASSES: tuple[Pass, ...] = (
     everywhere(simplify),
     everywhere(common_subexpressions),
     lambda module: dead_code(module.body),
+    everywhere(selection),
 )
 
 assert SIMPLER.keys() <= RULES.keys()

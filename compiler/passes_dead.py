@@ -74,6 +74,13 @@ def _trim_while(op: Op, used: set[Value]) -> None:
     op.outputs, body.results = chosen(op.outputs, alive), chosen(body.results, alive)
 
 
+def _trim_sort(op: Op, used: set[Value]) -> None:
+    keep = [v in used for v in op.outputs]
+    words = len(op.attrs["widths"])
+    op.outputs = chosen(op.outputs, keep)
+    op.inputs = [*op.inputs[:words], *chosen(op.inputs[words:], keep)]
+
+
 def _closure(
     body: Region, params: Sequence[Value], carried: Sequence[Value], alive: list[bool], others: list[Value]
 ) -> list[bool]:
@@ -122,9 +129,11 @@ TRIM: dict[str, Callable[[Op, set[Value]], None]] = {
     "cond": _trim_cond,
     "loop": _trim_loop,
     "while": _trim_while,
+    "sort": _trim_sort,
 }
 DROP_OPERANDS: dict[str, Callable[[Op], None]] = {
     "cond": _drop_cond,
     "loop": _drop_loop,
     "while": _drop_while,
+    "sort": lambda op: None,
 }

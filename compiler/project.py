@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import count
 
-from spuvm.compiler.choreography import Block, Call, Choreography, Cond, Loop, Port, Slot, Step, While
+from spuvm.compiler.choreography import Block, Call, Choreography, Cond, Loop, Port, Rank, Slot, Step, While
 from spuvm.compiler.executables import stage_loader
 from spuvm.compiler.kernels import KernelPlan, plan
 from spuvm.compiler.schedule import Piece, Placed, pieces, reference_plan
@@ -23,6 +24,7 @@ from spuvm.runtime.program import (
     PartyProgram,
     PortSpec,
     ProgramStep,
+    RankStep,
     Round,
     Stage,
     Straight,
@@ -145,6 +147,11 @@ class _Projector:
                     self.held(s) for s in (step.condition_constants, step.body_constants, step.carries)
                 )
                 return WhileStep(condition, body, first, second, carries, self.define(step.outputs))
+            case Rank():
+                compare = cache(lambda pairs: self.block(step.batch(pairs)))
+                words = self.held(step.inputs)
+                (output,) = self.define(step.outputs)
+                return RankStep(compare, words, step.rows, step.length, step.wanted, output)
         raise AssertionError(step)
 
     # straight pieces --------------------------------------------------------------------------------
@@ -252,4 +259,6 @@ def _touched(step: ProgramStep) -> Iterable[int | None]:
             return (step.index, *step.operands, *step.outputs)
         case WhileStep():
             return (*step.condition_constants, *step.body_constants, *step.carries, *step.outputs)
+        case RankStep():
+            return (*step.words, step.output)
     return ()

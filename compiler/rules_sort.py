@@ -1,10 +1,10 @@
-"""Sorting: the bitonic network in its perfect-shuffle form.
+"""Sorting. Where the protocol can shuffle, or somebody knows the keys: the IR's own `sort` (`sort_words`).
 
-For N = 2^m elements, stage s = 1..m compares elements whose positions differ in bit s-1, then s-2, ..., 0,
-ascending where bit s of the position is clear. Rotating the bits of all positions brings the compared bit to the
-top: the pairs are the two halves, and writing each pair side by side rotates by one more. So each stage is one
-static rearrangement and a loop of s steps, and all loops have the same body. m (m + 1) / 2 steps of N / 2
-comparisons.
+Otherwise the bitonic network in its perfect-shuffle form. For N = 2^m elements, stage s = 1..m compares
+elements whose positions differ in bit s-1, then s-2, ..., 0, ascending where bit s of the position is
+clear. Rotating the bits of all positions brings the compared bit to the top: the pairs are the two halves,
+and writing each pair side by side rotates by one more. So each stage is one static rearrangement and a
+loop of s steps, and all loops have the same body. m (m + 1) / 2 steps of N / 2 comparisons.
 """
 
 from __future__ import annotations
@@ -20,15 +20,18 @@ from spuvm.compiler.ir import Value, Visibility, join
 from spuvm.compiler.rules_elementwise import is_float
 from spuvm.compiler.rules_logic import bit_not
 from spuvm.compiler.rules_reduce import moved
+from spuvm.compiler.sort_words import opens, sort_words
 
 TOP = {"int64": 2**63 - 1, "uint64": 2**64 - 1}  # other types stay below fixed point's limit
 
 
 def sort(ctx: Context, *xs: Operand, dimension: int, is_stable: bool, num_keys: int) -> list[Value]:
     """Operands beyond the keys follow. A payload makes the order of equal keys visible: then the
-    position decides (stable); a lone key needs no such care."""
+    position decides (stable); in a network, a lone key needs no such care."""
     values = [ctx.value(x) for x in xs]
     axis = int(dimension)
+    if opens(ctx, values[:num_keys], values, axis):
+        return sort_words(ctx, values[:num_keys], values, axis)
     order = [axis, *(d for d in range(len(values[0].shape)) if d != axis)]
     rows = [moved(ctx, _number(ctx, v), order) for v in values]
     keys, payload = rows[:num_keys], rows[num_keys:]
@@ -39,14 +42,19 @@ def sort(ctx: Context, *xs: Operand, dimension: int, is_stable: bool, num_keys: 
 
 def top_k(ctx: Context, x: Value, *, k: int, axis: int, **_: Any) -> list[Value]:
     """The first k of a stable descending sort."""
-    axis = int(axis) % len(x.shape)
+    axis, k = int(axis) % len(x.shape), int(k)
+    shape = [-1 if d == axis else 1 for d in range(len(x.shape))]
+    numbers = np.arange(x.shape[axis]).reshape(shape)
+    index = ctx.broadcast(ctx.b.const(numbers, ctx.element(ctx.outs[1].dtype)), x.shape)
+    if opens(ctx, [x], [x, index], axis):
+        key = _opposite(ctx, ctx.b.convert(x, "int8") if x.type.kind == "bool" else x)
+        best = sort_words(ctx, [key], [x, index], axis, ((0, k),))
+        return [ctx.b.slice(v, axis, 0, k) for v in best]
     order = [axis, *(d for d in range(len(x.shape)) if d != axis)]
-    rows = moved(ctx, _number(ctx, x), order)
-    numbers = np.arange(rows.shape[0]).reshape(-1, *[1] * (len(rows.shape) - 1))
-    index = ctx.broadcast(ctx.b.const(numbers, ctx.element(ctx.outs[1].dtype)), rows.shape)
+    rows, index = (moved(ctx, v, order) for v in (_number(ctx, x), index))
     keys, which = _sort_rows(ctx, [_opposite(ctx, rows)], [index], tie_break=True, stable_by=1)
     back = np.argsort(order).tolist()
-    top = [moved(ctx, ctx.b.slice(v, 0, 0, int(k)), back) for v in (_opposite(ctx, keys), which)]
+    top = [moved(ctx, ctx.b.slice(v, 0, 0, k), back) for v in (_opposite(ctx, keys), which)]
     return [_as(ctx, top[0], x), top[1]]
 
 

@@ -216,14 +216,15 @@ def _generate(s: Sharing, t: jax.Array) -> Sharing:
     return g0, g1, g2
 
 
-def _sum_bits(x: Sharing) -> tuple[Sharing, Sharing]:
+def sum_bits(x: Sharing) -> tuple[Sharing, Sharing]:
+    """[x] as a sum of two shared words: the bits that generate a carry, and those that pass one on."""
     s, t = _summands(x)
     return _generate(s, t), (s[0], s[1], t)
 
 
 def msb_a(x: Sharing) -> Sharing:
     """[x] -> its most significant bit. Eight rounds: two for the summands, six for the carry."""
-    g, p = _sum_bits(x)
+    g, p = sum_bits(x)
     below = ~(1 << 63)
     # The top position passes the carry of bit 62 through: generate 0, propagate 1.
     carry = carry_out(and_bb, and_constant(g, below), xor_constant(and_constant(p, below), 1 << 63))
@@ -238,7 +239,7 @@ def eqz_a(x: Sharing) -> Sharing:
 
 def a2b(x: Sharing) -> Sharing:
     """[x] -> its bits as a boolean sharing: the sum of two shared words. Eight rounds."""
-    g, p = _sum_bits(x)
+    g, p = sum_bits(x)
     return xor(p, each(lambda a: bt.shift_left(a, 1), carries(and_bb, g, p)))
 
 

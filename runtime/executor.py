@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from spuvm.runtime.link import Link
+from spuvm.runtime.primitives import PERMUTATION
 from spuvm.runtime.program import (
     BlockProgram,
     CondStep,
@@ -22,6 +23,7 @@ from spuvm.runtime.program import (
     PartyProgram,
     ProgramStep,
     Random,
+    RankStep,
     Registers,
     Round,
     Straight,
@@ -29,8 +31,9 @@ from spuvm.runtime.program import (
     WhileStep,
     partition,
 )
-from spuvm.runtime.random import Stream, aligned_empty
-from spuvm.runtime.values import Blocked, Component, blocks, empty, incoming, outgoing, whole
+from spuvm.runtime.random import Stream, aligned_empty, permutations
+from spuvm.runtime.ranking import ranking
+from spuvm.runtime.values import Blocked, Component, blocks, empty, incoming, outgoing, taken, whole
 
 PREFETCH_BYTES = 1 << 20  # a piece that draws no more than this per stream has it generated at once
 
@@ -88,6 +91,8 @@ class _Draws:
         else:
             raw = aligned_empty(size)
             self._streams.stream(random.holders).fill(raw, self._start[random.holders] + at)
+        if random.dtype == PERMUTATION:
+            return permutations(raw, random.shape)
         return raw.view(random.dtype).reshape(random.shape)
 
 
@@ -126,6 +131,8 @@ class Executor:
                 _store(env, step.outputs, self._block(branch, _load(env, step.operands)))
             case WhileStep():
                 self._while(step, env)
+            case RankStep():
+                self._rank(step, env)
         for register in step.frees:
             env.pop(register, None)
 
@@ -150,6 +157,19 @@ class Executor:
         while np.asarray(self._block(step.condition, [*first, *carries])[0]).reshape(()):
             carries = self._block(step.body, [*second, *carries])
         _store(env, step.outputs, carries)
+
+    def _rank(self, step: RankStep, env: dict[int, Component]) -> None:
+        count = step.rows * step.length
+        words = [None if r is None else np.asarray(whole(env[r], (count,))) for r in step.words]
+
+        def compare(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            pairs = [None if w is None else taken(w, which) for which in (first, second) for w in words]
+            (bits,) = self._block(step.compare(len(first)), pairs)
+            return np.asarray(bits)
+
+        order = ranking(step.rows, step.length, step.wanted, compare)
+        if step.output is not None:
+            env[step.output] = order.view(np.uint64).reshape(step.rows, step.length)
 
     # straight pieces -----------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from jax.extend.core import Primitive
 
 send_p = Primitive("send")
 random_p = Primitive("random")
+PERMUTATION = "permutation"  # in place of a dtype: what is drawn is not words, but their order
 
 
 def _send_type(x: Any, *, src: int, dst: int, bits: int) -> Any:
@@ -24,7 +25,7 @@ def _send_type(x: Any, *, src: int, dst: int, bits: int) -> Any:
 
 
 def _random_type(*, holders: tuple[int, ...], shape: tuple[int, ...], dtype: Any) -> Any:
-    return jax.core.ShapedArray(shape, np.dtype(dtype))
+    return jax.core.ShapedArray(shape, np.dtype(np.int64 if dtype == PERMUTATION else dtype))
 
 
 send_p.def_abstract_eval(_send_type)
@@ -44,4 +45,10 @@ def send(x: jax.Array, src: int, dst: int, bits: int | None = None) -> jax.Array
 def random(holders: Iterable[int], shape: Sequence[int], dtype: Any) -> jax.Array:
     """A fresh uniform value of the given shape and unsigned dtype, known to `holders` alone."""
     out: jax.Array = random_p.bind(holders=tuple(sorted(holders)), shape=tuple(shape), dtype=np.dtype(dtype).name)
+    return out
+
+
+def permutation(holders: Iterable[int], shape: Sequence[int]) -> jax.Array:
+    """int64[rows, n]: in each row a fresh uniform permutation of 0, ..., n - 1, known to `holders` alone."""
+    out: jax.Array = random_p.bind(holders=tuple(sorted(holders)), shape=tuple(shape), dtype=PERMUTATION)
     return out

@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from spuvm.runtime.primitives import PERMUTATION
+from spuvm.runtime.random import PERMUTATION_BYTES
+
 BLOCK = 65536  # elements of an element-wise call that one executable takes at once: they stay in the cache
 BLOCK_SIZES = (64, 1024, 8192, BLOCK)  # all lengths that element-wise stages are ever compiled for
 Holders = tuple[int, ...]
@@ -47,7 +50,8 @@ class Random:
 
     @cached_property
     def nbytes(self) -> int:
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+        itemsize = PERMUTATION_BYTES if self.dtype == PERMUTATION else np.dtype(self.dtype).itemsize
+        return math.prod(self.shape) * itemsize
 
 
 @dataclass(eq=False)
@@ -126,6 +130,21 @@ class LoopStep:
 
 
 @dataclass(eq=False)
+class RankStep:
+    """Put secret rows in order by comparisons that are opened (see `ranking`). `words`, per party its
+    components of `count` words: each an array of `rows` times `length` elements. `compare(m)` compares m pairs.
+    """
+
+    compare: Callable[[int], BlockProgram]
+    words: Registers
+    rows: int
+    length: int
+    wanted: tuple[tuple[int, int], ...]
+    output: int | None
+    frees: tuple[int, ...] = ()
+
+
+@dataclass(eq=False)
 class CondStep:
     branches: list[BlockProgram]
     index: int
@@ -145,7 +164,7 @@ class WhileStep:
     frees: tuple[int, ...] = ()
 
 
-ProgramStep = Straight | LoopStep | CondStep | WhileStep
+ProgramStep = Straight | LoopStep | CondStep | WhileStep | RankStep
 
 
 @dataclass(eq=False)
@@ -198,6 +217,9 @@ def tasks_of(block: BlockProgram) -> Iterator[Task]:
             case CondStep():
                 for branch in step.branches:
                     yield from tasks_of(branch)
+            case RankStep():
+                for size in (*BLOCK_SIZES, 4 * BLOCK):
+                    yield from tasks_of(step.compare(size))
             case WhileStep():
                 yield from tasks_of(step.condition)
                 yield from tasks_of(step.body)

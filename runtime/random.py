@@ -6,6 +6,7 @@ the caller's affair: using one twice reveals the difference of what it masked.
 
 import ctypes
 import secrets
+from collections.abc import Sequence
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -17,6 +18,7 @@ from spuvm.runtime import native
 
 BLOCK_BYTES = 16
 KEY_BYTES = 16
+PERMUTATION_BYTES = 16  # of randomness for each element of a permutation
 
 _SCHEDULE_BYTES = 11 * BLOCK_BYTES
 _ALIGNMENT = 64  # what XLA's CPU client needs to take a buffer without a copy
@@ -64,6 +66,20 @@ class Stream:
         for start in range(0, len(target), len(_ZEROS)):
             piece = target[start : start + len(_ZEROS)]
             encryptor.update_into(memoryview(_ZEROS)[: len(piece)], piece)
+
+
+def permutations(raw: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.int64]:
+    """int64[rows, n]: the order of n random 128-bit numbers, row by row; 16 bytes of `raw` each.
+
+    The permutation is uniform but for the chance, below n^2 / 2^129, that two numbers are equal. The upper
+    halves decide; only where two of those are equal, too, are the lower ones looked at.
+    """
+    high, low = raw.view(np.uint64).reshape(2, *shape)
+    order = np.argsort(high, axis=-1)
+    ranked = np.take_along_axis(high, order, axis=-1)
+    if (ranked[..., 1:] == ranked[..., :-1]).any():  # then the order of the equal ones is the sort's own affair
+        order = np.lexsort((low, high), axis=-1)
+    return order
 
 
 def new_key() -> bytes:

@@ -80,6 +80,17 @@ def whole(value: Component, shape: Sequence[int]) -> Array:
     return out.reshape(shape)
 
 
+def taken(array: np.ndarray, which: np.ndarray) -> Blocked:
+    """The elements of a flat array at the indices `which`, in blocks."""
+    out = []
+    for start, count, length in partition(len(which)):
+        block = empty((length,), array.dtype)
+        np.take(array, which[start : start + count], out=block[:count], mode="clip")
+        block[count:] = 0
+        out.append(block)
+    return Blocked(out, len(which))
+
+
 def outgoing(value: Component, message: Message) -> list[np.ndarray]:
     """The bytes of a message, as views."""
     if message.size is None:

@@ -32,9 +32,10 @@ from spuvm.runtime.encoding import combine
 from spuvm.runtime.executor import Executor, Streams
 from spuvm.runtime.link import Counters
 from spuvm.runtime.memory_link import MemoryLink, memory_links
-from spuvm.runtime.primitives import random_p, send_p
+from spuvm.runtime.primitives import PERMUTATION, random_p, send_p
 from spuvm.runtime.program import Holders, PartyProgram
 from spuvm.runtime.protocol import Kernel, Protocol
+from spuvm.runtime.ranking import ranking
 
 Raw = NDArray[Any]
 Components = list[Any]
@@ -449,6 +450,18 @@ class Interpreter:
                 while self.block(step.condition, [*ins[:a], *carry])[0]:
                     carry = self.block(step.body, [*ins[a : a + b], *carry])
                 return carry
+            case ch.Rank():
+                return self.rank(step, ins)
+
+    def rank(self, step: ch.Rank, ins: Components) -> Components:
+        flat = [np.asarray(x).reshape(-1) for x in ins]
+
+        def compare(first: Raw, second: Raw) -> Raw:
+            (bits,) = self.block(step.batch(len(first)), [x[which] for which in (first, second) for x in flat])
+            return np.asarray(bits)
+
+        order = ranking(step.rows, step.length, step.wanted, compare)
+        return [order.view(np.uint64).reshape(step.rows, step.length)]
 
     def loop(self, step: ch.Loop, ins: Components) -> Components:
         k, c = len(step.constants), len(step.carries)
@@ -474,6 +487,8 @@ class Interpreter:
         return [x.reshape(s.shape) if x.size == s.size else x for x, s in zip(outs, call.outputs, strict=True)]
 
     def draw(self, holders: Holders, shape: tuple[int, ...], dtype: str) -> Raw:
+        if dtype == PERMUTATION:
+            return self.rng.permuted(np.broadcast_to(np.arange(shape[-1]), shape), axis=-1)
         size = int(np.prod(shape, dtype=int)) * np.dtype(dtype).itemsize
         return np.frombuffer(self.rng.bytes(size), dtype).reshape(shape)
 

@@ -74,6 +74,7 @@ def time_operation(machine: Machine, request: Reply) -> Reply:
         "seconds": took,
         "first": first,
         "rounds": cost.rounds,
+        "exact": cost.exact,
         "predicted": [[int(r), int(b)] for r, b in zip(cost.party_rounds, cost.bytes_sent)],
         "counted": counted,
     }

@@ -32,7 +32,10 @@ def say(text: str) -> None:
     console(stderr=True).print(text)
 
 
-INEXACT = "Of loops and branches that depend on run-time values, the prediction counts one trip."
+INEXACT = (
+    "Of loops and branches that depend on run-time values, the prediction counts one trip, of a sort the comparisons "
+    "of an example."
+)
 
 
 # Which output goes where ---------------------------------------------------------------------------------

@@ -1,0 +1,193 @@
+"""The order of secret elements from comparisons that are opened: who is compared with whom.
+
+The elements have been shuffled and are all different, so what the comparisons show is the order of a
+uniformly random permutation, which says nothing about the inputs (Hamada et al., ICISC 2012). What is
+compared depends on what was opened before, all parties know it, and each works it out for itself: in
+integers, by sorts of distinct numbers only, so that all get the same.
+
+Every segment of elements whose order among each other is open is split at once: a sample is put in order
+by comparing all of its pairs; each other element finds its place in the sample by binary search; what
+falls between two neighbours is a segment of the next pass. A pass costs a step for the sample and one
+for each level of the search, and three or four passes do for a million elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Indices = NDArray[np.int64]
+Bits = NDArray[np.uint8]
+Compare = Callable[[Indices, Indices], Bits]  # whether the first of each pair precedes the second
+
+ALL_PAIRS = 8  # so many elements are put in order by comparing all pairs
+BRACKET = 3  # pivots that are enough where few ranks are asked for
+_POSITION_BITS = 40
+
+
+def ranking(rows: int, length: int, wanted: Sequence[tuple[int, int]], compare: Compare) -> Indices:
+    """int64[rows * length]: the indices of each row's elements, in order.
+
+    Element i of row r has the index r * length + i. With `wanted`, half-open ranges of ranks, only
+    these ranks hold the right element; the others of the row stand anywhere else.
+    """
+    order = np.arange(rows * length)
+    asked = _asked(length, wanted)
+    start, size = length * np.arange(rows), np.full(rows, length)
+    while len(start := start[keep := _open(start % length if length else start, size, asked)]):
+        start, size = _split(order, start, size[keep], length, asked, compare)
+    return order
+
+
+def _asked(length: int, wanted: Sequence[tuple[int, int]]) -> Indices:
+    """How many of the wanted ranks are below each rank."""
+    marks = np.ones(length, np.int64)
+    if wanted:
+        marks[:] = 0
+        for low, high in wanted:
+            marks[low:high] = 1
+    return np.concatenate([[0], np.cumsum(marks)])
+
+
+def _open(rank: Indices, size: Indices, asked: Indices) -> NDArray[np.bool_]:
+    """The segments of several elements with a wanted rank."""
+    several: NDArray[np.bool_] = (size > 1) & (asked[rank + size] > asked[rank])
+    return several
+
+
+def _split(
+    order: Indices, start: Indices, size: Indices, length: int, asked: Indices, compare: Compare
+) -> tuple[Indices, Indices]:
+    """Arrange each segment around the pivots of its sample; the new segments between them."""
+    levels = np.rint(np.log2(2.5 * size) / 2).astype(np.int64)
+    sample = np.where(size <= ALL_PAIRS, size, (1 << levels) - 1)
+    _sort_samples(order, start, sample, compare)
+    rest = sample < size
+    start, size, sample, levels = start[rest], size[rest], sample[rest], levels[rest]
+    if not len(start):
+        return start, size
+    pivots, levels = _pivots(start % length, size, sample, levels, asked)
+    return _arrange(order, start, size, sample, pivots, levels, compare)
+
+
+def _sort_samples(order: Indices, start: Indices, sample: Indices, compare: Compare) -> None:
+    """Put the first `sample` elements of each segment in order: all pairs in one step."""
+    groups = [(int(n), start[sample == n]) for n in np.unique(sample) if n > 1]
+    members = [order[at[:, None] + np.arange(n)] for n, at in groups]
+    pairs = [np.triu_indices(n, 1) for n, _ in groups]
+    first = np.concatenate([m[:, i].reshape(-1) for m, (i, _) in zip(members, pairs)])
+    second = np.concatenate([m[:, j].reshape(-1) for m, (_, j) in zip(members, pairs)])
+    bits = compare(first, second)[: len(first)]
+    used = 0
+    for (n, at), m, (i, j) in zip(groups, members, pairs):
+        before = bits[used : used + len(at) * len(i)].reshape(len(at), len(i))
+        used += before.size
+        precedes = np.zeros((len(at), n, n), np.uint8)
+        precedes[:, i, j], precedes[:, j, i] = before, 1 - before
+        order[at[:, None] + precedes.sum(1, dtype=np.int64)] = m
+
+
+def _pivots(
+    rank: Indices, size: Indices, sample: Indices, levels: Indices, asked: Indices
+) -> tuple[list[Indices], Indices]:
+    """For each segment the places, in its ordered sample, of the pivots; 2^levels - 1 of them.
+
+    All of the sample, or, where the wanted ranks lie close together, two around them and one in the middle:
+    twice the standard deviation of a sample's rank to either side.
+    """
+    low = np.searchsorted(asked, asked[rank], "right") - 1 - rank
+    high = np.searchsorted(asked, asked[rank + size], "left") - rank
+    narrow = (4 * (high - low) < size) & (sample > 2 * BRACKET)
+    margin = np.ceil(np.sqrt(sample)).astype(np.int64)
+    ends = [low * sample // size - margin, (low + high) * sample // (2 * size), high * sample // size + margin]
+    bracket = np.stack([np.clip(e, 0, sample - 1) for e in ends], 1)
+    pivots = [b if n else np.arange(s) for b, n, s in zip(bracket, narrow, sample)]
+    return pivots, np.where(narrow, 2, levels)
+
+
+def _arrange(
+    order: Indices,
+    start: Indices,
+    size: Indices,
+    sample: Indices,
+    pivots: list[Indices],
+    levels: Indices,
+    compare: Compare,
+) -> tuple[Indices, Indices]:
+    """Search each element's place among the pivots, and bring what shares a place together."""
+    segment = np.repeat(np.arange(len(start)), size)
+    within = np.arange(len(segment)) - np.repeat(np.cumsum(size) - size, size)
+    where = start[segment] + within
+    count = np.array([len(p) for p in pivots])
+    base = np.cumsum(count) - count
+    flat = np.concatenate(pivots)
+    key = np.empty(len(where), np.int64)
+    searched = within >= sample[segment]
+    key[searched] = 2 * _search(order, where[searched], segment[searched], start, flat, base, levels, compare)
+    known = ~searched
+    key[known] = _place_in_sample(within[known], segment[known], flat, base, count, sample)
+    key += (2 * (base + np.arange(len(start))))[segment]
+    # Composite numbers are distinct: any sort puts them in the same order.
+    composite = np.sort(key << _POSITION_BITS | np.arange(len(key)))
+    order[where] = order[where[composite & ((1 << _POSITION_BITS) - 1)]]
+    return _runs(composite >> _POSITION_BITS, where)
+
+
+def _search(
+    order: Indices,
+    where: Indices,
+    segment: Indices,
+    start: Indices,
+    flat: Indices,
+    base: Indices,
+    levels: Indices,
+    compare: Compare,
+) -> Indices:
+    """How many pivots of its segment precede each element: one step a level."""
+    place = np.zeros(len(where), np.int64)
+    step = (1 << levels[segment]) >> 1
+    active: Indices | slice = slice(None)
+    while (step > 0).any():
+        if not (step > 0).all():
+            active = np.flatnonzero(step)
+        at, half = segment[active], step[active]
+        pivot = start[at] + flat[base[at] + place[active] + half - 1]
+        bits = compare(order[pivot], order[where[active]])[: len(pivot)]
+        place[active] += half * bits
+        step >>= 1
+    return place
+
+
+def _place_in_sample(
+    within: Indices, segment: Indices, flat: Indices, base: Indices, count: Indices, sample: Indices
+) -> Indices:
+    """2 p + 1 for pivot p of a segment, 2 p for an element of the sample that p pivots precede."""
+    offset = np.cumsum(sample) - sample
+    taken = flat + np.repeat(offset, count)
+    at = within + offset[segment]
+    before = np.searchsorted(taken, at) - base[segment]
+    is_pivot = np.isin(at, taken)
+    return 2 * before + is_pivot
+
+
+def _runs(key: Indices, where: Indices) -> tuple[Indices, Indices]:
+    """The segments of equal even keys: odd ones are pivots, which stand where they belong."""
+    ends = np.append(np.flatnonzero(key[1:] != key[:-1]) + 1, len(key))
+    begins = np.concatenate([[0], ends[:-1]])
+    between = key[begins] % 2 == 0
+    return where[begins[between]], (ends - begins)[between]
+
+
+def batches(rows: int, length: int, wanted: Sequence[tuple[int, int]]) -> Iterator[int]:
+    """How many pairs each step compares, for an example of a shuffle: the estimate of `cost`."""
+    values = np.random.default_rng(0).permutation(rows * length)
+    sizes: list[int] = []
+
+    def compare(first: Indices, second: Indices) -> Bits:
+        sizes.append(len(first))
+        return (values[first] < values[second]).astype(np.uint8)
+
+    ranking(rows, length, wanted, compare)
+    return iter(sizes)
