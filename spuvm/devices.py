@@ -13,6 +13,7 @@ import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -38,6 +39,7 @@ class _Context:
     party: str | None = None
     link: Link | None = None
     config: Config | None = None
+    file: Path | None = None
     machines: dict[Config, VM] = field(default_factory=dict)
 
     def machine(self, config: Config) -> VM:
@@ -78,7 +80,7 @@ def init(
             raise ConfigError("a networked run takes `party` and `config`, a simulation `parties` and address='local'.")
         cluster = load_cluster(config)
         link = connect(cluster, party, timeout)
-        _context = _Context(cluster.names, party, link, cluster.config)
+        _context = _Context(cluster.names, party, link, cluster.config, Path(config).absolute())
         return
     if parties is None:
         raise ConfigError("`parties` is missing: give the names for a simulation, or `party` and `config`.")
@@ -227,6 +229,13 @@ def default_machine() -> VM | None:
         return None
     config = _context.config or config_from({"nodes": [{"party": p} for p in _context.parties]}, _context)
     return _context.machine(config)
+
+
+def whereabouts() -> tuple[str, Path] | None:
+    """Of a networked run, the party that this process is, and the cluster file."""
+    if _context is None or _context.party is None or _context.file is None:
+        return None
+    return _context.party, _context.file
 
 
 def _session_parties(context: _Context, config: Config) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ COMMANDS = {
     "cost": "spuvm.commands.cost:cost",
     "run": "spuvm.commands.run:run",
     "party": "spuvm.commands.party:party",
+    "stream": "spuvm.commands.stream:stream",
     "certificates": "spuvm.commands.certificates:certificates",
     "bench": "spuvm.bench:bench",
 }

@@ -11,20 +11,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from spuvm.objects import SPUObject, components_for
 from spuvm.runtime.errors import InputError
-from spuvm.runtime.link import Link
 from spuvm.runtime.program import BlockProgram, CondStep, Holders, LoopStep, Straight, WhileStep
 from spuvm.runtime.random import derive_key, new_key
 from spuvm.runtime.session import telling
 from spuvm.streaming.block import Column, Computation, Finish, Fold, Part, WriteRows, combined, fingerprint
+from spuvm.streaming.exchange import tell_all
 from spuvm.streaming.folder import FORMAT, Folder, Keys, code_digest
 from spuvm.streaming.job import Job, Runner
 from spuvm.streaming.progress import reporting
 from spuvm.streaming.sources import Rows
 from spuvm.streaming.stream import Stream
+from spuvm.streaming.workers import run_workers
 from spuvm.streaming.writing import Output
 from spuvm.vm import VM
 
@@ -127,8 +127,13 @@ def _run(done: Pass, finished: set[int]) -> None:
     job, options = done.job, done.stream.options
     todo = [b for b in range(job.blocks) if b not in finished]
     already = sum(sum(job.counts(b)) for b in finished)
+    workers = 1 if job.in_order else min(options.workers, max(len(todo), 1))
+    agree(done.vm, "number of workers", str(workers).encode())
     with reporting(sum(job.rows), already, options.progress) as advance:
-        done.runner.run(todo, advance)
+        if workers == 1:
+            done.runner.run(todo, advance)
+        else:
+            run_workers(done.runner, todo, workers, options.engine, options.home, advance)
 
 
 def _open(stream: Stream) -> dict[tuple[int, str], Rows]:
@@ -152,19 +157,6 @@ def _describe_all(vm: VM, rows: Mapping[tuple[int, str], Rows]) -> dict[str, dic
     for said in tell_all(vm.session.link, json.dumps(mine).encode()):
         out |= json.loads(said)
     return out
-
-
-def tell_all(link: Link | None, body: bytes) -> list[bytes]:
-    """What every party says, by rank."""
-    if link is None:
-        return [body]
-    sizes = {p: np.zeros(8, np.uint8) for p in link.peers}
-    size = memoryview(len(body).to_bytes(8, "big"))
-    link.exchange({p: [size] for p in link.peers}, {p: [x] for p, x in sizes.items()})
-    heard = {p: np.zeros(int.from_bytes(x.tobytes(), "big"), np.uint8) for p, x in sizes.items()}
-    link.exchange({p: [memoryview(body)] for p in link.peers}, {p: [x] for p, x in heard.items()})
-    said = {p: x.tobytes() for p, x in heard.items()} | {link.rank: body}
-    return [said[rank] for rank in sorted(said)]
 
 
 def _layout(stream: Stream, described: Described) -> tuple[list[Part], list[int]]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from spuvm.devices import SPU, default_machine
+from spuvm.devices import SPU, default_machine, whereabouts
 from spuvm.runtime.errors import InputError
 from spuvm.streaming.block import MASK, Fold, Step, WriteRows
 from spuvm.streaming.sources import Source
+from spuvm.streaming.workers import ENGINES, Home
 from spuvm.vm import VM, make_config, simulator
 
 ROWS_PER_BLOCK = 1 << 20
@@ -22,6 +23,9 @@ class Options:
     """How a stream runs."""
 
     rows_per_block: int
+    workers: int
+    engine: str
+    home: Home | None
     progress: bool | None
 
 
@@ -115,6 +119,8 @@ def stream(
     protocol: str = "aby3",
     fxp_fraction_bits: int | None = None,
     parties: Sequence[str] | None = None,
+    workers: int = 1,
+    engine: str = "local",
     progress: bool | None = None,
 ) -> Stream:
     """Rows of tables, of any number: read, shared and computed a block at a time, in bounded memory.
@@ -129,6 +135,10 @@ def stream(
         device: the SPU to run on. If not given, one of all parties that `spu.init` named; without
             `spu.init`, a simulation of `parties`.
         protocol, fxp_fraction_bits, parties: of the simulation, as for `spu.jit`.
+        workers: processes of each party; worker j of all parties forms a session over some of the blocks. Not
+            for a `fold` without `combine`, whose blocks follow each other.
+        engine: where workers run: "local", processes of this machine, or "ray", tasks of the Ray cluster of
+            this party (`pip install 'spuvm[ray]'`), whose nodes all see the same files and folder.
         progress: show rows, rate and time left on stderr; if not given, when that is a terminal.
 
     Returns:
@@ -139,6 +149,10 @@ def stream(
     """
     if isinstance(rows_per_block, bool) or not isinstance(rows_per_block, int) or rows_per_block < 1:
         raise InputError(f"`rows_per_block` must be a positive integer, got {rows_per_block!r}.")
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+        raise InputError(f"`workers` must be a positive integer, got {workers!r}.")
+    if engine not in ENGINES:
+        raise InputError(f"`engine` must be one of {', '.join(ENGINES)}, got {engine!r}.")
     parts = tuple(_part(x) for x in ([sources] if isinstance(sources, Mapping) else sources))
     if not parts or any(set(part) != set(parts[0]) for part in parts):
         raise InputError("`sources` must be columns by name, or several such with the same names.")
@@ -147,7 +161,7 @@ def stream(
     for owner in owners:
         if owner not in vm.config.parties:
             raise InputError(f"`sources` name {owner!r}: the parties are {', '.join(vm.config.parties)}.")
-    return Stream(vm, parts, Options(rows_per_block, progress))
+    return Stream(vm, parts, Options(rows_per_block, workers, engine, _home(vm), progress))
 
 
 def _part(sources: Mapping[str, Any]) -> dict[str, Source]:
@@ -157,6 +171,15 @@ def _part(sources: Mapping[str, Any]) -> dict[str, Source]:
         if not isinstance(name, str) or not name.isidentifier() or name == MASK:
             raise InputError(f"`sources`: a column is called by a Python name other than `{MASK}`, got {name!r}.")
     return {n: s if isinstance(s, Source) else Source.parse(str(s), n) for n, s in sources.items()}
+
+
+def _home(vm: VM) -> Home | None:
+    """How to be this party in another process; None in a simulation."""
+    found = whereabouts()
+    if vm.session.link is None or found is None:
+        return None
+    party, cluster = found
+    return Home(party, str(cluster), vm.session.link.timeout)
 
 
 def _machine(protocol: str, fraction_bits: int | None, parties: Sequence[str] | None, owners: list[str]) -> VM:

@@ -1,0 +1,102 @@
+"""A worker of one party: `python -m spuvm.streaming.worker FOLDER NUMBER`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from spuvm.compiler.compile import Program
+from spuvm.compiler.text import parse
+from spuvm.runtime.certificates import free_ports
+from spuvm.runtime.cluster import Address, Cluster, load_cluster
+from spuvm.runtime.errors import LinkError, SpuError
+from spuvm.runtime.link import Link
+from spuvm.runtime.session import Session
+from spuvm.runtime.tls_link import connect
+from spuvm.streaming.folder import Folder, write_whole
+from spuvm.streaming.job import Job, Runner
+from spuvm.streaming.sources import Source
+from spuvm.vm import VM
+
+ANY = "0.0.0.0"
+POLL = 0.05
+
+
+def work(folder: Path, number: int) -> None:
+    """Run the blocks that the folder has for this worker."""
+    body = json.loads((folder / f"worker-{number}.json").read_text())
+    job = _job(body)
+    config = next(iter(job.programs.values())).config
+    link = _link(folder, number, body) if "cluster" in body else None
+    try:
+        vm = VM(Session(config, None if link is None else link.rank, link))
+        run = Folder.open(folder, vm.session.party)
+        if run is None:
+            raise LinkError(f"{folder} holds no run.")
+        Runner(job, vm, run, f"w{number}").run(body["todo"], lambda rows: print(rows, flush=True))
+        if link is not None:
+            link.agree("end of the worker", b"")
+    except BaseException as error:
+        if link is not None:
+            link.abort(f"{type(error).__name__}: {error}" if isinstance(error, SpuError) else type(error).__name__)
+        raise
+    finally:
+        if link is not None:
+            link.close()
+
+
+def _job(body: Mapping[str, Any]) -> Job:
+    parts = [{n: Source(path, tuple(columns), party) for n, (path, columns, party) in p.items()} for p in body["parts"]]
+    programs = {tuple(counts): Program(parse(text)) for counts, text in body["programs"]}
+    return Job(parts, body["rows"], body["rows_per_block"], programs, body["in_order"], body["shows_rows"])
+
+
+def _link(folder: Path, number: int, body: Mapping[str, Any]) -> Link:
+    """A session of the workers of this number: say where this one listens, and hear where the others do."""
+    cluster, me = load_cluster(body["cluster"]), str(body["party"])
+    entry = cluster.parties[cluster.rank(me)]
+    host, listen = entry.address.host, entry.listen.host
+    if body["engine"] == "ray":
+        import ray
+
+        host, listen = ray.util.get_node_ip_address(), ANY  # type: ignore[no-untyped-call]
+    (port,) = free_ports(1, listen)
+    write_whole(folder / f"worker-{number}-at.json", json.dumps([host, port]).encode())
+    peers = _awaited(folder / f"worker-{number}-peers.json", float(body["timeout"]))
+    return connect(_moved(cluster, peers, me, Address(listen, port)), me, float(body["timeout"]))
+
+
+def _awaited(path: Path, timeout: float) -> Any:
+    deadline = time.monotonic() + max(timeout, 120.0)
+    while time.monotonic() < deadline:
+        if path.exists():
+            return json.loads(path.read_text())
+        time.sleep(POLL)
+    raise LinkError(f"the other parties' workers did not start in time: {path.name} is missing.")
+
+
+def _moved(cluster: Cluster, peers: Mapping[str, Any], me: str, listen: Address) -> Cluster:
+    """The cluster with the addresses that the workers have."""
+    parties = []
+    for party in cluster.parties:
+        address = Address(*peers[party.name])
+        parties.append(replace(party, address=address, listen=listen if party.name == me else address))
+    return replace(cluster, parties=tuple(parties))
+
+
+def main() -> int:
+    try:
+        work(Path(sys.argv[1]), int(sys.argv[2]))
+    except SpuError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,186 @@
+"""Several workers for each party: worker j of every party forms a session of its own over some of the blocks.
+
+A worker is a process of this machine, or a task on the party's Ray cluster. It gets its job from
+the run's folder, and leaves there what its blocks gave, so that it does not matter who computed
+a block. Workers find each other through the parties' main session: each writes down where it
+listens, the parties tell each other, and each worker reads where its peers are.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spuvm.network import PartiesFailed, run_parties
+from spuvm.runtime.errors import ConfigError, InputError, LinkError, SpuError
+from spuvm.streaming.exchange import tell_all
+from spuvm.streaming.folder import write_whole
+from spuvm.streaming.job import Progress, Runner, describe
+
+START_SECONDS = 120.0  # for a worker to start and say where it listens
+POLL = 0.05
+
+
+@dataclass(frozen=True)
+class Home:
+    """How this process came to be its party: what a worker needs to be it, too."""
+
+    party: str
+    cluster: str  # the path of the cluster file
+    timeout: float
+
+
+def run_workers(
+    runner: Runner, todo: Sequence[int], count: int, engine: str, home: Home | None, progress: Progress | None
+) -> None:
+    """Run blocks by `count` workers. Raises LinkError, with a worker's own words, if one fails."""
+    count = min(count, len(todo))
+    folder = runner.folder.path
+    for left in folder.glob("worker-*.json"):
+        left.unlink()
+    share, rest = divmod(len(todo), count)
+    starts = [j * share + min(j, rest) for j in range(count + 1)]
+    for j in range(count):
+        mine = list(todo[starts[j] : starts[j + 1]])
+        write_whole(folder / f"worker-{j}.json", _job(runner, mine, home, engine).encode())
+
+    def introduce(_: Any = None) -> None:
+        if runner.link is not None:
+            _introduce(runner, count)
+
+    finished = _Finished(runner, progress)
+    ENGINES[engine](folder, count, introduce, finished)
+    finished()
+    for path in folder.glob("worker-*.json"):
+        path.unlink()
+
+
+def _job(runner: Runner, todo: Sequence[int], home: Home | None, engine: str) -> str:
+    body = json.loads(describe(runner.job)) | {"todo": todo, "engine": engine}
+    if home is not None:
+        body |= {"party": home.party, "cluster": home.cluster, "timeout": home.timeout}
+    return json.dumps(body)
+
+
+def _introduce(runner: Runner, count: int) -> None:
+    """Wait until all workers of this party listen, and tell each where its peers do."""
+    assert runner.link is not None
+    folder = runner.folder.path
+    mine = [_awaited(folder / f"worker-{j}-at.json") for j in range(count)]
+    said = [json.loads(x) for x in tell_all(runner.link, json.dumps(mine).encode())]
+    for j in range(count):
+        peers = {name: said[rank][j] for rank, name in enumerate(runner.link.parties)}
+        write_whole(folder / f"worker-{j}-peers.json", json.dumps(peers).encode())
+
+
+def _awaited(path: Path) -> Any:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if path.exists():
+            return json.loads(path.read_text())
+        time.sleep(POLL)
+    raise LinkError(f"a worker did not start within {START_SECONDS:g} s: {path.name} is missing in {path.parent}.")
+
+
+class _Finished:
+    """Tells the progress of blocks that the workers' journals show."""
+
+    def __init__(self, runner: Runner, progress: Progress | None) -> None:
+        self._runner, self._progress = runner, progress
+        self._seen = set(runner.folder.finished()) if progress is not None else set()
+
+    def __call__(self) -> None:
+        if self._progress is None:
+            return
+        for block in set(self._runner.folder.finished()) - self._seen:
+            self._seen.add(block)
+            self._progress(sum(self._runner.job.counts(block)))
+
+
+Introduce = Callable[..., None]
+
+
+def _local(folder: Path, count: int, introduce: Introduce, finished: Callable[[], None]) -> None:
+    """Processes of this machine."""
+    commands = {
+        f"worker {j}": [sys.executable, "-m", "spuvm.streaming.worker", str(folder), str(j)] for j in range(count)
+    }
+
+    def line(worker: str, stream: str, text: str) -> None:
+        if stream == "stdout":
+            finished()
+
+    try:
+        run_parties(commands, on_line=line, on_start=introduce)
+    except PartiesFailed as failed:
+        raise _failure(failed) from None
+
+
+def _failure(failed: PartiesFailed) -> SpuError:
+    outcome = next(o for o in failed.outcomes.values() if o.failed)
+    words = outcome.stderr.strip().splitlines() or [str(outcome)]
+    text = words[-1].removeprefix("error: ")
+    kind: type[SpuError] = InputError if outcome.status == InputError.exit_status else LinkError
+    return kind(f"{outcome.party}: {text}")
+
+
+def _ray(folder: Path, count: int, introduce: Introduce, finished: Callable[[], None]) -> None:
+    """Tasks of the Ray cluster that this process is connected to, or that RAY_ADDRESS names, or a new local one."""
+    try:
+        import ray
+    except ImportError:
+        raise ConfigError("`engine` 'ray' needs a package that is missing: pip install 'spuvm[ray]'") from None
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False)
+    try:
+        _check_room(ray, count)
+        task = ray.remote(max_retries=0)(_work)
+        pending = [task.remote(str(folder.absolute()), j) for j in range(count)]
+        try:
+            introduce()
+            while pending:
+                done, pending = ray.wait(pending, num_returns=1, timeout=1.0)
+                finished()
+                for one in done:
+                    _raise_words(ray.get(one))
+        finally:
+            for one in pending:
+                ray.cancel(one, force=True)
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _check_room(ray: Any, count: int) -> None:
+    """Workers of one session wait for each other: all must run at the same time."""
+    cores = int(ray.cluster_resources().get("CPU", 0))
+    if cores < count:
+        raise ConfigError(
+            f"`workers` is {count}, but the Ray cluster has {cores} CPUs, and all run at once: use fewer."
+        )
+
+
+def _work(folder: str, number: int) -> tuple[int, str]:
+    """A worker's whole life as a Ray task: exit status and last words."""
+    from spuvm.streaming.worker import work
+
+    try:
+        work(Path(folder), number)
+    except SpuError as error:
+        return error.exit_status, str(error)
+    return 0, ""
+
+
+def _raise_words(outcome: tuple[int, str]) -> None:
+    status, words = outcome
+    if status:
+        raise (InputError if status == InputError.exit_status else LinkError)(f"worker: {words}")
+
+
+ENGINES: Mapping[str, Callable[..., None]] = {"local": _local, "ray": _ray}

@@ -1,0 +1,188 @@
+"""Streams as several processes: parties that are killed, workers, and workers on Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import spuvm as spu
+from spuvm import cli
+from spuvm.network import make_run_folder
+from spuvm.runtime.config import Config
+
+PARTIES = ("alice", "bob", "carol")
+ROWS = 2000
+LIMIT = 120.0
+KILLS = 3
+
+FUNCTIONS = """
+import jax.numpy as jnp
+
+def score(x, y):
+    return {"p": x * y, "less": x < y}
+
+def total(stream):
+    both = lambda a, b: (a[0] + b[0], a[1] + b[1])
+    return stream.fold(lambda t, x, y: (t[0] + jnp.dot(x, y), t[1] + x.shape[0]), (0.0, 0), both)
+"""
+INPUTS = ["--input", "x=a.parquet:x@alice", "--input", "y=b.parquet:y@bob", "--rows-per-block", "100"]
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    rng = np.random.default_rng(5)
+    columns = {n: rng.uniform(-4, 4, ROWS).astype(np.float32) for n in "xy"}
+    pq.write_table(pa.table({"x": columns["x"]}), "a.parquet")
+    pq.write_table(pa.table({"y": columns["y"]}), "b.parquet")
+    Path("f.py").write_text(FUNCTIONS)
+    return columns
+
+
+def spuvm(*arguments: str) -> int:
+    return cli.run(["stream", *arguments])
+
+
+def check_scores(path: str, data: dict[str, np.ndarray]) -> None:
+    table = pq.read_table(path)
+    assert np.array_equal(table["less"].to_numpy(), data["x"] < data["y"])
+    assert np.abs(table["p"].to_numpy() - data["x"] * data["y"]).max() < 1e-4
+
+
+# The command ---------------------------------------------------------------------------------------------
+
+
+def test_rows_by_three_processes(data: Any) -> None:
+    assert spuvm("f.py:score", *INPUTS, "--output", "out.parquet@carol", "--network", "--quiet") == 0
+    check_scores("out.parquet", data)
+    assert not Path("out.parquet.run").exists()
+
+
+def test_a_fold_by_workers_of_three_parties(data: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for more in ([], ["--workers", "2"], ["--network", "--workers", "2"]):
+        assert spuvm("f.py:total", *INPUTS, "--reveal", "all", "--quiet", *more) == 0
+        shown.append(capfd.readouterr().out.splitlines())
+    for first, second in shown:
+        value = float(first.removeprefix("out[0] float32[]: "))
+        assert abs(value - float(np.dot(data["x"].astype(float), data["y"]))) < 0.05
+        assert second == f"out[1] int32[]: {ROWS}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["f.py:score"], "`--output FILE.parquet@PARTY` is missing"),
+        (["f.py:score", "--output", "out.csv@carol"], "write it like 'out.parquet@carol'"),
+        (["f.py:total", "--output", "out.parquet@carol"], "`--output` is for rows"),
+        (["f.py:score", "--output", "a.parquet@carol"], "a.parquet is there already"),
+        (["f.py:score", "--output", "out.parquet@carol", "--input", "x=b.parquet:y@bob"], "y is given fewer times"),
+        (["f.py:score", "--output", "out.parquet@carol", "--as", "bob"], "`--config` and `--as` go together"),
+        (["f.spux", "--output", "out.parquet@carol"], "is compiled for one shape"),
+    ],
+)
+def test_mistakes(data: Any, arguments: list[str], words: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert spuvm(*arguments, *INPUTS) == 2
+    assert words in capfd.readouterr().err
+
+
+def test_parties_that_differ(data: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    pq.write_table(pa.table({"y": data["y"][1:]}), "b.parquet")
+    assert spuvm("f.py:score", *INPUTS, "--output", "out.parquet@carol", "--network", "--quiet") == 2
+    lines = capfd.readouterr().err.splitlines()
+    for party in PARTIES:  # by itself, or because another said so before
+        said = [line for line in lines if line.startswith(f"{party}: error: ")]
+        assert "the sources differ in rows: `x` of alice has 2,000, `y` of bob has 1,999" in said[0]
+
+
+# Killed ----------------------------------------------------------------------------------------------------
+
+
+def test_a_party_killed_at_any_moment(data: Any, tmp_path: Path) -> None:
+    cluster = make_run_folder(tmp_path / "keys", Config(parties=PARTIES), timeout=60)
+    rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
+    runs = {"runs": tmp_path / "run", "whole": tmp_path / "whole"}
+
+    def start(folder: str) -> dict[str, subprocess.Popen[bytes]]:
+        command = [sys.executable, "-m", "spuvm", "stream", "f.py:score", *INPUTS, "--output", "out.parquet@carol"]
+        command += ["--folder", str(runs[folder]), "--config", str(cluster), "--quiet"]
+        return {p: subprocess.Popen([*command, "--as", p], stderr=subprocess.DEVNULL) for p in PARTIES}
+
+    def blocks(party: str) -> dict[int, str]:
+        lines = [x for f in (runs["runs"] / party).glob("*.jsonl") for x in f.read_text().splitlines(keepends=True)]
+        records = [json.loads(line) for line in lines if line.endswith("}\n")]
+        assert len(records) == len({r["block"] for r in records}) or party in ran_ahead
+        return {r["block"]: r["sha256"] for r in records}
+
+    ran_ahead: set[str] = set()
+    copied = False
+    for _ in range(KILLS):
+        processes = start("runs")
+        victim = str(rng.choice(PARTIES))
+        target = len(blocks(victim)) + int(rng.integers(1, 5))
+        end = time.monotonic() + LIMIT
+        while len(blocks(victim)) < target and processes[victim].poll() is None:
+            assert time.monotonic() < end
+            time.sleep(0.002)
+        if all(p.poll() is None for p in processes.values()):
+            processes[victim].send_signal(signal.SIGKILL)
+        statuses = {p: x.wait(LIMIT) for p, x in processes.items()}
+        if set(statuses.values()) == {0}:
+            break
+        assert statuses[victim] in (-signal.SIGKILL, 3)
+        if not copied:  # the same run, but as if nothing had been finished
+            shutil.copytree(runs["runs"], runs["whole"], copy_function=shutil.copy2)
+            for journal in runs["whole"].rglob("*.jsonl"):
+                journal.unlink()
+            copied = True
+        counts = {p: set(blocks(p)) for p in PARTIES}
+        common = set.intersection(*counts.values())
+        ran_ahead |= {p for p in PARTIES if counts[p] != common}
+    if not Path("out.parquet").exists():
+        assert {p.wait(LIMIT) for p in start("runs").values()} == {0}
+    check_scores("out.parquet", data)
+    output = Path("out.parquet").read_bytes()
+    Path("out.parquet").unlink()
+    assert copied
+    assert {p.wait(LIMIT) for p in start("whole").values()} == {0}
+    assert Path("out.parquet").read_bytes() == output
+
+
+# Ray --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cluster_of_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray = pytest.importorskip("ray")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield ray
+    ray.shutdown()
+
+
+@pytest.mark.filterwarnings("default")  # Ray's own
+def test_two_workers_on_ray_give_what_one_process_gives(data: Any, cluster_of_ray: Any) -> None:
+    sources = {"x": "a.parquet:x@alice", "y": "b.parquet:y@bob"}
+
+    def write(workers: int, engine: str, path: str) -> None:
+        s = spu.stream(sources, rows_per_block=300, workers=workers, engine=engine)
+        s.map(lambda x, y: {"p": x * y, "less": x < y}).to_parquet(path, "carol")
+
+    write(1, "local", "one.parquet")
+    write(2, "ray", "two.parquet")
+    check_scores("one.parquet", data)
+    check_scores("two.parquet", data)
+    assert np.array_equal(pq.read_table("one.parquet")["less"], pq.read_table("two.parquet")["less"])
