@@ -7,22 +7,16 @@ same shape; the last is compiled for just the rows it has, so that no function e
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from spuvm.compiler.compile import Program, compile_function
 from spuvm.compiler.trace import reveal
-from spuvm.objects import SPUObject
-from spuvm.runtime.config import Config
-from spuvm.runtime.errors import InputError, VisibilityError
-from spuvm.vm import VM
+from spuvm.runtime.errors import InputError
 
 MASK = "mask"  # the argument that tells a function which rows are kept
 Columns = dict[str, Any]
@@ -124,8 +118,11 @@ class WriteRows:
     """Reveal all columns to one party; of a filtered stream, which rows are kept as well."""
 
     party: str
+    in_order = False
+    init: Any = ()
+    combine: None = None
 
-    def __call__(self, pieces: Sequence[tuple[Columns, Any]], state: None) -> Any:
+    def __call__(self, pieces: Sequence[tuple[Columns, Any]], state: Any) -> Any:
         out = []
         for columns, mask in pieces:
             if mask is not None:  # what is dropped stays secret
@@ -171,82 +168,22 @@ class Fold:
         return call(self.function, columns, mask, state)
 
 
-Finish = WriteRows | Fold
-
-
-@dataclass
-class Computation:
-    """One pass over all rows: `program(counts)` is what runs on a block."""
-
-    config: Config
-    parts: Sequence[Part]
-    steps: tuple[Step, ...]
-    finish: Finish
-    _programs: dict[Counts, Program] = field(default_factory=dict)
+class Finish(Protocol):
+    """What becomes of the columns: a function of the pieces of a block and of the state before it."""
 
     @property
     def in_order(self) -> bool:
-        return isinstance(self.finish, Fold) and self.finish.in_order
-
-    def program(self, counts: Counts) -> Program:
-        """The program of a block whose parts have so many rows."""
-        if counts not in self._programs:
-            arguments = [self._structs(part, count) for part, count in zip(self.parts, counts)]
-            state = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, self._initial))
-            owners: list[Any] = [
-                part[n].owner for part, count in zip(self.parts, counts) if count for n in sorted(part)
-            ]
-            owners += ["secret"] * len(jax.tree.leaves(state))
-            program = compile_function(self._block, [arguments, state], owners, self.config)
-            self._check_state(program)
-            self._programs[counts] = program
-        return self._programs[counts]
+        """Whether a block needs the state that the one before left."""
+        ...
 
     @property
-    def _initial(self) -> Any:
-        return self.finish.init if isinstance(self.finish, Fold) and self.finish.in_order else ()
+    def init(self) -> Any:
+        """The state before the first block, if `in_order`."""
+        ...
 
-    def initial(self) -> list[np.ndarray]:
-        """The state before the first block, as arrays."""
-        return [np.asarray(x) for x in jax.tree.leaves(jax.tree.map(jnp.asarray, self._initial))]
+    @property
+    def combine(self) -> Callable[[Any, Any], Any] | None:
+        """How states of blocks are combined, unless `in_order`."""
+        ...
 
-    @staticmethod
-    def _structs(part: Part, count: int) -> Any:
-        struct: Any = jax.ShapeDtypeStruct
-        return {n: struct((count, *c.width), np.dtype(c.dtype)) for n, c in part.items()} if count else None
-
-    def _block(self, parts: Any, state: Any) -> Any:
-        pieces = [through(self.steps, dict(columns)) for columns in parts if columns is not None]
-        return self.finish(pieces, state)
-
-    def _check_state(self, program: Program) -> None:
-        """What `fold` without `combine` gives must be what it takes."""
-        if not self.in_order:
-            return
-        module = program.module
-        before = module.body.params[len(module.body.params) - len(jax.tree.leaves(self._initial)) :]
-        after = module.body.results
-        assert program.traced is not None
-        same_tree = jax.tree.structure(self._initial) == program.traced.out_tree
-        if not same_tree or [v.type.with_(visibility="secret") for v in after] != [v.type for v in before]:
-            given = ", ".join(f"{d}{list(v.type.shape)}" for d, v in zip(module.output_dtypes, after))
-            raise InputError(f"`fold`: the function must give a state of the types and shapes of `init`, got {given}.")
-        for name, value in zip(module.outputs, after):
-            if not value.type.is_secret:
-                raise VisibilityError(
-                    f"`fold`: `{name}` of the state does not depend on the state before: give `combine=`, or "
-                    "compute it from the state."
-                )
-
-
-def combined(function: Callable[[Any, Any], Any], vm: VM, a: Any, b: Any) -> tuple[Program, list[SPUObject], Any]:
-    """The program of `function(a, b)`, its inputs, and the structure of what it gives."""
-    leaves = [*jax.tree.leaves(a), *jax.tree.leaves(b)]
-    program = compile_function(function, [a, b], [vm.visibility(x, "secret") for x in leaves], vm.config)
-    assert program.traced is not None
-    return program, leaves, program.traced.out_tree
-
-
-def fingerprint(programs: Sequence[Program]) -> str:
-    """Hexadecimal SHA-256 of several programs in order."""
-    return hashlib.sha256(" ".join(p.hash for p in programs).encode()).hexdigest()
+    def __call__(self, pieces: Sequence[tuple[Columns, Any]], state: Any) -> Any: ...

@@ -24,6 +24,7 @@ from spuvm.runtime.link import Link
 from spuvm.runtime.session import telling
 from spuvm.streaming.block import Counts
 from spuvm.streaming.folder import Folder
+from spuvm.streaming.owner import OwnWork
 from spuvm.streaming.sources import Rows, Source, digest
 from spuvm.vm import VM
 
@@ -42,6 +43,7 @@ class Job:
     in_order: bool
     shows_rows: bool  # results are rows for one party, else a state that stays shared
     initial: Sequence[np.ndarray] = ()
+    own: Mapping[tuple[int, int], OwnWork] = field(default_factory=dict)  # by part and its rows in a block
 
     @property
     def blocks(self) -> int:
@@ -55,10 +57,6 @@ class Job:
         """The counts that blocks have: every one that is not like the block before it."""
         ends = {b for rows in self.rows for b in ((rows - 1) // self.rows_per_block + d for d in (0, 1))}
         return list(dict.fromkeys(self.counts(b) for b in sorted({0, *ends}) if b < self.blocks))
-
-    def leaves(self, counts: Counts) -> list[tuple[int, str]]:
-        """Part and column of each input of a block's program, before the state's."""
-        return [(p, n) for p, (part, count) in enumerate(zip(self.parts, counts)) if count for n in sorted(part)]
 
 
 @dataclass
@@ -128,17 +126,37 @@ class Runner:
     def _read(self, block: int) -> _Ready:
         counts = self.job.counts(block)
         module = self.job.programs[counts].module
+        params = iter(zip(module.body.params, module.input_dtypes))
         raw: list[np.ndarray | None] = []
-        arrays = []
-        for (part, name), value, dtype in zip(self.job.leaves(counts), module.body.params, module.input_dtypes):
-            rows = self._readers.get((part, name))
-            if rows is None:
-                raw.append(None)
+        read: list[np.ndarray] = []
+        start = block * self.job.rows_per_block
+        for p, count in enumerate(counts):
+            own = self.job.own.get((p, count))
+            if not count:
                 continue
-            start = block * self.job.rows_per_block
-            arrays.append(rows.read(start, start + counts[part], np.dtype(dtype)))
-            raw.append(encoded(arrays[-1], value.type, name))
-        return _Ready(block, raw, digest(arrays, self.folder.keys.own))
+            if own is not None:
+                raw += self._own_work(own, p, start, count, read)
+                for _ in own.names:
+                    next(params)
+                continue
+            for name in sorted(self.job.parts[p]):
+                value, dtype = next(params)
+                rows = self._readers.get((p, name))
+                if rows is not None:
+                    read.append(rows.read(start, start + count, np.dtype(dtype)))
+                raw.append(None if rows is None else encoded(read[-1], value.type, name))
+        return _Ready(block, raw, digest(read, self.folder.keys.own))
+
+    def _own_work(
+        self, own: OwnWork, part: int, start: int, count: int, read: list[np.ndarray]
+    ) -> Sequence[np.ndarray | None]:
+        """What the owner computes of a block alone, if that is this party."""
+        rows = {n: self._readers[part, n] for n in self.job.parts[part] if (part, n) in self._readers}
+        if not rows:
+            return [None] * len(own.names)
+        columns = {n: r.read(start, start + count, r.dtype) for n, r in rows.items()}
+        read += [columns[n] for n in sorted(columns)]
+        return own(columns, self.vm.config.fxp_fraction_bits)
 
     # Computing ------------------------------------------------------------------------------------
 
@@ -228,5 +246,6 @@ def describe(job: Job) -> str:
         "programs": [[list(counts), p.text] for counts, p in job.programs.items()],
         "in_order": job.in_order,
         "shows_rows": job.shows_rows,
+        "own": [[list(key), own.to_json()] for key, own in job.own.items()],
     }
     return json.dumps(body)

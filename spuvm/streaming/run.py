@@ -17,7 +17,8 @@ from spuvm.runtime.errors import InputError
 from spuvm.runtime.program import BlockProgram, CondStep, Holders, LoopStep, Straight, WhileStep
 from spuvm.runtime.random import derive_key, new_key
 from spuvm.runtime.session import telling
-from spuvm.streaming.block import Column, Computation, Finish, Fold, Part, WriteRows, combined, fingerprint
+from spuvm.streaming.block import Column, Finish, Part, WriteRows
+from spuvm.streaming.computation import Computation, combined, fingerprint
 from spuvm.streaming.exchange import tell_all
 from spuvm.streaming.folder import FORMAT, Folder, Keys, code_digest
 from spuvm.streaming.job import Job, Runner
@@ -44,11 +45,11 @@ class Pass:
         return self.stream.vm
 
 
-def fold(stream: Stream, finish: Fold, folder: str | Path | None) -> Any:
+def fold(stream: Stream, finish: Finish, folder: str | Path | None) -> Any:
     """`Stream.fold`."""
     with telling(stream.vm.session.link), _folder(folder) as where:
         done = _blocks(stream, finish, where / _me(stream.vm), None)
-        state = _combine(done) if finish.combine is not None else _last(done)
+        state = _last(done) if finish.in_order else _combine(done, finish.combine)
         agree(stream.vm, "end of the stream")
         done.folder.remove()
         return state
@@ -112,6 +113,8 @@ def _blocks(stream: Stream, finish: Finish, where: Path, output: Output | None) 
         computation.initial(),
     )
     job.programs = {shape: computation.program(shape) for shape in job.shapes()}
+    found = {(p, n): computation.own_work(p, n) for shape in job.shapes() for p, n in enumerate(shape) if n}
+    job.own = {key: own for key, own in found.items() if own is not None}
     manifest = _manifest(stream, job, rows)
     agree(vm, "program of the stream", f"{manifest['program']} {job.rows} {job.rows_per_block}".encode())
     folder, finished = _open_folder(vm, job, where, manifest)
@@ -302,11 +305,8 @@ def _last(done: Pass) -> Any:
     return _tree(done)(done.runner.objects(last, stored))
 
 
-def _combine(done: Pass) -> Any:
+def _combine(done: Pass, function: Any) -> Any:
     """All blocks' states combined in the order of rows, under masks that are a function of the run."""
-    assert isinstance(done.computation.finish, Fold)
-    function = done.computation.finish.combine
-    assert function is not None
     vm, tree = done.vm, _tree(done)
     state: Any = None
     cache: dict[Any, Any] = {}

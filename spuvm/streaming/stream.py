@@ -10,6 +10,7 @@ from typing import Any
 from spuvm.devices import SPU, default_machine, whereabouts
 from spuvm.runtime.errors import InputError
 from spuvm.streaming.block import MASK, Fold, Step, WriteRows
+from spuvm.streaming.grouping import Grouped
 from spuvm.streaming.sources import Source
 from spuvm.streaming.workers import ENGINES, Home
 from spuvm.vm import VM, make_config, simulator
@@ -81,6 +82,12 @@ class Stream:
         from spuvm.streaming.run import fold
 
         return fold(self, Fold(function, init, combine), folder)
+
+    def group_by(self, key: str, keys: int) -> Grouped:
+        """Rows by the integer column `key`, whose values are 0 to keys - 1: see `Grouped.agg`."""
+        if isinstance(keys, bool) or not isinstance(keys, int) or keys < 1:
+            raise InputError(f"`keys` must be the public number of keys, a positive integer, got {keys!r}.")
+        return Grouped(self, key, keys)
 
     def to_parquet(
         self, path: str | Path, party: str, *, folder: str | Path | None = None, force: bool = False

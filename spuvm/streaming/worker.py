@@ -20,6 +20,7 @@ from spuvm.runtime.session import Session
 from spuvm.runtime.tls_link import connect
 from spuvm.streaming.folder import Folder, write_whole
 from spuvm.streaming.job import Job, Runner
+from spuvm.streaming.owner import OwnWork
 from spuvm.streaming.sources import Source
 from spuvm.vm import VM
 
@@ -53,7 +54,8 @@ def work(folder: Path, number: int) -> None:
 def _job(body: Mapping[str, Any]) -> Job:
     parts = [{n: Source(path, tuple(columns), party) for n, (path, columns, party) in p.items()} for p in body["parts"]]
     programs = {tuple(counts): Program(parse(text)) for counts, text in body["programs"]}
-    return Job(parts, body["rows"], body["rows_per_block"], programs, body["in_order"], body["shows_rows"])
+    own = {(part, count): OwnWork.from_json(work) for (part, count), work in body["own"]}
+    return Job(parts, body["rows"], body["rows_per_block"], programs, body["in_order"], body["shows_rows"], (), own)
 
 
 def _link(folder: Path, number: int, body: Mapping[str, Any]) -> Link:
