@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,10 +13,14 @@ from spuvm.compiler.ops import with_results
 
 
 class Builder:
-    """Appends operations to a region. `frac` is the program's default number of fraction bits."""
+    """Appends operations to a region. `frac` is the program's default number of fraction bits.
 
-    def __init__(self, frac: int, ring_bits: int = 64) -> None:
+    `kernels` are those of the program's protocol: an approximation may use operations that not all have.
+    """
+
+    def __init__(self, frac: int, ring_bits: int = 64, kernels: Collection[str] = ()) -> None:
         self.frac = frac
+        self.kernels = kernels
         self.ring_bits = ring_bits
         self.region = Region()
         self.location = Location()

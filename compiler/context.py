@@ -26,6 +26,7 @@ from spuvm.compiler.ir import Location, Region, Type, Value
 from spuvm.compiler.trace import location_of
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import SpuError, UnsupportedError
+from spuvm.runtime.protocols import protocol_of
 
 Known = np.ndarray[Any, Any]
 Operand = Value | Any  # Any stands for Known and for arrays of random keys
@@ -60,7 +61,7 @@ class Context:
         unfolded: frozenset[str],
         did_lower: Callable[[Lowered], None] | None = None,
     ) -> None:
-        self.b = Builder(config.fxp_fraction_bits, config.ring_bits)
+        self.b = Builder(config.fxp_fraction_bits, config.ring_bits, protocol_of(config).kernels)
         self.config = config
         self.integral: dict[Value, Value] = {}
         self.truth: dict[Value, Value] = {}  # integers that were bools -> the bools

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from spuvm.compiler.ir import Module, Op, Region, Type, Value
 from spuvm.compiler.ops import LOCAL
 from spuvm.runtime.errors import IRError
+from spuvm.runtime.exponential import FRACTION
 
 Raw = NDArray[np.uint64]
 Rule = Callable[[Op, list[Raw]], Raw]
@@ -115,6 +116,12 @@ def _convert(op: Op, xs: list[Raw]) -> Raw:
         round_up = np.where(_signed(x) < 0, np.uint64((1 << source.frac) - 1), np.uint64(0))
         x = _shift_right(x + round_up, source.frac)
     return canonical(x, target)
+
+
+def _exp2(op: Op, xs: list[Raw]) -> Raw:
+    """Outside of the domain, garbage as it comes."""
+    whole: NDArray[np.int64] = np.rint(np.exp2(np.minimum(_signed(xs[0]) * 2.0**-FRACTION, 62.999))).astype(np.int64)
+    return whole.view(np.uint64)
 
 
 def _less(op: Op, xs: list[Raw]) -> Raw:
@@ -215,6 +222,7 @@ RULES: dict[str, Rule] = {
     "trunc": lambda op, xs: _shift_right(xs[0], op.attrs["bits"]),
     "convert": _convert,
     "bitcast": lambda op, xs: xs[0],
+    "exp2": _exp2,
     "less": _less,
     "equal": lambda op, xs: xs[0] == xs[1],
     "and": lambda op, xs: xs[0] & xs[1],

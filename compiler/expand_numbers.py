@@ -35,6 +35,7 @@ from spuvm.compiler.expand_basis import (
 from spuvm.compiler.expand_masked import factors, keep_converted
 from spuvm.compiler.ir import Op, Region, Type, Value
 from spuvm.compiler.ops import parse_element
+from spuvm.runtime.exponential import exp2_plain
 
 # Linear operations and products -------------------------------------------------------------------------
 
@@ -211,6 +212,13 @@ def _wrapped(ex: Expander, x: Shared, target: Type) -> Shared:
     if target.bits == 64 or x.kind not in "pvb":
         return x
     return ex.local("wrap", WRAP, x, kind=x.kind, bits=target.bits, signed=target.signed)
+
+
+def expand_exp2(ex: Expander, op: Op) -> None:
+    x = ex.primary(op.inputs[0])
+    if x.known:
+        return ex.set(op.output, compute_known(ex, "exp2", exp2_plain, [x]))
+    ex.set(op.output, ex.kernel("exp2_a", ex.as_kind(op.inputs[0], "a")))
 
 
 def expand_bitcast(ex: Expander, op: Op) -> None:

@@ -18,6 +18,7 @@ from jax import lax
 
 from spuvm.compiler.ir import Module, Op, Region, Type, Value, join
 from spuvm.runtime.errors import IRError
+from spuvm.runtime.exponential import FRACTION
 
 Attrs = dict[str, Any]
 TypeRule = Callable[[list[Type], Attrs], list[Type]]
@@ -76,6 +77,11 @@ def _trunc(types: list[Type], attrs: Attrs) -> list[Type]:
 
 def _retype(types: list[Type], attrs: Attrs) -> list[Type]:
     return [parse_element(attrs["to"]).with_(shape=types[0].shape, visibility=types[0].visibility)]
+
+
+def _exp2(types: list[Type], attrs: Attrs) -> list[Type]:
+    _need(types[0].element == f"fxp{FRACTION}", f"exp2 of {types[0]}: it takes {FRACTION} fraction bits")
+    return _retype(types, attrs)
 
 
 def _to_bool(types: list[Type], attrs: Attrs) -> list[Type]:
@@ -250,6 +256,7 @@ RULES: dict[str, TypeRule] = {
     "trunc": _trunc,  # {bits}: drop fraction bits, within one unit
     "convert": _retype,  # {to}: the same number in another type, exact where it fits
     "bitcast": _retype,  # {to}: the same ring element read as another type
+    "exp2": _exp2,  # {to}: 2^x as an integer, read as `to`; -1 <= x < 62, with 57 fraction bits, modulo 128
     "less": _to_bool,
     "equal": _to_bool,
     "and": _bitwise,

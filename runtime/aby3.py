@@ -16,6 +16,7 @@ import numpy as np
 
 from spuvm.runtime import bits as bt
 from spuvm.runtime import ring
+from spuvm.runtime.exponential import exp2_aby3
 from spuvm.runtime.primitives import random, send
 from spuvm.runtime.protocol import (
     Kernel,
@@ -350,6 +351,7 @@ ABY3 = Protocol(
         Kernel("b2a", b2a, "b", "a"),
         Kernel("bit2a", bit2a, "b", "a"),
         Kernel("prefix_or_b", prefix_or_b, "b", "b"),
+        Kernel("exp2_a", exp2_aby3, "a", "a"),
         Kernel("share_v", share_v, "v", "a"),
         Kernel("share_vb", share_vb, "v", "b"),
         Kernel("reveal_a", reveal_a, "a", "p"),

@@ -261,6 +261,10 @@ def test_a_leak_is_found(name: str) -> None:
     assert any(message in x for x in found), found
 
 
+# Without it a message is the other summand of a product that its receiver has a part of: test_exponential.py.
+BEYOND_LINEAR = {("exp2_a", 3)}
+
+
 @pytest.mark.parametrize("case", MASKED)
 def test_a_mask_left_out_of_a_real_kernel_is_found(case: Case) -> None:
     """Every single random value is needed: with any one of them zero somebody sees too much."""
@@ -268,6 +272,8 @@ def test_a_mask_left_out_of_a_real_kernel_is_found(case: Case) -> None:
     randoms = primitives.count(random_p)
     assert (randoms > 0) == (send_p in primitives)
     for out in range(randoms):
+        if (case.kernel.name, out) in BEYOND_LINEAR:
+            continue
         found = (x for party in range(3) for x in leaks(seen_by(case, ABY3, {party}, out)))
         assert next(found, None), f"without random value {out}"
 
