@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from spuvm.compiler import choreography as ch
-from spuvm.compiler import text
+from spuvm.compiler import kept, text
 from spuvm.compiler.cost import Cost, cost
 from spuvm.compiler.expand import expand
+from spuvm.compiler.fingerprint import fingerprint
 from spuvm.compiler.ir import Module, Visibility
 from spuvm.compiler.lower import lower
 from spuvm.compiler.passes import run_passes
@@ -25,9 +26,11 @@ from spuvm.runtime.protocols import protocol_of, rank_names
 class Program:
     """A compiled program: its text is what the parties review, hash and agree on."""
 
-    def __init__(self, module: Module, traced: Traced | None = None) -> None:
+    def __init__(self, module: Module, traced: Traced | None = None, name: str | None = None) -> None:
+        """`name` is the fingerprint under which parts of it are kept on disk."""
         self.module = module
         self.traced = traced
+        self._name = name
         self.config = config_of(module)
         self._parties: dict[int | None, PartyProgram] = {}
 
@@ -53,9 +56,17 @@ class Program:
     def party(self, rank: int | None) -> PartyProgram:
         """The program of one party; of None, the simulator's."""
         if rank not in self._parties:
-            names = (self.module.inputs, self.module.outputs)
-            self._parties[rank] = project(self.choreography, rank, names)
+            self._parties[rank] = self._kept(rank) or self._projected(rank)
         return self._parties[rank]
+
+    def _kept(self, rank: int | None) -> PartyProgram | None:
+        return None if self._name is None else kept.read_party(self._name, rank)
+
+    def _projected(self, rank: int | None) -> PartyProgram:
+        program = project(self.choreography, rank, (self.module.inputs, self.module.outputs))
+        if self._name is not None:
+            kept.write_party(self._name, rank, program)
+        return program
 
     def save(self, path: str | Path) -> None:
         """Write the text to a file, replacing it."""
@@ -81,13 +92,21 @@ def compile_function(
 ) -> Program:
     """Trace, lower, improve. Expansion and projection follow when first asked for.
 
-    `masked` are the positions of private inputs that are masked already.
+    `masked` are the positions of private inputs that are masked already. What another process has compiled
+    before is read from disk (see `kept`).
     """
     protocol_of(config)
     traced = trace(fn, args, static_argnums)
-    module = lower(traced, visibilities, config, masked=masked)
-    module = run_passes(module)
-    return Program(module, traced)
+    name = fingerprint(traced, visibilities, config, masked)
+    found = kept.read_module(name)
+    if found is not None:
+        program = Program(found[0], traced, name)
+        program.hash = found[1]
+        return program
+    module = run_passes(lower(traced, visibilities, config, masked=masked))
+    program = Program(module, traced, name)
+    kept.write_module(name, module, program.hash)
+    return program
 
 
 def load(path: str | Path) -> Program:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -21,40 +22,58 @@ _LOADED: dict[str, Executable] = {}
 compiled_count = 0  # how many stages this process compiled, for tests of the cache
 
 
-def stage_loader(key: str, stage: StagePlan) -> Callable[[], Executable]:
-    """A function that gives the compiled stage, compiling it the first time that anyone asks."""
+class StageMissing(Exception):
+    """A stage that is known by its key alone is not on disk."""
 
-    def load() -> Executable:
-        found = _LOADED.get(key)
+
+@dataclass(frozen=True)
+class StageLoader:
+    """Gives the compiled stage, compiling it the first time that anyone asks.
+
+    `stage` is None in a program that was read from disk: such a stage cannot be compiled.
+    """
+
+    key: str
+    inputs: int
+    outputs: int
+    stage: StagePlan | None
+
+    def __call__(self) -> Executable:
+        found = _LOADED.get(self.key)
         if found is None:
-            found = _LOADED[key] = _from_disk(key, stage) or _compiled(key, stage)
+            found = _LOADED[self.key] = self._from_disk() or self._compiled()
         return found
 
-    return load
+    def __reduce__(self) -> Any:
+        return StageLoader, (self.key, self.inputs, self.outputs, None)
 
+    def _from_disk(self) -> Executable | None:
+        content = diskcache.read(self.key)
+        if content is None:
+            return None
+        native.register()
+        inputs = jax.tree.structure(((0,) * self.inputs, {}))
+        outputs = jax.tree.structure([0] * self.outputs)
+        try:
+            loaded: Executable = serialize_executable.deserialize_and_load(content, inputs, outputs)
+        except Exception:  # whatever is wrong with an entry, compiling anew puts it right
+            return None
+        return loaded
 
-def _from_disk(key: str, stage: StagePlan) -> Executable | None:
-    content = diskcache.read(key)
-    if content is None:
-        return None
-    native.register()
-    inputs = jax.tree.structure((tuple(stage.avals), {}))
-    outputs = jax.tree.structure([0] * len(stage.outputs))
-    try:
-        loaded: Executable = serialize_executable.deserialize_and_load(content, inputs, outputs)
-    except Exception:  # whatever is wrong with an entry, compiling anew puts it right
-        return None
-    return loaded
-
-
-def _compiled(key: str, stage: StagePlan) -> Executable:
-    global compiled_count
-    compiled_count += 1
-    with jax.enable_x64(True):
-        compiled = jax.jit(stage.function).lower(*stage.avals).compile(compiler_options=OPTIONS)
-    try:
-        content, _, _ = serialize_executable.serialize(compiled)
-    except (ValueError, NotImplementedError):  # this kind of executable cannot be stored
+    def _compiled(self) -> Executable:
+        global compiled_count
+        if self.stage is None:
+            raise StageMissing(self.key)
+        compiled_count += 1
+        with jax.enable_x64(True):
+            compiled = jax.jit(self.stage.function).lower(*self.stage.avals).compile(compiler_options=OPTIONS)
+        try:
+            content, _, _ = serialize_executable.serialize(compiled)
+        except (ValueError, NotImplementedError):  # this kind of executable cannot be stored
+            return compiled
+        diskcache.write(self.key, content)
         return compiled
-    diskcache.write(key, content)
-    return compiled
+
+
+def stage_loader(key: str, stage: StagePlan) -> Callable[[], Executable]:
+    return StageLoader(key, len(stage.avals), len(stage.outputs), stage)

@@ -1,0 +1,131 @@
+"""Compiled programs on disk: the same program is found again, another is not, and damage is no harm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spuvm.compiler import compile as pipeline
+from spuvm.compiler import diskcache, executables
+from spuvm.compiler.compile import Program, compile_function
+from spuvm.compiler.fingerprint import fingerprint
+from spuvm.compiler.trace import trace
+from spuvm.runtime.config import Config
+from spuvm.runtime.executor import Executor, Streams
+from spuvm.runtime.random import new_key
+
+X = jax.ShapeDtypeStruct((3,), jnp.float32)
+TABLE = np.array([1.0, 2.0, 3.0], np.float32)
+CONFIG = Config(protocol="aby3")
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty cache; the stages that this process has loaded count as not loaded."""
+    monkeypatch.setenv("SPUVM_CACHE_DIR", str(tmp_path / "cache"))
+    diskcache.folder.cache_clear()
+    with patch.object(executables, "_LOADED", {}):
+        folder = diskcache.folder()
+        assert folder is not None
+        yield folder
+    diskcache.folder.cache_clear()
+
+
+def function(x: Any) -> Any:
+    return jnp.where(x > 0, x * TABLE, jnp.sum(x))
+
+
+def program(fn: Callable[..., Any] = function) -> Program:
+    return compile_function(fn, [X], ["secret"], CONFIG)
+
+
+def again(fn: Callable[..., Any] = function) -> Program:
+    """As another process would: nothing but tracing is done anew."""
+    executables._LOADED.clear()
+    with patch.object(pipeline, "lower", side_effect=AssertionError("lowered again")):
+        return program(fn)
+
+
+def result(compiled: Program) -> Any:
+    components = [np.array([v, v, v], np.uint64) << np.uint64(18) for v in (1, 2, 3)]
+    out = Executor(Streams(lambda holders: new_key(), None)).run(compiled.party(None), components)
+    return np.sum([np.asarray(c) for c in out], axis=0)[:3]  # a sum of components is the value
+
+
+def test_another_process_only_traces(cache: Path) -> None:
+    first = program()
+    expected, party = result(first), first.party(1)
+    before = executables.compiled_count
+    second = again()
+    assert second.hash == first.hash
+    assert second.text == first.text
+    with patch.object(pipeline, "project", side_effect=AssertionError("projected again")):
+        np.testing.assert_allclose(result(second).astype(np.int64), expected.astype(np.int64), atol=3)
+    assert executables.compiled_count == before
+    assert len(second.party(1).block.steps) == len(party.block.steps)
+
+
+def test_a_missing_stage_is_compiled_anew(cache: Path) -> None:
+    expected = result(program())
+    stages = [p for p in cache.iterdir() if ".all." in p.name]
+    assert stages
+    stages[0].unlink()
+    before = executables.compiled_count
+    np.testing.assert_allclose(result(again()).astype(np.int64), expected.astype(np.int64), atol=3)
+    assert executables.compiled_count > before
+
+
+def test_damage_is_no_harm(cache: Path) -> None:
+    first = program()
+    for path in cache.iterdir():
+        path.write_bytes(path.read_bytes()[:-9])
+    assert program().hash == first.hash
+
+
+def test_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPUVM_CACHE", "0")
+    diskcache.folder.cache_clear()
+    try:
+        assert program().hash == program().hash
+    finally:
+        diskcache.folder.cache_clear()
+
+
+def name(fn: Callable[..., Any], x: Any = X, who: Any = "secret", config: Config = CONFIG) -> str:
+    return fingerprint(trace(fn, [x]), [who], config)
+
+
+def test_fingerprints_tell_programs_apart() -> None:
+    def scaled(by: float) -> Callable[..., Any]:
+        return lambda x: x * by
+
+    def with_table(table: Any) -> Callable[..., Any]:
+        return lambda x: x + table
+
+    def looped(n: int) -> Callable[..., Any]:
+        return lambda x: jax.lax.fori_loop(0, n, lambda i, c: jax.nn.relu(c) + 1, x)
+
+    names = [
+        name(scaled(2.0)),
+        name(scaled(3.0)),
+        name(scaled(2.0), jax.ShapeDtypeStruct((4,), jnp.float32)),
+        name(scaled(2.0), jax.ShapeDtypeStruct((3,), jnp.int32)),
+        name(scaled(2.0), who="public"),
+        name(scaled(2.0), who=1),
+        name(scaled(2.0), config=Config(protocol="ref2k", parties=("a",))),
+        name(with_table(TABLE)),
+        name(with_table(np.array([1.0, 2.0, 4.0], np.float32))),
+        name(with_table(jnp.asarray(TABLE).at[0].set(5))),
+        name(looped(2)),
+        name(looped(3)),
+        name(lambda x: x * 2.0),  # another line of the same file
+    ]
+    assert len(set(names)) == len(names)
+    assert name(looped(3)) == name(looped(3))
