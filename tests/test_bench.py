@@ -204,13 +204,13 @@ def test_the_peer_runs_on_the_same_inputs(mode: str) -> None:
     assert only.ratio > 0
 
 
-# benchmarks/billion_products.py -------------------------------------------------------------------
+# benchmarks/billion/products.py -------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def products() -> Any:
-    path = Path(__file__).parent.parent / "benchmarks" / "billion_products.py"
-    spec = importlib.util.spec_from_file_location("billion_products", path)
+    path = Path(__file__).parent.parent / "benchmarks" / "billion" / "products.py"
+    spec = importlib.util.spec_from_file_location("products", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

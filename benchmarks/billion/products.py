@@ -1,6 +1,6 @@
 """A billion random products on secret shares, none wrong by more than one unit in the last place.
 
-    python benchmarks/billion_products.py [--count 1000000000] [--block 4194304] [--seed 1]
+    python benchmarks/billion/products.py [--count 1000000000] [--block 4194304] [--seed 1]
 
 Simulated ABY3 on a 64-bit ring with 18 fraction bits. Factors range over all magnitudes that fixed
 point holds, and their products over all that a multiplication may have before it is truncated:

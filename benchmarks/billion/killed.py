@@ -1,0 +1,130 @@
+"""A stream that is killed ten times and goes on: the same output, byte for byte, and no block twice.
+
+    python benchmarks/billion/killed.py --data FOLDER [--rows 1e8] [--kills 10] [--network]
+
+Computes a product and a comparison of every row and writes them as Parquet. A process is killed
+(SIGKILL) at random moments: simulated, the only one; with `--network` one of three parties, drawn each
+time. Then all of it is computed again without a break, under the same keys, and compared. Every
+process notes the blocks that it begins; one that was finished before its process started must
+not be among them. Exit status 1 if anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from generate import generate
+
+from spuvm.network import make_run_folder
+from spuvm.runtime.config import Config
+
+PARTIES = ("alice", "bob", "carol")
+PROGRAM = """
+import sys
+import spuvm as spu
+from spuvm.streaming.job import Runner
+
+log, data, output, folder, rows_per_block, party, cluster = sys.argv[1:]
+plain = Runner._compute
+
+def compute(self, ready, state):
+    with open(log, "a") as file:
+        file.write(f"{ready.block}\\n")
+    return plain(self, ready, state)
+
+Runner._compute = compute
+if party:
+    spu.init(party=party, config=cluster)
+sources = {"x": f"{data}/alice.parquet:x@alice", "y": f"{data}/bob.parquet:y@bob"}
+rows = spu.stream(sources, rows_per_block=int(rows_per_block))
+rows.map(lambda x, y: {"p": x * y, "less": x < y}).to_parquet(output, "carol", folder=folder)
+spu.shutdown()
+"""
+
+
+class Run:
+    """Processes that compute into one folder, again and again until it is done."""
+
+    def __init__(self, work: Path, name: str, data: Path, rows_per_block: int, cluster: Path | None) -> None:
+        self.folder, self.output, self.work = work / name, work / f"{name}.parquet", work
+        self.parties: Sequence[str] = PARTIES if cluster else ("",)
+        self._fixed = [str(data), str(self.output), str(self.folder), str(rows_per_block)]
+        self._cluster = str(cluster or "")
+        self._starts = 0
+        self.again = 0
+
+    def finished(self, party: str) -> set[int]:
+        files = (self.folder / (party or "simulated")).glob("blocks-*.jsonl")
+        lines = [line for f in files for line in f.read_text().splitlines(keepends=True)]
+        return {json.loads(line)["block"] for line in lines if line.endswith("}\n")}
+
+    def go(self, kill_after: int | None) -> bool:
+        """Until the end, or until so many blocks more are finished at a party drawn, which is then killed."""
+        self._starts += 1
+        logs = {p: self.work / f"{self.folder.name}-{self._starts}-{p}.log" for p in self.parties}
+        common = set.intersection(*(self.finished(p) for p in self.parties))
+        processes = {
+            p: subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, str(logs[p]), *self._fixed, p, self._cluster], stderr=subprocess.DEVNULL
+            )
+            for p in self.parties
+        }
+        if kill_after is not None:
+            victim = random.choice(list(self.parties))
+            while len(self.finished(victim)) < len(common) + kill_after and processes[victim].poll() is None:
+                time.sleep(0.02)
+            time.sleep(random.uniform(0, 0.3))
+            processes[victim].send_signal(signal.SIGKILL)
+        statuses = [p.wait() for p in processes.values()]
+        begun = [int(line) for f in logs.values() if f.exists() for line in f.read_text().split()]
+        self.again += sum(b in common for b in begun)
+        print(f"start {self._starts}: {len(common)} blocks finished before, {len(set(begun))} begun", flush=True)
+        return not any(statuses)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--rows", type=lambda s: round(float(s)), default=10**8)
+    parser.add_argument("--rows-per-block", type=int, default=1 << 20)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--network", action="store_true")
+    given = parser.parse_args()
+    data = generate("columns", given.rows, given.data)
+    work = given.data / "killed"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    cluster = make_run_folder(work / "keys", Config(parties=PARTIES)) if given.network else None
+    first = Run(work, "killed", data, given.rows_per_block, cluster)
+    first.go(0)
+    shutil.copytree(first.folder, work / "whole", copy_function=shutil.copy2)  # the same keys, nothing finished
+    for journal in (work / "whole").rglob("*.jsonl"):
+        journal.unlink()
+    blocks = -(-given.rows // given.rows_per_block)
+    for _ in range(given.kills - 1):
+        first.go(random.randint(1, max(1, 2 * blocks // given.kills - 1)))
+    while not first.go(None):
+        print("a run that nobody killed failed")
+        return 1
+    whole = Run(work, "whole", data, given.rows_per_block, cluster)
+    whole.go(None)
+    digests = [hashlib.file_digest(r.output.open("rb"), "sha256").hexdigest() for r in (first, whole)]
+    same = digests[0] == digests[1]
+    print(f"{given.kills} kills: outputs {'are the same, byte for byte' if same else 'DIFFER'}: {digests}")
+    print(f"finished blocks that were begun again: {first.again}")
+    shutil.rmtree(work)
+    return 0 if same and not first.again else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
