@@ -25,6 +25,7 @@ import pytest
 
 import spuvm as spu
 from spuvm.runtime.errors import EncodingError, InputError
+from spuvm.streaming import folder as folders
 from spuvm.streaming.job import Runner
 
 ROWS = 1000
@@ -110,8 +111,24 @@ def test_filtered_rows(rows: spu.Stream, data: Any) -> None:
     table = pq.read_table("out.parquet")
     assert np.array_equal(table["n"].to_numpy(), data["n"][keep])
     assert np.abs(table["m1"].to_numpy() + data["x"][keep]).max() < 1e-5
-    count = kept.fold(lambda t, n, mask: t + jnp.sum(mask.astype(jnp.int32)), 0, lambda a, b: a + b)
-    assert spu.reveal(count) == keep.sum()
+    assert kept.count().visibility == "secret"
+    assert spu.reveal(kept.count()) == keep.sum()
+    assert spu.reveal(rows.count()) == ROWS
+
+
+def test_a_filter_that_shows_which_rows_are_kept(rows: spu.Stream, data: Any) -> None:
+    shown = rows.filter(lambda x, y: x < y, reveal=True)
+    keep = data["x"] < data["y"]
+    assert shown.count().visibility == "public"
+    assert spu.reveal(shown.count()) == keep.sum()
+    shown.map(lambda x: {"x": x}).to_parquet("out.parquet", "bob")
+    assert np.abs(pq.read_table("out.parquet")["x"].to_numpy() - data["x"][keep]).max() < 1e-5
+
+
+def test_one_process_at_a_time(rows: spu.Stream) -> None:
+    with folders.held(Path("run/simulated")), pytest.raises(InputError, match="is in use: another process"):
+        rows.to_parquet("out.parquet", "carol", folder="run")
+    assert not Path("run/simulated").exists()
 
 
 def test_parties_that_hold_different_rows(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,6 +338,7 @@ def test_a_folder_of_something_else(rows: spu.Stream) -> None:
     Path("run/simulated/thesis.tex").write_text("precious")
     with pytest.raises(InputError, match=r"holds other files \(thesis.tex"):
         rows.to_parquet("out.parquet", "carol", folder="run")
+    assert Path("run/simulated/thesis.tex").read_text() == "precious"
 
 
 def test_a_finished_block_that_was_damaged(begun: spu.Stream) -> None:
@@ -347,6 +365,7 @@ def test_a_full_disk(begun: spu.Stream, monkeypatch: pytest.MonkeyPatch) -> None
 SCRIPT = """
 import sys
 import spuvm as spu
+from spuvm.streaming import folder as folders
 from spuvm.streaming.job import Runner
 
 plain = Runner._compute

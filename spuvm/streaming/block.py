@@ -28,6 +28,7 @@ class Step:
 
     kind: Literal["map", "filter"]
     function: Callable[..., Any]
+    shown: bool = False  # of a filter: to all parties
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ def through(steps: Sequence[Step], columns: Columns) -> tuple[Columns, Any]:
         out = call(step.function, columns, mask)
         if step.kind == "filter":
             keep = _checked_mask(step.function, out, rows)
+            keep = reveal(keep) if step.shown else keep
             mask = keep if mask is None else mask & keep
         else:
             columns = _checked_columns(step.function, out, rows)

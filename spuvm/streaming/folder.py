@@ -12,13 +12,14 @@ of its sharing: of a simulation, everything.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import json
 import os
 import secrets
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from spuvm.runtime.program import Holders
 from spuvm.runtime.random import derive_key
 
 FORMAT = 1
+LOCK = "lock"
 Arrays = Mapping[str, Any]  # NumPy arrays by name
 
 
@@ -185,6 +187,31 @@ class Folder:
             self.path.rmdir()
 
 
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep a run's folder to this process. InputError if another one has it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = (path / LOCK).open("a")
+    except OSError as error:
+        raise InputError(f"the run's folder {path} cannot be made: {error.strerror or error}.") from None
+    try:
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise InputError(f"{path} is in use: another process runs the same stream just now.") from None
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    if [p.name for p in path.iterdir()] == [LOCK]:
+                        (path / LOCK).unlink()
+    finally:
+        with suppress(OSError):
+            path.rmdir()  # unless there is something in it
+
+
 _WHAT = {
     "program": "the programs (function, shapes, configuration)",
     "code": "the versions of spuvm",
@@ -215,7 +242,7 @@ def _short(x: Any) -> str:
 
 
 def _ours(name: str) -> bool:
-    return name in ("manifest.json", "keys.json") or name.endswith((".tmp", ".jsonl", ".npz", ".json", ".spux"))
+    return name == LOCK or name.endswith((".tmp", ".jsonl", ".npz", ".json", ".spux"))
 
 
 def write_whole(path: Path, content: Any) -> None:

@@ -6,6 +6,7 @@ folder. Another process can read it, which is how workers get theirs.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -167,17 +168,24 @@ class Runner:
         block that runs again sends the same messages, and other rows never meet the same masks.
         """
         program = self.job.programs[self.job.counts(ready.block)]
-        mine = digest([np.asarray(c) for c in state if c is not None], ready.digest)
-        said = self._tell(mine + (self._committed + 1).to_bytes(8, "big"))
+        mine = hashlib.sha256(self.digest(state) + ready.digest).digest()
+        said = self.tell(mine + (self._committed + 1).to_bytes(8, "big"))
         if self.job.in_order:  # nobody will go back behind what all have committed
             done = min(int.from_bytes(x[32:], "big") for x in said) - 1
             self.folder.drop(range(max(done - 3, INITIAL), done))
-        label = f"{program.hash} {ready.block} {b''.join(x[:32] for x in said).hex()}"
-        keys = self.folder.keys.streams(label)
+        keys = self.keys(program, f"block {ready.block}", [x[:32] for x in said])
         inputs = [*ready.raw, *state]
         return self.vm.session.run_under(keys, program.party(self.party), inputs)
 
-    def _tell(self, body: bytes) -> list[bytes]:
+    def digest(self, components: Sequence[Any]) -> bytes:
+        """Of what this party holds of some components, under its own key."""
+        return digest([np.asarray(c) for c in components if c is not None], self.folder.keys.own)
+
+    def keys(self, program: Program, what: str, digests: Sequence[bytes]) -> Any:
+        """The stream keys of one execution on inputs of these digests, one of each party."""
+        return self.folder.keys.streams(f"{program.hash} {what} {b''.join(digests).hex()}")
+
+    def tell(self, body: bytes) -> list[bytes]:
         """What each party says, by rank; all say as many bytes."""
         if self.link is None:
             return [body]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from spuvm.runtime.session import telling
 from spuvm.streaming.block import Column, Finish, Part, WriteRows
 from spuvm.streaming.computation import Computation, combined, fingerprint
 from spuvm.streaming.exchange import tell_all
-from spuvm.streaming.folder import FORMAT, Folder, Keys, code_digest
+from spuvm.streaming.folder import FORMAT, Folder, Keys, code_digest, held
 from spuvm.streaming.job import Job, Runner
 from spuvm.streaming.progress import reporting
 from spuvm.streaming.sources import Rows
@@ -47,7 +47,7 @@ class Pass:
 
 def fold(stream: Stream, finish: Finish, folder: str | Path | None) -> Any:
     """`Stream.fold`."""
-    with telling(stream.vm.session.link), _folder(folder) as where:
+    with telling(stream.vm.session.link), _folder(folder) as where, held(where / _me(stream.vm)):
         done = _blocks(stream, finish, where / _me(stream.vm), None)
         state = _last(done) if finish.in_order else _combine(done, finish.combine)
         agree(stream.vm, "end of the stream")
@@ -58,15 +58,15 @@ def fold(stream: Stream, finish: Finish, folder: str | Path | None) -> Any:
 def write(stream: Stream, finish: WriteRows, path: Path, where: Path, force: bool) -> None:
     """`Stream.to_parquet`."""
     vm = stream.vm
-    with telling(vm.session.link):
+    with telling(vm.session.link), held(where / _me(vm)):
         output = Output(path, force) if _is_me(vm, finish.party) else None
         done = _blocks(stream, finish, where / _me(vm), output)
         if output is not None:
             output.write(done.runner)
         agree(vm, "end of the stream")
         done.folder.remove()
-        if where.is_dir() and not any(where.iterdir()):
-            where.rmdir()
+    with suppress(OSError):  # others of this machine are not ready yet
+        where.rmdir()
 
 
 @contextmanager
@@ -323,7 +323,7 @@ def _combine(done: Pass, function: Any) -> Any:
         program, out_tree = cache[key]
         module = program.module
         parts = [c for x, v in zip(both, module.body.params) for c in components_for(x, v.type, "state", vm)]
-        keys = done.folder.keys.streams(f"{program.hash} combine {number}")
+        keys = done.runner.keys(program, f"combine {number}", done.runner.tell(done.runner.digest(parts)))
         results = vm.session.run_under(keys, program.party(vm.session.party), parts)
         state = jax.tree.unflatten(out_tree, vm.objects(program, results))
     return state

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+
 from spuvm.devices import SPU, default_machine, whereabouts
 from spuvm.runtime.errors import InputError
 from spuvm.streaming.block import MASK, Fold, Step, WriteRows
@@ -47,13 +49,22 @@ class Stream:
         """New columns: `function(x, y)` gives an array [rows, ...], called `out`, or a dictionary of such."""
         return replace(self, steps=(*self.steps, Step("map", function)))
 
-    def filter(self, function: Callable[..., Any]) -> Stream:
+    def filter(self, function: Callable[..., Any], *, reveal: bool = False) -> Stream:
         """Keep the rows for which `function(x, y)`, a bool [rows], is true.
 
-        If it depends on what is secret then nobody learns which rows these are: all stay, and what
-        follows gets a secret `mask`. A function of `fold` must take it (`jnp.sum(x, where=mask)`).
+        Nobody learns which rows these are, nor how many: all stay, and what follows gets a secret `mask`. A
+        function of `fold` must take it (`jnp.sum(x, where=mask)`).
+
+        Args:
+            reveal: show all parties which rows are kept. The mask is then public, and what follows
+                costs less; the rows themselves stay secret.
         """
-        return replace(self, steps=(*self.steps, Step("filter", function)))
+        return replace(self, steps=(*self.steps, Step("filter", function, reveal)))
+
+    def count(self, *, folder: str | Path | None = None) -> Any:
+        """How many rows are kept: an int32 [], secret if that depends on what is secret."""
+        filtered = any(step.kind == "filter" for step in self.steps)
+        return self.fold(_count_kept if filtered else _count_all, jnp.int32(0), jnp.add, folder=folder)
 
     def fold(
         self,
@@ -169,6 +180,14 @@ def stream(
         if owner not in vm.config.parties:
             raise InputError(f"`sources` name {owner!r}: the parties are {', '.join(vm.config.parties)}.")
     return Stream(vm, parts, Options(rows_per_block, workers, engine, _home(vm), progress))
+
+
+def _count_kept(t: Any, mask: Any, **columns: Any) -> Any:
+    return t + jnp.sum(mask, dtype=jnp.int32)
+
+
+def _count_all(t: Any, **columns: Any) -> Any:
+    return t + jnp.int32(next(iter(columns.values())).shape[0])
 
 
 def _part(sources: Mapping[str, Any]) -> dict[str, Source]:
