@@ -469,6 +469,20 @@ def test_groups_of_parties_that_hold_different_rows(tmp_path: Path, monkeypatch:
         stations.group_by("station", 10).agg(rows="count")
 
 
+def test_groups_go_on_with_the_same_steps_only(rows: spu.Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an owner does alone is no part of the program that all parties run, but of what the run is."""
+    alone = spu.stream({"x": "a.parquet:x@alice", "n": "a.parquet:n@alice"}, rows_per_block=BLOCK)
+    groups = [alone.filter(f).map(lambda n: {"k": n % 4}) for f in (lambda x: x < 1, lambda x: x < 2)]
+    with monkeypatch.context() as patch:
+        run_until(patch, 2, Stop())
+        with pytest.raises(Stop):
+            groups[0].group_by("k", 4).agg(rows="count", folder="run")
+    with pytest.raises(InputError, match=r"the programs .* differ"):
+        groups[1].group_by("k", 4).agg(rows="count", folder="run")
+    out = groups[0].group_by("k", 4).agg(rows="count", folder="run")["rows"]
+    assert out.visibility == "private(alice)"
+
+
 def test_groups_of_secrets(rows: spu.Stream, data: Any, tmp_path: Path) -> None:
     """The key is one party's, the values are a product of two parties': nothing can be done by anyone alone."""
     secret = rows.filter(lambda x, y: x < y).map(lambda n, x, y: {"k": n % 5, "t": x * y})

@@ -119,6 +119,6 @@ def combined(function: Callable[[Any, Any], Any], vm: VM, a: Any, b: Any) -> tup
     return program, leaves, program.traced.out_tree
 
 
-def fingerprint(programs: Sequence[Program]) -> str:
-    """Hexadecimal SHA-256 of several programs in order."""
-    return hashlib.sha256(" ".join(p.hash for p in programs).encode()).hexdigest()
+def fingerprint(programs: Sequence[Program], own: Sequence[OwnWork]) -> str:
+    """Hexadecimal SHA-256 of all that is computed: the programs, and what owners do alone, in order."""
+    return hashlib.sha256(" ".join([*(p.hash for p in programs), *(w.hash for w in own)]).encode()).hexdigest()

@@ -77,6 +77,7 @@ class Runner:
     vm: VM
     folder: Folder
     journal: str = "0"
+    readers: Mapping[tuple[int, str], Rows] | None = None  # this party's sources, if they are open already
     _committed: int = field(default=INITIAL, init=False)
 
     @property
@@ -88,7 +89,9 @@ class Runner:
         return self.vm.session.party
 
     @cached_property
-    def _readers(self) -> dict[tuple[int, str], Rows]:
+    def _readers(self) -> Mapping[tuple[int, str], Rows]:
+        if self.readers is not None:
+            return self.readers
         names = self.vm.config.parties
         return {
             (p, n): Rows(source, n, self.job.rows_per_block)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +16,8 @@ import numpy as np
 from spuvm.runtime.errors import ConfigError
 from spuvm.streaming.grouping import Aggregator, Wanted
 from spuvm.tables import INSTALL
+
+PLACES = re.compile(r'^#loc.*$| loc\((?:#loc\d*|"[^"]*"|unknown)\)', re.MULTILINE)
 
 
 @dataclass
@@ -51,6 +55,14 @@ class OwnWork:
     def from_json(cls, body: Mapping[str, Any]) -> OwnWork:
         aggregator = Aggregator(body["key"], body["keys"], tuple(Wanted(*w) for w in body["wanted"]))
         return cls(jax.export.deserialize(bytearray(base64.b64decode(body["steps"]))), aggregator, {})
+
+    @property
+    def hash(self) -> str:
+        """Hexadecimal SHA-256 of what is done."""
+        a = self.aggregator
+        module = PLACES.sub("", str(self.steps.mlir_module()))  # the same from wherever it was called
+        text = f"{module} {a.key} {a.keys} {[(w.name, w.kind, w.column) for w in a.wanted]}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def names(self) -> list[str]:

@@ -120,7 +120,7 @@ def _blocks(stream: Stream, finish: Finish, where: Path, output: Output | None) 
     folder, finished = _open_folder(vm, job, where, manifest)
     if output is not None:
         output.check(folder, len(finished) == job.blocks)
-    runner = Runner(job, vm, folder)
+    runner = Runner(job, vm, folder, readers=rows)
     done = Pass(stream, computation, job, folder, runner)
     _run(done, finished)
     return done
@@ -188,7 +188,7 @@ def _manifest(stream: Stream, job: Job, rows: Mapping[tuple[int, str], Rows]) ->
     init = [(str(x.dtype), x.tolist()) for x in job.initial]
     return {
         "format": FORMAT,
-        "program": fingerprint(list(job.programs.values())),
+        "program": fingerprint(list(job.programs.values()), list(job.own.values())),
         "code": code_digest(),
         "config": asdict(stream.vm.config),
         "party": _me(stream.vm),
