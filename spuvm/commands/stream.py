@@ -241,11 +241,12 @@ def _network(parties: tuple[str, ...], target: str, options: Mapping[str, Any]) 
     with tempfile.TemporaryDirectory(prefix="spuvm-", ignore_cleanup_errors=True) as name:
         cluster = make_run_folder(Path(name), config, timeout=options["timeout"])
         everyone = rank_names(config)
-        commands = {p: _party(p, p == everyone[0], target, cluster, options) for p in everyone}
+        speaker = options["reveal"] if options["reveal"] in parties else everyone[0]
+        commands = {p: _party(p, p == speaker, target, cluster, options) for p in everyone}
         run_parties(commands, on_line=_relay)
 
 
-def _party(party: str, first: bool, target: str, cluster: Path, options: Mapping[str, Any]) -> list[str]:
+def _party(party: str, speaks: bool, target: str, cluster: Path, options: Mapping[str, Any]) -> list[str]:
     out = [sys.executable, "-m", "spuvm", "stream", target, "--config", str(cluster), "--as", party]
     for text in options["inputs"]:
         out += ["--input", text]
@@ -253,9 +254,9 @@ def _party(party: str, first: bool, target: str, cluster: Path, options: Mapping
         if options[key] is not None:
             out += [f"--{key.replace('_', '-')}", str(options[key])]
     out += [f"--{key}" for key in ("x64", "force") if options[key]]
-    if not first:
+    if not speaks:
         out.append("--no-results")
-    out.append("--progress" if first and not options["quiet"] else "--quiet")
+    out.append("--progress" if speaks and not options["quiet"] else "--quiet")
     if (click.get_current_context().obj or {}).get("debug"):
         out.append("--debug")
     return out

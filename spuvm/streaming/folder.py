@@ -97,9 +97,6 @@ class Folder:
             raise InputError(f"the run's folder {path} cannot be read: {error.strerror or error}.") from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise InputError(f"the manifest in {path} is damaged: remove the folder to start anew.") from None
-        for left in path.glob(".*.tmp"):  # of a run that was killed while it wrote
-            with suppress(OSError):
-                left.unlink()
         if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
             raise InputError(f"the manifest in {path} is of another version: finish with that, or remove the folder.")
         return cls(path, manifest, keys)
@@ -201,6 +198,8 @@ def held(path: Path) -> Iterator[None]:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 raise InputError(f"{path} is in use: another process runs the same stream just now.") from None
+            for left in path.glob(".*.tmp"):  # of a process that was killed while it wrote
+                left.unlink()
             try:
                 yield
             finally:
