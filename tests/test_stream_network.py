@@ -186,3 +186,9 @@ def test_two_workers_on_ray_give_what_one_process_gives(data: Any, cluster_of_ra
     check_scores("one.parquet", data)
     check_scores("two.parquet", data)
     assert np.array_equal(pq.read_table("one.parquet")["less"], pq.read_table("two.parquet")["less"])
+
+
+def test_each_party_has_a_ray_cluster_of_its_own(data: Any) -> None:
+    arguments = ["f.py:score", *INPUTS, "--output", "out.parquet@carol", "--rows-per-block", "700"]
+    assert spuvm(*arguments, "--network", "--workers", "2", "--engine", "ray", "--quiet") == 0
+    check_scores("out.parquet", data)

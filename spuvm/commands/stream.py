@@ -91,6 +91,7 @@ def stream(target: str, **options: Any) -> None:
       def score(age, bmi):                 # one of these
           return {"risk": 0.1 * age + 0.3 * bmi}
 
+    \b
       def total(stream):                   # or one of these
           return stream.fold(lambda t, age: t + jnp.sum(age), 0.0, jnp.add)
 
@@ -98,9 +99,9 @@ def stream(target: str, **options: Any) -> None:
       spuvm stream score.py:score --input age='a-*.parquet:age@alice' --input bmi=b.csv:bmi@bob \\
                 --output risk.parquet@carol [--network]
 
-    The same command goes on where an interrupted one ended. As on several machines, with the same
-    command at each party and `--config cluster.toml --as alice`. Row i of one input belongs to row i of
-    the others; an input given several times is for parties that hold different rows.
+    Row i of one input belongs to row i of the others; inputs given several times are for parties that
+    hold different rows. The same command goes on where an interrupted one ended. Parties on several
+    machines give the same command each, with `--config cluster.toml --as alice`.
     """  # fmt: skip
     if options["config_file"] is not None or options["me"] is not None:
         if options["config_file"] is None or options["me"] is None or options["network"]:
