@@ -103,6 +103,8 @@ def markdown(body: dict[str, Any]) -> str:
         "![How time grows](growth.png)",
         "",
     ]
+    if max(r["load"] for r in body["records"]) > body["cores"]:
+        lines += ["**Other programs kept this machine busy meanwhile: the seconds are upper bounds.**", ""]
     for task, records in by_task(body["records"]).items():
         lines += [f"## {TASKS[task].what}", ""]
         lines += [f"| {' | '.join(HEADINGS)} |", "|---:" * len(HEADINGS) + "|"]
