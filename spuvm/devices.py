@@ -12,6 +12,7 @@ import copy
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -299,6 +300,11 @@ def move(x: SPUObject, device: Any) -> Any:
 def fetch(x: PYUObject) -> Any:
     """The value of a PYU's object, shown by its owner to everyone."""
     return x.value if _here().party is None else _broadcast(x)
+
+
+def telling_everyone() -> AbstractContextManager[None]:
+    """If the block fails here, the other parties stop, too, and learn why; see `spuvm.runtime.session.telling`."""
+    return telling(_here().link)
 
 
 def agree(what: str, value: bytes) -> None:

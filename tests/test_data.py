@@ -135,6 +135,21 @@ def test_keys_of_several_columns_and_types() -> None:
     assert frame.columns == ("x", "y")
 
 
+def test_times_of_any_unit_are_equal_keys() -> None:
+    times = {unit: np.array(["2020-01-01T10", "2020-01-02T11"], f"datetime64[{unit}]") for unit in ("s", "us", "ns")}
+    tables = {p: {"at": t, p: [1, 2]} for p, t in zip(PARTIES, times.values())}
+    assert spu.data.vertical(tables, key="at").rows == 2
+    tables["bob"]["at"] = times["us"] + np.timedelta64(1, "us")
+    with pytest.raises(InputError, match="of bob are not those of alice"):
+        spu.data.vertical(tables, key="at")
+
+
+def test_views_of_text_are_text() -> None:
+    table = pa.table({"id": pa.array(["a", "b"], pa.string_view()), "x": pa.array(["u", None], pa.string_view())})
+    frame = spu.data.vertical({"alice": table, "bob": {"id": ["a", "b"]}}, key="id")
+    np.testing.assert_array_equal(at(frame["x"], "alice"), [0, np.nan])
+
+
 @pytest.mark.parametrize(
     ("alice", "bob"),
     [

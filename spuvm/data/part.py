@@ -113,6 +113,8 @@ class Part:
         arrow, _ = pyarrow()
         found = hashlib.sha256()
         for column in self.keys.columns:
+            if arrow.types.is_timestamp(column.type):  # all units have one text
+                column = column.cast(arrow.timestamp("us", column.type.tz), safe=False)
             text = column.cast(arrow.large_string()).combine_chunks()
             text = arrow.concat_arrays(text.chunks) if isinstance(text, arrow.ChunkedArray) else text
             _, offsets, data = text.buffers()
@@ -137,6 +139,7 @@ def load(source: Any, party: str, request: Request) -> Part:
             columns that are neither numbers nor text, infinite, or missing where that is not allowed.
     """
     table, where = _table(source, party, request.key)
+    table = _plain_text(table)
     twice = {name for name in table.column_names if table.column_names.count(name) > 1}
     if twice:
         raise InputError(f"{where} has two columns `{min(twice)}`: give them different names.")
@@ -193,6 +196,13 @@ def _table(source: Any, party: str, key: Sequence[str]) -> tuple[Any, str]:
         raise InputError(
             f"{where} is a `{type(source).__name__}`: give a path, a pandas frame, an arrow table, or arrays by name."
         ) from None
+
+
+def _plain_text(table: Any) -> Any:
+    """Views of text as text: Polars hands them over, and few functions take them."""
+    arrow, _ = pyarrow()
+    kinds = [arrow.large_string() if f.type == arrow.string_view() else f.type for f in table.schema]
+    return table.cast(arrow.schema([f.with_type(k) for f, k in zip(table.schema, kinds)]))
 
 
 def _unique(names: Any, where: str) -> list[str]:
