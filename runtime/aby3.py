@@ -23,17 +23,15 @@ from spuvm.runtime.protocol import (
     Protocol,
     Sharing,
     all_bits,
-    and_constant,
     carries,
-    carry_out,
     each,
     prefix_or,
     products_with_private,
     table,
-    top_bit,
     xor,
     xor_constant,
 )
+from spuvm.runtime.sign import negative
 
 HOLDERS = tuple(frozenset({i, (i - 1) % 3}) for i in range(3))
 
@@ -217,19 +215,14 @@ def _generate(s: Sharing, t: jax.Array) -> Sharing:
     return g0, g1, g2
 
 
-def sum_bits(x: Sharing) -> tuple[Sharing, Sharing]:
-    """[x] as a sum of two shared words: the bits that generate a carry, and those that pass one on."""
+def _sum_bits(x: Sharing) -> tuple[Sharing, Sharing]:
     s, t = _summands(x)
     return _generate(s, t), (s[0], s[1], t)
 
 
 def msb_a(x: Sharing) -> Sharing:
-    """[x] -> its most significant bit. Eight rounds: two for the summands, six for the carry."""
-    g, p = sum_bits(x)
-    below = ~(1 << 63)
-    # The top position passes the carry of bit 62 through: generate 0, propagate 1.
-    carry = carry_out(and_bb, and_constant(g, below), xor_constant(and_constant(p, below), 1 << 63))
-    return xor(top_bit(p), carry)
+    """[x] -> its most significant bit, see `sign`. Seven rounds: two for the first level, five for the others."""
+    return negative(and_bb, x)
 
 
 def eqz_a(x: Sharing) -> Sharing:
@@ -240,7 +233,7 @@ def eqz_a(x: Sharing) -> Sharing:
 
 def a2b(x: Sharing) -> Sharing:
     """[x] -> its bits as a boolean sharing: the sum of two shared words. Eight rounds."""
-    g, p = sum_bits(x)
+    g, p = _sum_bits(x)
     return xor(p, each(lambda a: bt.shift_left(a, 1), carries(and_bb, g, p)))
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from spuvm.runtime import aby3
 from spuvm.runtime import bits as bt
 from spuvm.runtime.primitives import permutation, random, send
-from spuvm.runtime.protocol import And, Sharing, and_constant, each, xor, xor_constant
+from spuvm.runtime.protocol import Sharing, xor_constant
+from spuvm.runtime.sign import negative
 
 
 @dataclass(frozen=True)
@@ -30,44 +31,6 @@ class Sorting:
 
     shuffle: Callable[[Sequence[Sharing], str], list[Sharing]]
     precedes: Callable[[Sequence[Sharing], Sequence[Sharing]], Sharing]
-
-
-# Circuits --------------------------------------------------------------------------------------------
-
-
-def group_carry(and_: And, generate: Sharing, propagate: Sharing) -> tuple[Sharing, Sharing]:
-    """The carry out of all positions of a sum without carry in, and whether a carry in would come out.
-
-    As `carry_out`, but the last level keeps both bits.
-    """
-    g, p = each(bt.bit_reverse_indices, generate), each(bt.bit_reverse_indices, propagate)
-    width = g[0].dtype.itemsize * 8
-    while width > 1:
-        half = width // 2
-        (g0, g1), (p0, p1) = _halves(g, half), _halves(p, half)
-        both = each(lambda a, h=half: a | bt.shift_left(a, h), p1)
-        other = each(lambda a, b, h=half: a | bt.shift_left(b, h), g0, p0)
-        gp, pp = _halves(and_(both, other, bits=width), half)
-        g, p = (each(lambda a, h=half: a.astype(bt.word_dtype(h)), v) for v in (xor(g1, gp), pp))
-        width = half
-    return g, p
-
-
-def _halves(x: Sharing, half: int) -> tuple[Sharing, Sharing]:
-    low = each(lambda a: a & bt.constant(a, (1 << half) - 1), x)
-    return low, each(lambda a: bt.shift_right(a, half), x)
-
-
-def negative(and_: And, generate: Sharing, propagate: Sharing, carry: Sharing | None) -> Sharing:
-    """The top bit of a sum with a carry in, from its generate and propagate bits."""
-    top = propagate[0].dtype.itemsize * 8 - 1
-    # The top position passes on the carry of the one below: generate 0, propagate 1.
-    g = and_constant(generate, ~(1 << top))
-    p = xor_constant(and_constant(propagate, ~(1 << top)), 1 << top)
-    out, through = group_carry(and_, g, p)
-    if carry is not None:
-        out = xor(out, and_(through, carry, bits=1))
-    return xor(each(lambda a: bt.shift_right(a, top).astype(np.uint8), propagate), out)
 
 
 # ABY3 --------------------------------------------------------------------------------------------------
@@ -117,7 +80,7 @@ def precedes_aby3(xs: Sequence[Sharing], ys: Sequence[Sharing]) -> Sharing:
 
 
 def before_aby3(xs: Sequence[Sharing], ys: Sequence[Sharing]) -> Sharing:
-    """Whether (x_1, x_2, ...) < (y_1, y_2, ...) in lexicographic order. Nine rounds for two words.
+    """Whether (x_1, x_2, ...) < (y_1, y_2, ...) in lexicographic order. Eight rounds for two words.
 
     With d = x_1 - y_1 and c = [the rest of x precedes that of y]: the first word decides unless d = 0, so the
     answer is [d < 0] if not c and [d <= 0] if c: the sign of (d - 1) + (1 - c), a sum with a carry in.
@@ -127,8 +90,7 @@ def before_aby3(xs: Sequence[Sharing], ys: Sequence[Sharing]) -> Sharing:
         d = tuple(a - b for a, b in zip(x, y))
         if before is not None:
             d = (d[0] - bt.constant(d[0], 1), *d[1:])
-        carry = None if before is None else xor_constant(before, 1)
-        before = negative(aby3.and_bb, *aby3.sum_bits(d), carry)
+        before = negative(aby3.and_bb, d, None if before is None else xor_constant(before, 1))
     assert before is not None
     return before
 

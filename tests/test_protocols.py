@@ -95,7 +95,7 @@ COST: dict[str, tuple[int, Callable[..., list[int]]]] = {
     "trunc_a": (2, lambda bits: [96 if bits < 32 else 128] * 3),
     "mul_trunc_aa": (2, lambda bits: [96 if bits < 32 else 128] * 3),
     "and_bb": (1, lambda bits: [bits] * 3),
-    "msb_a": (8, lambda: [64 + 64 + 32 + 16 + 8 + 4 + 1] * 3),
+    "msb_a": (7, lambda: [157, 125, 125]),
     "eqz_a": (7, lambda: [64 + 63, 63, 63]),
     "a2b": (8, lambda: [64 + 11 * 32] * 3),
     "b2a": (8, lambda: [480, 448, 480]),
