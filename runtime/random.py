@@ -29,11 +29,11 @@ _ZEROS = bytes(1 << 18)  # plaintext for OpenSSL: stays in the second-level cach
 class Stream:
     """The keystream under one 16-byte key. `fill` may run in several threads at once."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, *, openssl: bool = False) -> None:
         if len(key) != KEY_BYTES:
             raise ValueError(f"`key` has {len(key)} bytes; AES-128 takes {KEY_BYTES}")
         lib = native.library()
-        self._level: int = lib.spuvm_aes_level() if lib is not None else 0
+        self._level: int = lib.spuvm_aes_level() if lib is not None and not openssl else 0
         if lib is None or self._level == 0:
             self._cipher = algorithms.AES(key)
             return
@@ -41,6 +41,10 @@ class Stream:
         self._schedule_address = ctypes.addressof(self._schedule)
         self._ctr = lib.spuvm_aes_ctr
         lib.spuvm_aes_expand(key, self._schedule_address)
+
+    @property
+    def by_openssl(self) -> bool:
+        return self._level == 0
 
     def fill(self, out: NDArray[np.uint8], first_block: int) -> None:
         """Writes the keystream from block `first_block` on into `out`: C-contiguous, writable, any length.

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from spuvm.bench import bench, measure, report
+from spuvm.bench import bench, kernels, measure, report
 from spuvm.bench.measure import NETWORKED, SIMULATED, Result, Timing
 from spuvm.bench.operations import OPERATIONS, Sizes
 from spuvm.bench.peer import PYTHON_VARIABLE, peer_python
@@ -244,3 +244,12 @@ def test_products_are_right_to_one_unit(products: Any, capsys: pytest.CaptureFix
     assert histogram.sum() == 5000
     assert 0 < worst <= products.UNIT
     assert "5,000 products" in capsys.readouterr().out
+
+
+def test_kernels_give_the_bits_of_their_twins() -> None:
+    rows = kernels.kernels(64)
+    assert [r.name for r in rows] == ["uint64 product 64^3", "uint32 product 64^3", "AES-128-CTR, one core"]
+    assert all(r.same is not False and r.twin > 0 for r in rows)
+    assert all((r.native is None) == (r.same is None) for r in rows)
+    assert kernels.table(rows).row_count == 3
+    assert kernels.as_dicts(rows)[2]["unit"] == "bytes"

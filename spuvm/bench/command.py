@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.console import Console
 
-from spuvm.bench import measure, report
+from spuvm.bench import kernels, measure, report
 from spuvm.bench.measure import NETWORKED, SIMULATED, Plan, Result
 from spuvm.bench.operations import OPERATIONS, Sizes
 from spuvm.bench.peer import PYTHON_VARIABLE
@@ -33,6 +33,7 @@ def _operations(_: click.Context, __: click.Parameter, text: str | None) -> tupl
 
 
 @click.command()
+@click.argument("what", required=False, type=click.Choice(["kernels"]), metavar="[kernels]")
 @click.option("--ops", callback=_operations, metavar="NAME,NAME", help="Operations to time; all if not given.")
 @click.option("--size", default=1_000_000, show_default=True, type=POSITIVE, help="Elements of most operations.")
 @click.option("--matrix", default=512, show_default=True, type=POSITIVE, help="Rows and columns of a matrix.")
@@ -55,6 +56,7 @@ def _operations(_: click.Context, __: click.Parameter, text: str | None) -> tupl
 @click.option("--markdown", "markdown_path", type=OUTPUT, help="Write the tables there as a page.")
 @click.option("--check", is_flag=True, help="Exit with status 1 if a goal against the peer is missed.")
 def bench(
+    what: str | None,
     ops: tuple[str, ...],
     size: int,
     matrix: int,
@@ -75,17 +77,25 @@ def bench(
     Each is timed simulated and as three processes over mutual TLS on this machine. Rounds and bytes
     are those of one run, the error is against float64, and the time of a billion rows is the median
     scaled up. With `--against spu` the peer runs each operation right after, on the same inputs:
-    ratios above 1 say that spuvm is faster.
+    ratios above 1 say that spuvm is faster. With `kernels`, only the native kernels are timed, beside what
+    stands in for them where they are not built.
 
     \b
     Examples:
       spuvm bench --ops multiply,less --size 100000 --no-network
       spuvm bench --against spu --json results.json
       spuvm bench --first-call
+      spuvm bench kernels
     """
     console, progress = Console(), Console(stderr=True, markup=False)
     if not console.is_terminal:
         console = Console(width=WIDE)
+    if what == "kernels":
+        rows = kernels.kernels()
+        console.print(kernels.table(rows))
+        if json_path is not None:
+            json_path.write_text(json.dumps(kernels.as_dicts(rows), indent=1) + "\n")
+        return
     about = measure.machine()
     results: list[Result] = []
     first: list[dict[str, Any]] = []
