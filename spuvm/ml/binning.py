@@ -67,7 +67,7 @@ def _padded(edges: np.ndarray, count: int, filler: np.float32) -> np.ndarray:
 
 
 def indicators(values: np.ndarray, columns: Sequence[Column], edges: Edges) -> np.ndarray:
-    """The owner's matrix: int8 [rows, width] of 0 and 1.
+    """The owner's matrix: bool [rows, width].
 
     For each feature, for each split, whether the row goes left (0 if the cell is missing); then for
     each feature that may miss cells, whether it does.
@@ -76,8 +76,8 @@ def indicators(values: np.ndarray, columns: Sequence[Column], edges: Edges) -> n
     blocks = [_left(x[:, i], column, edges[i]) for i, column in enumerate(columns)]
     blocks += [np.isnan(x[:, i])[:, None] for i, column in enumerate(columns) if column.missing]
     if not blocks:
-        return np.zeros((len(x), 0), np.int8)
-    return np.ascontiguousarray(np.concatenate(blocks, axis=1), dtype=np.int8)
+        return np.zeros((len(x), 0), bool)
+    return np.ascontiguousarray(np.concatenate(blocks, axis=1), dtype=bool)
 
 
 def _left(x: np.ndarray, column: Column, edges: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from spuvm.ml.layout import Layout
 from spuvm.ml.objectives import OBJECTIVES
 from spuvm.ml.parameters import Parameters
-from spuvm.ml.tree import Matrices, Rules, Tree, exponent_for, goes_left, grow, siblings
+from spuvm.ml.tree import Matrices, Rules, Tree, exponent_for, goes_left, grow, leaf_weights, siblings
 
 
 def rules_for(parameters: Parameters, rows: int, weighted: bool) -> Rules:
@@ -41,7 +41,7 @@ def one_round(layout: Layout, rules: Rules, objective: str) -> Callable[..., Any
         if "rows" in public:
             rows = public["rows"].astype(margin.dtype)
             gradients, hessians = gradients * rows, hessians * rows
-        tree, change = grow(matrices, gradients, hessians, labels["gamma"], public["allowed"], layout, rules)
+        tree, change = grow(matrices, gradients, hessians, labels["threshold"], public["allowed"], layout, rules)
         return tree, margin + change
 
     return grow_round
@@ -52,26 +52,24 @@ def first_margins(base: jax.Array, like: jax.Array) -> jax.Array:
     return jnp.broadcast_to(base, (like.shape[0], base.shape[0]))
 
 
-def margins(matrices: Matrices, tree: Tree, before: jax.Array) -> jax.Array:
-    """Margins [rows, K] after the trees of one round or of several, side by side along their first axis.
+def margins(matrices: Matrices, trees: Sequence[Tree], before: jax.Array) -> jax.Array:
+    """Margins [rows, K] after the trees of further rounds.
 
     All nodes of all trees in one product a level, and no comparison: where a row goes is a sum.
     """
-    outputs = before.shape[-1]
+    tree = side_by_side(trees)
     reached: jax.Array | None = None
     for chosen in tree.splits[:-1]:
         left = goes_left(matrices, chosen)
         kept = left if reached is None else reached * left
         reached = siblings(kept, 1 - kept if reached is None else reached - kept)
-    values = goes_left(matrices, tree.steps) + tree.right
-    if reached is not None:
-        values = jnp.sum(reached.astype(values.dtype) * values, axis=-1, keepdims=True)
-    return before + jnp.sum(values.reshape(values.shape[0], -1, outputs), axis=1)
+    values = leaf_weights(matrices, tree.steps, tree.right, reached)
+    return before + jnp.sum(values.reshape(values.shape[0], -1, before.shape[-1]), axis=1)
 
 
-def side_by_side(trees: list[Tree]) -> Tree:
+def side_by_side(trees: Sequence[Tree]) -> Tree:
     """The trees of several rounds as one: [..., rounds K, N]."""
-    stacked: Tree = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-2), *trees)
+    stacked: Tree = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-2 if parts[0].ndim > 1 else 0), *trees)
     return stacked
 
 

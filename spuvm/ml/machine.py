@@ -60,6 +60,10 @@ class Machine:
         """The arrays of a party as secrets, shared once."""
         return x.to(self.spu)
 
+    def matrix(self, x: PYUObject) -> Any:
+        """A party's array in the form in which its products with secrets are cheap; made once."""
+        return self.share(x)
+
     def reveal(self, x: Any, what: str) -> Any:
         """To all parties."""
         for leaf in jax.tree.leaves(x):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 import spuvm as spu
@@ -20,17 +24,19 @@ from spuvm.ml.plain import PlainModel, plain_trees
 from spuvm.ml.tree import Tree
 from spuvm.runtime.errors import InputError
 
+ELEMENTS = 1 << 22  # of the largest array of a prediction: as many trees at once as keep below it
+IMPORTANCES = ("weight", "gain", "total_gain")
+
 
 @dataclass(eq=False)
 class Model:
     """What training leaves.
 
     Attributes:
-        parameters, layout, label: public.
-        rounds: of trees.
-        trees: those of all rounds side by side; secret.
+        parameters, layout, label, exponent: public; gains are known times 2^exponent.
+        trees: of each round; secret.
         base: margins [K] before the first tree; secret.
-        exponent: predictions of a regression are margins times 2^exponent; secret.
+        up, down: predictions of a regression are margins times their product; secret.
         edges: by owner, at the owner.
         categories: by owner, at the owner, of its category columns.
     """
@@ -39,56 +45,82 @@ class Model:
     parameters: Parameters
     layout: Layout
     label: Column
-    rounds: int
-    trees: Tree
+    trees: list[Tree]
     base: Any
-    exponent: Any
+    up: Any
+    down: Any
+    exponent: int
     edges: Mapping[str, PYUObject]
     categories: Mapping[str, PYUObject]
 
-    def matrices(self, data: Frame) -> list[Any]:
-        """The indicator matrices of rows to predict, as the machine takes them."""
-        return matrices(self.machine, conformed(data, self), self.layout, self.edges)
-
     def margins(self, data: Frame) -> Any:
         """Secret margins [rows, K]."""
-        x = self.matrices(data)
-        start = self.machine.run(first_margins, self.base, np.zeros((data.rows, 1), np.int8), what="margins")
-        return self.machine.run(margins, x, self.trees, start, what="margins")
+        x = matrices(self.machine, conformed(data, self), self.layout, self.edges)
+        like = np.zeros((data.rows, 1), np.int8)
+        margin = self.machine.run(first_margins, self.base, like, what="prediction")
+        for part in self._parts(data.rows):
+            margin = self.machine.run(margins, x, part, margin, what="prediction")
+        return margin
+
+    def _parts(self, rows: int) -> list[list[Tree]]:
+        """The trees in parts of nearly equal size, which few distinct programs can run."""
+        nodes = rows * self.parameters.outputs << (self.parameters.max_depth - 1)
+        count = min(len(self.trees), -(-len(self.trees) * nodes // ELEMENTS))
+        ends = [len(self.trees) * i // count for i in range(count + 1)]
+        return [self.trees[a:b] for a, b in pairwise(ends)]
+
+    def importance(self, kind: str) -> dict[str, float]:
+        """By feature name: how many nodes split it ("weight"), their summed or mean gain. Shown to all parties."""
+        if kind not in IMPORTANCES:
+            raise InputError(f"`importance_type` must be one of {', '.join(IMPORTANCES)}, got {kind!r}.")
+        splits, gains = [t.splits for t in self.trees], [t.gains for t in self.trees]
+        function = importances(self.layout, kind == "weight")
+        shown = spu.reveal(self.machine.run(function, splits, gains, what="feature importance"))
+        count, gain = shown[0], shown[-1] / 2.0**self.exponent
+        numbers = {"weight": count, "total_gain": gain, "gain": gain / np.maximum(count, 1)}[kind]
+        return {c.name: float(n) for c, n in zip(self.layout.all_features, numbers)}
 
     def reveal(self) -> PlainModel:
         """Plain trees, shown to all parties: the splits, the leaves' weights, and the owners' edges.
 
         Every party's script must ask for it, as for every reveal.
         """
-        t = self.trees
-        splits, left, right = self.machine.reveal((t.splits, t.left, t.right), "trees")
-        base, exponent = self.machine.reveal((self.base, self.exponent), "base score")
+        shown = self.machine.reveal([(t.splits, t.left, t.right) for t in self.trees], "trees")
+        base, up, down = self.machine.reveal((self.base, self.up, self.down), "base score")
         edges = {owner: spu.reveal(edges) for owner, edges in self.edges.items()}
-        unit = 2.0 ** float(exponent)
-        nodes = plain_trees(splits, left, right, self.layout, edges, unit)
-        outputs = self.parameters.outputs
-        rounds = [nodes[i : i + outputs] for i in range(0, len(nodes), outputs)]
+        unit = float(up) * float(down)
+        rounds = [plain_trees(*t, layout=self.layout, edges=edges, unit=unit) for t in shown]
         return PlainModel(self.parameters, self.layout.all_features, rounds, np.asarray(base, np.float64) * unit)
+
+
+@cache
+def importances(layout: Layout, only_count: bool) -> Callable[..., list[jax.Array]]:
+    """A function of splits and gains that reveals, by feature, the number of nodes and perhaps their gain."""
+    count = len(layout.all_features)
+
+    def by_feature(splits: Sequence[Sequence[jax.Array]], gains: Sequence[jax.Array]) -> list[jax.Array]:
+        nodes = sum((jnp.sum(level, axis=(1, 2)) for tree in splits for level in tree), jnp.int32(0))
+        columns, first = np.unique(layout.columns, return_index=True)
+        numbers = jnp.zeros(count, jnp.int32).at[layout.feature[first]].add(nodes[1 + columns])
+        total = jnp.zeros(count, jnp.float32).at[layout.feature].add(sum(gains))
+        return [spu.reveal(numbers)] if only_count else [spu.reveal(numbers), spu.reveal(total)]
+
+    return by_feature
 
 
 def conformed(data: Frame, model: Model) -> Frame:
     """The model's features in their order, checked against its schema."""
     if not isinstance(data, Frame):
         raise InputError(f"`data` must be a frame (`spuvm.data.vertical`), got a `{type(data).__name__}`.")
-    features = model.layout.all_features
     absent = [p for p in model.layout.owners if p not in data.parties]
     if absent:
-        raise InputError(
-            f"the model has features of {', '.join(absent)}, who {'has' if len(absent) == 1 else 'have'} "
-            "no part in this frame."
-        )
-    return data.conform(features, model.categories)
+        raise InputError(f"the model has features of {', '.join(absent)}: this frame has none of theirs.")
+    return data.conform(model.layout.all_features, model.categories)
 
 
 def matrices(machine: Machine, data: Frame, layout: Layout, edges: Mapping[str, PYUObject]) -> list[Any]:
-    """Each owner's matrix of indicators, made there and shared."""
+    """Each owner's matrix of indicators, made there and brought into the form that products take."""
     return [
-        machine.share(PYU(owner)(indicators)(data.at(owner), features, edges[owner]))
+        machine.matrix(PYU(owner)(indicators)(data.at(owner), features, edges[owner]))
         for owner, features in zip(layout.owners, layout.features)
     ]

@@ -19,6 +19,9 @@ from spuvm.runtime.errors import InputError
 
 Pair = tuple[jax.Array, jax.Array]
 MAX_WEIGHT = 4.0  # on average: scores have two bits for it
+SMALLEST_GAIN = 1e-6  # XGBoost's: a gain below is none
+THRESHOLDS = (2.0**-17, 2.0**30)  # a unit of fixed point; more than any score
+SMALLEST_UNIT, LARGEST_UNIT = 2.0**-12, 2.0**30
 
 
 @dataclass(frozen=True)
@@ -43,41 +46,52 @@ class Objective:
 # At the label holder ------------------------------------------------------------------------------------
 
 
-def prepare(labels: np.ndarray, weights: np.ndarray | None, parameters: Parameters, where: str) -> dict[str, Any]:
+def prepare(
+    labels: np.ndarray, weights: np.ndarray | None, parameters: Parameters, where: str, scores: int
+) -> dict[str, Any]:
     """What the label holder brings into training.
+
+    Labels of a regression are divided by a power of two that brings their distance to the base score below 1.
 
     Args:
         labels: float64 [rows]; NaN where missing.
         weights: float64 [rows], 0 or more, or None.
+        where: for messages.
+        scores: gains are computed times 2^scores.
 
     Returns:
-        target: float32 [rows, K] in units of 2^exponent; base: float32 [K], likewise; gamma: float32 [] in
-        units of its square; exponent: int32 [], 0 except for regression; weight: float32 [rows, 1], if given.
+        target: float32 [rows, K]; base: float32 [K], before the first tree; threshold: float32 [], of a gain;
+        up: int32 [], down: float32 []: labels were divided by up * down; weight: float32 [rows, 1], if given.
 
     Raises:
         InputError: for labels or weights that the objective cannot use.
     """
-    objective = OBJECTIVES[parameters.objective]
     y = checked(labels, parameters, where)
     w = np.ones(len(y)) if weights is None else _weights(weights)
-    target = objective.target(y, parameters)
-    base = objective.base(target, w, parameters)
-    exponent = 0
-    if parameters.objective == "reg:squarederror":
-        spread = float(np.abs(target - base).max())
-        if spread == 0:
-            raise InputError(f"{where} is the same in all rows: there is nothing to learn.")
-        exponent = int(np.clip(np.ceil(np.log2(spread)), -60, 60))
-    unit = 2.0**exponent
+    target = OBJECTIVES[parameters.objective].target(y, parameters)
+    base = OBJECTIVES[parameters.objective].base(target, w, parameters)
+    unit = _unit(target - base, where) if parameters.objective == "reg:squarederror" else 1.0
+    threshold = max(parameters.gamma, SMALLEST_GAIN) / unit**2 * 2.0**scores
     out: dict[str, Any] = {
         "target": (target / unit).astype(np.float32),
         "base": (base / unit).astype(np.float32),
-        "gamma": np.float32(parameters.gamma / unit**2),
-        "exponent": np.int32(exponent),
+        "threshold": np.float32(np.clip(threshold, *THRESHOLDS)),
+        "up": np.int32(max(unit, 1.0)),
+        "down": np.float32(min(unit, 1.0)),
     }
     if weights is not None:
         out["weight"] = w[:, None].astype(np.float32)
     return out
+
+
+def _unit(distance: np.ndarray, where: str) -> float:
+    """The power of two at or above all distances."""
+    spread = float(np.abs(distance).max())
+    if spread == 0:
+        raise InputError(f"{where}: all labels are the same: there is nothing to learn.")
+    if spread > LARGEST_UNIT:
+        raise InputError(f"{where}: labels are more than {LARGEST_UNIT:g} from the base score: divide them.")
+    return float(max(2.0 ** np.ceil(np.log2(spread)), SMALLEST_UNIT))
 
 
 def checked(labels: np.ndarray, parameters: Parameters, where: str) -> np.ndarray:

@@ -1,70 +1,196 @@
-"""Secure gradient boosting as an estimator: `Sgb(...).fit(frame, label=...)`."""
+"""Secure gradient boosting as an estimator."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
-
-import numpy as np
 
 import spuvm as spu
 from spuvm.data import Frame
-from spuvm.devices import PYU, SPU
-from spuvm.ml.binning import find_edges
-from spuvm.ml.boosting import Sampling, first_margins, one_round, rules_for, side_by_side
-from spuvm.ml.layout import Layout
-from spuvm.ml.machine import Machine
-from spuvm.ml.model import Model, matrices
-from spuvm.ml.objectives import prepare
+from spuvm.devices import SPU, PYUObject
+from spuvm.ml import predictions
+from spuvm.ml.evaluation import named
+from spuvm.ml.machine import Machine, Reveal
+from spuvm.ml.model import Model
 from spuvm.ml.parameters import NAMES, Parameters
+from spuvm.ml.plain import PlainModel
+from spuvm.ml.progress import Progress
+from spuvm.ml.training import History, train
 from spuvm.runtime.errors import ConfigError, InputError
 
 
 class Sgb:
-    """Gradient-boosted trees on data of several parties."""
+    """Gradient-boosted trees over columns that several parties hold, as XGBoost's "hist" grows them.
+
+        model = Sgb(n_estimators=20, max_depth=3).fit(train, label="ill")
+        risk = model.predict_proba(test, to="carol")        # carol alone sees it
+
+    Features, labels, gradients, sums, splits, leaf weights and margins stay secret, whoever holds the labels.
+    Public are the parameters, the schema of the frame, the number of rounds and what the user asks to see:
+    `reveals` lists it. Secure as the machine's protocol is: by default against one of three parties that
+    follows the program but wants to know more.
+
+    A tree takes rounds in proportion to its depth. Sums are exact; quotients carry as many bits as the number
+    of rows leaves them (`tree.exponent_for`): up to 2^18 rows by the gains' whole range for any labels, above
+    with proportionally less resolution.
+
+    Args:
+        device: the SPU to compute on; that of all parties of the session if not given.
+        parameters: see `Parameters`; named as XGBoost names them.
+
+    Raises:
+        ConfigError: for unknown parameters, and values that they cannot have.
+    """
 
     def __init__(self, *, device: SPU | None = None, **parameters: Any) -> None:
-        unknown = [name for name in parameters if name not in NAMES]
-        if unknown:
-            raise ConfigError(f"unknown parameter `{unknown[0]}`: there are {', '.join(NAMES)}.")
-        self.parameters = Parameters(**parameters)
         self.device = device
+        self.parameters = _parameters(parameters)
         self.model: Model | None = None
+        self.history = History()
 
-    def fit(self, data: Frame, label: str, *, sample_weight: str | None = None) -> Sgb:
-        p = self.parameters
-        _check_frame(data, label, sample_weight, p)
+    # Training
+
+    def fit(
+        self,
+        data: Frame,
+        label: str,
+        *,
+        sample_weight: str | None = None,
+        eval_set: Frame | Sequence[Frame] | Mapping[str, Frame] | None = None,
+        verbose: bool = False,
+    ) -> Sgb:
+        """Train on a vertical frame.
+
+        Args:
+            data: features of any number of parties, and the label.
+            label: the label's column, at any one party: 0 and 1 (or bools), numbers, or classes from 0.
+            sample_weight: a column of weights, at the party of the label.
+            eval_set: frames with the same columns; their scores are revealed to all parties after each round.
+            verbose: show progress: the rounds, and the scores of `eval_set`.
+
+        Raises:
+            InputError: for a frame, label or weights that cannot be used, before anything is computed.
+        """
+        if self.parameters.reveal_splits_to_owner:
+            print("reveal_splits_to_owner: each owner of features learns the splits on them, of every tree.")
         machine = Machine(self.device or default_device())
-        features = data.drop([name for name in (label, sample_weight) if name])
-        owners = tuple(party for party in data.parties if features.columns_of(party))
-        layout = Layout(owners, tuple(features.schema.of(o) for o in owners), p.max_bin)
-        edges = {o: PYU(o)(find_edges)(features.at(o), f, p.max_bin) for o, f in zip(layout.owners, layout.features)}
-        column = data.schema[label]
-        holder = PYU(str(column.party))
-        weights = None if sample_weight is None else data[sample_weight].at(holder.party)
-        prepared = machine.share(holder(prepare)(data[label].at(holder.party), weights, p, column.where))
-        x = matrices(machine, features, layout, edges)
-        step = one_round(layout, rules_for(p, data.rows, sample_weight is not None), p.objective)
-        sampling = Sampling(p, layout, data.rows)
-        margin = machine.run(first_margins, prepared["base"], np.zeros((data.rows, 1), np.int8), what="margins")
-        labels = {k: v for k, v in prepared.items() if k in ("target", "gamma", "weight")}
-        trees = []
-        for _ in range(p.n_estimators):
-            tree, margin = machine.run(step, x, margin, labels, sampling.draw(), what="training")
-            trees.append(tree)
-        stacked = trees[0] if len(trees) == 1 else machine.run(side_by_side, trees, what="model")
-        self.model = Model(
-            machine,
-            p,
-            layout,
-            column,
-            len(trees),
-            stacked,
-            prepared["base"],
-            prepared["exponent"],
-            edges,
-            {o: features.categories(o) for o in owners},
-        )
+        progress = Progress(verbose)
+        sets = named(eval_set)
+        self.model, self.history = train(machine, self.parameters, data, label, sample_weight, sets, progress)
         return self
+
+    def evals_result(self) -> dict[str, dict[str, list[float]]]:
+        """Scores after each round, by evaluation set and metric."""
+        return self.history.scores
+
+    @property
+    def best_iteration(self) -> int:
+        """With early stopping: the round, from 0, with the best score. Later trees are dropped."""
+        if self.history.best_round is None:
+            raise ConfigError("there is no best iteration without `early_stopping_rounds`.")
+        return self.history.best_round
+
+    @property
+    def best_score(self) -> float:
+        """With early stopping: the score of the best round."""
+        if self.history.best_score is None:
+            raise ConfigError("there is no best score without `early_stopping_rounds`.")
+        return self.history.best_score
+
+    # Prediction
+
+    def predict(self, data: Frame, to: str | None = None) -> Any:
+        """Predict classes, int32 [rows], or the values of a regression, float32 [rows].
+
+        Args:
+            data: a frame with the features of training, at the same parties.
+            to: the party that alone sees the result.
+
+        Returns:
+            An object at that party; without `to`, a secret object on the machine.
+
+        Raises:
+            InputError: for columns, types or categories that are not those of training.
+        """
+        model = self._fitted()
+        margin = model.margins(data)
+        function = predictions.CLASS.get(self.parameters.objective)
+        if function is None:
+            result = model.machine.run(predictions.values, margin, model.up, model.down, what="prediction")
+        else:
+            result = model.machine.run(function, margin, what="prediction")
+        return self._given(result, to)
+
+    def predict_proba(self, data: Frame, to: str | None = None) -> Any:
+        """The probability of each class, float32 [rows, classes]; else as `predict`."""
+        model = self._fitted()
+        function = predictions.PROBABILITY.get(self.parameters.objective)
+        if function is None:
+            raise ConfigError(f"{self.parameters.objective!r} predicts no probabilities: use `predict`.")
+        return self._given(model.machine.run(function, model.margins(data), what="prediction"), to)
+
+    def predict_margin(self, data: Frame, to: str | None = None) -> Any:
+        """What the trees add up to, before any sigmoid or softmax: float32 [rows, K]; else as `predict`."""
+        return self._given(self._fitted().margins(data), to)
+
+    def score(self, data: Frame, label: str | None = None) -> float:
+        """Accuracy, or for a regression R^2, on a frame with labels; revealed to all parties.
+
+        Args:
+            label: the label's column, if not named as in training.
+        """
+        model = self._fitted()
+        labels = data[label or model.label.name]
+        if len(labels.parties) != 1:
+            raise InputError(f"the labels `{labels.name}` must be at one party, not at {', '.join(labels.parties)}.")
+        (holder,) = labels.parties
+        where = labels.column.where
+        y = model.machine.share(spu.PYU(holder)(predictions.labels_to_score)(labels.at(holder), self.parameters, where))
+        operands = y["labels"], y["shrink"], model.margins(data.drop(labels.name)), model.up, model.down
+        return float(
+            spu.reveal(model.machine.run(predictions.score_of(self.parameters.objective), *operands, what="score"))
+        )
+
+    # The model
+
+    def feature_importance(self, importance_type: str = "weight") -> dict[str, float]:
+        """By feature, shown to all parties: "weight", how often it is split; "total_gain", "gain" (a split's mean)."""
+        return self._fitted().importance(importance_type)
+
+    def reveal(self) -> PlainModel:
+        """The trees in the clear, shown to all parties; `.save(path)` writes what XGBoost's package loads."""
+        return self._fitted().reveal()
+
+    @property
+    def reveals(self) -> tuple[Reveal, ...]:
+        """What training and predictions have shown, to whom, how often."""
+        return () if self.model is None else self.model.machine.reveals
+
+    # Habits of estimators
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The parameters by name."""
+        return {"device": self.device, **asdict(self.parameters)}
+
+    def set_params(self, **parameters: Any) -> Sgb:
+        """Change parameters; they count from the next `fit` on."""
+        if "device" in parameters:
+            self.device = parameters.pop("device")
+        self.parameters = _parameters({**asdict(self.parameters), **parameters})
+        return self
+
+    def __repr__(self) -> str:
+        changed = [f"{k}={v!r}" for k, v in asdict(self.parameters).items() if v != getattr(Parameters, k)]
+        return f"Sgb({', '.join(changed)})" + ("" if self.model is None else f" of {len(self.model.trees)} rounds")
+
+    def _fitted(self) -> Model:
+        if self.model is None:
+            raise InputError("there is no model yet: call `fit`, or `spuvm.ml.load`.")
+        return self.model
+
+    def _given(self, result: Any, to: str | None) -> Any | PYUObject:
+        return result if to is None else self._fitted().machine.to(result, to, "prediction")
 
 
 def default_device() -> SPU:
@@ -74,15 +200,8 @@ def default_device() -> SPU:
     return SPU(spu.utils.testing.cluster_def(_here().parties))
 
 
-def _check_frame(data: Frame, label: str, weight: str | None, p: Parameters) -> None:
-    if not isinstance(data, Frame):
-        raise InputError(f"`data` must be a frame (`spuvm.data.vertical`), got a `{type(data).__name__}`.")
-    if p.max_bin > data.rows:
-        raise InputError(f"`max_bin` is {p.max_bin}, but there are {data.rows} rows: use fewer bins than rows.")
-    if len(data.drop([n for n in (label, weight) if n]).columns) == 0:
-        raise InputError("the frame has no column but the label: there are no features.")
-    if weight is not None and data.schema[weight].party != data.schema[label].party:
-        raise InputError(
-            f"`sample_weight` {data.schema[weight].where} must be where the labels are, "
-            f"{data.schema[label].where}: move it there."
-        )
+def _parameters(given: Mapping[str, Any]) -> Parameters:
+    unknown = [name for name in given if name not in NAMES]
+    if unknown:
+        raise ConfigError(f"unknown parameter `{unknown[0]}`: there are {', '.join(NAMES)}.")
+    return Parameters(**given)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -46,18 +47,19 @@ class Tree:
             first stands for a column of ones, chosen where nothing is split.
         left, right: weights of the leaves below the last level's nodes, [K, N].
         steps: the last level's splits times (left - right), [1 + width, K, N].
+        gains: by candidate, of all nodes that chose it, times 2^exponent.
     """
 
     splits: list[jax.Array]
     left: jax.Array
     right: jax.Array
     steps: jax.Array
+    gains: jax.Array
 
 
-jax.tree_util.register_dataclass(Tree, ["splits", "left", "right", "steps"], [])
+jax.tree_util.register_dataclass(Tree, ["splits", "left", "right", "steps", "gains"], [])
 
 SCORE_BITS = 26  # a product of fixed-point numbers is right below 2^26
-SMALLEST_GAIN = 1e-6  # XGBoost's: a gain below is none
 TINY = 1e-5  # a hessian below is that of no row
 
 
@@ -73,7 +75,7 @@ def grow(
     matrices: Matrices,
     gradients: jax.Array,
     hessians: jax.Array,
-    gamma: jax.Array,
+    threshold: jax.Array,
     allowed: jax.Array,
     layout: Layout,
     rules: Rules,
@@ -81,9 +83,9 @@ def grow(
     """Grow K trees.
 
     Args:
-        matrices: of each owner, int8 [rows, width].
+        matrices: of each owner, bool [rows, width].
         gradients, hessians: [rows, K]; 0 for rows left out.
-        gamma: the least gain of a split, a scalar.
+        threshold: the least gain of a split, times 2^exponent: a scalar.
         allowed: public, 1 for each candidate that may be chosen at a level: int8 [max_depth, candidates].
 
     Returns:
@@ -91,26 +93,25 @@ def grow(
     """
     parts = jnp.stack([gradients, hessians], axis=1)[..., None]  # [rows, 2, K, N]
     member: jax.Array | None = None  # int32 [rows, K, N]; of the root all ones
-    sums = histogram(matrices, parts)
-    totals = jnp.sum(parts, axis=0)
-    splits = []
+    sums, totals = histogram(matrices, parts), jnp.sum(parts, axis=0)
+    splits, gains = [], []
     for level in range(rules.max_depth):
-        last = level == rules.max_depth - 1
-        chosen, weights = choose(sums, totals, gamma, allowed[level], layout, rules, last)
-        splits.append(chosen)
-        if last:
+        choice = choose(sums, totals, threshold, allowed[level], layout, rules)
+        splits.append(choice.chosen)
+        gains.append(choice.gains)
+        if level == rules.max_depth - 1:
             break
-        left = goes_left(matrices, chosen)
+        left = goes_left(matrices, choice.chosen)
         below = parts * left[:, None].astype(parts.dtype)
         members = left if member is None else member * left
         member = siblings(members, 1 - members if member is None else member - members)
         left_sums, left_totals = histogram(matrices, below), jnp.sum(below, axis=0)
         sums, totals = siblings(left_sums, sums - left_sums), siblings(left_totals, totals - left_totals)
         parts = siblings(below, parts - below)
-    left_weights, right_weights = weights
-    steps = chosen.astype(left_weights.dtype) * (left_weights - right_weights)
-    tree = Tree(splits, left_weights, right_weights, steps)
-    return tree, _reached(matrices, steps, right_weights, member)
+    left_weights, right_weights = leaves(choice, rules)
+    steps = choice.chosen.astype(left_weights.dtype) * (left_weights - right_weights)
+    tree = Tree(splits, left_weights, right_weights, steps, sum(gains[1:], gains[0]))
+    return tree, leaf_weights(matrices, steps, right_weights, member)
 
 
 def histogram(matrices: Matrices, parts: jax.Array) -> jax.Array:
@@ -129,7 +130,7 @@ def goes_left(matrices: Matrices, chosen: jax.Array) -> jax.Array:
     return total.reshape(-1, *chosen.shape[1:])
 
 
-def _reached(matrices: Matrices, steps: jax.Array, right: jax.Array, member: jax.Array | None) -> jax.Array:
+def leaf_weights(matrices: Matrices, steps: jax.Array, right: jax.Array, member: jax.Array | None) -> jax.Array:
     """The weight of the leaf that each row is in, [rows, K]."""
     values = goes_left(matrices, steps) + right
     if member is None:
@@ -145,34 +146,44 @@ def siblings(left: jax.Array, right: jax.Array) -> jax.Array:
 # The choice of a level's splits ---------------------------------------------------------------------------
 
 
+class Choice(NamedTuple):
+    """What `choose` finds for a level.
+
+    chosen: int32 [1 + width, K, N], see `Tree.splits`; gains: [candidates], of the chosen ones, summed over nodes;
+    picked: indicators [1 + candidates, K, N]; weight: quotients [2, 1 + candidates, K, N].
+    """
+
+    chosen: jax.Array
+    gains: jax.Array
+    picked: jax.Array
+    weight: jax.Array
+
+
 def choose(
-    sums: jax.Array, totals: jax.Array, gamma: jax.Array, allowed: jax.Array, layout: Layout, rules: Rules, last: bool
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    """Splits of a level's nodes, int32 [1 + width, K, N], and if it is the last the weights left and right."""
-    left = _candidates(sums, layout)  # [candidates, 2, K, N]
+    sums: jax.Array, totals: jax.Array, threshold: jax.Array, allowed: jax.Array, layout: Layout, rules: Rules
+) -> Choice:
+    """The best candidate of each node. The first is no split: all rows go left, and it has the threshold in addition.
+
+    The quotient G / (H + lambda) comes before its product with G: the square of G would not fit. Gradients of
+    candidates that are not allowed are replaced by 0 while the division runs.
+    """
+    left = jnp.concatenate([totals[None], _candidates(sums, layout)])  # [1 + candidates, 2, K, N]
     sides = jnp.stack([left, totals - left])
     gradient, hessian = sides[:, :, 0], sides[:, :, 1]
-    enough = jnp.all(hessian >= max(rules.min_child_weight, TINY), axis=0) & (allowed[:, None, None] != 0)
-    scale = 2.0**rules.exponent
-    weight = quotient(gradient, hessian, rules)
-    score = jnp.sum(jnp.where(enough, gradient, 0.0) * weight, axis=0)
-    own = quotient(totals[0], totals[1], rules)
-    stay = totals[0] * own + jnp.maximum(gamma, SMALLEST_GAIN) * scale
-    best = largest(jnp.concatenate([stay[None], score]))
-    chosen = _columns(best, layout)
-    if not last:
-        return chosen, (own, own)
-    picked = best.astype(weight.dtype)
-    leaves = jnp.sum(picked[1:] * weight, axis=1)  # [2, K, N]
-    leaves = jnp.concatenate([leaves[:1] + picked[0] * own, leaves[1:]]) * (-rules.learning_rate / scale)
-    return chosen, (leaves[0], leaves[1])
+    enough = jnp.all(hessian[:, 1:] >= max(rules.min_child_weight, TINY), axis=0) & (allowed[:, None, None] != 0)
+    usable = jnp.concatenate([jnp.ones((1, *enough.shape[1:]), bool), enough])
+    weight = (gradient * 2.0**rules.exponent) / (hessian + rules.reg_lambda)
+    score = jnp.sum(jnp.where(usable, gradient, 0.0) * weight, axis=0)
+    best = largest(jnp.concatenate([score[:1] + threshold, score[1:]]))
+    picked = best.astype(score.dtype)
+    gains = jnp.sum(picked[1:] * (score[1:] - score[:1]), axis=(1, 2))
+    return Choice(_columns(best, layout), gains, picked, weight)
 
 
-def quotient(gradient: jax.Array, hessian: jax.Array, rules: Rules) -> jax.Array:
-    """2^exponent G / (H + lambda)."""
-    if rules.exponent >= 0:
-        return (gradient * 2.0**rules.exponent) / (hessian + rules.reg_lambda)
-    return gradient / ((hessian + rules.reg_lambda) * 2.0**-rules.exponent)
+def leaves(choice: Choice, rules: Rules) -> tuple[jax.Array, jax.Array]:
+    """The weights of the rows that the last level's nodes send left and right, [K, N] each."""
+    both = jnp.sum(choice.picked * choice.weight, axis=1) * (-rules.learning_rate / 2.0**rules.exponent)
+    return both[0], both[1]
 
 
 def _candidates(sums: jax.Array, layout: Layout) -> jax.Array:

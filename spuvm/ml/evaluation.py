@@ -1,0 +1,123 @@
+"""Scores of rows held out, after each round of training: the numbers are revealed, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import spuvm as spu
+from spuvm.data import Frame
+from spuvm.devices import PYUObject
+from spuvm.ml.boosting import first_margins, margins
+from spuvm.ml.machine import Machine
+from spuvm.ml.objectives import checked
+from spuvm.ml.parameters import Parameters
+from spuvm.ml.predictions import IN_LABEL_UNITS, LARGER_IS_BETTER, SCORES
+from spuvm.ml.tree import Tree
+from spuvm.runtime.errors import InputError
+
+
+@dataclass(eq=False)
+class EvaluationSet:
+    """One set: its matrices and labels are shared, its margins follow the training."""
+
+    name: str
+    machine: Machine
+    parameters: Parameters
+    matrices: list[Any]
+    labels: Any
+    prepared: Mapping[str, Any]
+    margin: Any = None
+    history: dict[str, list[float]] = field(default_factory=dict)
+
+    def begin(self) -> None:
+        like = np.zeros((self.labels.shape[0], 1), np.int8)
+        self.margin = self.machine.run(first_margins, self.prepared["base"], like, what="evaluation")
+        self.history = {metric: [] for metric in self.parameters.metrics}
+
+    def update(self, tree: Tree) -> dict[str, float]:
+        """The scores after one more round."""
+        self.margin = self.machine.run(margins, self.matrices, [tree], self.margin, what="evaluation")
+        p = self.parameters
+        function = scores(p.objective, p.metrics)
+        unit = self.prepared["up"], self.prepared["down"]
+        shown = self.machine.run(function, self.labels, self.margin, *unit, what=f"scores of {self.name}")
+        values = [float(v) for v in spu.reveal(shown)]
+        for metric, value in zip(p.metrics, values):
+            self.history[metric].append(value)
+        return dict(zip(p.metrics, values))
+
+
+@cache
+def scores(objective: str, metrics: tuple[str, ...]) -> Callable[..., list[jax.Array]]:
+    """A function of labels [rows], margins [rows, K] and units that reveals the scores."""
+
+    def evaluate(labels: jax.Array, margin: jax.Array, up: jax.Array, down: jax.Array) -> list[jax.Array]:
+        out = []
+        for metric in metrics:
+            value = SCORES[objective][metric](labels, margin)
+            if metric in IN_LABEL_UNITS:
+                value = (value * down) * up.astype(value.dtype)
+            out.append(spu.reveal(jnp.asarray(value)))
+        return out
+
+    return evaluate
+
+
+def evaluation_labels(
+    labels: np.ndarray, prepared: Mapping[str, Any], parameters: Parameters, where: str
+) -> np.ndarray:
+    """Labels of held-out rows in the units of training, at their holder: float32 [rows]."""
+    y: np.ndarray = checked(labels, parameters, where) / (float(prepared["up"]) * float(prepared["down"]))
+    return y.astype(np.float32)
+
+
+def named(eval_set: Any) -> dict[str, Frame]:
+    """The evaluation sets by name; of a sequence they are called validation_0 and on, as XGBoost does."""
+    if eval_set is None:
+        return {}
+    if isinstance(eval_set, Frame):
+        eval_set = [eval_set]
+    pairs = dict(eval_set) if isinstance(eval_set, Mapping) else {f"validation_{i}": f for i, f in enumerate(eval_set)}
+    for name, frame in pairs.items():
+        if not isinstance(frame, Frame):
+            raise InputError(f"`eval_set` {name} must be a frame, got a `{type(frame).__name__}`.")
+    return pairs
+
+
+def labels_at(frame: Frame, label: str, party: str) -> PYUObject:
+    """The label column at its holder, who must be the party that held it in training."""
+    if label not in frame:
+        raise InputError(f"the frame has no label column `{label}`: it is needed to score predictions.")
+    if frame.schema[label].party != party:
+        raise InputError(f"{frame.schema[label].where} holds labels that {party} held in training: bring them there.")
+    at: PYUObject = frame[label].at(party)
+    return at
+
+
+@dataclass
+class Stopping:
+    """Whether the last metric of the last set still improves."""
+
+    rounds: int
+    larger: bool
+    best: float | None = None
+    best_round: int = 0
+
+    def over(self, number: int, value: float) -> bool:
+        """Take in the score of a round; whether to stop."""
+        if self.best is None or (value > self.best if self.larger else value < self.best):
+            self.best, self.best_round = value, number
+        return number - self.best_round >= self.rounds
+
+
+def stopping(parameters: Parameters) -> Stopping | None:
+    if parameters.early_stopping_rounds is None:
+        return None
+    return Stopping(parameters.early_stopping_rounds, parameters.metrics[-1] in LARGER_IS_BETTER)

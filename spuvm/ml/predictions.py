@@ -1,0 +1,118 @@
+"""From margins to predictions: what the machine computes before anybody sees anything."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from spuvm.jit import reveal
+from spuvm.ml.metrics import (
+    accuracy,
+    auc,
+    margin_log_loss,
+    margin_multiclass_log_loss,
+    multiclass_accuracy,
+    rmse,
+)
+from spuvm.ml.objectives import checked
+from spuvm.ml.parameters import Parameters
+
+# Of margins [rows, K] -> [rows] or [rows, K].
+
+
+def is_positive(margin: jax.Array) -> jax.Array:
+    """Whether the probability is above one half, int32 [rows]."""
+    return (margin[:, 0] > 0).astype(jnp.int32)
+
+
+def best_class(margin: jax.Array) -> jax.Array:
+    """The class with the largest margin, int32 [rows]."""
+    return jnp.argmax(margin, axis=1).astype(jnp.int32)
+
+
+def probabilities(margin: jax.Array) -> jax.Array:
+    """Of the classes, [rows, K]."""
+    return jax.nn.softmax(margin, axis=-1)
+
+
+def both_probabilities(margin: jax.Array) -> jax.Array:
+    """Of the classes 0 and 1, [rows, 2]."""
+    p = jax.nn.sigmoid(margin)
+    return jnp.concatenate([1 - p, p], axis=1)
+
+
+def values(margin: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+    """Predictions of a regression in the units of its labels, [rows]."""
+    return (margin[:, 0] * down) * up.astype(margin.dtype)
+
+
+CLASS = {"binary:logistic": is_positive, "multi:softprob": best_class, "multi:softmax": best_class}
+PROBABILITY = {
+    "binary:logistic": both_probabilities,
+    "multi:softprob": probabilities,
+    "multi:softmax": probabilities,
+}
+
+
+def r2(labels: jax.Array, predictions: jax.Array, shrink: jax.Array) -> jax.Array:
+    """The share of the labels' variance that predictions explain.
+
+    Both f32 [rows] in any units; their squares fit after multiplication with both numbers of `shrink`, f32 [2].
+    """
+
+    def mean_square(x: jax.Array) -> jax.Array:
+        return jnp.mean((x * shrink[0] * shrink[1]) ** 2)
+
+    return 1 - mean_square(labels - predictions) / mean_square(labels - jnp.mean(labels))
+
+
+# Scores: of labels [rows] and margins [rows, K], labels of a regression in units of up * down.
+
+Score = Callable[[jax.Array, jax.Array], jax.Array]
+SCORES: dict[str, dict[str, Score]] = {
+    "binary:logistic": {
+        "logloss": lambda y, m: margin_log_loss(y, m[:, 0]),
+        "error": lambda y, m: 1 - accuracy(y, m[:, 0] + 0.5),
+        "auc": lambda y, m: auc(y, m[:, 0]),
+        "accuracy": lambda y, m: accuracy(y, m[:, 0] + 0.5),
+    },
+    "multi:softprob": {
+        "mlogloss": margin_multiclass_log_loss,
+        "merror": lambda y, m: 1 - multiclass_accuracy(y, m),
+        "accuracy": multiclass_accuracy,
+    },
+    "reg:squarederror": {
+        "rmse": lambda y, m: rmse(y, m[:, 0]),
+        "mae": lambda y, m: jnp.mean(jnp.abs(y - m[:, 0])),
+    },
+}
+SCORES["multi:softmax"] = SCORES["multi:softprob"]
+IN_LABEL_UNITS = frozenset({"rmse", "mae"})
+LARGER_IS_BETTER = frozenset({"auc", "accuracy"})
+
+
+@cache
+def score_of(objective: str) -> Callable[..., jax.Array]:
+    """A function of labels [rows], `shrink`, margins [rows, K], up and down that reveals accuracy or R^2."""
+
+    def score(labels: jax.Array, shrink: jax.Array, margin: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+        if "accuracy" in SCORES[objective]:
+            shown = SCORES[objective]["accuracy"](labels, margin)
+        else:
+            shown = r2(labels, values(margin, up, down), shrink)
+        out: jax.Array = reveal(jnp.asarray(shown))
+        return out
+
+    return score
+
+
+def labels_to_score(labels: np.ndarray, parameters: Parameters, where: str) -> dict[str, np.ndarray]:
+    """What `score_of` takes, at the labels' holder: their squares are brought below 1 for a regression."""
+    y = checked(labels, parameters, where)
+    bits = max(0, int(np.ceil(np.log2(np.abs(y - y.mean()).max() + 1e-30))))
+    shrink = np.array([2.0 ** -min(bits, 15), 2.0 ** -max(bits - 15, 0)], np.float32)
+    return {"labels": y.astype(np.float32), "shrink": shrink}

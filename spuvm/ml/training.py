@@ -1,0 +1,154 @@
+"""Training: what each party brings, and the rounds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from spuvm.data import Column, Frame
+from spuvm.devices import PYU
+from spuvm.ml.binning import find_edges
+from spuvm.ml.boosting import Sampling, first_margins, one_round, rules_for
+from spuvm.ml.evaluation import EvaluationSet, evaluation_labels, labels_at, stopping
+from spuvm.ml.layout import Layout
+from spuvm.ml.machine import Machine
+from spuvm.ml.model import Model, matrices
+from spuvm.ml.objectives import prepare
+from spuvm.ml.parameters import Parameters
+from spuvm.ml.progress import Progress
+from spuvm.ml.tree import Tree
+from spuvm.runtime.errors import ConfigError, InputError
+
+
+@dataclass
+class History:
+    """Scores after each round: by evaluation set, by metric. Rounds count from 0."""
+
+    scores: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    best_round: int | None = None
+    best_score: float | None = None
+
+
+def train(
+    machine: Machine,
+    p: Parameters,
+    data: Frame,
+    label: str,
+    weight: str | None,
+    sets: Mapping[str, Frame],
+    progress: Progress,
+) -> tuple[Model, History]:
+    """Grow the trees. Everything that can be wrong with the input is found before the first of them."""
+    features = check(p, data, label, weight, sets)
+    layout = layout_of(features, p)
+    column = data.schema[label]
+    holder = PYU(str(column.party))
+    rules = rules_for(p, data.rows, weight is not None)
+    weights = None if weight is None else data[weight].at(holder.party)
+    private = holder(prepare)(data[label].at(holder.party), weights, p, column.where, rules.exponent)
+    edges = {o: PYU(o)(find_edges)(features.at(o), f, p.max_bin) for o, f in zip(layout.owners, layout.features)}
+    categories = {o: features.categories(o) for o in layout.owners}
+    targets = {
+        name: holder(evaluation_labels)(labels_at(frame, label, holder.party), private, p, column.where)
+        for name, frame in sets.items()
+    }
+    held_out = {name: frame.conform(layout.all_features, categories) for name, frame in sets.items()}
+    prepared = machine.share(private)
+    model = Model(
+        machine,
+        p,
+        layout,
+        column,
+        [],
+        prepared["base"],
+        prepared["up"],
+        prepared["down"],
+        rules.exponent,
+        edges,
+        categories,
+    )
+    x = matrices(machine, features, layout, edges)
+    evaluations = [
+        EvaluationSet(n, machine, p, matrices(machine, f, layout, edges), machine.share(targets[n]), prepared)
+        for n, f in held_out.items()
+    ]
+    history = _rounds(model, x, prepared, evaluations, data.rows, progress)
+    return model, history
+
+
+def _rounds(
+    model: Model,
+    x: list[Any],
+    prepared: Mapping[str, Any],
+    evaluations: list[EvaluationSet],
+    rows: int,
+    progress: Progress,
+) -> History:
+    machine, p = model.machine, model.parameters
+    step = one_round(model.layout, rules_for(p, rows, "weight" in prepared), p.objective)
+    labels = {k: v for k, v in prepared.items() if k in ("target", "threshold", "weight")}
+    sampling, stop = Sampling(p, model.layout, rows), stopping(p)
+    margin = machine.run(first_margins, prepared["base"], np.zeros((rows, 1), np.int8), what="training")
+    for evaluation in evaluations:
+        evaluation.begin()
+    with progress.of(p.n_estimators) as done:
+        for number in range(p.n_estimators):
+            tree, margin = machine.run(step, x, margin, labels, sampling.draw(), what="training")
+            model.trees.append(tree)
+            scores = {e.name: e.update(tree) for e in evaluations}
+            done(number, scores)
+            if stop is not None and stop.over(number, scores[evaluations[-1].name][p.metrics[-1]]):
+                break
+    if stop is None:
+        return History({e.name: e.history for e in evaluations})
+    best: list[Tree] = model.trees[: stop.best_round + 1]
+    model.trees = best
+    return History({e.name: e.history for e in evaluations}, stop.best_round, stop.best)
+
+
+def layout_of(features: Frame, p: Parameters) -> Layout:
+    """The parties with features and what they hold, in the frame's order."""
+    owners = tuple(party for party in features.parties if features.columns_of(party))
+    return Layout(owners, tuple(features.schema.of(o) for o in owners), p.max_bin)
+
+
+# What is wrong before anything is computed -------------------------------------------------------------------
+
+
+def check(p: Parameters, data: Any, label: str, weight: str | None, sets: Mapping[str, Frame]) -> Frame:
+    """The frame of features, if all is well.
+
+    Raises:
+        InputError: for what the public schema shows to be wrong.
+        ConfigError: for parameters that do not fit each other or the data.
+    """
+    if not isinstance(data, Frame):
+        raise InputError(f"`data` must be a frame (`spuvm.data.vertical`), got a `{type(data).__name__}`.")
+    if data.kind != "vertical":
+        raise InputError("`data` is a horizontal frame: training takes vertical ones.")
+    column = data.schema[label]
+    features = data.drop([name for name in (label, weight) if name is not None])
+    if not features.columns:
+        raise InputError(f"the frame has no column but {column.where}: there are no features.")
+    if p.max_bin > data.rows:
+        raise InputError(f"`max_bin` is {p.max_bin}, but there are {data.rows} rows: bins need rows. Use fewer.")
+    if weight is not None and data.schema[weight].party != column.party:
+        raise InputError(
+            f"`sample_weight` {data.schema[weight].where} must be where the labels are, {column.where}: move it there."
+        )
+    if column.type == "category" and column.categories is not None:
+        _check_classes(p, column)
+    if p.early_stopping_rounds is not None and not sets:
+        raise ConfigError("`early_stopping_rounds` needs an `eval_set` whose score can stop improving.")
+    return features
+
+
+def _check_classes(p: Parameters, column: Column) -> None:
+    count = len(column.categories or ())
+    want = {"binary:logistic": 2, "reg:squarederror": None}.get(p.objective, p.num_class)
+    if count != want:
+        need = "numbers" if want is None else f"{want} classes"
+        raise InputError(f"{column.where} has {count} categories, but `objective` {p.objective!r} takes {need}.")
