@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import spuvm as spu
+from spuvm.ml import Sgb
 from spuvm.ml.argmax import group_size, largest
-from spuvm.ml.sgb import Sgb
+from spuvm.runtime.errors import ConfigError, InputError
 
 PARTIES = ("alice", "bob", "carol")
 
@@ -88,8 +89,7 @@ def test_trees_equal_the_reference_node_by_node(parties: Any, objective: str) ->
     frame = frame_of(t, label)
     secure = Sgb(objective=objective, n_estimators=2, max_depth=3, max_bin=12, gamma=0.1, min_child_weight=2.0)
     secure.fit(frame, "label")
-    assert secure.model is not None
-    plain = secure.model.reveal()
+    plain = secure.reveal()
     x = features_of(frame)
     edges = edges_of(x, plain.columns, 12)
     y, p = np.asarray(label, np.float64), secure.parameters
@@ -102,6 +102,205 @@ def test_trees_equal_the_reference_node_by_node(parties: Any, objective: str) ->
         reference.same(ours, theirs, 1e-4 * unit)
         margin += reference.apply(theirs, x, plain.columns)
     assert np.abs(plain.margins(x)[:, 0] - margin).max() < 2e-4 * unit
+
+
+# Variants ------------------------------------------------------------------------------------------------
+
+SMALL: dict[str, Any] = {"n_estimators": 2, "max_depth": 2, "max_bin": 8}
+
+
+def small(seed: int = 0, **parameters: Any) -> tuple[Sgb, Any]:
+    """A small model and its frame."""
+    t = table(150, seed)
+    frame = frame_of(t, t["signal"] > 0.5)
+    return Sgb(**(SMALL | parameters)).fit(frame, "label"), frame
+
+
+def test_xgboost_loads_what_is_revealed(parties: Any, tmp_path: Any) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    secure, frame = small(n_estimators=3)
+    margin = spu.reveal(secure.predict_margin(frame))
+    revealed = secure.reveal()
+    revealed.save(tmp_path / "model.json")
+    booster = xgboost.Booster(model_file=tmp_path / "model.json")
+    names = [c.name for c in revealed.columns]
+    assert any(c.type == "category" for c in revealed.columns)
+    matrix = xgboost.DMatrix(
+        features_of(frame),
+        feature_names=names,
+        feature_types=["float", "float", "float", "i", "c"],
+        enable_categorical=True,
+    )
+    assert np.abs(booster.predict(matrix, output_margin=True) - margin[:, 0]).max() < 1e-3
+    assert np.abs(revealed.margins(features_of(frame)) - margin).max() < 1e-4
+
+
+def test_owners_who_may_know_their_splits_know_only_those(parties: Any, capsys: Any) -> None:
+    hidden, frame = small()
+    shown, _ = small(reveal_splits_to_owner=True)
+    assert "each owner of features learns the splits" in capsys.readouterr().out
+    assert shown.model is not None and hidden.model is not None
+    for level in shown.model.trees[0].splits:
+        assert [piece.visibility for piece in level] == ["secret", "private(alice)", "private(bob)"]
+    assert {(r.what, r.to) for r in shown.reveals} == {("training", "alice"), ("training", "bob")}
+    assert hidden.reveals == ()
+    for (one,), (other,) in zip(hidden.reveal().trees, shown.reveal().trees):
+        reference.same(one, other, 1e-4)
+    x = features_of(frame)
+    assert np.abs(spu.reveal(shown.predict_margin(frame)) - shown.reveal().margins(x)).max() < 1e-4
+
+
+def test_weights_and_sampled_rows(parties: Any) -> None:
+    t = table(150)
+    weight = np.random.default_rng(5).integers(0, 3, 150).astype(np.float32)
+    frame = frame_of(t, t["signal"] > 0.5)
+    ids = np.arange(150)
+    sources = {
+        "alice": {"id": ids, "a": t["a"], "b": t["b"]},
+        "carol": {"id": ids, "label": t["signal"] > 0.5, "weight": weight},
+    }
+    frame = spu.data.vertical(sources, "id", missing=["b"])
+    secure = Sgb(**SMALL, subsample=0.5, random_state=3).fit(frame, "label", sample_weight="weight")
+    plain = secure.reveal()
+    x = spu.reveal(frame.at("alice"))
+    y, p = (t["signal"] > 0.5).astype(np.float64), secure.parameters
+    edges = edges_of(x, plain.columns, p.max_bin)
+    generator = np.random.RandomState(3)
+    base = np.average(y, weights=weight)
+    margin = np.full(150, np.log(base / (1 - base)))
+    for (ours,) in plain.trees:
+        rows = np.zeros(150)
+        rows[generator.permutation(150)[:75]] = 1
+        g, h = (v * weight * rows for v in reference.logistic(margin, y))
+        theirs = reference.grow(x, plain.columns, g, h, p, edges)
+        reference.same(ours, theirs, 1e-4)
+        margin += reference.apply(theirs, x, plain.columns)
+
+
+def test_sampled_features_and_a_depth_of_one(parties: Any) -> None:
+    secure, _ = small(max_depth=1, n_estimators=4, colsample_bytree=0.4, random_state=1)
+    generator, plain = np.random.RandomState(1), secure.reveal()
+    for (tree,) in plain.trees:
+        allowed = generator.permutation(np.arange(5))[:2]
+        assert tree.weight is not None or tree.feature in allowed
+    counts = secure.feature_importance()
+    assert [counts[c.name] for c in plain.columns] == [
+        sum(t.weight is None and t.feature == i for (t,) in plain.trees) for i in range(5)
+    ]
+
+
+def test_no_gain_no_split(parties: Any) -> None:
+    secure, frame = small(gamma=1000.0)
+    assert all(t.weight is not None for (t,) in secure.reveal().trees)
+    assert set(secure.feature_importance("total_gain").values()) == {0.0}
+    assert np.ptp(spu.reveal(secure.predict_margin(frame))) == 0
+
+
+def test_scores_early_stopping_and_what_is_shown(parties: Any) -> None:
+    t = table(150)
+    noise = np.random.default_rng(9).random(150) < 0.5
+    train, test = frame_of(t, noise).split(0.4, seed=1)
+    settings: dict[str, Any] = {
+        **SMALL,
+        "n_estimators": 12,
+        "eval_metric": ("auc", "logloss"),
+        "early_stopping_rounds": 2,
+    }
+    secure = Sgb(**settings).fit(train, "label", eval_set={"held out": test})
+    losses = secure.evals_result()["held out"]["logloss"]
+    assert secure.model is not None and len(losses) < 12
+    assert secure.best_iteration == int(np.argmin(losses)) == len(losses) - 3
+    assert len(secure.model.trees) == secure.best_iteration + 1
+    assert [(r.what, r.to, r.shape, r.times) for r in secure.reveals] == [
+        ("scores of held out", "all parties", (), 2 * len(losses))
+    ]
+    y, m = spu.reveal(test["label"].at("carol")), spu.reveal(secure.predict_margin(test))[:, 0]
+    expected = np.mean(np.logaddexp(0, m) - y * m)
+    assert abs(secure.best_score - expected) < 1e-4
+    assert abs(secure.score(test) - np.mean((m > 0) == y)) < 1e-4
+    only = secure.predict(test, to="alice")
+    assert only.device.party == "alice" and np.array_equal(only.value, m > 0)
+    proba = secure.predict_proba(test, to="bob").value
+    assert np.abs(proba[:, 1] - 1 / (1 + np.exp(-m))).max() < 1e-4 and np.abs(proba.sum(axis=1) - 1).max() < 1e-4
+
+
+def test_parameters_are_got_and_set() -> None:
+    model = Sgb(max_depth=3)
+    assert model.get_params()["max_depth"] == 3 and model.get_params()["n_estimators"] == 100
+    assert Sgb(**model.set_params(gamma=2.0).get_params()).get_params() == model.get_params()
+    assert repr(model) == "Sgb(max_depth=3, gamma=2.0)"
+
+
+# Bad input -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"max_deep": 3}, "unknown parameter `max_deep`"),
+        ({"max_depth": 0}, "`max_depth` must be 1 to 10, got 0"),
+        ({"max_depth": True}, "`max_depth` must be 1 to 10"),
+        ({"learning_rate": float("nan")}, "`learning_rate` must be above 0"),
+        ({"objective": "rank:ndcg"}, "`objective` must be one of binary:logistic"),
+        ({"objective": "multi:softprob"}, "needs `num_class`"),
+        ({"num_class": 3}, "takes no `num_class`"),
+        ({"base_score": 1.5}, "`base_score` of 'binary:logistic' is a probability"),
+        ({"eval_metric": "rmse"}, "`eval_metric` of 'binary:logistic' is one of logloss"),
+    ],
+)
+def test_parameters_that_cannot_be(parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Sgb(**parameters)
+
+
+def vertical(carol: dict[str, Any], alice: dict[str, Any] | None = None, **options: Any) -> Any:
+    rows = len(next(iter(carol.values())))
+    ids = np.arange(rows)
+    features = {"a": np.linspace(0, 1, rows)} if alice is None else alice
+    return spu.data.vertical({"alice": {"id": ids, **features}, "carol": {"id": ids, **carol}}, "id", **options)
+
+
+LABEL = {"label": np.arange(20) % 2 == 0}
+
+
+@pytest.mark.parametrize(
+    ("frame", "parameters", "message"),
+    [
+        (lambda: vertical({"other": np.arange(20)}), {}, "there is no column `label`"),
+        (lambda: vertical({"label": np.arange(20.0)}), {}, "are 0 and 1"),
+        (lambda: vertical({"label": np.r_[np.nan, np.ones(19)]}), {}, "1 of 20 labels are missing"),
+        (lambda: vertical({"label": np.ones(20)}), {}, "all labels are of one class"),
+        (lambda: vertical({"label": np.ones(20)}), {"objective": "reg:squarederror"}, "labels are the same"),
+        (lambda: vertical({"label": np.arange(20.0)}), {"objective": "multi:softmax", "num_class": 3}, "from 0 to 2"),
+        (lambda: vertical(LABEL), {"max_bin": 21}, "`max_bin` is 21, but there are 20 rows"),
+        (lambda: vertical(LABEL, {"a": np.ones(20)}), {}, "column `a` of alice has the same value in all rows"),
+        (lambda: vertical(LABEL, {}), {}, "there are no features"),
+        (lambda: vertical(LABEL), {"early_stopping_rounds": 2}, "needs an `eval_set`"),
+    ],
+)
+def test_training_data_that_cannot_be_used(parties: Any, frame: Any, parameters: dict[str, Any], message: str) -> None:
+    with pytest.raises((InputError, ConfigError), match=message):
+        Sgb(**({"max_bin": 4} | parameters)).fit(frame(), "label")
+
+
+def test_data_that_is_not_what_the_model_knows(parties: Any) -> None:
+    with pytest.raises(InputError, match="there is no model yet"):
+        Sgb().predict(vertical(LABEL))
+    words = np.array(["x", "y"] * 10)
+    frame = vertical(LABEL, {"a": np.arange(20.0), "w": words}, missing=False)
+    model = Sgb(n_estimators=1, max_depth=1, max_bin=4).fit(frame, "label")
+    for alice, message in [
+        ({"a": np.arange(20.0)}, "needs column `w`"),
+        ({"a": np.arange(20.0), "w": np.arange(20.0)}, "column `w` of alice as category, here it is float"),
+        ({"a": np.arange(20.0), "w": np.where(words == "x", "z", words)}, "a category that the model does not know"),
+        ({"a": np.r_[np.nan, np.ones(19)], "w": words}, "1 of 20 cells missing"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            model.predict(vertical(LABEL, alice))
+    ids = np.arange(20)
+    elsewhere = spu.data.vertical({"bob": {"id": ids, "a": ids + 0.5, "w": words}, "carol": {"id": ids, **LABEL}}, "id")
+    with pytest.raises(InputError, match="the model has features of alice"):
+        model.predict(elsewhere)
 
 
 # Accuracy ------------------------------------------------------------------------------------------------
@@ -121,8 +320,7 @@ def test_breast_cancer_beside_xgboost(parties: Any) -> None:
     frame = spu.data.vertical(sources, "id", missing=False)
     train, test = frame.split(0.25, seed=0)
     secure = Sgb(n_estimators=20, max_depth=3, max_bin=32).fit(train, "label")
-    assert secure.model is not None
-    margin = spu.reveal(secure.model.margins(test))[:, 0]
+    margin = spu.reveal(secure.predict_margin(test))[:, 0]
 
     def gathered(part: Any) -> tuple[np.ndarray, np.ndarray]:
         columns = [spu.reveal(part.drop("label").at(p)) for p in PARTIES]

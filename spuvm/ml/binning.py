@@ -38,16 +38,17 @@ def find_edges(values: np.ndarray, columns: Sequence[Column], max_bin: int) -> E
         values: float64 [rows, features], NaN where missing, categories as codes.
 
     Raises:
-        InputError: for a feature without two different values.
+        InputError: for a feature that is the same in all rows.
     """
     return [_edges(values[:, i], column, max_bin) for i, column in enumerate(columns)]
 
 
 def _edges(x: np.ndarray, column: Column, max_bin: int) -> np.ndarray:
     count = split_count(column, max_bin)
-    x = np.sort(x[~np.isnan(x)].astype(np.float32))
+    there = ~np.isnan(x)
+    x = np.sort(x[there].astype(np.float32))
     distinct = np.unique(x)
-    if len(distinct) < 2 and not (len(distinct) and column.missing):
+    if len(distinct) + (not there.all()) < 2:
         raise InputError(f"{column.where} has the same value in all rows: leave it out.")
     if column.type == "category":
         codes = np.unique(x, return_counts=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -16,7 +17,7 @@ from spuvm.ml.parameters import Parameters
 from spuvm.ml.tree import Matrices, Rules, Tree, exponent_for, goes_left, grow, leaf_weights, siblings
 
 
-def rules_for(parameters: Parameters, rows: int, weighted: bool) -> Rules:
+def rules_for(parameters: Parameters, layout: Layout, rows: int, weighted: bool) -> Rules:
     """The public part of what decides about splits."""
     bits = OBJECTIVES[parameters.objective].score_bits + 2 * weighted
     return Rules(
@@ -25,6 +26,7 @@ def rules_for(parameters: Parameters, rows: int, weighted: bool) -> Rules:
         parameters.min_child_weight,
         parameters.learning_rate,
         exponent_for(rows, bits),
+        layout.owners if parameters.reveal_splits_to_owner else (),
     )
 
 
@@ -63,13 +65,14 @@ def margins(matrices: Matrices, trees: Sequence[Tree], before: jax.Array) -> jax
         left = goes_left(matrices, chosen)
         kept = left if reached is None else reached * left
         reached = siblings(kept, 1 - kept if reached is None else reached - kept)
-    values = leaf_weights(matrices, tree.steps, tree.right, reached)
+    values = leaf_weights(matrices, tree, reached)
     return before + jnp.sum(values.reshape(values.shape[0], -1, before.shape[-1]), axis=1)
 
 
 def side_by_side(trees: Sequence[Tree]) -> Tree:
     """The trees of several rounds as one: [..., rounds K, N]."""
-    stacked: Tree = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-2 if parts[0].ndim > 1 else 0), *trees)
+    without = [replace(t, gains=None) for t in trees]
+    stacked: Tree = jax.tree.map(lambda *parts: jnp.concatenate(parts, axis=-2), *without)
     return stacked
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -21,7 +21,7 @@ from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
 from spuvm.ml.parameters import Parameters
 from spuvm.ml.plain import PlainModel, plain_trees
-from spuvm.ml.tree import Tree
+from spuvm.ml.tree import Pieces, Tree
 from spuvm.runtime.errors import InputError
 
 ELEMENTS = 1 << 22  # of the largest array of a prediction: as many trees at once as keep below it
@@ -85,11 +85,11 @@ class Model:
 
         Every party's script must ask for it, as for every reveal.
         """
-        shown = self.machine.reveal([(t.splits, t.left, t.right) for t in self.trees], "trees")
+        shown = self.machine.reveal([replace(t, steps=None, gains=None) for t in self.trees], "trees")
         base, up, down = self.machine.reveal((self.base, self.up, self.down), "base score")
         edges = {owner: spu.reveal(edges) for owner, edges in self.edges.items()}
         unit = float(up) * float(down)
-        rounds = [plain_trees(*t, layout=self.layout, edges=edges, unit=unit) for t in shown]
+        rounds = [plain_trees(tree, self.layout, edges, unit) for tree in shown]
         return PlainModel(self.parameters, self.layout.all_features, rounds, np.asarray(base, np.float64) * unit)
 
 
@@ -98,10 +98,11 @@ def importances(layout: Layout, only_count: bool) -> Callable[..., list[jax.Arra
     """A function of splits and gains that reveals, by feature, the number of nodes and perhaps their gain."""
     count = len(layout.all_features)
 
-    def by_feature(splits: Sequence[Sequence[jax.Array]], gains: Sequence[jax.Array]) -> list[jax.Array]:
-        nodes = sum((jnp.sum(level, axis=(1, 2)) for tree in splits for level in tree), jnp.int32(0))
+    def by_feature(splits: Sequence[Sequence[Pieces]], gains: Sequence[jax.Array]) -> list[jax.Array]:
+        levels = [jnp.concatenate(level[1:]) for tree in splits for level in tree]
+        nodes = sum((jnp.sum(level, axis=(1, 2)) for level in levels), jnp.int32(0))
         columns, first = np.unique(layout.columns, return_index=True)
-        numbers = jnp.zeros(count, jnp.int32).at[layout.feature[first]].add(nodes[1 + columns])
+        numbers = jnp.zeros(count, jnp.int32).at[layout.feature[first]].add(nodes[columns])
         total = jnp.zeros(count, jnp.float32).at[layout.feature].add(sum(gains))
         return [spu.reveal(numbers)] if only_count else [spu.reveal(numbers), spu.reveal(total)]
 

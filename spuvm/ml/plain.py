@@ -14,6 +14,7 @@ from spuvm.data.schema import Column
 from spuvm.ml.binning import Edges
 from spuvm.ml.layout import Layout
 from spuvm.ml.parameters import Parameters
+from spuvm.ml.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -78,29 +79,22 @@ def weights_of(node: Node, x: np.ndarray, columns: Sequence[Column]) -> np.ndarr
     return out
 
 
-def plain_trees(
-    splits: Sequence[np.ndarray],
-    left: np.ndarray,
-    right: np.ndarray,
-    layout: Layout,
-    edges: Mapping[str, Edges],
-    unit: float,
-) -> list[Node]:
-    """Nodes from revealed selectors [1 + width, trees, N] of each level, and leaf weights [trees, N]."""
+def plain_trees(shown: Tree, layout: Layout, edges: Mapping[str, Edges], unit: float) -> list[Node]:
+    """The K trees of a revealed round."""
     where = _columns(layout, edges)
+    splits = [np.concatenate([np.asarray(piece) for piece in level[1:]]) for level in shown.splits]
 
     def node(tree: int, level: int, at: int) -> Node:
         if level == len(splits):
-            return Node(weight=float((left, right)[at % 2][tree, at // 2]) * unit)
-        chosen = np.flatnonzero(splits[level][1:, tree, at])
+            return Node(weight=float((shown.left, shown.right)[at % 2][tree, at // 2]) * unit)
+        chosen = np.flatnonzero(splits[level][:, tree, at])
         if not chosen.size:
             return node(tree, level + 1, 2 * at)
         feature, edge = where[int(chosen[0])]
-        return Node(
-            None, feature, edge, chosen.size > 1, node(tree, level + 1, 2 * at), node(tree, level + 1, 2 * at + 1)
-        )
+        below = [node(tree, level + 1, 2 * at + side) for side in (0, 1)]
+        return Node(None, feature, edge, chosen.size > 1, *below)
 
-    return [node(t, 0, 0) for t in range(left.shape[0])]
+    return [node(t, 0, 0) for t in range(shown.left.shape[0])]
 
 
 def _columns(layout: Layout, edges: Mapping[str, Edges]) -> list[tuple[int, float]]:

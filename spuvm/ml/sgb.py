@@ -131,8 +131,11 @@ class Sgb:
         return self._given(model.machine.run(function, model.margins(data), what="prediction"), to)
 
     def predict_margin(self, data: Frame, to: str | None = None) -> Any:
-        """What the trees add up to, before any sigmoid or softmax: float32 [rows, K]; else as `predict`."""
-        return self._given(self._fitted().margins(data), to)
+        """What the trees add up to, before sigmoid or softmax, float32 [rows, K]; otherwise as `predict`."""
+        model = self._fitted()
+        if self.parameters.objective not in predictions.CLASS:
+            return self.predict(data, to)
+        return self._given(model.margins(data), to)
 
     def score(self, data: Frame, label: str | None = None) -> float:
         """Accuracy, or for a regression R^2, on a frame with labels; revealed to all parties.

@@ -46,7 +46,7 @@ def train(
     layout = layout_of(features, p)
     column = data.schema[label]
     holder = PYU(str(column.party))
-    rules = rules_for(p, data.rows, weight is not None)
+    rules = rules_for(p, layout, data.rows, weight is not None)
     weights = None if weight is None else data[weight].at(holder.party)
     private = holder(prepare)(data[label].at(holder.party), weights, p, column.where, rules.exponent)
     edges = {o: PYU(o)(find_edges)(features.at(o), f, p.max_bin) for o, f in zip(layout.owners, layout.features)}
@@ -88,7 +88,7 @@ def _rounds(
     progress: Progress,
 ) -> History:
     machine, p = model.machine, model.parameters
-    step = one_round(model.layout, rules_for(p, rows, "weight" in prepared), p.objective)
+    step = one_round(model.layout, rules_for(p, model.layout, rows, "weight" in prepared), p.objective)
     labels = {k: v for k, v in prepared.items() if k in ("target", "threshold", "weight")}
     sampling, stop = Sampling(p, model.layout, rows), stopping(p)
     margin = machine.run(first_margins, prepared["base"], np.zeros((rows, 1), np.int8), what="training")

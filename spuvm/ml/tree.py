@@ -18,10 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+import spuvm as spu
 from spuvm.ml.argmax import largest
 from spuvm.ml.layout import Layout
 
 Matrices = Sequence[jax.Array]
+# [1, K, N] of a column of ones, which is chosen where nothing is split; then [width, K, N] of each owner's columns.
+Pieces = list[jax.Array]
 
 
 @dataclass(frozen=True)
@@ -36,25 +39,25 @@ class Rules:
     min_child_weight: float
     learning_rate: float
     exponent: int
+    reveal_to: tuple[str, ...] = ()  # the owners, if each may know the splits of its columns
 
 
 @dataclass(frozen=True)
 class Tree:
-    """K trees. All values are secret.
+    """K trees. All values are secret; `splits` are private to the columns' owners if these may know them.
 
     Attributes:
-        splits: for each level, int32 [1 + width, K, N]: 1 at the columns whose sum sends a row left; the
-            first stands for a column of ones, chosen where nothing is split.
+        splits: for each level, `Pieces`: indicators of the columns whose sum sends a row left, int32.
         left, right: weights of the leaves below the last level's nodes, [K, N].
-        steps: the last level's splits times (left - right), [1 + width, K, N].
+        steps: the last level's splits times (left - right); None if splits are known to the owners.
         gains: by candidate, of all nodes that chose it, times 2^exponent.
     """
 
-    splits: list[jax.Array]
+    splits: list[Pieces]
     left: jax.Array
     right: jax.Array
-    steps: jax.Array
-    gains: jax.Array
+    steps: Pieces | None
+    gains: jax.Array | None
 
 
 jax.tree_util.register_dataclass(Tree, ["splits", "left", "right", "steps", "gains"], [])
@@ -97,21 +100,21 @@ def grow(
     splits, gains = [], []
     for level in range(rules.max_depth):
         choice = choose(sums, totals, threshold, allowed[level], layout, rules)
-        splits.append(choice.chosen)
+        splits.append(pieces(choice.chosen, matrices, rules))
         gains.append(choice.gains)
         if level == rules.max_depth - 1:
             break
-        left = goes_left(matrices, choice.chosen)
+        left = goes_left(matrices, splits[-1])
         below = parts * left[:, None].astype(parts.dtype)
         members = left if member is None else member * left
         member = siblings(members, 1 - members if member is None else member - members)
         left_sums, left_totals = histogram(matrices, below), jnp.sum(below, axis=0)
         sums, totals = siblings(left_sums, sums - left_sums), siblings(left_totals, totals - left_totals)
         parts = siblings(below, parts - below)
-    left_weights, right_weights = leaves(choice, rules)
-    steps = choice.chosen.astype(left_weights.dtype) * (left_weights - right_weights)
-    tree = Tree(splits, left_weights, right_weights, steps, sum(gains[1:], gains[0]))
-    return tree, leaf_weights(matrices, steps, right_weights, member)
+    left, right = leaves(choice, rules)
+    steps = None if rules.reveal_to else [piece.astype(left.dtype) * (left - right) for piece in splits[-1]]
+    tree = Tree(splits, left, right, steps, sum(gains[1:], gains[0]))
+    return tree, leaf_weights(matrices, tree, member)
 
 
 def histogram(matrices: Matrices, parts: jax.Array) -> jax.Array:
@@ -121,18 +124,33 @@ def histogram(matrices: Matrices, parts: jax.Array) -> jax.Array:
     return jnp.concatenate(sums).reshape(-1, *parts.shape[1:])
 
 
-def goes_left(matrices: Matrices, chosen: jax.Array) -> jax.Array:
-    """Whether each row goes left at each node, [rows, K, N], times the scale of `chosen`, [1 + width, K, N]."""
-    flat = chosen.reshape(chosen.shape[0], -1)
-    total, at = flat[0], 1
-    for x in matrices:
-        total, at = total + jnp.matmul(x.astype(flat.dtype), flat[at : at + x.shape[1]]), at + x.shape[1]
-    return total.reshape(-1, *chosen.shape[1:])
+def pieces(chosen: jax.Array, matrices: Matrices, rules: Rules) -> Pieces:
+    """[1 + width, K, N] cut by owner, and shown to the owners if they may know."""
+    ends = np.cumsum([1, *(x.shape[1] for x in matrices)])
+    out = jnp.split(chosen, ends[:-1])
+    shown = [spu.reveal(piece, to=owner) for piece, owner in zip(out[1:], rules.reveal_to)]
+    return [out[0], *(shown or out[1:])]
 
 
-def leaf_weights(matrices: Matrices, steps: jax.Array, right: jax.Array, member: jax.Array | None) -> jax.Array:
-    """The weight of the leaf that each row is in, [rows, K]."""
-    values = goes_left(matrices, steps) + right
+def goes_left(matrices: Matrices, chosen: Pieces) -> jax.Array:
+    """Whether each row goes left at each node, times the scale of `chosen`: [rows, K, N]."""
+    ones, *rest = (piece.reshape(piece.shape[0], -1) for piece in chosen)
+    total = ones[0]
+    for x, piece in zip(matrices, rest):
+        total = total + jnp.matmul(x.astype(piece.dtype), piece)
+    return total.reshape(-1, *chosen[0].shape[1:])
+
+
+def leaf_weights(matrices: Matrices, tree: Tree, member: jax.Array | None) -> jax.Array:
+    """The weight of the leaf that each row is in, [rows, K].
+
+    `member`: whether a row is at a node of the last level, int32 [rows, K, N]; None if that is the root.
+    """
+    if tree.steps is None:
+        left = goes_left(matrices, tree.splits[-1]).astype(tree.left.dtype)
+        values = tree.right + left * (tree.left - tree.right)
+    else:
+        values = tree.right + goes_left(matrices, tree.steps)
     if member is None:
         return values[..., 0]
     return jnp.sum(member.astype(values.dtype) * values, axis=-1)
@@ -149,8 +167,8 @@ def siblings(left: jax.Array, right: jax.Array) -> jax.Array:
 class Choice(NamedTuple):
     """What `choose` finds for a level.
 
-    chosen: int32 [1 + width, K, N], see `Tree.splits`; gains: [candidates], of the chosen ones, summed over nodes;
-    picked: indicators [1 + candidates, K, N]; weight: quotients [2, 1 + candidates, K, N].
+    chosen: int32 [1 + width, K, N], the `Pieces` side by side; gains: [candidates], of those chosen, over all
+    nodes; picked: indicators [1 + candidates, K, N]; weight: quotients [2, 1 + candidates, K, N].
     """
 
     chosen: jax.Array
