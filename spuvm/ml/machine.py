@@ -62,7 +62,7 @@ class Machine:
 
     def matrix(self, x: PYUObject) -> Any:
         """A party's array in the form in which its products with secrets are cheap; made once."""
-        return self.share(x)
+        return self.spu(spu.masked)(x)
 
     def reveal(self, x: Any, what: str) -> Any:
         """To all parties."""
