@@ -213,6 +213,8 @@ class Expander:
         return next(iter(self.values[value].values()))
 
     def set(self, value: Value, shared: Shared) -> None:
+        if shared.kind == "d" and value not in self.truncated and self._readers(value) > 1:
+            shared = self.kernel("reshare_d", shared)  # once, here, and not for each of them
         if shared.kind != "h":
             self.values[value] = {shared.kind: shared}
             return
@@ -222,6 +224,10 @@ class Expander:
             self.values[value] = {"v": self.widened(known), "s": known, "m": masked}
         else:
             self.values[value] = {"v": known, "m": masked}
+
+    def _readers(self, value: Value) -> int:
+        """Who reads a value as large as it is: sums make it smaller first."""
+        return sum(user is None or user.name != "sum" for user in self.users.get(value, []))
 
     def as_kind(self, value: Value, kind: str) -> Shared:
         """The value as a sharing of kind `a` or `b`, converted at most once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,7 @@ def add(ctx: Context, x: Operand, y: Operand) -> Operand:
     for a, b in ((x, y), (y, x)):
         if is_number(a, 0.0) and isinstance(b, Value):
             return ctx.broadcast(b, ctx.outs[0].shape)
-    return ctx.b.add(*both(ctx, finite(ctx, x), finite(ctx, y)))
+    return _whole_if_both(ctx, ctx.b.add, *both(ctx, finite(ctx, x), finite(ctx, y)))
 
 
 def sub(ctx: Context, x: Operand, y: Operand) -> Operand:
@@ -60,7 +61,15 @@ def sub(ctx: Context, x: Operand, y: Operand) -> Operand:
         return ctx.value(x, ctx.outs[0].shape)
     if is_number(x, 0.0):
         return ctx.b.neg(ctx.value(y, ctx.outs[0].shape))
-    return ctx.b.sub(*both(ctx, finite(ctx, x), finite(ctx, y)))
+    return _whole_if_both(ctx, ctx.b.sub, *both(ctx, finite(ctx, x), finite(ctx, y)))
+
+
+def _whole_if_both(ctx: Context, op: Callable[[Value, Value], Value], x: Value, y: Value) -> Value:
+    """The sum or difference; that of whole numbers stays known as one."""
+    out = op(x, y)
+    if x in ctx.integral and y in ctx.integral:
+        ctx.integral[out] = op(ctx.integral[x], ctx.integral[y])
+    return out
 
 
 def neg(ctx: Context, x: Value) -> Value:

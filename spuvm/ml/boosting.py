@@ -60,13 +60,12 @@ def margins(matrices: Matrices, trees: Sequence[Tree], before: jax.Array) -> jax
     All nodes of all trees in one product a level, and no comparison: where a row goes is a sum.
     """
     tree = side_by_side(trees)
-    reached: jax.Array | None = None
+    member = jnp.ones((before.shape[0], tree.left.shape[0], 1), before.dtype)
     for chosen in tree.splits[:-1]:
-        left = goes_left(matrices, chosen)
-        kept = left if reached is None else reached * left
-        reached = siblings(kept, 1 - kept if reached is None else reached - kept)
-    values = leaf_weights(matrices, tree, reached)
-    return before + jnp.sum(values.reshape(values.shape[0], -1, before.shape[-1]), axis=1)
+        left = member * goes_left(matrices, chosen)
+        member = siblings(left, member - left)
+    weights = leaf_weights(matrices, tree, member)
+    return before + jnp.sum(weights.reshape(weights.shape[0], -1, before.shape[-1]), axis=1)
 
 
 def side_by_side(trees: Sequence[Tree]) -> Tree:

@@ -94,9 +94,8 @@ def grow(
     Returns:
         The trees, and what they add to the margins, [rows, K].
     """
-    parts = jnp.stack([gradients, hessians], axis=1)[..., None]  # [rows, 2, K, N]
-    member: jax.Array | None = None  # int32 [rows, K, N]; of the root all ones
-    sums, totals = histogram(matrices, parts), jnp.sum(parts, axis=0)
+    parts = jnp.stack([gradients, hessians, jnp.ones_like(gradients)], axis=1)[..., None]  # [rows, 3, K, N]
+    sums, totals = histogram(matrices, parts)
     splits, gains = [], []
     for level in range(rules.max_depth):
         choice = choose(sums, totals, threshold, allowed[level], layout, rules)
@@ -104,24 +103,22 @@ def grow(
         gains.append(choice.gains)
         if level == rules.max_depth - 1:
             break
-        left = goes_left(matrices, splits[-1])
-        below = parts * left[:, None].astype(parts.dtype)
-        members = left if member is None else member * left
-        member = siblings(members, 1 - members if member is None else member - members)
-        left_sums, left_totals = histogram(matrices, below), jnp.sum(below, axis=0)
+        left = parts * goes_left(matrices, splits[-1])[:, None]
+        left_sums, left_totals = histogram(matrices, left)
         sums, totals = siblings(left_sums, sums - left_sums), siblings(left_totals, totals - left_totals)
-        parts = siblings(below, parts - below)
-    left, right = leaves(choice, rules)
-    steps = None if rules.reveal_to else [piece.astype(left.dtype) * (left - right) for piece in splits[-1]]
-    tree = Tree(splits, left, right, steps, sum(gains[1:], gains[0]))
-    return tree, leaf_weights(matrices, tree, member)
+        parts = siblings(left, parts - left)
+    weights = leaves(choice, rules)
+    steps = None if rules.reveal_to else [piece.astype(parts.dtype) * (weights[0] - weights[1]) for piece in splits[-1]]
+    tree = Tree(splits, *weights, steps, sum(gains[1:], gains[0]))
+    return tree, leaf_weights(matrices, tree, parts[:, 2])
 
 
-def histogram(matrices: Matrices, parts: jax.Array) -> jax.Array:
-    """Sums over the rows of each column, [width, 2, K, N]."""
-    flat = parts.reshape(parts.shape[0], -1)
+def histogram(matrices: Matrices, parts: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sums of gradients and hessians over the rows of each column, [width, 2, K, N], and over all rows, [2, K, N]."""
+    flat = parts[:, :2].reshape(parts.shape[0], -1)
     sums = [jnp.matmul(x.astype(flat.dtype).T, flat) for x in matrices]
-    return jnp.concatenate(sums).reshape(-1, *parts.shape[1:])
+    shape = (2, *parts.shape[2:])
+    return jnp.concatenate(sums).reshape(-1, *shape), jnp.sum(flat, axis=0).reshape(shape)
 
 
 def pieces(chosen: jax.Array, matrices: Matrices, rules: Rules) -> Pieces:
@@ -133,27 +130,22 @@ def pieces(chosen: jax.Array, matrices: Matrices, rules: Rules) -> Pieces:
 
 
 def goes_left(matrices: Matrices, chosen: Pieces) -> jax.Array:
-    """Whether each row goes left at each node, times the scale of `chosen`: [rows, K, N]."""
-    ones, *rest = (piece.reshape(piece.shape[0], -1) for piece in chosen)
-    total = ones[0]
-    for x, piece in zip(matrices, rest):
-        total = total + jnp.matmul(x.astype(piece.dtype), piece)
-    return total.reshape(-1, *chosen[0].shape[1:])
+    """Whether each row goes left at each node, times the scale of `chosen`: float [rows, K, N]."""
+    ones, *rest = (piece.reshape(piece.shape[0], -1).astype(jnp.float32) for piece in chosen)
+    total = sum(jnp.matmul(x.astype(jnp.float32), piece) for x, piece in zip(matrices, rest))
+    return (total + ones[0]).reshape(-1, *chosen[0].shape[1:])
 
 
-def leaf_weights(matrices: Matrices, tree: Tree, member: jax.Array | None) -> jax.Array:
+def leaf_weights(matrices: Matrices, tree: Tree, member: jax.Array) -> jax.Array:
     """The weight of the leaf that each row is in, [rows, K].
 
-    `member`: whether a row is at a node of the last level, int32 [rows, K, N]; None if that is the root.
+    `member`: 1 where a row is at a node of the last level, else 0: [rows, K, N].
     """
     if tree.steps is None:
-        left = goes_left(matrices, tree.splits[-1]).astype(tree.left.dtype)
-        values = tree.right + left * (tree.left - tree.right)
+        values = tree.right + goes_left(matrices, tree.splits[-1]) * (tree.left - tree.right)
     else:
         values = tree.right + goes_left(matrices, tree.steps)
-    if member is None:
-        return values[..., 0]
-    return jnp.sum(member.astype(values.dtype) * values, axis=-1)
+    return jnp.einsum("rkn,rkn->rk", member, values)
 
 
 def siblings(left: jax.Array, right: jax.Array) -> jax.Array:
