@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-LARGEST_GROUP = 32  # a group of k costs k (k - 1) / 2 comparisons
+LARGEST_GROUP = 48  # a group of k costs k (k - 1) / 2 comparisons
 
 
 def largest(x: jax.Array) -> jax.Array:

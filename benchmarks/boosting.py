@@ -1,0 +1,124 @@
+"""Seconds, rounds and bytes of a boosted tree, and how they grow with rows, features and depth.
+
+    python benchmarks/boosting.py                 what the compiler knows in advance: rounds and bytes, nothing runs
+    python benchmarks/boosting.py --network       and a training of three processes over TLS: seconds a tree
+
+Features lie with alice, bob and carol in nearly equal parts, labels with carol; ABY3.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+
+import jax
+import numpy as np
+
+import spuvm as spu
+from spuvm.data import Column
+from spuvm.ml.boosting import one_round, rules_for
+from spuvm.ml.layout import Layout
+from spuvm.ml.parameters import Parameters
+from spuvm.network import make_run_folder, run_parties
+
+PARTIES = ("alice", "bob", "carol")
+BASE = {"rows": 45_000, "features": 17, "depth": 5, "bins": 32}
+VARIED = {
+    "rows": (11_250, 22_500, 45_000, 90_000),
+    "features": (8, 17, 34),
+    "depth": (3, 4, 5, 6),
+    "bins": (16, 32, 64),
+}
+
+
+def layout_of(features: int, bins: int) -> Layout:
+    """Numeric features without missing cells, dealt out to the parties."""
+    held = [[Column(f"x{i}", p, "float", False) for i in range(k, features, 3)] for k, p in enumerate(PARTIES)]
+    return Layout(PARTIES, tuple(map(tuple, held)), bins)
+
+
+def cost(rows: int, features: int, depth: int, bins: int, **parameters: bool) -> tuple[int, float, float]:
+    """Rounds of a tree, megabytes sent by the party that sends most, and those that are sent once, before all trees."""
+    layout, p = layout_of(features, bins), Parameters(max_depth=depth, max_bin=bins, **parameters)
+    step = one_round(layout, rules_for(p, layout, rows, False), p.objective)
+    struct = jax.ShapeDtypeStruct
+    secret = spu.secret(struct((rows, 1), np.float32))
+    labels = {"target": secret, "threshold": spu.secret(struct((), np.float32))}
+    matrices = [spu.private(struct((rows, w), np.bool_), o) for w, o in zip(layout.widths, PARTIES)]
+    public = {"allowed": spu.public(np.ones((depth, len(layout.columns)), np.int8))}
+    function = spu.jit(lambda x, *rest: step(spu.masked(x), *rest), parties=PARTIES)
+    rows_ = function.cost(matrices, secret, labels, public)
+    once = sum(np.asarray(r.bytes) for r in rows_.rows if r.op == "mask")
+    return rows_.rounds, float((rows_.bytes_sent - once).max()) / 1e6, float(np.max(once)) / 1e6
+
+
+def growth() -> None:
+    """One table: the base, and each of its numbers varied."""
+    print("   rows  features  depth  bins  rounds a tree  MB a tree and party  MB once and party")
+    for name, values in VARIED.items():
+        for value in values:
+            shape = {**BASE, name: value}
+            rounds, each, once = cost(*shape.values())
+            print("{rows:7,}  {features:8}  {depth:5}  {bins:4}".format(**shape), end="")
+            print(f"  {rounds:13}  {each:19.1f}  {once:17.1f}", flush=True)
+
+
+# Networked ----------------------------------------------------------------------------------------------
+
+
+def train(party: str, config: str, trees: int) -> None:
+    """One party: train on random numbers, and print the seconds of each tree."""
+    from spuvm.ml import Sgb, machine
+
+    spu.init(party=party, config=config)
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(BASE["rows"], BASE["features"])).astype(np.float32)
+    mine = {f"x{i}": x[:, i] for i in range(PARTIES.index(party), BASE["features"], 3)}
+    mine["id"] = np.arange(BASE["rows"])
+    if party == "carol":
+        mine["label"] = x[:, 0] + x[:, 1] * x[:, 2] > generator.normal(size=BASE["rows"])
+    frame = spu.data.vertical({p: mine if p == party else None for p in PARTIES}, "id", missing=False)
+    run = machine.Machine.run
+
+    def timed(self: machine.Machine, *arguments: object, what: str) -> object:
+        start = time.perf_counter()
+        out = run(self, *arguments, what=what)  # type: ignore[arg-type]
+        print(f"{what} {time.perf_counter() - start:.2f} s", flush=True)
+        return out
+
+    machine.Machine.run = timed  # type: ignore[method-assign,assignment]
+    Sgb(n_estimators=trees, max_depth=BASE["depth"], max_bin=BASE["bins"]).fit(frame, "label")
+    spu.shutdown()
+
+
+def network(trees: int) -> None:
+    """All parties as processes of this machine."""
+
+    def show(party: str, stream: str, line: str) -> None:
+        if party == "carol" or stream == "stderr":
+            print(f"{party} | {line}", flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = str(make_run_folder(folder, spu.Config(parties=PARTIES)))
+        command = [sys.executable, __file__, "--config", config, "--trees", str(trees), "--as"]
+        run_parties({p: [*command, p] for p in PARTIES}, on_line=show)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", action="store_true", help="also train, three processes over TLS")
+    parser.add_argument("--trees", type=int, default=6, help="of that training; the first compiles (%(default)s)")
+    parser.add_argument("--as", dest="party", help=argparse.SUPPRESS)
+    parser.add_argument("--config", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.party:
+        return train(options.party, options.config, options.trees)
+    growth()
+    if options.network:
+        network(options.trees)
+
+
+if __name__ == "__main__":
+    main()
