@@ -12,6 +12,7 @@ import argparse
 import sys
 import tempfile
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,11 +40,11 @@ def layout_of(features: int, bins: int) -> Layout:
     return Layout(PARTIES, tuple(map(tuple, held)), bins)
 
 
-def cost(rows: int, features: int, depth: int, bins: int, **parameters: bool) -> tuple[int, float, float]:
+def cost(rows: int, features: int, depth: int, bins: int) -> tuple[int, float, float]:
     """Rounds of a tree, megabytes sent by the party that sends most, and those that are sent once, before all trees."""
-    layout, p = layout_of(features, bins), Parameters(max_depth=depth, max_bin=bins, **parameters)
+    layout, p = layout_of(features, bins), Parameters(max_depth=depth, max_bin=bins)
     step = one_round(layout, rules_for(p, layout, rows, False), p.objective)
-    struct = jax.ShapeDtypeStruct
+    struct: Any = jax.ShapeDtypeStruct
     secret = spu.secret(struct((rows, 1), np.float32))
     labels = {"target": secret, "threshold": spu.secret(struct((), np.float32))}
     matrices = [spu.private(struct((rows, w), np.bool_), o) for w, o in zip(layout.widths, PARTIES)]
@@ -75,7 +76,7 @@ def train(party: str, config: str, trees: int) -> None:
     spu.init(party=party, config=config)
     generator = np.random.default_rng(0)
     x = generator.normal(size=(BASE["rows"], BASE["features"])).astype(np.float32)
-    mine = {f"x{i}": x[:, i] for i in range(PARTIES.index(party), BASE["features"], 3)}
+    mine: dict[str, Any] = {f"x{i}": x[:, i] for i in range(PARTIES.index(party), BASE["features"], 3)}
     mine["id"] = np.arange(BASE["rows"])
     if party == "carol":
         mine["label"] = x[:, 0] + x[:, 1] * x[:, 2] > generator.normal(size=BASE["rows"])
