@@ -21,6 +21,8 @@ import spuvm as spu
 from spuvm import cli
 from spuvm.network import make_run_folder
 from spuvm.runtime.config import Config
+from spuvm.runtime.errors import InputError
+from spuvm.streaming.job import Runner
 
 PARTIES = ("alice", "bob", "carol")
 ROWS = 2000
@@ -106,6 +108,26 @@ def test_parties_that_differ(data: Any, capfd: pytest.CaptureFixture[str]) -> No
     for party in PARTIES:  # by itself, or because another said so before
         said = [line for line in lines if line.startswith(f"{party}: error: ")]
         assert "the sources differ in rows: `x` of alice has 2,000, `y` of bob has 1,999" in said[0]
+
+
+def test_a_fold_of_the_command_goes_on(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    plain = Runner._compute
+
+    def compute(self: Runner, ready: Any, state: Any) -> Any:
+        if len(seen) == 6:
+            raise InputError("enough")
+        seen.append(ready.block)
+        return plain(self, ready, state)
+
+    monkeypatch.setattr(Runner, "_compute", compute)
+    command = ["f.py:total", *INPUTS, "--rows-per-block", "200", "--reveal", "all", "--quiet", "--folder", "run"]
+    assert spuvm(*command) == 2
+    assert seen == [0, 1, 2, 3, 4, 5]
+    seen.clear()
+    assert spuvm(*command) == 0
+    assert seen == [6, 7, 8, 9]
+    assert not Path("run").exists()
 
 
 # Killed ----------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from spuvm.network import make_run_folder, run_parties
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.protocols import DEFAULT_PARTIES, rank_names
+from spuvm.streaming.folder import Folders
 from spuvm.streaming.sources import NAME, Source
 from spuvm.streaming.stream import ROWS_PER_BLOCK, Stream
 from spuvm.streaming.workers import ENGINES
@@ -59,7 +61,7 @@ THE_STREAM = "stream"  # the parameter of a function that takes the stream itsel
 @click.option(
     "--folder",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where finished blocks are kept until all are.  [default: OUTPUT.run]",
+    help="Where finished blocks are kept until all are.  [default: OUTPUT.run; of folds, nowhere]",
 )
 @click.option("--network", is_flag=True, help="Run each party as a process of this machine, over TLS.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="The cluster file: be one party of it.")
@@ -100,8 +102,8 @@ def stream(target: str, **options: Any) -> None:
                 --output risk.parquet@carol [--network]
 
     Row i of one input belongs to row i of the others; inputs given several times are for parties that
-    hold different rows. The same command goes on where an interrupted one ended. Parties on several
-    machines give the same command each, with `--config cluster.toml --as alice`.
+    hold different rows. The same command goes on where an interrupted one ended (a fold: with `--folder`).
+    Parties on several machines give the same command each, with `--config cluster.toml --as alice`.
     """  # fmt: skip
     if options["config_file"] is not None or options["me"] is not None:
         if options["config_file"] is None or options["me"] is None or options["network"]:
@@ -129,11 +131,15 @@ def _run(target: str, options: Mapping[str, Any]) -> None:
                 engine=options["engine"],
                 progress=show,
             )
+            folders = Folders(options["folder"]) if options["folder"] is not None else None
+            rows = replace(rows, options=replace(rows.options, folders=folders))
             result = _apply(target, rows)
             if isinstance(result, Stream):
                 _write(result, options)
             else:
                 _show(result, rows, options)
+            if folders is not None:
+                folders.remove()
     finally:
         spu.shutdown()
 

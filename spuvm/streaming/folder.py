@@ -20,6 +20,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,29 @@ def held(path: Path) -> Iterator[None]:
     finally:
         with suppress(OSError):
             path.rmdir()  # unless there is something in it
+
+
+@dataclass
+class Folders:
+    """Folders of several passes, one after another; kept until all are done."""
+
+    path: Path
+    made: int = 0
+    done: list[Folder] = field(default_factory=list)
+
+    def next(self) -> Path:
+        """The folder of the next pass: 0, 1, ..."""
+        self.made += 1
+        return self.path / str(self.made - 1)
+
+    def remove(self) -> None:
+        """Forget all passes that are done."""
+        for folder in self.done:
+            folder.remove()
+            with suppress(OSError):
+                folder.path.parent.rmdir()
+        with suppress(OSError):
+            self.path.rmdir()
 
 
 _WHAT = {

@@ -47,11 +47,16 @@ class Pass:
 
 def fold(stream: Stream, finish: Finish, folder: str | Path | None) -> Any:
     """`Stream.fold`."""
+    several = stream.options.folders if folder is None else None
+    folder = several.next() if several is not None else folder
     with telling(stream.vm.session.link), _folder(folder) as where, held(where / _me(stream.vm)):
         done = _blocks(stream, finish, where / _me(stream.vm), None)
         state = _last(done) if finish.in_order else _combine(done, finish.combine)
         agree(stream.vm, "end of the stream")
-        done.folder.remove()
+        if several is None:
+            done.folder.remove()
+        else:
+            several.done.append(done.folder)
         return state
 
 

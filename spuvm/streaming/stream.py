@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from spuvm.devices import SPU, default_machine, whereabouts
 from spuvm.runtime.errors import InputError
 from spuvm.streaming.block import MASK, Fold, Step, WriteRows
+from spuvm.streaming.folder import Folders
 from spuvm.streaming.grouping import Grouped
 from spuvm.streaming.sources import Source
 from spuvm.streaming.workers import ENGINES, Home
@@ -30,6 +31,7 @@ class Options:
     engine: str
     home: Home | None
     progress: bool | None
+    folders: Folders | None = None  # of passes that have none of their own
 
 
 @dataclass(frozen=True)
