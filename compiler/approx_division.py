@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.exact_division import div_public as div_public
 from spuvm.compiler.exact_division import int_div as int_div
 from spuvm.compiler.exact_division import int_rem as int_rem
 from spuvm.compiler.ir import Value
-from spuvm.compiler.normalize import COARSE, FINE, MIDDLE, Leading, leading_bit, mantissa
-from spuvm.compiler.polynomial import Stack, constant, polynomial, reread, stack, times_integer
+from spuvm.compiler.normalize import FINE, MIDDLE, Leading, leading_bit, mantissa, scales
+from spuvm.compiler.polynomial import Stack, constant, polynomial, reread, stack, table, times_integer
+from spuvm.runtime.errors import UnsupportedError
 
 # 1 / c with c = 3/4 + u/2, |u| <= 1/2; relative error 1.6e-6
 RECIPROCAL = (
@@ -21,10 +24,28 @@ RECIPROCAL = (
     0.14748528777969636,
     -0.098663330078125,
 )
-_R = 20  # fraction bits of 1/c
-_LIMB = 37  # the numerator is cut into a high part and a low one of so many bits
-_GUARD = 17  # of them below the unit of the result; _R + 17 = 37, so that the high part times 1/c is whole
-_DROP = 14  # of them, dropped before the last product
+
+
+@dataclass(frozen=True)
+class Limbs:
+    """How a numerator is cut into a high part and a low one of inverse + guard bits.
+
+    `inverse` are the fraction bits of 1/c, `guard` those of the low part below the unit of the result, so that the
+    high part times 1/c is whole. `drop` of the guard bits are dropped before the last product, whose 15 bits of
+    factor, twice `inverse` and the rest of the guard then stay below the limit.
+    """
+
+    inverse: int
+    guard: int
+    drop: int
+
+    @property
+    def low(self) -> int:
+        return self.inverse + self.guard
+
+
+LIMBS = {64: Limbs(20, 17, 14), 128: Limbs(44, 20, 17)}
+_SHORT_INVERSE = 10  # fraction bits of 1/c in a ring of 32 bits
 
 
 def reciprocal(b: Builder, x: Value) -> Value:
@@ -32,7 +53,7 @@ def reciprocal(b: Builder, x: Value) -> Value:
 
     |x| = c 2^E with c in [1/2, 1] (normalize.py), 1/c by a polynomial of degree 7, the sign and 2^-E at the
     end.
-    Domain: every x whose result fits (|1/x| < 2^(62-f)), that is all but 0. 1/0 gives 0.
+    Domain: every x whose result fits (|1/x| < 2^(k-2-f)), that is all but 0. 1/0 gives 0.
     Error: relative 5e-6 plus two units. 28 rounds, 915 bytes: see `div`, whose numerator part is
     local here.
     """
@@ -45,44 +66,69 @@ def div(b: Builder, x: Value, y: Value) -> Value:
     With |y| = c 2^E and E = 16 k + 4 i + j:  x / y = sign(y) (x 2^(-16 k)) (2^(-4 i - j)) (1/c). The coarse
     shift is a choice among four public shifts of x, made by products with the indicators of k. It keeps 17
     guard bits, hence two limbs: high * factor is an integer product, low * factor is truncated.
-    Domain: |x|, |y| and |x / y| raw below 2^62. x / 0 gives 0.
-    Error: relative 5e-6 (polynomial 1.6e-6, rounding of c and 1/c) plus two units.
-    Cost: 28 rounds; one conversion to boolean, prefix_or, 11 bit injections, 5 integer products, 8
+    Domain: |x|, |y| and |x / y| raw below 2^(k-2); with 32 bits, |x| raw below 2^19. x / 0 gives 0.
+    Error: relative 5e-6 (polynomial 1.6e-6, rounding of c and 1/c) plus two units; with 128 bits 2^-40, with 32
+    2^-7 in its place. Cost: 28 rounds; one conversion to boolean, prefix_or, 11 bit injections, 5 integer products, 8
     truncated ones, and 5 truncations of x with 3 integer products if x is secret: 1165 bytes under ABY3.
     """
     if y.type.is_public:
         return div_public(b, x, y)
     lead = leading_bit(b, y, signed=True)
-    coarse, middle, fine = lead.tables(
-        b,
-        (COARSE, lambda v: 1 << (48 - 16 * v)),
-        (MIDDLE, lambda v: 1 << (12 - 4 * v)),
-        (FINE, lambda v: 1 << (3 - v)),
-    )
+    coarse, middle, fine = lead.tables(b, *scales(b))
     assert lead.sign is not None
     magnitude = b.mul_raw(reread(b, y, 0), lead.sign)
     small_scale = b.mul_raw(middle, fine)  # 2^(15 - 4 i - j)
     u = mantissa(b, magnitude, lead, b.mul_raw(coarse, small_scale))
-    inverse = polynomial(b, u, RECIPROCAL, _R)
+    a = table(b, "reciprocal", RECIPROCAL)
+    exponent = b.frac - x.type.frac + y.type.frac
+    if b.ring_bits not in LIMBS:
+        return _short(b, b.mul_raw(reread(b, x, 0), lead.sign), polynomial(b, u, a, _SHORT_INVERSE), lead, exponent)
+    limbs = LIMBS[b.ring_bits]
+    inverse = polynomial(b, u, a, limbs.inverse)
     factor = b.mul_raw(small_scale, lead.sign)
-    high, low = _coarse_shift(b, x, lead, b.frac - x.type.frac + y.type.frac)
+    high, low = _coarse_shift(b, x, lead, exponent)
     whole = b.mul_raw(b.mul_raw(high, factor), inverse)
-    low = b.trunc(b.mul_raw(reread(b, low, 62), factor), _DROP)
-    rest = b.mul_raw(reread(b, low, b.frac + _GUARD - _DROP), inverse)
+    low = b.trunc(b.mul_raw(reread(b, low, b.ring_bits - 2), factor), limbs.drop)
+    rest = b.mul_raw(reread(b, low, b.frac + limbs.guard - limbs.drop), inverse)
     return b.add(reread(b, whole, b.frac), b.trunc(rest, rest.type.frac - b.frac))
 
 
 def _coarse_shift(b: Builder, x: Value, lead: Leading, exponent: int) -> tuple[Value, Value]:
-    """x 2^(exponent - 16 k - 15) as high 2^_R + low 2^-_GUARD, both fxp0, |low| <= 2^_LIMB; 0 if y is 0."""
-    shifts = [16 * k + 15 - exponent - _GUARD for k in range(4)]
+    """x 2^(exponent - 16 k - 15) as high 2^inverse + low 2^-guard, both fxp0, |low| <= 2^limbs.low; 0 if y is 0."""
+    limbs, count = LIMBS[b.ring_bits], b.ring_bits // 16
+    shifts = [16 * k + 15 - exponent - limbs.guard for k in range(count)]
     whole = [_shifted(b, x, s) for s in shifts]
-    high = [_shifted(b, x, s + _LIMB) for s in shifts if s + _LIMB < 62]
-    low = [b.sub(w, times_integer(b, h, 1 << _LIMB)) for w, h in zip(whole, high)] + whole[len(high) :]
-    chosen = lead.indicators.take(b, 4)
+    high = [_shifted(b, x, s + limbs.low) for s in shifts if s + limbs.low < b.ring_bits - 2]
+    low = [b.sub(w, times_integer(b, h, 1 << limbs.low)) for w, h in zip(whole, high)] + whole[len(high) :]
+    chosen = lead.indicators.take(b, count)
     return (
         _sum_of_products(b, chosen.take(b, len(high)), stack(b, high)),
         _sum_of_products(b, chosen, stack(b, low)),
     )
+
+
+def _short(b: Builder, x: Value, inverse: Value, lead: Leading, exponent: int) -> Value:
+    """x (1/c) 2^(exponent - E) where there is no room for limbs: shifted to the right by one digit of E after another.
+
+    Each digit chooses among the public shifts that it may stand for. 9 rounds more.
+    """
+    extra = _SHORT_INVERSE - exponent
+    if extra < 0:
+        raise UnsupportedError(
+            f"division in a ring of 32 bits: the result has {exponent} fraction bits, at most {_SHORT_INVERSE} fit."
+        )
+    top = b.ring_bits - 1
+    value = reread(b, b.mul_raw(x, reread(b, inverse, 0)), top)
+    is_coarse = lead.indicators.take(b, 2).rows(b)
+    rest = lead.indicators.rows(b)[2:]
+    shifted = [reread(b, b.trunc(value, 16 * v), 0) for v in (0, 1)]
+    value = b.add(*(b.mul_raw(c, s) for c, s in zip(is_coarse, shifted)))
+    for place, chosen, last in ((MIDDLE, rest[:3], 0), (FINE, rest[3:], extra)):
+        none, *others = [reread(b, b.trunc(reread(b, value, top), (v << place) + last), 0) for v in range(4)]
+        value = none
+        for c, other in zip(chosen, others):
+            value = b.add(value, b.mul_raw(c, b.sub(other, none)))
+    return reread(b, value, b.frac)
 
 
 def _sum_of_products(b: Builder, x: Stack, y: Stack) -> Value:
@@ -93,13 +139,13 @@ def _shifted(b: Builder, x: Value, bits: int) -> Value:
     """x / 2^bits as fxp0, within one unit; a multiplication (in the ring) if bits are negative."""
     if bits <= 0:
         return times_integer(b, reread(b, x, 0), 1 << -bits)
-    return reread(b, b.trunc(reread(b, x, 63), bits), 0)
+    return reread(b, b.trunc(reread(b, x, b.ring_bits - 1), bits), 0)
 
 
 def integer_pow(b: Builder, x: Value, n: int) -> Value:
     """x^n for a public integer n, by repeated squaring; a negative n takes the reciprocal of x^-n.
 
-    Domain: what plain products allow, |x^m| < 2^(62 - 2 f) for each intermediate power. x^0 = 1, 0^-n = 0.
+    Domain: what plain products allow, |x^m| < 2^(k - 2 - 2 f) for each intermediate power. x^0 = 1, 0^-n = 0.
     Error: one unit per product, scaled by the factors still to come. 2 rounds and 36 bytes per product, of
     which there are log2 n squarings and as many more as n has further one bits.
     """

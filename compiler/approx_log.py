@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
-from spuvm.compiler.normalize import COARSE, FINE, MIDDLE, Leading, leading_bit, mantissa
-from spuvm.compiler.polynomial import COEFFICIENT, plus, polynomial_sum, raw_constant
+from spuvm.compiler.normalize import COARSE, FINE, MIDDLE, Leading, leading_bit, mantissa, scales
+from spuvm.compiler.polynomial import coefficient, plus, polynomial_sum, raw_constant, table
 
 # ln c and log2 c with c = 3/4 + u/2, |u| <= 1/2; absolute errors 4.9e-7 and 4.5e-7
 LOG = (
@@ -31,8 +31,9 @@ LOG2 = (
     -0.024770546281858014,
     0.0157470703125,
 )
-_U = 20  # fraction bits of u: the sum has 2 * 20 + 16 of them, and |ln x| < 32, |log2 x| < 64
-_SUM = 2 * _U + COEFFICIENT
+LOG_FRAC = {32: 12, 64: 26, 128: 52}  # fraction bits of log2 x in a power
+# Fraction bits of u: with twice as many and those of a coefficient, the sum of |ln x| < k/2, |log2 x| < k just fits.
+_U = {32: 8, 64: 20, 128: 41}
 
 
 def log(b: Builder, x: Value) -> Value:
@@ -41,11 +42,12 @@ def log(b: Builder, x: Value) -> Value:
     The multiples of ln 2 are sums of the indicators of E's digits and join the sum of products before its
     truncation.
     Domain: x > 0. For x <= 0 the result is that of half the smallest number, -(f + 1) ln 2.
-    Error: 2e-6 (polynomial 5e-7, u rounded to 20 bits) plus one unit.
+    Error: 2e-6 (polynomial 5e-7, u rounded to 20 bits) plus one unit; in a ring of 128 bits one unit and 2^-40,
+    of 32 bits 2^-6.
     Cost: 26 rounds; one conversion to boolean, prefix_or, 10 bit injections, 2 integer products, 5
     truncated ones: 720 bytes under ABY3.
     """
-    return _logarithm(b, x, leading_bit(b, x, signed=False), LOG, math.log(2.0), b.frac)
+    return _logarithm(b, x, leading_bit(b, x, signed=False), table(b, "log", LOG), math.log(2.0), b.frac)
 
 
 def log1p(b: Builder, x: Value) -> Value:
@@ -56,22 +58,21 @@ def log1p(b: Builder, x: Value) -> Value:
 def log2_and_valid(b: Builder, x: Value, frac: int) -> tuple[Value, Value]:
     """log2 x with `frac` fraction bits (error 2e-6), and 1 where x > 0, else 0."""
     lead = leading_bit(b, x, signed=False)
-    return _logarithm(b, x, lead, LOG2, 1.0, frac), lead.valid(b)
+    return _logarithm(b, x, lead, table(b, "log2", LOG2), 1.0, frac), lead.valid(b)
 
 
-def _logarithm(b: Builder, x: Value, lead: Leading, table: Sequence[float], unit: float, frac: int) -> Value:
-    raw_unit = round(unit * 2.0**_SUM)
+def _logarithm(b: Builder, x: Value, lead: Leading, a: Sequence[float], unit: float, frac: int) -> Value:
+    sum_frac = 2 * _U[b.ring_bits] + coefficient(b)
+    raw_unit = round(unit * 2.0**sum_frac)
     coarse, middle, fine, coarse_log, middle_log, fine_log = lead.tables(
         b,
-        (COARSE, lambda v: 1 << (48 - 16 * v)),
-        (MIDDLE, lambda v: 1 << (12 - 4 * v)),
-        (FINE, lambda v: 1 << (3 - v)),
+        *scales(b),
         (COARSE, lambda v: 16 * v * raw_unit),
         (MIDDLE, lambda v: 4 * v * raw_unit),
         (FINE, lambda v: v * raw_unit),
     )
-    u = mantissa(b, x, lead, b.mul_raw(coarse, b.mul_raw(middle, fine)), _U)
+    u = mantissa(b, x, lead, b.mul_raw(coarse, b.mul_raw(middle, fine)), _U[b.ring_bits])
     whole = b.add(b.add(coarse_log, middle_log), fine_log)
     whole = b.add(whole, raw_constant(b, -x.type.frac * raw_unit, 0, x.shape))
-    total = b.add(polynomial_sum(b, u, table), b.bitcast(whole, f"fxp{_SUM}"))
-    return b.trunc(total, _SUM - frac)
+    total = b.add(polynomial_sum(b, u, a), b.bitcast(whole, f"fxp{sum_frac}"))
+    return b.trunc(total, sum_frac - frac)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
+from spuvm.compiler import fits
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
 from spuvm.compiler.polynomial import Stack, linear_tables, raw_constant, reread, spread, stack
@@ -21,8 +22,8 @@ Row = tuple[float, ...]
 class OddPieces:
     """f(x) = middle + g(x), g odd and of constant `tail` from the last edge on.
 
-    `odd` has c1, c3, c5 of the piece around 0, a row of `outer` the centre m of a piece between two edges and
-    c0 to c5 in x - m. Edges and centres are multiples of 2^-8.
+    `odd` has c1, c3, c5 (and more) of the piece around 0, a row of `outer` the centre m of a piece between two edges
+    and c0 to c5 (and more) in x - m. Edges and centres are multiples of 2^-8.
     """
 
     middle: float
@@ -33,10 +34,10 @@ class OddPieces:
 
     def pieces(self) -> list[Row]:
         """(m, c0, ..., c5) of all pieces from left to right, tails included."""
-        c1, c3, c5 = self.odd
-        right = [*self.outer, (0.0, self.tail, 0.0, 0.0, 0.0, 0.0, 0.0)]
+        centre = [0.0, *(c for odd in self.odd for c in (0.0, odd))]
+        right = [*self.outer, (0.0, self.tail, *[0.0] * (len(centre) - 2))]
         left = [tuple(c if i and i % 2 == 0 else -c for i, c in enumerate(piece)) for piece in reversed(right)]
-        return [*left, (0.0, 0.0, c1, 0.0, c3, 0.0, c5), *right]
+        return [*left, tuple(centre), *right]
 
     def thresholds(self) -> list[float]:
         return [-e for e in reversed(self.edges)] + list(self.edges)
@@ -77,18 +78,27 @@ ERF = OddPieces(
         (2.7265625, 0.9998823152, 0.0006708535, -0.001694293, 0.0030015766, -0.004531626, 0.0034060634),
     ),
 )
-_SQUARE = 20  # fraction bits of (x - centre)^2
-_INNER = 28  # of the coefficients that it multiplies
-_SUM = _SQUARE + _INNER
+# Fraction bits of (x - centre)^2, and of the coefficients that it multiplies; |x - centre| < 8
+_FRACS = {32: (8, 16), 64: (20, 28), 128: (44, 60)}
+
+
+def _table(b: Builder, name: str, of_64: OddPieces) -> OddPieces:
+    """In a ring of 128 bits: as many pieces of degree 9, or 15, as its fraction bits need."""
+    if b.ring_bits < 128:
+        return of_64
+    edges, (first, *others), tail = fits.pieces(name, min(b.frac + 3, 43), 9 if b.frac <= 30 else 15)
+    outer = tuple((centre, *coefficients) for centre, coefficients in others)
+    return OddPieces(of_64.middle, tail, edges, first[1][1::2], outer)
 
 
 def sigmoid(b: Builder, x: Value) -> Value:
     """1 / (1 + e^-x), on all of the domain; exactly 0 and 1 beyond -12.61 and 12.61.
 
-    Error: 6e-6 (pieces 4.5e-6) plus one unit, so that it may leave [0, 1] by as much.
+    Error: 6e-6 (pieces 4.5e-6) plus one unit, so that it may leave [0, 1] by as much; in a ring of 128 bits two units
+    and 2^-41, with as many pieces.
     Cost: 15 rounds; 8 comparisons, 8 bit injections, 5 truncated products: 780 bytes.
     """
-    return piecewise(b, x, SIGMOID)
+    return piecewise(b, x, _table(b, "sigmoid", SIGMOID))
 
 
 def tanh(b: Builder, x: Value) -> Value:
@@ -96,7 +106,7 @@ def tanh(b: Builder, x: Value) -> Value:
 
     Error: 4e-6 (pieces 3.1e-6) plus one unit. Cost: 15 rounds; as sigmoid with 10 pieces: 930 bytes.
     """
-    return piecewise(b, x, TANH)
+    return piecewise(b, x, _table(b, "tanh", TANH))
 
 
 def erf(b: Builder, x: Value) -> Value:
@@ -104,30 +114,34 @@ def erf(b: Builder, x: Value) -> Value:
 
     Error: 4e-6 (pieces 2.7e-6) plus one unit. Cost: that of sigmoid.
     """
-    return piecewise(b, x, ERF)
+    return piecewise(b, x, _table(b, "erf", ERF))
 
 
 def piecewise(b: Builder, x: Value, table: OddPieces) -> Value:
-    """c0 + c1 u + q (c2 + c3 u + q (c4 + c5 u)), u = x - centre, q = u^2, centre and c_i those of x's piece.
+    """c0 + c1 u + q (c2 + c3 u + q (c4 + c5 u + ...)), u = x - centre, q = u^2, centre and c_i those of x's piece.
 
     In the tails c1 to c5 are zero, and a product with zero is zero whatever u and q may be.
     """
-    f = x.type.frac
+    f, (square, inner_frac) = x.type.frac, _FRACS[b.ring_bits]
+    sum_frac = square + inner_frac
     thresholds = stack(b, [raw_constant(b, round(t * 2**f), f, x.shape) for t in table.thresholds()])
     below = spread(b, x, thresholds.count).map(b.less, thresholds).map(lambda v: b.convert(v, "fxp0"))
-    fracs = [f, _SUM, _SUM - f, _INNER, _INNER, _INNER, _INNER]
-    entries = [[round(c * 2.0**k) for c, k in zip(piece, fracs)] for piece in table.pieces()]
+    pieces = table.pieces()
+    fracs = [f, sum_frac, sum_frac - f, *[inner_frac] * (len(pieces[0]) - 3)]
+    entries = [[round(c * 2.0**k) for c, k in zip(piece, fracs)] for piece in pieces]
     chosen = _choose(b, below, entries)
-    centre, c0, c1, c2, c3, c4, c5 = (reread(b, v, k) for v, k in zip(chosen, fracs))
+    centre, c0, c1, *others = (reread(b, v, k) for v, k in zip(chosen, fracs))
+    even, odd = others[::2], others[1::2]
     u = b.sub(x, centre)
-    q = b.with_frac(b.mul_raw(u, u), _SQUARE)
-    products = stack(b, [c3, c5]).map(b.mul_raw, spread(b, u, 2))
+    q = b.with_frac(b.mul_raw(u, u), square)
+    products = stack(b, odd).map(b.mul_raw, spread(b, u, len(odd)))
     slopes = products.map(lambda v: b.trunc(v, f))
-    inner = b.add(c4, slopes.row(b, 1))
-    inner = b.add(b.add(c2, slopes.row(b, 0)), b.trunc(b.mul_raw(q, inner), _SQUARE))
+    inner = b.add(even[-1], slopes.row(b, len(odd) - 1))
+    for i in reversed(range(len(odd) - 1)):
+        inner = b.add(b.add(even[i], slopes.row(b, i)), b.trunc(b.mul_raw(q, inner), square))
     total = b.add(b.add(b.mul_raw(c1, u), b.mul_raw(q, inner)), c0)
-    total = b.add(total, raw_constant(b, round(table.middle * 2**_SUM), _SUM, x.shape))
-    return b.trunc(total, _SUM - b.frac)
+    total = b.add(total, raw_constant(b, round(table.middle * 2**sum_frac), sum_frac, x.shape))
+    return b.trunc(total, sum_frac - b.frac)
 
 
 def _choose(b: Builder, below: Stack, entries: list[list[int]]) -> list[Value]:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 
 from spuvm.compiler.approx_exp import exp2
-from spuvm.compiler.approx_log import log2_and_valid
+from spuvm.compiler.approx_log import LOG_FRAC, log2_and_valid
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
-from spuvm.compiler.normalize import COARSE, FINE, MIDDLE, leading_bit, mantissa
-from spuvm.compiler.polynomial import polynomial, reread
+from spuvm.compiler.normalize import COARSE, FINE, MIDDLE, leading_bit, mantissa, scales
+from spuvm.compiler.polynomial import FORMATS, polynomial, reread, table
 
 # sqrt c and 1 / sqrt c with c = 3/4 + u/2, |u| <= 1/2; relative errors 1.3e-6 and 4.5e-7
 SQRT = (
@@ -31,7 +31,6 @@ RSQRT = (
     0.02780902200429629,
     -0.0172271728515625,
 )
-_LOG_FRAC = 26  # fraction bits of log2 x in a power
 
 
 def sqrt(b: Builder, x: Value) -> Value:
@@ -43,7 +42,7 @@ def sqrt(b: Builder, x: Value) -> Value:
     truncated ones: 780 bytes under ABY3.
     """
     f = x.type.frac  # raw result: sqrt(c) 2^((E - f) / 2 + b.frac)
-    return _root(b, x, SQRT, 2.0 ** (b.frac - f / 2), 1)
+    return _root(b, x, table(b, "sqrt", SQRT), 2.0 ** (b.frac - f / 2), 1)
 
 
 def rsqrt(b: Builder, x: Value) -> Value:
@@ -51,35 +50,35 @@ def rsqrt(b: Builder, x: Value) -> Value:
 
     Error: relative 4e-6 plus two units. Cost: that of sqrt and one truncated product more.
     """
-    return _root(b, x, RSQRT, 2.0 ** (b.frac + x.type.frac / 2), -1)
+    return _root(b, x, table(b, "rsqrt", RSQRT), 2.0 ** (b.frac + x.type.frac / 2), -1)
 
 
-def _root(b: Builder, x: Value, table: Sequence[float], unit: float, sign: int) -> Value:
+def _root(b: Builder, x: Value, a: Sequence[float], unit: float, sign: int) -> Value:
     """unit * p(u) * 2^(sign E / 2) as a raw result, u the mantissa of x.
 
     2^(E / 2) = 2^(8 k) 2^(2 i) 2^(j / 2) with E = 16 k + 4 i + j; for sign = -1 the whole factors count
-    down from the largest E, 63, and 2^-30 joins the unit in the fine factor, which has 24 significant bits.
+    down from the largest E, and 2^-30 (for 64 bits) joins the unit in the fine factor.
     """
-    up = sign > 0
+    up, k = sign > 0, b.ring_bits
+    significant = FORMATS[k].factor
+    coarsest = k // 2 - 8  # exponent of the largest whole factor 2^(8 k)
     guard = 1 if up else 4  # fraction bits of the factor below the unit of the result
-    least = unit if up else unit * 2.0**-30
-    fine_frac = 23 - math.ceil(math.log2(least))
-    largest = math.log2(unit) + (31 if up else 0)  # bits of the result
-    precision = min(20, math.floor(61 - guard - largest))  # fraction bits of the polynomial
+    least = unit if up else unit * 2.0 ** -(coarsest + 6)
+    fine_frac = significant - math.ceil(math.log2(least))
+    largest = math.log2(unit) + (k // 2 - 1 if up else 0)  # bits of the result
+    precision = min(significant - 3, math.floor(k - 3 - guard - largest))  # fraction bits of the polynomial
     lead = leading_bit(b, x, signed=False)
     coarse, middle, fine, big, medium, small = lead.tables(
         b,
-        (COARSE, lambda v: 1 << (48 - 16 * v)),
-        (MIDDLE, lambda v: 1 << (12 - 4 * v)),
-        (FINE, lambda v: 1 << (3 - v)),
-        (COARSE, lambda v: 1 << (8 * v if up else 24 - 8 * v)),
+        *scales(b),
+        (COARSE, lambda v: 1 << (8 * v if up else coarsest - 8 * v)),
         (MIDDLE, lambda v: 1 << (2 * v if up else 6 - 2 * v)),
         (FINE, lambda v: round(least * 2.0 ** (sign * v / 2 + fine_frac))),
     )
     u = mantissa(b, x, lead, b.mul_raw(coarse, b.mul_raw(middle, fine)))
     factor = b.mul_raw(b.mul_raw(big, medium), reread(b, small, fine_frac))
     factor = reread(b, b.with_frac(factor, guard), b.frac + guard)
-    return b.mul(polynomial(b, u, table, precision), factor)
+    return b.mul(polynomial(b, u, a, precision), factor)
 
 
 def pow_(b: Builder, x: Value, y: Value) -> Value:
@@ -90,6 +89,7 @@ def pow_(b: Builder, x: Value, y: Value) -> Value:
     largest number where it does not fit. Error: relative 4e-6 + 1.5e-6 |y| plus one unit.
     Cost: 46 rounds; those of log and exp, one truncated and one integer product: 1585 bytes.
     """
-    logarithm, valid = log2_and_valid(b, x, _LOG_FRAC)
-    exponent = b.mul(logarithm, y, _LOG_FRAC)
+    frac = LOG_FRAC[b.ring_bits]
+    logarithm, valid = log2_and_valid(b, x, frac)
+    exponent = b.mul(logarithm, y, frac)
     return b.mul_raw(exp2(b, exponent), valid)

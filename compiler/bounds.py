@@ -13,6 +13,7 @@ import numpy as np
 
 from spuvm.compiler.ir import Op, Region, Type, Value
 from spuvm.compiler.ops import LOCAL, index_operands
+from spuvm.runtime import word
 
 Bounds = tuple[int, int]
 
@@ -159,7 +160,7 @@ def _const(a: Analysis, op: Op) -> Bounds:
     data = op.attrs["data"]
     if not data.size or (op.output.type.kind == "fxp" and op.output.type.frac):
         return a.unbounded() if data.size else (0, 0)
-    signed = data.view(np.int64) if data.dtype == np.uint64 else data
+    signed = word.signed(data)
     return int(signed.min()), int(signed.max())
 
 

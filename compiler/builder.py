@@ -10,6 +10,8 @@ import numpy as np
 
 from spuvm.compiler.ir import Location, Op, Region, Type, Value
 from spuvm.compiler.ops import with_results
+from spuvm.runtime.encoding import scaled
+from spuvm.runtime.word import words
 
 
 class Builder:
@@ -47,10 +49,7 @@ class Builder:
 
     def const(self, data: Any, element: str) -> Value:
         """A public constant from raw ring elements (any integer array; taken mod 2^k)."""
-        raw = np.asarray(data)
-        if raw.dtype != np.uint64:
-            raw = raw.astype(np.int64).view(np.uint64) if raw.dtype.kind in "iub" else _ring(raw)
-        return self.op("const", data=raw, to=element)
+        return self.op("const", data=words(data, self.ring_bits), to=element)
 
     def fxp(self, data: Any, frac: int | None = None, shape: tuple[int, ...] | None = None) -> Value:
         """A public fixed-point constant from real numbers, rounded to nearest."""
@@ -58,7 +57,7 @@ class Builder:
         real = np.asarray(data, np.float64)
         if shape is not None:
             real = np.broadcast_to(real, shape)
-        return self.const(np.rint(real * 2.0**frac).astype(np.int64), f"fxp{frac}")
+        return self.const(scaled(real, frac, self.ring_bits), f"fxp{frac}")
 
     def integer(self, data: Any, like: Type) -> Value:
         """An integer constant of the type and shape of `like` (fixed point: raw integer, 0 fraction bits)."""
@@ -99,6 +98,10 @@ class Builder:
     def bitcast(self, x: Value, element: str) -> Value:
         return x if x.type.element == element else self.op("bitcast", x, to=element)
 
+    def word(self, x: Value) -> Value:
+        """The ring element of `x`, read as an integer of the ring's width."""
+        return self.bitcast(x, f"int{self.ring_bits}")
+
     def convert(self, x: Value, element: str) -> Value:
         return x if x.type.element == element else self.op("convert", x, to=element)
 
@@ -138,10 +141,6 @@ class Builder:
 
     def sum(self, x: Value, axes: Sequence[int]) -> Value:
         return self.op("sum", x, axes=tuple(axes)) if axes else x
-
-
-def _ring(real: np.ndarray) -> np.ndarray:
-    raise TypeError(f"ring constants are integers, got {real.dtype}")
 
 
 def element_of(dtype: Any, frac: int) -> str:

@@ -20,7 +20,10 @@ Ranks = frozenset[int]
 
 @dataclass(eq=False)
 class Slot:
-    """One component: a ring element array (uint64) or bools (uint8, 0 or 1)."""
+    """One component: a ring element array (uint32, uint64) or bools (uint8, 0 or 1).
+
+    A component of 128 bits is two slots of uint64, the low limb and the high one.
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -48,6 +51,7 @@ class KernelSpec:
     elementwise: bool
     communicates: bool
     function: Callable[..., tuple[Any, ...]] = field(compare=False, repr=False)
+    limbs: int = 1  # slots of a ring element
 
     def __str__(self) -> str:
         params = ", ".join(f"{k}={v}" for k, v in self.params)

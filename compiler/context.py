@@ -85,19 +85,23 @@ class Context:
         element, shape = self.element(x.dtype), x.shape
         if x.size > 1 and fixedpoint.is_uniform(x):
             x = x[(0,) * x.ndim]
-        raw = fixedpoint.encode(x, self.b.frac) if element.startswith("fxp") else x
+        raw = fixedpoint.encode(x, self.b.frac, self.b.ring_bits) if element.startswith("fxp") else x
         return self.b.broadcast(fixedpoint.constant(self.b, raw, element), shape)
 
     def element(self, dtype: Any) -> str:
         """The element type for a JAX dtype."""
         if str(dtype) not in DTYPES:
             raise UnsupportedError(f"values of dtype {dtype} are not supported: use float32 or int32.")
+        if np.dtype(dtype).kind in "iu" and 8 * np.dtype(dtype).itemsize > self.b.ring_bits:
+            raise UnsupportedError(f"a ring of {self.b.ring_bits} bits does not hold {dtype}: use int32, or ring=64.")
         return element_of(dtype, self.b.frac)
 
     def like(self, x: Any, template: Value) -> Value:
         """A known number or array in the shape and type of `template`."""
         element = template.type.element
-        raw = fixedpoint.encode(x, template.type.frac) if template.type.kind == "fxp" else np.asarray(x)
+        raw = (
+            fixedpoint.encode(x, template.type.frac, self.b.ring_bits) if template.type.kind == "fxp" else np.asarray(x)
+        )
         return self.broadcast(fixedpoint.constant(self.b, raw, element), template.shape)
 
     def broadcast(self, x: Value, shape: Sequence[int]) -> Value:

@@ -15,13 +15,26 @@ from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
 from spuvm.compiler.polynomial import raw_constant, reread, spread, stack, times_integer
 from spuvm.runtime.errors import UnsupportedError
+from spuvm.runtime.word import WIDE, signed
 
-_LIMB = 21  # x = x2 2^42 + x1 2^21 + x0
-_FRAC = 38  # fraction bits of the multipliers 2^(21 i) / d
-_HALF = 1 << (_FRAC - 1)
-_SLACK = 1 << (_FRAC - 14)  # above the error of the estimate, which is below 2^-15 units
-_ONE_COMPARISON = 1 << 12  # quotients by smaller numerators of d are far enough apart
-_LARGEST = 59  # |d| < 2^59: remainders stay below 2^62
+
+@dataclass(frozen=True)
+class Precision:
+    """How many bits go where in a ring of k: x = x2 2^(2 limb) + x1 2^limb + x0.
+
+    `frac` are the fraction bits of the multipliers 2^(limb i) / d; 3 limbs times those stay below 2^(k - 2). The
+    estimate's error is below 2^(1 - slack) units, so that `slack` is above it, and quotients by numerators of d up
+    to 2^(slack - 2) are far enough apart for one comparison. |d| < 2^(k - 5), so that remainders stay below 2^(k - 2).
+    `step`: bits a step of the long division by a public value that is known when it runs.
+    """
+
+    limb: int
+    frac: int
+    slack: int
+    step: int
+
+
+PRECISION = {32: Precision(11, 17, 4, 10), 64: Precision(21, 38, 14, 20), 128: Precision(42, 80, 36, 42)}
 
 
 @dataclass(frozen=True)
@@ -32,9 +45,9 @@ class Divisor:
     numerator: Value
     scaled: Value  # 2^scale in the ring
     half: Value  # numerator / 2, rounded up
-    whole: tuple[Value, ...]  # floor(2^(21 i) / |d|), i = 0, 1, 2
-    rest: tuple[Value, ...]  # the _FRAC fraction bits that follow
-    small: bool  # the numerator is known to be below _ONE_COMPARISON
+    whole: tuple[Value, ...]  # floor(2^(limb i) / |d|), i = 0, 1, 2
+    rest: tuple[Value, ...]  # the fraction bits that follow
+    small: bool  # the numerator is known to be so small that one comparison does
 
 
 def div_public(b: Builder, x: Value, divisor: Any) -> Value:
@@ -44,7 +57,8 @@ def div_public(b: Builder, x: Value, divisor: Any) -> Value:
     truncation. Remainder: x 2^scale - estimate * numerator, d = numerator / 2^scale exactly (real numbers
     are taken as the exact binary fractions that they are). Comparing it with half of the numerator gives
     the nearest quotient.
-    Domain: |x| and |x / d| raw below 2^62, |d| below 2^59 and |d| numerators below 2^59. d = 0 gives 0.
+    Domain: |x| and |x / d| raw below 2^(k-2), |d| and numerators of |d| below 2^(k-5); in a ring of 32 bits d is
+    taken as a float32. d = 0 gives 0.
     Cost: 14 rounds; 3 truncations, one comparison (two if the numerator of d is above 2^12, or unknown),
     one bit injection each: 227 (322) bytes. A power of two: 12 rounds, one truncation and one
     comparison, 131 bytes; 1 / d a power of two: local.
@@ -53,7 +67,9 @@ def div_public(b: Builder, x: Value, divisor: Any) -> Value:
         d = _runtime_divisor(b, divisor, b.frac - x.type.frac + divisor.type.frac)
     else:
         real = np.asarray(divisor, np.float64) * 2.0 ** (x.type.frac - b.frac)
-        if (shift := _uniform_shift(real)) is not None:
+        if b.ring_bits == 32:  # whose numerators would not fit
+            real = real.astype(np.float32).astype(np.float64)
+        if (shift := _uniform_shift(real, b.ring_bits)) is not None:
             return _by_power_of_two(b, x, shift)
         d = _constant_divisor(b, real, x.shape)
     quotient, remainder = _estimate(b, x, d)
@@ -64,7 +80,7 @@ def int_div(b: Builder, x: Value, y: Value) -> Value:
     """The integer quotient, rounded toward zero as JAX does: exact. y is public, or neither is secret.
 
     As in `div_public`, but the remainder, less one if the quotient is negative, is compared with 0 and y.
-    Domain: |x| < 2^62, |y| < 2^59. x / 0 gives 0 (two known values: what integer_division gives, -1).
+    Domain: |x| < 2^(k-2), |y| < 2^(k-5). x / 0 gives 0 (two known values: what integer_division gives, -1).
     Cost: 20 rounds; 3 truncations, 3 comparisons, 3 bit injections: 430 bytes.
     """
     if not (x.type.is_secret or y.type.is_secret):
@@ -91,16 +107,17 @@ def int_rem(b: Builder, x: Value, y: Value) -> Value:
 def _estimate(b: Builder, x: Value, d: Divisor) -> tuple[Value, Value]:
     """(q, r), both fxp0, with x 2^scale / sign = q numerator + r and r / numerator in about [-1/2, 3/2]."""
     x = b.mul_raw(reread(b, x, 0), d.sign)
-    wide = reread(b, x, 63)
-    top, upper = (reread(b, b.trunc(wide, bits), 0) for bits in (2 * _LIMB, _LIMB))
+    p = PRECISION[b.ring_bits]
+    wide = reread(b, x, b.ring_bits - 1)
+    top, upper = (reread(b, b.trunc(wide, bits), 0) for bits in (2 * p.limb, p.limb))
     limbs = [
-        b.sub(x, times_integer(b, upper, 1 << _LIMB)),
-        b.sub(upper, times_integer(b, top, 1 << _LIMB)),
+        b.sub(x, times_integer(b, upper, 1 << p.limb)),
+        b.sub(upper, times_integer(b, top, 1 << p.limb)),
         top,
     ]
     whole, fraction = (_dot(b, limbs, parts) for parts in (d.whole, d.rest))
-    bias = raw_constant(b, _SLACK - _HALF, _FRAC, x.shape)
-    quotient = b.add(whole, b.trunc(b.add(reread(b, fraction, _FRAC), bias), _FRAC))
+    bias = raw_constant(b, (1 << (p.frac - p.slack)) - (1 << (p.frac - 1)), p.frac, x.shape)
+    quotient = b.add(whole, b.trunc(b.add(reread(b, fraction, p.frac), bias), p.frac))
     remainder = b.sub(b.mul_raw(x, d.scaled), b.mul_raw(quotient, d.numerator))
     return quotient, remainder
 
@@ -128,20 +145,21 @@ def _add_steps(b: Builder, quotient: Value, remainder: Value, thresholds: list[V
     return b.sub(b.add(quotient, raw_constant(b, base, 0, quotient.shape)), count)
 
 
-def _uniform_shift(real: np.ndarray[Any, Any]) -> int | None:
+def _uniform_shift(real: np.ndarray[Any, Any], ring_bits: int) -> int | None:
     """s if every element is 2^s."""
     if real.size == 0 or (real != real.flat[0]).any():
         return None
     mantissa, exponent = np.frexp(real.flat[0])
-    return int(exponent) - 1 if mantissa == 0.5 and exponent <= _LARGEST else None
+    return int(exponent) - 1 if mantissa == 0.5 and exponent <= ring_bits - 5 else None
 
 
 def _by_power_of_two(b: Builder, x: Value, shift: int) -> Value:
     """x / 2^shift, correctly rounded: a truncation of x - d/2 is the nearest quotient or the one below it."""
     if shift <= 0:
         return reread(b, times_integer(b, reread(b, x, 0), 1 << -shift), b.frac)
-    half = raw_constant(b, 1 << (shift - 1), 63, x.shape)
-    quotient = reread(b, b.trunc(b.sub(reread(b, x, 63), half), shift), 0)
+    top = b.ring_bits - 1
+    half = raw_constant(b, 1 << (shift - 1), top, x.shape)
+    quotient = reread(b, b.trunc(b.sub(reread(b, x, top), half), shift), 0)
     remainder = b.sub(reread(b, x, 0), times_integer(b, quotient, 1 << shift))
     return reread(b, _add_steps(b, quotient, remainder, [reread(b, half, 0)], 0), b.frac)
 
@@ -153,16 +171,16 @@ def _constant_divisor(b: Builder, numbers: np.ndarray[Any, Any], shape: tuple[in
     """From real numbers or integers; each distinct one is worked out once, in Python's integers."""
     numbers = numbers[tuple(slice(None) if step else slice(1) for step in numbers.strides)]  # undo a broadcast
     distinct, where = np.unique(numbers, return_inverse=True)
-    columns = list(zip(*(_constants_of(d) for d in distinct.tolist())))
+    columns = list(zip(*(_constants_of(d, b.ring_bits) for d in distinct.tolist())))
     uniform = len(distinct) == 1
 
     def value(column: Any) -> Value:
-        raw = np.array([c % 2**64 for c in column], np.uint64)
+        raw = np.array(list(column), object)
         data = raw[0] if uniform else raw[where.reshape(numbers.shape)]
         return _spread(b, b.const(np.asarray(data), "fxp0"), shape)
 
     sign, numerator, scaled, half, *parts = (value(c) for c in columns)
-    small = max(columns[1]) <= _ONE_COMPARISON
+    small = max(columns[1]) <= 1 << (PRECISION[b.ring_bits].slack - 2)
     return Divisor(sign, numerator, scaled, half, tuple(parts[:3]), tuple(parts[3:]), small)
 
 
@@ -175,17 +193,18 @@ def _spread(b: Builder, x: Value, shape: tuple[int, ...]) -> Value:
     return b.op("broadcast", inner, shape=shape, dims=tuple(d + len(shape) - len(x.shape) for d in dims))
 
 
-def _constants_of(d: float | int) -> list[int]:
+def _constants_of(d: float | int, k: int) -> list[int]:
     """sign, numerator, 2^scale, ceil(numerator / 2), three whole parts, three fraction parts."""
-    if d == 0 or abs(d) >= 2.0**63:  # quotients of numbers below 2^62 by the latter round to 0
+    p = PRECISION[k]
+    if d == 0 or abs(d) >= 2.0 ** (k - 1):  # quotients of numbers below 2^(k-2) by the latter round to 0
         return [0, 1, 0, 1] + [0] * 6
     fraction = Fraction(abs(d))
     n, m = fraction.numerator, fraction.denominator
-    if n >= 1 << _LARGEST:
-        raise UnsupportedError(f"division by {d:g}: the divisor must be below 2^{_LARGEST}.")
-    multipliers = [(m << (_LIMB * i + _FRAC)) // n for i in range(3)]
+    if n >= 1 << (k - 5):
+        raise UnsupportedError(f"division by {d:g}: the divisor must be below 2^{k - 5}.")
+    multipliers = [(m << (p.limb * i + p.frac)) // n for i in range(3)]
     sign = 1 if d > 0 else -1
-    whole, parts = [w >> _FRAC for w in multipliers], [w % (1 << _FRAC) for w in multipliers]
+    whole, parts = [w >> p.frac for w in multipliers], [w % (1 << p.frac) for w in multipliers]
     return [sign, n, m, (n + 1) // 2, *whole, *parts]
 
 
@@ -198,42 +217,45 @@ def _divisor_of(b: Builder, y: Value) -> Divisor:
     if source is None or source.name != "const":
         return _runtime_divisor(b, y, 0)
     data = source.attrs["data"]
-    numbers = data.view(np.int64) if y.type.signed else data
+    numbers = signed(data) if y.type.signed or data.dtype == WIDE else data
     return _constant_divisor(b, numbers if data.size > 1 else numbers.reshape(()), y.shape)
 
 
 def _runtime_divisor(b: Builder, y: Value, exponent: int) -> Divisor:
-    """d = y 2^-exponent, a public value: long division, 20 bits of 2^exponent / |y| a step.
+    """d = y 2^-exponent, a public value: long division, 20 bits (of a ring of 64) of 2^exponent / |y| a step.
 
     Below 2^43 the digits are exact. Above, a digit is estimated from the leading bits of y, and the signed
     remainder that it leaves makes the next ones come out right.
     """
     if exponent < 0:
         raise UnsupportedError("division by a public number of fewer fraction bits than the quotient loses.")
-    y = b.bitcast(y, "int64")
+    word, step = f"int{b.ring_bits}", PRECISION[b.ring_bits].step
+    y = b.word(y)
     one, zero = (b.integer(i, y.type) for i in (1, 0))
-    negative, is_zero = (b.convert(c, "int64") for c in (b.less(y, zero), b.equal(y, zero)))
+    negative, is_zero = (b.convert(c, word) for c in (b.less(y, zero), b.equal(y, zero)))
     sign = b.sub(one, b.add(negative, negative))
     n = b.add(b.mul(y, sign), is_zero)
-    big = b.not_(b.less(n, b.integer(1 << 43, y.type)))
-    divisor = b.select(big, b.op("shift_right_arithmetic", n, bits=20), n)
-    digits, rest = [], b.integer(1 << exponent, y.type)
+    big = b.not_(b.less(n, b.integer(np.array(1 << (b.ring_bits - 1 - step), object), y.type)))
+    divisor = b.select(big, b.op("shift_right_arithmetic", n, bits=step), n)
+    digits, rest = [], b.integer(np.array(1 << exponent, object), y.type)
     digits.append(b.op("integer_division", rest, n))
     rest = b.sub(rest, b.mul(digits[0], n))
     for _ in range(4):
-        longer = b.op("shift_left", rest, bits=20)
+        longer = b.op("shift_left", rest, bits=step)
         digits.append(b.op("integer_division", b.select(big, rest, longer), divisor))
         rest = b.sub(longer, b.mul(digits[-1], n))
     whole, parts = _multipliers(b, digits)
     half = b.op("shift_right_arithmetic", b.add(n, one), bits=1)
     sign = b.sub(sign, is_zero)  # the sign of zero came out as 1
-    values = [sign, n, b.integer(1 << exponent, y.type), half, *whole, *parts]
+    values = [sign, n, b.integer(np.array(1 << exponent, object), y.type), half, *whole, *parts]
     sign, n, scaled, half, *multipliers = (reread(b, v, 0) for v in values)
     return Divisor(sign, n, scaled, half, tuple(multipliers[:3]), tuple(multipliers[3:]), False)
 
 
 def _multipliers(b: Builder, digits: list[Value]) -> tuple[list[Value], list[Value]]:
-    """Whole and fraction parts of r 2^(21 i), i = 0, 1, 2, from r in base 2^20 (first digit whole)."""
+    """Whole and fraction parts of r 2^(limb i), i = 0, 1, 2, from r in base 2^step (first digit whole)."""
+    p = PRECISION[b.ring_bits]
+    two = 2 * p.step
 
     def left(x: Value, bits: int) -> Value:
         return b.op("shift_left", x, bits=bits)
@@ -244,13 +266,18 @@ def _multipliers(b: Builder, digits: list[Value]) -> tuple[list[Value], list[Val
     def low(x: Value, bits: int) -> Value:
         return b.sub(x, left(right(x, bits), bits))
 
-    first, second = (b.add(left(digits[i], 20), digits[i + 1]) for i in (1, 3))  # 40 fraction bits each
+    first, second = (b.add(left(digits[i], p.step), digits[i + 1]) for i in (1, 3))  # `two` fraction bits each
+    below, last = two - p.limb, 2 * two - 2 * p.limb  # bits of the first, of the second, below the next limb's point
     whole = [
         digits[0],
-        b.add(left(digits[0], 21), right(first, 19)),
-        b.add(b.add(left(digits[0], 42), left(first, 2)), right(second, 38)),
+        b.add(left(digits[0], p.limb), right(first, below)),
+        b.add(b.add(left(digits[0], 2 * p.limb), left(first, 2 * p.limb - two)), right(second, last)),
     ]
-    parts = [right(first, 2), b.add(left(low(first, 19), 19), right(second, 21)), low(second, 38)]
+    parts = [
+        right(first, two - p.frac),
+        b.add(left(low(first, below), p.frac - below), right(second, two + below - p.frac)),
+        right(low(second, last), last - p.frac),
+    ]
     return whole, parts
 
 
@@ -258,12 +285,12 @@ def _known_int_div(b: Builder, x: Value, y: Value) -> Value:
     """Neither operand is secret: floor division of the magnitudes, and the sign."""
     if not x.type.signed:
         return b.op("integer_division", x, y)
-    (p, p_sign), (q, q_sign) = (_magnitude(b, b.bitcast(v, "int64")) for v in (x, y))
+    (p, p_sign), (q, q_sign) = (_magnitude(b, b.word(v)) for v in (x, y))
     quotient = b.op("integer_division", p, q)
     return b.bitcast(b.mul(quotient, b.mul(p_sign, q_sign)), x.type.element)
 
 
 def _magnitude(b: Builder, x: Value) -> tuple[Value, Value]:
-    negative = b.convert(b.less(x, b.integer(0, x.type)), "int64")
+    negative = b.convert(b.less(x, b.integer(0, x.type)), x.type.element)
     sign = b.sub(b.integer(1, x.type), b.add(negative, negative))
     return b.mul(x, sign), sign

@@ -13,20 +13,26 @@ from functools import cache
 from types import MappingProxyType
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from spuvm.compiler.choreography import Block, Call, Choreography, KernelSpec, Port, Slot
 from spuvm.compiler.ir import Location, Module, Op, Region, Type, Value, uses
+from spuvm.runtime import bits as bt
 from spuvm.runtime.errors import IRError
 from spuvm.runtime.protocol import Protocol
+from spuvm.runtime.word import LIMB_DTYPE, Word, limb_count, limbs, words
 
 Components = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class Shared:
-    """A sharing in the choreography. Slots of shape () stand for any shape: all elements equal."""
+    """A sharing in the choreography. Slots of shape () stand for any shape: all elements equal.
+
+    The slots are those of its components, one after another; `dtype` is that of a slot.
+    """
 
     kind: str
     slots: tuple[Slot, ...]
@@ -59,11 +65,12 @@ class Product:
     owner: int | None = None
 
 
-def group(arrays: Sequence[Any], arity: Sequence[int]) -> list[Components]:
-    """Flat component arrays -> one tuple per sharing."""
+def group(arrays: Sequence[Any], arity: Sequence[int], limbs: Sequence[int] = ()) -> list[Components]:
+    """Flat slots' arrays -> one tuple of components per sharing; `limbs` says how many slots make one of its."""
     out, at = [], 0
-    for n in arity:
-        out.append(tuple(arrays[at : at + n]))
+    for n, count in zip(arity, limbs or [1] * len(arity)):
+        slots = arrays[at : at + n]
+        out.append(tuple(slots) if count == 1 else tuple(map(Word, slots[::2], slots[1::2])))
         at += n
     return out
 
@@ -72,16 +79,17 @@ def group(arrays: Sequence[Any], arity: Sequence[int]) -> list[Components]:
 def _flat(
     function: Callable[..., Components],
     arity: tuple[int, ...],
+    limbs: tuple[int, ...],
     params: tuple[tuple[str, Any], ...],
     broadcast: bool,
 ) -> Callable[..., Components]:
-    """`function` over sharings as a function over flat components; scalars grow to the block."""
+    """`function` over sharings as a function over the arrays of their slots; scalars grow to the block."""
 
     def flat(*arrays: Any) -> Components:
         if broadcast:
             shape = jnp.broadcast_shapes(*(a.shape for a in arrays))
             arrays = tuple(jnp.broadcast_to(a, shape) if a.shape != shape else a for a in arrays)
-        return function(*group(arrays, arity), **dict(params))
+        return tuple(jax.tree.leaves(function(*group(arrays, arity, limbs), **dict(params))))
 
     return flat
 
@@ -93,8 +101,10 @@ class Expander:
     numbers as bytes, which its owner reads in products instead of v.
     """
 
-    def __init__(self, protocol: Protocol) -> None:
+    def __init__(self, protocol: Protocol, ring_bits: int = 64) -> None:
         self.protocol = protocol
+        self.ring_bits = ring_bits
+        self.word = LIMB_DTYPE[ring_bits]  # the dtype of numbers' slots
         self.block = Block()
         self.values: dict[Value, dict[str, Shared]] = {}
         self.products: dict[Value, Product] = {}  # those whose only use is a trunc
@@ -113,18 +123,22 @@ class Expander:
         kind: str,
         *,
         shape: tuple[int, ...],
-        dtype: str = "uint64",
+        dtype: str | None = None,
         owner: int | None = None,
         elementwise: bool = True,
         communicates: bool = False,
         params: tuple[tuple[str, Any], ...] = (),
     ) -> Shared:
-        """Call a kernel; element-wise on scalars only, it gives a scalar for any shape."""
+        """Call a kernel; element-wise on scalars only, it gives a scalar for any shape.
+
+        `dtype` is that of the result's slots: of numbers, if not given.
+        """
+        dtype = dtype or self.word
         slots = [s for x in operands for s in x.slots]
         if elementwise and all(s.shape == () for s in slots):
             shape = ()
         holders = self.protocol.components(kind, owner)
-        outputs = [Slot(shape, dtype, h) for h in holders]
+        outputs = self.slots(shape, dtype, holders)
         open_length = elementwise and shape != ()
         spec = KernelSpec(
             name=name,
@@ -132,19 +146,34 @@ class Expander:
             shapes=tuple(None if elementwise and (s.shape != () or not open_length) else s.shape for s in slots),
             dtypes=tuple(s.dtype for s in slots),
             holders=tuple(s.holders for s in slots),
-            out_holders=holders,
+            out_holders=tuple(s.holders for s in outputs),
             elementwise=elementwise,
             communicates=communicates,
-            function=_flat(function, tuple(len(x.slots) for x in operands), params, elementwise),
+            function=_flat(
+                function,
+                tuple(len(x.slots) for x in operands),
+                tuple(self.limbs(x.dtype) for x in operands),
+                params,
+                elementwise,
+            ),
+            limbs=self.limbs(self.word),
         )
         self.block.steps.append(Call(spec, slots, outputs, self.op, self.location))
         return Shared(kind, tuple(outputs), owner)
+
+    def limbs(self, dtype: str) -> int:
+        """How many slots of `dtype` make a component."""
+        return limb_count(self.ring_bits, dtype)
+
+    def slots(self, shape: tuple[int, ...], dtype: str, holders: Sequence[frozenset[int]]) -> list[Slot]:
+        """New slots for a sharing whose components these ranks hold."""
+        return [Slot(shape, dtype, h) for h in holders for _ in range(self.limbs(dtype))]
 
     def kernel(
         self,
         name: str,
         *operands: Shared,
-        dtype: str = "uint64",
+        dtype: str | None = None,
         owner: int | None = None,
         shape: tuple[int, ...] | None = None,
         **params: Any,
@@ -176,7 +205,7 @@ class Expander:
         *operands: Shared,
         kind: str,
         shape: tuple[int, ...] | None = None,
-        dtype: str = "uint64",
+        dtype: str | None = None,
         elementwise: bool = True,
         attrs: Mapping[str, Any] | None = None,
         **params: Any,
@@ -197,14 +226,15 @@ class Expander:
             params=tuple(sorted({**(attrs or {}), **params}.items())),
         )
 
-    def constant(self, data: np.ndarray, dtype: str = "uint64") -> Shared:
-        """A public constant; one that repeats a single element is kept as a scalar."""
+    def constant(self, data: Any, dtype: str | None = None) -> Shared:
+        """A public constant of integers; one that repeats a single element is kept as a scalar."""
+        data = np.asarray(data, np.uint8) if dtype == "uint8" else words(data, self.ring_bits)
         if data.size and (data == data.reshape(-1)[0]).all():
             data = data.reshape(-1)[0]
-        data = np.array(data, dtype=dtype, order="C")
-        slot = Slot(data.shape, dtype, self.protocol.components("p")[0])
-        self.block.constants.append((slot, data))
-        return Shared("p", (slot,))
+        data = np.array(data, order="C")
+        slots = self.slots(data.shape, dtype or self.word, self.protocol.components("p"))
+        self.block.constants.extend(zip(slots, limbs(data), strict=True))
+        return Shared("p", tuple(slots))
 
     # values and their share kinds ----------------------------------------------------------------
 
@@ -218,8 +248,9 @@ class Expander:
         if shared.kind != "h":
             self.values[value] = {shared.kind: shared}
             return
-        known = Shared("v", shared.slots[:1], shared.owner)
-        masked = Shared("m", shared.slots[1:], shared.owner)
+        count = self.limbs(shared.dtype)
+        known = Shared("v", shared.slots[:count], shared.owner)
+        masked = Shared("m", shared.slots[count:], shared.owner)
         if known.small and value.type.kind != "bool":
             self.values[value] = {"v": self.widened(known), "s": known, "m": masked}
         else:
@@ -263,21 +294,29 @@ class Expander:
             case "ab":
                 return self.kernel("a2b", x)
             case "ba":
-                return self.kernel("bit2a" if is_bool else "b2a", x)
+                return self.injected(x) if is_bool else self.kernel("b2a", x)
             case "va" | "pa":
                 word = self.widened(x) if is_bool else x
                 return self.trivial(word, "a") if x.kind == "p" else self.kernel("share_v", word, owner=x.owner)
             case "vb":
-                return self.kernel("share_vb", x, owner=x.owner, bits=1 if is_bool else 64, dtype=x.dtype)
+                return self.kernel("share_vb", x, owner=x.owner, bits=self.bits(x), dtype=x.dtype)
             case "pb":
                 return self.trivial(x, "b")
             case "vm":
-                return self.kernel("mask_v", x, owner=x.owner)
+                return self.kernel("mask_v", x, owner=x.owner, ring=self.ring_bits)
         raise IRError(f"no conversion from share kind {x.kind} to {kind}")
 
     def widened(self, x: Shared) -> Shared:
         """A known bool as the ring elements 0 and 1."""
-        return self.local("widen", lambda v: (v[0].astype(np.uint64),), x, kind=x.kind)
+        return self.local("widen", _widened, x, kind=x.kind, ring=self.ring_bits)
+
+    def injected(self, x: Shared) -> Shared:
+        """A shared bool as the ring elements 0 and 1."""
+        return self.kernel("bit2a", x, ring=self.ring_bits)
+
+    def bits(self, x: Shared) -> int:
+        """The significant bits of an element."""
+        return 1 if x.small else self.ring_bits
 
     def trivial(self, x: Shared, kind: str) -> Shared:
         """A public value as a sharing: itself and zeros."""
@@ -300,9 +339,9 @@ class Expander:
     def masked_form(self, value: Value, known: Shared) -> Shared:
         """Kind h of a private value. The owner keeps nothing but the value itself."""
         x = self.whole(self.as_kind(value, "m"), value.shape)
-        if tuple(s.holders for s in x.slots) != self.protocol.components("m", x.owner):
+        if tuple(s.holders for s in x.slots[:: self.limbs(x.dtype)]) != self.protocol.components("m", x.owner):
             x = self.local("keep", _keep, x, kind="m")
-        return Shared("h", (self.whole(known, value.shape).slots[0], *x.slots), x.owner)
+        return Shared("h", (*self.whole(known, value.shape).slots, *x.slots), x.owner)
 
     def boundary(self, value: Value) -> Shared:
         """The form in which a value enters or leaves a region: p, v, a (numbers) or b (bools)."""
@@ -313,11 +352,12 @@ class Expander:
 
     def fresh(self, type_: Type) -> Shared:
         """New slots for a region's parameter."""
-        kind, owner, dtype = boundary_form(type_)
+        kind, owner = boundary_form(type_)
         first, *rest = self.protocol.components(kind, owner)
-        other = "uint64" if kind == "h" else dtype
-        slots = (Slot(type_.shape, dtype, first), *(Slot(type_.shape, other, h) for h in rest))
-        return Shared(kind, slots, owner)
+        dtype = "uint8" if type_.kind == "bool" else self.word
+        slots = self.slots(type_.shape, dtype, [first])
+        slots += self.slots(type_.shape, self.word if kind == "h" else dtype, rest)
+        return Shared(kind, tuple(slots), owner)
 
     def region(self, region: Region, made_before: Mapping[int, Shared] = MappingProxyType({})) -> Block:
         """Expand a nested region into a block; private parameters in `made_before` come in in that form."""
@@ -350,14 +390,17 @@ class Expander:
             EXPAND[op.name](self, op)
 
 
-def boundary_form(type_: Type) -> tuple[str, int | None, str]:
-    """Share kind, owner and dtype of a value of this type at the edge of a region or program."""
-    dtype = "uint8" if type_.kind == "bool" else "uint64"
+def boundary_form(type_: Type) -> tuple[str, int | None]:
+    """Share kind and owner of a value of this type at the edge of a region or program."""
     if type_.is_public:
-        return "p", None, dtype
+        return "p", None
     if isinstance(type_.visibility, int):
-        return "h" if type_.masked else "v", type_.visibility, dtype
-    return ("b" if type_.kind == "bool" else "a"), None, dtype
+        return "h" if type_.masked else "v", type_.visibility
+    return ("b" if type_.kind == "bool" else "a"), None
+
+
+def _widened(x: Components, *, ring: int) -> Components:
+    return (bt.cast(x[0], ring),)
 
 
 def _keep(x: Components) -> Components:
@@ -365,16 +408,17 @@ def _keep(x: Components) -> Components:
 
 
 def _trivial(x: Components, *, count: int) -> Components:
-    return (x[0], *(jnp.zeros_like(x[0]) for _ in range(count - 1)))
+    return (x[0], *(bt.zeros_like(x[0]) for _ in range(count - 1)))
 
 
 def _fill(x: Components, *, to: tuple[int, ...]) -> Components:
-    return tuple(jnp.broadcast_to(c, to) for c in x)
+    filled: Components = jax.tree.map(lambda a: jnp.broadcast_to(a, to), x)
+    return filled
 
 
 def expand(module: Module, protocol: Protocol) -> Choreography:
     """The whole program as a choreography under `protocol`."""
-    expander = Expander(protocol)
+    expander = Expander(protocol, module.config.get("ring_bits", 64))
     inputs, outputs = [], []
     for value in module.body.params:
         shared = expander.fresh(value.type)

@@ -95,7 +95,7 @@ def compute_known(
     function: Callable[..., Components],
     xs: list[Shared],
     *,
-    dtype: str = "uint64",
+    dtype: str | None = None,
     **params: Any,
 ) -> Shared:
     return ex.local("plain_" + name, function, *xs, kind=known_kind(xs), dtype=dtype, **params)
@@ -148,7 +148,7 @@ def and_(ex: Expander, x: Shared, y: Shared) -> Shared:
         return ex.local("plain_and", AND_EACH, x, y, kind="p", dtype=x.dtype)
     if y.kind == "p":
         return ex.local("and_p", AND_PUBLIC, x, y, kind="b", dtype=x.dtype)
-    return ex.kernel("and_bb", x, y, bits=1 if x.dtype == "uint8" else 64, dtype=x.dtype)
+    return ex.kernel("and_bb", x, y, bits=ex.bits(x), dtype=x.dtype)
 
 
 def invert(ex: Expander, x: Shared) -> Shared:
@@ -159,7 +159,7 @@ def invert(ex: Expander, x: Shared) -> Shared:
 def sign_bit(ex: Expander, x: Shared) -> Shared:
     """The most significant bit of p or a, as a bool."""
     if x.kind == "p":
-        return compute_known(ex, "top_bit", PARITY, [x], dtype="uint8", mask=plain.SIGN)
+        return compute_known(ex, "top_bit", PARITY, [x], dtype="uint8", mask=1 << (ex.ring_bits - 1))
     return ex.kernel("msb_a", x, dtype="uint8")
 
 

@@ -22,10 +22,10 @@ def expand_reveal(ex: Expander, op: Op) -> None:
         return ex.set(op.output, x)
     if x.kind not in "ab":
         x = ex.as_kind(value, "b" if value.type.kind == "bool" else "a")
-    narrow = is_narrow(value.type)
+    narrow = is_narrow(value.type, ex.ring_bits)
     if narrow:
         x = low_word(ex, x, value.type)
-    params: dict[str, Any] = {"bits": 1 if x.dtype == "uint8" else 64} if x.kind == "b" else {}
+    params: dict[str, Any] = {"bits": ex.bits(x)} if x.kind == "b" else {}
     if to == "public":
         x = ex.kernel(f"reveal_{x.kind}", x, dtype=x.dtype, **params)
     else:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
-from jax import lax
 
 from spuvm.compiler.expand import Components, Expander, Shared
 from spuvm.compiler.expand_basis import (
@@ -16,11 +16,14 @@ from spuvm.compiler.expand_basis import (
 from spuvm.compiler.expand_masked import keep_forms
 from spuvm.compiler.ir import Op, Value
 from spuvm.compiler.ops import LOCAL, index_operands
+from spuvm.runtime import plain, ring
 
 
 def expand_const(ex: Expander, op: Op) -> None:
-    dtype = "uint8" if op.output.type.kind == "bool" else "uint64"
-    ex.set(op.output, ex.constant(op.attrs["data"], dtype))
+    data = op.attrs["data"]
+    if op.output.type.kind == "bool":
+        return ex.set(op.output, ex.constant(data != np.zeros((), data.dtype), "uint8"))
+    ex.set(op.output, ex.constant(data))
 
 
 # Rearrangements: the same function on every component -------------------------------------------------------------
@@ -77,7 +80,7 @@ def local_rule(name: str) -> Rule:
 
     def _componentwise(function: Callable[..., Any], positions: tuple[int, ...]) -> Callable[..., Components]:
         if positions not in _componentwise_cache:
-            _componentwise_cache[positions] = _on_components(function, positions)
+            _componentwise_cache[positions] = _on_components(name, function, positions)
         return _componentwise_cache[positions]
 
     return run
@@ -87,15 +90,16 @@ ADDING = {"sum", "cumsum", "scatter_add"}  # within a component: not what exclus
 SPLAT = {"reshape", "transpose", "slice", "rev", "broadcast"}  # of equal elements: still equal
 
 
-def _on_components(function: Callable[..., Any], positions: tuple[int, ...]) -> Callable[..., Components]:
+def _on_components(name: str, function: Callable[..., Any], positions: tuple[int, ...]) -> Callable[..., Components]:
+    over_limbs = ring.linear if name in ADDING else ring.moved
+
     def run(*sharings: Components, **params: Any) -> Components:
+        indices = {i: plain.signed(sharings[i][0]).astype(np.int64) for i in positions}
         count = max(len(s) for i, s in enumerate(sharings) if i not in positions)
         out = []
         for c in range(count):
-            arrays = [
-                lax.bitcast_convert_type(s[0], np.int64) if i in positions else s[c] for i, s in enumerate(sharings)
-            ]
-            out.append(function(*arrays, **params))
+            operands = [indices[i] if i in positions else s[c] for i, s in enumerate(sharings)]
+            out.append(over_limbs(partial(function, **params), *operands))
         return tuple(out)
 
     return run

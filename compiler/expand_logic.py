@@ -33,18 +33,18 @@ from spuvm.compiler.ir import Op
 
 def expand_less(ex: Expander, op: Op) -> None:
     type_ = op.inputs[0].type
-    unsigned_word = type_.kind == "int" and type_.bits == 64 and not type_.signed
+    unsigned_word = type_.kind == "int" and type_.bits >= ex.ring_bits and not type_.signed
     if xs := known(ex, op):
         out = compute_known(ex, "less", PLAIN_LESS, xs, dtype="uint8", signed=not unsigned_word)
         return ex.set(op.output, out)
     x, y = (ex.arithmetic(v) for v in op.inputs)
-    if type_.kind == "int" and type_.bits == 64:
+    if type_.kind == "int" and type_.bits >= ex.ring_bits:
         return ex.set(op.output, _less_word(ex, x, y, unsigned_word))
     ex.set(op.output, ex.kernel("msb_a", sub(ex, x, y), dtype="uint8"))
 
 
 def _less_word(ex: Expander, x: Shared, y: Shared, unsigned: bool) -> Shared:
-    """x < y for all 64-bit integers: the sign of x - y, unless the signs differ (it may overflow)."""
+    """x < y for all integers of the ring's width: the sign of x - y, unless the signs differ (it may overflow)."""
     sx, sy, sd = (sign_bit(ex, v) for v in (x, y, sub(ex, x, y)))
     side = invert(ex, sx) if unsigned else sx  # the smaller has this bit when the signs differ
     return xor(ex, sd, and_(ex, xor(ex, sx, sy), xor(ex, side, sd)))
@@ -75,24 +75,28 @@ def or_(ex: Expander, x: Shared, y: Shared) -> Shared:
 
 def expand_not(ex: Expander, op: Op) -> None:
     type_ = op.inputs[0].type
-    ones = (
-        1 if type_.kind == "bool" else (1 << type_.bits) - 1 if type_.kind == "int" and not type_.signed else 2**64 - 1
-    )
+    ones = 1 if type_.kind == "bool" else (1 << type_.bits) - 1 if type_.kind == "int" and not type_.signed else -1
     x = ex.boolean(op.inputs[0]) if not ex.primary(op.inputs[0]).known else ex.primary(op.inputs[0])
-    mask = ex.constant(np.asarray(ones, x.dtype), x.dtype)
+    mask = ex.constant(np.asarray(ones, object), x.dtype)
     if x.known:
         return ex.set(op.output, compute_known(ex, "xor", XOR_EACH, [x, mask], dtype=x.dtype))
     ex.set(op.output, xor(ex, x, mask))
 
 
-def bits_rule(name: str, function: Callable[..., Components], dtype: str = "uint64", attr: str = "bits") -> Rule:
+def bits_rule(name: str, function: Callable[..., Components], dtype: str | None = None, attr: str = "bits") -> Rule:
     """An operation on the words of a boolean sharing, linear over exclusive or."""
 
     def run(ex: Expander, op: Op) -> None:
         x = ex.primary(op.inputs[0])
         x = x if x.known else ex.boolean(op.inputs[0])
         type_ = op.inputs[0].type
-        if name == "shift_right" and op.attrs["bits"] and type_.kind == "int" and type_.signed and type_.bits < 64:
+        if (
+            name == "shift_right"
+            and op.attrs["bits"]
+            and type_.kind == "int"
+            and type_.signed
+            and type_.bits < ex.ring_bits
+        ):
             x = ex.local("mask", MASK, x, kind=x.kind, value=(1 << type_.bits) - 1)
         ex.set(op.output, ex.local(name, function, x, kind=x.kind, dtype=dtype, **{attr: op.attrs[attr]}))
 

@@ -48,7 +48,8 @@ def mask(ex: Expander, value: Value) -> Shared:
     components = ex.protocol.masked_in_shared(x.owner)
     if components and value.type.kind != "bool" and ("a" in forms or not _only_in_products(ex, value)):
         a = ex.as_kind(value, "a")
-        forms["m"] = Shared("m", tuple(a.slots[c] for c in components), x.owner)
+        n = ex.limbs(a.dtype)
+        forms["m"] = Shared("m", tuple(s for c in components for s in a.slots[n * c : n * (c + 1)]), x.owner)
     else:
         forms["m"] = ex.converted(forms.get("s", x), "m")
     return forms["m"]

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from spuvm.compiler.expand import Components, Expander, Product, Shared
 from spuvm.compiler.expand_basis import (
     DOT_EACH,
@@ -154,25 +152,27 @@ def expand_convert(ex: Expander, op: Op) -> None:
         out = _change_fraction(ex, ex.summand(value) if not x.known else x, target.frac - source.frac)
     elif source.kind == "fxp":
         out = _wrapped(ex, _toward_zero(ex, value, source.frac), target)
-    elif _holds(target, source):
+    elif _holds(target, source, ex.ring_bits):
         out = x if x.kind != "d" else ex.as_kind(value, "a")
     else:
         out = _wrapped(ex, ex.boolean(value) if not x.known else x, target)
     ex.set(op.output, out)
-    if x.kind == "v" and _is_shift(source, target):
+    if x.kind == "v" and _is_shift(source, target, ex.ring_bits):
         keep_converted(ex, op, target.frac - source.frac)
 
 
-def _is_shift(source: Type, target: Type) -> bool:
+def _is_shift(source: Type, target: Type, ring_bits: int) -> bool:
     """Whether the conversion of known numbers is a shift to the left, or nothing."""
     if target.kind == "fxp":
         return target.frac >= source.frac
-    return target.kind == "int" and (source.kind == "bool" or (source.kind == "int" and _holds(target, source)))
+    return target.kind == "int" and (
+        source.kind == "bool" or (source.kind == "int" and _holds(target, source, ring_bits))
+    )
 
 
-def _holds(target: Type, source: Type) -> bool:
+def _holds(target: Type, source: Type, ring_bits: int) -> bool:
     """Whether every canonical integer of type `source` is one of type `target` as it stands."""
-    if target.bits == 64 or target.signed == source.signed:
+    if target.bits >= ring_bits or target.signed == source.signed:
         return target.bits >= source.bits
     return target.signed and target.bits > source.bits
 
@@ -198,18 +198,18 @@ def _toward_zero(ex: Expander, value: Value, bits: int) -> Shared:
     if not bits:
         return ex.as_kind(value, "a")
     x = ex.as_kind(value, "a")
-    negative = ex.kernel("bit2a", ex.kernel("msb_a", x, dtype="uint8"))
-    sign = add(ex, neg(ex, shifted(ex, negative, 1)), ex.constant(np.ones((), np.uint64)))
+    negative = ex.injected(ex.kernel("msb_a", x, dtype="uint8"))
+    sign = add(ex, neg(ex, shifted(ex, negative, 1)), ex.constant(1))
     magnitude = mul(ex, sign, x)
     quotient = trunc(ex, magnitude, bits)
     rest = sub(ex, magnitude, shifted(ex, quotient, bits))
-    too_many = ex.kernel("bit2a", ex.kernel("msb_a", rest, dtype="uint8"))
+    too_many = ex.injected(ex.kernel("msb_a", rest, dtype="uint8"))
     return mul(ex, sign, sub(ex, quotient, too_many))
 
 
 def _wrapped(ex: Expander, x: Shared, target: Type) -> Shared:
     """The canonical form modulo the target's width. Boolean sharings only; others must fit."""
-    if target.bits == 64 or x.kind not in "pvb":
+    if target.bits >= ex.ring_bits or x.kind not in "pvb":
         return x
     return ex.local("wrap", WRAP, x, kind=x.kind, bits=target.bits, signed=target.signed)
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import jax
-import numpy as np
-
 from spuvm.compiler.expand import Expander, Shared
 from spuvm.compiler.expand_basis import WRAP, add, each_component, neg, shifted, sub, trunc
 from spuvm.compiler.ir import Op, Type
 from spuvm.runtime import bits as bt
+from spuvm.runtime.word import Elements
 
-RING = 64
 BITWISE = {"and", "or", "xor", "not", "shift_right_logical", "shift_right_arithmetic", "prefix_or", "bit_parity"}
 
 
@@ -28,51 +25,48 @@ def expand_wrap(ex: Expander, op: Op) -> None:
 
 def wrapped(ex: Expander, x: Shared, t: Type) -> Shared:
     """The integer of type t that is x modulo 2^bits, of a known value or of bits."""
-    return x if t.bits >= RING else ex.local("wrap", WRAP, x, kind=x.kind, bits=t.bits, signed=t.signed)
+    return x if t.bits >= ex.ring_bits else ex.local("wrap", WRAP, x, kind=x.kind, bits=t.bits, signed=t.signed)
 
 
 def _wrapped_sum(ex: Expander, x: Shared, t: Type) -> Shared:
-    """[x] -> [x mod 2^bits], sign- or zero-extended. 12 rounds: one top bit, one bit injection, one truncation.
+    """[x] -> [x mod 2^bits], sign- or zero-extended. 6 + log2 k rounds: one top bit, one bit injection, one truncation.
 
     1. [y] = 2^(k - bits) [x], local: the low bits of x are the high bits of y. [s] is the top bit of y.
     2. y + s 2^(k-1) clears the top bit; less 2^(k-2) it is in the domain of truncation, which is exact here, as
        the bits that it drops are zero.
     3. Put back 2^(k-2), and s in its place: worth -2^(bits-1) if signed.
     """
-    drop = RING - t.bits
+    k = ex.ring_bits
+    drop = k - t.bits
     y = shifted(ex, x, drop)
-    s = ex.kernel("bit2a", ex.kernel("msb_a", y, dtype="uint8"))
-    low = sub(ex, add(ex, y, shifted(ex, s, RING - 1)), _constant(ex, 1 << (RING - 2)))
-    low = add(ex, trunc(ex, low, drop), _constant(ex, 1 << (RING - 2 - drop)))
+    s = ex.injected(ex.kernel("msb_a", y, dtype="uint8"))
+    low = sub(ex, add(ex, y, shifted(ex, s, k - 1)), ex.constant(1 << (k - 2)))
+    low = add(ex, trunc(ex, low, drop), ex.constant(1 << (k - 2 - drop)))
     top = shifted(ex, s, t.bits - 1)
     return add(ex, low, neg(ex, top) if t.signed else top)
-
-
-def _constant(ex: Expander, number: int) -> Shared:
-    return ex.constant(np.asarray(number, np.uint64))
 
 
 # Reveals ---------------------------------------------------------------------------------------------------
 
 
-def _low_word(x: jax.Array, *, bits: int) -> jax.Array:
-    low: jax.Array = x & bt.constant(x, (1 << bits) - 1)
-    return low.astype(np.uint32 if bits <= 32 else np.uint64)
+def _low_word(x: Elements, *, bits: int) -> Elements:
+    low = x & bt.constant(x, (1 << bits) - 1)
+    return bt.cast(low, 32) if bits <= 32 else low
 
 
 LOW_WORD = each_component(_low_word)
-WIDEN = each_component(lambda x: x.astype(np.uint64))
+WIDEN = each_component(lambda x, *, ring: bt.cast(x, ring))
 
 
-def is_narrow(t: Type) -> bool:
-    return t.kind == "int" and t.bits < RING
+def is_narrow(t: Type, ring_bits: int) -> bool:
+    return t.kind == "int" and t.bits < ring_bits
 
 
 def low_word(ex: Expander, x: Shared, t: Type) -> Shared:
     """The components modulo 2^bits: they say x modulo 2^bits and nothing else about x."""
-    return ex.local("low_word", LOW_WORD, x, kind=x.kind, dtype="uint32" if t.bits <= 32 else "uint64", bits=t.bits)
+    return ex.local("low_word", LOW_WORD, x, kind=x.kind, dtype="uint32" if t.bits <= 32 else ex.word, bits=t.bits)
 
 
 def opened_word(ex: Expander, x: Shared, t: Type) -> Shared:
     """A known sum of such components as an integer of type t."""
-    return wrapped(ex, ex.local("widen_word", WIDEN, x, kind=x.kind), t)
+    return wrapped(ex, ex.local("widen_word", WIDEN, x, kind=x.kind, ring=ex.ring_bits), t)

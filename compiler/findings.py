@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from spuvm.compiler.context import Lowered
-from spuvm.compiler.fixedpoint import LIMIT_BITS
+from spuvm.compiler.evaluate import ring_of
+from spuvm.compiler.fixedpoint import limit_bits
 from spuvm.compiler.ir import Location, Op, Type
 
 
@@ -32,7 +33,7 @@ class Tolerance:
 
     @property
     def limit(self) -> float:
-        return 2.0 ** (LIMIT_BITS - 64 + self.ring_bits - self.frac)
+        return 2.0 ** (limit_bits(self.ring_bits) - self.frac)
 
     @property
     def product(self) -> float:
@@ -234,7 +235,7 @@ def outside_of_ring(ops: Sequence[tuple[Op, Sequence[Any]]], tolerance: Toleranc
 
 
 def _float(raw: Any) -> Any:
-    return raw.view(np.int64).astype(np.float64)
+    return np.asarray(ring_of(raw).signed(raw)).astype(np.float64)
 
 
 def _magnitude(op: Op, xs: Sequence[Any]) -> float:

@@ -14,42 +14,45 @@ from numpy.typing import NDArray
 
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
+from spuvm.runtime.encoding import scaled
 from spuvm.runtime.errors import EncodingError
 
-LIMIT_BITS = 62  # |raw| < 2^62: what truncation and comparison allow
 WHOLE_LIMIT = 2.0**20  # integer constants below this multiply without truncation
-MAX_CONSTANT_FRAC = 40
+MAX_CONSTANT_FRAC = {32: 16, 64: 40, 128: 80}
 MASK = 1e29
 
 
-def limit(frac: int) -> float:
+def limit_bits(ring_bits: int) -> int:
+    """|raw| < 2^this: what truncation and comparison allow."""
+    return ring_bits - 2
+
+
+def limit(frac: int, ring_bits: int = 64) -> float:
     """Numbers of this magnitude and above are not representable."""
-    return 2.0 ** (LIMIT_BITS - frac)
+    return 2.0 ** (limit_bits(ring_bits) - frac)
 
 
-def encode(real: Any, frac: int) -> NDArray[np.int64]:
-    """round(x 2^frac); refuses NaN, infinities and numbers beyond `limit`."""
+def encode(real: Any, frac: int, ring_bits: int = 64) -> NDArray[Any]:
+    """Ring elements round(x 2^frac); refuses NaN, infinities and numbers beyond `limit`."""
     x = np.asarray(real).astype(np.float64)
     if np.isnan(x).any():
         raise EncodingError("a constant is NaN, which fixed point cannot hold.")
-    if (np.abs(x) >= limit(frac)).any():
+    if (np.abs(x) >= limit(frac, ring_bits)).any():
         worst = x.flat[np.abs(x).argmax()]
         raise EncodingError(
             f"the constant {worst:g} is beyond fixed point with {frac} fraction bits "
-            f"(|x| < 2^{LIMIT_BITS - frac}): use a finite number, such as {math.copysign(1e6, worst):g}."
+            f"(|x| < 2^{limit_bits(ring_bits) - frac}): use a finite number, such as {math.copysign(1e6, worst):g}."
         )
-    raw: NDArray[np.int64] = np.rint(x * 2.0**frac).astype(np.int64)
-    return raw
+    return scaled(x, frac, ring_bits)
 
 
-def clipped(real: Any, frac: int) -> NDArray[np.int64]:
-    """round(x 2^frac) for comparisons only: what is beyond the limit becomes the limit."""
-    x = np.clip(np.asarray(real).astype(np.float64), -limit(frac), limit(frac))
-    raw: NDArray[np.int64] = np.rint(x * 2.0**frac).astype(np.int64)
-    return raw
+def clipped(real: Any, frac: int, ring_bits: int = 64) -> NDArray[Any]:
+    """Ring elements round(x 2^frac) for comparisons only: what is beyond the limit becomes the limit."""
+    top = limit(frac, ring_bits)
+    return scaled(np.clip(np.asarray(real).astype(np.float64), -top, top), frac, ring_bits)
 
 
-def stand_in(real: Any, frac: int) -> Any:
+def stand_in(real: Any, frac: int, ring_bits: int = 64) -> Any:
     """Infinities, and what is written for them (from 1e29 on), become half the limit; all else stays.
 
     Such constants are masks, of attention for instance: they stand where a value is not to count.
@@ -59,7 +62,7 @@ def stand_in(real: Any, frac: int) -> Any:
     masks = np.abs(wide) >= MASK
     if not masks.any():
         return real
-    return np.broadcast_to(np.where(masks, np.copysign(limit(frac) / 2, wide), wide), x.shape)
+    return np.broadcast_to(np.where(masks, np.copysign(limit(frac, ring_bits) / 2, wide), wide), x.shape)
 
 
 def constant(b: Builder, raw: Any, element: str) -> Value:
@@ -89,7 +92,7 @@ def is_whole(c: NDArray[np.float64]) -> bool:
     return bool((np.abs(c) < WHOLE_LIMIT).all() and (c == np.rint(c)).all())
 
 
-def constant_frac(c: NDArray[np.float64], frac: int) -> int:
+def constant_frac(c: NDArray[np.float64], frac: int, ring_bits: int = 64) -> int:
     """Fraction bits that leave 18 to 20 significant bits of the largest |c| < 1, else `frac`.
 
     Even steps only, so that programs have few distinct truncations.
@@ -98,13 +101,13 @@ def constant_frac(c: NDArray[np.float64], frac: int) -> int:
     if not 0.0 < largest < 1.0:
         return frac
     zeros = math.floor(-math.log2(largest))
-    return min(frac + 2 * math.ceil(zeros / 2), max(MAX_CONSTANT_FRAC, frac))
+    return min(frac + 2 * math.ceil(zeros / 2), max(MAX_CONSTANT_FRAC[ring_bits], frac))
 
 
 def factor(b: Builder, c: NDArray[np.float64]) -> Value:
     """A constant to multiply with: `fxp0` if whole, else with as many fraction bits as it deserves."""
-    frac = 0 if is_whole(c) else constant_frac(c, b.frac)
-    return constant(b, encode(c, frac), f"fxp{frac}")
+    frac = 0 if is_whole(c) else constant_frac(c, b.frac, b.ring_bits)
+    return constant(b, encode(c, frac, b.ring_bits), f"fxp{frac}")
 
 
 def mul_constant(b: Builder, x: Value, real: Any) -> Value:

@@ -14,6 +14,7 @@ from spuvm.compiler.context import Context
 from spuvm.compiler.ir import Op, Value
 from spuvm.compiler.onehot import Index, Selection
 from spuvm.compiler.rules_reduce import moved
+from spuvm.runtime.word import signed
 
 Label = tuple[str, int]  # an axis of the indices ("i") or of the operand ("x")
 
@@ -164,7 +165,7 @@ def _number(x: Value, made: dict[Value, Op]) -> int | None:
         op = made.get(op.inputs[0])
     if op is None or op.name != "const" or op.attrs["data"].size != 1:
         return None
-    return int(op.attrs["data"].reshape(-1).view(np.int64)[0])
+    return int(signed(op.attrs["data"].reshape(-1))[0])
 
 
 def as_number(ctx: Context, x: Value) -> Value:

@@ -4,9 +4,9 @@ Reciprocals, logarithms and roots start here. The word of bits of x gives, by `p
 whose length is E. Which value a base-4 digit of E has is then a parity of thermometer bits, hence local,
 and so is any function of one digit once its indicators are integers: sum of indicator * public table entry.
 
-Cost: 8 rounds (arithmetic to boolean) + 6 (prefix_or) + 2 (10 bit injections in one call, 11 if signed);
-about 160 + 72 + 240 bytes (ABY3). Source: the idea of the power-of-two scale is that of Catrina and de
-Hoogh (Norm, "Secure multiparty linear programming", 2010); parities in place of additions are ours.
+Cost in a ring of 64 bits: 8 rounds (arithmetic to boolean) + 6 (prefix_or) + 2 (10 bit injections in one
+call, 11 if signed); about 160 + 72 + 240 bytes (ABY3). Source: the idea of the power-of-two scale is that of Catrina
+and de Hoogh (Norm, "Secure multiparty linear programming", 2010); parities in place of additions are ours.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
 from spuvm.compiler.polynomial import (
-    WORK,
     Stack,
     constant,
     inject,
@@ -25,23 +24,38 @@ from spuvm.compiler.polynomial import (
     raw_constant,
     reread,
     times_integer,
+    work,
 )
 
 Table = Callable[[int], int]  # value of a base-4 digit of E -> ring element
-_DIGITS = [(4, v) for v in range(4)] + [(2, v) for v in (1, 2, 3)] + [(0, v) for v in (1, 2, 3)]
 COARSE, MIDDLE, FINE = 4, 2, 0  # the digit's place: E = 16 coarse + 4 middle + fine
+
+
+def _digits(b: Builder) -> list[tuple[int, int]]:
+    """The indicators: place and value."""
+    return [(4, v) for v in range(b.ring_bits // 16)] + [(place, v) for place in (2, 0) for v in (1, 2, 3)]
+
+
+def scales(b: Builder) -> tuple[tuple[int, Table], ...]:
+    """Tables whose product is 2^(k - 1 - E)."""
+    last = b.ring_bits - 16
+    return (
+        (COARSE, lambda v: 1 << (last - 16 * v)),
+        (MIDDLE, lambda v: 1 << (12 - 4 * v)),
+        (FINE, lambda v: 1 << (3 - v)),
+    )
 
 
 @dataclass(frozen=True)
 class Leading:
     """Indicators of the digits of E; all 0 if the number is invalid: zero, or negative when unsigned."""
 
-    indicators: Stack  # fxp0, 10 values: coarse = 0..3, middle = 1..3, fine = 1..3
+    indicators: Stack  # fxp0: coarse = 0..k/16 - 1, middle = 1..3, fine = 1..3
     sign: Value | None  # fxp0 [*shape]: 1 or -1
 
     def tables(self, b: Builder, *tables: tuple[int, Table]) -> list[Value]:
         """Functions of one digit each, as (place, table): local. Invalid: 0 if coarse, else table(0)."""
-        matrix = [[_entry(place, table, p, v) for p, v in _DIGITS] for place, table in tables]
+        matrix = [[_entry(place, table, p, v) for p, v in _digits(b)] for place, table in tables]
         values = linear_tables(b, self.indicators, matrix)
         offsets = [0 if place == COARSE else table(0) for place, table in tables]
         return [b.add(x, raw_constant(b, y, 0, x.shape)) if y else x for x, y in zip(values, offsets)]
@@ -62,43 +76,46 @@ def leading_bit(b: Builder, x: Value, *, signed: bool) -> Leading:
 
     Signed: the word 2 |x| - [x < 0] of bits, which is local from x; it is zero for x = 0 alone.
     """
-    word = b.bitcast(x, "int64")
+    top = b.ring_bits - 1
+    word = b.word(x)
     if signed:
-        fill = b.op("shift_right_arithmetic", word, bits=63)
+        fill = b.op("shift_right_arithmetic", word, bits=top)
         twice = b.op("shift_left", b.logical("xor", word, fill), bits=1)
-        bits = b.logical("xor", twice, b.op("shift_right_logical", word, bits=63))
+        bits = b.logical("xor", twice, b.op("shift_right_logical", word, bits=top))
     else:
         bits = word
     thermometer = b.op("prefix_or", bits, bits=0)
     shift = 0 if signed else 1
-    bools = [b.op("bit_parity", thermometer, mask=_mask(place, v, shift)) for place, v in _DIGITS]
+    bools = [b.op("bit_parity", thermometer, mask=_mask(place, v, shift, b.ring_bits)) for place, v in _digits(b)]
     if signed:
-        bools.append(b.op("bit_parity", word, mask=1 << 63))
+        bools.append(b.op("bit_parity", word, mask=1 << top))
     integers = inject(b, bools)
-    n = len(_DIGITS)
+    n = len(_digits(b))
     if not signed:
         return Leading(integers, None)
     sign = b.sub(constant(b, 1, 0, x.shape), times_integer(b, integers.row(b, n), 2))
     return Leading(integers.take(b, n), sign)
 
 
-def _mask(place: int, value: int, shift: int) -> int:
+def _mask(place: int, value: int, shift: int, k: int) -> int:
     """Thermometer bits whose parity says: a digit of E = (position of the leading bit) + shift is `value`.
 
     The leading bit is where the thermometer changes, so each position stands for itself and the one above it.
-    Position 63 of an unsigned number is its sign: a negative number has no E.
+    Position k - 1 of an unsigned number is its sign: a negative number has no E.
     """
-    positions = [p for p in range(64 - shift) if ((p + shift) >> place) & 3 == value]
+    base = k // 16 if place == COARSE else 4
+    positions = [p for p in range(k - shift) if ((p + shift) >> place) % base == value]
     ones = sum(1 << p for p in positions)
-    return (ones ^ (ones << 1)) % 2**64
+    return (ones ^ (ones << 1)) & ((1 << k) - 1)
 
 
-def mantissa(b: Builder, magnitude: Value, lead: Leading, scale: Value, frac: int = WORK) -> Value:
-    """u = 2 c - 3/2 in [-1/2, 1/2] with `frac` fraction bits, from |x| and scale = 2^(63 - E); invalid: -1/2.
+def mantissa(b: Builder, magnitude: Value, lead: Leading, scale: Value, frac: int | None = None) -> Value:
+    """u = 2 c - 3/2 in [-1/2, 1/2] with `frac` fraction bits, from |x| and scale = 2^(k - 1 - E); invalid: -1/2.
 
-    2 rounds, one truncated product. c 2^63 wraps around in the ring, u 2^62 does not.
+    2 rounds, one truncated product. c 2^(k - 1) wraps around in the ring, u 2^(k - 2) does not.
     """
-    product = b.mul_raw(reread(b, magnitude, 62), scale)
-    offset = times_integer(b, reread(b, lead.valid(b), 62), 1 << 62)
-    centred = b.sub(b.sub(product, offset), constant(b, 0.5, 62, product.shape))
-    return b.trunc(centred, 62 - frac)
+    top = b.ring_bits - 2
+    product = b.mul_raw(reread(b, magnitude, top), scale)
+    offset = times_integer(b, reread(b, lead.valid(b), top), 1 << top)
+    centred = b.sub(b.sub(product, offset), constant(b, 0.5, top, product.shape))
+    return b.trunc(centred, top - (work(b) if frac is None else frac))

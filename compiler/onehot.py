@@ -233,11 +233,11 @@ def index_bits(ctx: Context, index: Index, count: int, *, clip: bool) -> tuple[V
     bits = low_bits(ctx, x, width)
     over, under = b.less(ctx.like(np.int64(count - 1), x), x), None
     if x.type.signed:
-        under = b.op("bit_parity", x, mask=1 << 63)
+        under = b.op("bit_parity", x, mask=1 << (b.ring_bits - 1))
     if index.raw is not None and under is not None:
         from_end = b.add(x, ctx.like(np.int64(index.wrap), x))
         bits = b.select(b.broadcast(under, bits.shape), low_bits(ctx, from_end, width), bits)
-        under = b.op("bit_parity", from_end, mask=1 << 63)
+        under = b.op("bit_parity", from_end, mask=1 << (b.ring_bits - 1))
     inside = b.not_(over if under is None else b.logical("xor", over, under))
     if not clip:
         return bits, inside

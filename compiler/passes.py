@@ -129,8 +129,9 @@ def _fold(op: Op, made: Made) -> None:
         return
     constants = [i for i in inputs if i is not None and i.name == "const"]
     if len(constants) == len(inputs):
-        (data,) = evaluate(Region([], [*dict.fromkeys(constants), op], op.outputs), [])
-        op.name, op.inputs, op.attrs = "const", [], {"data": np.asarray(data), "to": out.element}
+        ring = 8 * constants[0].attrs["data"].dtype.itemsize
+        (data,) = evaluate(Region([], [*dict.fromkeys(constants), op], op.outputs), [], ring=ring)
+        op.name, op.inputs, op.attrs = "const", [], {"data": data, "to": out.element}
 
 
 def _inner(op: Op, made: Made) -> Op | None:
@@ -217,7 +218,7 @@ def _is_zero(x: Value, made: Made) -> bool:
     op = made.get(x)
     while op is not None and op.name == "broadcast":
         op = made.get(op.inputs[0])
-    return op is not None and op.name == "const" and not op.attrs["data"].any()
+    return op is not None and op.name == "const" and not op.attrs["data"].reshape(-1).view(np.uint8).any()
 
 
 # operation -> a value that may stand for it (used if the types agree); may also shorten its operands
@@ -277,7 +278,7 @@ def _grows(op: Op) -> bool:
 
 def one_truncation_per_sum(module: Module) -> None:
     for region in regions(module.body):
-        merge_truncations(region, module.config["fxp_fraction_bits"])
+        merge_truncations(region, module.config["fxp_fraction_bits"], module.config["ring_bits"])
 
 
 PASSES: tuple[Pass, ...] = (

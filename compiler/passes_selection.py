@@ -12,11 +12,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from spuvm.compiler.evaluate import RULES, to_raw
+from spuvm.compiler.evaluate import RULES, Ring
 from spuvm.compiler.ir import Op, Region, Value, uses
 
 Ranks = NDArray[np.uint64]
 
+RING = Ring(64)  # ranks are not secret: any ring does
 LIMIT = 1 << 22  # elements of sorts that are followed
 REARRANGING = frozenset({"reshape", "transpose", "broadcast", "slice", "rev", "gather", "dynamic_slice", "bitcast"})
 MAX_RANGES = 16  # more are merged, the nearest first
@@ -45,7 +46,7 @@ def _read(value: Value, ranks: Ranks, users: dict[Value, list[Op | None]], made:
         if user is None or indices is None:
             yield ranks
         else:
-            yield from _read(user.output, RULES[user.name](user, [ranks, *indices]), users, made)
+            yield from _read(user.output, RULES[user.name](RING, user, [ranks, *indices]), users, made)
 
 
 def _indices(user: Op, value: Value, made: dict[Value, Op]) -> list[Ranks] | None:
@@ -55,7 +56,7 @@ def _indices(user: Op, value: Value, made: dict[Value, Op]) -> list[Ranks] | Non
     constants = [made.get(v) for v in user.inputs[1:]]
     if any(c is None or c.name != "const" for c in constants):
         return None
-    return [to_raw(c.attrs["data"]) for c in constants if c is not None]
+    return [RING.make(c.attrs["data"]) for c in constants if c is not None]
 
 
 def _ranges(read: NDArray[np.bool_]) -> tuple[tuple[int, int], ...]:

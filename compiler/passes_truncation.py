@@ -4,7 +4,7 @@ trunc(x) + trunc(y) -> trunc(x + y), and so for differences, sums and rearrangem
 else uses the truncated values. The result is nearer to the exact one (one error of a unit, not
 two).
 
-What is truncated must stay below 2^62: a sum of products obeys the limit of a product, |x| < 2^(62-2f).
+What is truncated must stay below 2^(k-2): a sum of products obeys the limit of a product, |x| < 2^(k-2-2f).
 So only products of the program's own format move (2 f fraction bits to f): approximations have
 formats of their own that just fit. A sum adds up at most `BLOCK` products, longer ones are
 truncated block by block. A truncation of a truncation is one of both.
@@ -18,12 +18,11 @@ from spuvm.compiler.ir import Op, Region, Value, uses
 from spuvm.compiler.ops import infer
 
 BLOCK = 64
-MAX_FRAC = 63
 REARRANGED = frozenset({"reshape", "transpose", "rev", "slice"})
 THROUGH = frozenset({"add", "sub", "neg", "concatenate"}) | REARRANGED
 
 
-def merge_truncations(region: Region, frac: int) -> None:
+def merge_truncations(region: Region, frac: int, ring_bits: int = 64) -> None:
     """`alone` holds the truncations with a single user, by their results: they may move below it."""
     count = {v: len(users) for v, users in uses(region).items()}
     alone: dict[Value, Op] = {}
@@ -31,7 +30,7 @@ def merge_truncations(region: Region, frac: int) -> None:
     shifts: dict[Value, Op] = {}
     out: list[Op] = []
     for op in region.ops:
-        made = _chained(op, shifts, count) or _moved(op, alone)
+        made = _chained(op, shifts, count, ring_bits) or _moved(op, alone)
         for new in made:
             moved = new.name in THROUGH | {"sum"} and products.issuperset(new.inputs)
             if new.name in ("mul", "dot") or moved:
@@ -46,7 +45,7 @@ def merge_truncations(region: Region, frac: int) -> None:
     region.ops = out
 
 
-def _chained(op: Op, shifts: dict[Value, Op], count: dict[Value, int]) -> list[Op]:
+def _chained(op: Op, shifts: dict[Value, Op], count: dict[Value, int], ring_bits: int) -> list[Op]:
     """trunc(bitcast(trunc(x))), a product times 2^-k, as one truncation; else nothing."""
     retyped = shifts.get(op.inputs[0]) if op.name == "trunc" else None
     first = shifts.get(retyped.inputs[0]) if retyped is not None and retyped.name == "bitcast" else None
@@ -54,7 +53,7 @@ def _chained(op: Op, shifts: dict[Value, Op], count: dict[Value, int]) -> list[O
         return []
     bits = first.attrs["bits"] + op.attrs["bits"]
     frac = op.output.type.frac + bits
-    if count[retyped.output] > 1 or count[first.output] > 1 or frac > MAX_FRAC:
+    if count[retyped.output] > 1 or count[first.output] > 1 or frac >= ring_bits:
         return []
     wide = _like(op, "bitcast", first.inputs, to=f"fxp{frac}")
     return [wide, _like(op, "trunc", [wide.output], op.outputs, bits=bits)]

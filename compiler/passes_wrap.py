@@ -9,11 +9,10 @@ integer, which are those of the value shifted to the top of the ring.
 
 from __future__ import annotations
 
-import numpy as np
-
 from spuvm.compiler.bounds import Analysis, is_narrow, of_type, same_residue
 from spuvm.compiler.ir import Module, Op, Region, Value
 from spuvm.compiler.ops import index_operands, infer
+from spuvm.runtime.word import words
 
 EACH = frozenset({"less", "and", "or", "xor", "not", "integer_division"})
 EACH |= {"shift_right_logical", "shift_right_arithmetic", "prefix_or", "bit_parity", "convert"}
@@ -108,7 +107,7 @@ class _Wrapper:
 
     def _zero(self, like: Op) -> Value:
         shape = like.inputs[0].shape
-        zero = self._emit("const", [], like, data=np.zeros((), np.uint64), to="fxp0")
+        zero = self._emit("const", [], like, data=words(0, self.analysis.ring_bits), to="fxp0")
         return self._emit("broadcast", [zero], like, shape=shape, dims=()) if shape else zero
 
     def _equal(self, op: Op) -> None:

@@ -11,12 +11,43 @@ from functools import reduce
 
 import numpy as np
 
+from spuvm.compiler import fits
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
 
-WORK = 22  # fraction bits of a polynomial's variable
 LARGE = 4096  # elements from which on values are not stacked
-COEFFICIENT = 16  # fraction bits of the odd coefficients; products then stay below 2^(2 * 22 + 16 + 2)
+
+
+@dataclass(frozen=True)
+class Format:
+    """Fraction bits in a ring of k bits: of a polynomial's variable, of its odd coefficients, of factors.
+
+    Products then stay below 2^(2 work + coefficient + 2) <= 2^(k - 2).
+    """
+
+    work: int
+    coefficient: int
+    factor: int  # significant bits of a scale 2^(E / 2)
+
+
+FORMATS = {32: Format(10, 8, 11), 64: Format(22, 16, 23), 128: Format(44, 36, 47)}
+
+
+def work(b: Builder) -> int:
+    """Fraction bits of a polynomial's variable."""
+    return FORMATS[b.ring_bits].work
+
+
+def coefficient(b: Builder) -> int:
+    """Fraction bits of the odd coefficients."""
+    return FORMATS[b.ring_bits].coefficient
+
+
+def table(b: Builder, name: str, of_64: Sequence[float]) -> Sequence[float]:
+    """The coefficients of a function in u, |u| <= 1/2: `of_64` in that ring, else as many as its fraction bits need."""
+    if b.ring_bits == 64:
+        return of_64
+    return fits.normalized(name, min(b.frac + 3, work(b) - 1))
 
 
 def constant(b: Builder, value: float, frac: int, shape: tuple[int, ...]) -> Value:
@@ -25,8 +56,8 @@ def constant(b: Builder, value: float, frac: int, shape: tuple[int, ...]) -> Val
 
 
 def raw_constant(b: Builder, raw: int, frac: int, shape: tuple[int, ...]) -> Value:
-    """The ring element `raw` (mod 2^64) in every element, read as fixed point."""
-    return b.broadcast(b.const(np.array(raw % 2**64, np.uint64), f"fxp{frac}"), shape)
+    """The ring element `raw` (mod 2^k) in every element, read as fixed point."""
+    return b.broadcast(b.const(np.array(raw, object), f"fxp{frac}"), shape)
 
 
 def plus(b: Builder, x: Value, value: float) -> Value:
@@ -39,7 +70,7 @@ def times(b: Builder, x: Value, value: float, frac: int) -> Value:
 
 
 def times_integer(b: Builder, x: Value, factor: int) -> Value:
-    """x times a public integer (mod 2^64); the type stays."""
+    """x times a public integer (mod 2^k); the type stays."""
     return b.mul_raw(x, raw_constant(b, factor, 0, x.shape))
 
 
@@ -101,9 +132,9 @@ def spread(b: Builder, x: Value, count: int) -> Stack:
 
 
 def linear_tables(b: Builder, bits: Stack, matrix: Sequence[Sequence[int]]) -> list[Value]:
-    """For each row of integers (mod 2^64), the sum of row[i] * bits[i]: local, whatever the integers."""
+    """For each row of integers (mod 2^k), the sum of row[i] * bits[i]: local, whatever the integers."""
     if bits.joined:
-        raw = np.array([[entry % 2**64 for entry in line] for line in matrix], np.uint64)
+        raw = np.array([list(line) for line in matrix], object)
         out = b.op("dot", b.const(raw, "fxp0"), bits.parts[0], dims=(((1,), (0,)), ((), ())))
         return Stack(len(matrix), (out,)).rows(b)
     return [_combination(b, bits.parts, line) for line in matrix]
@@ -125,9 +156,9 @@ def both(b: Builder, pairs: Sequence[tuple[Value, Value]]) -> list[Value]:
     return left.map(lambda p, q: b.logical("and", p, q), right).rows(b)
 
 
-def line(b: Builder, x: Value, a: float, slope: float, frac: int = COEFFICIENT) -> Value:
-    """a + slope x with x.frac + frac fraction bits; only the slope is rounded to `frac` bits."""
-    return plus(b, times(b, x, slope, frac), a)
+def line(b: Builder, x: Value, a: float, slope: float) -> Value:
+    """a + slope x with x.frac + coefficient fraction bits; only the slope is rounded to so many."""
+    return plus(b, times(b, x, slope, coefficient(b)), a)
 
 
 def polynomial(b: Builder, u: Value, a: Sequence[float], out_frac: int) -> Value:
@@ -137,19 +168,36 @@ def polynomial(b: Builder, u: Value, a: Sequence[float], out_frac: int) -> Value
 
 
 def polynomial_sum(b: Builder, u: Value, a: Sequence[float]) -> Value:
-    """sum a[i] u^i of degree 5 or 7 for |u| <= 1/2, with 2 u.frac + COEFFICIENT bits, still to be truncated.
+    """sum a[i] u^i of odd degree up to 15, |u| <= 1/2, with 2 u.frac + coefficient bits, still to be truncated.
 
-    Estrin's scheme, with q = u^2:  (a0 + a1 u) + q (a2 + a3 u) + q^2 [(a4 + a5 u) + q (a6 + a7 u)]. 5
-    rounds (6 with the truncation), truncated products u^2, q^2, q (a6 + a7 u), and the sum. The odd
-    coefficients are multiples of 2^-COEFFICIENT in the tables; what is left of the error is a few units of
-    u.
+    Estrin's scheme, with q = u^2:  (a0 + a1 u) + q (a2 + a3 u) + q^2 [(a4 + a5 u) + q (a6 + a7 u)] + q^4 (...). Up
+    to degree 7: 5 rounds (6 with the truncation), truncated products u^2, q^2, q (a6 + a7 u), and the sum; above
+    that 3 rounds and 5 products more. The odd coefficients are multiples of 2^-coefficient in the tables; what is
+    left of the error is a few units of u.
     """
     w = u.type.frac
     lines = [line(b, u, a[i], a[i + 1]) for i in range(0, len(a), 2)]
     q = b.trunc(b.mul_raw(u, u), w)
-    high = lines[2]
-    if len(lines) == 4:
-        high = b.add(high, b.trunc(b.mul_raw(q, lines[3]), w))
-    q2 = b.trunc(b.mul_raw(q, q), w)
-    total = b.add(b.mul_raw(q, lines[1]), b.mul_raw(q2, high))
-    return b.add(total, b.trunc(lines[0], -w))
+    q2 = b.trunc(b.mul_raw(q, q), w) if len(lines) > 2 else q
+    total = _estrin(b, lines[:4], q, q2)
+    if len(lines) > 4:
+        q4 = b.trunc(b.mul_raw(q2, q2), w)
+        high = _estrin(b, lines[4:], q, q2)
+        high = b.trunc(high, high.type.frac - w)
+        total = b.add(total, b.trunc(b.mul_raw(q4, high), -(total.type.frac - 2 * w)))
+    return total
+
+
+def _estrin(b: Builder, lines: Sequence[Value], q: Value, q2: Value) -> Value:
+    """Up to four lines with weights 1, q, q^2, q^3."""
+    w = q.type.frac
+    low = b.trunc(lines[0], -w)
+    if len(lines) == 1:
+        return low
+    total = b.mul_raw(q, lines[1])
+    if len(lines) > 2:
+        high = lines[2]
+        if len(lines) == 4:
+            high = b.add(high, b.trunc(b.mul_raw(q, lines[3]), w))
+        total = b.add(total, b.mul_raw(q2, high))
+    return b.add(total, low)

@@ -24,7 +24,7 @@ def finite(ctx: Context, x: Operand) -> Operand:
     """An operand of a choice or a sum, where a constant infinity is a mask: half of what fixed point holds."""
     if isinstance(x, Value) or not is_float(x):
         return x
-    return fixedpoint.stand_in(x, ctx.b.frac)
+    return fixedpoint.stand_in(x, ctx.b.frac, ctx.b.ring_bits)
 
 
 def zeros(ctx: Context) -> Known:
@@ -136,7 +136,7 @@ def absolute(ctx: Context, x: Value) -> Value:
 
 def floor(ctx: Context, x: Value) -> Value:
     """Exact: an arithmetic shift of the raw integer."""
-    whole = ctx.b.op("shift_right_arithmetic", ctx.b.bitcast(x, "int64"), bits=x.type.frac)
+    whole = ctx.b.op("shift_right_arithmetic", ctx.b.word(x), bits=x.type.frac)
     return ctx.whole(ctx.b.bitcast(whole, "fxp0"))
 
 
@@ -206,7 +206,7 @@ def rem(ctx: Context, x: Operand, y: Operand) -> Operand:
     p, q = both(ctx, x, y)
     if not is_float(ctx.outs[0]):
         return approximation("division", "int_rem", ctx.b, p, q)
-    raw = [ctx.b.bitcast(v, "int64") for v in (p, q)]
+    raw = [ctx.b.word(v) for v in (p, q)]
     return ctx.b.bitcast(approximation("division", "int_rem", ctx.b, *raw), p.type.element)
 
 

@@ -17,11 +17,11 @@ from jax.extend.core import Primitive
 
 from spuvm.compiler.approx_division import div
 from spuvm.compiler.approx_exp import _exponential as exponential
-from spuvm.compiler.approx_log import log2_and_valid
+from spuvm.compiler.approx_log import LOG_FRAC, log2_and_valid
 from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Value
 from spuvm.compiler.jax_rules import written
-from spuvm.compiler.polynomial import WORK, constant, plus, polynomial, stack, times, times_integer
+from spuvm.compiler.polynomial import constant, plus, polynomial, stack, table, times, times_integer, work
 
 Array = jax.Array
 
@@ -90,12 +90,12 @@ ARC.def_abstract_eval(lambda y, x: y)
 def _arc(ctx: Context, y: Operand, x: Operand, **_: Any) -> Value:
     """A quotient with more fraction bits than the result, then a polynomial."""
     b, frac = ctx.b, ctx.b.frac
-    b.frac = WORK
+    b.frac = work(b)
     try:
         quotient = div(b, ctx.value(y), ctx.value(x))
     finally:
         b.frac = frac
-    return polynomial(b, plus(b, quotient, -0.5), ATAN, frac)
+    return polynomial(b, plus(b, quotient, -0.5), table(b, "atan", ATAN), frac)
 
 
 def atan2(y: Array, x: Array) -> Array:
@@ -156,17 +156,19 @@ ERF_INV_TAIL = (
     0.0199958204509646,
     -0.02008056640625,
 )
-_U = 20  # fraction bits of u
+_U = {32: 8, 64: 20, 128: 40}  # fraction bits of u
 _TAIL, _END = 5.0, 12.5  # of w; beyond the end, |x| > 1 - 1.9e-6, the result stays
 
 
 def _ratio(ctx: Context, w: Operand, **_: Any) -> Value:
     """Both polynomials, and a choice; what the other one gives may overflow and is dropped."""
     b, w = ctx.b, ctx.value(w)
-    near = plus(b, times(b, w, 1 / _TAIL, WORK), -0.5)
-    far = plus(b, times(b, w, 1 / (_END - _TAIL), WORK), -_TAIL / (_END - _TAIL) - 0.5)
+    near = plus(b, times(b, w, 1 / _TAIL, work(b)), -0.5)
+    far = plus(b, times(b, w, 1 / (_END - _TAIL), work(b)), -_TAIL / (_END - _TAIL) - 0.5)
     small = b.less(w, ctx.like(_TAIL, w))
-    near, far = (polynomial(b, b.with_frac(u, _U), p, b.frac) for u, p in ((near, ERF_INV), (far, ERF_INV_TAIL)))
+    near, far = (
+        polynomial(b, b.with_frac(u, _U[b.ring_bits]), p, b.frac) for u, p in ((near, ERF_INV), (far, ERF_INV_TAIL))
+    )
     return b.select(small, near, far)
 
 
@@ -185,8 +187,7 @@ def erf_inv(x: Array) -> Array:
 
 # by builder ------------------------------------------------------------------------------------------------
 
-_LOG_FRAC = 26
-_THIRD = 28  # fraction bits of 1/3; log2 |x| < 2^6 and 6 + 26 + 28 < 62
+_THIRD = {32: 10, 64: 28, 128: 60}  # fraction bits of 1/3; log2 |x| < 2^6 and 6 + 26 + 28 < 62
 
 
 def cbrt(ctx: Context, x: Value, **_: Any) -> Value:
@@ -194,8 +195,9 @@ def cbrt(ctx: Context, x: Value, **_: Any) -> Value:
     b = ctx.b
     negative = b.convert(b.less(x, ctx.like(0.0, x)), "fxp0")
     sign = b.sub(constant(b, 1, 0, x.shape), times_integer(b, negative, 2))
-    logarithm, valid = log2_and_valid(b, b.mul_raw(x, sign), _LOG_FRAC)
-    size = exponential(b, logarithm, round(2**_THIRD / 3), _THIRD)
+    third = _THIRD[b.ring_bits]
+    logarithm, valid = log2_and_valid(b, b.mul_raw(x, sign), LOG_FRAC[b.ring_bits])
+    size = exponential(b, logarithm, (2**third + 1) // 3, third)
     return b.mul_raw(size, b.mul_raw(sign, valid))
 
 

@@ -26,8 +26,8 @@ from spuvm.compiler.builder import Builder
 from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Value
 from spuvm.compiler.jax_rules import apply
-from spuvm.compiler.normalize import COARSE, FINE, MIDDLE, leading_bit, mantissa
-from spuvm.compiler.polynomial import polynomial, reread
+from spuvm.compiler.normalize import COARSE, FINE, MIDDLE, leading_bit, mantissa, scales
+from spuvm.compiler.polynomial import FORMATS, polynomial, reread, table
 from spuvm.runtime.errors import UnsupportedError
 
 Array = jax.Array
@@ -63,25 +63,21 @@ def unit(ctx: Context, x: Operand, **_: Any) -> Value:
     Of x only its direction matters, down to the smallest x. Error: 4e-6 plus one unit. 32 rounds.
     """
     b, x = ctx.b, ctx.value(x)
+    bits = FORMATS[b.ring_bits].factor  # fraction bits of 2^(-j / 2), j the last digit of E
+    last, coarsest = bits - 3, b.ring_bits // 2 - 8  # of what is multiplied last; of the largest whole factor
     lead = leading_bit(b, square := _square(ctx, x), signed=False)
     coarse, middle, fine, big, medium, small = lead.tables(
         b,
-        (COARSE, lambda v: 1 << (48 - 16 * v)),
-        (MIDDLE, lambda v: 1 << (12 - 4 * v)),
-        (FINE, lambda v: 1 << (3 - v)),
-        (COARSE, lambda v: 1 << (24 - 8 * v)),
+        *scales(b),
+        (COARSE, lambda v: 1 << (coarsest - 8 * v)),
         (MIDDLE, lambda v: 1 << (6 - 2 * v)),
-        (FINE, lambda v: round(2.0 ** (_FINE - v / 2))),
+        (FINE, lambda v: round(2.0 ** (bits - v / 2))),
     )
     u = mantissa(b, square, lead, b.mul_raw(coarse, b.mul_raw(middle, fine)))
-    inverse = polynomial(b, u, RSQRT, _UNIT)
+    inverse = polynomial(b, u, table(b, "rsqrt", RSQRT), last)
     scale = _spread(b, b.mul_raw(big, b.mul_raw(medium, small)), x.shape)
-    scaled = b.with_frac(reread(b, b.mul_raw(reread(b, x, 0), scale), 30 + _FINE), _UNIT)
+    scaled = b.with_frac(reread(b, b.mul_raw(reread(b, x, 0), scale), coarsest + 6 + bits), last)
     return b.mul(scaled, _spread(b, inverse, x.shape))
-
-
-_FINE = 23  # fraction bits of 2^(-j / 2), j the last digit of E
-_UNIT = 20  # of what is multiplied last
 
 
 def _spread(b: Builder, x: Value, shape: tuple[int, ...]) -> Value:
@@ -106,7 +102,7 @@ def _product(ctx: Context, x: Value, inverse: Callable[[Builder, Value], Value],
     each x, in place of divisions.
     """
     b, frac = ctx.b, ctx.b.frac
-    b.frac = max(frac, 48 - frac)
+    b.frac = max(frac, {32: 18, 64: 48, 128: 80}[b.ring_bits] - frac)
     try:
         factor = inverse(b, y)
     finally:

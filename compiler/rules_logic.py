@@ -22,7 +22,7 @@ def beyond(ctx: Context, c: Operand) -> int:
     """1 (-1) if a constant is a number above (below) all that fixed point holds; else 0."""
     if isinstance(c, Value) or not is_float(c) or np.size(c) == 0:
         return 0
-    top = fixedpoint.limit(ctx.b.frac)
+    top = fixedpoint.limit(ctx.b.frac, ctx.b.ring_bits)
     real = np.asarray(c).astype(np.float64)
     return int((real >= top).all()) - int((real <= -top).all())
 
@@ -34,7 +34,7 @@ def _comparable(ctx: Context, x: Operand) -> Value:
         return ctx.value(x, shape)
     if np.isnan(np.asarray(x).astype(np.float64)).any():
         raise EncodingError("a comparison with NaN.")
-    raw = fixedpoint.clipped(x, ctx.b.frac)
+    raw = fixedpoint.clipped(x, ctx.b.frac, ctx.b.ring_bits)
     return ctx.broadcast(fixedpoint.constant(ctx.b, raw, f"fxp{ctx.b.frac}"), shape)
 
 
@@ -188,7 +188,7 @@ SATURATING = 16  # bits: a float in so short an integer becomes the nearest numb
 
 def _saturated(ctx: Context, x: Value, element: str) -> Value:
     b, (low, high) = ctx.b, of_type(parse_element(element), ctx.b.ring_bits)
-    whole = ctx.integral[x] if x in ctx.integral else b.bitcast(b.convert(x, "int64"), "fxp0")
+    whole = ctx.integral[x] if x in ctx.integral else b.bitcast(b.convert(x, f"int{b.ring_bits}"), "fxp0")
     out = whole
     for limit, below in ((low, True), (high, False)):
         end = ctx.broadcast(b.const(limit, "fxp0"), x.shape)
@@ -201,7 +201,7 @@ def bit_not(ctx: Context, x: Value) -> Value:
     """Of an integer: -x - 1, or 2^bits - 1 - x if unsigned; local where a circuit is not."""
     if x.type.kind == "bool":
         return ctx.b.not_(x)
-    top = -1 if x.type.signed or x.type.bits == 64 else 2**x.type.bits - 1
+    top = -1 if x.type.signed or x.type.bits >= ctx.b.ring_bits else 2**x.type.bits - 1
     return ctx.b.sub(ctx.like(np.int64(top), x), x)
 
 

@@ -51,12 +51,12 @@ def _primitives(jaxpr: Any) -> Iterator[str]:
 
 def _place(ctx: Context, table: Value, queries: Value, *, right: bool) -> Value:
     """int32[query]: how many elements stand before each query."""
-    n, wide = table.shape[0], table.type.kind == "int" and table.type.bits == 64
-    if n <= SHORT or wide:  # a 64-bit query may equal what fills the last block
+    n, wide = table.shape[0], table.type.kind == "int" and table.type.bits >= ctx.b.ring_bits
+    if n <= SHORT or wide:  # a query of the ring's width may equal what fills the last block
         return ctx.b.sum(_before(ctx, ctx.b.reshape(table, (n, 1)), queries, right), (0,))
     length = 1 << math.ceil(math.log2(n) / 2)
     full = n // length
-    top = ctx.b.const(np.uint64(1 << fixedpoint.LIMIT_BITS), table.type.element)
+    top = ctx.b.const(np.array(1 << fixedpoint.limit_bits(ctx.b.ring_bits), object), table.type.element)
     rest = ctx.b.broadcast(top, ((full + 1) * length - n,))
     blocks = ctx.b.reshape(ctx.b.concatenate([table, rest], 0), (full + 1, length))
     last = ctx.b.slice(ctx.b.slice(blocks, 0, 0, full), 1, length - 1, length)

@@ -22,8 +22,6 @@ from spuvm.compiler.rules_logic import bit_not
 from spuvm.compiler.rules_reduce import moved
 from spuvm.compiler.sort_words import opens, sort_words
 
-TOP = {"int64": 2**63 - 1, "uint64": 2**64 - 1}  # other types stay below fixed point's limit
-
 
 def sort(ctx: Context, *xs: Operand, dimension: int, is_stable: bool, num_keys: int) -> list[Value]:
     """Operands beyond the keys follow. A payload makes the order of equal keys visible: then the
@@ -84,12 +82,12 @@ def _sort_rows(
     rows = keys + payload
     if n < 2:
         return rows
-    wide = any(k.type.kind == "int" and k.type.bits == 64 for k in keys)
+    wide = any(k.type.kind == "int" and k.type.bits >= ctx.b.ring_bits for k in keys)
     size = 1 << (n - 1).bit_length()
     compared = list(range(len(keys)))
     if stable_by is not None:
         compared.append(stable_by)
-    elif tie_break or (wide and payload and size > n):  # a 64-bit key may equal the padding
+    elif tie_break or (wide and payload and size > n):  # a key of the ring's width may equal the padding
         positions = np.arange(n).reshape(-1, *[1] * (len(keys[0].shape) - 1))
         rows = [*rows, ctx.broadcast(ctx.b.const(positions, "int32"), keys[0].shape)]
         compared.append(len(rows) - 1)
@@ -98,13 +96,19 @@ def _sort_rows(
     return [ctx.b.slice(r, 0, 0, n) for r in ordered[: len(keys) + len(payload)]]
 
 
+def _top(ctx: Context, x: Value) -> int:
+    """A ring element that is not below any of x's type: numbers but the widest integers stay below the limit."""
+    if x.type.kind == "int" and x.type.bits >= ctx.b.ring_bits:
+        return (1 << (ctx.b.ring_bits - x.type.signed)) - 1
+    return 1 << fixedpoint.limit_bits(ctx.b.ring_bits)
+
+
 def _padded(ctx: Context, x: Value, size: int, *, compare: bool) -> Value:
     """Append rows that sort behind all others."""
     n = x.shape[0]
     if size == n:
         return x
-    top = TOP.get(x.type.element, 2**fixedpoint.LIMIT_BITS) if compare else 0
-    fill = ctx.b.const(np.uint64(top), x.type.element)
+    fill = ctx.b.const(np.array(_top(ctx, x) if compare else 0, object), x.type.element)
     return ctx.b.concatenate([x, ctx.b.broadcast(fill, (size - n, *x.shape[1:]))], 0)
 
 

@@ -80,7 +80,7 @@ class Shadow:
         self.tolerance = tolerance
         self.seed = seed
         self._watch = watch
-        self._random = np.random.default_rng(seed)
+        self._machine = plain.Machine(plain.Ring(tolerance.ring_bits), np.random.default_rng(seed))
         self._path: list[int] = []
         self._numbers: dict[Any, int] = {}
 
@@ -102,7 +102,7 @@ class Shadow:
     def _opaque(self, ops: Sequence[Op], env: Env) -> None:
         """The operations of an equation: their results have no truth of their own."""
         for op in ops:
-            results = plain.apply(op, [env[v].raw for v in op.inputs], self._random)
+            results = self._machine.apply(op, [env[v].raw for v in op.inputs])
             env.update((v, Pair(raw, None)) for v, raw in zip(op.outputs, results))
 
     # what is between equations ----------------------------------------------------------------------------
@@ -127,20 +127,20 @@ class Shadow:
 
     def _plain(self, op: Op, xs: list[Pair]) -> Pair:
         """Loops and branches rearrange and select; what else they do (to public values) is taken as right."""
-        (raw,) = plain.apply(op, [x.raw for x in xs], self._random)
+        (raw,) = self._machine.apply(op, [x.raw for x in xs])
         if op.name in ("share", "reveal"):
             return Pair(raw, xs[0].real, xs[0].blame)
         if op.name in ("reshape", "transpose", "broadcast", "slice", "select"):
             blame: Blame | None = None
             if any(x.blame is not None for x in xs):
                 rule: Any = plain.RULES[op.name]
-                blame = rule(op, [_numbers(x) for x in xs])
-            return Pair(raw, plain.RULES[op.name](op, [x.real for x in xs]), blame)
+                blame = rule(self._machine.ring, op, [_numbers(x) for x in xs])
+            return Pair(raw, plain.RULES[op.name](self._machine.ring, op, [x.real for x in xs]), blame)
         return Pair(raw, decoded(raw, op.output.type), _shared([x.blame for x in xs], raw.shape))
 
     def _cond(self, op: Op, xs: list[Pair]) -> list[Pair]:
         self._decides(xs[0])
-        branch = min(max(int(xs[0].raw.view(np.int64)), 0), len(op.regions) - 1)
+        branch = min(max(int(self._machine.ring.signed(xs[0].raw)), 0), len(op.regions) - 1)
         return self.run(op.regions[branch], xs[1:])
 
     def _loop(self, op: Op, xs: list[Pair]) -> list[Pair]:
@@ -276,12 +276,13 @@ class Shadow:
 
 def decoded(raw: Raw, type_: Type) -> Any:
     """A raw value as float64, bool, int64 or uint64."""
+    ring = plain.ring_of(raw)
     if type_.kind == "fxp":
-        return raw.view(np.int64) / 2.0**type_.frac
+        return np.asarray(ring.signed(raw)).astype(np.float64) / 2.0**type_.frac
     if type_.kind == "bool":
-        return raw != 0
-    whole = plain.canonical(raw, type_)
-    return whole.view(np.int64) if type_.signed else whole
+        return np.asarray(raw != 0, bool)
+    whole = plain.canonical(ring, raw, type_)
+    return np.asarray(ring.signed(whole)).astype(np.int64) if type_.signed else whole.astype(np.uint64)
 
 
 def _real(x: Any, env: Env) -> Any:
@@ -294,7 +295,7 @@ def _got(x: Any, env: Env) -> Any:
 
 def _numbers(x: Pair) -> Blame:
     """The blame of each element; of a predicate its truth."""
-    if x.raw.dtype == np.uint64 and x.blame is None and x.real.dtype == bool:
+    if x.blame is None and x.real.dtype == bool:
         return np.asarray(x.raw, np.int32)
     return np.zeros(x.raw.shape, np.int32) if x.blame is None else x.blame
 

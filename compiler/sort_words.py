@@ -23,10 +23,12 @@ Part = tuple[Value, int, bool]  # an int64, the number of its bits, whether it c
 
 def opens(ctx: Context, keys: Sequence[Value], operands: Sequence[Value], axis: int) -> bool:
     """Whether to sort by `sort_words`."""
+    if ctx.config.ring_bits != 64:
+        return False
     who = join(*(k.type.visibility for k in keys))
     if who == "public" or (who != "secret" and join(who, *(v.type.visibility for v in operands)) == who):
         return True
-    return ctx.config.protocol in SORTING and ctx.config.ring_bits == 64 and keys[0].shape[axis] >= SHORT
+    return ctx.config.protocol in SORTING and keys[0].shape[axis] >= SHORT
 
 
 def sort_words(

@@ -29,6 +29,7 @@ import numpy as np
 from spuvm.compiler import ops
 from spuvm.compiler.ir import Location, Module, Op, Region, Type, Value
 from spuvm.runtime.errors import IRError
+from spuvm.runtime.word import RING_DTYPE, signed, words
 
 VERSION = 1
 INLINE_CONSTANT = 16  # longer constants are deflated
@@ -98,10 +99,9 @@ class _Printer:
 def _plain(attribute: Any) -> Any:
     if not isinstance(attribute, np.ndarray):
         return attribute
-    words = np.ascontiguousarray(attribute, "<u8")
-    if words.size <= INLINE_CONSTANT:
-        return words.view("<i8").ravel().tolist()
-    return base64.b64encode(zlib.compress(words.tobytes(), 6)).decode()
+    if attribute.size <= INLINE_CONSTANT:
+        return signed(np.ascontiguousarray(attribute)).ravel().tolist()
+    return base64.b64encode(zlib.compress(attribute.tobytes(), 6)).decode()  # all supported hosts are little-endian
 
 
 # Parsing ---------------------------------------------------------------------------------------------
@@ -126,6 +126,7 @@ class _Parser:
         self.lines = lines
         self.position = 0
         self.values: dict[str, Value] = {}
+        self.ring_bits = 64
 
     def error(self, message: str) -> IRError:
         return IRError(f"line {self.position}: {message}")
@@ -151,6 +152,9 @@ class _Parser:
         if version != VERSION:
             raise self.error(f"format version {version} is not {VERSION}: compile the program again")
         m = Module(self.field("module"), Region(), config=self.field("config"))
+        self.ring_bits = m.config.get("ring_bits", 64)
+        if self.ring_bits not in RING_DTYPE:
+            raise self.error(f"a ring of {self.ring_bits} bits")
         while self.peek().startswith("input "):
             self.input(m)
         while self.peek().startswith("%"):
@@ -236,20 +240,22 @@ class _Parser:
 
     def data(self, data: Any, type_: Type) -> np.ndarray[Any, Any]:
         if isinstance(data, list):
-            words = np.array([int(x) % 2**64 for x in data], np.uint64)
+            raw = words(np.array([int(x) for x in data], object), self.ring_bits)
         else:
-            words = self.inflated(data, type_.size)
-        if words.size != type_.size:
-            raise self.error(f"{words.size} numbers for a constant {type_}")
-        return words.reshape(type_.shape)
+            raw = self.inflated(data, type_.size)
+        if raw.size != type_.size:
+            raise self.error(f"{raw.size} numbers for a constant {type_}")
+        return raw.reshape(type_.shape)
 
     def inflated(self, data: str, size: int) -> np.ndarray[Any, Any]:
         """At most one word more than the type says, however much the text would inflate to."""
+        dtype = RING_DTYPE[self.ring_bits]
         try:
-            raw = zlib.decompressobj().decompress(base64.b64decode(data, validate=True), 8 * size + 8)
+            limit = dtype.itemsize * (size + 1)
+            raw = zlib.decompressobj().decompress(base64.b64decode(data, validate=True), limit)
         except (binascii.Error, zlib.error) as e:
             raise self.error(f"damaged constant: {e}") from None
-        return np.frombuffer(raw, "<u8").astype(np.uint64)
+        return np.frombuffer(raw, dtype).copy()
 
     def location(self, text: str) -> Location:
         file, _, line = text.rpartition(":")

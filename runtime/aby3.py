@@ -1,7 +1,7 @@
 """ABY3: three parties, semi-honest, honest majority (no two parties collude).
 
 Replicated sharings (Araki et al., CCS 2016; Mohassel and Rindal, ABY3, CCS 2018): x is
-x_0 + x_1 + x_2 mod 2^64, or the exclusive or of three words. Component i is known to parties i
+x_0 + x_1 + x_2 mod 2^k, or the exclusive or of three words. Component i is known to parties i
 and i-1, so party i knows x_i and x_{i+1}, and lacks one. Each neighbouring pair shares a key, so
 a random value for component i costs nothing.
 """
@@ -9,10 +9,6 @@ a random value for component i costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-
-import jax
-import jax.numpy as jnp
-import numpy as np
 
 from spuvm.runtime import bits as bt
 from spuvm.runtime import ring
@@ -32,22 +28,23 @@ from spuvm.runtime.protocol import (
     xor_constant,
 )
 from spuvm.runtime.sign import negative
+from spuvm.runtime.word import Elements
 
 HOLDERS = tuple(frozenset({i, (i - 1) % 3}) for i in range(3))
 
 
-def _random(component: int, like: jax.Array) -> jax.Array:
+def _random(component: int, like: Elements) -> Elements:
     """A random word like `like`, known to the holders of the component."""
     return random(HOLDERS[component], like.shape, like.dtype)
 
 
-def _random_bits(component: int, like: jax.Array, bits: int) -> jax.Array:
+def _random_bits(component: int, like: Elements, bits: int) -> Elements:
     """The same with only the low `bits` set."""
     r = _random(component, like)
     return r & bt.constant(r, (1 << bits) - 1) if bits < 8 else r
 
 
-def _pair(i: int, j: int, like: jax.Array) -> jax.Array:
+def _pair(i: int, j: int, like: Elements) -> Elements:
     return random((i, j), like.shape, like.dtype)
 
 
@@ -101,18 +98,18 @@ def and_bb(x: Sharing, y: Sharing, *, bits: int) -> Sharing:
 # Products with a private value ------------------------------------------------------------------
 
 
-def mask_v(x: Sharing, *, owner: int) -> Sharing:
+def mask_v(x: Sharing, *, owner: int, ring: int) -> Sharing:
     """The owner's x -> m = (x - r, r) at the owner's two neighbours. One word from the owner.
 
     r is known to the owner and the party after it; the party before it is sent x - r. With a third
     component of zero this is a replicated sharing of x, of which nobody needs to keep two components.
     """
-    value = x[0].astype(np.uint64)
+    value = bt.cast(x[0], ring)
     r = random(HOLDERS[(owner + 1) % 3], value.shape, value.dtype)
     return send(value - r, owner, (owner - 1) % 3), r
 
 
-def _product_vma(x: Sharing, m: Sharing, y: Sharing, owner: int, times: Callable[..., jax.Array]) -> Sharing:
+def _product_vma(x: Sharing, m: Sharing, y: Sharing, owner: int, times: Callable[..., Elements]) -> Sharing:
     """x, m, [y] -> local summands of x y, with i the owner's rank: one product a party.
 
     x (y_i + y_{i+1}) at the owner, r y_{i+2} at the party after it, (x - r) y_{i+2} at the one before.
@@ -124,7 +121,7 @@ def _product_vma(x: Sharing, m: Sharing, y: Sharing, owner: int, times: Callable
 
 def product_vma(x: Sharing, m: Sharing, y: Sharing, *, owner: int) -> Sharing:
     """A private x with [y] -> local summands of x y. Local, one product each."""
-    return _product_vma(x, m, y, owner, lambda p, q: p.astype(np.uint64) * q)
+    return _product_vma(x, m, y, owner, lambda p, q: bt.cast(p, bt.width(q)) * q)
 
 
 def dot_vma(x: Sharing, m: Sharing, y: Sharing, *, owner: int, dims: ring.DimensionNumbers) -> Sharing:
@@ -141,7 +138,7 @@ def dot_avm(y: Sharing, x: Sharing, m: Sharing, *, owner: int, dims: ring.Dimens
 
 
 def trunc_d(z: Sharing, *, bits: int) -> Sharing:
-    """Local summands of x -> [x / 2^bits], at most one unit off, for every |x| < 2^62. Two rounds.
+    """Local summands of x -> [x / 2^bits], at most one unit off, for every |x| < 2^(k-2). Two rounds.
 
     The error is that of floor(x / 2^bits) or floor(x / 2^bits) + 1, with the probability of the
     dropped fraction: no catastrophic case (Dalskov, Escudero and Keller, arXiv 1910.12435,
@@ -150,36 +147,37 @@ def trunc_d(z: Sharing, *, bits: int) -> Sharing:
 
     1. u_0 is known to parties 0 and 2, u_1 to parties 1 and 2. Put r = u_0 + u_1 - z_2: party 2
        knows r, and to the others it is uniform.
-    2. Parties 0 and 1 exchange z_0 + 2^62 + u_0 and z_1 + u_1; both know c = x + 2^62 + r.
-    3. Party 2 shares h = (r mod 2^63) >> bits and t = r >> 63 between parties 0 and 1: h_0 and t_0
-       are random words that party 0 knows, party 1 is sent the rest.
-       As 0 <= x + 2^62 < 2^63, its carry into the top bit is v = t xor s with s = c >> 63, and
-       y = ((c mod 2^63) >> bits) - 2^(62 - bits) - h + v 2^(63 - bits).
+    2. Parties 0 and 1 exchange z_0 + 2^(k-2) + u_0 and z_1 + u_1; both know c = x + 2^(k-2) + r.
+    3. Party 2 shares h = (r mod 2^(k-1)) >> bits and t = r >> (k-1) between parties 0 and 1: h_0 and
+       t_0 are random words that party 0 knows, party 1 is sent the rest.
+       As 0 <= x + 2^(k-2) < 2^(k-1), its carry into the top bit is v = t xor s with s = c >> (k-1),
+       and y = ((c mod 2^(k-1)) >> bits) - 2^(k-2-bits) - h + v 2^(k-1-bits).
     4. v = s + (1 - 2 s) t counts modulo 2^(bits + 1) only. Parties 0 and 1 know (1 - 2 s) t_0 and
        (1 - 2 s) t_1; they reshare these short words: a and b are random, and known to party 2.
-    5. The components: a 2^(63 - bits) - h_0 at parties 0 and 2; b 2^(63 - bits) - h_1 at parties 1
+    5. The components: a 2^(k-1-bits) - h_0 at parties 0 and 2; b 2^(k-1-bits) - h_1 at parties 1
        and 2; at parties 0 and 1 what they know of y, with the opened (1 - 2 s) t - a - b.
     """
+    k = bt.width(z[0])
     u0, u1 = _pair(0, 2, z[0]), _pair(1, 2, z[0])
-    m0 = send(z[0] + bt.constant(z[0], 1 << 62) + u0, 0, 1)
+    m0 = send(z[0] + bt.constant(z[0], 1 << (k - 2)) + u0, 0, 1)
     m1 = send(z[1] + u1, 1, 0)
     c = m0 + m1
     r = u0 + u1 - z[2]
-    short = np.uint32 if bits < 32 else np.uint64
-    top = bt.shift_right(r, 63).astype(short)
-    high = bt.shift_right(r & bt.constant(r, (1 << 63) - 1), bits)
+    short = max(bits + 1, 32)
+    top = bt.cast(bt.shift_right(r, k - 1), short)
+    high = bt.shift_right(r & bt.constant(r, (1 << (k - 1)) - 1), bits)
     h0, t0 = _pair(0, 2, high), _pair(0, 2, top)
     h1, t1 = send(high - h0, 2, 1), send(top - t0, 2, 1)
-    s = bt.shift_right(c, 63)
-    sign = (bt.constant(c, 1) - bt.shift_left(s, 1)).astype(short)
+    s = bt.shift_right(c, k - 1)
+    sign = bt.cast(bt.constant(c, 1) - bt.shift_left(s, 1), short)
     a, b = _pair(0, 2, top), _pair(1, 2, top)
     carry = send(t0 * sign - a, 0, 1) + send(t1 * sign - b, 1, 0)
-    low = bt.shift_right(c & bt.constant(c, (1 << 63) - 1), bits) - bt.constant(c, 1 << (62 - bits))
+    low = bt.shift_right(c & bt.constant(c, (1 << (k - 1)) - 1), bits) - bt.constant(c, 1 << (k - 2 - bits))
 
-    def at_carry(v: jax.Array) -> jax.Array:
-        return bt.shift_left(v.astype(np.uint64), 63 - bits)
+    def at_carry(v: Elements) -> Elements:
+        return bt.shift_left(bt.cast(v, k), k - 1 - bits)
 
-    return at_carry(a) - h0, low + bt.shift_left(s, 63 - bits) + at_carry(carry), at_carry(b) - h1
+    return at_carry(a) - h0, low + bt.shift_left(s, k - 1 - bits) + at_carry(carry), at_carry(b) - h1
 
 
 def trunc_a(x: Sharing, *, bits: int) -> Sharing:
@@ -195,17 +193,17 @@ def mul_trunc_aa(x: Sharing, y: Sharing, *, bits: int) -> Sharing:
 # Between arithmetic and boolean ------------------------------------------------------------------
 
 
-def _summands(x: Sharing) -> tuple[Sharing, jax.Array]:
+def _summands(x: Sharing) -> tuple[Sharing, Elements]:
     """Party 0 shares s = x_0 + x_1 as a word; parties 1 and 2 know x_2: x = s + x_2. One word sent.
 
     s is (s xor r, r, 0) where r is known to parties 0 and 1 and party 0 sends s xor r to party 2.
     """
     s = x[0] + x[1]
     r = _pair(0, 1, s)
-    return (send(s ^ r, 0, 2), r, jnp.zeros_like(r)), x[2]
+    return (send(s ^ r, 0, 2), r, bt.zeros_like(r)), x[2]
 
 
-def _generate(s: Sharing, t: jax.Array) -> Sharing:
+def _generate(s: Sharing, t: Elements) -> Sharing:
     """[s] & t, where t is known to parties 1 and 2, and s is shared as by `_summands`.
 
     Parties 1 and 2 mask r & t and (s xor r) & t by words known to party 0 and exchange them.
@@ -221,24 +219,24 @@ def _sum_bits(x: Sharing) -> tuple[Sharing, Sharing]:
 
 
 def msb_a(x: Sharing) -> Sharing:
-    """[x] -> its most significant bit, see `sign`. Seven rounds: two for the first level, five for the others."""
+    """[x] -> its most significant bit, see `sign`. 1 + log2 k rounds, two for the first level."""
     return negative(and_bb, x)
 
 
 def eqz_a(x: Sharing) -> Sharing:
-    """[x] -> whether x is zero, that is s = -x_2: no sum needed. Seven rounds."""
+    """[x] -> whether x is zero, that is s = -x_2: no sum needed. 1 + log2 k rounds."""
     s, t = _summands(x)
     return all_bits(and_bb, xor_constant((s[0], s[1], -t), -1))
 
 
 def a2b(x: Sharing) -> Sharing:
-    """[x] -> its bits as a boolean sharing: the sum of two shared words. Eight rounds."""
+    """[x] -> its bits as a boolean sharing: the sum of two shared words. 2 + log2 k rounds."""
     g, p = _sum_bits(x)
     return xor(p, each(lambda a: bt.shift_left(a, 1), carries(and_bb, g, p)))
 
 
 def b2a(x: Sharing) -> Sharing:
-    """A shared word [x] -> arithmetic [x]. Eight rounds.
+    """A shared word [x] -> arithmetic [x]. 2 + log2 k rounds.
 
     1. Components 0 and 1 are random words; party 0 knows both and shares sigma = -(y_0 + y_1).
     2. The boolean sum x + sigma is component 2, opened to parties 1 and 2, who hold it.
@@ -246,22 +244,21 @@ def b2a(x: Sharing) -> Sharing:
     y0, y1 = _random(0, x[0]), _random(1, x[0])
     sigma = -(y0 + y1)
     r = _pair(0, 1, sigma)
-    s = (send(sigma ^ r, 0, 2), r, jnp.zeros_like(r))
-    g, p = and_bb(x, s, bits=64), xor(x, s)
+    s = (send(sigma ^ r, 0, 2), r, bt.zeros_like(r))
+    g, p = and_bb(x, s, bits=bt.width(x[0])), xor(x, s)
     z = xor(p, each(lambda a: bt.shift_left(a, 1), carries(and_bb, g, p)))
     y2 = send(z[0], 2, 1) ^ send(z[1], 1, 2) ^ z[2]
     return y0, y1, y2
 
 
-def bit2a(x: Sharing) -> Sharing:
-    """A shared bool [b] -> arithmetic [b] (bit injection). Two rounds, one word a party.
+def bit2a(x: Sharing, *, ring: int) -> Sharing:
+    """A shared bool [b] -> arithmetic [b] mod 2^ring (bit injection). Two rounds, one word a party.
 
     1. Party 0 knows beta = b_0 xor b_1; parties 1 and 2 know b_2: b = b_2 + beta (1 - 2 b_2).
     2. beta = r + m: r is known to parties 0 and 1, party 0 sends m to party 2.
     3. Party 1 knows r (1 - 2 b_2), party 2 knows m (1 - 2 b_2) + b_2; they mask and exchange them.
     """
-    beta = (x[0] ^ x[1]).astype(np.uint64)
-    bit = x[2].astype(np.uint64)
+    beta, bit = bt.cast(x[0] ^ x[1], ring), bt.cast(x[2], ring)
     sign = bt.constant(bit, 1) - bt.shift_left(bit, 1)
     r = _pair(0, 1, beta)
     m = send(beta - r, 0, 2)
@@ -277,7 +274,7 @@ def share_v(x: Sharing, *, owner: int) -> Sharing:
     """The owner's value -> [x]: (x - r, r, 0) from its own component on. One word from the owner."""
     r = random(HOLDERS[(owner + 1) % 3], x[0].shape, x[0].dtype)
     rest = send(x[0] - r, owner, (owner - 1) % 3)
-    parts = {owner: rest, (owner + 1) % 3: r, (owner + 2) % 3: jnp.zeros_like(r)}
+    parts = {owner: rest, (owner + 1) % 3: r, (owner + 2) % 3: bt.zeros_like(r)}
     return tuple(parts[i] for i in range(3))
 
 
@@ -285,13 +282,14 @@ def share_vb(x: Sharing, *, owner: int, bits: int) -> Sharing:
     """The owner's word -> boolean [x], as `share_v`."""
     r = _random_bits((owner + 1) % 3, x[0], bits)
     rest = send(x[0] ^ r, owner, (owner - 1) % 3, bits)
-    parts = {owner: rest, (owner + 1) % 3: r, (owner + 2) % 3: jnp.zeros_like(r)}
+    parts = {owner: rest, (owner + 1) % 3: r, (owner + 2) % 3: bt.zeros_like(r)}
     return tuple(parts[i] for i in range(3))
 
 
 def reveal_a(x: Sharing) -> Sharing:
     """[x] -> x at every party: each is sent the component that it lacks. A reveal of the program."""
-    return (sum((send(x[i], i, (i + 1) % 3) for i in range(3)), jnp.zeros_like(x[0])),)
+    y = [send(x[i], i, (i + 1) % 3) for i in range(3)]
+    return (y[0] + y[1] + y[2],)
 
 
 def reveal_b(x: Sharing, *, bits: int) -> Sharing:
@@ -313,7 +311,7 @@ def reveal_b_to(x: Sharing, *, owner: int, bits: int) -> Sharing:
 
 
 def prefix_or_b(x: Sharing) -> Sharing:
-    """Shared words: bit i becomes the or of bits i and above. Six rounds."""
+    """Shared words: bit i becomes the or of bits i and above. log2 k rounds."""
     return prefix_or(and_bb, x)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 
 from spuvm.runtime.errors import ConfigError
 
-RING_BITS = (64,)
+RING_BITS = (32, 64, 128)
 DEFAULT_FRACTION_BITS = {32: 8, 64: 18, 128: 26}
 
 
@@ -25,7 +25,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if self.ring_bits not in RING_BITS:
-            raise ConfigError(f"`ring` must be one of {RING_BITS}, got {self.ring_bits}: use ring=64.")
+            raise ConfigError(f"`ring` must be one of {RING_BITS}, got {self.ring_bits}.")
         if not 1 <= self.fxp_fraction_bits <= self.ring_bits // 2 - 4:
             raise ConfigError(
                 f"`fxp_fraction_bits` must be between 1 and {self.ring_bits // 2 - 4} for a "

@@ -34,6 +34,7 @@ from spuvm.runtime.program import (
 from spuvm.runtime.random import Stream, aligned_empty, permutations
 from spuvm.runtime.ranking import ranking
 from spuvm.runtime.values import Blocked, Component, blocks, empty, incoming, outgoing, taken, whole
+from spuvm.runtime.word import signed
 
 PREFETCH_BYTES = 1 << 20  # a piece that draws no more than this per stream has it generated at once
 
@@ -126,7 +127,7 @@ class Executor:
             case LoopStep():
                 self._loop(step, env)
             case CondStep():
-                choice = int(np.asarray(whole(env[step.index], ())).view(np.int64))
+                choice = int(signed(np.asarray(whole(env[step.index], ()))))
                 branch = step.branches[min(max(choice, 0), len(step.branches) - 1)]
                 _store(env, step.outputs, self._block(branch, _load(env, step.operands)))
             case WhileStep():

@@ -26,7 +26,7 @@ POLYNOMIAL = (2147483487, 1488534890, 515725967, 119886103, 19304461, 4032066)
 Long = tuple[jax.Array, jax.Array]  # a number of 128 bits: its upper and its lower 64
 
 
-def _at(x: jax.Array, value: int) -> bt.Word:
+def _at(x: jax.Array, value: int) -> bt.Scalar:
     return bt.constant(x, value)
 
 

@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from jax.extend.core import Primitive
 
+from spuvm.runtime.word import WIDE, Elements, Word
+
 send_p = Primitive("send")
 random_p = Primitive("random")
 PERMUTATION = "permutation"  # in place of a dtype: what is drawn is not words, but their order
@@ -32,20 +34,23 @@ send_p.def_abstract_eval(_send_type)
 random_p.def_abstract_eval(_random_type)
 
 
-def send(x: jax.Array, src: int, dst: int, bits: int | None = None) -> jax.Array:
+def send(x: Elements, src: int, dst: int, bits: int | None = None) -> Elements:
     """The value `x`, sent by `src`, from here on known to `dst` as well.
 
     With `bits` below 8, only that many low bits of each uint8 element are significant (the others
     must be zero): the message is packed, at the sender and the receiver alone.
     """
-    out: jax.Array = send_p.bind(x, src=src, dst=dst, bits=bits if bits is not None and bits < 8 else 0)
-    return out
+    if isinstance(x, Word):
+        return Word(send(x.low, src, dst), send(x.high, src, dst))
+    return send_p.bind(x, src=src, dst=dst, bits=bits if bits is not None and bits < 8 else 0)
 
 
-def random(holders: Iterable[int], shape: Sequence[int], dtype: Any) -> jax.Array:
+def random(holders: Iterable[int], shape: Sequence[int], dtype: Any) -> Elements:
     """A fresh uniform value of the given shape and unsigned dtype, known to `holders` alone."""
-    out: jax.Array = random_p.bind(holders=tuple(sorted(holders)), shape=tuple(shape), dtype=np.dtype(dtype).name)
-    return out
+    who = tuple(sorted(holders))
+    if dtype == WIDE:
+        return Word(*(random(who, shape, np.uint64) for _ in range(2)))
+    return random_p.bind(holders=who, shape=tuple(shape), dtype=np.dtype(dtype).name)
 
 
 def permutation(holders: Iterable[int], shape: Sequence[int]) -> jax.Array:

@@ -21,12 +21,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
-import numpy as np
-
 from spuvm.runtime import bits as bt
+from spuvm.runtime.word import Elements
 
-Sharing = tuple[jax.Array, ...]
+Sharing = tuple[Elements, ...]
 And = Callable[..., Sharing]
 
 
@@ -128,18 +126,18 @@ def _halves(x: Sharing, width: int) -> tuple[Sharing, Sharing]:
 
 
 def _narrow(x: Sharing, width: int) -> Sharing:
-    return each(lambda a: a.astype(bt.word_dtype(width)), x)
+    return each(lambda a: bt.cast(a, width), x)
 
 
 def carry_out(and_: And, generate: Sharing, propagate: Sharing) -> Sharing:
-    """The carry out of the top bit, from the generate and propagate bits of a 64-bit sum.
+    """The carry out of the top bit, from the generate and propagate bits of a sum of k-bit words.
 
     1. Reorder the bits so that neighbours in significance stand in opposite halves.
-    2. Six times, with half as many bits each time: (g, p) := (g1 ^ p1 g0, p1 p0), where 1 is the
+    2. log2 k times, with half as many bits each time: (g, p) := (g1 ^ p1 g0, p1 p0), where 1 is the
        more significant half. Both products are one `and_` of twice the width.
     """
     g, p = each(bt.bit_reverse_indices, generate), each(bt.bit_reverse_indices, propagate)
-    width = 64
+    width = bt.width(generate[0])
     while width > 1:
         half = width // 2
         g0, g1 = _halves(g, width)
@@ -156,54 +154,58 @@ def carry_out(and_: And, generate: Sharing, propagate: Sharing) -> Sharing:
 
 
 def carries(and_: And, generate: Sharing, propagate: Sharing) -> Sharing:
-    """Bit i of the result is the carry out of bit i (Sklansky's prefix network, six levels).
+    """Bit i of the result is the carry out of bit i (Sklansky's prefix network, log2 k levels).
 
     On level l every block of 2^(l+1) bits takes the top bit (g, p) of its lower half into all
-    positions of its upper half: g += p g', p = p p'. The two products of the 32 upper bits fill
-    one 64-bit `and_`: those for p stand in the unused lower halves.
+    positions of its upper half: g += p g', p = p p'. The two products of the k/2 upper bits fill
+    one k-bit `and_`: those for p stand in the unused lower halves.
     """
     g, p = generate, propagate
-    for level in range(6):
+    width = bt.width(g[0])
+    levels = width.bit_length() - 1
+    for level in range(levels):
         half = 1 << level
-        upper = UPPER_HALVES[level]
+        upper = upper_halves(width, level)
         g_top, p_top = (_spread_top(x, level) for x in (g, p))
         p_upper = and_constant(p, upper)
-        if level == 5:
+        if level == levels - 1:
             return xor(g, _and_upper(and_, p_upper, g_top))
         x = each(lambda a, h=half: a | bt.shift_right(a, h), p_upper)
         y = each(lambda a, b, h=half: a | bt.shift_right(b, h), g_top, p_top)
-        z = and_(x, y, bits=64)
+        z = and_(x, y, bits=width)
         g = xor(g, and_constant(z, upper))
         moved = each(lambda a, h=half, u=upper: bt.shift_left(a, h) & bt.constant(a, u), z)
         p = each(lambda a, b, u=upper: (a & bt.constant(a, ~u)) | b, p, moved)
     raise AssertionError("unreachable")
 
 
-# The upper halves of the blocks of 2, 4, ... 64 bits.
-UPPER_HALVES = tuple(sum(1 << i for i in range(64) if (i >> level) & 1) for level in range(6))
+def upper_halves(width: int, level: int) -> int:
+    """The upper halves of a word's blocks of 2^(level+1) bits."""
+    return sum(1 << i for i in range(width) if (i >> level) & 1)
 
 
 def _spread_top(x: Sharing, level: int) -> Sharing:
     """The top bit of the lower half of each block, in all positions of the upper half."""
     half = 1 << level
-    sources = sum(1 << (i + half - 1) for i in range(0, 64, 2 * half))
-    ones = (1 << half) - 1
-    return each(lambda a: bt.shift_left(a & bt.constant(a, sources), 1) * bt.constant(a, ones), x)
+    sources = sum(1 << (i + half - 1) for i in range(0, bt.width(x[0]), 2 * half))
+    return each(lambda a: bt.repeat(bt.shift_left(a & bt.constant(a, sources), 1), half), x)
 
 
 def _and_upper(and_: And, x: Sharing, y: Sharing) -> Sharing:
-    """The conjunction of words whose lower 32 bits are zero."""
-    z = and_(_upper_half(x), _upper_half(y), bits=32)
-    return each(lambda a: bt.shift_left(a.astype(np.uint64), 32), z)
+    """The conjunction of words whose lower halves are zero."""
+    width = bt.width(x[0])
+    z = and_(_upper_half(x), _upper_half(y), bits=width // 2)
+    return each(lambda a: bt.shift_left(bt.cast(a, width), width // 2), z)
 
 
 def _upper_half(x: Sharing) -> Sharing:
-    return each(lambda a: bt.shift_right(a, 32).astype(np.uint32), x)
+    half = bt.width(x[0]) // 2
+    return each(lambda a: bt.cast(bt.shift_right(a, half), half), x)
 
 
 def all_bits(and_: And, x: Sharing) -> Sharing:
-    """The conjunction of the 64 bits, as a bool: six levels of halving."""
-    width = 64
+    """The conjunction of the k bits, as a bool: log2 k levels of halving."""
+    width = bt.width(x[0])
     while width > 1:
         low, high = _halves(x, width)
         width //= 2
@@ -212,23 +214,22 @@ def all_bits(and_: And, x: Sharing) -> Sharing:
 
 
 def prefix_or(and_: And, x: Sharing) -> Sharing:
-    """Bit i becomes the disjunction of bits i and above: six levels of 32 bits each.
+    """Bit i becomes the disjunction of bits i and above: log2 k levels of k/2 bits each.
 
     On level l every block of 2^(l+1) bits takes the lowest bit of its upper half into its lower
-    half. A swap of index digits l and 5 brings all lower halves into one 32-bit word.
+    half. A swap of index digits l and the highest brings all lower halves into one word of k/2 bits.
     """
-    for level in range(6):
+    width = bt.width(x[0])
+    top = width.bit_length() - 2
+    for level in range(top + 1):
         half = 1 << level
-        sources = sum(1 << (i + half) for i in range(0, 64, 2 * half))
-        ones = (1 << half) - 1
-        spread = each(
-            lambda a, s=sources, h=half, o=ones: bt.shift_right(a & bt.constant(a, s), h) * bt.constant(a, o), x
-        )
-        low, source = (each(lambda a, n=level: bt.swap_digits(a, n, 5).astype(np.uint32), v) for v in (x, spread))
-        either = xor(source, and_(low, source, bits=32))  # x or s = x xor (s xor x s)
-        x = xor(x, each(lambda a, n=level: bt.swap_digits(a.astype(np.uint64), n, 5), either))
+        sources = sum(1 << (i + half) for i in range(0, width, 2 * half))
+        spread = each(lambda a, s=sources, h=half: bt.repeat(bt.shift_right(a & bt.constant(a, s), h), h), x)
+        low, source = (each(lambda a, n=level: bt.cast(bt.swap_digits(a, n, top), width // 2), v) for v in (x, spread))
+        either = xor(source, and_(low, source, bits=width // 2))  # x or s = x xor (s xor x s)
+        x = xor(x, each(lambda a, n=level: bt.swap_digits(bt.cast(a, width), n, top), either))
     return x
 
 
 def top_bit(x: Sharing) -> Sharing:
-    return each(lambda a: bt.shift_right(a, 63).astype(np.uint8), x)
+    return each(lambda a: bt.cast(bt.shift_right(a, bt.width(a) - 1), 8), x)

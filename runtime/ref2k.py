@@ -7,8 +7,6 @@ secret.
 
 from __future__ import annotations
 
-import numpy as np
-
 from spuvm.runtime import bits as bt
 from spuvm.runtime import plain, ring
 from spuvm.runtime.exponential import exp2_plain
@@ -59,7 +57,7 @@ def ref2k(world_size: int) -> Protocol:
         masked=lambda owner: everyone,
         masked_in_shared=lambda owner: (0,),
         kernels=table(
-            Kernel("mask_v", lambda x, *, owner: _share((x[0].astype(np.uint64),), world_size, owner), "v", "m"),
+            Kernel("mask_v", lambda x, *, owner, ring: _share((bt.cast(x[0], ring),), world_size, owner), "v", "m"),
             Kernel("product_vma", _product_vma, "vma", "d", local=True),
             Kernel("dot_vma", _dot_vma, "vma", "d", elementwise=False, local=True),
             Kernel("dot_avm", _dot_avm, "avm", "d", elementwise=False, local=True),
@@ -72,11 +70,11 @@ def ref2k(world_size: int) -> Protocol:
             Kernel("trunc_a", _trunc, "a", "a"),
             Kernel("mul_trunc_aa", lambda x, y, *, bits: (plain.truncate(x[0] * y[0], bits=bits),), "aa", "a"),
             Kernel("and_bb", lambda x, y, *, bits: (x[0] & y[0],), "bb", "b"),
-            Kernel("msb_a", lambda x: (bt.shift_right(x[0], 63).astype(np.uint8),), "a", "b"),
-            Kernel("eqz_a", lambda x: ((x[0] == bt.constant(x[0], 0)).astype(np.uint8),), "a", "b"),
+            Kernel("msb_a", lambda x: (bt.cast(bt.shift_right(x[0], bt.width(x[0]) - 1), 8),), "a", "b"),
+            Kernel("eqz_a", lambda x: (plain.equal(x[0], bt.constant(x[0], 0)),), "a", "b"),
             Kernel("a2b", _keep, "a", "b"),
             Kernel("b2a", _keep, "b", "a"),
-            Kernel("bit2a", lambda x: (x[0].astype(np.uint64),), "b", "a"),
+            Kernel("bit2a", lambda x, *, ring: (bt.cast(x[0], ring),), "b", "a"),
             Kernel("prefix_or_b", lambda x: (plain.prefix_or(x[0]),), "b", "b"),
             Kernel("exp2_a", exp2_plain, "a", "a"),
             Kernel("share_v", lambda x, *, owner: _share(x, world_size, owner), "v", "a"),

@@ -1,18 +1,23 @@
-"""Products of matrices over Z_2^32 and Z_2^64 inside JAX programs: uint32 and uint64 arrays that wrap.
+"""Products of matrices and sums over Z_2^k inside JAX programs: uint32 and uint64 arrays that wrap, and Words.
 
 XLA's own integer dot is fast for matrix times vector and 50 times too slow beyond it. Two forms
 with the same bits stand beside each other: the native kernel as an FFI call (CPU only, as is the
-runtime) and `matmul_xla`. Which one a program gets is settled when it is traced.
+runtime) and `matmul_xla`. Which one a program gets is settled when it is traced. Products of 128
+bits are sums of those of 64.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
+from itertools import product
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from spuvm.runtime import bits as bt
 from spuvm.runtime import native
+from spuvm.runtime.word import Elements, Word
 
 # As in `lax.dot_general`: (contracted axes of x, of y), (batch axes of x, of y).
 DimensionNumbers = tuple[tuple[Sequence[int], Sequence[int]], tuple[Sequence[int], Sequence[int]]]
@@ -23,7 +28,7 @@ _UNROLLED = 16
 _FUSED_DEPTH = 32
 
 
-def matmul(x: jax.Array, y: jax.Array) -> jax.Array:
+def matmul(x: Elements, y: Elements) -> Elements:
     """[*batch, m, k] x [*batch, k, n] -> [*batch, m, n] modulo 2^bits; both uint32 or both uint64.
 
     64 bits need `jax.enable_x64(True)` around the trace, as all uint64 does.
@@ -50,12 +55,16 @@ def matmul_xla(x: jax.Array, y: jax.Array) -> jax.Array:
     return z
 
 
-def dot_general(x: jax.Array, y: jax.Array, dimension_numbers: DimensionNumbers) -> jax.Array:
-    """`lax.dot_general` modulo 2^bits, all of its axes and sizes; both uint32 or both uint64.
+def dot_general(x: Elements, y: Elements, dimension_numbers: DimensionNumbers) -> Elements:
+    """`lax.dot_general` modulo 2^bits, all of its axes and sizes; both uint32, both uint64 or both Words.
 
-    One operand may be of uint8 beside uint64: it is widened while it is read, not in memory.
+    One operand may be of uint8 beside words: beside uint64 it is widened while it is read, not in memory.
     """
+    if isinstance(x, Word) or isinstance(y, Word):
+        return _dot_of_words(bt.cast(x, 128), bt.cast(y, 128), dimension_numbers)
     types = {x.dtype, y.dtype}
+    if types == {jnp.dtype("uint8"), jnp.dtype("uint32")}:
+        return dot_general(bt.cast(x, 32), bt.cast(y, 32), dimension_numbers)
     small = types == {jnp.dtype("uint8"), jnp.dtype("uint64")}
     if not small and (len(types) > 1 or x.dtype not in (jnp.uint32, jnp.uint64)):
         raise TypeError(f"`x` and `y` must both be uint32 or both uint64, got {x.dtype} and {y.dtype}")
@@ -71,6 +80,57 @@ def dot_general(x: jax.Array, y: jax.Array, dimension_numbers: DimensionNumbers)
     z = _product(x_matrix, y_matrix, x_transposed, y_transposed)
     batch = [x.shape[axis] for axis in x_batch]
     return z.reshape(*batch, *(x.shape[axis] for axis in x_free), *(y.shape[axis] for axis in y_free))
+
+
+def _dot_of_words(x: Word, y: Word, dims: DimensionNumbers) -> Word:
+    """Of the low limbs' product all 128 bits count: it is a sum of products of pieces that cannot overflow."""
+
+    def dot(a: jax.Array, b: jax.Array) -> jax.Array:
+        z: jax.Array = dot_general(a, b, dims)
+        return z
+
+    depth = _size(x.low, dims[0][0])
+    count = 3 if depth < 1 << 18 else 4  # pieces of 22 or 16 bits; a sum of so many products of two pieces
+    step = -(-64 // count)
+    pieces = [[bt.cast(_field(v.low, i * step, step), 64) for i in range(count)] for v in (x, y)]
+    diagonals: list[list[jax.Array]] = [[] for _ in range(2 * count - 1)]
+    for i, j in product(range(count), repeat=2):
+        diagonals[i + j].append(dot(pieces[0][i], pieces[1][j]))
+    cross = dot(x.low, y.high) + dot(x.high, y.low)
+    total = Word(jnp.zeros_like(cross), cross)
+    for i, terms in enumerate(diagonals):
+        total = total + bt.shift_left(bt.cast(reduce(lambda a, b: a + b, terms), 128), i * step)
+    return total
+
+
+def _field(x: jax.Array, low: int, width: int) -> jax.Array:
+    """`width` bits of a uint64 from bit `low` on."""
+    out: jax.Array = bt.shift_right(x, low) & bt.constant(x, (1 << width) - 1)
+    return out
+
+
+def moved(function: Callable[..., jax.Array], *operands: Elements) -> Elements:
+    """A function of arrays that only moves elements: of Words, one limb at a time."""
+    if not any(isinstance(x, Word) for x in operands):
+        return function(*operands)
+    return Word(*(function(*(getattr(x, n) if isinstance(x, Word) else x for x in operands)) for n in ("low", "high")))
+
+
+def linear(function: Callable[..., jax.Array], *operands: Elements) -> Elements:
+    """A function of arrays that moves and adds elements; of Words, whose halves it adds without overflow."""
+    if not any(isinstance(x, Word) for x in operands):
+        return function(*operands)
+
+    def of(part: Callable[[Word], jax.Array]) -> jax.Array:
+        return function(*(part(x) if isinstance(x, Word) else x for x in operands))
+
+    low, middle = (bt.cast(of(partial(_field_of_low, n)), 128) for n in (0, 32))
+    high = of(lambda x: x.high)
+    return low + bt.shift_left(middle, 32) + Word(jnp.zeros_like(high), high)
+
+
+def _field_of_low(low: int, x: Word) -> jax.Array:
+    return _field(x.low, low, 32)
 
 
 def _product(x: jax.Array, y: jax.Array, x_transposed: bool, y_transposed: bool) -> jax.Array:
@@ -103,9 +163,10 @@ def _sum_of_products(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.sum(x[..., :, :, None] * y[..., None, :, :], axis=-2, dtype=x.dtype)
 
 
-def _matmul_dimensions(x: jax.Array) -> DimensionNumbers:
-    batch = tuple(range(x.ndim - 2))
-    return ((x.ndim - 1,), (x.ndim - 2,)), (batch, batch)
+def _matmul_dimensions(x: Elements) -> DimensionNumbers:
+    rank = len(x.shape)
+    batch = tuple(range(rank - 2))
+    return ((rank - 1,), (rank - 2,)), (batch, batch)
 
 
 def _size(x: jax.Array, axes: Sequence[int]) -> int:

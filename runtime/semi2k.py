@@ -11,10 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
 from spuvm.runtime import bits as bt
 from spuvm.runtime import ring
 from spuvm.runtime.errors import ConfigError
@@ -35,6 +31,9 @@ from spuvm.runtime.protocol import (
     xor,
     xor_constant,
 )
+from spuvm.runtime.word import Elements
+
+WHOLE = 128  # `bits` of what is sent whole: only less than 8 matter
 
 
 class _Semi2k:
@@ -46,11 +45,11 @@ class _Semi2k:
 
     # What the dealer gives out -----------------------------------------------------------------
 
-    def _own(self, i: int, like: jax.Array) -> jax.Array:
+    def _own(self, i: int, like: Elements) -> Elements:
         """A random word known to party i and the dealer."""
         return random((i, self.dealer), like.shape, like.dtype)
 
-    def _dealt(self, value: jax.Array, boolean: bool = False, bits: int = 64) -> Sharing:
+    def _dealt(self, value: Elements, boolean: bool = False, bits: int = WHOLE) -> Sharing:
         """The dealer's value as a sharing: keys' randomness for all but the last, who is sent the rest."""
         shares, rest = [], value
         for i in range(self.n - 1):
@@ -61,12 +60,12 @@ class _Semi2k:
             shares.append(r)
         return (*shares, send(rest, self.dealer, self.n - 1, bits))
 
-    def _random(self, like: jax.Array, bits: int = 64) -> Sharing:
+    def _random(self, like: Elements, bits: int = WHOLE) -> Sharing:
         """A sharing of a random value that the dealer knows, without messages."""
         out = [self._own(i, like) for i in range(self.n)]
         return tuple(r & bt.constant(r, (1 << bits) - 1) for r in out) if bits < 8 else tuple(out)
 
-    def _open(self, x: Sharing, boolean: bool = False, bits: int = 64) -> jax.Array:
+    def _open(self, x: Sharing, boolean: bool = False, bits: int = WHOLE) -> Elements:
         """A masked value, opened: every party sends its component to all others."""
         total = None
         for i, component in enumerate(x):
@@ -78,14 +77,14 @@ class _Semi2k:
         return total
 
     @staticmethod
-    def _sum(x: Sharing) -> jax.Array:
+    def _sum(x: Sharing) -> Elements:
         total = x[0]
         for c in x[1:]:
             total = total + c
         return total
 
     @staticmethod
-    def _xor_sum(x: Sharing) -> jax.Array:
+    def _xor_sum(x: Sharing) -> Elements:
         total = x[0]
         for c in x[1:]:
             total = total ^ c
@@ -93,7 +92,7 @@ class _Semi2k:
 
     # Products ----------------------------------------------------------------------------------
 
-    def _beaver(self, x: Sharing, y: Sharing, product: Callable[[jax.Array, jax.Array], jax.Array]) -> Sharing:
+    def _beaver(self, x: Sharing, y: Sharing, product: Callable[[Elements, Elements], Elements]) -> Sharing:
         """[x], [y] -> [x y] for a bilinear product. One round.
 
         1. The dealer gives out [a], [b] and [c], c = a b.
@@ -114,9 +113,9 @@ class _Semi2k:
         """The generalised matrix product with a matrix triple: each operand is opened once."""
         return self._beaver(x, y, lambda p, q: ring.dot_general(p, q, dims))
 
-    def mask_v(self, x: Sharing, *, owner: int) -> Sharing:
+    def mask_v(self, x: Sharing, *, owner: int, ring: int) -> Sharing:
         """The owner's x -> m = (e, a): a is known to the owner and the dealer, e = x - a opened to the parties."""
-        value = x[0].astype(np.uint64)
+        value = bt.cast(x[0], ring)
         a = self._own(owner, value)
         e = value - a
         for j in range(self.n):
@@ -124,7 +123,7 @@ class _Semi2k:
                 e = send(e, owner, j)
         return e, a
 
-    def _product_vma(self, m: Sharing, y: Sharing, owner: int, times: Callable[..., jax.Array]) -> Sharing:
+    def _product_vma(self, m: Sharing, y: Sharing, owner: int, times: Callable[..., Elements]) -> Sharing:
         """A private x as (e, a) with [y] -> [x y], as `_beaver` with an x that is opened already. One round.
 
         1. The dealer gives out [b] and [c], c = a b. 2. Open f = y - b. 3. z = c + e [y], and a f at the owner.
@@ -160,25 +159,26 @@ class _Semi2k:
     # Truncation ----------------------------------------------------------------------------------
 
     def trunc_a(self, x: Sharing, *, bits: int) -> Sharing:
-        """[x] -> [x / 2^bits], at most one unit off, for every |x| < 2^62. One round.
+        """[x] -> [x / 2^bits], at most one unit off, for every |x| < 2^(k-2). One round.
 
         As in ABY3's `trunc_d` (Dalskov, Escudero and Keller, arXiv 1910.12435, 3.2.2):
-        1. The dealer gives out [r], [h] for h = (r mod 2^63) >> bits, and [t] for t = r >> 63.
-        2. Open c = x + 2^62 + r.
-        3. y = ((c mod 2^63) >> bits) - h + (t xor c >> 63) 2^(63 - bits) - 2^(62 - bits).
+        1. The dealer gives out [r], [h] for h = (r mod 2^(k-1)) >> bits, and [t] for t = r >> (k-1).
+        2. Open c = x + 2^(k-2) + r.
+        3. y = ((c mod 2^(k-1)) >> bits) - h + (t xor c >> (k-1)) 2^(k-1-bits) - 2^(k-2-bits).
         """
+        k = bt.width(x[0])
         r = self._random(x[0])
         known = self._sum(r)
-        narrow = np.uint32 if bits < 32 else np.uint64  # t counts modulo 2^(bits + 1) only
-        h = self._dealt(bt.shift_right(known & bt.constant(known, (1 << 63) - 1), bits))
-        t = self._dealt(bt.shift_right(known, 63).astype(narrow))
+        narrow = max(bits + 1, 32)  # t counts modulo 2^(bits + 1) only
+        h = self._dealt(bt.shift_right(known & bt.constant(known, (1 << (k - 1)) - 1), bits))
+        t = self._dealt(bt.cast(bt.shift_right(known, k - 1), narrow))
         masked = [p + q for p, q in zip(x, r)]
-        c = self._open((masked[0] + bt.constant(x[0], 1 << 62), *masked[1:]))
-        top = bt.shift_right(c, 63)
+        c = self._open((masked[0] + bt.constant(x[0], 1 << (k - 2)), *masked[1:]))
+        top = bt.shift_right(c, k - 1)
         sign = bt.constant(c, 1) - bt.shift_left(top, 1)
-        y = [bt.shift_left(ti.astype(np.uint64) * sign, 63 - bits) - hi for hi, ti in zip(h, t)]
-        low = bt.shift_right(c & bt.constant(c, (1 << 63) - 1), bits)
-        opened = low + bt.shift_left(top, 63 - bits) - bt.constant(c, 1 << (62 - bits))
+        y = [bt.shift_left(bt.cast(ti, k) * sign, k - 1 - bits) - hi for hi, ti in zip(h, t)]
+        low = bt.shift_right(c & bt.constant(c, (1 << (k - 1)) - 1), bits)
+        opened = low + bt.shift_left(top, k - 1 - bits) - bt.constant(c, 1 << (k - 2 - bits))
         return (y[0] + opened, *y[1:])
 
     def mul_trunc_aa(self, x: Sharing, y: Sharing, *, bits: int) -> Sharing:
@@ -187,9 +187,9 @@ class _Semi2k:
 
     # Between arithmetic and boolean ------------------------------------------------------------------
 
-    def _trivial(self, i: int, word: jax.Array) -> Sharing:
+    def _trivial(self, i: int, word: Elements) -> Sharing:
         """A word that party i knows, as a boolean sharing."""
-        return tuple(word if j == i else jnp.zeros_like(word) for j in range(self.n))
+        return tuple(word if j == i else bt.zeros_like(word) for j in range(self.n))
 
     def _two_summands(self, x: Sharing) -> tuple[Sharing, Sharing]:
         """Boolean sharings of two words with the sum x: carry-save addition of the n components."""
@@ -198,23 +198,23 @@ class _Semi2k:
             p, q, r = words[:3]
             either = xor(p, q)
             # The majority of three bits is p xor (p xor q)(p xor r).
-            majority = xor(p, self.and_bb(either, xor(p, r), bits=64))
+            majority = xor(p, self.and_bb(either, xor(p, r), bits=WHOLE))
             words = [xor(either, r), each(lambda a: bt.shift_left(a, 1), majority), *words[3:]]
         return words[0], words[1]
 
     def _sum_bits(self, x: Sharing) -> tuple[Sharing, Sharing]:
         s, t = self._two_summands(x)
-        return self.and_bb(s, t, bits=64), xor(s, t)
+        return self.and_bb(s, t, bits=WHOLE), xor(s, t)
 
     def msb_a(self, x: Sharing) -> Sharing:
-        """[x] -> its most significant bit. Seven rounds for two parties."""
+        """[x] -> its most significant bit. 1 + log2 k rounds for two parties."""
         g, p = self._sum_bits(x)
-        below = ~(1 << 63)
-        carry = carry_out(self.and_bb, and_constant(g, below), xor_constant(and_constant(p, below), 1 << 63))
+        top = 1 << (bt.width(x[0]) - 1)
+        carry = carry_out(self.and_bb, and_constant(g, ~top), xor_constant(and_constant(p, ~top), top))
         return xor(top_bit(p), carry)
 
     def a2b(self, x: Sharing) -> Sharing:
-        """[x] -> its bits as a boolean sharing. Seven rounds for two parties."""
+        """[x] -> its bits as a boolean sharing. 1 + log2 k rounds for two parties."""
         return self._added(*self._sum_bits(x))
 
     def _added(self, generate: Sharing, propagate: Sharing) -> Sharing:
@@ -222,32 +222,32 @@ class _Semi2k:
         return xor(propagate, each(lambda a: bt.shift_left(a, 1), carry))
 
     def eqz_a(self, x: Sharing) -> Sharing:
-        """[x] -> whether x is zero. Six rounds for two parties: x_0 = -x_1 needs no sum."""
+        """[x] -> whether x is zero. log2 k rounds for two parties: x_0 = -x_1 needs no sum."""
         if self.n == 2:
             bits = (x[0], -x[1])
         else:
-            bits = self.a2b(x)  # type: ignore[assignment]
+            bits = self.a2b(x)
         return all_bits(self.and_bb, xor_constant(bits, -1))
 
     def b2a(self, x: Sharing) -> Sharing:
-        """A shared word [x] -> arithmetic [x]: open x + r for a doubly shared r. Eight rounds."""
+        """A shared word [x] -> arithmetic [x]: open x + r for a doubly shared r. 2 + log2 k rounds."""
         r = self._random(x[0])
         r_bits = self._dealt(self._sum(r), boolean=True)
-        g, p = self.and_bb(x, r_bits, bits=64), xor(x, r_bits)
+        g, p = self.and_bb(x, r_bits, bits=WHOLE), xor(x, r_bits)
         opened = self._open(self._added(g, p), boolean=True)
         return (opened - r[0], *(-ri for ri in r[1:]))
 
-    def bit2a(self, x: Sharing) -> Sharing:
-        """A shared bool [b] -> arithmetic [b] with a daBit (Rotaru and Wood, 2019). One round, one bit."""
+    def bit2a(self, x: Sharing, *, ring: int) -> Sharing:
+        """A shared bool [b] -> arithmetic [b] mod 2^ring with a daBit (Rotaru and Wood, 2019). One round, one bit."""
         beta = self._random(x[0], bits=1)
-        word = self._dealt(self._xor_sum(beta).astype(np.uint64))
-        e = self._open(xor(x, beta), boolean=True, bits=1).astype(np.uint64)
+        word = self._dealt(bt.cast(self._xor_sum(beta), ring))
+        e = bt.cast(self._open(xor(x, beta), boolean=True, bits=1), ring)
         sign = bt.constant(e, 1) - bt.shift_left(e, 1)
         y = [w * sign for w in word]
         return (y[0] + e, *y[1:])
 
     def prefix_or_b(self, x: Sharing) -> Sharing:
-        """Shared words: bit i becomes the or of bits i and above. Six rounds."""
+        """Shared words: bit i becomes the or of bits i and above. log2 k rounds."""
         return prefix_or(self.and_bb, x)
 
     # In and out ------------------------------------------------------------------------------------------

@@ -12,12 +12,10 @@ of a sharing of s, an `and` with t and one of the tree's levels: two thirds of t
 
 from __future__ import annotations
 
-import jax
-import numpy as np
-
 from spuvm.runtime import bits as bt
 from spuvm.runtime.primitives import random, send
 from spuvm.runtime.protocol import And, Sharing, each, xor
+from spuvm.runtime.word import Elements
 
 
 def negative(and_: And, x: Sharing, carry: Sharing | None = None) -> Sharing:
@@ -26,7 +24,7 @@ def negative(and_: And, x: Sharing, carry: Sharing | None = None) -> Sharing:
     For k bits log2 k + 1 rounds, one more with a carry. Bits sent by party 0: 5 k/2 - 3; by the others: 2 k - 3.
     """
     top, generate, propagate = _first_level(x)
-    return xor(top, _carry_out(and_, generate, propagate, _width(x[0]) // 2, carry))
+    return xor(top, _carry_out(and_, generate, propagate, bt.width(x[0]) // 2, carry))
 
 
 def _first_level(x: Sharing) -> tuple[Sharing, Sharing, Sharing]:
@@ -36,7 +34,7 @@ def _first_level(x: Sharing) -> tuple[Sharing, Sharing, Sharing]:
        so on recursively. It shares them between parties 1 and 2: the words s and, of half the length, s_1 s_0.
     2. Parties 1 and 2 compute their parts, mask them by words that party 0 knows, and exchange them.
     """
-    half = _width(x[0]) // 2
+    half = bt.width(x[0]) // 2
     s, t = bt.bit_reverse_indices(x[0] + x[1]), bt.bit_reverse_indices(x[2])
     last = bt.constant(_low(s), 1 << (half - 1))
     product = _low(s) & _below(_high(s), last)
@@ -45,7 +43,7 @@ def _first_level(x: Sharing) -> tuple[Sharing, Sharing, Sharing]:
     t0, t1 = _low(t), _high(t) | last  # the top position passes on the carry of the one below: s_1 = 0, t_1 = 1
     both = t1 & t0
 
-    def part(word: jax.Array, product: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def part(word: Elements, product: Elements) -> tuple[Elements, Elements]:
         s0, s1 = _low(word), _below(_high(word), last)
         return (t1 & s1) ^ (t0 & product) ^ (both & s0), product ^ (t0 & s1) ^ (t1 & s0)
 
@@ -54,7 +52,7 @@ def _first_level(x: Sharing) -> tuple[Sharing, Sharing, Sharing]:
     second = _joined(*part(*shared), s)
     z0, z1 = random((0, 2), s.shape, s.dtype), random((0, 1), s.shape, s.dtype)
     z = (z0, z1, send(first ^ z1, 1, 2) ^ send(second ^ z0, 2, 1))
-    top = each(lambda a: bt.shift_right(a, 2 * half - 1).astype(np.uint8), (shared[0], masks[0], t))
+    top = each(lambda a: bt.cast(bt.shift_right(a, 2 * half - 1), 8), (shared[0], masks[0], t))
     return top, each(_low, z), each(_high, z)
 
 
@@ -71,7 +69,7 @@ def _carry_out(and_: And, g: Sharing, p: Sharing, width: int, carry: Sharing | N
         both = each(lambda a, h=half: a | bt.shift_left(a, h), p1)
         other = each(lambda a, b, h=half: a | bt.shift_left(b, h), g0, p0)
         gp, pp = _split(and_(both, other, bits=width), half)
-        g, p = (each(lambda a, h=half: _cast(a, h), v) for v in (xor(g1, gp), pp))
+        g, p = (each(lambda a, h=half: bt.cast(a, h), v) for v in (xor(g1, gp), pp))
         width = half
     return g if carry is None else xor(g, and_(p, carry, bits=1))
 
@@ -82,36 +80,28 @@ def _split(x: Sharing, half: int) -> tuple[Sharing, Sharing]:
     return low, each(lambda a: bt.shift_right(a, half), x)
 
 
-def _width(x: jax.Array) -> int:
-    return int(x.dtype.itemsize) * 8
-
-
-def _cast(x: jax.Array, bits: int) -> jax.Array:
-    return x.astype(bt.word_dtype(bits))
-
-
-def _low(x: jax.Array) -> jax.Array:
+def _low(x: Elements) -> Elements:
     """The lower half of each word, as a word of half the length; of 8 bits, 4 in 8."""
-    half = _width(x) // 2
-    return _cast(x & bt.constant(x, (1 << half) - 1), half)
+    half = bt.width(x) // 2
+    return bt.cast(x & bt.constant(x, (1 << half) - 1), half)
 
 
-def _high(x: jax.Array) -> jax.Array:
-    half = _width(x) // 2
-    return _cast(bt.shift_right(x, half), half)
+def _high(x: Elements) -> Elements:
+    half = bt.width(x) // 2
+    return bt.cast(bt.shift_right(x, half), half)
 
 
-def _joined(low: jax.Array, high: jax.Array, like: jax.Array) -> jax.Array:
+def _joined(low: Elements, high: Elements, like: Elements) -> Elements:
     """The inverse of `_low` and `_high`."""
-    return low.astype(like.dtype) | bt.shift_left(high.astype(like.dtype), _width(like) // 2)
+    k = bt.width(like)
+    return bt.cast(low, k) | bt.shift_left(bt.cast(high, k), k // 2)
 
 
-def _below(x: jax.Array, bit: bt.Word) -> jax.Array:
+def _below(x: Elements, bit: bt.Scalar) -> Elements:
     """Without this bit."""
-    rest: jax.Array = x & ~bit
-    return rest
+    return x & ~bit
 
 
-def _random(holders: tuple[int, int], like: jax.Array, bits: int) -> jax.Array:
+def _random(holders: tuple[int, int], like: Elements, bits: int) -> Elements:
     r = random(holders, like.shape, like.dtype)
     return r & bt.constant(r, (1 << bits) - 1) if bits < 8 else r

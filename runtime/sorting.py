@@ -19,6 +19,7 @@ from spuvm.runtime import bits as bt
 from spuvm.runtime.primitives import permutation, random, send
 from spuvm.runtime.protocol import Sharing, xor_constant
 from spuvm.runtime.sign import negative
+from spuvm.runtime.word import Elements
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def _at(x: jax.Array, order: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x, order, axis=1, mode="promise_in_bounds")
 
 
-def _mask(holders: frozenset[int], like: jax.Array, boolean: bool) -> jax.Array:
+def _mask(holders: frozenset[int], like: Elements, boolean: bool) -> Elements:
     """A random word; a random bit for a bool, which is 0 or 1 in a byte."""
     r = random(holders, like.shape, like.dtype)
     return r & bt.constant(r, 1) if boolean and like.dtype == np.uint8 else r

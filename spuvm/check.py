@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from spuvm.compiler.evaluate import to_raw
+from spuvm.compiler.evaluate import Ring
 from spuvm.compiler.findings import Deviation, Finding, Tolerance
 from spuvm.compiler.ir import Module, Type, Visibility
 from spuvm.compiler.lower import lower
@@ -138,11 +138,11 @@ def check_traced(
     tolerance = Tolerance(rtol, absolute, config.fxp_fraction_bits, config.ring_bits)
     recorder = Recorder()
     module = lower(traced, owners, config, recorder)
-    shadow = Shadow(recorder.regions, tolerance, seed)
+    shadow, ring = Shadow(recorder.regions, tolerance, seed), Ring(config.ring_bits)
     with np.errstate(all="ignore"):
         inputs = []
         for name, x, param in zip(traced.inputs, values, module.body.params):
-            raw = to_raw(encoded(x, param.type, name))
+            raw = ring.make(encoded(x, param.type, name, config.ring_bits))
             inputs.append(shadow.given(name, traced.location, raw, _truth(x, param.type), param.type))
         outputs = shadow.run(module.body, inputs)
         errors = _errors(shadow, module, outputs)

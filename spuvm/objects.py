@@ -13,6 +13,7 @@ from spuvm.compiler.ir import Type
 from spuvm.runtime.encoding import combine, decode, encode
 from spuvm.runtime.errors import InputError, VisibilityError
 from spuvm.runtime.values import aligned
+from spuvm.runtime.word import limb_count, limbs
 
 if TYPE_CHECKING:
     from spuvm.vm import VM
@@ -96,9 +97,10 @@ class SPUObject:
         """The array, if this process may read it without asking anyone."""
         if self.components[0] is None:
             raise VisibilityError("this party does not hold the value: its owner does. Use `spu.reveal`.")
-        kind, _, _ = boundary_form(self.type)
-        components = self.components[:1] if kind == "h" else self.components
-        return decode(combine(components, kind), self.type.kind, self.type.frac, self.dtype)
+        kind, _ = boundary_form(self.type)
+        count = slots_of_component(self.type, self.vm)
+        components = self.components[:count] if kind == "h" else self.components
+        return decode(combine(components, kind, count), self.type.kind, self.type.frac, self.dtype)
 
     def __repr__(self) -> str:
         dims = ",".join(map(str, self.shape))
@@ -153,14 +155,26 @@ class SPUObject:
         return operator("transpose", self.vm, (self,))
 
 
-def encoded(value: Any, type_: Type, name: str) -> np.ndarray:
+def slots_of_component(type_: Type, vm: VM) -> int:
+    """How many arrays hold one component of a value."""
+    return limb_count(vm.config.ring_bits, np.uint8 if type_.kind == "bool" else np.uint64)
+
+
+def slots_of(type_: Type, vm: VM) -> int:
+    """How many arrays hold a value."""
+    kind, owner = boundary_form(type_)
+    rest = type_.with_(kind="int") if kind == "h" else type_  # a masked bool is masked as a number
+    others = len(vm.protocol.components(kind, owner)) - 1
+    return slots_of_component(type_, vm) + others * slots_of_component(rest, vm)
+
+
+def encoded(value: Any, type_: Type, name: str, ring_bits: int = 64) -> np.ndarray:
     """Ring elements of a host array that is to be of `type_`."""
     array = np.asarray(value)
     if array.shape != type_.shape:
         raise InputError(f"`{name}` has shape {array.shape}, the program takes {type_.shape}.")
-    raw = aligned(encode(array, type_.frac, name))
-    want = np.uint8 if type_.kind == "bool" else np.uint64
-    if raw.dtype != want:
+    raw = aligned(encode(array, type_.frac, name, ring_bits))
+    if (raw.dtype == np.uint8) != (type_.kind == "bool"):
         raise InputError(f"`{name}` is {array.dtype}, the program takes {type_.element}.")
     return raw
 
@@ -171,14 +185,14 @@ def components_for(value: Any, type_: Type, name: str, vm: VM) -> Sequence[Any]:
         return value.components
     if isinstance(value, Marked):
         value = value.value
-    kind, owner, _ = boundary_form(type_)
+    kind, owner = boundary_form(type_)
     if kind == "h":
         raise InputError(f"`{name}` is taken masked: pass an object that `spu.masked` made in an earlier call.")
     if owner is not None and vm.session.party not in (None, owner):
-        return [None]
-    raw = encoded(value, type_, name)
+        return [None] * slots_of_component(type_, vm)
+    raw = encoded(value, type_, name, vm.config.ring_bits)
     if kind in "pv":
-        return [raw]
+        return limbs(raw)
     if vm.session.party is not None:
         raise VisibilityError(
             f"`{name}` is a plain array that would become secret, but in a networked run somebody must own it: "

@@ -13,9 +13,8 @@ import numpy as np
 
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.compile import Program
-from spuvm.compiler.expand import boundary_form
 from spuvm.compiler.ir import Module, Value, Visibility
-from spuvm.objects import Marked, SPUObject, components_for
+from spuvm.objects import Marked, SPUObject, components_for, slots_of
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.protocols import DEFAULT_PARTIES, protocol_of
@@ -60,7 +59,8 @@ class VM:
             for value, param, name in zip(leaves, module.body.params, module.inputs, strict=True):
                 parts = components_for(value, param.type, name, self)
                 if param.type.is_public:
-                    public.update(np.ascontiguousarray(parts[0]).tobytes())
+                    for part in parts:
+                        public.update(np.ascontiguousarray(part).tobytes())
                 components.extend(parts)
         results = self.session.run(program.party(self.session.party), program.hash, components, public.digest())
         return self.objects(program, results)
@@ -70,7 +70,7 @@ class VM:
         module, at = program.module, 0
         out = []
         for value, dtype in zip(module.body.results, module.output_dtypes):
-            n = len(self.protocol.components(*boundary_form(value.type)[:2]))
+            n = slots_of(value.type, self)
             out.append(SPUObject(tuple(results[at : at + n]), value.type, jax.numpy.dtype(dtype), self))
             at += n
         return out

@@ -28,6 +28,7 @@ from spuvm.compiler.ir import Module, Type, Value
 from spuvm.compiler.kernels import bind_equation
 from spuvm.compiler.ops import check, parse_element
 from spuvm.compiler.project import project
+from spuvm.runtime import word
 from spuvm.runtime.encoding import combine
 from spuvm.runtime.executor import Executor, Streams
 from spuvm.runtime.link import Counters
@@ -36,6 +37,7 @@ from spuvm.runtime.primitives import PERMUTATION, random_p, send_p
 from spuvm.runtime.program import Holders, PartyProgram
 from spuvm.runtime.protocol import Kernel, Protocol
 from spuvm.runtime.ranking import ranking
+from spuvm.runtime.word import RING_DTYPE, WIDE, Word, limbs
 
 Raw = NDArray[Any]
 Components = list[Any]
@@ -51,14 +53,14 @@ def type_of(element: str, shape: Sequence[int] = (), visibility: int | str = "se
     return parse_element(element).with_(shape=tuple(shape), visibility=visibility)
 
 
-def module(build: Callable[..., Sequence[Value]], *types: Type, frac: int = 18) -> Module:
+def module(build: Callable[..., Sequence[Value]], *types: Type, frac: int = 18, ring: int = 64) -> Module:
     """The checked module of `build(b, *inputs)`, which returns the results."""
-    b = Builder(frac)
+    b = Builder(frac, ring)
     params = [Value(t) for t in types]
     b.region.params = params
     b.region.results = list(build(b, *params))
     inputs, outputs = (tuple(f"{c}{i}" for i in range(len(vs))) for c, vs in (("x", params), ("y", b.region.results)))
-    made = Module("main", b.region, inputs, outputs)
+    made = Module("main", b.region, inputs, outputs, config={"ring_bits": ring, "fxp_fraction_bits": frac})
     check(made)
     return made
 
@@ -72,7 +74,9 @@ def key(holders: Holders) -> bytes:
 
 
 def split(raw: Raw, kind: str, count: int, rng: np.random.Generator, bits: int = 64) -> Components:
-    """Random components of `raw`: uint64 ring elements, or uint8 words of `bits` significant bits."""
+    """The slots of random components of `raw`: ring elements, or words of `bits` significant bits."""
+    if raw.dtype == WIDE:
+        return _split_wide(raw, kind, count, rng)
     high = min(bits, 8 * raw.dtype.itemsize)
     parts = [
         rng.integers(0, 2**high, raw.shape, raw.dtype, endpoint=False)
@@ -86,21 +90,38 @@ def split(raw: Raw, kind: str, count: int, rng: np.random.Generator, bits: int =
     return [np.asarray(rest), *parts]
 
 
-def words(values: Sequence[int]) -> NDArray[np.uint64]:
-    """Python integers modulo 2^64."""
-    return np.array([v % 2**64 for v in values], np.uint64)
+def _split_wide(raw: Raw, kind: str, count: int, rng: np.random.Generator) -> Components:
+    rest, parts = Word(*limbs(raw)), []
+    for _ in range(count - 1):
+        part = Word(*(rng.integers(0, 2**64 - 1, raw.shape, np.uint64, endpoint=True) for _ in range(2)))
+        rest = rest ^ part if kind == "b" else rest - part
+        parts.append(part)
+    return [np.asarray(x) for c in (rest, *parts) for x in (c.low, c.high)]
 
 
-def random_words(rng: np.random.Generator, n: int) -> NDArray[np.uint64]:
+def words(values: Sequence[int], ring: int = 64) -> Raw:
+    """Python integers modulo 2^ring."""
+    return word.words(np.array(values, object), ring)
+
+
+def random_words(rng: np.random.Generator, n: int, ring: int = 64) -> Raw:
     """`n` ring elements: the edge cases first, then uniform ones."""
-    raw = rng.integers(0, 2**64 - 1, n, np.uint64, endpoint=True)
-    edges = words(EDGES)[:n]
+    raw = np.frombuffer(rng.bytes(n * ring // 8), RING_DTYPE[ring]).copy()
+    edges = words(EDGES if ring == 64 else edges_of(ring), ring)[:n]
     raw[: len(edges)] = edges
     return raw
 
 
-def signed(x: Any) -> NDArray[np.int64]:
-    return np.asarray(x, np.uint64).view(np.int64)
+def edges_of(ring: int) -> tuple[int, ...]:
+    """The numbers where something changes: signs, the limits of truncation, and the limbs' borders."""
+    k = ring
+    return tuple(s * 2**e + d for e in (0, k // 2, k - 3, k - 2, k - 1) for s in (1, -1) for d in (0, -1))
+
+
+def signed(x: Any) -> NDArray[Any]:
+    """Ring elements as signed integers; bools and narrow words as those of the ring of 64 bits."""
+    raw = np.asarray(x)
+    return word.signed(raw if raw.dtype in RING_DTYPE.values() else raw.astype(np.uint64))
 
 
 # Running ---------------------------------------------------------------------------------------------
@@ -125,22 +146,28 @@ def shared_inputs(choreography: ch.Choreography, raws: Sequence[Raw], bits: int 
     rng = np.random.default_rng(1)
     out: Components = []
     for port, raw in zip(choreography.inputs, raws, strict=True):
-        raw = np.asarray(raw).astype(port.slots[0].dtype)
+        raw = np.asarray(raw)
+        if raw.dtype != WIDE:
+            raw = raw.astype(port.slots[0].dtype)
         assert raw.shape == port.slots[0].shape
+        count = len(port.slots) // len(limbs(raw))
         if port.kind == "h":  # the value, then what the others hold of it
             out += [raw, *split(raw.astype(np.uint64), "m", len(port.slots) - 1, rng)]
             continue
-        out += split(raw, port.kind, len(port.slots), rng, 1 if raw.dtype == np.uint8 and bits == 64 else bits)
+        out += split(raw, port.kind, count, rng, 1 if raw.dtype == np.uint8 and bits >= 32 else bits)
     return out
 
 
 def values(choreography: ch.Choreography, components: Components) -> list[Raw]:
     """The results from all their components."""
     out, at = [], 0
+    wide = any(isinstance(s, ch.Call) and s.spec.limbs == 2 for s in choreography.block.walk())
     for port in choreography.outputs:
         n = len(port.slots)
         masked = port.kind == "h"  # the value itself is the first component
-        out.append(combine(components[at + masked : at + n], port.kind).astype(port.slots[0].dtype))
+        each = 2 if wide and port.slots[-1].dtype == "uint64" else 1
+        got = combine(components[at + masked : at + n], port.kind, each)
+        out.append(got.astype(port.slots[0].dtype) if masked else got)
         at += n
     return out
 
@@ -255,16 +282,18 @@ class Case:
     kernel: Kernel
     params: tuple[tuple[str, Any], ...]
     width: int
+    ring: int = 64
 
-    @property
-    def dtype(self) -> str:
-        """Of the boolean operands and results."""
-        return f"uint{max(self.width, 8)}"
-
-    def input_dtype(self, position: int) -> str:
+    def input_bits(self, position: int) -> int:
+        """Of an element of the operand's array."""
         kind = self.kernel.inputs[position]
         boolean = kind == "b" or (kind == "v" and self.kernel.output == "b")
-        return self.dtype if boolean else "uint64"
+        return max(self.width, 8) if boolean else self.ring
+
+    def input_dtype(self, position: int) -> np.dtype[Any]:
+        """On the host."""
+        bits = self.input_bits(position)
+        return WIDE if bits == 128 else np.dtype(f"uint{bits}")
 
     def __str__(self) -> str:
         return "-".join([self.kernel.name, *(f"{k}={v}" for k, v in self.params if k != "dims")])
@@ -276,27 +305,31 @@ PARAMETERS: dict[str, tuple[Any, ...]] = {
     "dims": ((((1,), (0,)), ((), ())),),
 }
 WIDTHS = {"and_bb": (1, 2, 4, 8, 16, 32, 64)}  # boolean kernels take bools and words if not here
-TRUNCATIONS = (1, 18, 31, 32, 45)
+TRUNCATIONS = {32: (1, 8, 20), 64: (1, 18, 31, 32, 45), 128: (1, 26, 40, 63, 64, 80)}
 BOOLS = ("bit2a",)  # kernels without `bits` on bools
 
 
-def _choices(kernel: Kernel, name: str) -> tuple[Any, ...]:
+def _choices(kernel: Kernel, name: str, ring: int) -> tuple[Any, ...]:
+    if name == "ring":
+        return (ring,)
     if name != "bits":
         return PARAMETERS[name]
-    return WIDTHS.get(kernel.name, (1, 64)) if "b" in kernel.inputs + kernel.output else TRUNCATIONS
+    if "b" not in kernel.inputs + kernel.output:
+        return TRUNCATIONS[ring]
+    return (*(w for w in WIDTHS.get(kernel.name, (1,)) if w < ring), ring)
 
 
-def cases(protocol: Protocol) -> list[Case]:
+def cases(protocol: Protocol, ring: int = 64) -> list[Case]:
     """Every kernel of the protocol with every choice of its parameters."""
     out = []
     for kernel in protocol.kernels.values():
         parameters = inspect.signature(kernel.function).parameters.values()
         names = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
-        for chosen in product(*(_choices(kernel, n) for n in names)):
+        for chosen in product(*(_choices(kernel, n, ring) for n in names)):
             params = dict(zip(names, chosen))
-            width = 1 if kernel.name in BOOLS else params.get("bits", 64)
+            width = 1 if kernel.name in BOOLS else params.get("bits", ring)
             boolean = "b" in kernel.inputs + kernel.output
-            out.append(Case(kernel, tuple(sorted(params.items())), width if boolean else 64))
+            out.append(Case(kernel, tuple(sorted(params.items())), width if boolean else ring, ring))
     return out
 
 
@@ -304,18 +337,20 @@ def flat_avals(case: Case, protocol: Protocol, shapes: Sequence[tuple[int, ...]]
     """The types of all components of the operands."""
     owner = dict(case.params).get("owner")
     return [
-        jax.ShapeDtypeStruct(shape, np.dtype(case.input_dtype(i)))
+        jax.ShapeDtypeStruct(shape, limb.dtype)
         for i, (kind, shape) in enumerate(zip(case.kernel.inputs, shapes, strict=True))
         for _ in protocol.components(kind, owner)
+        for limb in limbs(np.empty((), case.input_dtype(i)))
     ]
 
 
 def traced(case: Case, protocol: Protocol, shapes: Sequence[tuple[int, ...]]) -> Any:
     """The kernel's closed jaxpr over the components of its operands."""
-    arity = [len(protocol.components(kind, 0)) for kind in case.kernel.inputs]
+    counts = [len(limbs(np.empty((), case.input_dtype(i)))) for i in range(len(case.kernel.inputs))]
+    arity = [len(protocol.components(kind, 0)) * n for kind, n in zip(case.kernel.inputs, counts)]
 
     def flat(*arrays: Any) -> Any:
-        return case.kernel.function(*group(arrays, arity), **dict(case.params))
+        return case.kernel.function(*group(arrays, arity, counts), **dict(case.params))
 
     with jax.enable_x64(True):
         return jax.make_jaxpr(flat)(*flat_avals(case, protocol, shapes))
@@ -333,11 +368,12 @@ def shapes_of(case: Case, n: int) -> list[tuple[int, ...]]:
 
 def kernel_choreography(case: Case, protocol: Protocol, shapes: Sequence[tuple[int, ...]]) -> ch.Choreography:
     """A program of one call."""
-    ex = Expander(protocol)
+    ex = Expander(protocol, case.ring)
     kernel, owner = case.kernel, dict(case.params).get("owner")
     operands = []
     for i, (kind, shape) in enumerate(zip(kernel.inputs, shapes, strict=True)):
-        slots = tuple(ch.Slot(shape, case.input_dtype(i), h) for h in protocol.components(kind, owner))
+        dtype = limbs(np.empty((), case.input_dtype(i)))[0].dtype.name
+        slots = tuple(ex.slots(shape, dtype, protocol.components(kind, owner)))
         operands.append(Shared(kind, slots, owner if kind in "vm" else None))
     result = traced(case, protocol, shapes).out_avals[0]
     out = ex.emit(
@@ -363,11 +399,10 @@ def random_operands(case: Case, shapes: Sequence[tuple[int, ...]], seed: int = 0
     rng = np.random.default_rng(seed)
     out: list[Raw] = []
     for i, shape in enumerate(shapes):
-        raw = random_words(rng, int(np.prod(shape, dtype=int)))
+        raw = random_words(rng, int(np.prod(shape, dtype=int)), case.ring)
         raw = np.roll(raw, i * 3).reshape(shape)  # so that edge cases meet others
-        if case.input_dtype(i) != "uint64":
-            raw = rng.integers(0, 2**case.width, shape, np.uint64)
-        raw = raw.astype(case.input_dtype(i))
+        if case.input_bits(i) != case.ring:
+            raw = rng.integers(0, 2**case.width - 1, shape, np.uint64, endpoint=True).astype(case.input_dtype(i))
         out.append(out[-1] if case.kernel.inputs[i] == "m" else raw)  # m is what the others hold of v
     return out
 
@@ -442,7 +477,7 @@ class Interpreter:
             case ch.Loop():
                 return self.loop(step, ins)
             case ch.Cond():
-                choice = int(np.asarray(ins[0]).view(np.int64))
+                choice = int(signed(ins[0]))
                 return self.block(step.branches[min(max(choice, 0), len(step.branches) - 1)], ins[1:])
             case ch.While():
                 a, b = len(step.condition_constants), len(step.body_constants)

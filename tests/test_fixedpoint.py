@@ -10,12 +10,13 @@ from spuvm.compiler.builder import Builder
 from spuvm.compiler.evaluate import evaluate
 from spuvm.compiler.ir import Type, Value
 from spuvm.runtime.errors import EncodingError
+from spuvm.runtime.word import signed
 
 FRAC = 18
 
 
 def test_rounds_to_nearest() -> None:
-    assert fixedpoint.encode([0.5, -1.25, 2.0**-19, -(2.0**-20)], FRAC).tolist() == [1 << 17, -5 << 16, 0, 0]
+    assert signed(fixedpoint.encode([0.5, -1.25, 2.0**-19, -(2.0**-20)], FRAC)).tolist() == [1 << 17, -5 << 16, 0, 0]
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, 2.0**44, -(2.0**44)])
@@ -26,11 +27,11 @@ def test_refuses_what_does_not_fit(number: float) -> None:
 
 def test_the_largest_numbers_fit() -> None:
     largest = np.nextafter(2.0**44, 0)
-    assert abs(fixedpoint.encode(largest, FRAC)) < 2**62
+    assert abs(signed(fixedpoint.encode(largest, FRAC))) < 2**62
 
 
 def test_comparisons_clip() -> None:
-    assert fixedpoint.clipped([np.inf, -1e300, 1.0], FRAC).tolist() == [2**62, -(2**62), 1 << FRAC]
+    assert signed(fixedpoint.clipped([np.inf, -1e300, 1.0], FRAC)).tolist() == [2**62, -(2**62), 1 << FRAC]
 
 
 @pytest.mark.parametrize("c", [0.9, 0.5, 0.1, 1e-3, 1e-5, 2.0**-17])

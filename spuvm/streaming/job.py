@@ -19,10 +19,12 @@ import numpy as np
 from spuvm.compiler.compile import Program
 from spuvm.compiler.expand import boundary_form
 from spuvm.compiler.ir import Type
-from spuvm.objects import SPUObject, encoded
+from spuvm.objects import SPUObject, encoded, slots_of, slots_of_component
 from spuvm.runtime.encoding import combine, decode
+from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link import Link
 from spuvm.runtime.session import telling
+from spuvm.runtime.word import limb_count, limbs, words
 from spuvm.streaming.block import Counts
 from spuvm.streaming.folder import Folder
 from spuvm.streaming.owner import OwnWork
@@ -146,21 +148,27 @@ class Runner:
             for name in sorted(self.job.parts[p]):
                 value, dtype = next(params)
                 rows = self._readers.get((p, name))
-                if rows is not None:
-                    read.append(rows.read(start, start + count, np.dtype(dtype)))
-                raw.append(None if rows is None else encoded(read[-1], value.type, name))
+                if rows is None:
+                    raw += [None] * slots_of_component(value.type, self.vm)
+                    continue
+                read.append(rows.read(start, start + count, np.dtype(dtype)))
+                raw += limbs(encoded(read[-1], value.type, name, self.vm.config.ring_bits))
         return _Ready(block, raw, digest(read, self.folder.keys.own))
 
     def _own_work(
         self, own: OwnWork, part: int, start: int, count: int, read: list[np.ndarray]
     ) -> Sequence[np.ndarray | None]:
         """What the owner computes of a block alone, if that is this party."""
+        ring_bits = self.vm.config.ring_bits
+        if ring_bits < 64:
+            raise ConfigError(f"`group_by` adds up in 64 bits: use ring=64 or 128, not {ring_bits}.")
         rows = {n: self._readers[part, n] for n in self.job.parts[part] if (part, n) in self._readers}
         if not rows:
-            return [None] * len(own.names)
+            return [None] * (len(own.names) * limb_count(ring_bits, np.uint64))
         columns = {n: r.read(start, start + count, r.dtype) for n, r in rows.items()}
         read += [columns[n] for n in sorted(columns)]
-        return own(columns, self.vm.config.fxp_fraction_bits)
+        sums = own(columns, self.vm.config.fxp_fraction_bits)
+        return [limb for x in sums for limb in limbs(words(x.view(np.int64), ring_bits))]
 
     # Computing ------------------------------------------------------------------------------------
 
@@ -208,18 +216,18 @@ class Runner:
         out: dict[str, np.ndarray] = {}
         at = 0
         for i, (value, dtype) in enumerate(zip(program.module.body.results, program.module.output_dtypes)):
-            kind, _, _ = boundary_form(value.type)
+            kind, _ = boundary_form(value.type)
             parts = results[at : at + self._components(value.type)]
             at += len(parts)
             if not self.job.shows_rows:
                 out |= {f"{i}.{c}": np.asarray(x) for c, x in enumerate(parts) if x is not None}
             elif parts[0] is not None:
-                raw = combine(parts, kind)
+                raw = combine(parts, kind, slots_of_component(value.type, self.vm))
                 out[str(i)] = np.asarray(decode(raw, value.type.kind, value.type.frac, np.dtype(dtype)))
         return out
 
     def _components(self, type_: Type) -> int:
-        return len(self.vm.protocol.components(*boundary_form(type_)[:2]))
+        return slots_of(type_, self.vm)
 
     def objects(self, block: int, stored: Mapping[str, np.ndarray]) -> list[SPUObject]:
         """The state that a block left, as secret values."""
@@ -242,10 +250,11 @@ class Runner:
 
     def _known_to_all(self, value: np.ndarray, type_: Type) -> list[Any]:
         """A sharing of what everybody knows: one component is the value, the others are zero."""
-        raw = encoded(value, type_, "init")
-        held = self.vm.protocol.components(*boundary_form(type_)[:2])
-        parts = [raw, *(np.zeros_like(raw) for _ in held[1:])]
-        return [x if self.party is None or self.party in ranks else None for x, ranks in zip(parts, held)]
+        raw = encoded(value, type_, "init", self.vm.config.ring_bits)
+        first, *others = self.vm.protocol.components(*boundary_form(type_))
+        parts = [(x, first) for x in limbs(raw)]
+        parts += [(np.zeros_like(x), ranks) for ranks in others for x in limbs(raw)]
+        return [x if self.party is None or self.party in ranks else None for x, ranks in parts]
 
 
 def describe(job: Job) -> str:
