@@ -68,8 +68,8 @@ def _split(
     start, size, sample, levels = start[rest], size[rest], sample[rest], levels[rest]
     if not len(start):
         return start, size
-    pivots, levels = _pivots(start % length, size, sample, levels, asked)
-    return _arrange(order, start, size, sample, pivots, levels, compare)
+    pivots, count, levels = _pivots(start % length, size, sample, levels, asked)
+    return _arrange(order, start, size, sample, pivots, count, levels, compare)
 
 
 def _sort_samples(order: Indices, start: Indices, sample: Indices, compare: Compare) -> None:
@@ -91,8 +91,10 @@ def _sort_samples(order: Indices, start: Indices, sample: Indices, compare: Comp
 
 def _pivots(
     rank: Indices, size: Indices, sample: Indices, levels: Indices, asked: Indices
-) -> tuple[list[Indices], Indices]:
-    """For each segment the places, in its ordered sample, of the pivots; 2^levels - 1 of them.
+) -> tuple[Indices, Indices, Indices]:
+    """The places, in its ordered sample, of each segment's pivots, one after another; how many; levels.
+
+    There are 2^levels - 1.
 
     All of the sample, or, where the wanted ranks lie close together, two around them and one in the middle:
     twice the standard deviation of a sample's rank to either side.
@@ -103,8 +105,11 @@ def _pivots(
     margin = np.ceil(np.sqrt(sample)).astype(np.int64)
     ends = [low * sample // size - margin, (low + high) * sample // (2 * size), high * sample // size + margin]
     bracket = np.stack([np.clip(e, 0, sample - 1) for e in ends], 1)
-    pivots = [b if n else np.arange(s) for b, n, s in zip(bracket, narrow, sample)]
-    return pivots, np.where(narrow, 2, levels)
+    count = np.where(narrow, BRACKET, sample)
+    base = np.cumsum(count) - count
+    pivots = np.arange(count.sum()) - np.repeat(base, count)
+    pivots[base[narrow][:, None] + np.arange(BRACKET)] = bracket[narrow]
+    return pivots, count, np.where(narrow, 2, levels)
 
 
 def _arrange(
@@ -112,7 +117,8 @@ def _arrange(
     start: Indices,
     size: Indices,
     sample: Indices,
-    pivots: list[Indices],
+    pivots: Indices,
+    count: Indices,
     levels: Indices,
     compare: Compare,
 ) -> tuple[Indices, Indices]:
@@ -120,14 +126,12 @@ def _arrange(
     segment = np.repeat(np.arange(len(start)), size)
     within = np.arange(len(segment)) - np.repeat(np.cumsum(size) - size, size)
     where = start[segment] + within
-    count = np.array([len(p) for p in pivots])
     base = np.cumsum(count) - count
-    flat = np.concatenate(pivots)
     key = np.empty(len(where), np.int64)
     searched = within >= sample[segment]
-    key[searched] = 2 * _search(order, where[searched], segment[searched], start, flat, base, levels, compare)
+    key[searched] = 2 * _search(order, where[searched], segment[searched], start, pivots, base, levels, compare)
     known = ~searched
-    key[known] = _place_in_sample(within[known], segment[known], flat, base, count, sample)
+    key[known] = _place_in_sample(within[known], segment[known], pivots, base, count, sample)
     key += (2 * (base + np.arange(len(start))))[segment]
     # Composite numbers are distinct: any sort puts them in the same order.
     composite = np.sort(key << _POSITION_BITS | np.arange(len(key)))
@@ -167,9 +171,10 @@ def _place_in_sample(
     offset = np.cumsum(sample) - sample
     taken = flat + np.repeat(offset, count)
     at = within + offset[segment]
-    before = np.searchsorted(taken, at) - base[segment]
-    is_pivot = np.isin(at, taken)
-    return 2 * before + is_pivot
+    before = np.searchsorted(taken, at)
+    is_pivot = taken[np.minimum(before, len(taken) - 1)] == at
+    place: Indices = 2 * (before - base[segment]) + is_pivot
+    return place
 
 
 def _runs(key: Indices, where: Indices) -> tuple[Indices, Indices]:
