@@ -22,6 +22,14 @@ lint: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+## Every primitive, type, visibility, shape, protocol and ring against JAX; the stated error bounds on 10^6 points each.
+conformance: .venv/dev
+	PYTHONPATH=tests $(BIN)/python -m conformance run
+
+## docs/operations.md, docs/precision.md and docs/plots, from the tables that the conformance run checks.
+docs: .venv/dev
+	PYTHONPATH=tests $(BIN)/python -m conformance docs
+
 ## Every operation beside SecretFlow SPU 0.9.5, on these cores: half an hour. Writes benchmarks/RESULTS.md.
 bench: .venv/dev
 	$(BIN)/spuvm bench --against spu --json benchmarks/results.json --markdown benchmarks/RESULTS.md

@@ -8,6 +8,7 @@ from spuvm.compiler.builder import Builder
 from spuvm.compiler.exact_division import div_public as div_public
 from spuvm.compiler.exact_division import int_div as int_div
 from spuvm.compiler.exact_division import int_rem as int_rem
+from spuvm.compiler.exact_division import raw_rem as raw_rem
 from spuvm.compiler.ir import Value
 from spuvm.compiler.normalize import FINE, MIDDLE, Leading, leading_bit, mantissa, scales
 from spuvm.compiler.polynomial import Stack, constant, polynomial, reread, stack, table, times_integer

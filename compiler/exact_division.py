@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from spuvm.compiler.builder import Builder
-from spuvm.compiler.ir import Value
+from spuvm.compiler.ir import Op, Value, join
 from spuvm.compiler.polynomial import raw_constant, reread, spread, stack, times_integer
 from spuvm.runtime.errors import UnsupportedError
 from spuvm.runtime.word import WIDE, signed
@@ -80,13 +80,55 @@ def int_div(b: Builder, x: Value, y: Value) -> Value:
     """The integer quotient, rounded toward zero as JAX does: exact. y is public, or neither is secret.
 
     As in `div_public`, but the remainder, less one if the quotient is negative, is compared with 0 and y.
-    Domain: |x| < 2^(k-2), |y| < 2^(k-5). x / 0 gives 0 (two known values: what integer_division gives, -1).
-    Cost: 20 rounds; 3 truncations, 3 comparisons, 3 bit injections: 430 bytes.
+    Domain: all x, |y| < 2^(k-5). x / 0 gives 0 (two known values: what integer_division gives, -1).
+    Cost: 20 rounds; 3 truncations, 3 comparisons, 3 bit injections: 430 bytes. Integers as wide as the ring: 60
+    rounds, 1660 bytes.
     """
-    if not (x.type.is_secret or y.type.is_secret):
+    if join(x.type.visibility, y.type.visibility) != "secret":
         return _known_int_div(b, x, y)
     if not y.type.is_public:
         raise UnsupportedError("integer division by a secret number: convert to float, or make `y` public.")
+    if x.type.bits < b.ring_bits:
+        return _int_div(b, x, y)
+    return _signed_large_int_div(b, x, y) if x.type.signed else _large_int_div(b, x, y)
+
+
+def _signed_large_int_div(b: Builder, x: Value, y: Value) -> Value:
+    """The quotient of the magnitudes, which are below 2^64, and the sign."""
+    zero, one = (b.integer(i, x.type) for i in (0, 1))
+    negative = b.convert(b.less(x, zero), x.type.element)
+    sign = b.sub(one, b.add(negative, negative))
+    data, unsigned = _constant_of(b, y), f"uint{x.type.bits}"
+    if data is None:
+        below = b.less(y, zero)
+        magnitude, other = b.select(below, b.neg(y), y), b.select(below, b.neg(one), one)
+    else:
+        numbers = signed(data)
+        magnitude, other = (
+            _spread(b, b.const(np.asarray(n), y.type.element), y.shape) for n in (abs(numbers), np.sign(numbers))
+        )
+    quotient = _large_int_div(b, b.bitcast(b.mul_raw(x, sign), unsigned), b.bitcast(magnitude, unsigned))
+    return b.mul_raw(b.bitcast(quotient, x.type.element), b.mul_raw(sign, other))
+
+
+def _large_int_div(b: Builder, x: Value, y: Value) -> Value:
+    """x = 4 h + l: the quotient of h four times, and how often y is in what remains of it, with l."""
+    h = b.op("shift_right_logical", x, bits=2)
+    quotient = _int_div(b, h, y)
+    rest = b.sub(h, b.mul_raw(quotient, y))
+    four = b.integer(4, y.type)
+    small = b.bitcast(y, f"int{y.type.bits}")
+    rest = b.bitcast(b.sub(x, b.mul_raw(four, b.sub(h, rest))), small.type.element)  # 4 (h - q y) + l
+    multiples = [small, b.add(small, small), b.add(b.add(small, small), small)]
+    steps = [b.convert(b.not_(b.less(rest, m)), y.type.element) for m in multiples]
+    steps = [b.mul_raw(s, b.convert(b.not_(b.equal(y, b.integer(0, y.type))), y.type.element)) for s in steps]
+    out = b.mul_raw(four, quotient)
+    for step in steps:
+        out = b.add(out, step)
+    return out
+
+
+def _int_div(b: Builder, x: Value, y: Value) -> Value:
     d = _divisor_of(b, y)
     quotient, remainder = _estimate(b, x, d)
     signed = b.mul_raw(reread(b, x, 0), d.sign)
@@ -99,6 +141,14 @@ def int_div(b: Builder, x: Value, y: Value) -> Value:
 def int_rem(b: Builder, x: Value, y: Value) -> Value:
     """x - y * int_div(x, y): the sign of x, exact. x rem 0 gives x. Cost: that of int_div."""
     return b.sub(x, b.mul_raw(int_div(b, x, y), y))
+
+
+def raw_rem(b: Builder, x: Value, y: Value) -> Value:
+    """int_rem of the raw elements of fixed point, which are below 2^62. Cost: that of narrow integers."""
+    p, q = (b.word(v) for v in (x, y))
+    if join(x.type.visibility, y.type.visibility) == "secret" and y.type.is_public:
+        return b.bitcast(b.sub(p, b.mul_raw(_int_div(b, p, q), q)), x.type.element)
+    return b.bitcast(int_rem(b, p, q), x.type.element)
 
 
 # the quotient --------------------------------------------------------------------------------------------
@@ -170,6 +220,8 @@ def _by_power_of_two(b: Builder, x: Value, shift: int) -> Value:
 def _constant_divisor(b: Builder, numbers: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Divisor:
     """From real numbers or integers; each distinct one is worked out once, in Python's integers."""
     numbers = numbers[tuple(slice(None) if step else slice(1) for step in numbers.strides)]  # undo a broadcast
+    if numbers.size == 0:
+        numbers = np.ones((), numbers.dtype)
     distinct, where = np.unique(numbers, return_inverse=True)
     columns = list(zip(*(_constants_of(d, b.ring_bits) for d in distinct.tolist())))
     uniform = len(distinct) == 1
@@ -210,15 +262,24 @@ def _constants_of(d: float | int, k: int) -> list[int]:
 
 def _divisor_of(b: Builder, y: Value) -> Divisor:
     """A public integer: a constant of the program, or known when it runs."""
+    data = _constant_of(b, y)
+    if data is None:
+        return _runtime_divisor(b, y, 0)
+    numbers = signed(data) if y.type.signed or data.dtype == WIDE else data
+    return _constant_divisor(b, numbers.reshape(()) if data.size == 1 else numbers, y.shape)
+
+
+def _constant_of(b: Builder, y: Value) -> np.ndarray[Any, Any] | None:
+    """The raw elements of a constant of the program, read as another type or repeated; of other values None."""
     makers = {value: op for op in b.region.ops for value in op.outputs}
     source = makers.get(y)
-    if source is not None and source.name == "broadcast" and source.inputs[0].type.size == 1:
+    while source is not None and (source.name == "bitcast" or _repeats(source)):
         source = makers.get(source.inputs[0])
-    if source is None or source.name != "const":
-        return _runtime_divisor(b, y, 0)
-    data = source.attrs["data"]
-    numbers = signed(data) if y.type.signed or data.dtype == WIDE else data
-    return _constant_divisor(b, numbers if data.size > 1 else numbers.reshape(()), y.shape)
+    return source.attrs["data"] if source is not None and source.name == "const" else None
+
+
+def _repeats(op: Op) -> bool:
+    return op.name == "broadcast" and op.inputs[0].type.size == 1
 
 
 def _runtime_divisor(b: Builder, y: Value, exponent: int) -> Divisor:
@@ -286,8 +347,9 @@ def _known_int_div(b: Builder, x: Value, y: Value) -> Value:
     if not x.type.signed:
         return b.op("integer_division", x, y)
     (p, p_sign), (q, q_sign) = (_magnitude(b, b.word(v)) for v in (x, y))
-    quotient = b.op("integer_division", p, q)
-    return b.bitcast(b.mul(quotient, b.mul(p_sign, q_sign)), x.type.element)
+    unsigned = p.type.element.replace("int", "uint")  # 2^(k-1) is a magnitude
+    quotient = b.op("integer_division", b.bitcast(p, unsigned), b.bitcast(q, unsigned))
+    return b.bitcast(b.mul(b.bitcast(quotient, p.type.element), b.mul(p_sign, q_sign)), x.type.element)
 
 
 def _magnitude(b: Builder, x: Value) -> tuple[Value, Value]:

@@ -206,8 +206,7 @@ def rem(ctx: Context, x: Operand, y: Operand) -> Operand:
     p, q = both(ctx, x, y)
     if not is_float(ctx.outs[0]):
         return approximation("division", "int_rem", ctx.b, p, q)
-    raw = [ctx.b.word(v) for v in (p, q)]
-    return ctx.b.bitcast(approximation("division", "int_rem", ctx.b, *raw), p.type.element)
+    return approximation("division", "raw_rem", ctx.b, p, q)
 
 
 def integer_pow(ctx: Context, x: Value, *, y: int) -> Operand:

@@ -7,6 +7,8 @@ said to be relative.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +22,7 @@ from spuvm.compiler.approx_exp import _exponential as exponential
 from spuvm.compiler.approx_log import LOG_FRAC, log2_and_valid
 from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Value
-from spuvm.compiler.jax_rules import written
+from spuvm.compiler.jax_rules import apply, written
 from spuvm.compiler.polynomial import constant, plus, polynomial, stack, table, times, times_integer, work
 
 Array = jax.Array
@@ -29,12 +31,18 @@ Array = jax.Array
 
 
 def tan(x: Array) -> Array:
-    """Error: (1 + |tan x|)^2 times 1e-5. Cost: sin and cos together, then a division: 48 rounds, 1800 bytes."""
+    """Error: (1 + |tan x|)^2 times 2e-6 plus two units, where |cos x| is 64 units and more.
+
+    Cost: sin and cos together, then a division: 48 rounds, 1800 bytes.
+    """
     return lax.sin(x) / lax.cos(x)
 
 
 def sinh(x: Array) -> Array:
-    """Error: relative 4e-6 plus two units; saturates with exp from 30.5 on. 19 rounds, 1620 bytes."""
+    """Error: relative 4e-6 plus 4e-6 and two units; saturates with exp from (62 - f) ln 2 on, 30.5.
+
+    Cost: 19 rounds, 1620 bytes.
+    """
     return (lax.exp(x) - lax.exp(-x)) * 0.5
 
 
@@ -45,22 +53,30 @@ def cosh(x: Array) -> Array:
 
 # logarithms of roots ------------------------------------------------------------------------------------
 
-_LARGE = 4096.0  # from here on sqrt(x^2 + 1) is x, relative 3e-8, and x^2 need not fit
+_LARGE = 12  # from 2^12 on sqrt(x^2 + 1) is x, relative 3e-8
+_NEAR = 10  # from 2^10 on an error of 2.4e-7 in the logarithm
 
 
-def asinh(x: Array) -> Array:
-    """sign(x) log(|x| + sqrt(x^2 + 1)). Error: 8e-6 plus three units. Cost: sqrt, then log: 80 rounds, 1820 bytes."""
+def _root(size: Array, inner: Callable[[Array], Array], bits: int, sign: float) -> Array:
+    """sqrt(size^2 + sign): by `inner` below 2^bits, where it fits; above size, and the next term if that is early."""
+    bits = min(bits, _LARGE)
+    far = size if bits >= _NEAR else size + sign * 0.5 / size
+    return jnp.where(size < 2.0**bits, inner(jnp.minimum(size, 2.0**bits)), far)
+
+
+def asinh(x: Array, bits: int = _LARGE) -> Array:
+    """sign(x) log(|x| + sqrt(x^2 + 1)); x^2 fits below 2^bits. Error: 8e-6 plus three units.
+
+    Cost: sqrt, then log: 80 rounds, 1820 bytes.
+    """
     size = jnp.abs(x)
-    small = jnp.minimum(size, _LARGE)
-    out = lax.log(size + jnp.where(size < _LARGE, lax.sqrt(small * small + 1.0), size))
+    out = lax.log(size + _root(size, lambda x: lax.sqrt(x * x + 1.0), bits, 1.0))
     return jnp.where(x < 0, -out, out)
 
 
-def acosh(x: Array) -> Array:
+def acosh(x: Array, bits: int = _LARGE) -> Array:
     """log(x + sqrt(x - 1) sqrt(x + 1)), for x >= 1. Error: 8e-6 plus five units. Cost: 68 rounds, 2460 bytes."""
-    small = jnp.minimum(x, _LARGE)
-    root = lax.sqrt(small - 1.0) * lax.sqrt(small + 1.0)
-    return lax.log(x + jnp.where(x < _LARGE, root, x))
+    return lax.log(x + _root(x, lambda x: lax.sqrt(x - 1.0) * lax.sqrt(x + 1.0), bits, -1.0))
 
 
 def atanh(x: Array) -> Array:
@@ -218,7 +234,9 @@ def _ones(ctx: Context, x: Value) -> Value:
 
 
 RULES: dict[str, Rule] = {
-    **{f.__name__: written(f) for f in (tan, sinh, cosh, asinh, acosh, atanh, atan2, atan, asin, acos, erf_inv)},
+    **{f.__name__: written(f) for f in (tan, sinh, cosh, atanh, atan2, atan, asin, acos, erf_inv)},
+    "asinh": lambda ctx, x, **_: apply(ctx, partial(asinh, bits=(ctx.b.ring_bits - 4) // 2 - ctx.b.frac), x)[0],
+    "acosh": lambda ctx, x, **_: apply(ctx, partial(acosh, bits=ctx.b.ring_bits - 4 - 2 * ctx.b.frac), x)[0],
     "spu_arc": _arc,
     "spu_erf_inv_ratio": _ratio,
     "cbrt": cbrt,

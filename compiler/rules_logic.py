@@ -235,8 +235,15 @@ def shift(name: str) -> Rule:
                 f"the shift's amount is {amount.type.visibility} at run time: use an amount known at compile "
                 "time, or multiply by a power of two."
             )
-        bits = np.asarray(ctx.outs[0].dtype.itemsize * 8)
-        return _shift_known(ctx, name, ctx.value(x, ctx.outs[0].shape), np.minimum(amount, bits), int(bits))
+        bits = ctx.outs[0].dtype.itemsize * 8
+        amounts = np.asarray(amount)
+        unsigned = amounts.astype(f"uint{8 * amounts.dtype.itemsize}")  # as XLA: negative amounts are large ones
+        amounts = np.minimum(unsigned, unsigned.dtype.type(bits)).astype(np.int64)
+        value = ctx.value(x, ctx.outs[0].shape)
+        if name != "shift_right_arithmetic" or value.type.signed:
+            return _shift_known(ctx, name, value, amounts, bits)
+        signed = ctx.b.convert(value, f"int{bits}")  # the upper bit fills in, also of an unsigned integer
+        return ctx.b.convert(ctx.value(_shift_known(ctx, name, signed, amounts, bits)), value.type.element)
 
     return rule
 

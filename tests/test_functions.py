@@ -1,4 +1,4 @@
-"""Composed functions: their stated errors over their domains, and counts of bits."""
+"""Composed functions: their tables, what is outside of their domains, and counts of bits; test_approx.py has bounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from lowering import UNIT, agrees, lowered, run
+from lowering import agrees, lowered, run
+from sweeps import measure
 
 import spuvm as spu
 from spuvm.compiler import rules_functions as functions
@@ -19,27 +20,6 @@ RNG = np.random.default_rng(8)
 COUNT = 4000
 
 Real = np.ndarray[Any, Any]
-
-
-def grid(x: Any) -> Real:
-    return np.rint(np.asarray(x, np.float64) / UNIT) * UNIT
-
-
-def between(low: float, high: float) -> Real:
-    return grid(RNG.uniform(low, high, COUNT))
-
-
-def sizes(low: float, high: float) -> Real:
-    return grid(np.exp(RNG.uniform(math.log(low), math.log(high), COUNT)))
-
-
-def both_signs(x: Real) -> Real:
-    return np.concatenate([x, -x, [0.0, UNIT, -UNIT]])
-
-
-def near_one() -> Real:
-    """Numbers in (-1, 1), many of them close to the ends."""
-    return both_signs(np.concatenate([between(0, 1 - UNIT), 1 - sizes(UNIT, 0.1)]))
 
 
 def erf(x: Any) -> Real:
@@ -55,55 +35,11 @@ def by_newton(x: Real) -> Real:
     return y
 
 
-# name: points, truth, error as (absolute, relative, units)
-CASES: dict[str, tuple[Real, Any, tuple[float, float, float]]] = {
-    "sinh": (both_signs(between(0, 12)), np.sinh, (0, 4e-6, 2)),
-    "cosh": (both_signs(between(0, 12)), np.cosh, (0, 4e-6, 2)),
-    "asinh": (both_signs(sizes(UNIT, 1e12)), np.arcsinh, (8e-6, 0, 3)),
-    "acosh": (1 + np.concatenate([sizes(UNIT, 1e12), [0.0]]), np.arccosh, (8e-6, 0, 5)),
-    "atanh": (near_one(), np.arctanh, (2e-6, 0, 2)),
-    "atan": (both_signs(sizes(UNIT, 1e12)), np.arctan, (7e-6, 0, 2)),
-    "asin": (np.append(near_one(), [1.0, -1.0]), np.arcsin, (1.2e-5, 0, 6)),
-    "acos": (np.append(near_one(), [1.0, -1.0]), np.arccos, (1.2e-5, 0, 6)),
-    "cbrt": (both_signs(sizes(UNIT, 1e12)), np.cbrt, (0, 6e-6, 1)),
-    "erf_inv": (near_one(), by_newton, (1.2e-5, 0, 3)),
-}
-
-
-def excess(name: str, jitter: int | None) -> float:
-    """By how much the error is above what is stated, in units."""
-    x, truth, (absolute, relative, units) = CASES[name]
-    (got,) = run(lowered(getattr(lax, name), jnp.zeros(x.shape, jnp.float32)), x, jitter=jitter)
-    want = truth(x)
-    return float(((np.abs(got - want) - absolute - relative * np.abs(want)) / UNIT - units).max())
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_error_bound(name: str) -> None:
-    assert excess(name, None) <= 0
-    assert excess(name, 3) <= 0
-
-
-def test_tan() -> None:
-    x = between(-1.57, 1.57)
-    (got,) = run(lowered(jnp.tan, jnp.zeros(x.shape, jnp.float32)), x, jitter=1)
-    assert (np.abs(got - np.tan(x)) / (1 + np.abs(np.tan(x))) ** 2).max() < 1e-5
-
-
-def test_atan2() -> None:
-    angles = RNG.uniform(-math.pi, math.pi, COUNT)
-    radii = np.exp(RNG.uniform(-2, 20, COUNT))
-    x, y = grid(radii * np.cos(angles)), grid(radii * np.sin(angles))
-    x, y = np.append(x, [0, 0, 1, -1, 0]), np.append(y, [0, 1, 0, 0, -1])
-    (got,) = run(lowered(jnp.arctan2, *[jnp.zeros(x.shape, jnp.float32)] * 2), y, x, jitter=1)
-    assert np.abs(got - np.arctan2(y, x)).max() <= 7e-6 + 2 * UNIT
-
-
 @pytest.mark.parametrize(("table", "name"), [("ATAN", "atan"), ("ERF_INV", "erf_inv"), ("ERF_INV_TAIL", "erf_inv")])
 def test_a_wrong_coefficient_is_noticed(table: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = [c + 2e-4 * (i == 2) for i, c in enumerate(getattr(functions, table))]
     monkeypatch.setattr(functions, table, tuple(wrong))
-    assert excess(name, None) > 0
+    assert measure(name, jitter=None).excess > 0
 
 
 def test_polynomials_are_as_good_as_they_say() -> None:

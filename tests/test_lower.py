@@ -375,3 +375,13 @@ def test_double_precision_of_the_user() -> None:
         module = lowered(lambda x: x * (1.0 + 2.0**-30) + jnp.arange(3)[1], np.float64(2.0))
     assert module.input_dtypes == ("float64",)
     assert jnp.arange(1.0).dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint32", "int64", "uint64"])
+def test_shifts_by_amounts_of_any_integer_type(dtype: str) -> None:
+    """As in XLA an amount of the width and above, or a negative one, shifts all out."""
+    with jax.enable_x64(True):
+        x = jnp.asarray([3, 100, 7, 9], dtype)
+        amounts = np.array([0, 1, 5, 200 if dtype.startswith("u") else -1]).astype(dtype)
+        for shift in (lax.shift_left, lax.shift_right_logical, lax.shift_right_arithmetic):
+            agrees(lambda x, shift=shift: shift(x, amounts), x - 10)

@@ -1,0 +1,26 @@
+"""What is refused by design: the beginning of the reason that the compiler gives, and why there is no other way."""
+
+from __future__ import annotations
+
+REFUSALS: dict[str, str] = {
+    "integer division by a secret number": "an exact quotient of 64 bits by a secret takes a long division in bits",
+    "the shift's amount is": "shifting by a secret amount is a product with a secret power of two",
+    "Neighbouring floats": "fixed point has no neighbouring floats",
+    "The bits of a secret float": "fixed point does not have the bits of a float",
+    "Use jnp.sum, jnp.max": "a function applied in an order that XLA leaves open",
+    "Find eigenvectors by power iteration": "eigenvalues of a matrix that is not symmetric are complex",
+    "Use jax.lax.top_k": "an approximation of what is exact here",
+    "Secret values cannot be printed": "nobody knows the value",
+    "Python callbacks cannot run": "nobody knows the value",
+    "the loop's condition is": "how often a loop runs is seen by all",
+    "A secret random key": "random numbers of a secret key would take AES on shares",
+    "The key must be a constant": "random numbers of a secret key would take AES on shares",
+    "The seed must be a constant": "random numbers of a secret key would take AES on shares",
+    "several windows at secret places": "whether windows overlap is secret, and in what order they are written matters",
+    "the index is": "an index that decides which memory is touched",
+}
+
+
+def by_design(reason: str) -> str | None:
+    """The entry of the table that a reason belongs to."""
+    return next((start for start in REFUSALS if start in reason), None)
