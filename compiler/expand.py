@@ -157,6 +157,7 @@ class Expander:
                 elementwise,
             ),
             limbs=self.limbs(self.word),
+            dealer=self.protocol.dealer,
         )
         self.block.steps.append(Call(spec, slots, outputs, self.op, self.location))
         return Shared(kind, tuple(outputs), owner)

@@ -27,7 +27,7 @@ class Factors(NamedTuple):
 
 def factors(ex: Expander, values: Sequence[Value]) -> Factors | None:
     """Which operand of a product of two values is to be the private one; None if neither can."""
-    private = [i for i in (0, 1) if ex.primary(values[i]).kind == "v"]
+    private = [i for i in (0, 1) if can_mask(ex, ex.primary(values[i]))]
     if not private or any(ex.primary(v).kind == "p" for v in values):
         return None
     # Of two: the one that is masked already, else the larger.
@@ -36,6 +36,11 @@ def factors(ex: Expander, values: Sequence[Value]) -> Factors | None:
     forms = ex.values[values[i]]
     assert m.owner is not None
     return Factors((forms.get("s", forms["v"]), m, ex.as_kind(values[1 - i], "a")), m.owner, i == 0)
+
+
+def can_mask(ex: Expander, x: Shared) -> bool:
+    """Whether a value is private to a party that computes."""
+    return x.kind == "v" and x.owner is not None and x.owner < ex.protocol.world_size
 
 
 def mask(ex: Expander, value: Value) -> Shared:
@@ -87,7 +92,7 @@ def masked_before(ex: Expander, values: Sequence[Value], body: Region) -> Mappin
     """
     out = {}
     for i, (value, param) in enumerate(zip(values, body.params)):
-        if ex.primary(value).kind == "v" and value.type.kind != "bool" and _only_multiplied(body, param):
+        if can_mask(ex, ex.primary(value)) and value.type.kind != "bool" and _only_multiplied(body, param):
             m = mask(ex, value)
             forms = ex.values[value]
             slots = [ex.whole(x, value.shape) for x in (forms.get("s", forms["v"]), m)]

@@ -125,19 +125,19 @@ def _shuffle(protocol: str, kinds: str, count: int, *arrays: Any) -> Components:
 
 def _rank(ex: Expander, words: Sequence[Shared], wanted: Any) -> Shared:
     slots = [s for x in words for s in x.slots]
-    (public,) = ex.protocol.components("p")
+    computing = frozenset(range(ex.protocol.world_size))  # what is opened is not for others
     spec = KernelSpec(
         name="precedes",
         params=(("protocol", ex.protocol.name),),
         shapes=(None,) * (2 * len(slots)),
         dtypes=tuple(s.dtype for s in slots) * 2,
         holders=tuple(s.holders for s in slots) * 2,
-        out_holders=(public,),
+        out_holders=(computing,),
         elementwise=True,
         communicates=True,
         function=_comparison(ex.protocol.name, len(words), len(slots) // len(words)),
     )
-    out = Slot(words[0].shape, "uint64", public)
+    out = Slot(words[0].shape, "uint64", computing)
     ex.block.steps.append(Rank(spec, slots, [out], tuple(map(tuple, wanted)), ex.op, ex.location))
     return Shared("p", (out,))
 

@@ -187,7 +187,8 @@ def _restored(spec: KernelSpec, length: int | None, key: str, stored: dict[str, 
 
 
 def _key(spec: KernelSpec, length: int | None) -> str:
-    text = repr((spec.name, spec.params, spec.shapes, spec.dtypes, spec.holders, spec.out_holders, spec.limbs, length))
+    layout = (spec.limbs, spec.dealer)
+    text = repr((spec.name, spec.params, spec.shapes, spec.dtypes, spec.holders, spec.out_holders, *layout, length))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -10,7 +10,6 @@ to their type wherever that makes a difference.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict
 
 import jax
 
@@ -47,7 +46,7 @@ def lower(
         outputs=traced.outputs,
         input_dtypes=tuple(str(a.dtype) for a in traced.in_avals),
         output_dtypes=tuple(str(a.dtype) for a in traced.out_avals),
-        config=asdict(config),
+        config=config.settings,
     )
     ops.check(module)
     return module
@@ -70,7 +69,7 @@ def _body(traced: Traced, visibilities: Sequence[Visibility], context: Context, 
 
 
 def _rank(who: Visibility, context: Context) -> Visibility:
-    size = context.config.world_size
+    size = len(context.config.members)
     if isinstance(who, int) and not 0 <= who < size:
         raise InputError(f"an input belongs to rank {who}, but there are {size} parties.")
     return who

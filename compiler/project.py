@@ -147,6 +147,8 @@ class _Projector:
                     self.held(s) for s in (step.condition_constants, step.body_constants, step.carries)
                 )
                 return WhileStep(condition, body, first, second, carries, self.define(step.outputs))
+            case Rank() if not self.holds(step.outputs[0]):
+                return Straight([], {})  # a party that does not compute
             case Rank():
                 compare = cache(lambda pairs: self.block(step.batch(pairs)))
                 words = self.held(step.inputs)

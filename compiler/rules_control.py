@@ -71,14 +71,16 @@ def reveal(ctx: Context, x: Operand, *, to: str | int | None) -> Operand:
 
 
 def masked(ctx: Context, x: Operand) -> Operand:
-    """A private value masked; what all know or none knows needs no mask."""
+    """A private value masked, one of a party that does not compute shared; what all know or none knows as it is."""
     if not isinstance(x, Value) or not isinstance(x.type.visibility, int):
         return x
+    if x.type.visibility >= ctx.config.world_size:
+        return ctx.map(lambda v: ctx.b.op("share", v, to="secret"), x)
     return ctx.map(lambda v: v if v.type.masked else ctx.b.op("mask", v), x)
 
 
 def _rank(ctx: Context, to: str | int) -> int:
-    parties = ctx.config.parties
+    parties = ctx.config.members
     if isinstance(to, str) and to in parties:
         return parties.index(to)
     if isinstance(to, int) and 0 <= to < len(parties):

@@ -121,6 +121,11 @@ def parse(text: str) -> Module:
     return module
 
 
+def parse_type(text: str) -> Type:
+    """The type that `str` of it gave."""
+    return _Parser([]).type(text)
+
+
 class _Parser:
     def __init__(self, lines: Sequence[str]) -> None:
         self.lines = lines

@@ -6,6 +6,7 @@ and has only the certificate signed; `make_cluster` puts all keys into one folde
 on one machine only.
 """
 
+import json
 import os
 import socket
 from contextlib import ExitStack, suppress
@@ -78,11 +79,12 @@ def make_cluster(
     *,
     protocol: str | None = None,
     dealer: str | None = None,
+    compute: list[str] | tuple[str, ...] | None = None,
 ) -> Path:
     """Write an authority, all parties' keys and certificates and `cluster.toml`; the path of the latter.
 
-    `protocol` and `dealer` go into the file if given; a dealer who is not among `parties` is added to them,
-    and has the last of `ports`.
+    `protocol`, `dealer` and `compute` (who computes, if not all do) go into the file if given; a dealer who
+    is not among `parties` is added to them, and has the last of `ports`.
     All keys lie in one folder: for processes on one machine, not for parties that distrust each other.
     """
     folder = Path(folder)
@@ -90,6 +92,8 @@ def make_cluster(
     make_authority(folder)
     lines = ['ca = "ca.crt"', f"timeout_seconds = {timeout_seconds:g}"]
     lines += [f'{key} = "{value}"' for key, value in (("protocol", protocol), ("dealer", dealer)) if value]
+    if compute is not None:
+        lines.append(f"compute = {json.dumps(list(compute))}")
     for party, port in zip(everyone, ports or free_ports(len(everyone), host), strict=True):
         issue(folder, party)
         lines += [

@@ -6,6 +6,7 @@
     ring = 64
     fxp_fraction_bits = 18
     dealer = "dave"                     # for protocols with a dealer: which of [parties.*] it is
+    compute = ["alice", "bob", "carol"] # optional: those that compute, if not all parties do
 
     [parties.alice]                     # parties in the order of their ranks
     address = "alice.example.com:9101"  # where peers reach it
@@ -15,7 +16,8 @@
 
 Paths are relative to the file. All parties may use the same file: of the certificates and keys
 a party reads only its own. The dealer is listed like a party, anywhere; it has the last rank, gives
-out correlated randomness, and has neither inputs nor results.
+out correlated randomness, and has neither inputs nor results. Parties that `compute` leaves out bring
+values and are shown results.
 """
 
 import re
@@ -29,7 +31,7 @@ from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link import DEFAULT_TIMEOUT
 from spuvm.runtime.protocols import DEFAULT_PARTIES, protocol_of
 
-CLUSTER_KEYS = ("ca", "timeout_seconds", "protocol", "ring", "fxp_fraction_bits", "dealer", "parties")
+CLUSTER_KEYS = ("ca", "timeout_seconds", "protocol", "ring", "fxp_fraction_bits", "dealer", "compute", "parties")
 PARTY_KEYS = ("address", "listen", "certificate", "key")
 
 
@@ -59,7 +61,7 @@ class Party:
 class Cluster:
     """A loaded cluster file; `parties` by rank, `dealer` the name of the last of them if there is one.
 
-    `config.parties` are the computing parties: all but the dealer.
+    `config.parties` are the computing parties, `config.others` those that are neither in `compute` nor the dealer.
     """
 
     parties: tuple[Party, ...]
@@ -114,8 +116,10 @@ def load_cluster(path: str | Path) -> Cluster:
         raise ConfigError(f"`timeout_seconds` in {path} must be a positive number of seconds, got {timeout!r}.")
     dealer = _text(table, "dealer", f"{path}") if "dealer" in table else None
     parties = _parties(table.get("parties"), path)
-    parties = _dealer_last(parties, dealer, path)
-    config = _config(table, tuple(party.name for party in parties if party.name != dealer), path)
+    parties = _computing_first(_dealer_last(parties, dealer, path), _compute(table, dealer, path))
+    names = tuple(party.name for party in parties if party.name != dealer)
+    count = len(table.get("compute", names))
+    config = replace(_config(table, names[:count], path), others=names[count:])
     _check_dealer(config, dealer, path)
     return Cluster(parties, ca, float(timeout), config, dealer)
 
@@ -146,10 +150,27 @@ def _dealer_last(parties: tuple[Party, ...], dealer: str | None, path: Path) -> 
     return tuple(sorted(parties, key=lambda party: party.name == dealer))
 
 
+def _compute(table: dict[str, Any], dealer: str | None, path: Path) -> list[str]:
+    """The setting `compute`, checked against the parties of the file."""
+    names = [name for name in table["parties"] if name != dealer]
+    compute = table.get("compute", names)
+    if not isinstance(compute, list) or not compute or any(c not in names for c in compute):
+        raise ConfigError(f"`compute` in {path} must be a list of names among {', '.join(names)}, got {compute!r}.")
+    if len(set(compute)) < len(compute):
+        raise ConfigError(f"`compute` in {path} names a party twice: {', '.join(compute)}.")
+    return compute
+
+
+def _computing_first(parties: tuple[Party, ...], compute: list[str]) -> tuple[Party, ...]:
+    """The computing parties in their order, then others, then the dealer: the order of the ranks."""
+    last = len(compute)
+    return tuple(sorted(parties, key=lambda p: compute.index(p.name) if p.name in compute else last))
+
+
 def _check_dealer(config: Config, dealer: str | None, path: Path) -> None:
     # With the protocol's own number of parties: a wrong one is the concern of who runs a program.
     sample = tuple(map(str, range(DEFAULT_PARTIES.get(config.protocol, 2))))
-    needed = protocol_of(replace(config, parties=sample)).dealer is not None
+    needed = protocol_of(replace(config, parties=sample, others=())).dealer is not None
     if needed and dealer is None:
         raise ConfigError(
             f"{path} needs a dealer for protocol {config.protocol!r}: set `dealer` to the name of one of "

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from spuvm.runtime.errors import ConfigError
 
@@ -14,7 +15,8 @@ DEFAULT_FRACTION_BITS = {32: 8, 64: 18, 128: 26}
 class Config:
     """Protocol, ring, fixed point and parties.
 
-    `parties` are the names, by rank. Two runs with equal configurations and equal programs
+    `parties` are the names of those that compute, by rank; `others` those that only bring values and are
+    shown results: their ranks follow. Two runs with equal configurations and equal programs
     exchange the same messages in the same rounds.
     """
 
@@ -22,6 +24,7 @@ class Config:
     ring_bits: int = 64
     fxp_fraction_bits: int = 18
     parties: tuple[str, ...] = field(default=("party0", "party1", "party2"))
+    others: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.ring_bits not in RING_BITS:
@@ -31,14 +34,24 @@ class Config:
                 f"`fxp_fraction_bits` must be between 1 and {self.ring_bits // 2 - 4} for a "
                 f"{self.ring_bits}-bit ring (a product holds twice as many), got {self.fxp_fraction_bits}."
             )
-        if len(set(self.parties)) != len(self.parties):
-            raise ConfigError(f"`parties` must have different names, got {self.parties}.")
+        if len(set(self.members)) != len(self.members):
+            raise ConfigError(f"`parties` must have different names, got {', '.join(self.members)}.")
 
     @property
     def world_size(self) -> int:
         return len(self.parties)
 
     @property
+    def members(self) -> tuple[str, ...]:
+        """All that a value can belong to, by rank."""
+        return (*self.parties, *self.others)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The fields as a dictionary; `others` if there are any."""
+        return {k: v for k, v in asdict(self).items() if k != "others" or v}
+
+    @property
     def digest(self) -> str:
         """Hexadecimal SHA-256 of all fields, compared by the parties before a run."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()

@@ -92,6 +92,11 @@ class Link(ABC):
         self._keys: dict[tuple[int, ...], bytes] = {}
         self._contributions: dict[tuple[int, tuple[int, ...]], bytes] = {}  # (from, holders)
 
+    @property
+    def base(self) -> "Link":
+        """The link itself, or the one that this is a view of."""
+        return self
+
     def exchange(self, outgoing: Mapping[int, Sequence[Buffer]], incoming: Mapping[int, Sequence[Buffer]]) -> None:
         """One round: send each peer's buffers as one message, fill the given ones from each peer's.
 

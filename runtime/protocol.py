@@ -47,7 +47,8 @@ class Kernel:
 class Protocol:
     """`holders[kind][i]` are the ranks that know component i of a sharing of that kind.
 
-    A dealer is one more rank, after the parties: it takes part in kernels and holds no component
+    `others` is how many parties there are, after those that compute, that only bring values and are
+    shown results. A dealer is one more rank, the last: it takes part in kernels and holds no component
     but, where masked products need it, the mask. `masked(owner)` are the holders of kind m;
     `masked_in_shared(owner)` says which components of the owner's `share_v` would serve as well,
     nothing if none do.
@@ -61,10 +62,11 @@ class Protocol:
     masked_in_shared: Callable[[int], tuple[int, ...]] = lambda owner: ()
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
     dealer: int | None = None
+    others: int = 0
 
     def components(self, kind: str, owner: int | None = None) -> tuple[frozenset[int], ...]:
         if kind == "p":
-            return (frozenset(range(self.world_size)),)
+            return (frozenset(range(self.world_size + self.others)),)
         if kind == "v":
             assert owner is not None
             return (frozenset({owner}),)

@@ -8,32 +8,39 @@ from functools import cache
 from spuvm.runtime.aby3 import ABY3
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.others import with_others
 from spuvm.runtime.protocol import Protocol
 from spuvm.runtime.ref2k import ref2k
 from spuvm.runtime.semi2k import semi2k
 
-PROTOCOLS: dict[str, Callable[[int], Protocol]] = {"aby3": lambda n: ABY3, "ref2k": ref2k, "semi2k": semi2k}
+# By the number of computing parties, and of others.
+PROTOCOLS: dict[str, Callable[[int, int], Protocol]] = {
+    "aby3": lambda n, others: ABY3,
+    "ref2k": lambda n, others: ref2k(n),
+    "semi2k": semi2k,
+}
 DEFAULT_PARTIES = {"aby3": 3, "ref2k": 1, "semi2k": 2}
 
 
 @cache
-def _protocol(name: str, world_size: int) -> Protocol:
-    return PROTOCOLS[name](world_size)
+def _protocol(name: str, world_size: int, others: int) -> Protocol:
+    return with_others(PROTOCOLS[name](world_size, others), others)
 
 
 def protocol_of(config: Config) -> Protocol:
     """The protocol that a configuration names, for its number of parties."""
     if config.protocol not in PROTOCOLS:
         raise ConfigError(f"`protocol` must be one of {sorted(PROTOCOLS)}, got {config.protocol!r}.")
-    protocol = _protocol(config.protocol, config.world_size)
+    protocol = _protocol(config.protocol, config.world_size, len(config.others))
     if protocol.world_size != config.world_size:
         raise ConfigError(
             f"`protocol` {config.protocol!r} runs among {protocol.world_size} parties, "
-            f"got {config.world_size}: {', '.join(config.parties)}."
+            f"got {config.world_size}: {', '.join(config.parties)}. Others can take part without computing: "
+            "see `others` of Config, `compute` in the cluster file."
         )
     return protocol
 
 
 def rank_names(config: Config) -> tuple[str, ...]:
-    """Who takes part, by rank: the parties, then the protocol's dealer if it has one."""
-    return config.parties if protocol_of(config).dealer is None else (*config.parties, "dealer")
+    """Who takes part, by rank: the parties, others, then the protocol's dealer if it has one."""
+    return config.members if protocol_of(config).dealer is None else (*config.members, "dealer")

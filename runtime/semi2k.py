@@ -37,11 +37,11 @@ WHOLE = 128  # `bits` of what is sent whole: only less than 8 matter
 
 
 class _Semi2k:
-    """The kernels for `n` parties; rank n is the dealer."""
+    """The kernels for `n` parties; the dealer's rank comes after theirs and those of others."""
 
-    def __init__(self, n: int) -> None:
+    def __init__(self, n: int, others: int) -> None:
         self.n = n
-        self.dealer = n
+        self.dealer = n + others
 
     # What the dealer gives out -----------------------------------------------------------------
 
@@ -286,11 +286,11 @@ class _Semi2k:
         return (self._xor_sum(tuple(c if i == owner else send(c, i, owner, bits) for i, c in enumerate(x))),)
 
 
-def semi2k(world_size: int) -> Protocol:
-    """The protocol for `world_size` parties and a dealer."""
+def semi2k(world_size: int, others: int = 0) -> Protocol:
+    """The protocol for `world_size` parties, and a dealer whose rank leaves room for `others`."""
     if world_size < 2:
         raise ConfigError(f"`protocol` 'semi2k' needs two parties or more, got {world_size}.")
-    k = _Semi2k(world_size)
+    k = _Semi2k(world_size, others)
     holders = tuple(frozenset({i}) for i in range(world_size))
     return Protocol(
         name="semi2k",

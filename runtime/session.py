@@ -58,7 +58,7 @@ class Session:
         self._number = 0
         if self.link is not None:
             # Sessions over one link count up, so that no two of them derive the same stream keys.
-            self._number = _SESSIONS[self.link] = _SESSIONS.get(self.link, 0) + 1
+            self._number = _SESSIONS[self.link.base] = _SESSIONS.get(self.link.base, 0) + 1
             self.link.agree("configuration", f"{self._number} {self.config.digest}".encode())
 
     def _key(self, holders: Holders) -> bytes:

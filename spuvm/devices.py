@@ -27,6 +27,7 @@ from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.link import Link
 from spuvm.runtime.protocols import protocol_of
+from spuvm.runtime.renumbered import renumbered
 from spuvm.runtime.session import Session, telling
 from spuvm.runtime.tls_link import connect
 from spuvm.vm import VM
@@ -41,13 +42,38 @@ class _Context:
     link: Link | None = None
     config: Config | None = None
     file: Path | None = None
+    dealer: str | None = None
     machines: dict[Config, VM] = field(default_factory=dict)
 
     def machine(self, config: Config) -> VM:
         if config not in self.machines:
-            rank = None if self.party is None else self.parties.index(self.party)
-            self.machines[config] = VM(Session(config, rank, self.link))
+            if self.party is None or self.link is None:
+                self.machines[config] = VM(Session(config))
+            else:
+                names = (*config.members, *(p for p in self.parties if p not in config.members))
+                link = renumbered(self.link, names)
+                self.machines[config] = VM(Session(config, link.rank, link))
         return self.machines[config]
+
+    def others(self, parties: tuple[str, ...], protocol: str) -> tuple[str, ...]:
+        """Who takes part beside the computing parties; without the dealer, if it is one of the session's."""
+        rest = tuple(p for p in self.parties if p not in parties)
+        if self.party is None:
+            return rest
+        if protocol in WITH_DEALER:
+            dealer = self.dealer or (rest[-1] if rest else None)
+            if dealer not in rest:
+                raise ConfigError(
+                    f"protocol {protocol} needs a dealer that is none of the parties {', '.join(parties)}: add it to "
+                    "the cluster file, and set `dealer` to its name."
+                )
+            return tuple(p for p in rest if p != dealer)
+        if self.dealer is not None:
+            raise ConfigError(
+                f"the cluster file names {self.dealer} as dealer, but protocol {protocol} has none: leave it out, or "
+                "use a protocol that has."
+            )
+        return rest
 
 
 _context: _Context | None = None
@@ -81,7 +107,7 @@ def init(
             raise ConfigError("a networked run takes `party` and `config`, a simulation `parties` and address='local'.")
         cluster = load_cluster(config)
         link = connect(cluster, party, timeout)
-        _context = _Context(cluster.names, party, link, cluster.config, Path(config).absolute())
+        _context = _Context(cluster.names, party, link, cluster.config, Path(config).absolute(), cluster.dealer)
         return
     if parties is None:
         raise ConfigError("`parties` is missing: give the names for a simulation, or `party` and `config`.")
@@ -179,17 +205,16 @@ class SPU:
 
     `spu(fn, static_argnums=...)(*args)` runs a JAX function on objects of PYUs (private to their
     owner), SPUObjects, and plain numbers and arrays, which are public: every party's script has them.
+
+    The cluster definition names the parties that compute. All others that `init` knows can bring
+    values, and be shown results (`x.to(dave)`, `spu.reveal`), as well: they run the same script and agree on
+    every program, and what they bring is shared among the computing parties. They are sent the
+    value of a reveal, and never hold a share of anything else.
     """
 
     def __init__(self, cluster_def: Mapping[str, Any]) -> None:
         context = _here()
-        config = config_from(cluster_def, context)
-        if context.party is not None and config.parties != _session_parties(context, config):
-            raise ConfigError(
-                f"an SPU of {config.protocol} among {', '.join(config.parties)} needs exactly the parties of the "
-                f"session, in order: {', '.join(context.parties)}."
-            )
-        self.vm = context.machine(config)
+        self.vm = context.machine(config_from(cluster_def, context))
         self._functions: dict[Any, Jitted] = {}
 
     def __call__(self, fn: Callable[..., Any], static_argnums: int | Sequence[int] = ()) -> Callable[..., Any]:
@@ -213,8 +238,8 @@ class SPU:
     def _argument(self, x: Any) -> Any:
         if not isinstance(x, PYUObject):
             return x
-        if x.device.party not in self.vm.config.parties:
-            raise ConfigError(f"{x!r} belongs to no party of the SPU ({', '.join(self.vm.config.parties)}).")
+        if x.device.party not in self.vm.config.members:
+            raise ConfigError(f"{x!r} belongs to no party of the SPU ({', '.join(self.vm.config.members)}).")
         return jax.tree.map(lambda leaf: Marked(leaf, x.device.party), _with_shapes(x))
 
     def __repr__(self) -> str:
@@ -239,15 +264,11 @@ def whereabouts() -> tuple[str, Path] | None:
     return _context.party, _context.file
 
 
-def _session_parties(context: _Context, config: Config) -> tuple[str, ...]:
-    """The session's parties, without the dealer that the last of them is if the protocol has one."""
-    return context.parties if protocol_of(config).dealer is None else context.parties[:-1]
-
-
 def _identity(x: Any) -> Any:
     return x
 
 
+WITH_DEALER = ("semi2k",)
 PROTOCOL_NAMES = {"ABY3": "aby3", "SEMI2K": "semi2k", "REF2K": "ref2k", "3": "aby3", "2": "semi2k", "1": "ref2k"}
 FIELD_NAMES = {"FM32": 32, "FM64": 64, "FM128": 128, "1": 32, "2": 64, "3": 128}
 
@@ -277,7 +298,8 @@ def config_from(cluster_def: Mapping[str, Any], context: _Context) -> Config:
     missing = [p for p in parties if p not in context.parties]
     if missing:
         raise ConfigError(f"`cluster_def` names {', '.join(missing)}: `init` knows {', '.join(context.parties)}.")
-    config = Config(PROTOCOL_NAMES.get(protocol, protocol), ring, frac, parties)
+    protocol = PROTOCOL_NAMES.get(protocol, protocol)
+    config = Config(protocol, ring, frac, parties, context.others(parties, protocol))
     protocol_of(config)
     return config
 
@@ -289,9 +311,9 @@ def move(x: SPUObject, device: Any) -> Any:
         if device.vm is x.vm:
             return x
         raise InputError("moving between SPUs is not supported: reveal the value, or keep to one SPU.")
-    if name not in x.vm.config.parties:
-        raise ConfigError(f"`to` must be one of {', '.join(x.vm.config.parties)}, got {name!r}.")
-    (out,) = x.vm.convert([x], "reveal", x.vm.config.parties.index(name))
+    if name not in x.vm.config.members:
+        raise ConfigError(f"`to` must be one of {', '.join(x.vm.config.members)}, got {name!r}.")
+    (out,) = x.vm.convert([x], "reveal", x.vm.config.members.index(name))
     if _context is None or name not in _context.parties:
         return out
     return PYUObject(PYU(name), None if out.components[0] is None else out.known_value())
@@ -328,9 +350,7 @@ def _with_shapes(x: PYUObject) -> Any:
         return x.value
     mine = x.device.is_here
     described = json.dumps(_describe(x.value)).encode() if mine else None
-    counters = copy.deepcopy(context.link.counters)
-    text = _say(context.link, context.parties.index(x.device.party), described)
-    context.link.counters = counters  # like agreement on the program: no part of what it costs
+    text = say(context.link, context.parties.index(x.device.party), described)
     return x.value if mine else _undescribe(json.loads(text))
 
 
@@ -355,6 +375,15 @@ def _broadcast(x: PYUObject) -> Any:
     leaves, tree = jax.tree.flatten(_undescribe(json.loads(payload[8 : 8 + size])))
     numbers = [type(x)(v) if isinstance(x, bool | int | float) else v for x, v in zip(leaves, values, strict=True)]
     return jax.tree.unflatten(tree, numbers)
+
+
+def say(link: Link, owner: int, payload: bytes | None) -> bytes:
+    """Bytes from one party to all the others, left out of the counters, like agreement on a program."""
+    counters = [(x, copy.deepcopy(x.counters)) for x in (link, link.base)]
+    said = _say(link, owner, payload)
+    for x, before in counters:
+        x.counters = before
+    return said
 
 
 def _say(link: Link, owner: int, payload: bytes | None) -> bytes:

@@ -159,12 +159,13 @@ def make_run_folder(
     names = rank_names(config)
     path = make_cluster(
         folder,
-        config.parties,
+        config.members,
         host,
         None if ports is None else tuple(ports),
         timeout,
         protocol=config.protocol,
-        dealer=names[-1] if len(names) > len(config.parties) else None,
+        dealer=names[-1] if len(names) > len(config.members) else None,
+        compute=config.parties if config.others else None,
     )
     settings = f"ring = {config.ring_bits}\nfxp_fraction_bits = {config.fxp_fraction_bits}\n"
     path.write_text(settings + path.read_text())

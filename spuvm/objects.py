@@ -74,7 +74,7 @@ class SPUObject:
     @property
     def visibility(self) -> str:
         who = self.type.visibility
-        return who if isinstance(who, str) else f"private({self.vm.config.parties[who]})"
+        return who if isinstance(who, str) else f"private({self.vm.config.members[who]})"
 
     def block_until_ready(self) -> SPUObject:
         """Wait until the value is computed; returns itself, as JAX arrays do."""

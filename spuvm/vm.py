@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import cache
 from typing import Any
 
@@ -46,9 +45,9 @@ class VM:
         who = leaf.visibility if isinstance(leaf, Marked) else default
         if who in ("secret", "public"):
             return who
-        if who not in self.config.parties:
-            raise InputError(f"`owner` must be one of {', '.join(self.config.parties)}, got {who!r}.")
-        return self.config.parties.index(who)
+        if who not in self.config.members:
+            raise InputError(f"`owner` must be one of {', '.join(self.config.members)}, got {who!r}.")
+        return self.config.members.index(who)
 
     def run(self, program: Program, leaves: Sequence[Any]) -> list[SPUObject]:
         """Run a program on its flat arguments."""
@@ -88,7 +87,7 @@ class VM:
         builder.region.results = [builder.op(op, v, to=to) for v in builder.region.params]
         names = tuple(f"x[{i}]" for i in range(len(objects)))
         dtypes = tuple(np.dtype(o.dtype).name for o in objects)
-        return Module(op, builder.region, names, names, dtypes, dtypes, asdict(self.config))
+        return Module(op, builder.region, names, names, dtypes, dtypes, self.config.settings)
 
     def reveal(self, objects: Sequence[SPUObject]) -> list[Any]:
         """The values, shown to all parties; what is public already costs nothing."""

@@ -207,10 +207,11 @@ def network(
     inputs: Components,
     runs: int = 1,
     streams: Callable[[int], Streams] = lambda party: Streams(key, party),
+    n: int | None = None,
 ) -> tuple[list[Components], list[Counters]]:
     """Each party's output components of the last run (None: not held), and the links' counters of all."""
     slots = [s for port in choreography.inputs for s in port.slots]
-    n = len(frozenset().union(*(s.holders for s in all_slots(choreography.block))))
+    n = n or len(frozenset().union(*(s.holders for s in all_slots(choreography.block))))
 
     def work(rank: int, link: MemoryLink) -> tuple[Components, Counters]:
         made = program(choreography, rank)
@@ -254,12 +255,17 @@ def predicted_cost(choreography: ch.Choreography, n: int = 3) -> Cost:
     return cost(choreography, tuple(f"party{i}" for i in range(n)))
 
 
+def ranks(protocol: Protocol) -> int:
+    """How many take part: parties, others, and a dealer."""
+    return protocol.world_size + protocol.others + (protocol.dealer is not None)
+
+
 def both(program_: Module | ch.Choreography, protocol: Protocol, raws: Sequence[Raw], bits: int = 64) -> list[Raw]:
     """Simulated and networked: shares are identical, costs as predicted. The values of the results."""
     choreography = expand(program_, protocol) if isinstance(program_, Module) else program_
     inputs = shared_inputs(choreography, raws, bits)
     whole = simulate(choreography, inputs)
-    parties, counters = network(choreography, inputs)
+    parties, counters = network(choreography, inputs, n=ranks(protocol))
     assert_same_shares(choreography, whole, parties)
     if (predicted := predicted_cost(choreography, len(parties))).exact:
         assert_cost(predicted, counters)

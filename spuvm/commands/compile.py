@@ -69,4 +69,4 @@ def _describe(program: Program, output: Path) -> None:
     ):
         for name, dtype, value in zip(names, dtypes, values):
             dims = ",".join(map(str, value.shape))
-            say(f"  {word} {name} {dtype}[{dims}] {who(value.type, program.config.parties)}")
+            say(f"  {word} {name} {dtype}[{dims}] {who(value.type, program.config.members)}")

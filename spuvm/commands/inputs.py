@@ -76,7 +76,7 @@ def check_names(program: Program, inputs: Mapping[str, Input], needed: Collectio
 
     `needed` are the inputs that are to be given here, all of them if not said.
     """
-    module, parties = program.module, program.config.parties
+    module, parties = program.module, program.config.members
     needed = module.inputs if needed is None else needed
     for name, source in inputs.items():
         if name not in module.inputs:
@@ -105,6 +105,6 @@ def signature(program: Program) -> str:
     """The inputs in words: names, types, who knows them."""
     module = program.module
     return ", ".join(
-        f"{name} {dtype}[{','.join(map(str, value.type.shape))}] {who(value.type, program.config.parties)}"
+        f"{name} {dtype}[{','.join(map(str, value.type.shape))}] {who(value.type, program.config.members)}"
         for name, dtype, value in zip(module.inputs, module.input_dtypes, module.body.params)
     )

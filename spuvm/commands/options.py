@@ -192,12 +192,20 @@ _FUNCTION_OPTIONS: tuple[Any, ...] = (
     ),
     click.option("--reveal", metavar="PARTY", help="Reveal every result: to a party, or to `all`."),
     click.option("--parties", type=NamesType(), help="Names by rank.  [default: alice,bob,carol]"),
+    click.option(
+        "--others", type=NamesType(), help="Parties that do not compute: they bring inputs or are shown results."
+    ),
     click.option("--x64", is_flag=True, help="Trace with 64-bit numbers, as with JAX_ENABLE_X64."),
 )
 
 
 def make_config(
-    protocol: str | None, ring: int | None, fxp: int | None, parties: tuple[str, ...] | None, base: Config | None
+    protocol: str | None,
+    ring: int | None,
+    fxp: int | None,
+    parties: tuple[str, ...] | None,
+    base: Config | None,
+    others: tuple[str, ...] | None = None,
 ) -> Config:
     """The configuration that the options say; what they leave open is as in `base`, or usual."""
     protocol = protocol or (base.protocol if base else "aby3")
@@ -206,9 +214,11 @@ def make_config(
         fxp = base.fxp_fraction_bits if base and base.ring_bits == ring else DEFAULT_FRACTION_BITS.get(ring, 18)
     if parties is None:
         parties = base.parties if base else USUAL_PARTIES[: DEFAULT_PARTIES.get(protocol, 3)]
-    for name in parties:
+    if others is None:
+        others = base.others if base else ()
+    for name in (*parties, *others):
         if name in ("public", "secret", "all"):
             raise ConfigError(f"`--parties`: no party can be called {name!r}.")
-    config = Config(protocol, ring, fxp, parties)
+    config = Config(protocol, ring, fxp, parties, others)
     protocol_of(config)
     return config

@@ -118,7 +118,7 @@ def party(
             sum(link.counters.bytes_received.values()),
             seconds,
         )
-    held = rank < len(program.config.parties)  # a dealer sees no result
+    held = rank < len(program.config.members)  # a dealer sees no result
     known = {i: x.known_value() for i, x in enumerate(objects) if held and x.type.visibility in (rank, "public")}
     lines = write_outputs(program, known, wanted, force)
     _report(program, ran, report)
@@ -136,7 +136,7 @@ def party(
 def _check_config(program: Program, cluster: Cluster, path: Path) -> None:
     ours, theirs = asdict(cluster.config), asdict(program.config)
     for key, name in (
-        ("parties", "parties"), ("protocol", "protocol"), ("ring_bits", "ring"),
+        ("parties", "parties"), ("others", "other parties"), ("protocol", "protocol"), ("ring_bits", "ring"),
         ("fxp_fraction_bits", "fxp_fraction_bits"),
     ):  # fmt: skip
         if ours[key] != theirs[key]:
@@ -153,8 +153,8 @@ def _plain(value: Any) -> str:
 def _check_mine(program: Program, wanted: dict[int, Output], me: str) -> None:
     for index in wanted:
         who = program.module.body.results[index].type.visibility
-        if isinstance(who, int) and program.config.parties[who] != me:
-            owner = program.config.parties[who]
+        if isinstance(who, int) and program.config.members[who] != me:
+            owner = program.config.members[who]
             raise InputError(
                 f"`--output`: result `{program.module.outputs[index]}` is revealed to {owner} alone: {owner} writes it."
             )

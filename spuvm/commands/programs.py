@@ -37,6 +37,7 @@ class Options:
     ring: int | None = None
     fxp: int | None = None
     parties: tuple[str, ...] | None = None
+    others: tuple[str, ...] | None = None
     x64: bool = False
 
     @property
@@ -80,7 +81,7 @@ def _compile(target: str, fn: Callable[..., Any], options: Options, inputs: Mapp
     if isinstance(fn, Jitted):
         base = fn.vm.config
         fn = fn.fn
-    config = make_config(options.protocol, options.ring, options.fxp, options.parties, base)
+    config = make_config(options.protocol, options.ring, options.fxp, options.parties, base, options.others)
     described = [(a.name, leaf_of(a, options.x64)) for a in options.arguments]
     named = {**inputs, **{name: leaf for name, leaf in described if name}}
     positional = [leaf for name, leaf in described if not name]
@@ -175,18 +176,18 @@ def visibility(who: str, config: Config) -> Visibility:
     """Of an argument: "public", "secret", or its owner's rank."""
     if who in ("public", "secret"):
         return who
-    if who not in config.parties:
+    if who not in config.members:
         raise InputError(
-            f"`@{who}`: the parties are {', '.join(config.parties)}{nearest(who, config.parties)}. "
-            "Name others with `--parties`."
+            f"`@{who}`: the parties are {', '.join(config.members)}{nearest(who, config.members)}. "
+            "Name others with `--parties`, and those that do not compute with `--others`."
         )
-    return config.parties.index(who)
+    return config.members.index(who)
 
 
 def revealing(fn: Callable[..., Any], to: str | None, config: Config) -> Callable[..., Any]:
     """The function with all its results revealed, to one party or (None) to all."""
-    if to is not None and to not in config.parties:
-        raise InputError(f"`--reveal` must be `all` or one of {', '.join(config.parties)}, got {to!r}.")
+    if to is not None and to not in config.members:
+        raise InputError(f"`--reveal` must be `all` or one of {', '.join(config.members)}, got {to!r}.")
 
     def wrapper(*args: Any) -> Any: return reveal(fn(*args), to=to)  # fmt: skip
 

@@ -111,7 +111,7 @@ def show(program: Program, values: Mapping[int, Any], written: Iterable[int] = (
     ):
         if i in skip:
             continue
-        head = f"{name} {dtype}[{','.join(map(str, value.shape))}] {who(value.type, program.config.parties)}"
+        head = f"{name} {dtype}[{','.join(map(str, value.shape))}] {who(value.type, program.config.members)}"
         if i in values:
             text = np.array2string(np.asarray(values[i]), threshold=30, separator=", ", prefix="  ")
             out.print(f"{head}: {text}" if value.type.size <= 1 else f"{head}:\n  {text}")

@@ -6,7 +6,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -195,7 +195,7 @@ def _manifest(stream: Stream, job: Job, rows: Mapping[tuple[int, str], Rows]) ->
         "format": FORMAT,
         "program": fingerprint(list(job.programs.values()), list(job.own.values())),
         "code": code_digest(),
-        "config": asdict(stream.vm.config),
+        "config": stream.vm.config.settings,
         "party": _me(stream.vm),
         "rows_per_block": job.rows_per_block,
         "rows": list(job.rows),
