@@ -19,5 +19,7 @@ from spuvm.jit import secret as secret
 from spuvm.objects import SPUObject as SPUObject
 from spuvm.runtime import errors as errors
 from spuvm.runtime.config import Config as Config
+from spuvm.shares import load_shares as load_shares
+from spuvm.shares import save_shares as save_shares
 from spuvm.streaming.stream import Stream as Stream
 from spuvm.streaming.stream import stream as stream

@@ -147,6 +147,16 @@ def test_labels_at_a_party_that_does_not_compute(dave: spu.PYU) -> None:
     assert dev.vm.config.others == ("dave",)
 
 
+def test_a_sort_opens_its_comparisons_to_the_computing_parties(dave: spu.PYU) -> None:
+    dev = spu.SPU(spu.utils.testing.cluster_def(NAMES[:3]))
+    x = np.random.default_rng(0).normal(size=300).astype(np.float32)
+    shared = dave(lambda: x)().to(dev)
+    ordered: Any = dev(lambda x: jnp.sort(x))
+    assert ordered.cost(shared).bytes_sent[3] == 0
+    assert ordered.compile(shared).party(3).block.results == (None, None, None)
+    np.testing.assert_allclose(spu.reveal(ordered(shared)), np.sort(x), atol=1e-5)
+
+
 def test_who_deals() -> None:
     session = _Context(("alice", "bob", "carol", "dave"), party="alice")
     assert session.others(("alice", "bob"), "aby3") == ("carol", "dave")

@@ -1,0 +1,387 @@
+"""Shares on disk: a pytree of objects as one file a party, which other processes load at another time.
+
+A part holds the components that its party held already, and nothing else: it says what the party's
+memory said, and no fresh sharing is needed before it is written. That a single party's components of a
+sharing are independent of the value is what both protocols promise at any time (under ABY3 two of
+three summands, under SEMI2K one of n; masked values likewise); a party's parts of several objects are
+together no more than its view of the run.
+
+A part is a line `spuvm shares 1`, a line with the SHA-256 of all that follows, a line of JSON (whose
+part it is, and the public header: see `_described`), and the components one after another as NumPy's .npy.
+Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import jax
+import numpy as np
+
+from spuvm.compiler import text
+from spuvm.compiler.expand import boundary_form
+from spuvm.compiler.ir import Type
+from spuvm.devices import SPU, default_machine, say
+from spuvm.objects import SPUObject
+from spuvm.runtime.errors import InputError
+from spuvm.runtime.protocols import rank_names
+from spuvm.runtime.session import telling
+from spuvm.runtime.values import aligned
+from spuvm.vm import VM
+
+FORMAT = 1
+MAGIC = f"spuvm shares {FORMAT}\n".encode()
+DIGEST = 64  # hexadecimal digits
+ENDING = ".share"
+Folders = Mapping[str, "str | Path"]
+
+
+def save_shares(tree: Any, folders: Folders, name: str = "shares") -> None:
+    """Write each party's components of a pytree of SPUObjects to a file of its own.
+
+    Secret values stay shared, private ones (masked or not) go into their owner's part. What is public,
+    numbers, texts and None in the tree too, is in all parts. These appear all, or none: they are written
+    beside their place (mode 0600) and moved there when all are done.
+
+    Args:
+        tree: dictionaries (with texts as keys), lists and tuples of SPUObjects of one machine.
+        folders: by party, where its part `NAME.share` goes. In a networked run a party needs its own
+            entry alone; a simulation writes all parts. A dealer has one if private values are masked under SEMI2K.
+        name: of the files, without their ending.
+
+    Raises:
+        InputError: for a tree that cannot be stored, a party without a folder, or a folder that cannot be written.
+        LinkError: if another party could not write its part.
+    """
+    leaves: list[SPUObject] = []
+    structure = _describe(tree, leaves)
+    vm = _machine(leaves)
+    with telling(vm.session.link), contextlib.ExitStack() as stack:
+        mine = _described(structure, leaves, vm)
+        common = json.loads(_said(vm, lambda: json.dumps(mine | _made_once(leaves)).encode()))
+        if any(common[key] != value for key, value in json.loads(json.dumps(mine)).items()):
+            raise InputError("`tree` is not what the first party saves: run the same script everywhere.")
+        moves = []
+        for rank, components in _held(leaves, vm).items():
+            party = _name(vm, rank)
+            path = _folder(folders, party) / f"{name}{ENDING}"
+            moves.append(stack.enter_context(_written(path, {"party": party, **common}, components)))
+        _agree(vm, "parts to be saved", common)  # nobody replaces anything before all have written
+        for move in moves:
+            move()
+        _agree(vm, "parts saved", common)
+
+
+def load_shares(folders: Folders, device: SPU | VM | None = None, name: str = "shares") -> Any:
+    """The pytree that `save_shares` stored, the same values bit for bit, on a machine of the same configuration.
+
+    Args:
+        folders: by party, where its part is. In a networked run a party needs its own entry alone.
+        device: the SPU; the one of all parties that `spu.init` named if not given.
+        name: of the files, without their ending.
+
+    Raises:
+        InputError: for a part that is missing, damaged, of another party, format or configuration, and in a
+            simulation for parts that do not belong together.
+        PeerMismatchError: in a networked run, at every party, if the parts do not belong together.
+        PeerAbortedError: if another party has one of these errors.
+    """
+    vm = device.vm if isinstance(device, SPU) else device or default_machine()
+    if vm is None:
+        raise InputError("`device` is missing: give the SPU that is to hold the shares.")
+    with telling(vm.session.link):
+        parts = {rank: _read(folders, rank, name, vm) for rank in _expected(folders, name, vm)}
+        here = next(iter(parts.values())).common if parts else b""
+        common = json.loads(_said(vm, lambda: here))
+        for part in parts.values():
+            _check_together(part, common)
+        types = _types(common, vm)
+        for rank in _needed(types, vm):
+            if rank not in parts:
+                raise InputError(
+                    f"`folders` lacks {_name(vm, rank)}, who holds a part of what was saved: add its folder."
+                )
+        _agree(vm, "saved shares", common)
+        return _assembled(common, types, parts, vm)
+
+
+# The tree ---------------------------------------------------------------------------------------------
+
+
+def _describe(x: Any, leaves: list[SPUObject]) -> Any:
+    """The tree as JSON, with numbers for the objects, which are collected in `leaves`."""
+    if isinstance(x, SPUObject):
+        leaves.append(x)
+        return {"object": len(leaves) - 1}
+    if isinstance(x, Mapping):
+        wrong = [k for k in x if not isinstance(k, str)]
+        if wrong:
+            raise InputError(f"`tree` has a dictionary with the key {wrong[0]!r}: only texts can be stored.")
+        return {"dict": {k: _describe(v, leaves) for k, v in x.items()}}
+    if isinstance(x, list | tuple):
+        return {"list" if isinstance(x, list) else "tuple": [_describe(v, leaves) for v in x]}
+    if x is None or isinstance(x, bool | int | float | str):
+        return {"value": x}
+    raise InputError(
+        f"`tree` has a `{type(x).__name__}`: only SPUObjects, numbers, texts and None can be stored. "
+        "Give an object of a party to the SPU first, and an array as `dev(lambda: jnp.asarray(x))()`."
+    )
+
+
+def _rebuilt(x: Any, leaves: Sequence[SPUObject]) -> Any:
+    ((kind, body),) = x.items()
+    match kind:
+        case "object":
+            return leaves[body]
+        case "dict":
+            return {k: _rebuilt(v, leaves) for k, v in body.items()}
+        case "list":
+            return [_rebuilt(v, leaves) for v in body]
+        case "tuple":
+            return tuple(_rebuilt(v, leaves) for v in body)
+    return body
+
+
+def _machine(leaves: Sequence[SPUObject]) -> VM:
+    if not leaves:
+        raise InputError("`tree` has no SPUObject: there is nothing to be stored as shares.")
+    if any(x.vm is not leaves[0].vm for x in leaves):
+        raise InputError("`tree` has objects of several machines: store those of each by themselves.")
+    return leaves[0].vm
+
+
+# Who holds what ------------------------------------------------------------------------------------------
+
+
+def _name(vm: VM, rank: int) -> str:
+    """Of a party; a simulated dealer is called "dealer"."""
+    link = vm.session.link
+    return rank_names(vm.config)[rank] if link is None else link.parties[rank]
+
+
+def _holders(type_: Type, vm: VM) -> tuple[frozenset[int], ...]:
+    """Of the components in the parts; public values are in the header."""
+    return () if type_.is_public else vm.protocol.components(*boundary_form(type_)[:2])
+
+
+def _needed(types: Sequence[Type], vm: VM) -> list[int]:
+    """The ranks written here that hold a component of any of the values."""
+    ranks = frozenset().union(*(h for t in types for h in _holders(t, vm)))
+    return sorted(ranks if vm.session.party is None else ranks & {vm.session.party})
+
+
+def _held(leaves: Sequence[SPUObject], vm: VM) -> dict[int, list[Any]]:
+    """By rank, its components of all leaves in order, None for those of others."""
+    out: dict[int, list[Any]] = {}
+    for rank in _needed([x.type for x in leaves], vm):
+        out[rank] = [c if rank in h else None for x in leaves for c, h in zip(x.components, _holders(x.type, vm))]
+    return out
+
+
+def _expected(folders: Folders, name: str, vm: VM) -> list[int]:
+    """Whose parts are to be read here: every computing party's, and others' that are there."""
+    ranks = range(len(rank_names(vm.config))) if vm.session.party is None else [vm.session.party]
+    there = {p for p, folder in folders.items() if (Path(folder) / f"{name}{ENDING}").exists()}
+    return [r for r in ranks if r < vm.config.world_size or _name(vm, r) in there]
+
+
+def _folder(folders: Folders, party: str) -> Path:
+    if party not in folders:
+        raise InputError(f"`folders` lacks {party}, who holds a part: it names {', '.join(folders) or 'nobody'}.")
+    return Path(folders[party])
+
+
+# What all parts say ----------------------------------------------------------------------------------------
+
+
+def _described(structure: Any, leaves: Sequence[SPUObject], vm: VM) -> dict[str, Any]:
+    """What every party can say about the objects; with `_made_once` the header that all parts have in common."""
+    return {
+        "spuvm": importlib.metadata.version("spuvm"),
+        "machine": vm.config.digest,
+        "config": vm.config.settings,
+        "types": [[str(x.type), np.dtype(x.dtype).name] for x in leaves],
+        "tree": structure,
+    }
+
+
+def _made_once(leaves: Sequence[SPUObject]) -> dict[str, Any]:
+    """What the first party says for all: a random identity, and the public values."""
+    values = {
+        str(i): base64.b64encode(np.ascontiguousarray(x.components[0]).tobytes()).decode()
+        for i, x in enumerate(leaves)
+        if x.type.is_public
+    }
+    return {"id": secrets.token_hex(16), "public": values}
+
+
+def _public(type_: Type, value: str) -> np.ndarray:
+    dtype = boundary_form(type_)[2]
+    return aligned(np.frombuffer(base64.b64decode(value), dtype).reshape(type_.shape))
+
+
+def _types(common: Mapping[str, Any], vm: VM) -> list[Type]:
+    """The types of the leaves. Owners are found by their names: parties that do not compute may differ."""
+    then, now = common["config"], vm.config.settings
+    names = [*then["parties"], *then.get("others", ())]
+    for key in ("protocol", "ring_bits", "fxp_fraction_bits", "parties"):
+        was, is_ = (c[key] if key != "parties" else ", ".join(c[key]) for c in (then, now))
+        if was != is_:
+            raise InputError(
+                f"the shares were saved with {key} = {was}, this machine has {is_}: load them on one like it."
+            )
+    out = []
+    for written, _ in common["types"]:
+        type_ = text.parse_type(written)
+        if isinstance(type_.visibility, int):
+            owner = names[type_.visibility]
+            if owner not in vm.config.members:
+                raise InputError(f"the shares have a value of {owner}, who is none of {', '.join(vm.config.members)}.")
+            type_ = type_.with_(visibility=vm.config.members.index(owner))
+        out.append(type_)
+    return out
+
+
+def _said(vm: VM, payload: Callable[[], bytes]) -> bytes:
+    """Bytes that the first party says to all; not counted, like agreement."""
+    link = vm.session.link
+    return payload() if link is None else say(link, 0, payload() if link.rank == 0 else None)
+
+
+def _agree(vm: VM, what: str, common: Mapping[str, Any]) -> None:
+    if vm.session.link is not None:
+        vm.session.link.agree(what, json.dumps(common).encode())
+
+
+def _check_together(part: _Part, common: Mapping[str, Any]) -> None:
+    mine = json.loads(part.common)
+    for key, what in (("id", "belongs to other shares"), ("config", "has another configuration")):
+        if mine[key] != common[key]:
+            raise InputError(
+                f"{part.path} {what} than the first party's part: its `{key}` is {mine[key]}, there {common[key]}. "
+                "Give every party's part of the same `save_shares`."
+            )
+    if mine != common:
+        raise InputError(
+            f"{part.path} has the id of the other parts, but says otherwise what they hold: it was altered."
+        )
+
+
+# Files -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Part:
+    """A part that was read; `common` is its header without the party's name, as JSON."""
+
+    path: Path
+    common: bytes
+    components: list[Any]
+
+
+@contextlib.contextmanager
+def _written(path: Path, header: Mapping[str, Any], components: Sequence[Any]) -> Iterator[Callable[[], None]]:
+    """Write a part beside its place; gives what moves it there. What was not moved is removed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+        try:
+            with os.fdopen(handle, "w+b") as file:
+                _write(file, header, components)
+                file.flush()
+                os.fsync(file.fileno())
+            yield lambda: _move(temporary, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+    except OSError as e:
+        raise InputError(f"cannot write {path}: {e.strerror or e}.") from None
+
+
+def _move(temporary: str, path: Path) -> None:
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _write(file: IO[bytes], header: Mapping[str, Any], components: Sequence[Any]) -> None:
+    held = [None if c is None else 0 for c in components]
+    file.write(MAGIC + bytes(DIGEST) + b"\n")
+    file.write(json.dumps({**header, "held": held}).encode() + b"\n")
+    for c in components:
+        if c is not None:
+            np.lib.format.write_array(file, np.asarray(c), allow_pickle=False)
+    file.flush()
+    digest = _digest(file)
+    file.seek(len(MAGIC))
+    file.write(digest)
+
+
+def _digest(file: IO[bytes]) -> bytes:
+    """Hexadecimal SHA-256 of what follows the line that holds it."""
+    file.seek(len(MAGIC) + DIGEST + 1)
+    return hashlib.file_digest(file, "sha256").hexdigest().encode()  # type: ignore[arg-type]
+
+
+def _read(folders: Folders, rank: int, name: str, vm: VM) -> _Part:
+    party = _name(vm, rank)
+    path = _folder(folders, party) / f"{name}{ENDING}"
+    try:
+        with path.open("rb") as file:
+            return _parsed(file, path, party)
+    except OSError as e:
+        raise InputError(f"cannot read {party}'s part {path}: {e.strerror or e}.") from None
+
+
+def _parsed(file: IO[bytes], path: Path, party: str) -> _Part:
+    magic = file.read(len(MAGIC))
+    if not magic.startswith(MAGIC[:13]):
+        raise InputError(f"{path} is no part that `save_shares` wrote.")
+    if magic != MAGIC:
+        raise InputError(
+            f"{path} has another format than {FORMAT}, which this version of spuvm reads: load it with the other."
+        )
+    claimed = file.read(DIGEST + 1)
+    if claimed != _digest(file) + b"\n":
+        raise InputError(f"{path} is damaged: its content does not have the SHA-256 that it states. Use a copy.")
+    file.seek(len(MAGIC) + DIGEST + 1)
+    header = json.loads(file.readline())
+    held = header.pop("held")
+    owner = header.pop("party")
+    if owner != party:
+        raise InputError(f"{path} is the part of {owner}, not of {party}: give each party its own.")
+    components = [None if h is None else aligned(np.lib.format.read_array(file, allow_pickle=False)) for h in held]
+    return _Part(path, json.dumps(header).encode(), components)
+
+
+def _assembled(common: Mapping[str, Any], types: Sequence[Type], parts: Mapping[int, _Part], vm: VM) -> Any:
+    """The tree of objects; a component that several parts hold must be the same in all."""
+    leaves, at = [], 0
+    for i, (type_, (_, dtype)) in enumerate(zip(types, common["types"])):
+        components: list[Any] = []
+        if type_.is_public:
+            dealer = vm.session.party is not None and vm.session.party == vm.protocol.dealer
+            components.append(None if dealer else _public(type_, common["public"][str(i)]))
+        for holders in _holders(type_, vm):
+            copies = [parts[r].components[at] for r in sorted(holders & parts.keys())]
+            if any(c is None or c.shape != type_.shape or not np.array_equal(c, copies[0]) for c in copies):
+                names = " and ".join(_name(vm, r) for r in sorted(holders & parts.keys()))
+                raise InputError(f"the parts of {names} do not agree in what both hold: they were altered.")
+            components.append(copies[0] if copies else None)
+            at += 1
+        leaves.append(SPUObject(tuple(components), type_, jax.numpy.dtype(dtype), vm))
+    return _rebuilt(common["tree"], leaves)
