@@ -238,6 +238,25 @@ def test_masked_numbers_are_private_as_before(devices: Any) -> None:
     np.testing.assert_allclose(spu.reveal(both_ways), (np.arange(4) * 2) ** 2 + np.arange(4) * 2, atol=1e-4)
 
 
+def test_revealed_to_one_party_it_is_private_from_there_on(devices: Any) -> None:
+    """What a party is shown inside a function it computes with for free, and it can be masked."""
+    alice, dev = devices
+    secret = spu.PYU("bob")(lambda: np.array([0.5, -1.0, 2.0], np.float32))().to(dev)
+
+    def step(x: Any) -> Any:
+        mine = spu.reveal(x * 2, to="alice")
+        positive = mine > 0
+        return spu.masked(positive), jnp.exp(mine), positive.astype(jnp.float32) * x
+
+    cost = dev(step).cost(secret)
+    assert {row.op for row in cost.by_op() if row.bytes.sum()} == {"reveal", "mask", "mul"}
+    positive, powers, kept = dev(step)(secret)
+    assert (positive.visibility, positive.type.masked, powers.visibility) == ("private(alice)", True, "private(alice)")
+    np.testing.assert_allclose(spu.reveal(kept), [0.5, 0, 2], atol=1e-4)
+    np.testing.assert_array_equal(positive.to(alice).value, [True, False, True])
+    np.testing.assert_allclose(powers.to("alice").value, np.exp([1, -2, 4]), rtol=1e-3)
+
+
 def test_what_is_not_private_stays_as_it_is() -> None:
     out = spu.jit(spu.masked)({"secret": jnp.ones(3), "public": spu.public(2.0)})
     assert (out["secret"].visibility, out["public"].visibility) == ("secret", "public")
