@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-
-import jax
+from typing import Any
 
 from spuvm.runtime import bits as bt
 from spuvm.runtime.primitives import random, send
 from spuvm.runtime.protocol import Kernel, Protocol, Sharing, table
 
-Combine = Callable[[jax.Array, jax.Array], jax.Array]
+Combine = Callable[[Any, Any], Any]  # of words
 
 
 def with_others(protocol: Protocol, count: int) -> Protocol:
@@ -61,7 +60,7 @@ class _Edge:
             return self.protocol.kernels["share_vb"].function(x, owner=owner, bits=bits)
         return self._share(x[0], "b", owner, bits)
 
-    def _share(self, x: jax.Array, kind: str, owner: int, bits: int) -> Sharing:
+    def _share(self, x: Any, kind: str, owner: int, bits: int) -> Sharing:
         first, *others = self.protocol.holders[kind]
         rest, parts = x, []
         for holders in others:
@@ -108,7 +107,7 @@ class _Edge:
                 z[i], z[j] = add(z[i], r), subtract(z[j], r)
         return tuple(z)
 
-    def _opened(self, z: Sharing, to: range | tuple[int, ...], bits: int, add: Combine) -> jax.Array:
+    def _opened(self, z: Sharing, to: range | tuple[int, ...], bits: int, add: Combine) -> Any:
         total = None
         for i, component in enumerate(z):
             known = {i} if len(z) > 1 else set(range(self.n))  # a single component is everybody's
@@ -120,18 +119,18 @@ class _Edge:
         return total
 
 
-def _random(holders: tuple[int, ...], like: jax.Array, bits: int) -> jax.Array:
+def _random(holders: tuple[int, ...], like: Any, bits: int) -> Any:
     r = random(holders, like.shape, like.dtype)
     return r & bt.constant(r, (1 << bits) - 1) if bits < 8 else r
 
 
-def _add(x: jax.Array, y: jax.Array) -> jax.Array:
+def _add(x: Any, y: Any) -> Any:
     return x + y
 
 
-def _subtract(x: jax.Array, y: jax.Array) -> jax.Array:
+def _subtract(x: Any, y: Any) -> Any:
     return x - y
 
 
-def _xor(x: jax.Array, y: jax.Array) -> jax.Array:
+def _xor(x: Any, y: Any) -> Any:
     return x ^ y

@@ -33,7 +33,7 @@ from spuvm.compiler import text
 from spuvm.compiler.expand import boundary_form
 from spuvm.compiler.ir import Type
 from spuvm.devices import SPU, default_machine, say
-from spuvm.objects import SPUObject
+from spuvm.objects import SPUObject, slots_of_component
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.protocols import rank_names
 from spuvm.runtime.session import telling
@@ -172,7 +172,13 @@ def _name(vm: VM, rank: int) -> str:
 
 def _holders(type_: Type, vm: VM) -> tuple[frozenset[int], ...]:
     """Of the components in the parts; public values are in the header."""
-    return () if type_.is_public else vm.protocol.components(*boundary_form(type_)[:2])
+    if type_.is_public:
+        return ()
+    kind, owner = boundary_form(type_)
+    rest = type_.with_(kind="int") if kind == "h" else type_  # a masked bool is masked as a number
+    first, *others = vm.protocol.components(kind, owner)
+    counts = [slots_of_component(type_, vm), *(slots_of_component(rest, vm) for _ in others)]
+    return tuple(h for h, n in zip((first, *others), counts) for _ in range(n))
 
 
 def _needed(types: Sequence[Type], vm: VM) -> list[int]:
@@ -219,15 +225,17 @@ def _described(structure: Any, leaves: Sequence[SPUObject], vm: VM) -> dict[str,
 def _made_once(leaves: Sequence[SPUObject]) -> dict[str, Any]:
     """What the first party says for all: a random identity, and the public values."""
     values = {
-        str(i): base64.b64encode(np.ascontiguousarray(x.components[0]).tobytes()).decode()
+        str(i): [
+            [np.asarray(c).dtype.name, base64.b64encode(np.ascontiguousarray(c).tobytes()).decode()]
+            for c in x.components
+        ]
         for i, x in enumerate(leaves)
         if x.type.is_public
     }
     return {"id": secrets.token_hex(16), "public": values}
 
 
-def _public(type_: Type, value: str) -> np.ndarray:
-    dtype = boundary_form(type_)[2]
+def _public(type_: Type, dtype: str, value: str) -> np.ndarray:
     return aligned(np.frombuffer(base64.b64decode(value), dtype).reshape(type_.shape))
 
 
@@ -375,7 +383,7 @@ def _assembled(common: Mapping[str, Any], types: Sequence[Type], parts: Mapping[
         components: list[Any] = []
         if type_.is_public:
             dealer = vm.session.party is not None and vm.session.party == vm.protocol.dealer
-            components.append(None if dealer else _public(type_, common["public"][str(i)]))
+            components += [None if dealer else _public(type_, *limb) for limb in common["public"][str(i)]]
         for holders in _holders(type_, vm):
             copies = [parts[r].components[at] for r in sorted(holders & parts.keys())]
             if any(c is None or c.shape != type_.shape or not np.array_equal(c, copies[0]) for c in copies):
