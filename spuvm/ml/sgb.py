@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import spuvm as spu
 from spuvm.data import Frame
 from spuvm.devices import SPU, PYUObject
-from spuvm.ml import predictions
+from spuvm.ml import predictions, saving
 from spuvm.ml.evaluation import named
 from spuvm.ml.machine import Machine, Reveal
 from spuvm.ml.model import Model
@@ -157,6 +158,17 @@ class Sgb:
 
     # The model
 
+    def save(self, folders: Mapping[str, str | Path]) -> None:
+        """Write the model: to each party's folder a part `model.share`, which says nothing by itself.
+
+        Args:
+            folders: by party. In a networked run a party needs its own alone.
+
+        Raises:
+            InputError: for a folder that is missing or cannot be written.
+        """
+        saving.save(self._fitted(), folders)
+
     def feature_importance(self, importance_type: str = "weight") -> dict[str, float]:
         """By feature, shown to all parties: "weight", how often it is split; "total_gain", "gain" (a split's mean)."""
         return self._fitted().importance(importance_type)
@@ -194,6 +206,23 @@ class Sgb:
 
     def _given(self, result: Any, to: str | None) -> Any | PYUObject:
         return result if to is None else self._fitted().machine.to(result, to, "prediction")
+
+
+def load(folders: Mapping[str, str | Path], device: SPU | None = None) -> Sgb:
+    """A model that `Sgb.save` wrote, perhaps in other processes at another time; its predictions are the same.
+
+    Args:
+        folders: by party, where its part is. In a networked run a party needs its own alone.
+        device: an SPU of the same parties, protocol and fraction bits; that of all parties if not given.
+
+    Raises:
+        InputError: for a part that is missing, damaged, of another party, model, version or configuration.
+        PeerMismatchError: in a networked run, if the parties' parts are of different models.
+    """
+    model = saving.load(folders, device or default_device())
+    out = Sgb(device=device, **asdict(model.parameters))
+    out.model = model
+    return out
 
 
 def default_device() -> SPU:
