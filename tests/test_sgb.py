@@ -58,13 +58,13 @@ def table(rows: int, seed: int = 0) -> dict[str, Any]:
     return {"a": a, "b": b, "c": c, "d": d, "e": e, "signal": signal}
 
 
-def frame_of(t: dict[str, Any], label: np.ndarray) -> Any:
-    """Features at alice and bob, labels at carol, who has no features."""
+def frame_of(t: dict[str, Any], label: np.ndarray, **more: np.ndarray) -> Any:
+    """Features at alice and bob, labels (and what else is given) at carol, who has no features."""
     ids = np.arange(len(label))
     sources = {
         "alice": {"id": ids, "a": t["a"], "b": t["b"]},
         "bob": {"id": ids, "c": t["c"], "d": t["d"], "e": t["e"]},
-        "carol": {"id": ids, "label": label},
+        "carol": {"id": ids, "label": label, **more},
     }
     return spu.data.vertical(sources, "id", missing=["b"], categories={"e": "public"})
 
@@ -87,11 +87,12 @@ def test_trees_equal_the_reference_node_by_node(parties: Any, objective: str) ->
     t = table(150)
     label = (t["signal"] > 0.5) if objective == "binary:logistic" else 40 * t["signal"] + 7
     frame = frame_of(t, label)
-    secure = Sgb(objective=objective, n_estimators=2, max_depth=3, max_bin=12, gamma=0.1, min_child_weight=2.0)
+    depth = 3 if objective == "binary:logistic" else 2
+    secure = Sgb(objective=objective, n_estimators=2, max_depth=depth, max_bin=8, gamma=0.1, min_child_weight=2.0)
     secure.fit(frame, "label")
     plain = secure.reveal()
     x = features_of(frame)
-    edges = edges_of(x, plain.columns, 12)
+    edges = edges_of(x, plain.columns, 8)
     y, p = np.asarray(label, np.float64), secure.parameters
     gradients = reference.logistic if objective == "binary:logistic" else reference.squared
     base = np.log(y.mean() / (1 - y.mean())) if objective == "binary:logistic" else y.mean()
@@ -153,16 +154,10 @@ def test_owners_who_may_know_their_splits_know_only_those(parties: Any, capsys: 
 def test_weights_and_sampled_rows(parties: Any) -> None:
     t = table(150)
     weight = np.random.default_rng(5).integers(0, 3, 150).astype(np.float32)
-    frame = frame_of(t, t["signal"] > 0.5)
-    ids = np.arange(150)
-    sources = {
-        "alice": {"id": ids, "a": t["a"], "b": t["b"]},
-        "carol": {"id": ids, "label": t["signal"] > 0.5, "weight": weight},
-    }
-    frame = spu.data.vertical(sources, "id", missing=["b"])
+    frame = frame_of(t, t["signal"] > 0.5, weight=weight)
     secure = Sgb(**SMALL, subsample=0.5, random_state=3).fit(frame, "label", sample_weight="weight")
     plain = secure.reveal()
-    x = spu.reveal(frame.at("alice"))
+    x = features_of(frame)
     y, p = (t["signal"] > 0.5).astype(np.float64), secure.parameters
     edges = edges_of(x, plain.columns, p.max_bin)
     generator = np.random.RandomState(3)
@@ -332,3 +327,27 @@ def test_breast_cancer_beside_xgboost(parties: Any) -> None:
     plain = xgboost.train(settings, matrix, 20)
     theirs = roc_auc_score(y_test, plain.predict(xgboost.DMatrix(x_test)))
     assert abs(roc_auc_score(y_test, margin) - theirs) < 0.005
+
+
+def test_wine_in_three_classes_beside_xgboost(parties: Any) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    from sklearn.datasets import load_wine
+
+    x, y = load_wine(return_X_y=True)
+    x = x[:, [0, 6, 9, 12]].astype(np.float32)
+    ids = np.arange(len(y))
+    sources = {
+        "alice": {"id": ids, "a": x[:, 0], "b": x[:, 1]},
+        "bob": {"id": ids, "c": x[:, 2], "d": x[:, 3], "label": y},
+        "carol": {"id": ids},
+    }
+    frame = spu.data.vertical(sources, "id", missing=False)
+    secure = Sgb(objective="multi:softprob", num_class=3, n_estimators=4, max_depth=2, max_bin=8).fit(frame, "label")
+    matrix = xgboost.QuantileDMatrix(x, y, max_bin=8)
+    settings = {"objective": "multi:softprob", "num_class": 3, "tree_method": "hist", "max_depth": 2, "max_bin": 8}
+    theirs = xgboost.train(settings, matrix, 4).predict(xgboost.DMatrix(x))
+    assert abs(np.mean(theirs.argmax(axis=1) == y) - secure.score(frame)) <= 0.01
+    margin = np.stack(secure.reveal().margins(x))
+    expected = np.exp(margin) / np.exp(margin).sum(axis=1, keepdims=True)
+    assert np.abs(secure.predict_proba(frame, to="bob").value - expected).max() < 1e-4
+    assert np.array_equal(spu.reveal(secure.predict(frame)), expected.argmax(axis=1))
