@@ -347,7 +347,7 @@ def test_wine_in_three_classes_beside_xgboost(parties: Any) -> None:
     settings = {"objective": "multi:softprob", "num_class": 3, "tree_method": "hist", "max_depth": 2, "max_bin": 8}
     theirs = xgboost.train(settings, matrix, 4).predict(xgboost.DMatrix(x))
     assert abs(np.mean(theirs.argmax(axis=1) == y) - secure.score(frame)) <= 0.01
-    margin = np.stack(secure.reveal().margins(x))
+    margin = secure.reveal().margins(x)
     expected = np.exp(margin) / np.exp(margin).sum(axis=1, keepdims=True)
     assert np.abs(secure.predict_proba(frame, to="bob").value - expected).max() < 1e-4
     assert np.array_equal(spu.reveal(secure.predict(frame)), expected.argmax(axis=1))

@@ -42,8 +42,9 @@ class Machine:
     _counts: dict[tuple[str, str, tuple[int, ...]], int] = field(default_factory=dict)
 
     @property
-    def parties(self) -> tuple[str, ...]:
-        return self.spu.vm.config.parties
+    def members(self) -> tuple[str, ...]:
+        """The parties that compute, and then those that only bring data or see results."""
+        return self.spu.vm.config.members
 
     @property
     def reveals(self) -> tuple[Reveal, ...]:
@@ -53,7 +54,7 @@ class Machine:
         """Run a JAX function; `what` names its reveals, which its compiled program tells."""
         call = self.spu(function)
         for to, shape in _reveals(call.compile(*args).module.body):  # type: ignore[attr-defined]
-            self._note(what, "all parties" if isinstance(to, str) else self.parties[to], shape)
+            self._note(what, "all parties" if isinstance(to, str) else self.members[to], shape)
         return call(*args)
 
     def share(self, x: PYUObject) -> Any:

@@ -37,7 +37,7 @@ class Sgb:
     with proportionally less resolution.
 
     Args:
-        device: the SPU to compute on; that of all parties of the session if not given.
+        device: the SPU to compute on; if not given, see `default_device`. Other parties can bring data.
         parameters: see `Parameters`; named as XGBoost names them.
 
     Raises:
@@ -226,10 +226,11 @@ def load(folders: Mapping[str, str | Path], device: SPU | None = None) -> Sgb:
 
 
 def default_device() -> SPU:
-    """The SPU of all parties of the session."""
+    """The SPU among the parties that the cluster file says compute; in a simulation, among the first three."""
     from spuvm.devices import _here
 
-    return SPU(spu.utils.testing.cluster_def(_here().parties))
+    context = _here()
+    return SPU(spu.utils.testing.cluster_def(context.config.parties if context.config else context.parties[:3]))
 
 
 def _parameters(given: Mapping[str, Any]) -> Parameters:
