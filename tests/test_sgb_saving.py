@@ -44,10 +44,12 @@ def folders(root: Path) -> dict[str, Path]:
 def test_a_loaded_model_predicts_the_same_bits(parties: Any, tmp_path: Path, known: bool) -> None:
     model, frame = trained(reveal_splits_to_owner=known)
     before = spu.reveal(model.predict_margin(frame))
+    seen = model.predict_proba(frame, to="carol").value
     model.save(folders(tmp_path))
     assert sorted(p.name for p in tmp_path.glob("*/*")) == ["model.share"] * 3
     loaded = load(folders(tmp_path))
     assert np.array_equal(before, spu.reveal(loaded.predict_margin(frame)))
+    assert np.array_equal(seen, loaded.predict_proba(frame, to="carol").value)
     assert loaded.get_params() == model.get_params()
     assert loaded.reveal().trees == model.reveal().trees
     assert loaded.feature_importance("total_gain") == model.feature_importance("total_gain")

@@ -39,6 +39,21 @@ def probabilities(margin: jax.Array) -> jax.Array:
     return jax.nn.softmax(margin, axis=-1)
 
 
+def differences(margin: jax.Array) -> jax.Array:
+    """How far the margin of each class is above that of the first, [rows, classes]: as much as probabilities say."""
+    if margin.shape[1] == 1:
+        return jnp.concatenate([jnp.zeros_like(margin), margin], axis=1)
+    return margin - margin[:, :1]
+
+
+def probabilities_of(shown: np.ndarray) -> np.ndarray:
+    """The softmax of `differences`, at the party that was shown them."""
+    z = np.asarray(shown, np.float64)
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    p: np.ndarray = (e / e.sum(axis=1, keepdims=True)).astype(np.float32)
+    return p
+
+
 def both_probabilities(margin: jax.Array) -> jax.Array:
     """Of the classes 0 and 1, [rows, 2]."""
     p = jax.nn.sigmoid(margin)

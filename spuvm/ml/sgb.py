@@ -124,12 +124,19 @@ class Sgb:
         return self._given(result, to)
 
     def predict_proba(self, data: Frame, to: str | None = None) -> Any:
-        """The probability of each class, float32 [rows, classes]; else as `predict`."""
+        """The probability of each class, float32 [rows, classes]; otherwise as `predict`.
+
+        The party is shown the differences of the classes' margins, which say what the probabilities say, and are
+        exact: the same model and rows give the same bits. Secret probabilities are within 1e-5.
+        """
         model = self._fitted()
         function = predictions.PROBABILITY.get(self.parameters.objective)
         if function is None:
             raise ConfigError(f"{self.parameters.objective!r} predicts no probabilities: use `predict`.")
-        return self._given(model.machine.run(function, model.margins(data), what="prediction"), to)
+        if to is None:
+            return model.machine.run(function, model.margins(data), what="prediction")
+        shown = model.machine.run(predictions.differences, model.margins(data), what="prediction")
+        return spu.PYU(to)(predictions.probabilities_of)(self._given(shown, to))
 
     def predict_margin(self, data: Frame, to: str | None = None) -> Any:
         """What the trees add up to, before sigmoid or softmax, float32 [rows, K]; otherwise as `predict`."""
