@@ -290,7 +290,8 @@ def config_from(cluster_def: Mapping[str, Any], context: _Context) -> Config:
             f"`field` must be one of {', '.join(FIELD_NAMES)}, `fxp_fraction_bits` a number, got {ring!r}, {frac!r}."
         )
     if not frac:
-        frac = default.fxp_fraction_bits if default else DEFAULT_FRACTION_BITS.get(ring, 18)
+        same = default is not None and default.ring_bits == ring
+        frac = default.fxp_fraction_bits if default and same else DEFAULT_FRACTION_BITS.get(ring, 18)
     if options:
         raise ConfigError(
             f"`runtime_config` has unknown settings {sorted(options)}: it takes protocol, field, fxp_fraction_bits."

@@ -125,8 +125,9 @@ def jit(
         fn: a function of arrays that JAX can trace. Without it, `jit(...)` is a decorator.
         protocol: "aby3" (three parties, semi-honest, honest majority), "semi2k" (two or more parties,
             semi-honest, dishonest majority, with a dealer), or "ref2k" (no security).
-        ring: bits of a ring element: 64.
-        fxp_fraction_bits: of fixed point; 18 for a ring of 64: a resolution of 3.8e-6.
+        ring: bits of a ring element: 32, 64 or 128.
+        fxp_fraction_bits: of fixed point, up to half the ring less 4; 18 for a ring of 64 (a resolution of 3.8e-6), 8
+            for 32 (3.9e-3), 26 for 128 (1.5e-8).
         world_size: how many parties; the protocol's usual number if not given.
         parties: their names, instead of `world_size`.
         static_argnums: positions of arguments that are Python values, as in `jax.jit`.

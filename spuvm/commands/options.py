@@ -171,7 +171,7 @@ def _with(options: tuple[Callable[[F], F], ...], command: F) -> F:
 
 _MACHINE_OPTIONS: tuple[Any, ...] = (
     click.option("--protocol", type=click.Choice(sorted(PROTOCOLS)), help="[default: aby3]"),
-    click.option("--ring", type=int, help="Bits of the ring.  [default: 64]"),
+    click.option("--ring", type=int, help="Bits of the ring: 32, 64 or 128.  [default: 64]"),
     click.option("--fxp", type=int, help="Fraction bits of fixed point.  [default: 18]"),
 )
 _FUNCTION_OPTIONS: tuple[Any, ...] = (
