@@ -219,7 +219,8 @@ def _by_power_of_two(b: Builder, x: Value, shift: int) -> Value:
 
 def _constant_divisor(b: Builder, numbers: np.ndarray[Any, Any], shape: tuple[int, ...]) -> Divisor:
     """From real numbers or integers; each distinct one is worked out once, in Python's integers."""
-    numbers = numbers[tuple(slice(None) if step else slice(1) for step in numbers.strides)]  # undo a broadcast
+    once = numbers[tuple(slice(None) if step else slice(1) for step in numbers.strides)]  # undo a broadcast
+    numbers = np.asarray(once, numbers.dtype)
     if numbers.size == 0:
         numbers = np.ones((), numbers.dtype)
     distinct, where = np.unique(numbers, return_inverse=True)
