@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,15 +23,17 @@ ROWS = 3000  # of the flights
 
 
 def example(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"boosting_{name}", EXAMPLE / f"{name}.py")
+    """A tutorial's module; they import each other by their bare names, as scripts do."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLE / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
 prepare = example("prepare")
+common = example("common")
 
 
 @pytest.fixture(scope="module")
@@ -133,3 +139,93 @@ def test_fewer_rows_are_a_part_of_all() -> None:
         assert some[party]["id"].is_monotonic_increasing
         kept = every[party][every[party]["id"].isin(some[party]["id"])]
         pd.testing.assert_frame_equal(kept, some[party])
+
+
+# The tutorials ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def devices() -> Iterator[None]:
+    yield
+    spu.shutdown()
+
+
+def setting(name: str, data: Path, out: Path, **parameters: Any) -> Any:
+    """A tutorial on the data that were prepared, perhaps with other parameters."""
+    tutorial = example(name).TUTORIAL
+    tutorial = dataclasses.replace(tutorial, parameters={**tutorial.parameters, **parameters})
+    return common.Setting(tutorial, data / name, out)
+
+
+def area(labels: Any, scores: Any) -> float:
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(labels, scores))
+
+
+def pictures(folder: Path) -> set[str]:
+    found = list(folder.glob("*.png"))
+    assert all(path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10_000 for path in found)
+    return {path.stem for path in found}
+
+
+def test_breast_cancer_over_the_network(data: Path, tmp_path: Path, devices: None) -> None:
+    """Three processes train, three others load and predict, and carol alone sees."""
+    command = [sys.executable, str(EXAMPLE / "breast_cancer.py"), "--network"]
+    command += ["--data", str(data / "breast_cancer"), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    training, _, predicting = done.stdout.partition("--- predict: 3 processes")
+    for party in ("alice", "bob", "carol"):
+        assert f"{party} | revealed: nothing" in training
+        assert f"{party} | revealed: prediction [143,2] to carol" in predicting
+        assert (tmp_path / party / "model.share").is_file()
+    assert [p for p in ("alice", "bob", "carol") if re.search(f"{p} . AUC", done.stdout)] == ["carol"]
+    written = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.parquet")}
+    assert written == {"carol/predictions.parquet"}
+    clear = common.in_the_clear(setting("breast_cancer", data, tmp_path), ["auc"])
+    secure = pd.read_parquet(tmp_path / "carol" / "predictions.parquet")
+    assert (secure["id"] == clear.ids).all()
+    assert area(clear.labels, clear.probability) > 0.98
+    assert area(clear.labels, secure["probability"]) == pytest.approx(area(clear.labels, clear.probability), abs=0.005)
+    assert f"AUC of XGBoost in the clear: {area(clear.labels, clear.probability):.4f}" in done.stdout
+    assert pictures(tmp_path) == {"roc"}
+
+
+def test_digits_simulated(data: Path, tmp_path: Path, devices: None, capsys: pytest.CaptureFixture[str]) -> None:
+    rounds = 5
+    s = setting("digits", data, tmp_path, n_estimators=rounds)
+    common.simulate(s)
+    out = capsys.readouterr().out
+    assert f"revealed: scores of test [] to all parties, {2 * rounds} times; prediction [450] to bob" in out
+    clear = common.in_the_clear(s, ["merror", "mlogloss"])
+    found = pd.read_parquet(tmp_path / "bob" / "predictions.parquet")
+    np.testing.assert_array_equal(found["digit"], clear.labels)
+    right, expected = (np.mean(x == clear.labels) for x in (found["found"], clear.probability.argmax(axis=1)))
+    assert expected > 0.9
+    assert right == pytest.approx(expected, abs=0.02)
+    scores = pd.read_parquet(tmp_path / "bob" / "scores.parquet")
+    assert scores["merror"].iloc[-1] == pytest.approx(1 - right, abs=1e-5)
+    np.testing.assert_allclose(scores["mlogloss"], clear.scores["mlogloss"], atol=0.02)
+    s.tutorial.compare(s)
+    assert pictures(tmp_path) == {"mlogloss", "merror", "confusion"}
+
+
+def test_flights_simulated(data: Path, tmp_path: Path, devices: None, capsys: pytest.CaptureFixture[str]) -> None:
+    """Labels at a party without features that does not compute; text, and missing cells."""
+    rounds = 4
+    s = setting("flights", data, tmp_path, n_estimators=rounds, max_depth=3)
+    common.simulate(s)
+    out = capsys.readouterr().out
+    scores, importance = f"scores of test [] to all parties, {rounds} times", "feature importance [23] to all parties"
+    assert f"revealed: {scores}; {importance}; prediction [750,2] to dave" in out
+    clear = common.in_the_clear(s, ["logloss"])
+    secure = pd.read_parquet(tmp_path / "dave" / "predictions.parquet")
+    assert (secure["id"] == clear.ids).all()
+    assert area(clear.labels, clear.probability) > 0.65
+    assert area(clear.labels, secure["probability"]) == pytest.approx(area(clear.labels, clear.probability), abs=0.005)
+    splits = pd.read_parquet(tmp_path / "dave" / "importance.parquet")["splits"]
+    assert 0 < splits.sum() <= rounds * 7
+    assert (splits == splits.round()).all()
+    s.tutorial.compare(s)
+    assert pictures(tmp_path) == {"roc", "logloss", "importance"}

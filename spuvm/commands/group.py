@@ -14,6 +14,7 @@ COMMANDS = {
     "run": "spuvm.commands.run:run",
     "party": "spuvm.commands.party:party",
     "stream": "spuvm.commands.stream:stream",
+    "sgb": "spuvm.commands.sgb:sgb",
     "certificates": "spuvm.commands.certificates:certificates",
     "bench": "spuvm.bench:bench",
 }
