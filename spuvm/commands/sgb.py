@@ -34,6 +34,10 @@ PATIENCE = 300.0  # seconds: the first training compiles while others wait
 def sgb() -> None:
     """Gradient boosting on columns that several parties hold.
 
+    \b
+      spuvm sgb train params.toml alice=a.csv bob=b.csv carol=c.csv --model models --network
+      spuvm sgb predict params.toml alice=a.csv bob=b.csv carol=c.csv --model models --to carol --output risk.csv
+
     Parameters are in a file that is the same at all parties:
 
     \b
