@@ -74,6 +74,20 @@ def div(b: Builder, x: Value, y: Value) -> Value:
     """
     if y.type.is_public:
         return div_public(b, x, y)
+    return times_inverse(b, x, inverse_of(b, y), b.frac - x.type.frac + y.type.frac)
+
+
+@dataclass(frozen=True)
+class Inverse:
+    """1 / y in parts: y = sign(y) c 2^E raw; `factor` is 2^(15 - 4 i - j) sign(y), `mantissa` is 1 / c."""
+
+    lead: Leading
+    factor: Value
+    mantissa: Value
+
+
+def inverse_of(b: Builder, y: Value) -> Inverse:
+    """What a quotient by y needs, for any number of numerators. 22 rounds."""
     lead = leading_bit(b, y, signed=True)
     coarse, middle, fine = lead.tables(b, *scales(b))
     assert lead.sign is not None
@@ -81,17 +95,22 @@ def div(b: Builder, x: Value, y: Value) -> Value:
     small_scale = b.mul_raw(middle, fine)  # 2^(15 - 4 i - j)
     u = mantissa(b, magnitude, lead, b.mul_raw(coarse, small_scale))
     a = table(b, "reciprocal", RECIPROCAL)
-    exponent = b.frac - x.type.frac + y.type.frac
     if b.ring_bits not in LIMBS:
-        return _short(b, b.mul_raw(reread(b, x, 0), lead.sign), polynomial(b, u, a, _SHORT_INVERSE), lead, exponent)
+        return Inverse(lead, lead.sign, polynomial(b, u, a, _SHORT_INVERSE))
+    return Inverse(lead, b.mul_raw(small_scale, lead.sign), polynomial(b, u, a, LIMBS[b.ring_bits].inverse))
+
+
+def times_inverse(b: Builder, x: Value, inverse: Inverse, exponent: int, frac: int | None = None) -> Value:
+    """x 2^exponent / y of raw numbers, read with `frac` fraction bits. 8 rounds."""
+    frac = b.frac if frac is None else frac
+    if b.ring_bits not in LIMBS:
+        return _short(b, b.mul_raw(reread(b, x, 0), inverse.factor), inverse.mantissa, inverse.lead, exponent)
     limbs = LIMBS[b.ring_bits]
-    inverse = polynomial(b, u, a, limbs.inverse)
-    factor = b.mul_raw(small_scale, lead.sign)
-    high, low = _coarse_shift(b, x, lead, exponent)
-    whole = b.mul_raw(b.mul_raw(high, factor), inverse)
-    low = b.trunc(b.mul_raw(reread(b, low, b.ring_bits - 2), factor), limbs.drop)
-    rest = b.mul_raw(reread(b, low, b.frac + limbs.guard - limbs.drop), inverse)
-    return b.add(reread(b, whole, b.frac), b.trunc(rest, rest.type.frac - b.frac))
+    high, low = _coarse_shift(b, x, inverse.lead, exponent)
+    whole = b.mul_raw(b.mul_raw(high, inverse.factor), inverse.mantissa)
+    low = b.trunc(b.mul_raw(reread(b, low, b.ring_bits - 2), inverse.factor), limbs.drop)
+    rest = b.mul_raw(reread(b, low, frac + limbs.guard - limbs.drop), inverse.mantissa)
+    return b.add(reread(b, whole, frac), b.trunc(rest, rest.type.frac - frac))
 
 
 def _coarse_shift(b: Builder, x: Value, lead: Leading, exponent: int) -> tuple[Value, Value]:

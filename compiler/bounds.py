@@ -17,7 +17,7 @@ from spuvm.runtime import word
 
 Bounds = tuple[int, int]
 
-MAX_ITERATIONS = 64  # of a loop, before what grows is unbounded
+MAX_ITERATIONS = 1024  # of a loop, before what grows is unbounded
 MAX_STEPS = 100_000  # operations looked at, before loops are no longer followed
 
 
@@ -68,7 +68,7 @@ class Analysis:
             self._steps += 1
             if op.regions:
                 outs = CONTROL[op.name](self, op)
-            elif len(op.outputs) != 1:  # a sort: each of the last operands, rearranged
+            elif op.name == "sort":  # each of the last operands, rearranged
                 outs = [self.bounds[v] for v in op.inputs[-len(op.outputs) :]]
             else:
                 outs = [self._clipped(self._of(op), op.output.type)]
@@ -250,6 +250,12 @@ def _shift_right(a: Analysis, op: Op) -> Bounds:
     return x[0] >> op.attrs["bits"], x[1] >> op.attrs["bits"]
 
 
+def _shift_right_logical(a: Analysis, op: Op) -> Bounds:
+    t, bits = op.output.type, op.attrs["bits"]
+    width = t.bits if is_narrow(t, a.ring_bits) else a.ring_bits
+    return (0, (1 << max(width - bits, 0)) - 1) if bits else a.seen(op.inputs[0])
+
+
 def _select(a: Analysis, op: Op) -> Bounds:
     return hull(*(a.bounds[v] for v in op.inputs[1:]))
 
@@ -292,6 +298,7 @@ RULES: dict[str, Rule] = {
     "bitcast": _bitcast,
     "shift_left": _shift_left,
     "shift_right_arithmetic": _shift_right,
+    "shift_right_logical": _shift_right_logical,
     "select": _select,
     "and": _and,
     "integer_division": _integer_division,

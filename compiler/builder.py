@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from spuvm.compiler.dtypes import kind_of
 from spuvm.compiler.ir import Location, Op, Region, Type, Value
 from spuvm.compiler.ops import with_results
 from spuvm.runtime.encoding import scaled
-from spuvm.runtime.word import words
+from spuvm.runtime.word import WIDE, words
 
 
 class Builder:
@@ -49,7 +50,10 @@ class Builder:
 
     def const(self, data: Any, element: str) -> Value:
         """A public constant from raw ring elements (any integer array; taken mod 2^k)."""
-        return self.op("const", data=words(data, self.ring_bits), to=element)
+        raw = np.asarray(data)
+        if raw.dtype.kind == "V" and raw.dtype != WIDE and kind_of(raw.dtype) in tuple("iu"):
+            raw = raw.astype(np.int64)  # int4 and the like
+        return self.op("const", data=words(raw, self.ring_bits), to=element)
 
     def fxp(self, data: Any, frac: int | None = None, shape: tuple[int, ...] | None = None) -> Value:
         """A public fixed-point constant from real numbers, rounded to nearest."""
@@ -148,4 +152,4 @@ def element_of(dtype: Any, frac: int) -> str:
     d = np.dtype(dtype)
     if d == np.bool_:
         return "bool"
-    return d.name if d.kind in "iu" else f"fxp{frac}"
+    return d.name if kind_of(d) in "iu" else f"fxp{frac}"

@@ -10,7 +10,7 @@ whole number, with the same number as `fxp0`: products with those need no trunca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from jax.extend import core as jex
 
 from spuvm.compiler import fixedpoint
 from spuvm.compiler.builder import Builder, element_of
+from spuvm.compiler.dtypes import kind_of
 from spuvm.compiler.ir import Location, Region, Type, Value
 from spuvm.compiler.trace import location_of
 from spuvm.runtime.config import Config
@@ -31,11 +32,6 @@ from spuvm.runtime.protocols import protocol_of
 Known = np.ndarray[Any, Any]
 Operand = Value | Any  # Any stands for Known and for arrays of random keys
 Rule = Callable[..., Any]
-
-DTYPES = frozenset(
-    {"bool", "float16", "bfloat16", "float32", "float64"}
-    | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
-)
 
 
 @dataclass(frozen=True)
@@ -65,6 +61,7 @@ class Context:
         self.config = config
         self.integral: dict[Value, Value] = {}
         self.truth: dict[Value, Value] = {}  # integers that were bools -> the bools
+        self.randoms = 0  # draws of random values so far
         self.primitive = ""
         self.outs: list[Any] = []  # shapes and dtypes
         self.branch_of_secret = False
@@ -90,7 +87,7 @@ class Context:
 
     def element(self, dtype: Any) -> str:
         """The element type for a JAX dtype."""
-        if str(dtype) not in DTYPES:
+        if is_key_dtype(dtype) or not kind_of(dtype) or kind_of(dtype) == "c":
             raise UnsupportedError(f"values of dtype {dtype} are not supported: use float32 or int32.")
         if np.dtype(dtype).kind in "iu" and 8 * np.dtype(dtype).itemsize > self.b.ring_bits:
             raise UnsupportedError(f"a ring of {self.b.ring_bits} bits does not hold {dtype}: use int32, or ring=64.")
@@ -138,7 +135,8 @@ class Context:
 
     def _equation(self, eqn: Any, args: list[Operand]) -> list[Operand]:
         with self._at(eqn):
-            if eqn.primitive.name not in self._unfolded and not any(isinstance(x, Value) for x in args):
+            known = not any(isinstance(x, Value) for x in args)
+            if known and eqn.primitive.name not in self._unfolded and not _draws(eqn.params):
                 return fold(eqn, args)
             rule = self._rules.get(eqn.primitive.name)
             if rule is None:
@@ -194,7 +192,11 @@ def dtype_of(aval: Any) -> Any:
 
 
 def is_key(x: Any) -> bool:
-    return hasattr(x, "dtype") and bool(jnp.issubdtype(x.dtype, jax.dtypes.extended))
+    return hasattr(x, "dtype") and is_key_dtype(x.dtype)
+
+
+def is_key_dtype(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jax.dtypes.extended))
 
 
 def live_equations(jaxpr: Any) -> list[Any]:
@@ -206,6 +208,20 @@ def live_equations(jaxpr: Any) -> list[Any]:
             live.append(eqn)
             used.update(v for v in eqn.invars if not isinstance(v, jex.Literal))
     return live[::-1]
+
+
+def _draws(params: Mapping[str, Any]) -> bool:
+    """Whether a body of an equation draws random values: then it is not computed on the host."""
+    return any(e.primitive.name.startswith("spu_random") or _draws(e.params) for b in bodies(params) for e in b.eqns)
+
+
+def bodies(params: Mapping[str, Any]) -> Iterator[Any]:
+    """The jaxprs among an equation's parameters."""
+    for value in params.values():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            inner = getattr(one, "jaxpr", one)
+            if hasattr(inner, "eqns"):
+                yield inner
 
 
 def fold(eqn: Any, args: Sequence[Any]) -> list[Any]:

@@ -230,6 +230,12 @@ def _integer_division(r: Ring, op: Op, xs: list[Raw]) -> Raw:
     return np.where(by_zero, r.number(-1), quotient)
 
 
+def _random(r: Ring, op: Op, xs: list[Raw]) -> Raw:
+    """By its number alone, so that two runs of a program, before and after the passes, draw the same."""
+    high = 2 if op.output.type.kind == "bool" else 2**64
+    return r.make(np.random.default_rng(op.attrs["number"]).integers(0, high, op.output.shape, np.uint64))
+
+
 def _dot(r: Ring, op: Op, xs: list[Raw]) -> Raw:
     (xc, yc), (xb, yb) = op.attrs["dims"]
     x, y = xs
@@ -287,6 +293,7 @@ def _by_lax(r: Ring, op: Op, xs: list[Raw]) -> Raw:
 Rule = Callable[[Ring, Op, list[Raw]], Any]
 RULES: dict[str, Rule] = {
     "const": lambda r, op, xs: r.make(op.attrs["data"]),
+    "random": _random,
     "add": lambda r, op, xs: xs[0] + xs[1],
     "sub": lambda r, op, xs: xs[0] - xs[1],
     "neg": lambda r, op, xs: r.number(0) - xs[0],

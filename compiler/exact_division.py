@@ -77,7 +77,7 @@ def div_public(b: Builder, x: Value, divisor: Any) -> Value:
 
 
 def int_div(b: Builder, x: Value, y: Value) -> Value:
-    """The integer quotient, rounded toward zero as JAX does: exact. y is public, or neither is secret.
+    """The integer quotient, rounded toward zero as JAX does: exact. By a secret y: secret_division.py.
 
     As in `div_public`, but the remainder, less one if the quotient is negative, is compared with 0 and y.
     Domain: all x, |y| < 2^(k-5). x / 0 gives 0 (two known values: what integer_division gives, -1).
@@ -87,7 +87,7 @@ def int_div(b: Builder, x: Value, y: Value) -> Value:
     if join(x.type.visibility, y.type.visibility) != "secret":
         return _known_int_div(b, x, y)
     if not y.type.is_public:
-        raise UnsupportedError("integer division by a secret number: convert to float, or make `y` public.")
+        raise UnsupportedError("by a secret number: see secret_division.py.")
     if x.type.bits < b.ring_bits:
         return _int_div(b, x, y)
     return _signed_large_int_div(b, x, y) if x.type.signed else _large_int_div(b, x, y)

@@ -48,12 +48,14 @@ from spuvm.compiler.expand_numbers import (
     expand_trunc,
     linear,
 )
+from spuvm.compiler.expand_random import expand_random
 from spuvm.compiler.expand_sort import expand_sort
 from spuvm.compiler.expand_wrap import expand_wrap
 from spuvm.compiler.ops import LOCAL
 
 EXPAND: dict[str, Rule] = {
     "const": expand_const,
+    "random": expand_random,
     "add": linear("add", ADD, add),
     "sub": linear("sub", SUB, sub),
     "neg": linear("neg", NEG, neg),

@@ -36,7 +36,9 @@ def encode(real: Any, frac: int, ring_bits: int = 64) -> NDArray[Any]:
     """Ring elements round(x 2^frac); refuses NaN, infinities and numbers beyond `limit`."""
     x = np.asarray(real).astype(np.float64)
     if np.isnan(x).any():
-        raise EncodingError("a constant is NaN, which fixed point cannot hold.")
+        raise EncodingError(
+            "a constant is NaN, which fixed point cannot hold: mark what is missing or undefined by a bool."
+        )
     if (np.abs(x) >= limit(frac, ring_bits)).any():
         worst = x.flat[np.abs(x).argmax()]
         raise EncodingError(

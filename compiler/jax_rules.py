@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from spuvm.compiler.context import Context, Operand, Rule
+from spuvm.compiler.dtypes import kind_of
 from spuvm.compiler.ir import Value
 
 
@@ -21,7 +22,7 @@ def apply(ctx: Context, function: Callable[..., Any], *args: Operand) -> list[Op
 
 
 def _operand(x: Operand, floats: Any) -> Operand:
-    if isinstance(x, Value) or np.asarray(x).dtype.kind in "iub":
+    if isinstance(x, Value) or kind_of(np.asarray(x).dtype) in "iub":
         return x
     return np.asarray(x).astype(floats)
 

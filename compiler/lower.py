@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 import jax
 
 from spuvm.compiler import ops
+from spuvm.compiler.complex_numbers import without_complex
 from spuvm.compiler.context import Context, Lowered, at
 from spuvm.compiler.ir import Module, Region, Value, Visibility
 from spuvm.compiler.registry import RULES, UNFOLDED
@@ -54,7 +55,8 @@ def lower(
 
 def _body(traced: Traced, visibilities: Sequence[Visibility], context: Context, masked: Collection[int]) -> Region:
     types = []
-    for i, (name, aval, who) in enumerate(zip(traced.inputs, traced.in_avals, visibilities)):
+    jaxpr = without_complex(traced.jaxpr)
+    for i, (name, aval, who) in enumerate(zip(traced.inputs, jaxpr.in_avals, visibilities)):
         try:
             element = context.element(aval.dtype)
         except UnsupportedError as e:
@@ -62,8 +64,8 @@ def _body(traced: Traced, visibilities: Sequence[Visibility], context: Context, 
         known_to = _rank(who, context)
         types.append(ops.parse_element(element).with_(shape=aval.shape, visibility=known_to, masked=i in masked))
     with context.region(types) as region:
-        results = context.run(traced.jaxpr, list(region.params))
-        for name, x, aval in zip(traced.outputs, results, traced.out_avals):
+        results = context.run(jaxpr, list(region.params))
+        for name, x, aval in zip(traced.outputs, results, jaxpr.out_avals):
             region.results.append(_result(context, name, x, aval))
     return region  # type: ignore[no-any-return]
 

@@ -135,6 +135,11 @@ def _visible(types: list[Type], attrs: Attrs) -> list[Type]:
     return [types[0].with_(visibility=attrs["to"])]
 
 
+def _random(types: list[Type], attrs: Attrs) -> list[Type]:
+    _need(attrs["to"] in ("bool", "uint64"), f"random values of type {attrs['to']}")
+    return [parse_element(attrs["to"]).with_(shape=tuple(attrs["shape"]))]
+
+
 def _wrap(types: list[Type], attrs: Attrs) -> list[Type]:
     _need(types[0].kind == "int", f"wrap of {types[0]}")
     return [types[0]]
@@ -248,6 +253,7 @@ def index_operands(name: str, count: int) -> tuple[int, ...]:
 
 RULES: dict[str, TypeRule] = {
     "const": _const,  # {data: raw ring elements, to: element type}
+    "random": _random,  # {shape, to, number}: uniform, secret; another value whenever it is executed
     "add": _linear,
     "sub": _linear,
     "neg": _linear,

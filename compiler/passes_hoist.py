@@ -50,6 +50,8 @@ def _worthwhile(body: Region, constants: list[Value]) -> set[Op]:
     free: set[Value] = set()
     fixed = set(constants)
     for op in body.ops:
+        if op.name == "random":  # another value in each iteration
+            continue
         if not op.regions and free.issuperset(op.inputs):
             free.update(op.outputs)
         elif not op.regions and all(v in free or v in fixed for v in op.inputs):

@@ -6,11 +6,15 @@ import difflib
 from collections.abc import Mapping
 
 from spuvm.compiler import (
+    randomness,
+    rules_bits,
     rules_control,
     rules_conv,
+    rules_derived,
     rules_eigen,
     rules_elementwise,
     rules_functions,
+    rules_gamma,
     rules_index,
     rules_linalg,
     rules_linear,
@@ -39,6 +43,8 @@ RULES = merge(
     rules_elementwise.RULES,
     rules_logic.RULES,
     rules_functions.RULES,
+    rules_gamma.RULES,
+    rules_bits.RULES,
     rules_linear.RULES,
     rules_linalg.RULES,
     rules_eigen.RULES,
@@ -47,13 +53,15 @@ RULES = merge(
     rules_sort.RULES,
     rules_conv.RULES,
     rules_window.RULES,
+    rules_derived.RULES,
+    randomness.RULES,
     rules_index.RULES,
     rules_scatter.RULES,
     rules_control.RULES,
 )
 
 # Primitives whose rule runs even if all operands are known.
-UNFOLDED = frozenset(rules_control.INLINED) | {"spu_reveal", "spu_masked"}
+UNFOLDED = frozenset(rules_control.INLINED) | {*randomness.NAMES, "spu_reveal", "spu_masked"}
 
 PRINTED = "Secret values cannot be printed: reveal and return them."
 
@@ -64,14 +72,31 @@ ADVICE = {
     "random_seed": "The seed must be a constant of the function (or a static argument).",
     "random_wrap": "The key must be a constant of the function (or a static argument).",
     "threefry2x32": "The key must be a constant of the function (or a static argument).",
-    "bitcast_convert_type": "The bits of a secret float are not its float32 bits: use astype.",
     "debug_callback": PRINTED,
     "debug_print": PRINTED,
     "pure_callback": "Python callbacks cannot run on secret values: compute outside, or in JAX.",
     "io_callback": "Python callbacks cannot run on secret values: compute outside, or in JAX.",
-    "reduce": "Use jnp.sum, jnp.max, jnp.min or jnp.prod.",
-    **dict.fromkeys(("eig", "schur"), "Find eigenvectors by power iteration."),
-    "approx_top_k": "Use jax.lax.top_k.",
+    **dict.fromkeys(
+        ("eig", "schur", "hessenberg"),
+        "Eigenvalues of a general matrix may be complex, and how many steps they take depends on the data: use "
+        "eigh if the matrix is symmetric, or a fixed number of power iterations.",
+    ),
+    **dict.fromkeys(
+        ("igamma", "igammac", "regularized_incomplete_beta", "random_gamma_grad"),
+        "Its series runs until it converges, which depends on the data: sum a fixed number of terms, from lgamma "
+        "and exp, or integrate the density with jnp.trapezoid on a fixed grid.",
+    ),
+    **dict.fromkeys(
+        ("bessel_i0e", "bessel_i1e", "bessel_jn"),
+        "Bessel functions have no approximation here: use a polynomial for the range of your data.",
+    ),
+    **dict.fromkeys(
+        ("polygamma", "zeta"),
+        "Of the derivatives of lgamma only digamma is there: for its slope, take the difference of two of its values.",
+    ),
+    "tridiagonal_solve": "Use jnp.linalg.solve on the whole matrix.",
+    "cholesky_update": "Use jnp.linalg.cholesky on the updated matrix.",
+    "ragged_dot_general": "Use a dot_general for each group.",
 }
 
 

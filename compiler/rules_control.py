@@ -16,7 +16,7 @@ from jax import lax
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
-from spuvm.compiler import regions, rules_eigen, rules_linalg, rules_search
+from spuvm.compiler import randomness, regions, rules_bits, rules_eigen, rules_linalg, rules_search
 from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Type, Value, join
 from spuvm.compiler.rules_logic import pick
@@ -24,7 +24,7 @@ from spuvm.runtime.errors import UnsupportedError, VisibilityError
 
 MAX_KNOWN_TRIPS = 1_000_000
 
-CALLS = {**rules_search.CALLS, **rules_linalg.CALLS, **rules_eigen.CALLS}
+CALLS = {**rules_search.CALLS, **rules_linalg.CALLS, **rules_eigen.CALLS, **rules_bits.CALLS}
 
 # primitive -> the parameter that holds its jaxpr
 INLINED = {
@@ -46,6 +46,8 @@ def inline(parameter: str) -> Rule:
     def rule(ctx: Context, *args: Operand, **params: Any) -> list[Operand]:
         inner = params[parameter]
         closed = inner if isinstance(inner, jex.ClosedJaxpr) else jex.ClosedJaxpr(inner, ())
+        if parameter == "jaxpr" and "prevent_cse" in params:
+            randomness.refuse_recomputed(closed.jaxpr)
         own = CALLS.get(params.get("name") or closed.jaxpr.debug_info.func_name)
         if own is not None and any(isinstance(x, Value) for x in args):
             results: list[Operand] | None = own(ctx, args, closed)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from spuvm.compiler import fixedpoint
+from spuvm.compiler import fixedpoint, powers, secret_division
 from spuvm.compiler.context import Context, Known, Operand, Rule
-from spuvm.compiler.ir import Value
+from spuvm.compiler.dtypes import kind_of
+from spuvm.compiler.ir import Value, join
 from spuvm.runtime.errors import EncodingError, UnsupportedError
 
 
@@ -39,7 +40,7 @@ def full(ctx: Context, number: Any) -> Known:
 
 def is_float(x: Any) -> bool:
     """Whether a value, or an array known at compile time, is a float in JAX."""
-    return x.type.kind == "fxp" if isinstance(x, Value) else np.dtype(x.dtype).kind not in "iub"
+    return x.type.kind == "fxp" if isinstance(x, Value) else kind_of(x.dtype) not in "iub"
 
 
 def is_number(x: Operand, number: float) -> bool:
@@ -177,7 +178,7 @@ def approximated(module: str, function: str) -> Rule:
 
 def div(ctx: Context, x: Operand, y: Operand) -> Operand:
     if not is_float(ctx.outs[0]):
-        return approximation("division", "int_div", ctx.b, *both(ctx, x, y))
+        return _integer_quotient(ctx, x, y)
     if is_number(x, 0.0):
         return zeros(ctx)
     if not isinstance(y, Value):
@@ -187,6 +188,28 @@ def div(ctx: Context, x: Operand, y: Operand) -> Operand:
     if is_number(x, 1.0):
         return approximation("division", "reciprocal", ctx.b, ctx.broadcast(y, ctx.outs[0].shape))
     return approximation("division", "div", ctx.b, *both(ctx, x, y))
+
+
+def _integer_quotient(ctx: Context, x: Operand, y: Operand) -> Operand:
+    """Toward zero; by zero, all ones."""
+    by_zero = np.zeros((), bool) if isinstance(y, Value) else np.asarray(y) == 0
+    p, q = both(ctx, x, y if isinstance(y, Value) else np.where(by_zero, np.ones_like(y), y))
+    if _by_a_secret(p, q):
+        return secret_division.quotient(ctx.b, p, q)
+    large = not isinstance(y, Value) and max(abs(int(n)) for n in (y.min(), y.max())) >= 2 ** (ctx.b.ring_bits - 5)
+    if large and p.type.is_secret:
+        out: Value = secret_division.by_bits(ctx.b, p, q)[0]
+    else:
+        out = approximation("division", "int_div", ctx.b, p, q)
+    if not by_zero.any():
+        return out
+    mask = ctx.b.const(np.broadcast_to(by_zero, out.shape).astype(np.uint64), "bool")
+    return ctx.b.select(mask, ctx.like(-1 if p.type.signed else 2**p.type.bits - 1, out), out)
+
+
+def _by_a_secret(x: Value, y: Value) -> bool:
+    """Whether the divisor is no public number, and nobody knows both."""
+    return not y.type.is_public and join(x.type.visibility, y.type.visibility) == "secret"
 
 
 def _div_known(ctx: Context, x: Value, c: Known) -> Operand:
@@ -204,8 +227,12 @@ def _div_known(ctx: Context, x: Value, c: Known) -> Operand:
 def rem(ctx: Context, x: Operand, y: Operand) -> Operand:
     """The sign of x, as in C. Floats: the remainder of the raw integers, exact on the fixed-point grid."""
     p, q = both(ctx, x, y)
+    if _by_a_secret(p, q):
+        rule = secret_division.fixed_point_remainder if is_float(p) else secret_division.remainder
+        return rule(ctx.b, p, q)
     if not is_float(ctx.outs[0]):
-        return approximation("division", "int_rem", ctx.b, p, q)
+        whole = ctx.value(_integer_quotient(ctx, x, y))
+        return ctx.b.bitcast(ctx.b.bitcast(ctx.b.sub(p, ctx.b.mul_raw(whole, q)), "fxp0"), p.type.element)
     return approximation("division", "raw_rem", ctx.b, p, q)
 
 
@@ -236,12 +263,20 @@ def power(ctx: Context, x: Operand, y: Operand) -> Operand:
             return integer_pow(ctx, x, y=int(number))
         if abs(number) == 0.5:
             return approximation("sqrt", "sqrt" if number > 0 else "rsqrt", ctx.b, x)
+    if not isinstance(y, Value) and is_whole(y) and isinstance(x, Value):
+        return powers.by_whole_numbers(ctx, x, np.asarray(y).astype(np.int64))
     if not is_float(ctx.outs[0]):
-        raise UnsupportedError("a power of integers needs an exponent known at compile time.")
+        raise UnsupportedError("a power of integers needs an exponent known at compile time: convert to float.")
     if not isinstance(x, Value) and (np.asarray(x) > 0).all():  # x^y = exp(y ln x)
         exponent = mul(ctx, y, np.log(np.asarray(x).astype(np.float64)))
         return approximation("exp", "exp", ctx.b, exponent) if isinstance(exponent, Value) else full(ctx, 1)
-    return approximation("sqrt", "pow_", ctx.b, *both(ctx, x, y))
+    return powers.signed_power(ctx, *both(ctx, x, y))
+
+
+def is_whole(y: Any) -> bool:
+    """Whether a known exponent is a whole number of moderate size throughout."""
+    real = np.asarray(y).astype(np.float64)
+    return bool((np.abs(real) <= powers.LARGEST).all() and (real == np.rint(real)).all())
 
 
 def erfc(ctx: Context, x: Value) -> Operand:

@@ -17,6 +17,7 @@ import numpy as np
 
 from spuvm.compiler import rules_shape
 from spuvm.compiler.context import Context, Operand, Rule
+from spuvm.compiler.dtypes import kind_of, limits_of
 from spuvm.compiler.indexing import Layout, as_bool, as_number, components, made_by, narrow, wrapped
 from spuvm.compiler.ir import Value
 from spuvm.compiler.onehot import Index
@@ -70,10 +71,10 @@ def _inside(ctx: Context, layout: Layout, indices: Sequence[Index]) -> Value:
 
 def _fill_number(ctx: Context, fill_value: Any) -> Any:
     """What stands for an element out of bounds; None for NaN, which fixed point does not have."""
-    dtype = np.dtype(ctx.outs[0].dtype)
-    if fill_value is not None or dtype.kind not in "iub":
+    dtype, kind = ctx.outs[0].dtype, kind_of(ctx.outs[0].dtype)
+    if fill_value is not None or kind not in "iub":
         return fill_value
-    return True if dtype.kind == "b" else np.iinfo(dtype).min if dtype.kind == "i" else np.iinfo(dtype).max
+    return True if kind == "b" else limits_of(dtype)[0 if kind == "i" else 1]
 
 
 # slices ------------------------------------------------------------------------------------------------

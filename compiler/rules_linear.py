@@ -18,6 +18,9 @@ def dot_general(ctx: Context, x: Operand, y: Operand, *, dimension_numbers: Any,
     (xc, yc), (xb, yb) = dimension_numbers
     dims = tuple(tuple(map(ints, pair)) for pair in ((xc, yc), (xb, yb)))
     element = ctx.element(ctx.outs[0].dtype)
+    if element == "bool":  # whether any pair is true
+        z = ctx.b.op("dot", *(ctx.b.convert(ctx.value(v), "int32") for v in (x, y)), dims=dims)
+        return ctx.b.not_(ctx.b.equal(z, ctx.like(0, z)))
     if not element.startswith("fxp"):
         return ctx.b.op("dot", *(ctx.b.convert(ctx.value(v), element) for v in (x, y)), dims=dims)
     p, q = (ctx.integral.get(v, v) for v in (_factor(ctx, x), _factor(ctx, y)))

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from spuvm.compiler import fixedpoint
+from spuvm.compiler import fixedpoint, rules_bits
 from spuvm.compiler.bounds import of_type
 from spuvm.compiler.context import Context, Known, Operand, Rule
+from spuvm.compiler.dtypes import width_of
 from spuvm.compiler.ir import Value
 from spuvm.compiler.ops import parse_element
 from spuvm.compiler.rules_elementwise import both, finite, full, is_float, without_parameters, zeros
-from spuvm.runtime.errors import EncodingError, UnsupportedError
+from spuvm.runtime.errors import EncodingError
 
 # comparisons -----------------------------------------------------------------------------------------
 
@@ -219,7 +220,7 @@ def bitwise(name: str) -> Rule:
 
 def _bitwise_known(ctx: Context, name: str, x: Value, c: Known) -> Operand | None:
     """The result where a bool meets a constant that decides it or changes nothing."""
-    if np.asarray(c).dtype.kind != "b" or not fixedpoint.is_uniform(c):
+    if np.asarray(c).dtype != np.bool_ or not fixedpoint.is_uniform(c):
         return None
     number = bool(np.asarray(c).flat[0])
     if name != "xor" and number is (name == "or"):
@@ -231,11 +232,8 @@ def _bitwise_known(ctx: Context, name: str, x: Value, c: Known) -> Operand | Non
 def shift(name: str) -> Rule:
     def rule(ctx: Context, x: Operand, amount: Operand) -> Operand:
         if isinstance(amount, Value):
-            raise UnsupportedError(
-                f"the shift's amount is {amount.type.visibility} at run time: use an amount known at compile "
-                "time, or multiply by a power of two."
-            )
-        bits = ctx.outs[0].dtype.itemsize * 8
+            return rules_bits.shifted(ctx, name, *both(ctx, x, amount))
+        bits = width_of(ctx.outs[0].dtype)
         amounts = np.asarray(amount)
         unsigned = amounts.astype(f"uint{8 * amounts.dtype.itemsize}")  # as XLA: negative amounts are large ones
         amounts = np.minimum(unsigned, unsigned.dtype.type(bits)).astype(np.int64)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from spuvm.compiler.context import Context, Operand, Rule
+from spuvm.compiler.dtypes import kind_of, limits_of
 from spuvm.compiler.ir import Value
 from spuvm.compiler.rules_elementwise import approximation, product
 from spuvm.compiler.rules_logic import larger, smaller
@@ -54,11 +55,11 @@ def identity(name: str, dtype: Any) -> Any:
 
 
 def _bounds(dtype: Any) -> tuple[Any, Any]:
-    match np.dtype(dtype).kind:
+    match kind_of(dtype):
         case "b":
             return False, True
         case "i" | "u":
-            return np.iinfo(dtype).min, np.iinfo(dtype).max
+            return limits_of(dtype)
     return -np.inf, np.inf
 
 

@@ -20,7 +20,7 @@ from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.indexing import Layout, as_bool, as_number, components
 from spuvm.compiler.ir import Value
 from spuvm.compiler.onehot import Index, Selection
-from spuvm.compiler.rules_elementwise import is_number, product
+from spuvm.compiler.rules_elementwise import finite, is_number, product
 from spuvm.compiler.rules_logic import larger, smaller
 from spuvm.compiler.rules_reduce import moved
 from spuvm.compiler.rules_shape import ints, mode_name
@@ -51,7 +51,7 @@ def scatter(name: str) -> Rule:
         applied = body is not None and bool(body.eqns)
         if where.type.is_public and name in LOCAL and not applied:
             return LOCAL[name](ctx, x, indices, updates, mode=mode, **params)
-        old, new = ctx.value(x), ctx.value(updates)
+        old, new = ctx.value(finite(ctx, x)), ctx.value(finite(ctx, updates))
         if 0 in (*old.shape, *new.shape):
             return x
         layout = scatter_layout(old, where, new, params["dimension_numbers"])

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spuvm.compiler import evaluate as plain
+from spuvm.compiler import randomness
 from spuvm.compiler.context import Lowered
 from spuvm.compiler.findings import SCALE, Deviation, Finding, Tolerance, describe, outside_of_ring
 from spuvm.compiler.ir import Location, Op, Region, Type, Value
@@ -103,7 +104,8 @@ class Shadow:
         """The operations of an equation: their results have no truth of their own."""
         for op in ops:
             results = self._machine.apply(op, [env[v].raw for v in op.inputs])
-            env.update((v, Pair(raw, None)) for v, raw in zip(op.outputs, results))
+            ring = self._machine.ring
+            env.update((v, Pair(plain.canonical(ring, raw, v.type), None)) for v, raw in zip(op.outputs, results))
 
     # what is between equations ----------------------------------------------------------------------------
 
@@ -190,6 +192,10 @@ class Shadow:
                 self._observe(record, env)
 
     def _observe(self, record: Lowered, env: Env) -> None:
+        if record.eqn.primitive.name in randomness.NAMES:  # whatever was drawn
+            (out,) = record.outs
+            env[out] = Pair(env[out].raw, decoded(env[out].raw, out.type))
+            return
         real = evaluate_equation(record.eqn, [_real(x, env) for x in record.args])
         real = aligned(record.eqn.primitive.name, real, [_got(x, env) for x in record.outs])
         for i, (out, truth) in enumerate(zip(record.outs, real)):

@@ -64,6 +64,9 @@ def scaled(real: Any, frac: int, ring_bits: int) -> np.ndarray:
 def decode(raw: np.ndarray, kind: str, frac: int, dtype: Any) -> Any:
     """The user's array of `dtype` from ring elements (kind `bool`, `int` or `fxp`)."""
     dtype = np.dtype(dtype)
+    if dtype.kind == "c":
+        parts = decode(raw, kind, frac, np.float64)
+        return (parts[..., 0] + 1j * parts[..., 1]).astype(dtype)[()]
     if kind == "bool":
         out = raw.astype(np.bool_)
     elif kind == "int":

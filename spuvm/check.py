@@ -17,7 +17,7 @@ from spuvm.compiler.passes import run_passes
 from spuvm.compiler.shadow import Pair, Recorder, Shadow
 from spuvm.compiler.trace import Traced, static_positions, trace
 from spuvm.jit import Jitted
-from spuvm.objects import Marked, SPUObject, encoded
+from spuvm.objects import Marked, SPUObject, encoded, parts
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import InputError
 from spuvm.vm import make_config, simulator
@@ -154,7 +154,7 @@ def check_traced(
 def _truth(x: Any, type_: Type) -> Any:
     """An argument as the user gave it."""
     dtype = {"fxp": np.float64, "bool": np.bool_}.get(type_.kind, np.int64 if type_.signed else np.uint64)
-    return np.asarray(x).astype(dtype)
+    return parts(np.asarray(x)).astype(dtype)
 
 
 Errors = dict[str, tuple[float, bool]]  # a result's largest error, and whether it has parted

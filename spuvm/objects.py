@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -61,15 +62,15 @@ class SPUObject:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.type.shape
+        return self.type.shape[:-1] if np.dtype(self.dtype).kind == "c" else self.type.shape
 
     @property
     def ndim(self) -> int:
-        return len(self.type.shape)
+        return len(self.shape)
 
     @property
     def size(self) -> int:
-        return self.type.size
+        return math.prod(self.shape)
 
     @property
     def visibility(self) -> str:
@@ -170,13 +171,18 @@ def slots_of(type_: Type, vm: VM) -> int:
 
 def encoded(value: Any, type_: Type, name: str, ring_bits: int = 64) -> np.ndarray:
     """Ring elements of a host array that is to be of `type_`."""
-    array = np.asarray(value)
+    array = parts(np.asarray(value))
     if array.shape != type_.shape:
         raise InputError(f"`{name}` has shape {array.shape}, the program takes {type_.shape}.")
     raw = aligned(encode(array, type_.frac, name, ring_bits))
     if (raw.dtype == np.uint8) != (type_.kind == "bool"):
         raise InputError(f"`{name}` is {array.dtype}, the program takes {type_.element}.")
     return raw
+
+
+def parts(array: np.ndarray) -> np.ndarray:
+    """Complex numbers as real ones, with a last axis of real and imaginary part; others as they are."""
+    return np.stack([array.real, array.imag], -1) if array.dtype.kind == "c" else array
 
 
 def components_for(value: Any, type_: Type, name: str, vm: VM) -> Sequence[Any]:
