@@ -2,7 +2,7 @@
 
 Sums, products and shifts to the left are right modulo 2^bits in any ring; only what looks at the high bits
 needs the number itself: comparisons, shifts to the right, bits, conversions to wider types. There, and at
-the program's results, a value that may have left its type (see bounds.py) is wrapped: 12 rounds and 140
+the program's results, a value that may have left its type (see bounds.py) is wrapped: 11 rounds and 123
 bytes under ABY3, nothing if it only goes on as bits. Two cases need none: equality, and the sign of a signed
 integer, which are those of the value shifted to the top of the ring.
 """

@@ -44,7 +44,7 @@ def _known(ctx: Context, mask: np.ndarray[Any, Any]) -> Value:
 def signed_power(ctx: Context, x: Value, y: Value) -> Value:
     """x^y for any x: |x|^y, with a sign where x is negative and y odd. 0 where x < 0 and y is not whole (JAX: NaN).
 
-    x^0 is 1. Domain and error: of `approx_sqrt.pow_` for |x|. 59 rounds.
+    x^0 is 1. Domain and error: of `approx_sqrt.pow_` for |x|. 51 rounds.
     """
     b = ctx.b
     zero = ctx.like(0.0, x)

@@ -74,7 +74,7 @@ def _chosen(x: Array, places: tuple[Array, Array, Array, Array]) -> tuple[Array,
 
 
 def lgamma(x: Array) -> Array:
-    """Domain: 0 < x < 2^22. Error: 2e-5 plus 1e-5 of the result. Cost: 70 rounds, 4500 bytes.
+    """Domain: 0 < x < 2^22. Error: 2e-5 plus 1e-5 of the result. Cost: 47 rounds, 3180 bytes.
 
     JAX's reflection for negative x is left out: what comes out there has no meaning.
     """
@@ -92,7 +92,7 @@ def lgamma(x: Array) -> Array:
 
 
 def digamma(x: Array) -> Array:
-    """Domain: x > 0. Error: 2e-5 plus 1e-5 of the result. Cost: 70 rounds, 4800 bytes. As lgamma."""
+    """Domain: x > 0. Error: 2e-5 plus 1e-5 of the result. Cost: 51 rounds, 3400 bytes. As lgamma."""
     places = _places(x)
     first, second, fourth, large = places
     u, read = _chosen(x, places)
