@@ -196,8 +196,7 @@ def _integer_quotient(ctx: Context, x: Operand, y: Operand) -> Operand:
     p, q = both(ctx, x, y if isinstance(y, Value) else np.where(by_zero, np.ones_like(y), y))
     if _by_a_secret(p, q):
         return secret_division.quotient(ctx.b, p, q)
-    large = not isinstance(y, Value) and max(abs(int(n)) for n in (y.min(), y.max())) >= 2 ** (ctx.b.ring_bits - 5)
-    if large and p.type.is_secret:
+    if p.type.is_secret and not isinstance(y, Value) and _is_large(np.asarray(y), ctx.b.ring_bits - 5):
         out: Value = secret_division.by_bits(ctx.b, p, q)[0]
     else:
         out = approximation("division", "int_div", ctx.b, p, q)
@@ -205,6 +204,11 @@ def _integer_quotient(ctx: Context, x: Operand, y: Operand) -> Operand:
         return out
     mask = ctx.b.const(np.broadcast_to(by_zero, out.shape).astype(np.uint64), "bool")
     return ctx.b.select(mask, ctx.like(-1 if p.type.signed else 2**p.type.bits - 1, out), out)
+
+
+def _is_large(y: Known, bits: int) -> bool:
+    """Whether a divisor is beyond what a quotient by constants takes."""
+    return bool(y.size) and max(abs(int(n)) for n in (y.min(), y.max())) >= 1 << bits
 
 
 def _by_a_secret(x: Value, y: Value) -> bool:
