@@ -36,6 +36,7 @@ from conformance.table import (
     unary,
     uniform,
 )
+from spuvm.compiler.precision import Stated
 
 WIDE = uniform(-20, 20, (-20, 21))
 SHIFTED = uniform(-0.75, 8)
@@ -79,6 +80,10 @@ FUNCTIONS = [
     *(unary(n, f, WITHIN_ONE) for n, f in (("atanh", lax.atanh), ("asin", lax.asin), ("acos", lax.acos))),
     unary("erf_inv", lax.erf_inv, WITHIN_ONE),
     unary("cbrt", lax.cbrt, WIDE),
+    *(
+        unary(n, f, POSITIVE, stated=Stated("", 1e-5, 2e-5))
+        for n, f in (("lgamma", lax.lgamma), ("digamma", lax.digamma))
+    ),
     binary("atan2", lax.atan2, ANY_SMALL, NONZERO),
 ]
 

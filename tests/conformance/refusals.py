@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 REFUSALS: dict[str, str] = {
-    "integer division by a secret number": "an exact quotient of 64 bits by a secret takes a long division in bits",
-    "the shift's amount is": "shifting by a secret amount is a product with a secret power of two",
+    "by a secret in a ring of": "the estimates of an exact quotient are made for rings of 64 bits",
+    "the shift's amount is": "shifting by a secret amount takes a word of twice the width",
     "Neighbouring floats": "fixed point has no neighbouring floats",
-    "The bits of a secret float": "fixed point does not have the bits of a float",
-    "Use jnp.sum, jnp.max": "a function applied in an order that XLA leaves open",
-    "Find eigenvectors by power iteration": "eigenvalues of a matrix that is not symmetric are complex",
-    "Use jax.lax.top_k": "an approximation of what is exact here",
+    "the bits of a float are not": "fixed point does not have the bits of a float",
+    "Eigenvalues of a general matrix": "eigenvalues of a matrix that is not symmetric are complex",
     "Secret values cannot be printed": "nobody knows the value",
     "Python callbacks cannot run": "nobody knows the value",
     "the loop's condition is": "how often a loop runs is seen by all",
