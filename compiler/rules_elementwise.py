@@ -274,6 +274,8 @@ def power(ctx: Context, x: Operand, y: Operand) -> Operand:
     if not isinstance(x, Value) and (np.asarray(x) > 0).all():  # x^y = exp(y ln x)
         exponent = mul(ctx, y, np.log(np.asarray(x).astype(np.float64)))
         return approximation("exp", "exp", ctx.b, exponent) if isinstance(exponent, Value) else full(ctx, 1)
+    if not isinstance(y, Value) and (np.asarray(y).astype(np.float64) % 1 != 0).all():  # of positive numbers only
+        return approximation("sqrt", "pow_", ctx.b, *both(ctx, x, y))
     return powers.signed_power(ctx, *both(ctx, x, y))
 
 
