@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import reduce
 
@@ -56,14 +57,19 @@ def exp(b: Builder, x: Value) -> Value:
     Error: relative 4e-6 plus one unit; 2e-7 under ABY3; 2^-39 in a ring of 128 bits, 2^-7 in one of 32.
     Cost: that of `exp2_raw`.
     """
-    room = b.ring_bits - 3 - _exponent_bits(b) - x.type.frac
-    frac = EXPONENT - x.type.frac if _direct(b, x.type.frac) else min(_SCALE_FRAC[b.ring_bits], room)
-    return _exponential(b, x, round(LOG2_E * 2**frac), frac)
+    return _exponential(b, x, *_scaled(b, LOG2_E, x))
 
 
 def exp2(b: Builder, x: Value) -> Value:
     """2^x, for all x: 0 below -(f + 1), the largest number from k - 2 - f on. Error and cost: as exp."""
     return _exponential(b, x, 1, 0)
+
+
+def power_of(b: Builder, base: float, x: Value) -> Value:
+    """base^x = 2^(x log2 base) for a public base > 0 and all x. Error and cost: as exp."""
+    with localcontext(prec=60):
+        log = Fraction(Decimal(base).ln() / Decimal(2).ln())
+    return _exponential(b, x if log > 0 else b.neg(x), *_scaled(b, abs(log), x))
 
 
 def expm1(b: Builder, x: Value) -> Value:
@@ -76,12 +82,20 @@ def _direct(b: Builder, frac: int) -> bool:
     return "exp2_a" in b.kernels and b.ring_bits == 64 and frac <= _MOST
 
 
+def _scaled(b: Builder, log: Fraction, x: Value) -> tuple[int, int]:
+    """A logarithm that x is to be multiplied by, with as many fraction bits as the exponent has room for."""
+    room = b.ring_bits - 3 - _exponent_bits(b) - x.type.frac
+    frac = EXPONENT - x.type.frac if _direct(b, x.type.frac) else min(_SCALE_FRAC[b.ring_bits], room)
+    return round(log * 2**frac), frac
+
+
 def _exponential(b: Builder, x: Value, factor: int, frac: int) -> Value:
     """2^y, y = x factor 2^-frac. The limits are compared on x, as y may have overflowed; -(-p // q) rounds up."""
     y = b.mul_raw(x, raw_constant(b, factor, frac, x.shape))
-    lowest = -(((b.frac + 1) << y.type.frac) // factor)
-    highest = -(-((b.ring_bits - 2 - b.frac) << y.type.frac) // factor)
-    limits = stack(b, [raw_constant(b, limit, x.type.frac, x.shape) for limit in (lowest, highest)])
+    lowest = -(((b.frac + 1) << y.type.frac) // max(factor, 1))
+    highest = -(-((b.ring_bits - 2 - b.frac) << y.type.frac) // max(factor, 1))
+    held = [max(-_largest(b), min(limit, _largest(b))) for limit in (lowest, highest)]  # a base close to 1 is slow
+    limits = stack(b, [raw_constant(b, limit, x.type.frac, x.shape) for limit in held])
     below = spread(b, x, 2).map(b.less, limits)
     return exp2_raw(b, y, below)
 

@@ -272,6 +272,9 @@ def power(ctx: Context, x: Operand, y: Operand) -> Operand:
     if not is_float(ctx.outs[0]):
         raise UnsupportedError("a power of integers needs an exponent known at compile time: convert to float.")
     if not isinstance(x, Value) and (np.asarray(x) > 0).all():  # x^y = exp(y ln x)
+        base = fixedpoint.uniform(x)
+        if base is not None and base != 1 and isinstance(y, Value):
+            return approximation("exp", "power_of", ctx.b, base, ctx.broadcast(y, ctx.outs[0].shape))
         exponent = mul(ctx, y, np.log(np.asarray(x).astype(np.float64)))
         return approximation("exp", "exp", ctx.b, exponent) if isinstance(exponent, Value) else full(ctx, 1)
     if not isinstance(y, Value) and (np.asarray(y).astype(np.float64) % 1 != 0).all():  # of positive numbers only
