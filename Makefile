@@ -15,7 +15,7 @@ demo: .venv/examples
 
 ## Lint, types and all tests.
 test: lint
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto --dist loadfile
 
 lint: .venv/dev
 	$(BIN)/ruff check .
