@@ -20,15 +20,19 @@ import spuvm as spu
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "boosting"
 ROWS = 3000  # of the flights
+LOADED: dict[str, ModuleType] = {}
 
 
 def example(name: str) -> ModuleType:
-    """A tutorial's module; they import each other by their bare names, as scripts do."""
+    """A tutorial's module. They import each other by their bare names, as scripts do; other examples have the same."""
     spec = importlib.util.spec_from_file_location(name, EXAMPLE / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    module = LOADED[name] = importlib.util.module_from_spec(spec)
+    sys.modules.update(LOADED)
     spec.loader.exec_module(module)
+    for loaded in LOADED:
+        del sys.modules[loaded]
     return module
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from spuvm import cli
 from spuvm.network import make_run_folder, run_parties
 
 PARTIES = ("alice", "bob", "carol")
+SPUVM = [sys.executable, "-m", "spuvm"]
 FILES = [f"{p}={p}.csv" for p in PARTIES]
 PARAMS = """
 label = "ill"
@@ -99,7 +101,7 @@ def test_each_party_by_its_own_command(folder: Path) -> None:
     commands = {}
     for party in PARTIES:
         line = ["sgb", "train", "params.toml", f"{party}.csv", "--model", f"part_of_{party}"]
-        commands[party] = ["spuvm", *line, "--config", config, "--as", party]
+        commands[party] = [*SPUVM, *line, "--config", config, "--as", party]
     done = run_parties(commands, timeout=120)
     for party in PARTIES:
         assert "[1] test-logloss: 0." in done[party].stdout
@@ -167,7 +169,7 @@ def test_one_partys_mistake_stops_all(folder: Path) -> None:
     commands = {}
     for party in PARTIES:
         line = ["sgb", "train", "bobs.toml" if party == "bob" else "params.toml", f"{party}.csv", "--model", party]
-        commands[party] = ["spuvm", *line, "--config", config, "--as", party]
+        commands[party] = [*SPUVM, *line, "--config", config, "--as", party]
     done = run_parties(commands, timeout=60, check=False)
     assert {p: o.status for p, o in done.items()} == {"alice": 3, "bob": 2, "carol": 3}
     assert "`label` must be text" in done["bob"].stderr
@@ -180,7 +182,7 @@ def test_other_parameters_at_one_party(folder: Path) -> None:
     commands = {}
     for party in PARTIES:
         line = ["sgb", "train", "bobs.toml" if party == "bob" else "params.toml", f"{party}.csv", "--model", party]
-        commands[party] = ["spuvm", *line, "--config", config, "--as", party]
+        commands[party] = [*SPUVM, *line, "--config", config, "--as", party]
     done = run_parties(commands, timeout=60, check=False)
     assert all("bob differs from alice and carol in `parameters`" in o.stderr for o in done.values())
     assert all(o.status == 3 for o in done.values())
