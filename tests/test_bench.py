@@ -81,9 +81,9 @@ def test_ratio_is_best_against_best() -> None:
 
 
 def test_missed_goals_are_told() -> None:
-    assert report.missed([result(seconds=1.0, peer=Timing([12.0], 0.5))]) == []
-    assert "11.00 times" in report.missed([result(peer=Timing([11.0], 0.5))])[0]
-    assert "an error of 0.5" in report.missed([result("erf", peer=Timing([1.0], 0.25))])[0]
+    assert report.missed([result(seconds=1.0, peer=Timing([25.0], 0.5))]) == []
+    assert "24.00 times" in report.missed([result(peer=Timing([24.0], 0.5))])[0]
+    assert "an error of 0.5" in report.missed([result("maximum", peer=Timing([1.0], 0.25))])[0]
     assert "failed: no link" in report.missed([Result("less", SIMULATED, 1, Timing(failure="no link"))])[0]
     assert report.missed([result(peer=Timing(failure="gone"))]) == []
 

@@ -25,7 +25,6 @@ from spuvm.bench.operations import OPERATIONS, Operation, Sizes
 from spuvm.bench.workers import BenchmarkError, Workers
 
 SIMULATED, NETWORKED = "simulated", "network"
-PEER_NETWORKED = ("multiply", "less", "one_less", "sigmoid", "sort")  # the peer is slow: those with a goal
 QUICK_REPEATS = 20  # times `repeat`, of what takes a few milliseconds
 SEED = 20_000
 BILLION = 1e9
@@ -143,7 +142,7 @@ class Bench:
             counted = [reply["counted"] for reply in replies]
             if mode == NETWORKED and replies[0]["exact"] and counted != replies[0]["predicted"]:
                 ours.failure = f"(rounds, bytes) by party: {counted} counted, {replies[0]['predicted']} predicted"
-        if self.plan.peer is not None and (mode == SIMULATED or name in PEER_NETWORKED):
+        if self.plan.peer is not None:
             result.peer, _ = self._timing("peer", name, mode, path, exact)
         return result
 
