@@ -65,7 +65,7 @@ def dot_aa(x: Sharing, y: Sharing, *, dims: ring.DimensionNumbers) -> Sharing:
     z = []
     for i in range(3):
         j = (i + 1) % 3
-        z.append(ring.dot_general(x[i], y[i] + y[j], dims) + ring.dot_general(x[j], y[i], dims))
+        z.append(ring.dot_sum([(x[i], y[i] + y[j]), (x[j], y[i])], dims))
     return tuple(z)
 
 
@@ -126,12 +126,12 @@ def product_vma(x: Sharing, m: Sharing, y: Sharing, *, owner: int) -> Sharing:
 
 def dot_vma(x: Sharing, m: Sharing, y: Sharing, *, owner: int, dims: ring.DimensionNumbers) -> Sharing:
     """The same with the ring's generalised matrix product. The owner's x may be of uint8."""
-    return _product_vma(x, m, y, owner, lambda p, q: ring.dot_general(p, q, dims))
+    return _product_vma(x, m, y, owner, lambda p, q: ring.dot_sum([(p, q)], dims))
 
 
 def dot_avm(y: Sharing, x: Sharing, m: Sharing, *, owner: int, dims: ring.DimensionNumbers) -> Sharing:
     """The same with the private operand on the right."""
-    return _product_vma(x, m, y, owner, lambda p, q: ring.dot_general(q, p, dims))
+    return _product_vma(x, m, y, owner, lambda p, q: ring.dot_sum([(q, p)], dims))
 
 
 # Truncation -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from itertools import product
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from spuvm.runtime import bits as bt
@@ -80,6 +81,21 @@ def dot_general(x: Elements, y: Elements, dimension_numbers: DimensionNumbers) -
     z = _product(x_matrix, y_matrix, x_transposed, y_transposed)
     batch = [x.shape[axis] for axis in x_batch]
     return z.reshape(*batch, *(x.shape[axis] for axis in x_free), *(y.shape[axis] for axis in y_free))
+
+
+def dot_sum(pairs: Sequence[tuple[Elements, Elements]], dimension_numbers: DimensionNumbers) -> Elements:
+    """The sum of the pairs' `dot_general`; where each is an inner product, in one pass over memory.
+
+    XLA would run one dot after another there, each on a single core.
+    """
+    (x_sum, y_sum), (x_batch, y_batch) = dimension_numbers
+    same = (tuple(x_sum), tuple(x_batch)) == (tuple(y_sum), tuple(y_batch))
+    all_axes = {len(v.shape) for v in pairs[0]} == {len(x_sum) + len(x_batch)}
+    if not (same and all_axes) or list(x_batch) != sorted(x_batch):
+        return reduce(lambda a, b: a + b, (dot_general(x, y, dimension_numbers) for x, y in pairs))
+    width = max(bt.width(v) for pair in pairs for v in pair)
+    products = reduce(lambda a, b: a + b, (bt.cast(x, width) * bt.cast(y, width) for x, y in pairs))
+    return linear(lambda z: lax.reduce(z, np.zeros((), z.dtype), lax.add, tuple(x_sum)), products)
 
 
 def _dot_of_words(x: Word, y: Word, dims: DimensionNumbers) -> Word:

@@ -11,6 +11,7 @@ from jax import lax
 from numpy.typing import NDArray
 
 from spuvm.runtime import native, ring
+from spuvm.runtime.word import Word
 
 Array = NDArray[np.unsignedinteger[Any]]
 LEVELS = range(-1, 1 + (lib.spuvm_ring_set_level(99) if (lib := native.library()) is not None else -1))
@@ -102,6 +103,44 @@ def test_dot_general(
     expected = lax.dot_general(x, y, dimension_numbers)
     assert z.shape == expected.shape
     np.testing.assert_array_equal(z, expected)
+
+
+@pytest.mark.parametrize("limbs", [1, 2])
+@pytest.mark.parametrize(
+    ("x_shape", "y_shape", "dimension_numbers"),
+    [
+        ((90,), (90,), (((0,), (0,)), ((), ()))),
+        ((3, 9), (3, 9), (((1,), (1,)), ((0,), (0,)))),
+        ((9, 3), (9, 3), (((0,), (0,)), ((1,), (1,)))),
+        ((4, 9, 3), (4, 9, 3), (((0, 2), (0, 2)), ((1,), (1,)))),
+        ((2, 3, 5), (2, 3, 5), (((2,), (2,)), ((1, 0), (1, 0)))),  # not in one pass: the batch is turned
+        ((4, 5), (5, 4), (((0, 1), (1, 0)), ((), ()))),
+        ((0,), (0,), (((0,), (0,)), ((), ()))),
+        ((6, 9), (9, 5), (((1,), (0,)), ((), ()))),  # no inner products, these
+        ((9,), (9, 4), (((0,), (0,)), ((), ()))),
+        ((9, 4), (9,), (((0,), (0,)), ((), ()))),
+    ],
+)
+def test_sums_of_products(
+    limbs: int, x_shape: tuple[int, ...], y_shape: tuple[int, ...], dimension_numbers: ring.DimensionNumbers
+) -> None:
+    """Of two pairs in one go as one after the other, in words and in words of two limbs."""
+
+    def operand(shape: tuple[int, ...], seed: int) -> Any:
+        found = [jnp.asarray(uniform(shape, seed=seed + 10 * i)) for i in range(limbs)]
+        return found[0] if limbs == 1 else Word(*found)
+
+    pairs = [(operand(x_shape, i), operand(y_shape, i + 2)) for i in (1, 5)]
+    both = jax.jit(lambda pairs: ring.dot_sum(pairs, dimension_numbers))(pairs)
+    one, other = (ring.dot_general(x, y, dimension_numbers) for x, y in pairs)
+    for z, want in zip(jax.tree.leaves(both), jax.tree.leaves(one + other), strict=True):
+        assert z.shape == want.shape
+        np.testing.assert_array_equal(z, want)
+
+
+def test_a_sum_of_products_widens_bytes() -> None:
+    x, y = np.arange(200, 250, dtype=np.uint8), uniform((50,))
+    np.testing.assert_array_equal(ring.dot_sum([(x, y)], (((0,), (0,)), ((), ()))), x.astype(np.uint64) @ y)
 
 
 @pytest.mark.usefixtures("level")
