@@ -355,6 +355,22 @@ def _read(folders: Folders, rank: int, name: str, vm: VM) -> _Part:
         raise InputError(f"cannot read {party}'s part {path}: {e.strerror or e}.") from None
 
 
+def parties_of(path: Path) -> tuple[str, ...]:
+    """The parties of the machine that saved a part, as its header says; `load_shares` checks the part itself.
+
+    Raises:
+        InputError: for a file that cannot be read or is no part.
+    """
+    try:
+        with path.open("rb") as file:
+            magic, _, header = file.readline(), file.readline(), file.readline()
+    except OSError as e:
+        raise InputError(f"cannot read {path}: {e.strerror or e}.") from None
+    if magic != MAGIC:
+        raise InputError(f"{path} is no part that `save_shares` of this version wrote.")
+    return tuple(json.loads(header)["config"]["parties"])
+
+
 def _parsed(file: IO[bytes], path: Path, party: str) -> _Part:
     magic = file.read(len(MAGIC))
     if not magic.startswith(MAGIC[:13]):

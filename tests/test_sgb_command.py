@@ -109,6 +109,27 @@ def test_each_party_by_its_own_command(folder: Path) -> None:
         assert Path(f"part_of_{party}").is_dir()
 
 
+def test_rows_of_several_parties(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = pd.read_csv("whole.csv")
+    for party, some in zip(PARTIES, np.array_split(np.arange(ROWS), 3)):
+        whole.iloc[some].to_csv(f"{party}.csv", index=False)
+    later = whole[ROWS:].drop(columns="ill")
+    later.to_csv("bob_later.csv", index=False)
+    later[:9].to_csv("carol_later.csv", index=False)
+    (folder / "params.toml").write_text(PARAMS.replace("[data]", '[data]\nframe = "horizontal"'))
+    assert train("--network") == 0
+    assert "revealed: nothing" in capsys.readouterr().err
+    assert predict("--output", "risk.csv", "--tables", "bob", files=["bob=bob_later.csv"]) == 0
+    risk = check("risk.csv")
+    two = ["bob=bob_later.csv", "carol=carol_later.csv"]
+    assert predict("--network", "--output", "both.parquet", files=two) == 0
+    both = pd.read_parquet("both.parquet")
+    assert list(both.columns) == ["party", "row", "probability"]
+    assert both["party"].tolist() == ["bob"] * ROWS + ["carol"] * 9
+    assert both["row"].tolist() == [*range(1, ROWS + 1), *range(1, 10)]
+    np.testing.assert_array_equal(both["probability"].to_numpy(), np.append(risk, risk[:9]))
+
+
 # Mistakes ------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ import pytest
 import spuvm as spu
 from spuvm.data import Column
 from spuvm.ml import Sgb, load
-from spuvm.ml.saving import pack, unpack
+from spuvm.ml.vertical import pack, unpack
 from spuvm.runtime.errors import InputError
 
 PARTIES = ("alice", "bob", "carol")

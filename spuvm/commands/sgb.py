@@ -22,6 +22,7 @@ from spuvm.network import make_run_folder, run_parties
 from spuvm.runtime.cluster import load_cluster
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.tls_link import decline
+from spuvm.shares import parties_of
 from spuvm.tables import check_target
 
 FORMATS = (".csv", ".parquet")
@@ -32,7 +33,7 @@ PATIENCE = 300.0  # seconds: the first training compiles while others wait
 
 @click.group()
 def sgb() -> None:
-    """Gradient boosting on columns that several parties hold.
+    """Gradient boosting on a table that several parties hold.
 
     \b
       spuvm sgb train params.toml alice=a.csv bob=b.csv carol=c.csv --model models --network
@@ -50,6 +51,7 @@ def sgb() -> None:
       [test]                               # optional: rows held out, scored after each round
       size = 0.25
       [data]                               # optional, of all tables
+      frame = "vertical"                   # each party has some columns; or "horizontal": some rows
       parties = ["alice", "bob"]           # who brings one, if not all
       drop = ["name"]
       missing = false                      # no cell is missing: faster
@@ -204,15 +206,11 @@ class Asked:
 
 @dataclass(frozen=True)
 class Local:
-    """All parties on this machine: who brings which file, and who takes part."""
+    """All parties on this machine: who brings which file, who computes, and all who take part."""
 
     sources: dict[str, Path]
+    computing: tuple[str, ...]
     parties: tuple[str, ...]
-
-    @property
-    def computing(self) -> tuple[str, ...]:
-        """The first of them; others only bring data, or see results."""
-        return self.parties[:COMPUTING]
 
 
 # Which processes there are ---------------------------------------------------------------------------------
@@ -227,7 +225,7 @@ def _run(asked: Asked) -> None:
         _be(asked, asked.me, asked.config_file)
         return
     settings = read_settings(asked.settings_file)
-    local = _local(settings, asked.data)
+    local = _local(settings, asked)
     asked.check_output(None, local.parties)
     for party in local.parties if not asked.network else ():
         asked.check_model(asked.folder / party)
@@ -283,9 +281,9 @@ def _be(asked: Asked, me: str, config_file: Path) -> None:
         spu.shutdown()
 
 
-def _local(settings: Settings, data: Sequence[str]) -> Local:
+def _local(settings: Settings, asked: Asked) -> Local:
     sources: dict[str, Path] = {}
-    for item in data:
+    for item in asked.data:
         party, equals, path = item.partition("=")
         if not equals or not party or not path:
             raise InputError(f"{item!r} must be like alice=alice.csv: all parties' files are given here.")
@@ -294,11 +292,17 @@ def _local(settings: Settings, data: Sequence[str]) -> Local:
         sources[party] = Path(path)
     if not sources:
         raise InputError("no files are given: say alice=alice.csv bob=bob.csv ...")
-    bringing = settings.parties or tuple(sources)
+    bringing = asked.tables or settings.parties or tuple(sources)
     if set(bringing) != set(sources):
         raise InputError(f"the parameters say that {', '.join(bringing)} bring tables, not {', '.join(sources)}.")
-    spare = [p for p in USUAL_PARTIES if p not in sources]
-    return Local({p: sources[p] for p in bringing}, (*bringing, *spare[: max(0, COMPUTING - len(sources))]))
+    parts = sorted(asked.folder.glob(f"*/{PART}")) if asked.command == "predict" else []
+    if parts:
+        computing = parties_of(parts[0])
+    else:
+        spare = [p for p in USUAL_PARTIES if p not in sources]
+        computing = (*bringing, *spare)[:COMPUTING]
+    others = [p for p in bringing if p not in computing]
+    return Local({p: sources[p] for p in bringing}, computing, (*computing, *others))
 
 
 def _mine(bringing: Sequence[str], data: Sequence[str], me: str, parties: Sequence[str]) -> dict[str, Path | None]:

@@ -45,7 +45,7 @@ def train(job: Job) -> None:
 
     s = job.settings
     model = Sgb(device=job.device(), **s.model)
-    frame = spu.data.vertical(job.sources, **s.data)
+    frame = FRAMES[s.frame](job.sources, **s.data)
     held_out = None
     if s.test is not None:
         frame, held_out = frame.split(**s.test)
@@ -62,14 +62,25 @@ def predict(job: Job) -> None:
     from spuvm.ml import load
 
     model = load(job.folders, device=job.device())
-    frame = spu.data.vertical(job.sources, **job.settings.data_to_predict())
+    frame = FRAMES[job.settings.frame](job.sources, **job.settings.data_to_predict())
     labels = [n for n in (job.settings.label, job.settings.sample_weight) if n in frame.columns]
     regression = model.parameters.objective.startswith("reg:")
     ask = model.predict if job.classes or regression else model.predict_proba
     found = ask(frame.drop(labels), to=job.receiver)
     write = spu.PYU(job.receiver)(lambda keys, values: _write(job, keys, np.asarray(values)))
-    write(frame.keys(job.receiver), found)
+    write(_rows_of(frame, job.receiver), found)
     _say_reveals(model, job.quiet)
+
+
+def _rows_of(frame: spu.data.Frame, receiver: str) -> spu.PYUObject:
+    """At the receiver: which row is whose, as columns."""
+    if frame.kind == "vertical" or frame.parties == (receiver,):
+        return frame.keys(receiver)
+    counts = frame.schema.rows_at
+    party = np.repeat(list(counts), list(counts.values()))
+    row = np.concatenate([np.arange(1, n + 1) for n in counts.values()])
+    made: spu.PYUObject = spu.PYU(receiver)(lambda: {"party": party, "row": row})()
+    return made
 
 
 def _say_reveals(model: Any, quiet: bool) -> None:
@@ -98,4 +109,5 @@ def _write(job: Job, keys: Mapping[str, np.ndarray], values: np.ndarray) -> None
         say(f"wrote {job.output} ({len(values):,} rows)")
 
 
+FRAMES = {"vertical": spu.data.vertical, "horizontal": spu.data.horizontal}
 JOBS = {"train": train, "predict": predict}

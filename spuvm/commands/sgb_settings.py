@@ -13,9 +13,17 @@ from spuvm.data.schema import nearest
 from spuvm.runtime.errors import InputError
 
 TEXT, NAMES, NUMBER, WHOLE, TABLE = "text", "a list of names", "a number", "a whole number", "a table"
+FRAME = "'vertical' or 'horizontal'"
 SECTIONS: dict[str, dict[str, str]] = {
     "": {"label": TEXT, "key": NAMES, "sample_weight": TEXT, "data": TABLE, "model": TABLE, "test": TABLE},
-    "data": {"parties": NAMES, "columns": NAMES, "drop": NAMES, "missing": "true, false or names", "categories": TABLE},
+    "data": {
+        "frame": FRAME,
+        "parties": NAMES,
+        "columns": NAMES,
+        "drop": NAMES,
+        "missing": "true, false or names",
+        "categories": TABLE,
+    },
     "test": {"size": NUMBER, "seed": WHOLE},
 }
 
@@ -26,6 +34,7 @@ class Settings:
 
     Attributes:
         label, sample_weight: columns.
+        frame: what the tables make: of each party some columns, or some rows.
         data: `key`, `columns`, `drop`, `missing`, `categories` of `spuvm.data.vertical`.
         parties: who brings a table; None: all.
         model: the parameters of `Sgb`.
@@ -33,6 +42,7 @@ class Settings:
     """
 
     label: str
+    frame: str
     data: Mapping[str, Any]
     parties: tuple[str, ...] | None = None
     sample_weight: str | None = None
@@ -42,7 +52,7 @@ class Settings:
     @property
     def canonical(self) -> bytes:
         """For the parties to compare."""
-        body = [self.label, self.data, self.sample_weight, self.model, self.test]
+        body = [self.label, self.frame, self.data, self.sample_weight, self.model, self.test]
         return json.dumps(body, sort_keys=True).encode()
 
     def data_to_predict(self) -> dict[str, Any]:
@@ -67,16 +77,18 @@ def read_settings(path: Path) -> Settings:
         raise InputError(f"{path} is not valid TOML: {error}.") from None
     for section, known in SECTIONS.items():
         _check(path, section, body.get(section, {}) if section else body, known)
-    for name in ("label", "key"):
+    data, test = dict(body.get("data", {})), body.get("test")
+    frame = data.pop("frame", "vertical")
+    for name in ("label", "key") if frame == "vertical" else ("label",):
         if name not in body:
             raise InputError(f"{path}: `{name}` is missing: name the column.")
-    data, test = dict(body.get("data", {})), body.get("test")
     parties = data.pop("parties", None)
     if test is not None:
         test = {"test_size": test.get("size", 0.25), "seed": test.get("seed", 0)}
     return Settings(
         body["label"],
-        {"key": body["key"], **data},
+        frame,
+        {"key": body.get("key", ()), **data},
         None if parties is None else tuple(parties),
         body.get("sample_weight"),
         body.get("model", {}),
@@ -101,6 +113,7 @@ def _is_names(value: Any) -> bool:
 
 _FITS: dict[str, Callable[[Any], bool]] = {
     TEXT: lambda v: isinstance(v, str),
+    FRAME: lambda v: v in ("vertical", "horizontal"),
     NAMES: _is_names,
     NUMBER: lambda v: isinstance(v, int | float) and not isinstance(v, bool),
     WHOLE: lambda v: isinstance(v, int) and not isinstance(v, bool),

@@ -52,14 +52,22 @@ def _edges(x: np.ndarray, column: Column, max_bin: int) -> np.ndarray:
         raise InputError(f"{column.where} has the same value in all rows: leave it out.")
     if column.type == "category":
         codes = np.unique(x, return_counts=True)
-        frequent = codes[0][np.argsort(-codes[1], kind="stable")[:count]]  # of too many, those with most rows
         if column.categories is not None:
-            frequent = np.arange(len(column.categories))[-count:]
+            return public_edges(column)
+        frequent = codes[0][np.argsort(-codes[1], kind="stable")[:count]]  # of too many, those with most rows
         return _padded(frequent, count, np.float32(-1))
     if len(distinct) > max_bin:
         ranks = np.arange(1, max_bin) * len(x) // max_bin
         distinct = np.unique(np.concatenate([distinct[:1], x[ranks]]))
     return _padded(distinct[1:], count, np.float32(np.inf))
+
+
+def public_edges(column: Column) -> np.ndarray:
+    """Of a bool, or of a category column whose categories all know: float32 [split_count]."""
+    if column.type == "bool":
+        return np.ones(1, np.float32)
+    known = np.arange(len(column.categories or ()))
+    return known[-split_count(column, 0) :].astype(np.float32)
 
 
 def _padded(edges: np.ndarray, count: int, filler: np.float32) -> np.ndarray:
@@ -74,14 +82,15 @@ def indicators(values: np.ndarray, columns: Sequence[Column], edges: Edges) -> n
     each feature that may miss cells, whether it does.
     """
     x = values.astype(np.float32)
-    blocks = [_left(x[:, i], column, edges[i]) for i, column in enumerate(columns)]
+    blocks = [goes_left(x[:, i], column, edges[i]) for i, column in enumerate(columns)]
     blocks += [np.isnan(x[:, i])[:, None] for i, column in enumerate(columns) if column.missing]
     if not blocks:
         return np.zeros((len(x), 0), bool)
     return np.ascontiguousarray(np.concatenate(blocks, axis=1), dtype=bool)
 
 
-def _left(x: np.ndarray, column: Column, edges: np.ndarray) -> np.ndarray:
+def goes_left(x: np.ndarray, column: Column, edges: np.ndarray) -> np.ndarray:
+    """Of one feature, for each split, whether each row goes left: bool [rows, splits]."""
     left: np.ndarray = (x[:, None] != edges) if column.type == "category" else (x[:, None] < edges)
     left &= ~np.isnan(x)[:, None]
     return left

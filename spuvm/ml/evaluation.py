@@ -13,10 +13,8 @@ import numpy as np
 
 import spuvm as spu
 from spuvm.data import Frame
-from spuvm.devices import PYUObject
 from spuvm.ml.boosting import first_margins, margins
 from spuvm.ml.machine import Machine
-from spuvm.ml.objectives import checked
 from spuvm.ml.parameters import Parameters
 from spuvm.ml.predictions import IN_LABEL_UNITS, LARGER_IS_BETTER, SCORES
 from spuvm.ml.tree import Tree
@@ -70,14 +68,6 @@ def scores(objective: str, metrics: tuple[str, ...]) -> Callable[..., list[jax.A
     return evaluate
 
 
-def evaluation_labels(
-    labels: np.ndarray, prepared: Mapping[str, Any], parameters: Parameters, where: str
-) -> np.ndarray:
-    """Labels of held-out rows in the units of training, at their holder: float32 [rows]."""
-    y: np.ndarray = checked(labels, parameters, where) / (float(prepared["up"]) * float(prepared["down"]))
-    return y.astype(np.float32)
-
-
 def named(eval_set: Any) -> dict[str, Frame]:
     """The evaluation sets by name; of a sequence they are called validation_0 and on, as XGBoost does."""
     if eval_set is None:
@@ -89,16 +79,6 @@ def named(eval_set: Any) -> dict[str, Frame]:
         if not isinstance(frame, Frame):
             raise InputError(f"`eval_set` {name} must be a frame, got a `{type(frame).__name__}`.")
     return pairs
-
-
-def labels_at(frame: Frame, label: str, party: str) -> PYUObject:
-    """The label column at its holder, who must be the party that held it in training."""
-    if label not in frame:
-        raise InputError(f"the frame has no label column `{label}`: it is needed to score predictions.")
-    if frame.schema[label].party != party:
-        raise InputError(f"{frame.schema[label].where} holds labels that {party} held in training: bring them there.")
-    at: PYUObject = frame[label].at(party)
-    return at
 
 
 @dataclass

@@ -1,8 +1,8 @@
-"""A trained model: trees that no party can read, and edges that only the features' owners know."""
+"""A trained model: trees that no party can read, and edges that only the features' owners know, or nobody."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
@@ -14,13 +14,12 @@ import numpy as np
 
 import spuvm as spu
 from spuvm.data import Column, Frame
-from spuvm.devices import PYU, PYUObject
-from spuvm.ml.binning import indicators
 from spuvm.ml.boosting import first_margins, margins
 from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
 from spuvm.ml.parameters import Parameters
 from spuvm.ml.plain import PlainModel, plain_trees
+from spuvm.ml.side import Bins
 from spuvm.ml.tree import Pieces, Tree
 from spuvm.runtime.errors import InputError
 
@@ -33,34 +32,43 @@ class Model:
     """What training leaves.
 
     Attributes:
-        parameters, layout, label, exponent: public; gains are known times 2^exponent.
+        parameters, label, exponent: public; gains are known times 2^exponent.
+        bins: of the features.
         trees: of each round; secret.
         base: margins [K] before the first tree; secret.
         up, down: predictions of a regression are margins times their product; secret.
-        edges: by owner, at the owner.
-        categories: by owner, at the owner, of its category columns.
     """
 
     machine: Machine
     parameters: Parameters
-    layout: Layout
+    bins: Bins
     label: Column
     trees: list[Tree]
     base: Any
     up: Any
     down: Any
     exponent: int
-    edges: Mapping[str, PYUObject]
-    categories: Mapping[str, PYUObject]
+
+    @property
+    def layout(self) -> Layout:
+        return self.bins.layout
 
     def margins(self, data: Frame) -> Any:
         """Secret margins [rows, K]."""
-        x = matrices(self.machine, conformed(data, self), self.layout, self.edges)
+        x = self.bins.matrices(self.conformed(data))
         like = np.zeros((data.rows, 1), np.int8)
         margin = self.machine.run(first_margins, self.base, like, what="prediction")
         for part in self._parts(data.rows):
             margin = self.machine.run(margins, x, part, margin, what="prediction")
         return margin
+
+    def conformed(self, data: Frame) -> Frame:
+        """The model's features in their order, checked against its schema."""
+        if not isinstance(data, Frame):
+            raise InputError(f"`data` must be a frame (`spuvm.data`), got a `{type(data).__name__}`.")
+        if data.kind != self.bins.kind:
+            raise InputError(f"the model was trained on a {self.bins.kind} frame, this one is {data.kind}.")
+        return self.bins.conformed(data)
 
     def _parts(self, rows: int) -> list[list[Tree]]:
         """The trees in parts of nearly equal size, which few distinct programs can run."""
@@ -87,7 +95,7 @@ class Model:
         """
         shown = self.machine.reveal([replace(t, steps=None, gains=None) for t in self.trees], "trees")
         base, up, down = self.machine.reveal((self.base, self.up, self.down), "base score")
-        edges = {owner: spu.reveal(edges) for owner, edges in self.edges.items()}
+        edges = self.bins.reveal()
         unit = float(up) * float(down)
         rounds = [plain_trees(tree, self.layout, edges, unit) for tree in shown]
         return PlainModel(self.parameters, self.layout.all_features, rounds, np.asarray(base, np.float64) * unit)
@@ -107,21 +115,3 @@ def importances(layout: Layout, only_count: bool) -> Callable[..., list[jax.Arra
         return [spu.reveal(numbers)] if only_count else [spu.reveal(numbers), spu.reveal(total)]
 
     return by_feature
-
-
-def conformed(data: Frame, model: Model) -> Frame:
-    """The model's features in their order, checked against its schema."""
-    if not isinstance(data, Frame):
-        raise InputError(f"`data` must be a frame (`spuvm.data.vertical`), got a `{type(data).__name__}`.")
-    absent = [p for p in model.layout.owners if p not in data.parties]
-    if absent:
-        raise InputError(f"the model has features of {', '.join(absent)}: this frame has none of theirs.")
-    return data.conform(model.layout.all_features, model.categories)
-
-
-def matrices(machine: Machine, data: Frame, layout: Layout, edges: Mapping[str, PYUObject]) -> list[Any]:
-    """Each owner's matrix of indicators, made there and brought into the form that products take."""
-    return [
-        machine.matrix(PYU(owner)(indicators)(data.at(owner), features, edges[owner]))
-        for owner, features in zip(layout.owners, layout.features)
-    ]

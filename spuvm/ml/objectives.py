@@ -19,6 +19,7 @@ from spuvm.runtime.errors import InputError
 
 Pair = tuple[jax.Array, jax.Array]
 MAX_WEIGHT = 4.0  # on average: scores have two bits for it
+LEAST_SHARE = 1e-5  # of a class, where its logarithm is taken
 SMALLEST_GAIN = 1e-6  # XGBoost's: a gain below is none
 THRESHOLDS = (2.0**-17, 2.0**30)  # a unit of fixed point; more than any score
 SMALLEST_UNIT, LARGEST_UNIT = 2.0**-12, 2.0**30
@@ -67,21 +68,26 @@ def prepare(
         InputError: for labels or weights that the objective cannot use.
     """
     y = checked(labels, parameters, where)
-    w = np.ones(len(y)) if weights is None else _weights(weights)
+    w = np.ones(len(y)) if weights is None else weights_of(weights)
     target = OBJECTIVES[parameters.objective].target(y, parameters)
     base = OBJECTIVES[parameters.objective].base(target, w, parameters)
     unit = _unit(target - base, where) if parameters.objective == "reg:squarederror" else 1.0
-    threshold = max(parameters.gamma, SMALLEST_GAIN) / unit**2 * 2.0**scores
     out: dict[str, Any] = {
         "target": (target / unit).astype(np.float32),
         "base": (base / unit).astype(np.float32),
-        "threshold": np.float32(np.clip(threshold, *THRESHOLDS)),
+        "threshold": threshold_of(parameters, unit, scores),
         "up": np.int32(max(unit, 1.0)),
         "down": np.float32(min(unit, 1.0)),
     }
     if weights is not None:
         out["weight"] = w[:, None].astype(np.float32)
     return out
+
+
+def threshold_of(parameters: Parameters, unit: float | np.ndarray, scores: int) -> Any:
+    """The least gain of a split, times 2^scores, of labels divided by `unit`: float32."""
+    threshold = max(parameters.gamma, SMALLEST_GAIN) / unit**2 * 2.0**scores
+    return np.clip(threshold, *THRESHOLDS).astype(np.float32)
 
 
 def _unit(distance: np.ndarray, where: str) -> float:
@@ -94,18 +100,21 @@ def _unit(distance: np.ndarray, where: str) -> float:
     return float(max(2.0 ** np.ceil(np.log2(spread)), SMALLEST_UNIT))
 
 
-def checked(labels: np.ndarray, parameters: Parameters, where: str) -> np.ndarray:
-    """The labels, if the objective can use them."""
+def checked(labels: np.ndarray, parameters: Parameters, where: str, all_rows: bool = True) -> np.ndarray:
+    """The labels, if the objective can use them. `all_rows`: no other party has more of them."""
     y = np.asarray(labels, np.float64)
     if np.isnan(y).any():
         raise InputError(f"{where}: {int(np.isnan(y).sum())} of {y.size} labels are missing: leave these rows out.")
     wrong = OBJECTIVES[parameters.objective].check(y, parameters)
     if wrong:
         raise InputError(f"{where}: {wrong}")
+    if all_rows and parameters.objective == "binary:logistic" and len(np.unique(y)) < 2:
+        raise InputError(f"{where}: all labels are of one class: there is nothing to learn.")
     return y
 
 
-def _weights(weights: np.ndarray) -> np.ndarray:
+def weights_of(weights: np.ndarray) -> np.ndarray:
+    """Sample weights, if they can be used."""
     w = np.asarray(weights, np.float64)
     if np.isnan(w).any() or (w < 0).any() or not w.sum() > 0:
         raise InputError("sample weights must be 0 or more, none missing, and not all 0.")
@@ -117,7 +126,7 @@ def _weights(weights: np.ndarray) -> np.ndarray:
 def _binary(y: np.ndarray, parameters: Parameters) -> str | None:
     if not np.isin(y, (0.0, 1.0)).all():
         return "labels of 'binary:logistic' are 0 and 1, or False and True: convert them."
-    return None if len(np.unique(y)) == 2 else "all labels are of one class: there is nothing to learn."
+    return None
 
 
 def _classes(y: np.ndarray, parameters: Parameters) -> str | None:
@@ -154,7 +163,7 @@ def _log_odds(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.n
 def _log_shares(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.ndarray:
     if parameters.base_score is not None:
         return np.full(parameters.outputs, parameters.base_score, np.float64)
-    logs: np.ndarray = np.log(np.maximum(np.average(target, axis=0, weights=w), 1e-6))
+    logs: np.ndarray = np.log(np.maximum(np.average(target, axis=0, weights=w), LEAST_SHARE))
     centred: np.ndarray = logs - logs.mean()
     return centred
 

@@ -112,7 +112,10 @@ LARGER_IS_BETTER = frozenset({"auc", "accuracy"})
 
 @cache
 def score_of(objective: str) -> Callable[..., jax.Array]:
-    """A function of labels [rows], `shrink`, margins [rows, K], up and down that reveals accuracy or R^2."""
+    """A function of labels [rows], `shrink`, margins [rows, K], up and down that reveals accuracy or R^2.
+
+    Labels of a regression are in units of margins times up * down.
+    """
 
     def score(labels: jax.Array, shrink: jax.Array, margin: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
         if "accuracy" in SCORES[objective]:

@@ -17,12 +17,13 @@ from spuvm.ml.model import Model
 from spuvm.ml.parameters import NAMES, Parameters
 from spuvm.ml.plain import PlainModel
 from spuvm.ml.progress import Progress
+from spuvm.ml.sides import SIDES
 from spuvm.ml.training import History, train
 from spuvm.runtime.errors import ConfigError, InputError
 
 
 class Sgb:
-    """Gradient-boosted trees over columns that several parties hold, as XGBoost's "hist" grows them.
+    """Gradient-boosted trees over a table that several parties hold, as XGBoost's "hist" grows them.
 
         model = Sgb(n_estimators=20, max_depth=3).fit(train, label="ill")
         risk = model.predict_proba(test, to="carol")        # carol alone sees it
@@ -61,12 +62,16 @@ class Sgb:
         eval_set: Frame | Sequence[Frame] | Mapping[str, Frame] | None = None,
         verbose: bool = False,
     ) -> Sgb:
-        """Train on a vertical frame.
+        """Train.
+
+        Of a vertical frame each owner bins its features, and one party holds the labels. Of a horizontal
+        frame every party has labels for its rows; edges and bins are computed on secrets (once: a sort of each
+        feature, and a comparison of each cell with each edge), and nobody learns them.
 
         Args:
             data: features of any number of parties, and the label.
-            label: the label's column, at any one party: 0 and 1 (or bools), numbers, or classes from 0.
-            sample_weight: a column of weights, at the party of the label.
+            label: the label's column: 0 and 1 (or bools), numbers, or classes from 0.
+            sample_weight: a column of weights, where the labels are.
             eval_set: frames with the same columns; their scores are revealed to all parties after each round.
             verbose: show progress: the rounds, and the scores of `eval_set`.
 
@@ -152,13 +157,12 @@ class Sgb:
             label: the label's column, if not named as in training.
         """
         model = self._fitted()
-        labels = data[label or model.label.name]
-        if len(labels.parties) != 1:
-            raise InputError(f"the labels `{labels.name}` must be at one party, not at {', '.join(labels.parties)}.")
-        (holder,) = labels.parties
-        where = labels.column.where
-        y = model.machine.share(spu.PYU(holder)(predictions.labels_to_score)(labels.at(holder), self.parameters, where))
-        operands = y["labels"], y["shrink"], model.margins(data.drop(labels.name)), model.up, model.down
+        if not isinstance(data, Frame):
+            raise InputError(f"`data` must be a frame (`spuvm.data`), got a `{type(data).__name__}`.")
+        name = label or model.label.name
+        margin = model.margins(data.drop(name))
+        labels = SIDES[data.kind].labels.to_score(model.machine, self.parameters, data, name, (model.up, model.down))
+        operands = labels["labels"], labels["shrink"], margin, labels["up"], labels["down"]
         return float(
             spu.reveal(model.machine.run(predictions.score_of(self.parameters.objective), *operands, what="score"))
         )

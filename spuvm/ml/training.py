@@ -9,17 +9,15 @@ from typing import Any
 import numpy as np
 
 from spuvm.data import Column, Frame
-from spuvm.devices import PYU
-from spuvm.ml.binning import find_edges
 from spuvm.ml.boosting import Sampling, first_margins, one_round, rules_for
-from spuvm.ml.evaluation import EvaluationSet, evaluation_labels, labels_at, stopping
+from spuvm.ml.evaluation import EvaluationSet, stopping
 from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
-from spuvm.ml.model import Model, matrices
-from spuvm.ml.objectives import prepare
+from spuvm.ml.model import Model
 from spuvm.ml.parameters import Parameters
 from spuvm.ml.progress import Progress
-from spuvm.ml.tree import Tree
+from spuvm.ml.sides import SIDES
+from spuvm.ml.tree import Rules, Tree
 from spuvm.runtime.errors import ConfigError, InputError
 
 
@@ -42,45 +40,25 @@ def train(
     progress: Progress,
 ) -> tuple[Model, History]:
     """Grow the trees. Everything that can be wrong with the input is found before the first of them."""
-    features = check(p, data, label, weight, sets)
-    layout = layout_of(features, p)
-    column = data.schema[label]
-    holder = PYU(str(column.party))
+    features, layout = check(p, data, label, weight, sets)
+    side = SIDES[data.kind]
     rules = rules_for(p, layout, data.rows, weight is not None)
-    weights = None if weight is None else data[weight].at(holder.party)
-    private = holder(prepare)(data[label].at(holder.party), weights, p, column.where, rules.exponent)
-    edges = {o: PYU(o)(find_edges)(features.at(o), f, p.max_bin) for o, f in zip(layout.owners, layout.features)}
-    categories = {o: features.categories(o) for o in layout.owners}
-    targets = {
-        name: holder(evaluation_labels)(labels_at(frame, label, holder.party), private, p, column.where)
-        for name, frame in sets.items()
-    }
-    held_out = {name: frame.conform(layout.all_features, categories) for name, frame in sets.items()}
-    prepared = machine.share(private)
-    model = Model(
-        machine,
-        p,
-        layout,
-        column,
-        [],
-        prepared["base"],
-        prepared["up"],
-        prepared["down"],
-        rules.exponent,
-        edges,
-        categories,
-    )
-    x = matrices(machine, features, layout, edges)
-    evaluations = [
-        EvaluationSet(n, machine, p, matrices(machine, f, layout, edges), machine.share(targets[n]), prepared)
-        for n, f in held_out.items()
-    ]
-    history = _rounds(model, x, prepared, evaluations, data.rows, progress)
+    labels = side.labels(machine, p, data, label, weight, rules.exponent)
+    bins = side.bins.find(machine, features, layout)
+    targets = {name: labels.of(frame) for name, frame in sets.items()}
+    prepared = labels.prepared
+    base, up, down = prepared["base"], prepared["up"], prepared["down"]
+    model = Model(machine, p, bins, data.schema[label], [], base, up, down, rules.exponent)
+    held_out = {name: bins.matrices(model.conformed(frame)) for name, frame in sets.items()}
+    x = bins.matrices(features)
+    evaluations = [EvaluationSet(n, machine, p, held_out[n], targets[n], prepared) for n in sets]
+    history = _rounds(model, rules, x, prepared, evaluations, data.rows, progress)
     return model, history
 
 
 def _rounds(
     model: Model,
+    rules: Rules,
     x: list[Any],
     prepared: Mapping[str, Any],
     evaluations: list[EvaluationSet],
@@ -88,7 +66,7 @@ def _rounds(
     progress: Progress,
 ) -> History:
     machine, p = model.machine, model.parameters
-    step = one_round(model.layout, rules_for(p, model.layout, rows, "weight" in prepared), p.objective)
+    step = one_round(model.layout, rules, p.objective)
     labels = {k: v for k, v in prepared.items() if k in ("target", "threshold", "weight")}
     sampling, stop = Sampling(p, model.layout, rows), stopping(p)
     margin = machine.run(first_margins, prepared["base"], np.zeros((rows, 1), np.int8), what="training")
@@ -109,41 +87,30 @@ def _rounds(
     return History({e.name: e.history for e in evaluations}, stop.best_round, stop.best)
 
 
-def layout_of(features: Frame, p: Parameters) -> Layout:
-    """The parties with features and what they hold, in the frame's order."""
-    owners = tuple(party for party in features.parties if features.columns_of(party))
-    return Layout(owners, tuple(features.schema.of(o) for o in owners), p.max_bin)
-
-
 # What is wrong before anything is computed -------------------------------------------------------------------
 
 
-def check(p: Parameters, data: Any, label: str, weight: str | None, sets: Mapping[str, Frame]) -> Frame:
-    """The frame of features, if all is well.
+def check(p: Parameters, data: Any, label: str, weight: str | None, sets: Mapping[str, Frame]) -> tuple[Frame, Layout]:
+    """The frame of features and its layout, if all is well.
 
     Raises:
         InputError: for what the public schema shows to be wrong.
         ConfigError: for parameters that do not fit each other or the data.
     """
     if not isinstance(data, Frame):
-        raise InputError(f"`data` must be a frame (`spuvm.data.vertical`), got a `{type(data).__name__}`.")
-    if data.kind != "vertical":
-        raise InputError("`data` is a horizontal frame: training takes vertical ones.")
+        raise InputError(f"`data` must be a frame (`spuvm.data`), got a `{type(data).__name__}`.")
     column = data.schema[label]
     features = data.drop([name for name in (label, weight) if name is not None])
     if not features.columns:
         raise InputError(f"the frame has no column but {column.where}: there are no features.")
     if p.max_bin > data.rows:
         raise InputError(f"`max_bin` is {p.max_bin}, but there are {data.rows} rows: bins need rows. Use fewer.")
-    if weight is not None and data.schema[weight].party != column.party:
-        raise InputError(
-            f"`sample_weight` {data.schema[weight].where} must be where the labels are, {column.where}: move it there."
-        )
+    SIDES[data.kind].labels.check(data, column, weight)
     if column.type == "category" and column.categories is not None:
         _check_classes(p, column)
     if p.early_stopping_rounds is not None and not sets:
         raise ConfigError("`early_stopping_rounds` needs an `eval_set` whose score can stop improving.")
-    return features
+    return features, SIDES[data.kind].bins.layout_of(features, p)
 
 
 def _check_classes(p: Parameters, column: Column) -> None:
