@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.exact_division import div_public as div_public
@@ -11,7 +13,7 @@ from spuvm.compiler.exact_division import int_rem as int_rem
 from spuvm.compiler.exact_division import raw_rem as raw_rem
 from spuvm.compiler.ir import Value
 from spuvm.compiler.normalize import FINE, MIDDLE, Leading, leading_bit, mantissa, scales
-from spuvm.compiler.polynomial import Stack, constant, polynomial, reread, stack, table, times_integer
+from spuvm.compiler.polynomial import Stack, constant, polynomial, reread, spread, stack, table, times_integer
 from spuvm.runtime.errors import UnsupportedError
 
 # 1 / c with c = 3/4 + u/2, |u| <= 1/2; relative error 1.6e-6
@@ -46,7 +48,7 @@ class Limbs:
 
 
 LIMBS = {64: Limbs(20, 17, 14), 128: Limbs(44, 20, 17)}
-_SHORT_INVERSE = 10  # fraction bits of 1/c in a ring of 32 bits
+_SHORT_INVERSE = 12  # fraction bits of 1/c in a ring of 32 bits
 
 
 def reciprocal(b: Builder, x: Value) -> Value:
@@ -67,9 +69,9 @@ def div(b: Builder, x: Value, y: Value) -> Value:
     With |y| = c 2^E and E = 16 k + 4 i + j:  x / y = sign(y) (x 2^(-16 k)) (2^(-4 i - j)) (1/c). The coarse
     shift is a choice among four public shifts of x, made by products with the indicators of k. It keeps 17
     guard bits, hence two limbs: high * factor is an integer product, low * factor is truncated.
-    Domain: |x|, |y| and |x / y| raw below 2^(k-2); with 32 bits, |x| raw below 2^19. x / 0 gives 0.
+    Domain: |x|, |y| and |x / y| raw below 2^(k-2). x / 0 gives 0.
     Error: relative 5e-6 (polynomial 1.6e-6, rounding of c and 1/c) plus two units; with 128 bits 2^-40, with 32
-    2^-7 in its place. Cost: 28 rounds; one conversion to boolean, prefix_or, 11 bit injections, 5 integer products, 8
+    2^-8 in its place. Cost: 28 rounds; one conversion to boolean, prefix_or, 11 bit injections, 5 integer products, 8
     truncated ones, and 5 truncations of x with 3 integer products if x is secret: 1165 bytes under ABY3.
     """
     if y.type.is_public:
@@ -79,7 +81,10 @@ def div(b: Builder, x: Value, y: Value) -> Value:
 
 @dataclass(frozen=True)
 class Inverse:
-    """1 / y in parts: y = sign(y) c 2^E raw; `factor` is 2^(15 - 4 i - j) sign(y), `mantissa` is 1 / c."""
+    """1 / y in parts: y = sign(y) c 2^E raw; `factor` is 2^(15 - 4 i - j) sign(y), `mantissa` is 1 / c.
+
+    In a ring of 32 bits `mantissa` is sign(y) / c.
+    """
 
     lead: Leading
     factor: Value
@@ -96,7 +101,7 @@ def inverse_of(b: Builder, y: Value) -> Inverse:
     u = mantissa(b, magnitude, lead, b.mul_raw(coarse, small_scale))
     a = table(b, "reciprocal", RECIPROCAL)
     if b.ring_bits not in LIMBS:
-        return Inverse(lead, lead.sign, polynomial(b, u, a, _SHORT_INVERSE))
+        return Inverse(lead, lead.sign, b.mul_raw(polynomial(b, u, a, _SHORT_INVERSE), lead.sign))
     return Inverse(lead, b.mul_raw(small_scale, lead.sign), polynomial(b, u, a, LIMBS[b.ring_bits].inverse))
 
 
@@ -104,7 +109,7 @@ def times_inverse(b: Builder, x: Value, inverse: Inverse, exponent: int, frac: i
     """x 2^exponent / y of raw numbers, read with `frac` fraction bits. 8 rounds."""
     frac = b.frac if frac is None else frac
     if b.ring_bits not in LIMBS:
-        return _short(b, b.mul_raw(reread(b, x, 0), inverse.factor), inverse.mantissa, inverse.lead, exponent)
+        return _short(b, x, inverse, exponent)
     limbs = LIMBS[b.ring_bits]
     high, low = _coarse_shift(b, x, inverse.lead, exponent)
     whole = b.mul_raw(b.mul_raw(high, inverse.factor), inverse.mantissa)
@@ -127,28 +132,48 @@ def _coarse_shift(b: Builder, x: Value, lead: Leading, exponent: int) -> tuple[V
     )
 
 
-def _short(b: Builder, x: Value, inverse: Value, lead: Leading, exponent: int) -> Value:
-    """x (1/c) 2^(exponent - E) where there is no room for limbs: shifted to the right by one digit of E after another.
+def _short(b: Builder, x: Value, inverse: Inverse, exponent: int) -> Value:
+    """x (1/c) 2^(exponent - E) in a ring of 32 bits, with x = high 2^split + low: 9 rounds.
 
-    Each digit chooses among the public shifts that it may stand for. 9 rounds more.
+    A digit of E after another chooses among the public shifts that it may stand for. Both parts join where
+    they are shifted to the right. Where y is small the high one is shifted to the left, by as much as the result has
+    room for: it keeps all digits until then. The split is such that no shift of its is now left, now right, as the
+    fine digit may be.
     """
     extra = _SHORT_INVERSE - exponent
     if extra < 0:
         raise UnsupportedError(
             f"division in a ring of 32 bits: the result has {exponent} fraction bits, at most {_SHORT_INVERSE} fit."
         )
-    top = b.ring_bits - 1
-    value = reread(b, b.mul_raw(x, reread(b, inverse, 0)), top)
-    is_coarse = lead.indicators.take(b, 2).rows(b)
-    rest = lead.indicators.rows(b)[2:]
-    shifted = [reread(b, b.trunc(value, 16 * v), 0) for v in (0, 1)]
-    value = b.add(*(b.mul_raw(c, s) for c, s in zip(is_coarse, shifted)))
-    for place, chosen, last in ((MIDDLE, rest[:3], 0), (FINE, rest[3:], extra)):
-        none, *others = [reread(b, b.trunc(reread(b, value, top), (v << place) + last), 0) for v in range(4)]
-        value = none
-        for c, other in zip(chosen, others):
-            value = b.add(value, b.mul_raw(c, b.sub(other, none)))
-    return reread(b, value, b.frac)
+    split = next(s for s in (14, 15, 16) if (s - extra) % 4 in (0, 3))
+    digits = inverse.lead.indicators.rows(b)
+    is_coarse, is_middle, is_fine = digits[:2], digits[2:5], digits[5:]
+    high = _shifted(b, x, split)
+    low = b.sub(reread(b, x, 0), times_integer(b, high, 1 << split))
+    high, low = stack(b, [high, low]).map(b.mul_raw, spread(b, reread(b, inverse.mantissa, 0), 2)).rows(b)
+    right = b.add(
+        b.mul_raw(is_coarse[0], low),
+        b.mul_raw(is_coarse[1], b.add(_shifted(b, low, 16), _shifted(b, high, 16 - split))),
+    )
+    left = b.mul_raw(is_coarse[0], high)
+    shifts = [split - extra - (v << MIDDLE) for v in range(4)]  # of the high part to the left, before the fine digit
+    rights = [_shifted(b, right, (v << MIDDLE) + extra) for v in range(4)]
+    rights = [b.add(x, _shifted(b, left, -n)) if n <= 0 else x for x, n in zip(rights, shifts)]
+    lefts = [times_integer(b, left, 1 << (n - 3) if n > 0 else 0) for n in shifts]
+    right, left = (_chosen(b, is_middle, xs) for xs in (rights, lefts))
+    right = _chosen(b, is_fine, [_shifted(b, right, v << FINE) for v in range(4)])
+    return reread(b, b.add(right, b.mul_raw(left, _fine_scale(b, inverse.lead))), b.frac)
+
+
+def _fine_scale(b: Builder, lead: Leading) -> Value:
+    """2^(3 - j)."""
+    return lead.tables(b, scales(b)[2])[0]
+
+
+def _chosen(b: Builder, digit: Sequence[Value], xs: Sequence[Value]) -> Value:
+    """One of four values, by the indicators of 1, 2 and 3."""
+    none, *others = xs
+    return reduce(b.add, [b.mul_raw(d, b.sub(x, none)) for d, x in zip(digit, others)], none)
 
 
 def _sum_of_products(b: Builder, x: Stack, y: Stack) -> Value:

@@ -59,7 +59,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Value], Callable[..., Any], Callable[[i
     "div": (
         approx_division.div,
         lambda x, y: x / y,
-        lambda k, f: [_powers(-4, 10.9 if k == 32 else 20, True), _powers(-2, 8, True)],
+        lambda k, f: [_powers(-4, min(20, _wide(k, f) - 3), True), _powers(-2, 8, True)],
     ),
     "sqrt": (approx_sqrt.sqrt, np.sqrt, lambda k, f: [_powers(-f, _wide(k, f))]),
     "rsqrt": (approx_sqrt.rsqrt, lambda x: 1 / np.sqrt(x), lambda k, f: [_powers(-f, _wide(k, f))]),
@@ -95,6 +95,24 @@ def test_approximations(k: int, f: int) -> None:
         error = np.abs(decode(out, "fxp", f, np.float64) - want)
         allowed = UNITS.get((k, f), 3.0) * 2.0**-f + RELATIVE[k, f] * np.maximum(1.0, np.abs(want))
         assert (error <= allowed).all(), f"{name}: {(error / allowed).max():.2f} times what is allowed"
+
+
+@pytest.mark.parametrize("f", [1, 4, 8, 11, 12])
+def test_quotients_in_32_bits(f: int) -> None:
+    """All sizes of numerators, divisors and quotients; 0 by a divisor of 0."""
+    n = 100_000
+    y = (2.0 ** RNG.uniform(0, 29.99, n)).astype(np.int64)
+    top = np.minimum(29.99, 29.99 - f + np.log2(y))
+    x = np.minimum(2.0 ** (RNG.uniform(0, 1, n) ** 0.3 * top), 2**30 - 1).astype(np.int64)
+    x, y = x * RNG.choice([-1, 1], n), y * RNG.choice([-1, 1], n)
+    b = Builder(f, 32)
+    b.region.params = [Value(parse_element(f"fxp{f}").with_(shape=(n,))) for _ in range(2)]
+    b.region.results = [approx_division.div(b, *b.region.params)]
+    (out,) = evaluate(b.region, [x, y], jitter=1, ring=32)
+    want = x * 2.0**f / y
+    assert (np.abs(out.view(np.int32) - want) <= 2 + 2.0**-8 * np.abs(want)).all()
+    (zero,) = evaluate(b.region, [x, 0 * y], jitter=1, ring=32)
+    assert not zero.any()
 
 
 def test_fits_keep_their_promise() -> None:
