@@ -151,6 +151,19 @@ class Analysis:
             state = wider
 
 
+def of_value(value: Value, region: Region, ring_bits: int) -> Bounds:
+    """Of one value, while a program is built: from the operations of its region that lead to it, and from types."""
+    analysis, needed, steps = Analysis(ring_bits), {value}, []
+    for op in reversed(region.ops):
+        if len(op.outputs) == 1 and op.output in needed and not op.regions and op.name != "sort":
+            steps.append(op)
+            needed.update(op.inputs)
+    for v in needed:
+        analysis.bounds[v] = of_type(v.type, ring_bits)
+    analysis.run(Region([], steps[::-1]), [])
+    return analysis.bounds[value]
+
+
 # one rule an operation -------------------------------------------------------------------------------------
 
 Rule = Callable[[Analysis, Op], Bounds]

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from spuvm.compiler import fixedpoint, rules_bits
-from spuvm.compiler.bounds import of_type
+from spuvm.compiler.bounds import of_type, of_value
 from spuvm.compiler.context import Context, Known, Operand, Rule
 from spuvm.compiler.dtypes import width_of
+from spuvm.compiler.fixedpoint import limit_bits
 from spuvm.compiler.ir import Value
 from spuvm.compiler.ops import parse_element
 from spuvm.compiler.rules_elementwise import both, finite, full, is_float, without_parameters, zeros
@@ -174,27 +175,39 @@ def convert(ctx: Context, x: Value, *, new_dtype: Any, **_: Any) -> Value:
         return ctx.truth[x] if x in ctx.truth else ctx.b.not_(ctx.b.equal(x, ctx.like(0, x)))
     if element.startswith("fxp"):
         return ctx.whole(ctx.b.convert(x, "fxp0"))
-    if is_float(x) and parse_element(element).bits <= SATURATING:
+    if is_float(x):
         return _saturated(ctx, x, element)
-    if x in ctx.integral:  # a whole number needs no rounding
-        return ctx.b.bitcast(ctx.integral[x], element)
     out = ctx.b.convert(x, element)
     if x.type.kind == "bool":
         ctx.truth[out] = x
     return out
 
 
-SATURATING = 16  # bits: a float in so short an integer becomes the nearest number that it has, as in XLA
-
-
 def _saturated(ctx: Context, x: Value, element: str) -> Value:
-    b, (low, high) = ctx.b, of_type(parse_element(element), ctx.b.ring_bits)
-    whole = ctx.integral[x] if x in ctx.integral else b.bitcast(b.convert(x, f"int{b.ring_bits}"), "fxp0")
+    """A float as an integer: rounded toward zero; what does not fit becomes the nearest number that it has, as in XLA.
+
+    A comparison for each end that a number may be beyond.
+    """
+    b, type_ = ctx.b, parse_element(element)
+    low, high = of_type(type_, b.ring_bits)
+    if not type_.signed:
+        low, high = 0, (1 << type_.bits) - 1
+    if x in ctx.integral:  # a whole number needs no rounding
+        whole = ctx.integral[x]
+        least, largest = of_value(whole, b.region, b.ring_bits)
+    else:
+        largest = 1 << limit_bits(b.ring_bits) - x.type.frac
+        least = -largest
+        if low <= least and largest <= high:
+            return b.convert(x, element)
+        whole = b.bitcast(b.convert(x, f"int{b.ring_bits}"), "fxp0")
     out = whole
-    for limit, below in ((low, True), (high, False)):
-        end = ctx.broadcast(b.const(limit, "fxp0"), x.shape)
-        beyond_it = b.less(whole, end) if below else b.less(end, whole)
-        out = b.add(out, b.mul_raw(b.convert(beyond_it, "fxp0"), b.sub(end, whole)))
+    for end, below in ((low, True), (high, False)):
+        if least >= low if below else largest <= high:
+            continue
+        limit = ctx.broadcast(b.const(end, "fxp0"), x.shape)
+        beyond_it = b.less(whole, limit) if below else b.less(limit, whole)
+        out = b.add(out, b.mul_raw(b.convert(beyond_it, "fxp0"), b.sub(limit, whole)))
     return b.bitcast(out, element)
 
 

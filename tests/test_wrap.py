@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from lowering import lowered, names
+from lowering import agrees, lowered, names
 
 import spuvm as spu
 from spuvm.compiler.bounds import of_type
@@ -148,3 +148,16 @@ def test_words_of_64_bits_compare_at_their_ends() -> None:
             got = spu.reveal(spu.jit(lambda x, y: (x < y, x <= y, x == y, jnp.maximum(x, y)))(a, b))
             for g, w in zip(got, (a < b, a <= b, a == b, np.maximum(a, b))):
                 np.testing.assert_array_equal(g, w)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "int32", "uint32", "int64", "uint64"])
+def test_floats_that_do_not_fit_become_the_nearest_integer(dtype: str) -> None:
+    """As in JAX; the ends cost a comparison each, and only where a number may be beyond them."""
+    x = np.array([3e9, -3e9, 2.0**31, -(2.0**31), 2.0**31 - 1, 1e12, -1.5, 0.5, 300.0, -7.0, 2.0**43, -(2.0**43)])
+    with jax.enable_x64(True):
+        agrees(lambda x: (x.astype(dtype), (x * 2).astype(dtype)), jnp.asarray(x))
+        module = agrees(
+            lambda i: i.astype(jnp.float64).astype(dtype), jnp.arange(7).astype(dtype) - (dtype[0] != "u") * 3
+        )
+    assert "less" not in names(module)
+    assert "less" not in names(agrees(lambda b: b.sum(dtype=jnp.float32).astype(jnp.int32), jnp.ones(9, bool)))
