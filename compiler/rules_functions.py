@@ -190,6 +190,13 @@ def _ratio(ctx: Context, w: Operand, **_: Any) -> Value:
 
 RATIO = Primitive("spu_erf_inv_ratio")
 RATIO.def_abstract_eval(lambda w: w)
+RATIO.def_impl(
+    lambda w: jnp.where(
+        w < _TAIL,
+        jnp.polyval(jnp.asarray(ERF_INV[::-1], w.dtype), w / _TAIL - 0.5),
+        jnp.polyval(jnp.asarray(ERF_INV_TAIL[::-1], w.dtype), (w - _TAIL) / (_END - _TAIL) - 0.5),
+    )
+)
 
 
 def erf_inv(x: Array) -> Array:

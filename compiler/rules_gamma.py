@@ -7,7 +7,7 @@ where a polynomial of degree 7 is good to 5e-7. From 4 on, Stirling's series wit
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -49,6 +49,15 @@ POLYNOMIALS: dict[str, Sequence[float]] = {"spu_lgamma_near": LGAMMA, "spu_digam
 NEAR = {name: Primitive(name) for name in POLYNOMIALS}  # u -> the polynomial
 for _primitive in NEAR.values():
     _primitive.def_abstract_eval(lambda u: u)
+
+
+def _horner(table: Sequence[float]) -> Callable[[Any], Any]:
+    """The polynomial of what is known when compiling."""
+    return lambda u: jnp.polyval(jnp.asarray(table[::-1], u.dtype), u)
+
+
+for _name, _table in POLYNOMIALS.items():
+    NEAR[_name].def_impl(_horner(_table))
 
 
 def _near(table: Sequence[float]) -> Rule:
