@@ -2,15 +2,17 @@
 
 |got - f(x)| <= relative |f(x)| + absolute + units 2^-f + (quadratic + quadratic_units 2^-f) (1 + |f(x)|)^2, for
 every x of the domain whose result the ring holds, with x as fixed point has it. From 8 to 22 fraction bits in a ring
-of 64.
+of 64; in the others as `in_ring` says.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+
+FACTOR = {32: 2.0**11, 64: 1.0, 128: 2.0**-14}  # what is not in units, beside that of the ring of 64
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ class Stated:
         relative = self.relative + self.per_exponent * np.abs(exponent)
         quadratic = (self.quadratic + self.quadratic_units * unit) * (1 + size) ** 2
         return relative * size + self.absolute + self.units * unit + quadratic
+
+    def in_ring(self, bits: int) -> Stated:
+        """The same in another ring."""
+        f = FACTOR[bits]
+        terms = {k: getattr(self, k) * f for k in ("relative", "absolute", "quadratic", "per_exponent")}
+        return replace(self, **terms)
 
     def __str__(self) -> str:
         relative = f"{self.relative:g}" + (f" + {self.per_exponent:g} \\|y\\|" if self.per_exponent else "")

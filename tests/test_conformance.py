@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import sweeps
 from conformance import operations, precision
 from conformance.batch import Combination, combinations, configurations, covering, difference, name_of, patterns, run
 from conformance.cases import CASES, SAME_AS
+from conformance.interpreted import OTHERS, stages_by_numpy
 from conformance.refusals import by_design
 from conformance.table import ANY, EXACT, UNIT, Case, elementwise
+from machine import shared_inputs, simulate
 
+from spuvm.compiler.compile import compile_function
 from spuvm.compiler.precision import STATED
 from spuvm.compiler.registry import RULES
 from spuvm.runtime.config import Config
@@ -59,6 +64,23 @@ def test_wrong_results_are_noticed() -> None:
     assert "shape" in str(difference(c, [], [np.float32(1)], want, config))
     assert "int64" in str(difference(c, [], [np.array([1, 2])], [np.array([1, 2], np.int32)], config))
     assert by_design("something else") is None
+
+
+@pytest.mark.parametrize(("protocol", "ring"), [("aby3", 64), ("semi2k", 128)])
+def test_numpy_gives_the_shares_of_compiled_stages(protocol: str, ring: int) -> None:
+    """The same components, bit for bit, of a program with most kinds of kernels."""
+
+    def function(x: Any, i: Any) -> Any:
+        return x * x[::-1] / 3, jnp.sort(x), x < 0.5, jnp.exp(x), i // 3, i.astype(jnp.int8), x[i], x @ x
+
+    args = np.array([0.25, -1.5, 3.0, 0.75], np.float32), np.array([3, 0, 2, 1], np.int32)
+    config = Config(protocol, ring, 18, ("a", "b", "c"))
+    choreography = compile_function(function, args, ["secret"] * 2, config).choreography
+    inputs = shared_inputs(choreography, [np.array([1, -5, 12, 3]) << 16, args[1]], ring)
+    compiled = simulate(choreography, inputs)
+    with stages_by_numpy():
+        assert all(np.array_equal(x, y) for x, y in zip(compiled, simulate(choreography, inputs), strict=True))
+    assert OTHERS.keys() <= {"shift_right_arithmetic", "sign", "ffi_call", "gather", "sort"}
 
 
 def test_the_table_is_the_whole_product() -> None:

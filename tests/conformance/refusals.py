@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 REFUSALS: dict[str, str] = {
+    "a ring of 32 bits does not hold": "64 bits do not fit 32",
+    "a remainder by a secret in a ring of 32": "an exact quotient takes words of twice the width",
     "by a secret in a ring of": "the estimates of an exact quotient are made for rings of 64 bits",
     "the shift's amount is": "shifting by a secret amount takes a word of twice the width",
     "Neighbouring floats": "fixed point has no neighbouring floats",

@@ -1,0 +1,82 @@
+"""The whole table under every configuration, in several processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+from conformance.batch import batches, combinations, configurations, covering, name_of, run
+from conformance.cases import CASES
+from conformance.interpreted import stages_by_numpy
+from conformance.refusals import REFUSALS, by_design
+from conformance.table import FLOATS
+from spuvm.runtime.config import Config
+
+LONG = ("div", "rem", "pow", "eigh", "svd", "sort")
+Task = tuple[Sequence[Config], int, tuple[str, ...], bool, bool]
+Done = list[tuple[Config, str, str | None, str | None]]
+
+
+def work(task: Task) -> Done:
+    """All combinations of a case and some dtypes, under each configuration: names, errors and reasons."""
+    configs, number, dtypes, sample, compiled = task
+    case = CASES[number]
+    found = list((covering if sample else combinations)([case]))
+    found = [c for c in found if c.dtype in dtypes]
+    outcomes: Done = []
+    with nullcontext() if compiled else stages_by_numpy():
+        for config in configs:
+            for batch in batches(found):
+                outcomes += [(config, str(o.combination), o.error, o.reason) for o in run(batch, config)]
+    return outcomes
+
+
+def _tasks(configs: Sequence[Config], sample: bool, compiled: bool) -> list[Task]:
+    """Floats of all widths make the same programs: they stay together. Long ones first."""
+    tasks = []
+    for number, case in enumerate(CASES):
+        floats = tuple(d for d in case.dtypes if d in FLOATS)
+        groups = [floats] * bool(floats) + [(d,) for d in case.dtypes if d not in FLOATS]
+        tasks += [(configs, number, group, sample, compiled) for group in groups]
+    return sorted(tasks, key=lambda t: CASES[t[1]].primitive not in LONG)
+
+
+def conformance(jobs: int, sample: bool, compiled: bool, names: Sequence[str]) -> int:
+    """How many combinations ran, passed and are refused; how many failed."""
+    wanted = [c for c in configurations() if not names or name_of(c) in names]
+    tasks = _tasks(wanted, sample, compiled)
+    ran: Counter[str] = Counter()
+    refused: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
+    start = time.monotonic()
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        for done, outcomes in enumerate(pool.imap_unordered(work, tasks), 1):
+            for config, combination, error, reason in outcomes:
+                name = name_of(config)
+                ran[name] += 1
+                design = by_design(reason) if reason else None
+                refused[name] += design is not None
+                if design:
+                    reasons[design] += 1
+                wrong = error or (f"refused: {reason}" if reason and not design else None)
+                if wrong:
+                    failed[name] += 1
+                    print(f"FAILED {name}: {combination}: {wrong}", flush=True)
+            if done % 50 == 0:
+                print(f"  {done} of {len(tasks)} tasks, {time.monotonic() - start:.0f} s", file=sys.stderr, flush=True)
+    for name in map(name_of, wanted):
+        passed = ran[name] - refused[name] - failed[name]
+        print(f"{name}: {ran[name]:,} ran, {passed:,} passed, {refused[name]:,} refused by design")
+    for design, count in reasons.most_common():
+        print(f"  refused {count:,} times: {REFUSALS[design]} ({design!r})")
+    seconds = time.monotonic() - start
+    print(
+        f"{ran.total():,} combinations ran, {ran.total() - refused.total() - failed.total():,} passed, "
+        f"{refused.total():,} refused by design, {failed.total()} failed, 0 skipped; {seconds:.0f} s"
+    )
+    return failed.total()
