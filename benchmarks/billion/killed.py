@@ -6,7 +6,7 @@ Computes a product and a comparison of every row and writes them as Parquet. A p
 (SIGKILL) at random moments: simulated, the only one; with `--network` one of three parties, drawn each
 time. Then all of it is computed again without a break, under the same keys, and compared. Every
 process notes the blocks that it begins; one that was finished before its process started must
-not be among them. Exit status 1 if anything differs.
+not be among them. What came of it is added to `results.json` beside this file. Exit status 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from generate import generate
+from run import HERE, read_record, write_record
 
 from spuvm.network import make_run_folder
 from spuvm.runtime.config import Config
@@ -99,11 +100,13 @@ def main() -> int:
     parser.add_argument("--rows-per-block", type=int, default=1 << 20)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--network", action="store_true")
+    parser.add_argument("--record", type=Path, default=HERE, help="where results.json and RESULTS.md are")
     given = parser.parse_args()
     data = generate("columns", given.rows, given.data)
     work = given.data / "killed"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
+    began = time.perf_counter()
     cluster = make_run_folder(work / "keys", Config(parties=PARTIES)) if given.network else None
     first = Run(work, "killed", data, given.rows_per_block, cluster)
     first.go(1)
@@ -123,6 +126,19 @@ def main() -> int:
     print(f"{given.kills} kills: outputs {'are the same, byte for byte' if same else 'DIFFER'}: {digests}")
     print(f"finished blocks that were begun again: {first.again}")
     shutil.rmtree(work)
+    found = {
+        "rows": given.rows,
+        "rows_per_block": given.rows_per_block,
+        "network": given.network,
+        "kills": given.kills,
+        "same": same,
+        "sha256": digests[0],
+        "begun_again": first.again,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+    body = read_record(given.record)
+    others = [r for r in body.get("killed", []) if (r["rows"], r["network"]) != (given.rows, given.network)]
+    write_record(given.record, body | {"killed": [*others, found]})
     return 0 if same and not first.again else 1
 
 

@@ -87,6 +87,19 @@ def misses(records: Sequence[Record]) -> list[str]:
 # What is written ------------------------------------------------------------------------------------------
 
 
+def read_record(folder: Path) -> dict[str, Any]:
+    """All that was measured so far."""
+    file = folder / "results.json"
+    body: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"records": []}
+    return body
+
+
+def write_record(folder: Path, body: dict[str, Any]) -> None:
+    """As JSON, and as a page."""
+    (folder / "results.json").write_text(json.dumps(body, indent=1) + "\n")
+    (folder / "RESULTS.md").write_text(markdown(body))
+
+
 def markdown(body: dict[str, Any]) -> str:
     lines = [
         "# A billion rows",
@@ -121,7 +134,24 @@ def markdown(body: dict[str, Any]) -> str:
                 f"Over the four largest sizes time grows as rows^{grows:.3f}, processor time as rows^{busy:.3f}.",
                 "",
             ]
-    return "\n".join(lines)
+    return "\n".join([*lines, *killed_table(body.get("killed", []))])
+
+
+def killed_table(records: Sequence[Record]) -> list[str]:
+    """Of runs that were killed and went on."""
+    if not records:
+        return []
+    lines = ["## Killed and resumed: `python benchmarks/billion/killed.py`", ""]
+    lines += [
+        "A product and a comparison of every row, written as Parquet; killed at random moments (SIGKILL), resumed,"
+    ]
+    lines += ["then computed once more without a break.", ""]
+    lines += ["| rows | run | kills | output | finished blocks begun again | seconds of all runs |", "|---:" * 6 + "|"]
+    for r in sorted(records, key=lambda r: (r["rows"], r["network"])):
+        how = "one of three processes over TLS" if r["network"] else "simulated"
+        output = "the same, byte for byte" if r["same"] else "DIFFERS"
+        lines.append(f"| {r['rows']:,} | {how} | {r['kills']} | {output} | {r['begun_again']} | {r['seconds']:.0f} |")
+    return [*lines, ""]
 
 
 def plot(body: dict[str, Any], path: Path) -> None:
@@ -172,8 +202,7 @@ def main() -> int:
     parser.add_argument("--record", type=Path, default=HERE, help="where results.json, RESULTS.md and growth.png are")
     parser.add_argument("--show", action="store_true", help="measure nothing, write table and plot anew")
     given = parser.parse_args()
-    file = given.record / "results.json"
-    body = json.loads(file.read_text()) if file.exists() else {"records": []}
+    body = read_record(given.record)
     if not given.show:
         if given.data is None:
             parser.error("`--data` is missing: a folder with room for the inputs.")
@@ -184,8 +213,8 @@ def main() -> int:
                 print(json.dumps(found), flush=True)
                 same = [r for r in body["records"] if (r["task"], r["rows"]) == (task, found["rows"])]
                 body["records"] = [r for r in body["records"] if r not in same] + [found]
-                file.write_text(json.dumps(body, indent=1) + "\n")
-    (given.record / "RESULTS.md").write_text(markdown(body))
+                write_record(given.record, body)
+    write_record(given.record, body)
     plot(body, given.record / "growth.png")
     missed = misses(body["records"])
     for line in missed:
