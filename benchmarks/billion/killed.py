@@ -69,8 +69,8 @@ class Run:
         lines = [line for f in files for line in f.read_text().splitlines(keepends=True)]
         return {json.loads(line)["block"] for line in lines if line.endswith("}\n")}
 
-    def go(self, kill_after: int | None) -> bool:
-        """Until the end, or until so many blocks more are finished at a party drawn, which is then killed."""
+    def go(self, kill_at: int | None) -> bool:
+        """Until the end, or until so many blocks are finished at a party drawn, which is then killed."""
         self._starts += 1
         logs = {p: self.work / f"{self.folder.name}-{self._starts}-{p}.log" for p in self.parties}
         common = set.intersection(*(self.finished(p) for p in self.parties))
@@ -80,9 +80,10 @@ class Run:
             )
             for p in self.parties
         }
-        if kill_after is not None:
+        if kill_at is not None:
             victim = random.choice(list(self.parties))
-            while len(self.finished(victim)) < len(common) + kill_after and processes[victim].poll() is None:
+            kill_at = max(kill_at, len(common) + 1)
+            while len(self.finished(victim)) < kill_at and processes[victim].poll() is None:
                 time.sleep(0.02)
             time.sleep(random.uniform(0, 0.3))
             processes[victim].send_signal(signal.SIGKILL)
@@ -109,18 +110,19 @@ def main() -> int:
     began = time.perf_counter()
     cluster = make_run_folder(work / "keys", Config(parties=PARTIES)) if given.network else None
     first = Run(work, "killed", data, given.rows_per_block, cluster)
-    first.go(1)
+    blocks = -(-given.rows // given.rows_per_block)
+    moments = sorted(random.sample(range(1, max(9 * blocks // 10, given.kills + 1)), given.kills))
+    first.go(moments[0])
     shutil.copytree(first.folder, work / "whole", copy_function=shutil.copy2)  # the same keys, nothing finished
     for journal in (work / "whole").rglob("*.jsonl"):
         journal.unlink()
-    blocks = -(-given.rows // given.rows_per_block)
-    for _ in range(given.kills - 1):
-        first.go(random.randint(1, max(1, 2 * blocks // given.kills - 1)))
-    while not first.go(None):
+    for moment in moments[1:]:
+        if first.go(moment):
+            parser.error(f"it was done before it was killed {given.kills} times: more rows, or smaller blocks.")
+    whole = Run(work, "whole", data, given.rows_per_block, cluster)
+    if not (first.go(None) and whole.go(None)):
         print("a run that nobody killed failed")
         return 1
-    whole = Run(work, "whole", data, given.rows_per_block, cluster)
-    whole.go(None)
     digests = [hashlib.file_digest(r.output.open("rb"), "sha256").hexdigest() for r in (first, whole)]
     same = digests[0] == digests[1]
     print(f"{given.kills} kills: outputs {'are the same, byte for byte' if same else 'DIFFER'}: {digests}")
