@@ -9,15 +9,20 @@ Features lie with alice, bob and carol in nearly equal parts, labels with carol;
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 import spuvm as spu
+from spuvm.bench.measure import machine as about
 from spuvm.data import Column
 from spuvm.ml.boosting import one_round, rules_for
 from spuvm.ml.layout import Layout
@@ -25,6 +30,7 @@ from spuvm.ml.parameters import Parameters
 from spuvm.network import make_run_folder, run_parties
 
 PARTIES = ("alice", "bob", "carol")
+STEP = re.compile(r"training ([\d.]+) s")
 BASE = {"rows": 45_000, "features": 17, "depth": 5, "bins": 32}
 VARIED = {
     "rows": (11_250, 22_500, 45_000, 90_000),
@@ -55,15 +61,30 @@ def cost(rows: int, features: int, depth: int, bins: int) -> tuple[int, float, f
     return rows_.rounds, float((rows_.bytes_sent - once).max()) / 1e6, float(np.max(once)) / 1e6
 
 
-def growth() -> None:
-    """One table: the base, and each of its numbers varied."""
-    print("   rows  features  depth  bins  rounds a tree  MB a tree and party  MB once and party")
+HEADER = ("rows", "features", "depth", "bins", "rounds a tree", "MB a tree and party", "MB once and party")
+Record = dict[str, Any]
+
+
+def growth() -> list[Record]:
+    """The base, and each of its numbers varied; shown as it comes."""
+    print("  ".join(f"{h:>{len(h)}}" for h in HEADER))
+    out = []
     for name, values in VARIED.items():
         for value in values:
             shape = {**BASE, name: value}
             rounds, each, once = cost(*shape.values())
-            print("{rows:7,}  {features:8}  {depth:5}  {bins:4}".format(**shape), end="")
-            print(f"  {rounds:13}  {each:19.1f}  {once:17.1f}", flush=True)
+            out.append(shape | {"rounds": rounds, "each": each, "once": once})
+            print("  ".join(f"{c:>{len(h)}}" for h, c in zip(HEADER, cells(out[-1:])[0])), flush=True)
+    return out
+
+
+def cells(records: Sequence[Record]) -> list[list[str]]:
+    """A line for each."""
+    return [
+        [f"{r['rows']:,}", *(str(r[n]) for n in ("features", "depth", "bins")), f"{r['rounds']:,}"]
+        + [f"{r[n]:.1f}" for n in ("each", "once")]
+        for r in records
+    ]
 
 
 # Networked ----------------------------------------------------------------------------------------------
@@ -94,31 +115,37 @@ def train(party: str, config: str, trees: int) -> None:
     spu.shutdown()
 
 
-def network(trees: int) -> None:
-    """All parties as processes of this machine."""
+def network(trees: int) -> list[float]:
+    """All parties as processes of this machine; carol's seconds of each tree."""
+    seconds = []
 
     def show(party: str, stream: str, line: str) -> None:
         if party == "carol" or stream == "stderr":
             print(f"{party} | {line}", flush=True)
+        if party == "carol" and (found := STEP.match(line)):
+            seconds.append(float(found[1]))
 
     with tempfile.TemporaryDirectory() as folder:
         config = str(make_run_folder(folder, spu.Config(parties=PARTIES)))
         command = [sys.executable, __file__, "--config", config, "--trees", str(trees), "--as"]
         run_parties({p: [*command, p] for p in PARTIES}, on_line=show)
+    return seconds[1:]  # the first step is what comes before all trees
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--network", action="store_true", help="also train, three processes over TLS")
     parser.add_argument("--trees", type=int, default=6, help="of that training; the first compiles (%(default)s)")
+    parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--as", dest="party", help=argparse.SUPPRESS)
     parser.add_argument("--config", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.party:
         return train(options.party, options.config, options.trees)
-    growth()
-    if options.network:
-        network(options.trees)
+    body: Record = {"machine": about(), "growth": growth()}
+    body["seconds"] = network(options.trees) if options.network else []
+    if options.json is not None:
+        options.json.write_text(json.dumps(body, indent=1) + "\n")
 
 
 if __name__ == "__main__":

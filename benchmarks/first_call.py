@@ -10,12 +10,14 @@ JAX are not part of it. Cold runs have an empty cache directory of their own.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,6 +26,7 @@ import numpy as np
 from flax import linen as nn
 
 import spuvm as spu
+from spuvm.bench.measure import machine
 from spuvm.network import make_run_folder, run_parties
 
 PARTIES = ("alice", "bob", "carol")
@@ -101,9 +104,9 @@ def measure(name: str, party: str, config: str | None) -> None:
     else:
         spu.init(parties=PARTIES, address="local")
     inputs = [spu.PYU(owner)(lambda value=value: value)() for owner, value in arguments.items()]
-    machine = spu.SPU(spu.utils.testing.cluster_def(PARTIES))
+    device = spu.SPU(spu.utils.testing.cluster_def(PARTIES))
     start = time.perf_counter()
-    result = np.asarray(spu.reveal(machine(function)(*inputs)))
+    result = np.asarray(spu.reveal(device(function)(*inputs)))
     seconds = time.perf_counter() - start
     spu.shutdown()
     if party == "alice":
@@ -111,25 +114,45 @@ def measure(name: str, party: str, config: str | None) -> None:
         print(f"{seconds:.2f} {error:.1e}", flush=True)
 
 
-def run(name: str, network: bool, cache: str) -> str:
-    """Seconds and largest error of a call in fresh processes."""
+def run(name: str, network: bool, cache: str) -> Record:
+    """Seconds and largest error of a call in fresh processes, or why there are none."""
     env = {"SPUVM_CACHE_DIR": cache}
     command = [sys.executable, __file__, name, "--measure"]
     if not network:
         ended = subprocess.run(
             [*command, "alice"], env={**os.environ, **env}, capture_output=True, text=True, check=False
         )
-        return ended.stdout.strip() or f"failed: {ended.stderr.strip().splitlines()[-1]}"
-    with tempfile.TemporaryDirectory() as folder:
-        config = str(make_run_folder(folder, spu.Config(parties=PARTIES), timeout=300.0))
-        outcomes = run_parties({p: [*command, p, "--config", config] for p in PARTIES}, env=env)
-    return outcomes["alice"].stdout.strip()
+        said, words = ended.stdout, ended.stderr
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            config = str(make_run_folder(folder, spu.Config(parties=PARTIES), timeout=300.0))
+            outcome = run_parties({p: [*command, p, "--config", config] for p in PARTIES}, env=env)["alice"]
+        said, words = outcome.stdout, outcome.stderr
+    if not said.strip():
+        return {"failure": (words.strip().splitlines() or ["it said nothing"])[-1]}
+    seconds, error = map(float, said.split())
+    return {"seconds": seconds, "error": error}
+
+
+Record = dict[str, Any]
+
+
+def cells(records: Sequence[Record]) -> list[list[str]]:
+    """A line for each program and way to run it: seconds cold and warm, and the larger error."""
+    out = []
+    for r in records:
+        both = [r["cold"], r["warm"]]
+        times = ["failed" if "failure" in x else f"{x['seconds']:.1f}" for x in both]
+        error = max((x["error"] for x in both if "error" in x), default=float("nan"))
+        out.append([r["program"], "TLS" if r["network"] else "simulated", *times, f"{error:.1e}"])
+    return out
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("programs", nargs="*", metavar="program", help=f"of {', '.join(PROGRAMS)}")
     parser.add_argument("--simulated", action="store_true", help="leave out the runs over TLS")
+    parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     parser.add_argument("--config", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -139,13 +162,22 @@ def main() -> int:
     unknown = [name for name in options.programs if name not in PROGRAMS]
     if unknown:
         parser.error(f"no program {', '.join(unknown)}: there are {', '.join(PROGRAMS)}")
-    print(f"{'program':10} {'run':10} {'cold':>18} {'warm':>18}   seconds, largest error")
+    about = machine()
+    records: list[Record] = []
+    print(f"{'program':10} {'run':10} {'cold':>8} {'warm':>8}   seconds, largest error")
     for name in options.programs or PROGRAMS:
         for network in (False,) if options.simulated else (False, True):
             with tempfile.TemporaryDirectory() as cache:
                 cold, warm = run(name, network, cache), run(name, network, cache)
-            print(f"{name:10} {'TLS' if network else 'simulated':10} {cold:>18} {warm:>18}", flush=True)
-    return 0
+            records.append({"program": name, "network": network, "cold": cold, "warm": warm})
+            (line,) = cells(records[-1:])
+            print("{:10} {:10} {:>8} {:>8}   {}".format(*line), flush=True)
+            for found in (cold, warm):
+                if "failure" in found:
+                    print(f"failed: {found['failure']}", file=sys.stderr)
+    if options.json is not None:
+        options.json.write_text(json.dumps({"machine": about, "programs": records}, indent=1) + "\n")
+    return int(any("failure" in r[x] for r in records for x in ("cold", "warm")))
 
 
 if __name__ == "__main__":

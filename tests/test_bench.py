@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from spuvm.bench import bench, kernels, measure, report
+from spuvm.bench import bench, calls, kernels, measure, report
 from spuvm.bench.measure import NETWORKED, SIMULATED, Result, Timing
-from spuvm.bench.operations import OPERATIONS, Sizes
+from spuvm.bench.operations import APPLICATIONS, OPERATIONS, Sizes
 from spuvm.bench.peer import PYTHON_VARIABLE, peer_python
 from spuvm.bench.workers import BenchmarkError, Workers
 from spuvm.runtime.errors import ConfigError
@@ -100,12 +100,51 @@ def test_reports_hold_all_results_and_no_nan() -> None:
     assert figures["results"][0]["bytes_per_row_and_party"] == 24
     assert figures["results"][0]["ratio"] == 3
     assert figures["results"][2]["failure"] == "too slow"
+    back = report.from_dicts(figures["results"])
+    assert [report.cells(r, True) for r in back] == [report.cells(r, True) for r in results]
     page = report.page(about, results, [{"cache": "cold", "start": 1.0, "first": 2.0, "second": 3.0, "overhead": 1e-4}])
     assert "| less | 10 | 1,000 | 1,000 | 10 | 8 | 24 |" in page
     assert "| cold | 1 | 2 | 3 | 0.1 |" in page
     assert "sort (network) failed: too slow" in page
     for block in page.split("\n\n"):
         assert len({line.count("|") for line in block.splitlines() if line.startswith("|")}) <= 1
+
+
+def test_applications_are_timed_from_arrays_to_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "APPLICATIONS", {"mlp": APPLICATIONS["mlp"]})
+    found = list(calls.measure([SIMULATED, NETWORKED], 1, 120.0, None, lambda _: None))
+    assert [a.mode for a in found] == [SIMULATED, NETWORKED]
+    for a in found:
+        assert a.ours.failure is None
+        assert a.ours.error < 1e-3
+        assert min(a.ours.first, a.ours.cached, a.ours.again, a.ours.run) > 0
+    assert [calls.lines(calls.from_dicts(calls.as_dicts(found)), m) for m in (SIMULATED, NETWORKED)] == [
+        calls.lines(found, m) for m in (SIMULATED, NETWORKED)
+    ]
+
+
+@pytest.mark.parametrize("peer", [None, calls.Calls(4.0, again=0.5, run=0.25, error=0.1), calls.Calls(failure="gone")])
+def test_tables_of_applications(peer: calls.Calls | None) -> None:
+    ours = calls.Calls(2.0, 1.0, 0.1, 0.05, 0.01)
+    found = [
+        calls.Application("mlp", SIMULATED, 64, 14.0, 4e5, ours, peer),
+        calls.Application("lenet", SIMULATED, 64, math.nan, math.nan, calls.Calls(failure="no link"), peer),
+    ]
+    back = calls.from_dicts(json.loads(json.dumps(calls.as_dicts(found), allow_nan=False)))
+    _, header, rows = calls.lines(back, SIMULATED)
+    assert {len(row) for row in rows} == {len(header)}
+    assert rows[0][:9] == ["mlp", "64", "14", "0.4", "2.00", "1.00", "100", "50", "1.0e-02"]
+    if peer is not None and not peer.failure:
+        assert rows[0][9:] == ["4.00", "500", "250", "1.0e-01", "2.0", "4.0", "5.0", "5.0"]
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_applications_have_results(name: str) -> None:
+    operation = APPLICATIONS[name]
+    inputs = operation.inputs(np.random.default_rng(1), 64)
+    assert all(x.dtype == np.float32 for x in inputs)
+    (first, *_) = measure.expected(operation, inputs)
+    assert 0.1 < np.abs(first).max() < 100
 
 
 def test_workers_answer_by_rank() -> None:
@@ -251,5 +290,45 @@ def test_kernels_give_the_bits_of_their_twins() -> None:
     assert [r.name for r in rows] == ["uint64 product 64^3", "uint32 product 64^3", "AES-128-CTR, one core"]
     assert all(r.same is not False and r.twin > 0 for r in rows)
     assert all((r.native is None) == (r.same is None) for r in rows)
-    assert kernels.table(rows).row_count == 3
-    assert kernels.as_dicts(rows)[2]["unit"] == "bytes"
+    assert kernels.table(rows).row_count == len(rows)
+    assert kernels.from_dicts(kernels.as_dicts(rows)) == rows
+    assert len(kernels.markdown(rows)) == 2 + len(rows)
+
+
+# benchmarks/results.py ----------------------------------------------------------------------------
+
+
+def test_the_page_of_results_has_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("flax")
+    folder = Path(__file__).parent.parent / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    results = importlib.import_module("results")
+    monkeypatch.setattr(results, "HERE", tmp_path)
+    assert results.page().count("Not measured yet") == len(results.SECTIONS)
+    about = measure.machine()
+    done = {"seconds": 1.0, "error": 0.5}
+    shape = {"rows": 10, "features": 2, "depth": 1, "bins": 4, "rounds": 7, "each": 1.5, "once": 0.5}
+    records = {
+        "kernels": {"features": "aes=openssl", "kernels": kernels.as_dicts([kernels.Kernel("k", "bytes", 2, 1, True)])},
+        "operations": report.as_dict(about, [result(peer=Timing([3.0], 0.25))], []),
+        "applications": {"applications": []},
+        "first_call": {
+            "programs": [{"program": "steps", "network": True, "cold": done, "warm": {"failure": "no link"}}]
+        },
+        "boosting": {"growth": [shape], "seconds": [9.0, 4.0, 3.0]},
+    }
+    (tmp_path / "records").mkdir()
+    for name, record in records.items():
+        (tmp_path / "records" / f"{name}.json").write_text(json.dumps({"machine": about} | record))
+    (tmp_path / "billion").symlink_to(folder / "billion")
+    page = results.page()
+    assert "Not measured" not in page
+    assert "| k | 10^9 bytes/s | 2.0 | 1.0 | 2.0 | yes |" in page
+    assert "| less | 10 | 1,000 |" in page
+    assert "| steps | TLS | 1.0 | failed | 5.0e-01 |" in page
+    assert "the first tree takes 9.0 s, compiling included, each of the next 2 at least 3.0 s" in page
+    assert "| moments | 1,000,000,000 |" in page
+    for block in page.split("\n\n"):
+        assert len({line.count("|") for line in block.splitlines() if line.startswith("|")}) <= 1
+    with pytest.raises(SystemExit, match="no section kernel:"):
+        results.chosen("kernel")

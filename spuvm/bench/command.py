@@ -11,12 +11,13 @@ from typing import Any
 import click
 from rich.console import Console
 
-from spuvm.bench import kernels, measure, report
+from spuvm.bench import calls, kernels, measure, report
 from spuvm.bench.measure import NETWORKED, SIMULATED, Plan, Result
 from spuvm.bench.operations import OPERATIONS, Sizes
 from spuvm.bench.peer import PYTHON_VARIABLE
 from spuvm.bench.peer import peer_python as find_peer
 from spuvm.bench.workers import BenchmarkError
+from spuvm.runtime.native import features
 
 WIDE = 200  # columns of a table that goes to a file or a pipe
 POSITIVE = click.IntRange(min=1)
@@ -33,7 +34,9 @@ def _operations(_: click.Context, __: click.Parameter, text: str | None) -> tupl
 
 
 @click.command()
-@click.argument("what", required=False, type=click.Choice(["kernels"]), metavar="[kernels]")
+@click.argument(
+    "what", required=False, type=click.Choice(["kernels", "applications"]), metavar="[kernels|applications]"
+)
 @click.option("--ops", callback=_operations, metavar="NAME,NAME", help="Operations to time; all if not given.")
 @click.option("--size", default=1_000_000, show_default=True, type=POSITIVE, help="Elements of most operations.")
 @click.option("--matrix", default=512, show_default=True, type=POSITIVE, help="Rows and columns of a matrix.")
@@ -77,14 +80,16 @@ def bench(
     Each is timed simulated and as three processes over mutual TLS on this machine. Rounds and bytes
     are those of one run, the error is against float64, and the time of a billion rows is the median
     scaled up. With `--against spu` the peer runs each operation right after, on the same inputs:
-    ratios above 1 say that spuvm is faster. With `kernels`, only the native kernels are timed, beside what
-    stands in for them where they are not built.
+    ratios above 1 say that spuvm is faster. With `applications`, a logistic regression and two networks are
+    timed as whole calls, from arrays to arrays. With `kernels`, only the native kernels are timed, beside
+    what stands in for them where they are not built.
 
     \b
     Examples:
       spuvm bench --ops multiply,less --size 100000 --no-network
       spuvm bench --against spu --json results.json
       spuvm bench --first-call
+      spuvm bench applications --against spu
       spuvm bench kernels
     """
     console, progress = Console(), Console(stderr=True, markup=False)
@@ -93,24 +98,28 @@ def bench(
     if what == "kernels":
         rows = kernels.kernels()
         console.print(kernels.table(rows))
-        if json_path is not None:
-            json_path.write_text(json.dumps(kernels.as_dicts(rows), indent=1) + "\n")
+        _write(json_path, {"machine": measure.machine(), "features": features(), "kernels": kernels.as_dicts(rows)})
         return
     about = measure.machine()
+    modes = [mode for mode, on in ((SIMULATED, simulated), (NETWORKED, network)) if on]
+    python = find_peer(peer_python, progress.print) if against else None
+    if what == "applications":
+        found = list(calls.measure(modes, repeat, timeout, python, progress.print))
+        for table in calls.tables(found):
+            console.print(table)
+        _write(json_path, {"machine": about, "applications": calls.as_dicts(found)})
+        return
     results: list[Result] = []
     first: list[dict[str, Any]] = []
     if first_call:
         first = measure.first_calls(timeout)
         console.print(report.first_call_table(first))
     else:
-        modes = [mode for mode, on in ((SIMULATED, simulated), (NETWORKED, network)) if on]
-        python = find_peer(peer_python, progress.print) if against else None
         plan = Plan(ops, Sizes(size, matrix, sort_size), repeat, modes, timeout, python)
         results = run(plan, progress)
         for table in report.tables(results):
             console.print(table)
-    if json_path is not None:
-        json_path.write_text(json.dumps(report.as_dict(about, results, first), indent=1) + "\n")
+    _write(json_path, report.as_dict(about, results, first))
     if markdown_path is not None:
         markdown_path.write_text(report.page(about, results, first))
     misses = report.missed(results)
@@ -118,6 +127,11 @@ def bench(
         progress.print(miss)
     if check and misses:
         raise BenchmarkError(f"{len(misses)} of the goals were missed.")
+
+
+def _write(path: Path | None, figures: dict[str, Any]) -> None:
+    if path is not None:
+        path.write_text(json.dumps(figures, indent=1) + "\n")
 
 
 def run(plan: Plan, progress: Console) -> list[Result]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from rich.table import Table
 
+from spuvm.bench.report import markdown_table
 from spuvm.compiler.executables import OPTIONS
 from spuvm.runtime import native, ring
 from spuvm.runtime.random import Stream, aligned_empty
@@ -39,20 +40,38 @@ def kernels(side: int = 1024) -> list[Kernel]:
     return [*products, _keystream()]
 
 
-def as_dicts(rows: list[Kernel]) -> list[dict[str, Any]]:
+def as_dicts(rows: Sequence[Kernel]) -> list[dict[str, Any]]:
+    """For JSON."""
     return [asdict(row) for row in rows]
 
 
-def table(rows: list[Kernel]) -> Table:
+def from_dicts(records: Sequence[dict[str, Any]]) -> list[Kernel]:
+    """The inverse."""
+    return [Kernel(**r) for r in records]
+
+
+HEADER = ("kernel", "unit", "native", "twin", "ratio", "same bits")
+
+
+def table(rows: Sequence[Kernel]) -> Table:
     """For the terminal."""
     out = Table(title=f"Kernels: {native.features()}", title_justify="left")
-    for column in ("kernel", "unit", "native", "twin", "ratio", "same bits"):
+    for column in HEADER:
         out.add_column(column, justify="left" if column == "kernel" else "right")
     for r in rows:
-        ratio = "" if r.native is None else f"{r.native / r.twin:.1f}"
-        figures = ("not built" if r.native is None else f"{r.native:.1f}", f"{r.twin:.1f}", ratio)
-        out.add_row(r.name, f"10^9 {r.unit}/s", *figures, {None: "", True: "yes", False: "NO"}[r.same])
+        out.add_row(*_cells(r))
     return out
+
+
+def markdown(rows: Sequence[Kernel]) -> list[str]:
+    """For a page."""
+    return markdown_table(HEADER, [_cells(r) for r in rows])
+
+
+def _cells(r: Kernel) -> list[str]:
+    ratio = "" if r.native is None else f"{r.native / r.twin:.1f}"
+    figures = ("not built" if r.native is None else f"{r.native:.1f}", f"{r.twin:.1f}", ratio)
+    return [r.name, f"10^9 {r.unit}/s", *figures, {None: "", True: "yes", False: "NO"}[r.same]]
 
 
 def _product(dtype: Any, side: int) -> Kernel:

@@ -6,8 +6,9 @@ Imports only what every system under test has, so that a peer's own Python can l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -19,6 +20,10 @@ Function = Callable[..., Any]
 Inputs = Callable[[np.random.Generator, int], tuple[Any, ...]]
 
 LOGISTIC_ROWS, LOGISTIC_FEATURES, LOGISTIC_EPOCHS, LOGISTIC_BATCH = 569, 30, 10, 64
+IMAGES, SIDE = 64, 28  # of a batch, and of an image
+MLP_WIDTHS = (SIDE * SIDE, 128, 10)
+LENET_FILTERS = ((5, 5, 1, 6), (5, 5, 6, 16))  # height, width, channels in and out
+LENET_WIDTHS = (5 * 5 * 16, 120, 84, 10)
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class Sizes:
 
     def of(self, kind: str) -> int:
         """Rows of an operation whose `sized_by` is `kind`."""
-        fixed = {"one": 1, "logistic": LOGISTIC_ROWS}
+        fixed = {"one": 1, "logistic": LOGISTIC_ROWS, "images": IMAGES}
         return fixed[kind] if kind in fixed else int(getattr(self, kind))
 
 
@@ -96,6 +101,27 @@ def labelled_rows(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
     return _float32(features), _float32(score > 0)
 
 
+def _weights(rng: np.random.Generator, shapes: Sequence[tuple[int, ...]]) -> tuple[Any, ...]:
+    """For each shape weights that keep the size of what they are applied to, and then the biases."""
+    made = []
+    for shape in shapes:
+        made.append(_float32(rng.normal(0, (2 / np.prod(shape[:-1])) ** 0.5, shape)))
+        made.append(_float32(rng.normal(0, 0.1, shape[-1])))
+    return tuple(made)
+
+
+def images_and_mlp(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
+    """Images with values in (0, 1), and weights and biases of all layers."""
+    images = _float32(rng.uniform(0, 1, (n, SIDE * SIDE)))
+    return images, *_weights(rng, list(pairwise(MLP_WIDTHS)))
+
+
+def images_and_lenet(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
+    """The same for LeNet-5: its filters, then its dense layers."""
+    images = _float32(rng.uniform(0, 1, (n, SIDE, SIDE, 1)))
+    return images, *_weights(rng, [*LENET_FILTERS, *pairwise(LENET_WIDTHS)])
+
+
 # Functions ----------------------------------------------------------------------------------------
 
 
@@ -117,6 +143,26 @@ def logistic_regression(features: Any, labels: Any) -> Any:
 
     start = jnp.zeros(features.shape[1], features.dtype), jnp.zeros((), features.dtype)
     return lax.scan(epoch, start, None, length=LOGISTIC_EPOCHS)[0]
+
+
+def mlp(images: Any, *weights: Any) -> Any:
+    """Logits of a network of dense layers with rectifiers between them."""
+    return _dense(images, weights)
+
+
+def lenet(images: Any, *weights: Any) -> Any:
+    """Logits of LeNet-5 (LeCun et al. 1998), with rectifiers and the largest of each 2 x 2 pixels."""
+    x = images
+    for padding, filters, bias in (("SAME", *weights[:2]), ("VALID", *weights[2:4])):
+        x = lax.conv_general_dilated(x, filters, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = lax.reduce_window(relu(x + bias), -jnp.inf, lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    return _dense(x.reshape(x.shape[0], -1), weights[4:])
+
+
+def _dense(x: Any, weights: Sequence[Any]) -> Any:
+    for i in range(0, len(weights), 2):
+        x = (relu(x) if i else x) @ weights[i] + weights[i + 1]
+    return x
 
 
 def relu(x: Any) -> Any:
@@ -153,3 +199,11 @@ OPERATIONS: dict[str, Operation] = {
     "median": Operation(jnp.median, one_of_unit, "sort", sorts=True),
     "logistic_regression": Operation(logistic_regression, labelled_rows, "logistic"),
 }
+
+# Timed as a user calls them, too: from arrays to arrays.
+APPLICATIONS: dict[str, Operation] = {
+    "logistic_regression": OPERATIONS["logistic_regression"],
+    "mlp": Operation(mlp, images_and_mlp, "images"),
+    "lenet": Operation(lenet, images_and_lenet, "images"),
+}
+ALL = OPERATIONS | APPLICATIONS

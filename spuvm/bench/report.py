@@ -129,28 +129,53 @@ def as_dict(machine: dict[str, Any], results: Sequence[Result], first: Sequence[
     return {"machine": machine, "results": [_result(r) for r in results], "first_calls": list(first)}
 
 
+def from_dicts(records: Sequence[dict[str, Any]]) -> list[Result]:
+    """The results that JSON holds, as they were."""
+    return [
+        Result(
+            r["operation"],
+            r["mode"],
+            r["rows"],
+            _timed(r),
+            _number_of(r["first_call_seconds"]),
+            _number_of(r["rounds"]),
+            _number_of(r["bytes_per_row_and_party"]) * r["rows"],
+            None if r["peer"] is None else _timed(r["peer"]),
+        )
+        for r in records
+    ]
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    """When and on what it was measured."""
+    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
+    return (
+        f"{machine['time']}, {machine['processor']}, {machine['cores']} cores, load {machine['load'][0]} at the "
+        f"start, Python {machine['python']}, {versions}."
+    )
+
+
 def page(machine: dict[str, Any], results: Sequence[Result], first: Sequence[dict[str, Any]]) -> str:
     """For people who do not run it: Markdown."""
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items())
-    lines = [
-        "# Results",
-        "",
-        "Made by `spuvm bench --markdown`; [README.md](README.md) says what the columns mean.",
-        "",
-        f"{machine['time']}, {machine['processor']}, {machine['cores']} cores, load {machine['load'][0]} at the "
-        f"start, Python {machine['python']}, {versions}. Machines differ and are noisy: trust the ratios.",
-    ]
+    lines = ["# Results", "", "Made by `spuvm bench --markdown`.", ""]
+    lines += [machine_line(machine) + " Machines differ and are noisy: trust the ratios."]
+    return "\n".join([*lines, *sections(results, first, "##")]) + "\n"
+
+
+def sections(results: Sequence[Result], first: Sequence[dict[str, Any]], heading: str) -> list[str]:
+    """The tables and the goals that were missed, as lines of Markdown."""
+    lines = []
     for mode, own in _by_mode(results).items():
         rows = [cells(r, any(r.peer for r in own)) for r in own]
-        lines += ["", f"## {_title(mode, own)}", "", *_markdown(columns(own), rows)]
+        lines += ["", f"{heading} {_title(mode, own)}", "", *markdown_table(columns(own), rows)]
     if first:
         table = first_call_table(first)
         rows = [[str(cell) for cell in row] for row in zip(*(column.cells for column in table.columns))]
-        lines += ["", f"## {table.title}", "", *_markdown([str(c.header) for c in table.columns], rows)]
+        lines += ["", f"{heading} {table.title}", "", *markdown_table([str(c.header) for c in table.columns], rows)]
     misses = missed(results)
     if misses:
         lines += ["", "Goals that this run missed:", "", *(f"- {miss}" for miss in misses)]
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def duration(seconds: float) -> str:
@@ -172,7 +197,7 @@ def _title(mode: str, own: Sequence[Result]) -> str:
     return f"{title}; peer: SPU 0.9.5, {peers}" if any(r.peer for r in own) else title
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     align = ["---", *["---:"] * (len(header) - 1)]
     return [f"| {' | '.join(line)} |" for line in (header, align, *rows)]
 
@@ -196,6 +221,7 @@ def _result(r: Result) -> dict[str, Any]:
 
 def _timing(timing: Timing) -> dict[str, Any]:
     return {
+        "seconds": timing.seconds,
         "best_seconds": _finite(timing.best),
         "median_seconds": _finite(timing.median),
         "max_error": _finite(timing.max_error),
@@ -203,8 +229,16 @@ def _timing(timing: Timing) -> dict[str, Any]:
     }
 
 
+def _timed(r: dict[str, Any]) -> Timing:
+    return Timing(list(r["seconds"]), _number_of(r["max_error"]), r["failure"])
+
+
 def _finite(x: float) -> float | None:
     return x if math.isfinite(x) else None
+
+
+def _number_of(x: float | None) -> float:
+    return math.nan if x is None else x
 
 
 def _ms(timing: Timing) -> str:

@@ -3,7 +3,7 @@
     python -m spuvm.bench.worker                       all parties simulated
     python -m spuvm.bench.worker PARTY cluster.toml    one party, over mutual TLS
 
-Timed is a call of the compiled function, from shared inputs to shared outputs that are ready.
+Timed is a call of the compiled function, from shared inputs to shared outputs that are ready; or all of a call.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 import spuvm as spu
 from spuvm.bench import serving
-from spuvm.bench.operations import OPERATIONS
+from spuvm.bench.operations import ALL
 
 PARTIES = ("alice", "bob", "carol")
 OVERHEAD_CALLS = 5
@@ -35,10 +35,13 @@ class Machine:
 
     def shared(self, path: str) -> list[spu.SPUObject]:
         """The arrays of an .npz file, secret-shared: they belong to the parties in turn."""
+        return [wait(x.to(self.device)) for x in self.owned(path)]
+
+    def owned(self, path: str) -> list[spu.PYUObject]:
+        """The same, each at its owner."""
         with np.load(path) as file:
             arrays = [file[name] for name in file.files]
-        owned = [spu.PYU(PARTIES[i % len(PARTIES)])(lambda x=x: x)() for i, x in enumerate(arrays)]
-        return [wait(x.to(self.device)) for x in owned]
+        return [spu.PYU(PARTIES[i % len(PARTIES)])(lambda x=x: x)() for i, x in enumerate(arrays)]
 
     def counted(self) -> list[int]:
         """Rounds and bytes sent so far, by the link's own counters; nothing in a simulation."""
@@ -59,7 +62,7 @@ def wait(outputs: Any) -> Any:
 def time_operation(machine: Machine, request: Reply) -> Reply:
     """Compile and run once, then `repeat` times; write the revealed results."""
     inputs = machine.shared(request["inputs"])
-    function = machine.device(OPERATIONS[request["op"]].function)
+    function = machine.device(ALL[request["op"]].function)
     start = time.perf_counter()
     wait(function(*inputs))
     first = time.perf_counter() - start
@@ -80,10 +83,24 @@ def time_operation(machine: Machine, request: Reply) -> Reply:
     }
 
 
+def time_call(machine: Machine, request: Reply) -> Reply:
+    """From arrays at their owners to revealed results: once, and `repeat` times again."""
+    inputs = machine.owned(request["inputs"])
+    function = machine.device(ALL[request["op"]].function)
+
+    def call() -> list[Any]:
+        return [np.asarray(x) for x in jax.tree.leaves(spu.reveal(function(*inputs)))]
+
+    (first,) = serving.seconds(call, 1)
+    again = serving.seconds(call, request["repeat"])
+    np.savez(request["output"], *call())
+    return {"first": first, "seconds": again}
+
+
 def time_first_call(machine: Machine, request: Reply) -> Reply:
     """The first call of the process, the second, and what of a later one is not the compiled run."""
     inputs = machine.shared(request["inputs"])
-    function = machine.device(OPERATIONS[request["op"]].function)
+    function = machine.device(ALL[request["op"]].function)
     first, second = serving.seconds(lambda: wait(function(*inputs)), 2)
     running: list[float] = []
     run: Callable[..., Any] = machine.session.run
@@ -102,6 +119,7 @@ def time_first_call(machine: Machine, request: Reply) -> Reply:
 
 REQUESTS: dict[str, Callable[[Machine, Reply], Reply]] = {
     "operation": time_operation,
+    "call": time_call,
     "first call": time_first_call,
 }
 

@@ -127,10 +127,11 @@ def simulated(patience: float, environment: Mapping[str, str] | None = None) -> 
     return Workers([[sys.executable, "-m", "spuvm.bench.worker"]], patience, environment)
 
 
-def networked(patience: float, folder: Path) -> Workers:
+def networked(patience: float, folder: Path, environment: Mapping[str, str] | None = None) -> Workers:
     """A process for each party, over mutual TLS on this machine; certificates are made in `folder`."""
     cluster = make_cluster(folder, PARTIES, timeout_seconds=patience)
-    return Workers([[sys.executable, "-m", "spuvm.bench.worker", party, str(cluster)] for party in PARTIES], patience)
+    commands = [[sys.executable, "-m", "spuvm.bench.worker", party, str(cluster)] for party in PARTIES]
+    return Workers(commands, patience, environment)
 
 
 def peer_simulated(python: Path, patience: float) -> Workers:
