@@ -1,4 +1,4 @@
-"""Odd functions that saturate, in pieces: sigmoid, tanh, erf.
+"""Odd functions that saturate, in pieces: sigmoid, tanh, erf. Where the protocol has harmonics: approx_harmonics.py.
 
 One comparison per piece says where x is; all of them run at once. Their results select the piece's centre
 and coefficients as sums of public numbers, which is local, and one polynomial of degree 5 is evaluated for
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from spuvm.compiler import fits
+from spuvm.compiler import approx_harmonics, fits
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
 from spuvm.compiler.polynomial import Stack, linear_tables, raw_constant, reread, spread, stack
@@ -96,17 +96,18 @@ def sigmoid(b: Builder, x: Value) -> Value:
 
     Error: 6e-6 (pieces 4.5e-6) plus one unit, so that it may leave [0, 1] by as much; in a ring of 128 bits two units
     and 2^-41, with as many pieces.
-    Cost: 15 rounds; 8 comparisons, 8 bit injections, 5 truncated products: 780 bytes.
+    Cost: 10 rounds under ABY3, see `approx_harmonics.odd_function`; in pieces 15 rounds, 8 comparisons, 8 bit
+    injections, 5 truncated products.
     """
-    return piecewise(b, x, _table(b, "sigmoid", SIGMOID))
+    return _odd(b, x, "sigmoid", SIGMOID, approx_harmonics.SIGMOID)
 
 
 def tanh(b: Builder, x: Value) -> Value:
     """The hyperbolic tangent, on all of the domain; exactly -1 and 1 beyond -6.7 and 6.7.
 
-    Error: 4e-6 (pieces 3.1e-6) plus one unit. Cost: 15 rounds; as sigmoid with 10 pieces: 930 bytes.
+    Error: 4e-6 (pieces 3.1e-6) plus one unit. Cost: as sigmoid, with 10 pieces.
     """
-    return piecewise(b, x, _table(b, "tanh", TANH))
+    return _odd(b, x, "tanh", TANH, approx_harmonics.TANH)
 
 
 def erf(b: Builder, x: Value) -> Value:
@@ -114,7 +115,13 @@ def erf(b: Builder, x: Value) -> Value:
 
     Error: 4e-6 (pieces 2.7e-6) plus one unit. Cost: that of sigmoid.
     """
-    return piecewise(b, x, _table(b, "erf", ERF))
+    return _odd(b, x, "erf", ERF, approx_harmonics.ERF)
+
+
+def _odd(b: Builder, x: Value, name: str, pieces: OddPieces, sines: approx_harmonics.Sines) -> Value:
+    if approx_harmonics.available(b, x.type.frac):
+        return approx_harmonics.odd_function(b, x, sines)
+    return piecewise(b, x, _table(b, name, pieces))
 
 
 def piecewise(b: Builder, x: Value, table: OddPieces) -> Value:

@@ -26,6 +26,7 @@ from spuvm.compiler.ir import Module, Op, Region, Type, Value
 from spuvm.compiler.ops import LOCAL, index_operands
 from spuvm.runtime.errors import IRError
 from spuvm.runtime.exponential import FRACTION
+from spuvm.runtime.harmonics import COEFFICIENT
 from spuvm.runtime.word import RING_DTYPE, WIDE, signed, words
 
 Raw = NDArray[Any]
@@ -178,6 +179,14 @@ def _exp2(r: Ring, op: Op, xs: list[Raw]) -> Raw:
     return whole.view(np.uint64)
 
 
+def _harmonics(r: Ring, op: Op, xs: list[Raw]) -> Raw:
+    """Rings of 64 bits alone have it."""
+    angle = r.signed(xs[0]) * (2 * np.pi * 2.0**-64)
+    terms = (c * np.sin((1 + i * op.attrs["step"]) * angle) for i, c in enumerate(op.attrs["coefficients"]))
+    whole: Raw = np.rint(sum(terms) * 2.0 ** (op.output.type.frac - COEFFICIENT)).astype(np.int64)
+    return whole.view(np.uint64)
+
+
 def _less(r: Ring, op: Op, xs: list[Raw]) -> Any:
     x, y = xs
     t = op.inputs[0].type
@@ -303,6 +312,7 @@ RULES: dict[str, Rule] = {
     "convert": _convert,
     "bitcast": lambda r, op, xs: xs[0],
     "exp2": _exp2,
+    "harmonics": _harmonics,
     "less": _less,
     "equal": lambda r, op, xs: xs[0] == xs[1],
     "and": lambda r, op, xs: xs[0] & xs[1],

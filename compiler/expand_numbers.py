@@ -34,6 +34,7 @@ from spuvm.compiler.expand_masked import factors, keep_converted
 from spuvm.compiler.ir import Op, Region, Type, Value
 from spuvm.compiler.ops import parse_element
 from spuvm.runtime.exponential import exp2_plain
+from spuvm.runtime.harmonics import harmonics_plain
 
 # Linear operations and products -------------------------------------------------------------------------
 
@@ -219,6 +220,14 @@ def expand_exp2(ex: Expander, op: Op) -> None:
     if x.known:
         return ex.set(op.output, compute_known(ex, "exp2", exp2_plain, [x]))
     ex.set(op.output, ex.kernel("exp2_a", ex.as_kind(op.inputs[0], "a")))
+
+
+def expand_harmonics(ex: Expander, op: Op) -> None:
+    x = ex.primary(op.inputs[0])
+    params = {name: op.attrs[name] for name in ("coefficients", "step")} | {"frac": op.output.type.frac}
+    if x.known:
+        return ex.set(op.output, compute_known(ex, "harmonics", harmonics_plain, [x], **params))
+    ex.set(op.output, ex.kernel("harmonics_a", ex.as_kind(op.inputs[0], "a"), **params))
 
 
 def expand_bitcast(ex: Expander, op: Op) -> None:

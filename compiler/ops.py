@@ -84,6 +84,11 @@ def _exp2(types: list[Type], attrs: Attrs) -> list[Type]:
     return _retype(types, attrs)
 
 
+def _harmonics(types: list[Type], attrs: Attrs) -> list[Type]:
+    _need(types[0].kind == "fxp", f"harmonics of {types[0]}")
+    return _retype(types, attrs)
+
+
 def _to_bool(types: list[Type], attrs: Attrs) -> list[Type]:
     _linear(types, attrs)
     return [Type("bool", types[0].shape, _who(types))]
@@ -263,6 +268,9 @@ RULES: dict[str, TypeRule] = {
     "convert": _retype,  # {to}: the same number in another type, exact where it fits
     "bitcast": _retype,  # {to}: the same ring element read as another type
     "exp2": _exp2,  # {to}: 2^x as an integer, read as `to`; -1 <= x < 62, with 57 fraction bits, modulo 128
+    # {coefficients: c_m with 40 fraction bits, step, to}: sum c_m sin(m x), m = 1, 1 + step, ...; |sum| < 2. x is read
+    # in turns, 2^64 raw
+    "harmonics": _harmonics,
     "less": _to_bool,
     "equal": _to_bool,
     "and": _bitwise,

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from spuvm.runtime import bits as bt
 from spuvm.runtime import ring
 from spuvm.runtime.exponential import exp2_aby3
+from spuvm.runtime.harmonics import harmonics_aby3
 from spuvm.runtime.primitives import random, send
 from spuvm.runtime.protocol import (
     Kernel,
@@ -343,6 +344,7 @@ ABY3 = Protocol(
         Kernel("bit2a", bit2a, "b", "a"),
         Kernel("prefix_or_b", prefix_or_b, "b", "b"),
         Kernel("exp2_a", exp2_aby3, "a", "a"),
+        Kernel("harmonics_a", harmonics_aby3, "a", "a"),
         Kernel("share_v", share_v, "v", "a"),
         Kernel("share_vb", share_vb, "v", "b"),
         Kernel("reveal_a", reveal_a, "a", "p"),

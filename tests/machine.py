@@ -309,6 +309,9 @@ class Case:
 PARAMETERS: dict[str, tuple[Any, ...]] = {
     "owner": (0, 1, 2),
     "dims": ((((1,), (0,)), ((), ())),),
+    "coefficients": (tuple(round(c * 2**40) for c in (0.9, 0.4, -0.001, 3e-6)),),  # words of 64, 48, 40 and 32 bits
+    "step": (1, 2),
+    "frac": (18,),
 }
 WIDTHS = {"and_bb": (1, 2, 4, 8, 16, 32, 64)}  # boolean kernels take bools and words if not here
 TRUNCATIONS = {32: (1, 8, 20), 64: (1, 18, 31, 32, 45), 128: (1, 26, 40, 63, 64, 80)}

@@ -57,9 +57,18 @@ def _float32(x: Any) -> np.ndarray:
     return np.asarray(x, np.float32)
 
 
+GRID = 2.0**-16  # float32 and the fixed point of every system hold its multiples: errors are those of the function
+
+
+def _multiples(rng: np.random.Generator, low: float, high: float, n: int) -> np.ndarray:
+    """Multiples of the grid strictly between two numbers, all as likely."""
+    first, stop = np.floor(low / GRID) + 1, np.ceil(high / GRID)
+    return _float32(rng.integers(int(first), int(stop), n) * GRID)
+
+
 def one_of_unit(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
-    """Uniform in (-1, 1)."""
-    return (_float32(rng.uniform(-1, 1, n)),)
+    """Multiples of 2^-16 in (-1, 1)."""
+    return (_multiples(rng, -1, 1, n),)
 
 
 def two_of_unit(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
@@ -67,17 +76,12 @@ def two_of_unit(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
 
 
 def one_positive(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
-    """Uniform in (0.1, 10)."""
-    return (_float32(rng.uniform(0.1, 10, n)),)
+    """Multiples of 2^-16 in (0.1, 10)."""
+    return (_multiples(rng, 0.1, 10, n),)
 
 
 def unit_and_positive(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
     return one_of_unit(rng, n) + one_positive(rng, n)
-
-
-def two_to_compare(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
-    """Multiples of 2^-16 in (-1, 1), which fixed point holds exactly: the answer is beyond doubt."""
-    return tuple(_float32(rng.integers(-65535, 65536, n) * 2.0**-16) for _ in range(2))
 
 
 def two_often_equal(rng: np.random.Generator, n: int) -> tuple[Any, ...]:
@@ -178,8 +182,8 @@ OPERATIONS: dict[str, Operation] = {
     "multiply": Operation(jnp.multiply, two_of_unit),
     "dot": Operation(jnp.dot, two_of_unit),
     "matmul": Operation(jnp.matmul, two_matrices, "matrix"),
-    "less": Operation(jnp.less, two_to_compare),
-    "one_less": Operation(jnp.less, two_to_compare, "one"),
+    "less": Operation(jnp.less, two_of_unit),
+    "one_less": Operation(jnp.less, two_of_unit, "one"),
     "equal": Operation(jnp.equal, two_often_equal),
     "maximum": Operation(jnp.maximum, two_of_unit),
     "relu": Operation(relu, one_of_unit),

@@ -1,0 +1,175 @@
+"""Sums of harmonics of a secret angle: f(x) = sum c_m sin(m x). Two local products a harmonic, no truncation.
+
+An angle in turns is a fraction of the ring, so that x = s + t holds modulo a turn by itself, with s known to one party
+and t to two. As sin(m (s + t)) = sin(m s) cos(m t) + cos(m s) sin(m t), additive shares of the sines and cosines of s,
+dealt by the one, are multiplied by c_m cos(m t) and c_m sin(m t) by those who know t, and added up.
+A harmonic of a small coefficient needs few bits of each factor: the smaller it is, the shorter the words sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from spuvm.runtime import bits as bt
+from spuvm.runtime.plain import shift_right_arithmetic
+from spuvm.runtime.primitives import random, send
+from spuvm.runtime.protocol import Sharing
+from spuvm.runtime.word import Elements
+
+COEFFICIENT = 40  # fraction bits of c_m
+SUM = 61  # fraction bits of f(x), |f(x)| < 2
+_UNIT = 30  # fraction bits of sines and cosines
+_PRECISION = 23  # bits below which an error in a harmonic does not count
+
+# sin(pi/4 r) / r and cos(pi/4 r) in q = r^2, |r| <= 1, with 30 fraction bits: errors 2^-30
+SINE = (843314857, -86699833, 2674039, -39269, 332)
+COSINE = (1073741824, -331168970, 17023472, -350031, 3855, -26)
+
+PIECES: dict[int, list[Any]] = {32: [np.uint32], 40: [np.uint32, np.uint8], 48: [np.uint32, np.uint16], 64: [np.uint64]}
+Pair = tuple[Elements, Elements]
+
+
+def _at(x: Elements, value: int) -> bt.Scalar:
+    return bt.constant(x, value)
+
+
+def _half_product(x: Elements, y: Elements) -> Elements:
+    """x y of signed numbers of 30 fraction bits."""
+    return shift_right_arithmetic(x * y, bits=_UNIT)
+
+
+def _polynomial(q: Elements, coefficients: tuple[int, ...]) -> Elements:
+    out = jnp.full_like(q, _at(q, coefficients[-1]))
+    for c in coefficients[-2::-1]:
+        out = _half_product(out, q) + _at(q, c)
+    return out
+
+
+def circle(angle: Elements) -> Pair:
+    """Cosine and sine with 30 fraction bits. Integers only: two parties must get the same."""
+    eighth = angle + _at(angle, 1 << 61)
+    quarter, within = bt.shift_right(eighth, 62), eighth & _at(angle, (1 << 62) - 1)
+    r = shift_right_arithmetic(within - _at(angle, 1 << 61), bits=61 - _UNIT)
+    q = _half_product(r, r)
+    c, s = _polynomial(q, COSINE), _half_product(r, _polynomial(q, SINE))
+    odd, upper = (quarter & _at(angle, 1)) != 0, (quarter & _at(angle, 2)) != 0
+    c, s = jnp.where(odd, -s, c), jnp.where(odd, c, s)
+    return jnp.where(upper, -c, c), jnp.where(upper, -s, s)
+
+
+def harmonics(angle: Elements, count: int, step: int) -> Iterator[Pair]:
+    """Cosine and sine of m times the angle, m = 1, 1 + step, 1 + 2 step, ..., by Chebyshev's recurrence."""
+    c, s = circle(angle)
+    twice = bt.shift_left(c if step == 1 else _half_product(c, c) - _half_product(s, s), 1)
+    before = (c, -s) if step == 2 else (jnp.full_like(c, _at(c, 1 << _UNIT)), jnp.zeros_like(s))
+    for _ in range(count):
+        yield c, s
+        (c, s), before = (_half_product(twice, c) - before[0], _half_product(twice, s) - before[1]), (c, s)
+
+
+def _rounded(x: Elements, bits: int) -> Elements:
+    """x / 2^bits, to nearest."""
+    return shift_right_arithmetic(x + _at(x, 1 << (bits - 1)), bits=bits) if bits > 0 else bt.shift_left(x, -bits)
+
+
+def _lengths(coefficient: int) -> tuple[int, int, int]:
+    """Bits of a harmonic's words, and fraction bits of its two factors, c_m in the second.
+
+    With words of n bits the product has SUM - (64 - n) fraction bits; both roundings then count the same.
+    """
+    small = COEFFICIENT - abs(coefficient).bit_length()  # c_m < 2^-small
+    fits = (n for n in (32, 40, 48) if (n - 3 + small) // 2 >= _PRECISION)
+    n = next(fits, 64)
+    fraction = n - 64 + SUM
+    first = min(max((fraction - small) // 2, 1), _UNIT)
+    return n, first, fraction - first
+
+
+def _first(x: Elements, coefficient: int) -> Elements:
+    """The factor of the party that deals."""
+    return _rounded(x, _UNIT - _lengths(coefficient)[1])
+
+
+def _second(x: Elements, coefficient: int) -> Elements:
+    """The factor times c_m, with as many zeros below as the words are shorter than the ring."""
+    n, _, fraction = _lengths(coefficient)
+    short = max(abs(coefficient).bit_length() - 32, 0)  # of the coefficient, so that the product fits
+    factor = _at(x, round(coefficient / 2**short))
+    return bt.shift_left(_rounded(x * factor, _UNIT + COEFFICIENT - short - fraction), 64 - n)
+
+
+def _random(holders: tuple[int, int], like: Elements, bits: int) -> list[Elements]:
+    """A random word as pieces, the lowest first."""
+    return [random(holders, like.shape, dtype) for dtype in PIECES[bits]]
+
+
+def _whole(pieces: list[Elements]) -> Elements:
+    first, *others = (p.astype(np.uint64) for p in pieces)
+    return first | bt.shift_left(others[0], 32) if others else first
+
+
+def _sent(x: Elements, bits: int, src: int, dst: int) -> Elements:
+    """The low bits of x at `dst`."""
+    shifts = (0, 32)
+    return _whole([send(bt.shift_right(x, s).astype(d), src, dst) for s, d in zip(shifts, PIECES[bits])])
+
+
+def harmonics_aby3(x: Sharing, *, coefficients: tuple[int, ...], step: int, frac: int) -> Sharing:
+    """[x], an angle of 2^64 to a turn -> [sum c_m sin(m x)], m = 1, 1 + step, ... Three rounds.
+
+    |sum| < 2, error: 2^-20 and one unit of 2^-frac. Sent: for each harmonic two words of 32 to 64 bits, and
+    `lowered`.
+
+    1. Party 0 knows s = x_0 + x_1 and shares its cosines and sines: r is known to parties 0 and 1, the rest goes to
+       party 2.
+    2. Parties 1 and 2 know t = x_2. They multiply their shares and add up.
+    """
+    s, t = x[0] + x[1], x[2]
+    parts = [jnp.zeros_like(t), jnp.zeros_like(t)]
+    pairs = (harmonics(v, len(coefficients), step) for v in (s, t))
+    for c, mine, theirs in zip(coefficients, *pairs):
+        n, _, _ = _lengths(c)
+        for dealt, known in ((mine[1], theirs[0]), (mine[0], theirs[1])):
+            r, factor = _whole(_random((0, 1), t, n)), _second(known, c)
+            rest = _sent(_first(dealt, c) - r, n, 0, 2)
+            parts = [parts[0] + r * factor, parts[1] + rest * factor]
+    return lowered(parts[0], parts[1], SUM - frac)
+
+
+def lowered(a: Elements, b: Elements, bits: int) -> Sharing:
+    """a at party 1 and b at party 2 with |a + b| < 2^62 modulo 2^64 -> [(a + b) / 2^bits], one unit off. Two rounds.
+
+    1. As 0 <= a + b + 2^62 < 2^63, that sum wraps around, w = 1, if and only if either word has its top bit, g or h.
+    2. w = g + h - g h. Party 0 knows a bit p with party 1, q with party 2, and shares p q between them. They exchange
+       g xor p and h xor q; g h is linear in p, q and p q.
+    3. What each has, shifted, with w 2^(64 - bits) taken off, is masked by a word that party 0 knows, and exchanged.
+    """
+    b = b + _at(b, 1 << 62)
+    one = np.uint8(1)
+    g, h = (bt.shift_right(v, 63).astype(np.uint8) for v in (a, b))
+    p, q = random((0, 1), g.shape, np.uint8) & one, random((0, 2), g.shape, np.uint8) & one
+    length = next(n for n in (32, 40, 48, 64) if n >= bits)  # of a number that is multiplied by 2^(64 - bits)
+    c = _whole(_random((0, 1), a, length))
+    rest = _sent((p & q).astype(np.uint64) - c, length, 0, 2)
+    d, e = send(g ^ p, 1, 2, 1).astype(np.uint64), send(h ^ q, 2, 1, 1).astype(np.uint64)
+    d_sign, e_sign = (_at(v, 1) - bt.shift_left(v, 1) for v in (d, e))
+    first = d * e + e * d_sign * p.astype(np.uint64) + d_sign * e_sign * c
+    second = d * e_sign * q.astype(np.uint64) + d_sign * e_sign * rest
+    mine = bt.shift_right(a, bits) - bt.shift_left(g.astype(np.uint64) - first, 64 - bits)
+    theirs = bt.shift_right(b, bits) - bt.shift_left(h.astype(np.uint64) - second, 64 - bits)
+    theirs = theirs + _at(b, 1 - (1 << (62 - bits)))  # of the two units that may be lost, to the middle
+    z0, z1 = random((0, 2), a.shape, a.dtype), random((0, 1), a.shape, a.dtype)
+    return z0, z1, send(mine - z1, 1, 2) + send(theirs - z0, 2, 1)
+
+
+def harmonics_plain(x: Sharing, *, coefficients: tuple[int, ...], step: int, frac: int) -> Sharing:
+    """The same of a value that somebody knows."""
+    total = jnp.zeros_like(x[0])
+    one = jnp.full_like(total, _at(total, 1 << _UNIT))
+    for c, (_, sine) in zip(coefficients, harmonics(x[0], len(coefficients), step)):
+        total = total + _first(sine, c) * _second(one, c)
+    return (_rounded(total, SUM - frac),)
