@@ -193,9 +193,10 @@ class TlsLink(Link):
                 self._stopped = stopped  # all that was awaited came first: the next wait says it
                 return
             if not moved:
+                silent = [self.parties[r.peer] for r in awaited if not r.arrived]
                 slow = [s.name for s in senders if s.busy]
-                names = [self.parties[r.peer] for r in awaited if not r.arrived] or slow
-                raise PeerTimeoutError(self._timeout_text(names, what))
+                everyone = [self.parties[r.peer] for r in awaited]  # of a control frame, no data are awaited
+                raise PeerTimeoutError(self._timeout_text(silent or slow or everyone, what))
             self._check_senders()
 
     def _poll(self, limit: float) -> bool:

@@ -217,7 +217,8 @@ def test_out_of_step_is_noticed(session: Session) -> None:
     assert all(isinstance(e, PeerMismatchError | PeerAbortedError) for e in errors)
 
 
-def test_silence_times_out_and_says_who_what_and_how_long(session: Session) -> None:
+@pytest.mark.parametrize("awaited", ["the message of round 1", "agreement on `program`"])
+def test_silence_times_out_and_says_who_what_and_how_long(session: Session, awaited: str) -> None:
     release = threading.Event()
 
     def body(link: Link) -> None:
@@ -225,7 +226,10 @@ def test_silence_times_out_and_says_who_what_and_how_long(session: Session) -> N
             release.wait(20)
             return
         try:
-            link.exchange({}, {2: [np.zeros(8, np.uint8)]})
+            if "round" in awaited:
+                link.exchange({}, {2: [np.zeros(8, np.uint8)]})
+            else:
+                link.agree("program", b"")
         finally:
             if link.rank == 0:
                 release.set()
@@ -236,7 +240,7 @@ def test_silence_times_out_and_says_who_what_and_how_long(session: Session) -> N
     timeouts = [e for e in errors if isinstance(e, PeerTimeoutError)]
     assert timeouts
     assert "Nothing came from carol for 1 s" in str(timeouts[0])
-    assert "the message of round 1" in str(timeouts[0])
+    assert awaited in str(timeouts[0])
     assert "timeout" in str(timeouts[0]).partition("Raise the limit")[2]
     assert all("carol" in str(e) for e in errors)
 
