@@ -34,8 +34,8 @@ setup(
     ext_modules=[
         Extension(
             "spuvm.runtime._native",
-            sources=["runtime/native/aes_ctr.cc", "runtime/native/ring_matmul.cc"],
-            depends=["runtime/native/ring_tile.h"],
+            sources=[f"runtime/native/{name}.cc" for name in ("aes_ctr", "ring_matmul", "ring_wide")],
+            depends=["runtime/native/ring_tile.h", "runtime/native/ring_work.h"],
             language="c++",
             extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-psabi"],
             optional=not REQUIRED,

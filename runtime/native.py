@@ -16,6 +16,7 @@ from pathlib import Path
 import jax
 
 MATMUL_TARGET = "spuvm_ring_matmul"
+WIDE_TARGET = "spuvm_ring_matmul_wide"
 
 _AES_NAMES = ("openssl", "aes", "vaes")
 _RING_NAMES = ("plain", "avx2", "avx512")
@@ -63,21 +64,22 @@ def register() -> bool:
     # Without a client JAX only notes the target, and one of another FFI version then fails the client.
     jax.devices("cpu")
     try:
-        target = jax.ffi.pycapsule(getattr(lib, MATMUL_TARGET))
-        jax.ffi.register_ffi_target(MATMUL_TARGET, target, platform="cpu")
+        for name in (MATMUL_TARGET, WIDE_TARGET):
+            if hasattr(lib, name):
+                jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(lib, name)), platform="cpu")
     except Exception as error:  # of jaxlib's own type
         warnings.warn(f"spuvm runs without its native matmul: {error}", RuntimeWarning, stacklevel=2)
         return False
     return True
 
 
-@functools.cache
-def widens() -> bool:
-    """Whether the native product reads uint8 beside uint64: a library built from older source does not."""
-    try:
-        return register() and library().spuvm_ring_widens() == 1  # type: ignore[union-attr]
-    except AttributeError:
-        return False
+def multiplies_words() -> bool:
+    """Whether there is a native product of 128 bits that is faster than many of 64.
+
+    A library built from older source has none.
+    """
+    lib = library()
+    return lib is not None and register() and hasattr(lib, WIDE_TARGET) and lib.spuvm_ring_wide_pays() == 1
 
 
 def features() -> str:

@@ -2,8 +2,8 @@
 
 XLA's own integer dot is fast for matrix times vector and 50 times too slow beyond it. Two forms
 with the same bits stand beside each other: the native kernel as an FFI call (CPU only, as is the
-runtime) and `matmul_xla`. Which one a program gets is settled when it is traced. Products of 128
-bits are sums of those of 64.
+runtime) and `matmul_xla`, for 128 bits `dot_of_words_xla`. Which one a program gets is settled when it
+is traced.
 """
 
 import math
@@ -70,8 +70,7 @@ def dot_general(x: Elements, y: Elements, dimension_numbers: DimensionNumbers) -
     if not small and (len(types) > 1 or x.dtype not in (jnp.uint32, jnp.uint64)):
         raise TypeError(f"`x` and `y` must both be uint32 or both uint64, got {x.dtype} and {y.dtype}")
     (x_sum, y_sum), (x_batch, y_batch) = dimension_numbers
-    x_free = [axis for axis in range(x.ndim) if axis not in {*x_sum, *x_batch}]
-    y_free = [axis for axis in range(y.ndim) if axis not in {*y_sum, *y_batch}]
+    x_free, y_free = _free(x, x_sum, x_batch), _free(y, y_sum, y_batch)
     m, n, k = _size(x, x_free), _size(y, y_free), _size(x, x_sum)
     if min(m, n) <= 1 or k == 0 or x.size == 0:
         x, y = (v.astype(jnp.uint64) if small else v for v in (x, y))
@@ -99,7 +98,29 @@ def dot_sum(pairs: Sequence[tuple[Elements, Elements]], dimension_numbers: Dimen
 
 
 def _dot_of_words(x: Word, y: Word, dims: DimensionNumbers) -> Word:
-    """Of the low limbs' product all 128 bits count: it is a sum of products of pieces that cannot overflow."""
+    if not native.multiplies_words() or _size(x.low, dims[0][0]) <= 1 or x.low.size == 0:
+        return dot_of_words_xla(x, y, dims)
+    (x_sum, y_sum), (x_batch, y_batch) = dims
+    x_free, y_free = _free(x.low, x_sum, x_batch), _free(y.low, y_sum, y_batch)
+    operands, transposed = [], []
+    for v, rows, columns, batch in ((x, x_free, x_sum, x_batch), (y, y_sum, y_free, y_batch)):
+        for limb in (v.low, v.high):
+            matrix, turned = _as_matrix(limb, batch, rows, columns)
+            operands.append(matrix)
+        transposed.append(turned)
+    batches = [x.shape[axis] for axis in x_batch]
+    limb = jax.ShapeDtypeStruct((math.prod(batches), _size(x.low, x_free), _size(y.low, y_free)), np.uint64)
+    call = jax.ffi.ffi_call(native.WIDE_TARGET, (limb, limb), vmap_method="sequential")
+    z = call(*operands, x_transposed=transposed[0], y_transposed=transposed[1])
+    shape = (*batches, *(x.shape[a] for a in x_free), *(y.shape[a] for a in y_free))
+    return Word(*(v.reshape(shape) for v in z))
+
+
+def dot_of_words_xla(x: Word, y: Word, dims: DimensionNumbers) -> Word:
+    """The same without the native kernel, bit for bit.
+
+    Of the low limbs' product all 128 bits count: it is a sum of products of pieces that cannot overflow.
+    """
 
     def dot(a: jax.Array, b: jax.Array) -> jax.Array:
         z: jax.Array = dot_general(a, b, dims)
@@ -154,7 +175,7 @@ def _product(x: jax.Array, y: jax.Array, x_transposed: bool, y_transposed: bool)
     m, k = x.shape[:0:-1] if x_transposed else x.shape[1:]
     n = y.shape[1] if y_transposed else y.shape[2]
     dtype = jnp.promote_types(x.dtype, y.dtype)
-    if x.dtype != y.dtype and (k <= 1 or not native.widens()):
+    if x.dtype != y.dtype and (k <= 1 or not native.register()):
         x, y = x.astype(dtype), y.astype(dtype)
     if k > 1 and native.register():  # an outer product is elementwise: XLA fuses it with what surrounds it
         result = jax.ShapeDtypeStruct((x.shape[0], m, n), dtype)
@@ -183,6 +204,10 @@ def _matmul_dimensions(x: Elements) -> DimensionNumbers:
     rank = len(x.shape)
     batch = tuple(range(rank - 2))
     return ((rank - 1,), (rank - 2,)), (batch, batch)
+
+
+def _free(x: jax.Array, *taken: Sequence[int]) -> list[int]:
+    return [axis for axis in range(x.ndim) if not any(axis in axes for axes in taken)]
 
 
 def _size(x: jax.Array, axes: Sequence[int]) -> int:

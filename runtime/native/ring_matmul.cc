@@ -4,18 +4,7 @@
 // The output is cut into blocks, one task each. A task packs its operands into panels that stay in
 // cache and runs register tiles over them. Overflow wraps: that is the ring.
 
-#include <algorithm>
-#include <atomic>
-#include <condition_variable>
-#include <cstdint>
-#include <memory>
-#include <mutex>
-#include <new>
-#include <utility>
-
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
+#include "ring_work.h"
 
 namespace {
 
@@ -53,18 +42,6 @@ std::atomic<int> level{detect()};
 // A block of the output, and how much of the sum is packed at once: 2^16 elements of each operand in
 // the second-level cache, of which one panel of y in the first.
 constexpr int64_t kBlockRows = 256, kBlockColumns = 256, kBlockDepth = 256;
-
-template <typename T>
-struct Matrix {
-  T* data;
-  int64_t rows, columns, row_stride, column_stride;
-
-  Matrix block(int64_t row, int64_t column, int64_t height, int64_t width) const {
-    return {data + row * row_stride + column * column_stride, std::min(height, rows - row),
-            std::min(width, columns - column), row_stride, column_stride};
-  }
-  Matrix transposed() const { return {data, columns, rows, column_stride, row_stride}; }
-};
 
 // Panels of `width` columns, row after row; missing columns are zero. Narrower elements are widened.
 template <typename F, typename T>
@@ -105,22 +82,6 @@ void tiles(int64_t depth, const T* x, const T* y, const Matrix<T>& z, bool add) 
   }
 }
 
-// Memory a thread keeps: the two packed operands of its task.
-template <typename T>
-T* scratch(int64_t count) {
-  struct Free {
-    void operator()(void* p) const { ::operator delete(p, std::align_val_t{64}); }
-  };
-  thread_local std::unique_ptr<void, Free> memory;
-  thread_local int64_t size = 0;
-  const int64_t need = count * static_cast<int64_t>(sizeof(T));
-  if (need > size) {
-    memory.reset(::operator new(need, std::align_val_t{64}));
-    size = need;
-  }
-  return static_cast<T*>(memory.get());
-}
-
 template <typename Tile, typename X, typename Y, typename T>
 void block_product(const Matrix<const X>& x, const Matrix<const Y>& y, const Matrix<T>& z) {
   const int64_t depth = x.columns, step = std::min(depth, kBlockDepth);
@@ -134,35 +95,6 @@ void block_product(const Matrix<const X>& x, const Matrix<const Y>& y, const Mat
     tiles<Tile, T>(x_part.columns, packed_x, packed_y, z, p > 0);
   }
 }
-
-// Runs tasks 0 .. count - 1 on the pool and on the calling thread. The caller takes tasks itself and
-// then waits only for those already begun, so a pool with no free thread cannot block it.
-template <typename Function>
-void parallel(ffi::ThreadPool& pool, int64_t count, const Function& function) {
-  struct State {
-    std::atomic<int64_t> next{0};
-    std::mutex mutex;
-    std::condition_variable finished;
-    int64_t done = 0;
-  };
-  auto state = std::make_shared<State>();
-  const Function* body = &function;  // used only while a task is held, which the caller outlives
-  auto work = [state, count, body] {
-    int64_t done = 0;
-    for (int64_t i; (i = state->next.fetch_add(1)) < count; ++done) (*body)(i);
-    if (!done) return;
-    std::lock_guard<std::mutex> lock(state->mutex);
-    state->done += done;
-    if (state->done == count) state->finished.notify_one();
-  };
-  const int64_t helpers = std::min<int64_t>(pool.num_threads(), count) - 1;
-  for (int64_t i = 0; i < helpers; ++i) pool.Schedule(decltype(work)(work));
-  work();
-  std::unique_lock<std::mutex> lock(state->mutex);
-  state->finished.wait(lock, [&] { return state->done == count; });
-}
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 template <typename Tile, typename X, typename Y, typename T>
 void product(ffi::ThreadPool& pool, int64_t batch, const Matrix<const X>& x, const Matrix<const Y>& y,
@@ -253,9 +185,6 @@ extern "C" {
 
 // The instruction set in use: 0 plain, 1 AVX2, 2 AVX-512.
 int spuvm_ring_level() { return level; }
-
-// That there is this symbol says that one operand of a product of uint64 may be of uint8.
-int spuvm_ring_widens() { return 1; }
 
 // Uses `wanted`, or the best this processor has below it, so that tests reach every kernel on one machine.
 int spuvm_ring_set_level(int wanted) { return level = std::max(0, std::min(wanted, detect())); }

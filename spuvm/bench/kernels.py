@@ -17,6 +17,7 @@ from spuvm.bench.report import markdown_table
 from spuvm.compiler.executables import OPTIONS
 from spuvm.runtime import native, ring
 from spuvm.runtime.random import Stream, aligned_empty
+from spuvm.runtime.word import Word
 
 KEYSTREAM = 8 << 20  # bytes: what stays in the allocator's reach
 SECONDS = 0.3  # of timing for each
@@ -36,7 +37,7 @@ class Kernel:
 def kernels(side: int = 1024) -> list[Kernel]:
     """Ring products of `side`^3, two operations for each multiplication, and AES-128-CTR into a buffer."""
     with jax.enable_x64(True):
-        products = [_product(np.uint64, side), _product(np.uint32, side)]
+        products = [_product(np.uint64, side), _product(np.uint32, side), _product_of_words(side)]
     return [*products, _keystream()]
 
 
@@ -88,6 +89,22 @@ def _product(dtype: Any, side: int) -> Kernel:
     same = bool((results[0] == results[1]).all()) if built else None
     name = f"{np.dtype(dtype).name} product {side}^3"
     return Kernel(name, "operations", rates[0] if built else None, rates[1], same)
+
+
+def _product_of_words(side: int) -> Kernel:
+    """Modulo 2^128, beside what takes its place: eleven products of 64 bits, native ones."""
+    rng = np.random.default_rng(0)
+    limbs = [jnp.asarray(rng.integers(0, 2**64 - 1, (side, side), np.uint64, endpoint=True)) for _ in range(4)]
+    x, y = Word(*limbs[:2]), Word(*limbs[2:])
+    of_pieces = partial(ring.dot_of_words_xla, dims=(((1,), (0,)), ((), ())))
+    rates, results = [], []
+    for product in (ring.matmul, of_pieces):
+        run = jax.jit(product).lower(x, y).compile(compiler_options=OPTIONS)
+        results.append([np.asarray(z) for z in jax.tree.leaves(run(x, y))])
+        rates.append(2 * side**3 / 1e9 / _best(partial(_run, run, x, y)))
+    built = native.multiplies_words()
+    same = all((a == b).all() for a, b in zip(*results)) if built else None
+    return Kernel(f"128-bit product {side}^3", "operations", rates[0] if built else None, rates[1], same)
 
 
 def _keystream() -> Kernel:

@@ -1,0 +1,79 @@
+// What the products share: views of matrices, memory of a thread, and tasks on XLA's threads.
+
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <new>
+#include <utility>
+
+#include "xla/ffi/api/ffi.h"
+
+namespace ffi = xla::ffi;
+
+extern "C" int spuvm_ring_level();  // the instruction set in use: 0 plain, 1 AVX2, 2 AVX-512
+
+namespace {
+
+template <typename T>
+struct Matrix {
+  T* data;
+  int64_t rows, columns, row_stride, column_stride;
+
+  Matrix block(int64_t row, int64_t column, int64_t height, int64_t width) const {
+    return {data + row * row_stride + column * column_stride, std::min(height, rows - row),
+            std::min(width, columns - column), row_stride, column_stride};
+  }
+  Matrix transposed() const { return {data, columns, rows, column_stride, row_stride}; }
+};
+
+// Memory a thread keeps: the two packed operands of its task.
+template <typename T>
+T* scratch(int64_t count) {
+  struct Free {
+    void operator()(void* p) const { ::operator delete(p, std::align_val_t{64}); }
+  };
+  thread_local std::unique_ptr<void, Free> memory;
+  thread_local int64_t size = 0;
+  const int64_t need = count * static_cast<int64_t>(sizeof(T));
+  if (need > size) {
+    memory.reset(::operator new(need, std::align_val_t{64}));
+    size = need;
+  }
+  return static_cast<T*>(memory.get());
+}
+
+// Runs tasks 0 .. count - 1 on the pool and on the calling thread. The caller takes tasks itself and
+// then waits only for those already begun, so a pool with no free thread cannot block it.
+template <typename Function>
+void parallel(ffi::ThreadPool& pool, int64_t count, const Function& function) {
+  struct State {
+    std::atomic<int64_t> next{0};
+    std::mutex mutex;
+    std::condition_variable finished;
+    int64_t done = 0;
+  };
+  auto state = std::make_shared<State>();
+  const Function* body = &function;  // used only while a task is held, which the caller outlives
+  auto work = [state, count, body] {
+    int64_t done = 0;
+    for (int64_t i; (i = state->next.fetch_add(1)) < count; ++done) (*body)(i);
+    if (!done) return;
+    std::lock_guard<std::mutex> lock(state->mutex);
+    state->done += done;
+    if (state->done == count) state->finished.notify_one();
+  };
+  const int64_t helpers = std::min<int64_t>(pool.num_threads(), count) - 1;
+  for (int64_t i = 0; i < helpers; ++i) pool.Schedule(decltype(work)(work));
+  work();
+  std::unique_lock<std::mutex> lock(state->mutex);
+  state->finished.wait(lock, [&] { return state->done == count; });
+}
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
