@@ -1,7 +1,13 @@
-"""Compiled stages: in memory by key, on disk by key, else compiled now."""
+"""Compiled stages: in memory by key, on disk by key, else compiled now.
+
+On disk an entry `KEY` names the entry that holds what was compiled, by the text of its module: stages of
+different parties, and of different programs, are often the same.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +23,8 @@ Executable = Callable[..., Sequence[Any]]
 
 # Circuits run 1.5 times faster on registers of 512 bits; processors without them take what they have.
 OPTIONS: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512}
+
+NAME = re.compile(rb"[0-9a-f]{32}\.stage")
 
 _LOADED: dict[str, Executable] = {}
 compiled_count = 0  # how many stages this process compiled, for tests of the cache
@@ -48,7 +56,11 @@ class StageLoader:
         return StageLoader, (self.key, self.inputs, self.outputs, None)
 
     def _from_disk(self) -> Executable | None:
-        content = diskcache.read(self.key)
+        name = diskcache.read(self.key)
+        return self._loaded(name.decode()) if name is not None and NAME.fullmatch(name) else None
+
+    def _loaded(self, name: str) -> Executable | None:
+        content = diskcache.read(name)
         if content is None:
             return None
         native.register()
@@ -64,15 +76,25 @@ class StageLoader:
         global compiled_count
         if self.stage is None:
             raise StageMissing(self.key)
-        compiled_count += 1
+        function = self.stage.function
+
+        def stage(*args: Any) -> Sequence[Any]:  # one name for all: it is part of the module's text
+            return function(*args)
+
         with jax.enable_x64(True):
-            compiled = jax.jit(self.stage.function).lower(*self.stage.avals).compile(compiler_options=OPTIONS)
-        try:
-            content, _, _ = serialize_executable.serialize(compiled)
-        except (ValueError, NotImplementedError):  # this kind of executable cannot be stored
-            return compiled
-        diskcache.write(self.key, content)
-        return compiled
+            lowered = jax.jit(stage).lower(*self.stage.avals)
+            name = hashlib.sha256(lowered.as_text().encode()).hexdigest()[:32] + ".stage"
+            found = self._loaded(name)
+            if found is None:
+                compiled_count += 1
+                found = lowered.compile(compiler_options=OPTIONS)
+                try:
+                    content, _, _ = serialize_executable.serialize(found)
+                except (ValueError, NotImplementedError):  # this kind of executable cannot be stored
+                    return found
+                diskcache.write(name, content)
+        diskcache.write(self.key, name.encode())
+        return found
 
 
 def stage_loader(key: str, stage: StagePlan) -> Callable[[], Executable]:

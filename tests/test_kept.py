@@ -74,12 +74,22 @@ def test_another_process_only_traces(cache: Path) -> None:
 
 def test_a_missing_stage_is_compiled_anew(cache: Path) -> None:
     expected = result(program())
-    stages = [p for p in cache.iterdir() if ".all." in p.name]
+    stages = [p for p in cache.iterdir() if p.suffix == ".stage"]
     assert stages
     stages[0].unlink()
     before = executables.compiled_count
     np.testing.assert_allclose(result(again()).astype(np.int64), expected.astype(np.int64), atol=3)
     assert executables.compiled_count > before
+
+
+def test_stages_of_parties_that_do_the_same_are_compiled_once(cache: Path) -> None:
+    compiled = program()
+    for rank in range(3):
+        compiled.party(rank).prepare()
+    names = [p for p in cache.glob("*.*.*") if p.suffix != ".plan"]
+    stages = {p.read_text() for p in names}
+    assert {p.name for p in cache.glob("*.stage")} == stages
+    assert len(stages) < len(names)
 
 
 def test_damage_is_no_harm(cache: Path) -> None:
