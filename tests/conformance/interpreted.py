@@ -28,17 +28,28 @@ def _shift(function: Callable[..., Any]) -> Callable[..., Any]:
     """Shifts by the width and more give zeros."""
 
     def shift(params: Any, x: Any, y: Any) -> Any:
-        bits = 8 * np.asarray(x).dtype.itemsize
-        return np.where(y < bits, function(x, np.minimum(y, np.asarray(y).dtype.type(bits - 1))), np.zeros_like(x))
+        bits = 8 * x.dtype.itemsize
+        if y.ndim == 0:
+            return function(x, y) if y < bits else np.zeros_like(x)
+        return np.where(y < bits, function(x, np.minimum(y, y.dtype.type(bits - 1))), np.zeros_like(x))
 
     return shift
 
 
+def _shift_right(params: Any, x: Any, y: Any) -> Any:
+    if x.dtype.kind == "i":
+        raise NotImplementedError
+    return LOGICAL(params, x, y)
+
+
+LOGICAL = _shift(np.right_shift)
+
+
 def _convert(params: Any, x: Any) -> Any:
     target = np.dtype(params["new_dtype"])
-    if np.asarray(x).dtype.kind == "f" or target.kind == "f":
+    if x.dtype.kind == "f" or target.kind == "f":
         raise NotImplementedError
-    return np.asarray(x).astype(target)
+    return x.astype(target)
 
 
 def _broadcast(params: Any, x: Any) -> Any:
@@ -46,6 +57,15 @@ def _broadcast(params: Any, x: Any) -> Any:
     for d, n in zip(params["broadcast_dimensions"], np.shape(x)):
         shape[d] = n
     return np.broadcast_to(np.reshape(x, shape), params["shape"])
+
+
+def _arithmetic(x: Any, y: Any) -> Any:
+    signed = x.view(f"i{x.dtype.itemsize}")
+    return (signed >> np.minimum(y, y.dtype.type(8 * x.dtype.itemsize - 1)).view(signed.dtype)).view(x.dtype)
+
+
+def _squeeze(params: Any, x: Any) -> Any:
+    return np.squeeze(x, params["dimensions"])
 
 
 def _slice(params: Any, x: Any) -> Any:
@@ -58,14 +78,14 @@ def _reshape(params: Any, x: Any) -> Any:
 
 
 def _bitcast(params: Any, x: Any) -> Any:
-    old, new = np.asarray(x).dtype, np.dtype(params["new_dtype"])
+    old, new = x.dtype, np.dtype(params["new_dtype"])
     if old.itemsize != new.itemsize or new.kind not in "iu" or old.kind not in "iu":
         raise NotImplementedError
-    return np.asarray(x).view(new)
+    return x.view(new)
 
 
 def _reduce(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda params, x: function(x, axis=tuple(params["axes"]), dtype=np.asarray(x).dtype)
+    return lambda params, x: function(x, axis=tuple(params["axes"]), dtype=x.dtype)
 
 
 def _iota(params: Any) -> Any:
@@ -89,7 +109,7 @@ def _dot(params: Any, x: Any, y: Any) -> Any:
 
 
 def _select(params: Any, which: Any, *cases: Any) -> Any:
-    if np.asarray(which).dtype != np.bool_ or len(cases) != 2:
+    if which.dtype != np.bool_ or len(cases) != 2:
         raise NotImplementedError
     return np.where(which, cases[1], cases[0])
 
@@ -119,12 +139,14 @@ RULES: dict[str, Callable[..., Any]] = {
     "min": _same(np.minimum),
     "copy": _same(np.array),
     "shift_left": _shift(np.left_shift),
-    "shift_right_logical": _shift(np.right_shift),
+    "shift_right_logical": _shift_right,
     "convert_element_type": _convert,
     "bitcast_convert_type": _bitcast,
     "broadcast_in_dim": _broadcast,
     "reshape": _reshape,
-    "squeeze": lambda params, x: np.squeeze(x, params["dimensions"]),
+    "squeeze": _squeeze,
+    "shift_right_arithmetic": lambda params, x, y: _arithmetic(x, y),
+    "sign": lambda params, x: np.sign(x),
     "expand_dims": lambda params, x: np.expand_dims(x, params["dimensions"]),
     "transpose": lambda params, x: np.transpose(x, params["permutation"]),
     "rev": lambda params, x: np.flip(x, params["dimensions"]),
@@ -145,20 +167,15 @@ def _cumulated(x: Any, axis: int, reverse: bool) -> Any:
     return np.flip(out, axis) if reverse else out
 
 
-UNSIGNED_SHIFTS = {"shift_right_logical"}
-
-
 def bind(eqn: Any, arguments: Sequence[Any]) -> Any:
     """An equation's results, as `bind_equation` gives them."""
-    name = eqn.primitive.name
-    rule = RULES.get(name)
-    if rule is not None and not (name in UNSIGNED_SHIFTS and np.asarray(arguments[0]).dtype.kind == "i"):
+    rule = RULES.get(eqn.primitive.name)
+    if rule is not None:
         try:
-            with np.errstate(over="ignore"):
-                return np.asarray(rule(eqn.params, *(np.asarray(x) for x in arguments)))
+            return np.asarray(rule(eqn.params, *map(np.asarray, arguments)))
         except NotImplementedError:
             pass
-    OTHERS[name] += 1
+    OTHERS[eqn.primitive.name] += 1
     return bind_equation(eqn, arguments)
 
 
@@ -166,6 +183,7 @@ def bind(eqn: Any, arguments: Sequence[Any]) -> Any:
 def stages_by_numpy() -> Iterator[None]:
     """Programs prepared within run without XLA."""
     with (
+        np.errstate(over="ignore"),
         patch("spuvm.compiler.project.stage_loader", lambda key, stage: lambda: stage.function),
         patch("spuvm.compiler.kernels.bind_equation", bind),
     ):
