@@ -59,7 +59,39 @@ def _sigmoid(x: Decimal) -> Decimal:
     return 1 / (1 + (-x).exp()) - Decimal("0.5")
 
 
-# Of u in [-1/2, 1/2]; c = 3/4 + u/2. The last two are of u + 1/2.
+def _erf_inv_ratio(w: Decimal) -> Decimal:
+    """erf_inv(x) / x for w = -ln(1 - x^2), by Newton's method from Winitzki's estimate."""
+    if not w:
+        return PI.sqrt() / 2
+    x = (1 - (-w).exp()).sqrt()
+    half = 2 / (PI * Decimal("0.147")) - w / 2
+    y = ((half * half + w / Decimal("0.147")).sqrt() - half).sqrt()
+    for _ in range(6):
+        y -= (_erf(y) - x) * PI.sqrt() / 2 * (y * y).exp()
+    return y / x
+
+
+# B_2n, n = 1, 2, ...
+_BERNOULLI = [
+    Decimal(a) / b for a, b in ((1, 6), (-1, 30), (1, 42), (-1, 30), (5, 66), (-691, 2730), (7, 6), (-3617, 510))
+]
+_FAR = 60  # from where on Stirling's series with these is good to 1e-30
+
+
+def _lgamma(x: Decimal) -> Decimal:
+    z = x + _FAR
+    series = sum((c / (2 * n * (2 * n - 1) * z ** (2 * n - 1)) for n, c in enumerate(_BERNOULLI, 1)), Decimal(0))
+    far = (z - Decimal("0.5")) * z.ln() - z + (2 * PI).ln() / 2 + series
+    return far - sum(((x + i).ln() for i in range(_FAR)), Decimal(0))
+
+
+def _digamma(x: Decimal) -> Decimal:
+    z = x + _FAR
+    series = sum((c / (2 * n * z ** (2 * n)) for n, c in enumerate(_BERNOULLI, 1)), Decimal(0))
+    return z.ln() - 1 / (2 * z) - series - sum((1 / (x + i) for i in range(_FAR)), Decimal(0))
+
+
+# Of u in [-1/2, 1/2]; c = 3/4 + u/2. Some are of u + 1/2, one of 5/2 + u.
 NORMALIZED: dict[str, Function] = {
     "reciprocal": lambda u: 1 / (Decimal("0.75") + u / 2),
     "log": lambda u: (Decimal("0.75") + u / 2).ln(),
@@ -69,6 +101,10 @@ NORMALIZED: dict[str, Function] = {
     "exp2": lambda u: ((u + Decimal("0.5")) * Decimal(2).ln()).exp(),
     "atan": lambda u: _atan(u + Decimal("0.5")),
     "sine": lambda u: _sine_ratio(u + Decimal("0.5")),
+    "erf_inv": lambda u: _erf_inv_ratio(5 * (u + Decimal("0.5"))),
+    "erf_inv_tail": lambda u: _erf_inv_ratio(5 + Decimal("7.5") * (u + Decimal("0.5"))),
+    "lgamma": lambda u: _lgamma(u + Decimal("2.5")),
+    "digamma": lambda u: _digamma(u + Decimal("2.5")),
 }
 ODD: dict[str, Function] = {"sigmoid": _sigmoid, "tanh": lambda x: 2 * _sigmoid(2 * x), "erf": _erf}
 

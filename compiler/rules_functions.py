@@ -183,20 +183,15 @@ def _ratio(ctx: Context, w: Operand, **_: Any) -> Value:
     far = plus(b, times(b, w, 1 / (_END - _TAIL), work(b)), -_TAIL / (_END - _TAIL) - 0.5)
     small = b.less(w, ctx.like(_TAIL, w))
     near, far = (
-        polynomial(b, b.with_frac(u, _U[b.ring_bits]), p, b.frac) for u, p in ((near, ERF_INV), (far, ERF_INV_TAIL))
+        polynomial(b, b.with_frac(u, _U[b.ring_bits]), table(b, name, of_64), b.frac)
+        for u, name, of_64 in ((near, "erf_inv", ERF_INV), (far, "erf_inv_tail", ERF_INV_TAIL))
     )
     return b.select(small, near, far)
 
 
 RATIO = Primitive("spu_erf_inv_ratio")
 RATIO.def_abstract_eval(lambda w: w)
-RATIO.def_impl(
-    lambda w: jnp.where(
-        w < _TAIL,
-        jnp.polyval(jnp.asarray(ERF_INV[::-1], w.dtype), w / _TAIL - 0.5),
-        jnp.polyval(jnp.asarray(ERF_INV_TAIL[::-1], w.dtype), (w - _TAIL) / (_END - _TAIL) - 0.5),
-    )
-)
+RATIO.def_impl(lambda w: lax.erf_inv(jnp.sqrt(-jnp.expm1(-w))) / jnp.sqrt(-jnp.expm1(-w)))
 
 
 def erf_inv(x: Array) -> Array:

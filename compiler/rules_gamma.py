@@ -1,13 +1,15 @@
 """The gamma function's logarithm and its derivative, written in JAX (jax_rules.py); errors are for f = 18.
 
 Both bring x < 4 to y in [2, 3], by the recurrences ln G(x + 1) = ln G(x) + ln x and psi(x + 1) = psi(x) + 1 / x,
-where a polynomial of degree 7 is good to 5e-7. From 4 on, Stirling's series with three terms: below 4e-8.
+where a polynomial of degree 7 is good to 5e-7. From 4 on, Stirling's series with three terms: below 4e-8. In a ring of
+128 bits polynomials and series are longer.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -17,8 +19,8 @@ from jax.extend.core import Primitive
 
 from spuvm.compiler.context import Context, Rule
 from spuvm.compiler.ir import Value
-from spuvm.compiler.jax_rules import written
-from spuvm.compiler.polynomial import polynomial, work
+from spuvm.compiler.jax_rules import apply
+from spuvm.compiler.polynomial import polynomial, table, work
 
 Array = jax.Array
 
@@ -45,24 +47,20 @@ DIGAMMA = (
 )
 _LARGE = 4.0
 
-POLYNOMIALS: dict[str, Sequence[float]] = {"spu_lgamma_near": LGAMMA, "spu_digamma_near": DIGAMMA}
-NEAR = {name: Primitive(name) for name in POLYNOMIALS}  # u -> the polynomial
-for _primitive in NEAR.values():
-    _primitive.def_abstract_eval(lambda u: u)
+# Stirling's series in 1 / x^2: a term 1 / x of ln G, and 1 of psi. Three in rings up to 64 bits.
+_STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400)
+_STIRLING_PSI = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12, -3617 / 8160)
+_TERMS = {32: 3, 64: 3, 128: 8}
+
+NEAR = {name: Primitive(f"spu_{name}_near") for name in ("lgamma", "digamma")}  # of 5/2 + u, by a polynomial
+for _name, _function in (("lgamma", lax.lgamma), ("digamma", lax.digamma)):
+    NEAR[_name].def_impl(lambda u, f=_function: f(u + 2.5))
+    NEAR[_name].def_abstract_eval(lambda u: u)
 
 
-def _horner(table: Sequence[float]) -> Callable[[Any], Any]:
-    """The polynomial of what is known when compiling."""
-    return lambda u: jnp.polyval(jnp.asarray(table[::-1], u.dtype), u)
-
-
-for _name, _table in POLYNOMIALS.items():
-    NEAR[_name].def_impl(_horner(_table))
-
-
-def _near(table: Sequence[float]) -> Rule:
+def _near(name: str, of_64: Sequence[float]) -> Rule:
     def rule(ctx: Context, u: Value, **_: Any) -> Value:
-        return polynomial(ctx.b, ctx.b.with_frac(u, work(ctx.b)), table, ctx.b.frac)
+        return polynomial(ctx.b, ctx.b.with_frac(u, work(ctx.b)), table(ctx.b, name, of_64), ctx.b.frac)
 
     return rule
 
@@ -82,7 +80,12 @@ def _chosen(x: Array, places: tuple[Array, Array, Array, Array]) -> tuple[Array,
     return u, read
 
 
-def lgamma(x: Array) -> Array:
+def _sum(coefficients: Sequence[float], x: Array) -> Array:
+    """By Horner's rule."""
+    return reduce(lambda total, c: c + x * total, reversed(coefficients))
+
+
+def lgamma(x: Array, terms: int = 3) -> Array:
     """Domain: 0 < x < 2^22. Error: 2e-5 plus 1e-5 of the result. Cost: 47 rounds, 3180 bytes.
 
     JAX's reflection for negative x is left out: what comes out there has no meaning.
@@ -93,28 +96,34 @@ def lgamma(x: Array) -> Array:
     log, log_next = lax.log(read), lax.log(jnp.where(first, x + 1.0, 1.0))
     w = 1.0 / jnp.where(large, x, _LARGE)
     w2 = w * w
-    series = w * (1 / 12 + w2 * (-1 / 360 + w2 * (1 / 1260)))
+    series = w * _sum(_STIRLING[:terms], w2)
     factor = jnp.where(large, x - 0.5, fourth.astype(x.dtype) - second.astype(x.dtype))
     far = series - x + 0.5 * math.log(2 * math.pi)
-    near = NEAR["spu_lgamma_near"].bind(u) - log_next
+    near = NEAR["lgamma"].bind(u) - log_next
     return factor * log + jnp.where(large, far, near)
 
 
-def digamma(x: Array) -> Array:
+def digamma(x: Array, terms: int = 3) -> Array:
     """Domain: x > 0. Error: 2e-5 plus 1e-5 of the result. Cost: 51 rounds, 3400 bytes. As lgamma."""
     places = _places(x)
     first, second, fourth, large = places
     u, read = _chosen(x, places)
     w, w_next = 1.0 / read, 1.0 / jnp.where(first, x + 1.0, 1.0)
     w2 = w * w
-    far = lax.log(jnp.where(large, x, 1.0)) - w * (0.5 + w * (1 / 12 + w2 * (-1 / 120 + w2 * (1 / 252))))
+    series = _sum(_STIRLING_PSI[:terms], w2)
+    far = lax.log(jnp.where(large, x, 1.0)) - w * (0.5 + w * series)
     step = fourth.astype(x.dtype) - second.astype(x.dtype)
-    near = NEAR["spu_digamma_near"].bind(u) + step * w - first.astype(x.dtype) * w_next
+    near = NEAR["digamma"].bind(u) + step * w - first.astype(x.dtype) * w_next
     return jnp.where(large, far, near)
 
 
+def _rule(function: Callable[..., Array]) -> Rule:
+    return lambda ctx, x, **_: apply(ctx, partial(function, terms=_TERMS[ctx.b.ring_bits]), x)[0]
+
+
 RULES: dict[str, Rule] = {
-    "lgamma": written(lgamma),
-    "digamma": written(digamma),
-    **{name: _near(table) for name, table in POLYNOMIALS.items()},
+    "lgamma": _rule(lgamma),
+    "digamma": _rule(digamma),
+    "spu_lgamma_near": _near("lgamma", LGAMMA),
+    "spu_digamma_near": _near("digamma", DIGAMMA),
 }

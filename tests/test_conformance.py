@@ -103,6 +103,6 @@ def test_the_precision_document_is_current() -> None:
     assert precision.documented(text) == list(sweeps.SWEEPS)
     assert precision.stated_in(text) == [str(STATED[name]) for name in sweeps.SWEEPS]
     for name, sweep in sweeps.SWEEPS.items():
-        if len(sweep.points(18, 8)) == 1:
+        if len(sweep.points(18, 8, sweeps.BITS)) == 1:
             assert f"plots/{name}.svg" in text
             assert (DOCS / "plots" / f"{name}.svg").read_text().startswith("<?xml")

@@ -197,7 +197,7 @@ def difference(
         else:
             info = jnp.finfo(mine.dtype)  # type: ignore[no-untyped-call]
             exponent = np.asarray(args[-1], np.float64) if c.case.stated.per_exponent else 0.0
-            stated = c.case.stated.in_ring(config.ring_bits)
+            stated = c.case.stated.in_ring(config.ring_bits, config.fxp_fraction_bits)
             allowed = stated.allowed(truth_, 2.0**-config.fxp_fraction_bits, exponent)
             rounding = float(info.eps) * np.abs(truth_) + float(info.smallest_subnormal)
             wrong = ~(np.abs(mine.astype(np.float64) - truth_) <= allowed + rounding)

@@ -90,7 +90,7 @@ def _largest(name: str, measured: sweeps.Measured) -> str:
 
 
 def _cost(name: str) -> tuple[int, float]:
-    count = len(sweeps.SWEEPS[name].points(FRAC, 100))
+    count = len(sweeps.SWEEPS[name].points(FRAC, 100, sweeps.BITS))
     struct: Any = jax.ShapeDtypeStruct((1000,), jnp.float32)
     cost = compile_function(sweeps.SWEEPS[name].function, [struct] * count, ["secret"] * count, Config()).cost
     return cost.rounds, float(cost.bytes_sent.sum()) / 1000

@@ -31,7 +31,10 @@ def work(task: Task) -> Done:
     with nullcontext() if compiled else stages_by_numpy():
         for config in configs:
             for batch in batches(found):
-                outcomes += [(config, str(o.combination), o.error, o.reason) for o in run(batch, config)]
+                try:
+                    outcomes += [(config, str(o.combination), o.error, o.reason) for o in run(batch, config)]
+                except Exception as e:  # a program that does not run: all of it failed
+                    outcomes += [(config, str(c), f"{type(e).__name__}: {e}", None) for c in batch]
     return outcomes
 
 
