@@ -46,7 +46,8 @@ class Stated:
             return self
         other = 2.0**-7 if bits == 32 else max(2.0**-frac, 2.0**-40)
         terms = ("relative", "absolute", "quadratic", "per_exponent")
-        return replace(self, **{name: other for name in terms if getattr(self, name)})
+        changed: dict[str, Any] = {name: other for name in terms if getattr(self, name)}
+        return replace(self, **changed)
 
     def __str__(self) -> str:
         relative = f"{self.relative:g}" + (f" + {self.per_exponent:g} \\|y\\|" if self.per_exponent else "")

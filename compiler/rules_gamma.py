@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
+from functools import partial
 from typing import Any
 
 import jax
@@ -82,7 +82,10 @@ def _chosen(x: Array, places: tuple[Array, Array, Array, Array]) -> tuple[Array,
 
 def _sum(coefficients: Sequence[float], x: Array) -> Array:
     """By Horner's rule."""
-    return reduce(lambda total, c: c + x * total, reversed(coefficients))
+    total = jnp.full_like(x, coefficients[-1])
+    for c in reversed(coefficients[:-1]):
+        total = c + x * total
+    return total
 
 
 def lgamma(x: Array, terms: int = 3) -> Array:
