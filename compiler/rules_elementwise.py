@@ -273,6 +273,8 @@ def power(ctx: Context, x: Operand, y: Operand) -> Operand:
         raise UnsupportedError("a power of integers needs an exponent known at compile time: convert to float.")
     if not isinstance(x, Value) and (np.asarray(x) > 0).all():  # x^y = exp(y ln x)
         base = fixedpoint.uniform(x)
+        if isinstance(y, Value) and y.type.kind == "int":
+            y = ctx.b.convert(y, f"fxp{ctx.b.frac}")
         if base is not None and base != 1 and isinstance(y, Value):
             return approximation("exp", "power_of", ctx.b, base, ctx.broadcast(y, ctx.outs[0].shape))
         exponent = mul(ctx, y, np.log(np.asarray(x).astype(np.float64)))
