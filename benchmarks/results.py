@@ -23,6 +23,7 @@ from typing import Any
 
 import boosting
 import first_call
+import published
 
 from spuvm.bench import calls, kernels, report
 
@@ -32,11 +33,11 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Section:
-    """`commands` leave a record, of which `lines` makes Markdown."""
+    """`commands` leave a record, of which `lines` makes Markdown; it is None where nothing is measured."""
 
     title: str
     commands: tuple[str, ...]
-    record: str
+    record: str | None
     lines: Callable[[Record], list[str]]
 
 
@@ -94,6 +95,11 @@ def _billion(record: Record) -> list[str]:
     return lines
 
 
+def _published(_: Record) -> list[str]:
+    lines = ["Bytes are those that a party sends for an element: of ours the party that sends most.", ""]
+    return lines + report.markdown_table(published.HEADER, published.cells())
+
+
 def _billion_cells(r: Record) -> list[str]:
     rate, peak = r["rows"] / r["seconds"] / 1e6, r["peak_bytes"] / 2**20
     figures = (f"{r['rows']:,}", f"{r['seconds']:.1f}", f"{rate:.2f}", f"{r['bytes_per_row']:.1f}", f"{peak:,.0f}")
@@ -101,6 +107,7 @@ def _billion_cells(r: Record) -> list[str]:
 
 
 SECTIONS: dict[str, Section] = {
+    "published": Section("Rounds and bytes beside published protocols", ("python published.py",), None, _published),
     "kernels": Section(
         "Kernels", ("spuvm bench kernels --json records/kernels.json",), "records/kernels.json", _kernels
     ),
@@ -153,9 +160,9 @@ def page() -> str:
     lines += ["Machines differ and are noisy: trust the ratios within a table."]
     for name, section in SECTIONS.items():
         lines += ["", f"## {section.title}", "", "```sh", *section.commands, "```", ""]
-        file = HERE / section.record
-        if file.exists():
-            lines += section.lines(json.loads(file.read_text()))
+        file = HERE / section.record if section.record is not None else None
+        if file is None or file.exists():
+            lines += section.lines({} if file is None else json.loads(file.read_text()))
         else:
             lines += [f"Not measured yet: `make results ONLY={name}`."]
     return "\n".join(lines) + "\n"
@@ -164,7 +171,7 @@ def page() -> str:
 def measure(section: Section, data: Path | None) -> None:
     """Run the commands of a section. What fails says so itself, and ends everything but a missed goal."""
     (HERE / "records").mkdir(exist_ok=True)
-    for command in section.commands:
+    for command in section.commands if section.record is not None else ():
         began = time.perf_counter()
         print(f"$ {command}", flush=True)
         program, *rest = shlex.split(command)

@@ -305,7 +305,8 @@ def test_the_page_of_results_has_what_was_measured(tmp_path: Path, monkeypatch: 
     monkeypatch.syspath_prepend(str(folder))
     results = importlib.import_module("results")
     monkeypatch.setattr(results, "HERE", tmp_path)
-    assert results.page().count("Not measured yet") == len(results.SECTIONS)
+    monkeypatch.setattr(results.published, "ROWS", results.published.ROWS[:2])
+    assert results.page().count("Not measured yet") == len(results.SECTIONS) - 1
     about = measure.machine()
     done = {"seconds": 1.0, "error": 0.5}
     shape = {"rows": 10, "features": 2, "depth": 1, "bins": 4, "rounds": 7, "each": 1.5, "once": 0.5}
@@ -324,6 +325,7 @@ def test_the_page_of_results_has_what_was_measured(tmp_path: Path, monkeypatch: 
     (tmp_path / "billion").symlink_to(folder / "billion")
     page = results.page()
     assert "Not measured" not in page
+    assert "| multiply and truncate | aby3 | 2 | 12 | 3 | 16 | MP-SPDZ" in page
     assert "| k | 10^9 bytes/s | 2.0 | 1.0 | 2.0 | yes |" in page
     assert "| less | 10 | 1,000 |" in page
     assert "| steps | TLS | 1.0 | failed | 5.0e-01 |" in page
