@@ -35,7 +35,7 @@ def conv_general_dilated(
     if not all((*ctx.outs[0].shape, *np.shape(x), *np.shape(y))):
         return zeros(ctx)
     images, kernel = (_operand(ctx, v) for v in (x, y))
-    windows = _windows(
+    windows = windows_of(
         [images.shape[d] for d in numbers.lhs_spec[2:]],
         [kernel.shape[d] for d in numbers.rhs_spec[2:]],
         params["window_strides"],
@@ -61,7 +61,7 @@ def _operand(ctx: Context, x: Operand) -> Value:
 # which elements a window sees --------------------------------------------------------------------------
 
 
-def _windows(
+def windows_of(
     sizes: Sequence[int], kernel: Sequence[int], strides: Any, spread: Any, dilation: Any, padding: Any
 ) -> Index:
     """[output position, kernel offset] -> flat index of the element, or NOWHERE."""

@@ -286,11 +286,13 @@ def test_products_are_right_to_one_unit(products: Any, capsys: pytest.CaptureFix
 
 
 def test_kernels_give_the_bits_of_their_twins() -> None:
-    rows = kernels.kernels(64)
-    names = ("uint64 product 64^3", "uint32 product 64^3", "128-bit product 64^3", "AES-128-CTR, one core")
-    assert tuple(r.name for r in rows) == names
+    rows = kernels.kernels(64, images=1)
+    forms = ("product 64^3", "convolution 1x32x32x64, 3x3x64")
+    names = [f"{bits}-bit {form}" for form in forms for bits in (64, 32, 128)]
+    assert [r.name for r in rows] == [*names, "AES-128-CTR, one core"]
     assert all(r.same is not False and r.twin > 0 for r in rows)
     assert all((r.native is None) == (r.same is None) for r in rows)
+    assert rows[-1].unit == "bytes"
     assert kernels.table(rows).row_count == len(rows)
     assert kernels.from_dicts(kernels.as_dicts(rows)) == rows
     assert len(kernels.markdown(rows)) == 2 + len(rows)

@@ -15,12 +15,15 @@ from rich.table import Table
 
 from spuvm.bench.report import markdown_table
 from spuvm.compiler.executables import OPTIONS
+from spuvm.compiler.ops import LOCAL
+from spuvm.compiler.rules_conv import windows_of
 from spuvm.runtime import native, ring
 from spuvm.runtime.random import Stream, aligned_empty
-from spuvm.runtime.word import Word
+from spuvm.runtime.word import LIMB_DTYPE, Word
 
 KEYSTREAM = 8 << 20  # bytes: what stays in the allocator's reach
 SECONDS = 0.3  # of timing for each
+WIDTHS = (64, 32, 128)
 
 
 @dataclass(frozen=True)
@@ -34,10 +37,10 @@ class Kernel:
     same: bool | None
 
 
-def kernels(side: int = 1024) -> list[Kernel]:
-    """Ring products of `side`^3, two operations for each multiplication, and AES-128-CTR into a buffer."""
+def kernels(side: int = 1024, images: int = 4) -> list[Kernel]:
+    """Ring products of `side`^3 and convolutions, two operations for each multiplication, and AES-128-CTR."""
     with jax.enable_x64(True):
-        products = [_product(np.uint64, side), _product(np.uint32, side), _product_of_words(side)]
+        products = [_product(bits, side) for bits in WIDTHS] + [_convolution(bits, images) for bits in WIDTHS]
     return [*products, _keystream()]
 
 
@@ -75,36 +78,51 @@ def _cells(r: Kernel) -> list[str]:
     return [r.name, f"10^9 {r.unit}/s", *figures, {None: "", True: "yes", False: "NO"}[r.same]]
 
 
-def _product(dtype: Any, side: int) -> Kernel:
-    rng = np.random.default_rng(0)
-    x, y = (jnp.asarray(rng.integers(0, np.iinfo(dtype).max, (side, side), dtype, endpoint=True)) for _ in range(2))
-    compiled = {
-        f.__name__: jax.jit(f).lower(x, y).compile(compiler_options=OPTIONS) for f in (ring.matmul, ring.matmul_xla)
-    }
-    rates, results = [], []
-    for run in compiled.values():
-        results.append(np.asarray(run(x, y)))
-        rates.append(2 * side**3 / 1e9 / _best(partial(_run, run, x, y)))
-    built = native.register()
-    same = bool((results[0] == results[1]).all()) if built else None
-    name = f"{np.dtype(dtype).name} product {side}^3"
-    return Kernel(name, "operations", rates[0] if built else None, rates[1], same)
+def _product(bits: int, side: int) -> Kernel:
+    x, y = _uniform((side, side), bits, 0), _uniform((side, side), bits, 1)
+    return _beside(f"{bits}-bit product {side}^3", 2 * side**3, bits, lambda dot: dot, x, y)
 
 
-def _product_of_words(side: int) -> Kernel:
-    """Modulo 2^128, beside what takes its place: eleven products of 64 bits, native ones."""
-    rng = np.random.default_rng(0)
-    limbs = [jnp.asarray(rng.integers(0, 2**64 - 1, (side, side), np.uint64, endpoint=True)) for _ in range(4)]
-    x, y = Word(*limbs[:2]), Word(*limbs[2:])
-    of_pieces = partial(ring.dot_of_words_xla, dims=(((1,), (0,)), ((), ())))
+def _convolution(bits: int, images: int) -> Kernel:
+    """As programs do it: windows are gathered, and then multiplied as a matrix."""
+    size, channels, window = 32, 64, 3
+    index = windows_of([size] * 2, [window] * 2, (1, 1), (1, 1), (1, 1), [(window // 2,) * 2] * 2)
+    x = _uniform((images, size**2, channels), bits, 0)
+    y = _uniform((window**2 * channels, channels), bits, 1)
+    dims: Any = {"dims": ((0, 3), (1,), (1,), (), ()), "sizes": (images, 1, channels), "mode": "fill"}
+    gather = partial(LOCAL["gather"], indices=index[..., None], **dims)
+
+    def convolution(dot: Callable[..., Any]) -> Callable[..., Any]:
+        def run(x: Any, y: Any) -> Any:
+            seen = ring.moved(lambda v: gather(v).reshape(images * size**2, -1), x)
+            return dot(seen, y)
+
+        return run
+
+    operations = 2 * images * size**2 * window**2 * channels**2
+    shape = f"{images}x{size}x{size}x{channels}, {window}x{window}x{channels}"
+    return _beside(f"{bits}-bit convolution {shape}", operations, bits, convolution, x, y)
+
+
+def _uniform(shape: tuple[int, ...], bits: int, seed: int) -> Any:
+    rng, dtype = np.random.default_rng(seed), np.dtype(LIMB_DTYPE[bits])
+    limbs = [jnp.asarray(rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)) for _ in range(bits // 32)]
+    return Word(*limbs[:2]) if bits == 128 else limbs[0]
+
+
+def _beside(
+    name: str, operations: int, bits: int, form: Callable[[Callable[..., Any]], Callable[..., Any]], x: Any, y: Any
+) -> Kernel:
+    """What `form` makes of the ring's product, and of its twin; of 128 bits that is eleven products of 64."""
+    twin = partial(ring.dot_of_words_xla, dims=(((1,), (0,)), ((), ()))) if bits == 128 else ring.matmul_xla
     rates, results = [], []
-    for product in (ring.matmul, of_pieces):
-        run = jax.jit(product).lower(x, y).compile(compiler_options=OPTIONS)
+    for dot in (ring.matmul, twin):
+        run = jax.jit(form(dot)).lower(x, y).compile(compiler_options=OPTIONS)
         results.append([np.asarray(z) for z in jax.tree.leaves(run(x, y))])
-        rates.append(2 * side**3 / 1e9 / _best(partial(_run, run, x, y)))
-    built = native.multiplies_words()
-    same = all((a == b).all() for a, b in zip(*results)) if built else None
-    return Kernel(f"128-bit product {side}^3", "operations", rates[0] if built else None, rates[1], same)
+        rates.append(operations / 1e9 / _best(partial(_run, run, x, y)))
+    built = native.multiplies_words() if bits == 128 else native.register()
+    same = all(bool((a == b).all()) for a, b in zip(*results)) if built else None
+    return Kernel(name, "operations", rates[0] if built else None, rates[1], same)
 
 
 def _keystream() -> Kernel:

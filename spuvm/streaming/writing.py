@@ -53,7 +53,10 @@ class Output:
                             if table.num_rows:
                                 file.write_table(table, row_group_size=table.num_rows)
             except arrow.ArrowException as error:
-                raise InputError(f"{self.path} cannot be written: {error}.") from None
+                raise InputError(
+                    f"{self.path} cannot be written: {error}. All blocks are finished and kept in "
+                    f"{runner.folder.path}: make room and start the same command again."
+                ) from None
             write_whole(runner.folder.path / NOTE, json.dumps({"sha256": _digest(temporary)}).encode())
 
     def _noted(self, folder: Folder) -> str | None:
