@@ -26,6 +26,8 @@ from spuvm.runtime.program import (
     RankStep,
     Registers,
     Round,
+    Span,
+    Stage,
     Straight,
     Task,
     WhileStep,
@@ -33,10 +35,12 @@ from spuvm.runtime.program import (
 )
 from spuvm.runtime.random import Stream, aligned_empty, permutations
 from spuvm.runtime.ranking import ranking
-from spuvm.runtime.values import Blocked, Component, blocks, empty, incoming, outgoing, taken, whole
+from spuvm.runtime.transfer import Transfers
+from spuvm.runtime.values import Blocked, Component, blocks, empty, own, taken, whole
 from spuvm.runtime.word import signed
 
 PREFETCH_BYTES = 1 << 20  # a piece that draws no more than this per stream has it generated at once
+TOGETHER = 4  # blocks that are awaited, computed and sent in one go: each go wakes threads
 
 
 class Streams:
@@ -84,17 +88,23 @@ class _Draws:
                 streams.stream(holders).fill(buffer, self._start[holders])
                 self._ready[holders] = buffer
 
-    def get(self, random: Random, base: int) -> np.ndarray:
-        """The value of `random` for the kernel block whose randomness begins at `base`."""
-        at, size = base + random.offset, random.nbytes
-        if random.holders in self._ready:
-            raw = self._ready[random.holders][16 * at : 16 * at + size]
-        else:
-            raw = aligned_empty(size)
-            self._streams.stream(random.holders).fill(raw, self._start[random.holders] + at)
-        if random.dtype == PERMUTATION:
-            return permutations(raw, random.shape)
-        return raw.view(random.dtype).reshape(random.shape)
+    def values(self, stage: Stage, base: Mapping[Holders, int]) -> list[np.ndarray]:
+        """The randomness of a stage for the kernel block whose randomness begins at `base`."""
+        raw = [self._span(span, base.get(span.holders, 0) + span.offset) for span in stage.spans]
+        return [_shaped(raw[i][start : start + r.nbytes], r) for r, (i, start) in zip(stage.randoms, stage.places)]
+
+    def _span(self, span: Span, at: int) -> np.ndarray:
+        if span.holders in self._ready:
+            return self._ready[span.holders][16 * at : 16 * at + span.nbytes]
+        raw = aligned_empty(span.nbytes)
+        self._streams.stream(span.holders).fill(raw, self._start[span.holders] + at)
+        return raw
+
+
+def _shaped(raw: np.ndarray, random: Random) -> np.ndarray:
+    if random.dtype == PERMUTATION:
+        return permutations(raw, random.shape)
+    return raw.view(random.dtype).reshape(random.shape)
 
 
 class Executor:
@@ -115,7 +125,7 @@ class Executor:
         for register, value in zip(block.params, inputs, strict=True):
             if register is not None:
                 assert value is not None
-                env[register] = value
+                env[register] = own(value)
         for step in block.steps:
             self._step(step, env)
         return [None if r is None else whole(env[r], shape) for r, shape in zip(block.results, block.result_shapes)]
@@ -176,56 +186,91 @@ class Executor:
 
     def _straight(self, piece: Straight, env: dict[int, Component]) -> None:
         draws = _Draws(self.streams, piece.draws)
+        transfers = Transfers(self.link, env)
         for round_ in piece.rounds:
-            for task in round_.tasks:
-                run_task(task, env, draws)
-                for register in task.frees:
-                    del env[register]
-                if self.listener is not None:
-                    self.listener.did_run(task)
-            if round_.sends or round_.receives:
-                self._exchange(round_, env)
-
-    def _exchange(self, round_: Round, env: dict[int, Component]) -> None:
-        assert self.link is not None
-        send = {
-            peer: [view for m in messages for view in outgoing(env[m.register], m)]
-            for peer, messages in round_.sends.items()
-        }
-        receive: dict[int, list[np.ndarray]] = {}
-        for peer, messages in round_.receives.items():
-            for m in messages:
-                env[m.register], views = incoming(m)
-                receive.setdefault(peer, []).extend(views)
-        self.link.exchange(send, receive)
-        for register in round_.frees:
-            del env[register]
-        if self.listener is not None:
-            self.listener.did_exchange(round_)
+            exchanges = bool(round_.sends or round_.receives)
+            if exchanges:
+                transfers.begin(round_)
+                transfers.send()
+            for batch in round_.batches:
+                if batch[0].size is None:
+                    _run_whole(batch[0], env, draws, transfers)
+                else:
+                    _run_blocks(batch, batch[0].size, env, draws, transfers)
+                for task in batch:
+                    for register in task.frees:
+                        del env[register]
+                    if self.listener is not None:
+                        self.listener.did_run(task)
+            for register in round_.frees:
+                del env[register]
+            if exchanges and self.listener is not None:
+                self.listener.did_exchange(round_)
+        transfers.finish()
 
 
-def run_task(task: Task, env: dict[int, Component], draws: _Draws) -> None:
-    """Run one stage on whole arrays, or on every block."""
-    if task.size is None:
-        stage = task.stages[0]
-        arguments = [whole(env[r], shape) for r, shape in zip(task.inputs, task.shapes)]
-        arguments += [draws.get(x, task.base.get(x.holders, 0)) for x in stage.randoms]
-        env.update(zip(task.outputs, stage.load()(*arguments)))
-        return
-    operands = [
-        whole(env[r], ()) if scalar else blocks(env[r], task.size) for r, scalar in zip(task.inputs, task.scalars)
-    ]
-    results: list[list[Any]] = [[] for _ in task.outputs]
-    base = dict(task.base)
-    for i, (_, _, length) in enumerate(partition(task.size)):
-        stage = task.stages[length]
-        arguments = [x if scalar else x[i] for x, scalar in zip(operands, task.scalars)]
-        arguments += [draws.get(x, base.get(x.holders, 0)) for x in stage.randoms]
-        for out, value in zip(results, stage.load()(*arguments)):
+def _run_whole(task: Task, env: dict[int, Component], draws: _Draws, transfers: Transfers) -> None:
+    """Run one stage on whole arrays."""
+    for register in task.inputs:
+        transfers.wait(register)
+    stage = task.stages[0]
+    arguments = [whole(env[r], shape) for r, shape in zip(task.inputs, task.shapes)]
+    arguments += draws.values(stage, task.base)
+    env.update(zip(task.outputs, stage.load()(*arguments)))
+    transfers.send()
+
+
+def _run_blocks(
+    batch: Sequence[Task], size: int, env: dict[int, Component], draws: _Draws, transfers: Transfers
+) -> None:
+    """Run successive stages on the first block, then on the second, and so on."""
+    runs = [_BlockRun(task, size, env, transfers) for task in batch]
+    freed = {r for task in batch for r in task.frees}
+    passing = [value.blocks for r in freed if isinstance(value := env[r], Blocked) and value.size == size]
+    parts = partition(size)
+    for i, (_, _, length) in enumerate(parts):
+        if i % TOGETHER == 0:
+            for run in runs:
+                run.wait(min(i + TOGETHER, len(parts)) - 1)
+        for run in runs:
+            run.block(i, length, draws)
+        for values in passing:  # nobody reads this block again
+            values[i] = None
+        if (i + 1) % TOGETHER == 0 or i + 1 == len(parts):
+            transfers.send()
+
+
+class _BlockRun:
+    """A task that runs on one block after another; its outputs grow in their registers."""
+
+    def __init__(self, task: Task, size: int, env: dict[int, Component], transfers: Transfers) -> None:
+        self._task = task
+        self._base = dict(task.base)
+        self._transfers = transfers
+        self._awaited = [r for r in task.inputs if transfers.awaits(r)]
+        self._operands = []
+        for register, scalar in zip(task.inputs, task.scalars):
+            if scalar:
+                transfers.wait(register)
+                self._operands.append(whole(env[register], ()))
+            else:
+                self._operands.append(blocks(env[register], size))
+        self._results: list[list[Any]] = [[] for _ in task.outputs]
+        env.update((r, Blocked(out, size)) for r, out in zip(task.outputs, self._results))
+
+    def wait(self, i: int) -> None:
+        """Until the blocks up to number i are there."""
+        for register in self._awaited:
+            self._transfers.wait(register, i)
+
+    def block(self, i: int, length: int, draws: _Draws) -> None:
+        stage, base = self._task.stages[length], self._base
+        arguments = [x if scalar else x[i] for x, scalar in zip(self._operands, self._task.scalars)]
+        arguments += draws.values(stage, base)
+        for out, value in zip(self._results, stage.load()(*arguments)):
             out.append(value)
         for holders, n in stage.draws.items():
             base[holders] = base.get(holders, 0) + n
-    env.update((r, Blocked(out, task.size)) for r, out in zip(task.outputs, results))
 
 
 def _load(env: Mapping[int, Component], registers: Registers) -> list[Component | None]:

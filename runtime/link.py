@@ -4,7 +4,8 @@ A program runs in rounds. In a round a party sends at most one message to each p
 at most one from each; both sides know the sizes from the program, so nothing but payload is
 counted. `Link` holds what does not depend on the transport: the checks, the counters, agreement,
 session keys and what happens when somebody fails. A transport (`memory_link.py`, `tls_link.py`)
-moves messages and small control frames, in order between each pair.
+moves messages and small control frames, in order between each pair. A round is one call
+(`exchange`), or is begun and runs while the caller computes what it sends (`begin`).
 
 When a party fails it tells all its peers why (`abort`), so that all stop at once and every
 error names the original cause. A link that failed is dead: every later call raises again.
@@ -28,6 +29,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from spuvm.runtime.errors import LinkError, PeerAbortedError, PeerMismatchError, SpuError
+from spuvm.runtime.exchange import AtOnce, Exchange
 
 Buffer = memoryview | npt.NDArray[Any]
 
@@ -88,6 +90,7 @@ class Link(ABC):
         self._failure: SpuError | None = None
         self._cause: tuple[str, str] | None = None  # who stopped first, and why, if a peer told us
         self._closed = False
+        self._begun: Exchange | None = None  # the last one
         self._told = False  # the peers know that this party stopped with an error
         self._keys: dict[tuple[int, ...], bytes] = {}
         self._contributions: dict[tuple[int, tuple[int, ...]], bytes] = {}  # (from, holders)
@@ -109,10 +112,23 @@ class Link(ABC):
         with self._telling_peers():
             if not sends and not receives:
                 return
+            self._begun = None
             self._transfer(sends, receives)
-        self._count(sends, self.counters.bytes_sent, self.counters.messages_sent)
-        self._count(receives, self.counters.bytes_received, self.counters.messages_received)
-        self.counters.rounds += 1
+        self._count({p: size(v) for p, v in sends.items()}, {p: size(v) for p, v in receives.items()})
+
+    def begin(self, outgoing: Mapping[int, int], incoming: Mapping[int, Sequence[Buffer]]) -> Exchange:
+        """Begin a round: so many bytes will be sent to each peer, and each peer's message goes into these buffers.
+
+        Several may be under way. They have to be finished, in order, before anything else is done with the link;
+        until then all buffers are in use.
+        """
+        sends = {peer: nbytes for peer, nbytes in outgoing.items() if nbytes}
+        receives = self._views(incoming, writable=True)
+        with self._telling_peers():
+            exchange = self._begun = self._begin(sends, receives)
+        if sends or receives:
+            self._count(sends, {peer: size(views) for peer, views in receives.items()})
+        return exchange
 
     def agree(self, what: str, value: bytes) -> None:
         """Check that `value` is the same at every party, by its SHA-256; every party raises if it is not."""
@@ -169,6 +185,17 @@ class Link(ABC):
 
     # What a transport provides.
 
+    def _begin(self, sends: dict[int, int], receives: dict[int, list[memoryview]]) -> Exchange:
+        """A transport whose messages move while the caller computes has an exchange of its own."""
+        if self._begun is not None:
+            self._begun.finish()
+
+        def move(sends: dict[int, list[memoryview]], receives: dict[int, list[memoryview]]) -> None:
+            with self._telling_peers():
+                self._transfer(sends, receives)
+
+        return AtOnce(sends, receives, move)
+
     @abstractmethod
     def _transfer(self, sends: dict[int, list[memoryview]], receives: dict[int, list[memoryview]]) -> None:
         """Move one round's messages (each of at least one byte); the outgoing views are free on return."""
@@ -193,7 +220,8 @@ class Link(ABC):
 
     @property
     def _round(self) -> int:
-        return self.counters.rounds + 1
+        """The round under way, for errors; one that was begun is counted already."""
+        return max(1, self.counters.rounds + (self._begun is None))
 
     def _tell(self, origin: str, reason: str) -> None:
         self._told = True
@@ -241,12 +269,17 @@ class Link(ABC):
                 views[peer] = flat
         return views
 
-    def _count(
-        self, moved: Mapping[int, Sequence[memoryview]], payload: dict[int, int], messages: dict[int, int]
-    ) -> None:
-        for peer, views in moved.items():
-            payload[peer] += size(views)
-            messages[peer] += 1
+    def _count(self, sent: Mapping[int, int], received: Mapping[int, int]) -> None:
+        """Count a round in which so many bytes, never none, went to and came from these peers."""
+        c = self.counters
+        for moved, payload, messages in (
+            (sent, c.bytes_sent, c.messages_sent),
+            (received, c.bytes_received, c.messages_received),
+        ):
+            for peer, nbytes in moved.items():
+                payload[peer] += nbytes
+                messages[peer] += 1
+        c.rounds += 1
 
     @contextmanager
     def _telling_peers(self) -> Iterator[None]:

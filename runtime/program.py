@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
-from typing import Any
+from itertools import groupby
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from spuvm.runtime.random import PERMUTATION_BYTES
 
 BLOCK = 65536  # elements of an element-wise call that one executable takes at once: they stay in the cache
 BLOCK_SIZES = (64, 1024, 8192, BLOCK)  # all lengths that element-wise stages are ever compiled for
+CACHE_LINE = 64  # bytes: at which every random begins
 Holders = tuple[int, ...]
 Registers = tuple[int | None, ...]  # None: a component that this party does not hold
 
@@ -54,6 +56,14 @@ class Random:
         return math.prod(self.shape) * itemsize
 
 
+class Span(NamedTuple):
+    """Consecutive bytes of a stream, from `offset` (in 16-byte blocks) within a kernel's share."""
+
+    holders: Holders
+    offset: int
+    nbytes: int
+
+
 @dataclass(eq=False)
 class Stage:
     """What one party computes of a kernel between two of its rounds, for one block length.
@@ -66,6 +76,31 @@ class Stage:
     load: Callable[[], Callable[..., Sequence[Any]]]
     randoms: tuple[Random, ...]
     draws: Mapping[Holders, int]
+
+    @cached_property
+    def spans(self) -> list[Span]:
+        """The randoms, those that follow each other in a stream generated together."""
+        return self._layout[0]
+
+    @cached_property
+    def places(self) -> list[tuple[int, int]]:
+        """Of each random, the number of its span and its first byte there."""
+        return self._layout[1]
+
+    @cached_property
+    def _layout(self) -> tuple[list[Span], list[tuple[int, int]]]:
+        spans: list[Span] = []
+        places = []
+        last: dict[Holders, int] = {}  # the span that the holders' next random may continue
+        for r in self.randoms:
+            i = last.get(r.holders, -1)
+            if i < 0 or not 0 <= 16 * (r.offset - spans[i].offset) - spans[i].nbytes < CACHE_LINE:
+                i = last[r.holders] = len(spans)
+                spans.append(Span(r.holders, r.offset, 0))
+            start = 16 * (r.offset - spans[i].offset)
+            spans[i] = spans[i]._replace(nbytes=start + r.nbytes)
+            places.append((i, start))
+        return spans, places
 
 
 @dataclass(eq=False)
@@ -101,12 +136,57 @@ class Message:
         return sum(-(-count * self.bits // 8) for _, count, _ in partition(self.size))
 
 
+class Piece(NamedTuple):
+    """What is sent at once of a message: one block, or all of it (`block` None)."""
+
+    message: Message
+    block: int | None
+    nbytes: int
+
+
+def pieces(messages: Sequence[Message]) -> tuple[Piece, ...]:
+    """A round's messages to one peer as they go over the wire: of successive ones of one size block after block."""
+    out: list[Piece] = []
+    for size, run in groupby(messages, key=lambda m: m.size):
+        same = tuple(run)
+        if size is None:
+            out.extend(Piece(m, None, m.nbytes) for m in same)
+            continue
+        for i, (_, count, _) in enumerate(partition(size)):
+            out.extend(Piece(m, i, -(-count * m.bits // 8)) for m in same)
+    return tuple(out)
+
+
 @dataclass(eq=False)
 class Round:
     tasks: list[Task] = field(default_factory=list)
     sends: dict[int, list[Message]] = field(default_factory=dict)
     receives: dict[int, list[Message]] = field(default_factory=dict)
     frees: tuple[int, ...] = ()  # after the messages have left
+
+    @cached_property
+    def batches(self) -> tuple[tuple[Task, ...], ...]:
+        """The tasks in order; successive ones on blocks of one size together: they run block after block."""
+        out: list[list[Task]] = []
+        made: set[int] = set()
+        for task in self.tasks:
+            scalars = {r for r, scalar in zip(task.inputs, task.scalars) if scalar}
+            if task.size is None or not out or out[-1][0].size != task.size or not made.isdisjoint(scalars):
+                out.append([])
+                made = set()
+            out[-1].append(task)
+            made.update(task.outputs)
+        return tuple(map(tuple, out))
+
+    @cached_property
+    def leaving(self) -> dict[int, tuple[Piece, ...]]:
+        """By peer."""
+        return {peer: pieces(messages) for peer, messages in self.sends.items()}
+
+    @cached_property
+    def arriving(self) -> dict[int, tuple[Piece, ...]]:
+        """By peer."""
+        return {peer: pieces(messages) for peer, messages in self.receives.items()}
 
 
 @dataclass(eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from spuvm.runtime.exchange import Exchange, Renamed
 from spuvm.runtime.link import Buffer, Kind, Link
 
 
@@ -27,17 +28,18 @@ class Renumbered(Link):
 
     def exchange(self, outgoing: Mapping[int, Sequence[Buffer]], incoming: Mapping[int, Sequence[Buffer]]) -> None:
         self._link.exchange(*({self._ranks[p]: b for p, b in way.items()} for way in (outgoing, incoming)))
-        c, moved = self.counters, False
-        for way, payload, messages in (
-            (outgoing, c.bytes_sent, c.messages_sent),
-            (incoming, c.bytes_received, c.messages_received),
-        ):
-            for peer, pieces in way.items():
-                if count := sum(piece.nbytes for piece in pieces):
-                    payload[peer] += count
-                    messages[peer] += 1
-                    moved = True
-        c.rounds += moved
+        self._count_all(*({p: sum(x.nbytes for x in b) for p, b in way.items()} for way in (outgoing, incoming)))
+
+    def begin(self, outgoing: Mapping[int, int], incoming: Mapping[int, Sequence[Buffer]]) -> Exchange:
+        sends, receives = ({self._ranks[p]: x for p, x in way.items()} for way in (outgoing, incoming))
+        exchange = self._link.begin(sends, receives)  # type: ignore[arg-type]
+        self._count_all(outgoing, {p: sum(x.nbytes for x in b) for p, b in incoming.items()})
+        return Renamed(exchange, self._ranks)
+
+    def _count_all(self, sent: Mapping[int, int], received: Mapping[int, int]) -> None:
+        moved = [{p: n for p, n in way.items() if n} for way in (sent, received)]
+        if any(moved):
+            self._count(*moved)
 
     def agree(self, what: str, value: bytes) -> None:
         self._link.agree(what, value)

@@ -155,16 +155,19 @@ class Channel:
         self._encrypted.write(buffer[:n])
 
     def read_into(self, view: memoryview) -> int:
-        """Decrypt into `view` from one record; the number of bytes, 0 if more has to be taken first."""
+        """Decrypt into `view` what has been taken, record after record; the number of bytes, less if it ends."""
+        read, at, length = self.tls.read, 0, len(view)
         if not self._encrypted.pending and not self.tls.pending():
-            return 0
+            return 0  # most often: spares an exception
         try:
-            n: int = self.tls.read(len(view), view)  # type: ignore[assignment]  # a number, as a buffer is given
+            while at < length:
+                n: int = read(length - at, view[at:])  # type: ignore[assignment]  # a number, as a buffer is given
+                if not n:
+                    raise OSError(errno.ECONNRESET, "Connection closed by peer")
+                at += n
         except ssl.SSLWantReadError:
-            return 0
-        if not n:
-            raise OSError(errno.ECONNRESET, "Connection closed by peer")
-        return n
+            pass
+        return at
 
     # Always.
 

@@ -15,15 +15,17 @@ TLS on one of them, `tls_stream.py` the frames that go over it and their format.
 import logging
 import select
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from spuvm.runtime.cluster import Cluster
 from spuvm.runtime.errors import PeerAbortedError, PeerLostError, PeerTimeoutError, SpuError
+from spuvm.runtime.exchange import Exchange, leading
 from spuvm.runtime.link import Kind, Link
 from spuvm.runtime.tls_channel import BLOCK_BYTES, FAREWELL, in_words
 from spuvm.runtime.tls_hello import Stopped
 from spuvm.runtime.tls_setup import Connected, SetUp
-from spuvm.runtime.tls_stream import Receiver, Sender, Wake
+from spuvm.runtime.tls_stream import INLINE_BYTES, Receiver, Sender, Wake
 
 LAST_WORDS = 0.5  # seconds to look for the reason of a peer whose connection broke
 
@@ -114,22 +116,32 @@ class TlsLink(Link):
             self._resume(receiver)
 
     def _transfer(self, sends: dict[int, list[memoryview]], receives: dict[int, list[memoryview]]) -> None:
-        awaited = [self._receivers[peer] for peer in receives]
-        for receiver, views in zip(awaited, receives.values()):
-            receiver.expect(views)
+        self._expect(receives)
         for peer, views in sends.items():
             self._send(peer, Kind.DATA, views)
-        for receiver in awaited:
+        self._complete_round(sends, receives)
+
+    def _begin(self, sends: dict[int, int], receives: dict[int, list[memoryview]]) -> Exchange:
+        return TlsExchange(self, sends, receives)
+
+    def _expect(self, receives: Mapping[int, list[memoryview]]) -> None:
+        for peer, views in receives.items():
+            receiver = self._receivers[peer]
+            receiver.expect(views)
             if receiver.parked:
                 self._resume(receiver)
+
+    def _complete_round(self, sends: Iterable[int], receives: Iterable[int]) -> None:
+        """Wait until all messages expected from these peers have arrived, and those to these have left."""
+        awaited = [self._receivers[peer] for peer in receives]
         busy = [sender for peer in sends if (sender := self._senders[peer]).busy]
-        self._wait(
-            awaited,
-            lambda: all(r.arrived for r in awaited) and not any(sender.busy for sender in busy),
-            self._awaiting_data(),
-            busy,
-        )
+        self._wait(lambda: [r for r in awaited if not r.arrived], self._awaiting_data(), busy)
         self._check_senders()
+
+    def _arrival(self, peer: int, position: int) -> None:
+        """Wait until so many bytes of all messages expected from the peer have arrived."""
+        receiver = self._receivers[peer]
+        self._wait(lambda: [receiver] if receiver.filled < position else [], self._awaiting_data(), [])
 
     def _send_control(self, peer: int, kind: Kind, body: bytes) -> None:
         self._send(peer, kind, [memoryview(body)])
@@ -143,7 +155,7 @@ class TlsLink(Link):
                 raise self._out_of_step(peer, Kind.DATA, awaited)
             return bool(inbox)
 
-        self._wait([receiver], heard, awaited, [])
+        self._wait(lambda: [] if heard() else [receiver], awaited, [])
         return inbox.popleft()
 
     def _send_abort(self, origin: str, reason: str) -> None:
@@ -176,27 +188,25 @@ class TlsLink(Link):
 
     # Waiting.
 
-    def _wait(self, awaited: list[Receiver], done: Callable[[], bool], what: str, senders: list[Sender]) -> None:
-        """Serve all incoming connections until `done`; raise if a peer stops, or nothing moves in time."""
+    def _wait(self, missing: Callable[[], list[Receiver]], what: str, senders: list[Sender]) -> None:
+        """Serve all incoming connections until nobody is missing; raise if a peer stops, or nothing moves in time."""
         if self._stopped is not None:
             raise self._stopped
-        while not done():
-            for receiver in awaited:
-                if receiver.closed and not receiver.arrived:
+        while (late := missing()) or any(sender.busy for sender in senders):
+            for receiver in late:
+                if receiver.closed:
                     name = self.parties[receiver.peer]
                     raise PeerLostError(f"{name} closed its link while {self._me} awaited {what}.")
             try:
                 moved = self._poll(self.timeout)
             except PeerAbortedError as stopped:
-                if not done() or any(sender.error is not None for sender in senders):
+                if missing() or any(sender.busy or sender.error is not None for sender in senders):
                     raise
                 self._stopped = stopped  # all that was awaited came first: the next wait says it
                 return
             if not moved:
-                silent = [self.parties[r.peer] for r in awaited if not r.arrived]
-                slow = [s.name for s in senders if s.busy]
-                everyone = [self.parties[r.peer] for r in awaited]  # of a control frame, no data are awaited
-                raise PeerTimeoutError(self._timeout_text(silent or slow or everyone, what))
+                names = [self.parties[r.peer] for r in late] or [s.name for s in senders if s.busy]
+                raise PeerTimeoutError(self._timeout_text(names, what))
             self._check_senders()
 
     def _poll(self, limit: float) -> bool:
@@ -231,7 +241,9 @@ class TlsLink(Link):
     def _me(self) -> str:
         return self.parties[self.rank]
 
-    def _failed_send(self, peer: int, error: OSError) -> SpuError:
+    def _failed_send(self, peer: int, error: Exception) -> Exception:
+        if not isinstance(error, OSError):
+            return error
         if isinstance(error, TimeoutError):
             awaited = f"that it takes {self._awaiting_data()}"
             return PeerTimeoutError(self._timeout_text([self.parties[peer]], awaited))
@@ -264,3 +276,35 @@ class TlsLink(Link):
                 receiver.advance()
         except OSError:
             receiver.ended = True
+
+
+class TlsExchange(Exchange):
+    """A long message leaves piece by piece, by its sender's thread; a short one at once, when it is complete."""
+
+    def __init__(self, link: TlsLink, sends: dict[int, int], receives: dict[int, list[memoryview]]) -> None:
+        self._link: TlsLink = link
+        self._missing = dict(sends)
+        self._held: dict[int, list[memoryview]] = {peer: [] for peer, n in sends.items() if n <= INLINE_BYTES}
+        self._started = {peer: link._receivers[peer].expected for peer in receives}
+        self._parts = (tuple(sends), tuple(receives))
+        link._expect(receives)
+        for peer in sends.keys() - self._held.keys():
+            link._senders[peer].open(sends[peer])
+
+    def put(self, peer: int, array: Any, nbytes: int) -> None:
+        if peer not in self._held:
+            return self._link._senders[peer].put(array, nbytes)
+        self._held[peer].append(leading(array, nbytes))
+        self._missing[peer] -= nbytes
+        if not self._missing[peer]:
+            with self._link._telling_peers():
+                self._link._send(peer, Kind.DATA, self._held[peer])
+
+    def wait(self, peer: int, nbytes: int) -> None:
+        if peer in self._started and self._link._receivers[peer].filled < (end := self._started[peer] + nbytes):
+            with self._link._telling_peers():
+                self._link._arrival(peer, end)
+
+    def finish(self) -> None:
+        with self._link._telling_peers():
+            self._link._complete_round(*self._parts)

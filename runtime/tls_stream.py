@@ -1,6 +1,6 @@
 """What goes over a TLS connection of a session: frames, sent in one direction, received in the other.
 
-Wire format (version 1, little endian). Frames follow each other on a connection:
+Wire format (version 2, little endian). Frames follow each other on a connection:
 
     2 bytes  magic "SV"
     1 byte   version
@@ -11,7 +11,7 @@ Wire format (version 1, little endian). Frames follow each other on a connection
     ...      payload
 
     HELLO, READY, REJECT   set-up, see `tls_hello.py`.
-    DATA                   a message; longer than 4 MiB it takes several frames.
+    DATA                   a message, in one or more frames: of at most 4 MiB, and of what is there to send.
     AGREE, KEY             SHA-256 and topic; holders NUL random bytes (see `link.py`).
     ABORT                  the sender stops: "party that failed first NUL error class and message".
     CLOSE                  the sender has finished; without it a closed connection is a lost peer.
@@ -29,12 +29,14 @@ from contextlib import suppress
 from itertools import chain
 from queue import SimpleQueue
 from threading import Thread
+from typing import Any
 
 from spuvm.runtime.errors import PeerMismatchError
+from spuvm.runtime.exchange import leading
 from spuvm.runtime.link import Kind, Link, size
 from spuvm.runtime.tls_channel import RECORD_BYTES, Channel
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAGIC = b"SV"
 HEADER = struct.Struct("<2sBBIIQ")
 INLINE_BYTES = 1 << 18  # up to here a message is written by the calling thread
@@ -91,7 +93,7 @@ class Sender:
     def __init__(self, channel: Channel, name: str, timeout: float, wake: Wake) -> None:
         self.name = name
         self.channel = channel
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         self._timeout = timeout
         self._wake = wake
         self._sequence = 0
@@ -100,6 +102,7 @@ class Sender:
         self._given = 0  # jobs of the thread: counted by the caller
         self._done = 0  # and by the thread
         self._jobs: SimpleQueue[Iterator[bytes | memoryview] | None] = SimpleQueue()
+        self._pieces: SimpleQueue[tuple[Any, int] | None] = SimpleQueue()  # of the message that `put` continues
         self._thread: Thread | None = None
         self._poller = select.poll()
         self._poller.register(channel.sock.fileno(), select.POLLOUT)
@@ -116,13 +119,26 @@ class Sender:
         """
         total = size(views)
         if self.busy or total > INLINE_BYTES:
-            return self._give(self._blocks(kind, views))
+            return self._give(self._blocks(kind, total, _frames(views)))
         if total < RECORD_BYTES:  # most rounds: no generators
             rest = self._offer(iter((self.channel.record(self._header(kind, total, total) + b"".join(views)),)))
         else:
-            rest = self._offer(self._blocks(kind, views))
+            rest = self._offer(self._blocks(kind, total, _frames(views)))
         if rest is not None:
             self._give(rest)
+
+    def open(self, total: int) -> None:
+        """Begin a message of so many bytes, which follow by `put`."""
+        self._pieces = SimpleQueue()
+        self._give(self._blocks(Kind.DATA, total, _frames_put(total, self._pieces)))
+
+    def put(self, array: Any, nbytes: int) -> None:
+        """The next piece of the message begun; the thread waits for what JAX is still computing."""
+        self._pieces.put((array, nbytes))
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._pieces.put(None)
 
     def _give(self, blocks: Iterator[bytes | memoryview]) -> None:
         if self._thread is None:
@@ -133,18 +149,19 @@ class Sender:
 
     def last_words(self, kind: Kind, body: bytes, deadline: float) -> None:
         """Send a closing frame if that is possible by the deadline; a message in progress ends early."""
-        self._stopping = True
+        self._stop()
         while self.busy and time.monotonic() < deadline:
             time.sleep(0.002)
         if self.busy or self._inside_frame or self.error is not None:
             return self.channel.hang_up()  # also frees the buffers that the thread is sending
         try:
-            self._write(self._blocks(kind, [memoryview(body)]), max(0.0, deadline - time.monotonic()))
+            blocks = self._blocks(kind, len(body), iter([[memoryview(body)]]))
+            self._write(blocks, max(0.0, deadline - time.monotonic()))
         except OSError:
             log.debug("%s could not be told that this party stops", self.name)
 
     def close(self) -> None:
-        self._stopping = True
+        self._stop()
         if self.busy:
             self.channel.hang_up()
         if self._thread is not None:
@@ -152,10 +169,9 @@ class Sender:
             self._thread.join()
         self.channel.close()
 
-    def _blocks(self, kind: Kind, views: list[memoryview]) -> Iterator[bytes | memoryview]:
+    def _blocks(self, kind: Kind, total: int, frames: Iterator[list[memoryview]]) -> Iterator[bytes | memoryview]:
         """The message as it goes to the socket, encrypted when its turn comes."""
-        total = size(views)
-        for frame in _frames(views):
+        for frame in frames:
             if self._stopping and kind is Kind.DATA:
                 return
             self._inside_frame = True
@@ -193,7 +209,7 @@ class Sender:
             try:
                 if self.error is None:
                     self._write(blocks, self._timeout)
-            except OSError as error:
+            except Exception as error:
                 self.error = error
             del blocks
             self._done += 1
@@ -214,6 +230,16 @@ def _frames(views: list[memoryview]) -> Iterator[list[memoryview]]:
             room -= len(piece)
             view = view[len(piece) :]
     yield frame
+
+
+def _frames_put(total: int, pieces: "SimpleQueue[tuple[Any, int] | None]") -> Iterator[list[memoryview]]:
+    """Frames of a message whose pieces come one after another; it ends early at None."""
+    while total > 0 and (piece := pieces.get()) is not None:
+        views = [leading(*piece)]
+        while not pieces.empty() and size(views) < FRAME_BYTES // 2 and (piece := pieces.get()) is not None:
+            views.append(leading(*piece))
+        total -= size(views)
+        yield from _frames(views)
 
 
 def _records(pieces: Iterable[memoryview]) -> Iterator[memoryview]:
@@ -248,19 +274,24 @@ class Receiver:
         self.closed = False  # the peer has said CLOSE
         self.ended = False  # the connection is broken
         self.discard = False
-        self.arrived = False
+        self.expected = 0  # bytes of all messages that have a place to go
+        self.filled = 0  # bytes of them that are there
         self._steps = self._read_frames()
         self._link = link
         self._sequence = 0
-        self._views: deque[memoryview] | None = None  # what is still to be filled
+        self._due: deque[tuple[int, deque[memoryview]]] = deque()  # messages: size, what is still to be filled
         self._left = 0  # bytes of the message still to come
-        self._expected = 0
+
+    @property
+    def arrived(self) -> bool:
+        """Whether everything expected is there."""
+        return self.filled == self.expected
 
     def expect(self, views: list[memoryview]) -> None:
-        """Where the next message goes; `arrived` says when it is there."""
-        self._expected = size(views)
-        self._views = deque(views)
-        self.arrived = False
+        """Where the next message goes, after those expected before."""
+        total = size(views)
+        self.expected += total
+        self._due.append((total, deque(views)))
 
     def advance(self) -> None:
         if not self.closed:
@@ -299,37 +330,40 @@ class Receiver:
 
     def _data(self, length: int, total: int) -> Generator[None, None, None]:
         if self._left == 0 and not self.discard:
-            while self._views is None and not self.discard:
+            while not self._due and not self.discard:
                 self.parked = True
                 yield
             self.parked = False
-            if total != self._expected and not self.discard:
-                raise self._link._wrong_size(self.peer, total, self._expected)
-            self._left = total
+            if not self.discard:
+                if total != self._due[0][0]:
+                    raise self._link._wrong_size(self.peer, total, self._due[0][0])
+                self._left = total
         if self.discard:
             yield from self._read(memoryview(bytearray(length)))
             return
-        assert self._views is not None
         if not 0 < length <= self._left:
             raise self._link._wrong_size(self.peer, length, self._left)
         self._left -= length
+        views = self._due[0][1]
         while length:
-            view = self._views.popleft()
+            view = views.popleft()
             if len(view) > length:
-                self._views.appendleft(view[length:])
+                views.appendleft(view[length:])
                 view = view[:length]
             length -= len(view)
-            yield from self._read(view)
+            while len(view):
+                n = self.channel.read_into(view)
+                self.filled += n
+                view = view[n:]
+                if len(view):
+                    yield
         if self._left == 0:
-            self._views = None
-            self.arrived = True
+            self._due.popleft()
 
     def _read(self, view: memoryview) -> Generator[None, None, None]:
-        read_into, at, length = self.channel.read_into, 0, len(view)
-        while at < length:
-            n = read_into(view[at:] if at else view)
-            at += n
-            if not n:
+        while len(view):
+            view = view[self.channel.read_into(view) :]
+            if len(view):
                 yield
 
     def _control(self, kind: Kind, body: bytes) -> None:
@@ -338,7 +372,7 @@ class Receiver:
             raise self._link._aborted(self.peer, origin, reason)
         if kind is Kind.CLOSE:
             self.closed = True
-        elif kind is Kind.AGREE and self._views is not None and not self.discard:
+        elif kind is Kind.AGREE and self._due and not self.discard:
             raise self._link._out_of_step(self.peer, kind, self._link._awaiting_data())
         elif kind in self.inbox:
             self.inbox[kind].append(body)

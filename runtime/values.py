@@ -80,6 +80,11 @@ def whole(value: Component, shape: Sequence[int]) -> Array:
     return out.reshape(shape)
 
 
+def own(value: Component) -> Component:
+    """The same value, whose blocks can be let go one by one without the giver losing them."""
+    return Blocked(list(value.blocks), value.size) if isinstance(value, Blocked) else value
+
+
 def taken(array: np.ndarray, which: np.ndarray) -> Blocked:
     """The elements of a flat array at the indices `which`, in blocks."""
     out = []
@@ -89,16 +94,6 @@ def taken(array: np.ndarray, which: np.ndarray) -> Blocked:
         block[count:] = 0
         out.append(block)
     return Blocked(out, len(which))
-
-
-def outgoing(value: Component, message: Message) -> list[np.ndarray]:
-    """The bytes of a message, as views."""
-    if message.size is None:
-        return [_bytes(np.asarray(whole(value, message.shape)))]
-    return [
-        _bytes(np.asarray(block))[: -(-count * message.bits // 8)]
-        for block, (_, count, _) in zip(blocks(value, message.size), partition(message.size))
-    ]
 
 
 def incoming(message: Message) -> tuple[Component, list[np.ndarray]]:
@@ -118,4 +113,4 @@ def incoming(message: Message) -> tuple[Component, list[np.ndarray]]:
 
 
 def _bytes(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return array.reshape(-1).view(np.uint8)

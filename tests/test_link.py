@@ -97,6 +97,48 @@ def test_odd_sizes_arrive_however_they_are_cut(session: Session) -> None:
     assert session(body) == [True] * 3
 
 
+def test_messages_move_in_pieces_and_several_rounds_are_under_way(session: Session) -> None:
+    sizes = [10, 1_000_000, 300_000, 7]
+
+    def body(link: Link) -> bool:
+        after, before = ring(link)
+        begun = []
+        for n in sizes:
+            message, due = (np.random.default_rng(n + r).integers(0, 256, n, np.uint8) for r in (link.rank, before))
+            got = np.zeros(n, np.uint8)
+            exchange = link.begin({after: n}, {before: [got[: n // 4], got[n // 4 :]]})
+            exchange.put(after, message, n // 3)
+            exchange.put(after, message[n // 3 :], n - n // 3)
+            exchange.wait(before, n // 2)
+            assert np.array_equal(got[: n // 2], due[: n // 2]), n
+            begun.append((exchange, got, due))
+        for exchange, got, due in begun:
+            exchange.finish()
+            assert np.array_equal(got, due)
+        assert link.counters.rounds == len(sizes)
+        assert link.counters.bytes_sent == {after: sum(sizes), before: 0}
+        assert link.counters.messages_received == {after: 0, before: len(sizes)}
+        link.agree("end", b"")
+        return True
+
+    assert session(body) == [True] * 3
+
+
+def test_a_party_stops_inside_a_message(session: Session) -> None:
+    def body(link: Link) -> None:
+        if link.rank == 0:
+            exchange = link.begin({1: 4_000_000}, {})
+            exchange.put(1, np.zeros(1_000_000, np.uint8), 1_000_000)
+            raise LinkError("no more")
+        link.exchange({}, {0: [np.zeros(4_000_000 if link.rank == 1 else 8, np.uint8)]})
+
+    start = time.monotonic()
+    errors = session(body)
+    assert time.monotonic() - start < 5
+    assert all("no more" in str(error) for error in errors)
+    assert [type(error) for error in errors] == [LinkError, PeerAbortedError, PeerAbortedError]
+
+
 def test_many_small_and_typed_buffers(session: Session) -> None:
     def body(link: Link) -> bool:
         message = [np.full((3, i % 5), link.rank + i, np.uint64) for i in range(500)]
