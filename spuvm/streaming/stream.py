@@ -155,7 +155,8 @@ def stream(
         device: the SPU to run on. If not given, one of all parties that `spu.init` named; without
             `spu.init`, a simulation of `parties`.
         protocol, fxp_fraction_bits, parties: of the simulation, as for `spu.jit`.
-        workers: processes of each party; worker j of all parties forms a session over some of the blocks. Not
+        workers: processes of each party; worker j of all parties forms a session over some of the blocks. On a
+            slow network several workers pay even on one machine: while some wait for the wire, others compute. Not
             for a `fold` without `combine`, whose blocks follow each other.
         engine: where workers run: "local", processes of this machine, or "ray", tasks of the Ray cluster of
             this party (`pip install 'spuvm[ray]'`), whose nodes all see the same files and folder.
