@@ -21,7 +21,6 @@ from spuvm.runtime.random import PERMUTATION_BYTES
 
 BLOCK = 65536  # elements of an element-wise call that one executable takes at once: they stay in the cache
 BLOCK_SIZES = (64, 1024, 8192, BLOCK)  # all lengths that element-wise stages are ever compiled for
-CACHE_LINE = 64  # bytes: at which every random begins
 Holders = tuple[int, ...]
 Registers = tuple[int | None, ...]  # None: a component that this party does not hold
 
@@ -94,7 +93,7 @@ class Stage:
         last: dict[Holders, int] = {}  # the span that the holders' next random may continue
         for r in self.randoms:
             i = last.get(r.holders, -1)
-            if i < 0 or not 0 <= 16 * (r.offset - spans[i].offset) - spans[i].nbytes < CACHE_LINE:
+            if i < 0 or 16 * (r.offset - spans[i].offset) != spans[i].nbytes:
                 i = last[r.holders] = len(spans)
                 spans.append(Span(r.holders, r.offset, 0))
             start = 16 * (r.offset - spans[i].offset)
