@@ -47,7 +47,8 @@ class Stated:
         other = 2.0**-7 if bits == 32 else max(2.0**-frac, 2.0**-40)
         terms = ("relative", "absolute", "quadratic", "per_exponent")
         changed: dict[str, Any] = {name: other for name in terms if getattr(self, name)}
-        return replace(self, **changed)
+        domain, outside = (text.replace("62", str(bits - 2)) for text in (self.domain, self.outside))
+        return replace(self, domain=domain, outside=outside, **changed)
 
     def __str__(self) -> str:
         relative = f"{self.relative:g}" + (f" + {self.per_exponent:g} \\|y\\|" if self.per_exponent else "")

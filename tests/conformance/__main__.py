@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 from pathlib import Path
-
-import sweeps
 
 from conformance import operations, precision
 from conformance.whole import conformance
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 POINTS = 1_000_000
-FRACTIONS = (8, 18, 22)
-
-
-def bounds(points: int) -> int:
-    """The stated bounds on dense sweeps of the domains; how many do not hold."""
-    broken = 0
-    for name in sweeps.SWEEPS:
-        for f, protocol in itertools.product(FRACTIONS, ("aby3", "semi2k")):
-            measured = sweeps.measure(name, f, points, protocol=protocol)
-            if measured.excess > 0:
-                broken += 1
-                print(f"FAILED {name} ({protocol}, {f} fraction bits): {measured.share:.2f} of what is stated")
-    print(f"{len(sweeps.SWEEPS)} functions, {FRACTIONS} fraction bits, {points:,} points each: {broken} bounds broken")
-    return broken
 
 
 def main() -> int:
@@ -41,9 +24,10 @@ def main() -> int:
     options = parser.parse_args()
     if options.command == "docs":
         operations.write(DOCS)
-        precision.write(DOCS, options.points)
+        precision.write(DOCS, options.points, options.jobs)
         return 0
-    return min(1, conformance(options.jobs, options.sample, options.compiled, options.only) + bounds(options.points))
+    failed = conformance(options.jobs, options.sample, options.compiled, options.only)
+    return min(1, failed + precision.bounds(options.points, options.jobs))
 
 
 if __name__ == "__main__":

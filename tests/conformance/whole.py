@@ -16,7 +16,6 @@ from conformance.refusals import REFUSALS, by_design
 from conformance.table import FLOATS
 from spuvm.runtime.config import Config
 
-LONG = ("div", "rem", "pow", "eigh", "svd", "sort")
 Task = tuple[Sequence[Config], int, tuple[str, ...], bool, bool]
 Done = list[tuple[Config, str, str | None, str | None]]
 
@@ -39,13 +38,13 @@ def work(task: Task) -> Done:
 
 
 def _tasks(configs: Sequence[Config], sample: bool, compiled: bool) -> list[Task]:
-    """Floats of all widths make the same programs: they stay together. Long ones first."""
+    """Floats of all widths make the same programs: they stay together."""
     tasks = []
     for number, case in enumerate(CASES):
         floats = tuple(d for d in case.dtypes if d in FLOATS)
         groups = [floats] * bool(floats) + [(d,) for d in case.dtypes if d not in FLOATS]
         tasks += [(configs, number, group, sample, compiled) for group in groups]
-    return sorted(tasks, key=lambda t: CASES[t[1]].primitive not in LONG)
+    return tasks
 
 
 def conformance(jobs: int, sample: bool, compiled: bool, names: Sequence[str]) -> int:
