@@ -37,6 +37,28 @@ def line_of(fn: Callable[..., Any], marker: str) -> int:
     return first + next(i for i, line in enumerate(lines) if marker in line)
 
 
+# What a product of two numbers must be below, and a number.
+RANGES = {32: (2.0**14, 2.0**22), 64: (2.0**26, 2.0**44), 128: (2.0**74, 2.0**100)}
+
+
+@pytest.mark.parametrize("ring", RANGES)
+def test_ranges_of_rings(ring: int) -> None:
+    """Products, numbers and quotients: fine below the limits of a ring, found beyond them, by the limit's name."""
+    product, number = RANGES[ring]
+    root = np.float64(np.sqrt(product))
+    with jax.enable_x64(True):
+        assert spu.check(lambda x: x * x, root * 0.99, ring=ring).ok
+        found = only(lambda x: x * x, root * 1.01, ring=ring)
+        assert (found.why, found.operation) == ("range", "mul")
+        assert f"the ring holds {product:.3g}" in found.reason
+        found = only(lambda x: x * 3, np.float64(number * 0.99), ring=ring)
+        assert (found.why, f"below {number:.3g}" in found.reason) == ("range", True)
+        large = np.float64(number * 0.99)
+        assert spu.check(lambda x, y: (x / y, x / 7, x - y), large, np.float64(3), ring=ring, rtol=2.0**-7).ok
+        found = only(lambda x, y: x / y, large, np.float64(0.25), ring=ring)
+        assert (found.why, found.operation) == ("range", "div")
+
+
 def test_a_product_that_leaves_the_ring() -> None:
     def fn(x: Any, y: Any) -> Any:
         a = x + y

@@ -49,6 +49,12 @@ def test_a_made_cluster_loads(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.key"))) == 4
 
 
+@pytest.mark.parametrize(("ring", "bits"), [(32, 8), (64, 18), (128, 26)])
+def test_fraction_bits_follow_the_ring(folder: Path, ring: int, bits: int) -> None:
+    config = load_cluster(write(folder, f"ring = {ring}\n" + GOOD)).config
+    assert (config.ring_bits, config.fxp_fraction_bits) == (ring, bits)
+
+
 def test_listen_and_ipv6_and_parameters(folder: Path) -> None:
     cluster = load_cluster(
         write(folder, 'timeout_seconds = 2.5\nprotocol = "semi2k"\nring = 64\ndealer = "dave"\n' + GOOD + DAVE)

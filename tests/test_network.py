@@ -377,6 +377,23 @@ def test_run_over_the_network(inside: Path, compiled: Path, capsys: pytest.Captu
     np.testing.assert_allclose(tables.read("r.csv", ["risk"]).array(np.float32), [1, 6, -12], atol=1e-3)
 
 
+@pytest.mark.parametrize("ring", [32, 128])
+def test_rings_over_the_network(inside: Path, capsys: pytest.CaptureFixture[str], ring: int) -> None:
+    """Compiled for the ring, with the ring in the parties' cluster.toml; a comparison, a product and a quotient."""
+    Path("q.py").write_text("import jax.numpy as jnp\ndef f(x, y):\n    return jnp.maximum(x, y) * x / (y * y + 3)\n")
+    line = f"run q.py:f --input x=a.csv:age@alice --input y=b.csv:age@bob --reveal all --ring {ring}"
+    assert cli.run(f"{line} --network --output z=n.csv".split(" ")) == 0
+    _, err = capsys.readouterr()
+    assert "bytes received" in err
+    assert "differ" not in err
+    x, y = (tables.read(f, ["age"]).array(np.float64) for f in ("a.csv", "b.csv"))
+    want = np.maximum(x, y) * x / (y * y + 3)
+    got = tables.read("n.csv", ["z"]).array(np.float64)
+    np.testing.assert_allclose(
+        got, want, rtol=1e-6 if ring == 128 else 2.0**-7, atol=4 * 2.0 ** -{32: 8, 128: 20}[ring]
+    )
+
+
 def test_a_dealer_is_one_more_process(inside: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("q.py").write_text("def f(x, y):\n    return x * y\n")
     line = "run q.py:f --input x=a.csv:age@alice --input y=b.csv:age@bob --reveal all"
