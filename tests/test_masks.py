@@ -169,6 +169,23 @@ def test_every_message_is_masked(case: Case) -> None:
         assert list(leaks(seen_by(case, ABY3, {party}))) == []
 
 
+FOR_64_BITS = {"exp2_a", "harmonics_a"}  # kernels that other rings do not call
+
+
+@pytest.mark.parametrize("ring", [32, 128])
+def test_every_message_of_other_rings_is_masked(ring: int) -> None:
+    """ABY3 against each party, SEMI2K against a coalition of all but one."""
+    for protocol, coalitions in ((ABY3, ({0}, {1}, {2})), (semi2k(3), ({0, 2},))):
+        samples = 20 * ring if protocol is ABY3 else 40 * ring
+        for case in cases(protocol, ring):
+            skipped = case.kernel.name in FOR_64_BITS or case.kernel.output in REVEALS
+            if skipped or not (protocol is ABY3 or case.kernel.elementwise):
+                continue
+            for coalition in coalitions:
+                found = list(leaks(seen_by(case, protocol, coalition, samples=max(SAMPLES, samples))))
+                assert found == [], f"{protocol.name}, {ring} bits: {case}"
+
+
 @pytest.mark.parametrize(("n", "coalition"), [(2, {0}), (2, {1}), (3, {2}), (3, {0, 1}), (3, {0, 2}), (3, {1, 2})])
 def test_messages_to_a_coalition_are_masked(n: int, coalition: set[int]) -> None:
     """SEMI2K: all parties but one may put together what they see. (A matrix product is `mul_aa` of blocks.)"""

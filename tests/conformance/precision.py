@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import sweeps
 
+from conformance.processes import pool
 from spuvm.compiler.compile import compile_function
 from spuvm.compiler.precision import STATED, Stated
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
@@ -53,9 +53,9 @@ def write(folder: Path, points: int, jobs: int) -> None:
     plots.mkdir(parents=True, exist_ok=True)
     tasks = [(name, ring, points) for ring in RINGS for name in sweeps.SWEEPS]
     shown = [name for name in sweeps.SWEEPS if _is_plotted(name)]
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        rows = dict(zip(tasks, pool.map(_row, tasks, 1)))
-        pool.map(_plot, [(name, plots / f"{name}.svg") for name in shown], 1)
+    with pool(jobs) as workers:
+        rows = dict(zip(tasks, workers.map(_row, tasks, 1)))
+        workers.map(_plot, [(name, plots / f"{name}.svg") for name in shown], 1)
     parts = [HEAD.format(points=points)]
     for ring, text in SECTIONS.items():
         parts += [text, "\n".join([COLUMNS, *(row for (_, k, _), row in rows.items() if k == ring)])]
@@ -66,8 +66,8 @@ def write(folder: Path, points: int, jobs: int) -> None:
 def bounds(points: int, jobs: int) -> int:
     """The stated bounds on dense sweeps of the domains; how many do not hold."""
     tasks = [(name, k, f, p, points) for name in sweeps.SWEEPS for k, f in CHECKED for p in ("aby3", "semi2k")]
-    with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=40) as pool:
-        shares = pool.map(_share, tasks, 1)
+    with pool(jobs) as workers:
+        shares = workers.map(_share, tasks, 1)
     for (name, ring, f, protocol, _), share in zip(tasks, shares):
         if share > 1:
             print(f"FAILED {name} ({protocol}/{ring}, {f} fraction bits): {share:.2f} of what is stated")

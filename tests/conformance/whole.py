@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import time
 from collections import Counter
@@ -12,6 +11,7 @@ from contextlib import nullcontext
 from conformance.batch import batches, combinations, configurations, covering, name_of, run
 from conformance.cases import CASES
 from conformance.interpreted import stages_by_numpy
+from conformance.processes import pool
 from conformance.refusals import REFUSALS, by_design
 from conformance.table import FLOATS
 from spuvm.runtime.config import Config
@@ -56,8 +56,8 @@ def conformance(jobs: int, sample: bool, compiled: bool, names: Sequence[str]) -
     reasons: Counter[str] = Counter()
     failed: Counter[str] = Counter()
     start = time.monotonic()
-    with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=40) as pool:  # JAX keeps what it traced
-        for done, outcomes in enumerate(pool.imap_unordered(work, tasks), 1):
+    with pool(jobs) as workers:
+        for done, outcomes in enumerate(workers.imap_unordered(work, tasks), 1):
             for config, combination, error, reason in outcomes:
                 name = name_of(config)
                 ran[name] += 1
