@@ -235,6 +235,7 @@ def measure(
     return Measured(tuple(numbers), want, np.abs(got - want), allowed)
 
 
+BLOCK = 1 << 16
 CHUNK = 100_000  # the evaluator keeps every intermediate value
 
 
@@ -258,7 +259,9 @@ def _evaluated(function: Callable[..., Any], raw: list[Raw], machine: Config, ji
 def _simulated(function: Callable[..., Any], raw: list[Raw], machine: Config, jitter: int | None) -> Any:
     """By the protocol itself; points are such that float64 holds them."""
     count = raw[0].size
-    size = min(count, 1 << 18)
+    whole = -(-count // BLOCK) * BLOCK  # sizes whose kernels are compiled already
+    size = min(whole, 4 * BLOCK)
+    raw = [np.resize(x, whole) for x in raw]
     with jax.enable_x64(True):
         f = spu.jit(
             function,
@@ -268,8 +271,8 @@ def _simulated(function: Callable[..., Any], raw: list[Raw], machine: Config, ji
             world_size=machine.world_size,
         )
         parts = []
-        for start in range(0, count, size):
-            at = min(start, count - size)
+        for start in range(0, whole, size):
+            at = min(start, whole - size)
             reals = [x[at : at + size].astype(np.float64) / 2.0**machine.fxp_fraction_bits for x in raw]
             parts.append(np.asarray(spu.reveal(f(*reals)))[start - at :])
-    return np.concatenate(parts)
+    return np.concatenate(parts)[:count]
