@@ -23,7 +23,11 @@ class InputError(SpuError):
     exit_status = 2
 
 
-class EncodingError(InputError):
+class DataError(InputError):
+    """Something about a party's own rows, which its message may count and number: peers are not told what."""
+
+
+class EncodingError(DataError):
     """A value that the ring cannot hold: NaN, infinite, or beyond the stated limit."""
 
 

@@ -28,7 +28,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from spuvm.runtime.errors import LinkError, PeerAbortedError, PeerMismatchError, SpuError
+from spuvm.runtime.errors import DataError, LinkError, PeerAbortedError, PeerMismatchError, SpuError
 from spuvm.runtime.exchange import AtOnce, Exchange
 
 Buffer = memoryview | npt.NDArray[Any]
@@ -376,4 +376,6 @@ def legible(text: str) -> str:
 def _reason(error: BaseException) -> str:
     """What peers may know of an error: messages of our own classes hold no secrets, others might."""
     name = type(error).__name__
+    if isinstance(error, DataError):
+        return f"{name}: its data cannot be used, as its own message says"
     return f"{name}: {error}" if isinstance(error, SpuError) else name

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from spuvm.runtime.errors import EncodingError, InputError
+from spuvm.runtime.errors import DataError, EncodingError, InputError
 
 FORMATS = (".csv", ".parquet", ".npy")
 INSTALL = "install them with `pip install 'spuvm[cli]'`"
@@ -228,7 +228,7 @@ def column_array(column: Any, where: str) -> np.ndarray:
     arrow, types = pyarrow_module("types")
     if column.null_count:
         first = np.flatnonzero(column.is_null().to_numpy())[0] + 1
-        raise InputError(
+        raise DataError(
             f"{where} has {column.null_count} of {len(column)} cells empty or NaN (the first in row {first}): "
             "fill them or leave their rows out, at all parties."
         )
@@ -236,7 +236,7 @@ def column_array(column: Any, where: str) -> np.ndarray:
         column = column.cast(arrow.float64())
     if not (types.is_integer(column.type) or types.is_floating(column.type) or types.is_boolean(column.type)):
         text = types.is_string(column.type) or types.is_large_string(column.type)
-        raise InputError(
+        raise DataError(
             f"{where} holds {'text' + _first_text(column) if text else column.type}, not numbers: name the "
             "columns to use, as in `data.csv:age,bmi`, or leave this one out, as in `data.csv:-id`."
         )
@@ -299,7 +299,7 @@ def _converted(column: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
     if column.dtype.kind == "f":
         fractions = column != np.rint(column)
         if fractions.any():
-            raise InputError(
+            raise DataError(
                 f"{where} has fractions (the first in row {_row(fractions)}), the argument is {dtype}: "
                 "give it a float dtype."
             )
@@ -314,7 +314,7 @@ def _as_float(column: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
         exact = 1 << (np.finfo(dtype).nmant + 1)
         large = (column > exact) | (column < -exact) if column.dtype.kind == "i" else column > exact
         if large.any():
-            raise InputError(
+            raise DataError(
                 f"{where} has integers beyond {exact:,} (the first in row {_row(large)}), which {dtype} would "
                 "round: give the argument an integer dtype, or float64."
             )
@@ -327,7 +327,7 @@ def _as_float(column: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
 def _check_range(column: np.ndarray, dtype: np.dtype, where: str, cure: str) -> None:
     low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     if column.size and not (low <= int(column.min()) and int(column.max()) <= high):
-        raise InputError(f"{where} has integers that {dtype} cannot hold ({low:,} to {high:,}). {cure}")
+        raise DataError(f"{where} has integers that {dtype} cannot hold ({low:,} to {high:,}). {cure}")
 
 
 def _row(where: np.ndarray) -> int:

@@ -12,6 +12,7 @@ import pytest
 from spuvm.runtime.certificates import make_cluster
 from spuvm.runtime.cluster import load_cluster
 from spuvm.runtime.errors import (
+    DataError,
     LinkError,
     PeerAbortedError,
     PeerLostError,
@@ -285,6 +286,22 @@ def test_silence_times_out_and_says_who_what_and_how_long(session: Session, awai
     assert awaited in str(timeouts[0])
     assert "timeout" in str(timeouts[0]).partition("Raise the limit")[2]
     assert all("carol" in str(e) for e in errors)
+
+
+def test_peers_do_not_hear_what_a_partys_rows_hold(session: Session) -> None:
+    def body(link: Link) -> None:
+        with link._telling_peers():
+            if link.rank == 1:
+                raise DataError("column `x` has 3 of 5 cells missing (the first in row 2)")
+        link.exchange({}, {1: [np.zeros(8, np.uint8)]} if link.rank != 1 else {})
+
+    errors = session(body)
+    assert isinstance(errors[1], DataError)
+    for error in (errors[0], errors[2]):
+        assert "bob stopped" in str(error)
+        assert "DataError: its data cannot be used" in str(error)
+        assert "3" not in str(error)
+        assert "`x`" not in str(error)
 
 
 def test_abort_reaches_everyone_with_its_reason(session: Session) -> None:

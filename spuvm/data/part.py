@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from spuvm.data.schema import Column, nearest
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import DataError, InputError
 from spuvm.tables import INSTALL, read_arrow
 
 EXACT = 1 << 53  # integers beyond it are not exact as float64
@@ -242,10 +242,10 @@ def _keys(table: Any, names: Sequence[str], where: str) -> Any:
         if not (kinds.is_integer(kind) or _is_text(kind) or kinds.is_date(kind) or kinds.is_timestamp(kind)):
             raise InputError(f"key column `{name}` of {where} holds {kind}: keys are integers, text or dates.")
         if table[name].null_count:
-            raise InputError(f"key column `{name}` of {where} has {table[name].null_count} cells missing: fill them.")
+            raise DataError(f"key column `{name}` of {where} has {table[name].null_count} cells missing: fill them.")
     keys = table.select(list(names))
     if names and keys.group_by(list(names)).aggregate([]).num_rows < table.num_rows:
-        raise InputError(f"{where} has rows with the same key ({', '.join(names)}): keep one row for each.")
+        raise DataError(f"{where} has rows with the same key ({', '.join(names)}): keep one row for each.")
     return keys
 
 
@@ -313,4 +313,4 @@ def _no_missing(column: np.ndarray, where: str) -> None:
 
 def _refuse(bad: np.ndarray, message: str) -> None:
     if bad.any():
-        raise InputError(f"{message} (the first in row {int(np.flatnonzero(bad)[0]) + 1}).")
+        raise DataError(f"{message} (the first in row {int(np.flatnonzero(bad)[0]) + 1}).")

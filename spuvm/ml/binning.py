@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from spuvm.data.schema import Column
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import DataError
 
 Edges = list[np.ndarray]  # of each feature: float32 [split_count], for a category the codes
 
@@ -38,7 +38,7 @@ def find_edges(values: np.ndarray, columns: Sequence[Column], max_bin: int) -> E
         values: float64 [rows, features], NaN where missing, categories as codes.
 
     Raises:
-        InputError: for a feature that is the same in all rows.
+        DataError: for a feature that is the same in all rows.
     """
     return [_edges(values[:, i], column, max_bin) for i, column in enumerate(columns)]
 
@@ -49,7 +49,7 @@ def _edges(x: np.ndarray, column: Column, max_bin: int) -> np.ndarray:
     x = np.sort(x[there].astype(np.float32))
     distinct = np.unique(x)
     if len(distinct) + (not there.all()) < 2:
-        raise InputError(f"{column.where} has the same value in all rows: leave it out.")
+        raise DataError(f"{column.where} has the same value in all rows: leave it out.")
     if column.type == "category":
         codes = np.unique(x, return_counts=True)
         if column.categories is not None:

@@ -24,7 +24,7 @@ from spuvm.ml.machine import Machine
 from spuvm.ml.objectives import LEAST_SHARE, OBJECTIVES, checked, threshold_of, weights_of
 from spuvm.ml.parameters import Parameters
 from spuvm.ml.side import Bins, Labels
-from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.errors import ConfigError, DataError
 
 EVERYONE = "all parties"  # in place of the features' owner
 LAST = np.int32(2**31 - 1)  # sorts behind all floats: missing cells, and edges that all rows pass
@@ -235,7 +235,7 @@ def encode(labels: np.ndarray, weights: np.ndarray | None, parameters: Parameter
         base = parameters.base_score or 0.0
         largest = float(np.abs(np.append(y, base)).max())
         if largest >= 2.0**LARGEST:
-            raise InputError(f"{where}: labels are beyond {2**LARGEST:,}: divide them.")
+            raise DataError(f"{where}: labels are beyond {2**LARGEST:,}: divide them.")
         exponent = max(BITS, int(np.ceil(np.log2(largest + 1e-30))))
         target = target * 2.0 ** (BITS - exponent)
         out = {"exponent": np.int32(exponent), "base": np.float32(base * 2.0 ** (BITS - exponent))}

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spuvm.ml.parameters import Parameters
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import DataError
 
 Pair = tuple[jax.Array, jax.Array]
 MAX_WEIGHT = 4.0  # on average: scores have two bits for it
@@ -65,7 +65,7 @@ def prepare(
         up: int32 [], down: float32 []: labels were divided by up * down; weight: float32 [rows, 1], if given.
 
     Raises:
-        InputError: for labels or weights that the objective cannot use.
+        DataError: for labels or weights that the objective cannot use.
     """
     y = checked(labels, parameters, where)
     w = np.ones(len(y)) if weights is None else weights_of(weights)
@@ -94,9 +94,9 @@ def _unit(distance: np.ndarray, where: str) -> float:
     """The power of two at or above all distances."""
     spread = float(np.abs(distance).max())
     if spread == 0:
-        raise InputError(f"{where}: all labels are the same: there is nothing to learn.")
+        raise DataError(f"{where}: all labels are the same: there is nothing to learn.")
     if spread > LARGEST_UNIT:
-        raise InputError(f"{where}: labels are more than {LARGEST_UNIT:g} from the base score: divide them.")
+        raise DataError(f"{where}: labels are more than {LARGEST_UNIT:g} from the base score: divide them.")
     return float(max(2.0 ** np.ceil(np.log2(spread)), SMALLEST_UNIT))
 
 
@@ -104,12 +104,12 @@ def checked(labels: np.ndarray, parameters: Parameters, where: str, all_rows: bo
     """The labels, if the objective can use them. `all_rows`: no other party has more of them."""
     y = np.asarray(labels, np.float64)
     if np.isnan(y).any():
-        raise InputError(f"{where}: {int(np.isnan(y).sum())} of {y.size} labels are missing: leave these rows out.")
+        raise DataError(f"{where}: {int(np.isnan(y).sum())} of {y.size} labels are missing: leave these rows out.")
     wrong = OBJECTIVES[parameters.objective].check(y, parameters)
     if wrong:
-        raise InputError(f"{where}: {wrong}")
+        raise DataError(f"{where}: {wrong}")
     if all_rows and parameters.objective == "binary:logistic" and len(np.unique(y)) < 2:
-        raise InputError(f"{where}: all labels are of one class: there is nothing to learn.")
+        raise DataError(f"{where}: all labels are of one class: there is nothing to learn.")
     return y
 
 
@@ -117,9 +117,9 @@ def weights_of(weights: np.ndarray) -> np.ndarray:
     """Sample weights, if they can be used."""
     w = np.asarray(weights, np.float64)
     if np.isnan(w).any() or (w < 0).any() or not w.sum() > 0:
-        raise InputError("sample weights must be 0 or more, none missing, and not all 0.")
+        raise DataError("sample weights must be 0 or more, none missing, and not all 0.")
     if w.mean() > MAX_WEIGHT:
-        raise InputError(f"sample weights must be at most {MAX_WEIGHT:g} on average: divide them by their mean.")
+        raise DataError(f"sample weights must be at most {MAX_WEIGHT:g} on average: divide them by their mean.")
     return w
 
 
