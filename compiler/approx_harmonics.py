@@ -83,5 +83,5 @@ def odd_function(b: Builder, x: Value, f: Sines) -> Value:
 
 
 def _sum(b: Builder, angle: Value, coefficients: tuple[float, ...], step: int) -> Value:
-    raw = tuple(round(c * 2**COEFFICIENT) for c in coefficients)
-    return b.op("harmonics", angle, coefficients=raw, step=step, to=f"fxp{b.frac}")
+    weights = tuple((round(c * 2**COEFFICIENT), 0) for c in coefficients)
+    return b.op("harmonics", angle, weights=weights, step=step, to=f"fxp{b.frac}")

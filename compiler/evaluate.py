@@ -27,6 +27,7 @@ from spuvm.compiler.ops import LOCAL, index_operands
 from spuvm.runtime.errors import IRError
 from spuvm.runtime.exponential import FRACTION
 from spuvm.runtime.harmonics import COEFFICIENT
+from spuvm.runtime.leading import PLACE
 from spuvm.runtime.word import RING_DTYPE, WIDE, signed, words
 
 Raw = NDArray[Any]
@@ -182,9 +183,22 @@ def _exp2(r: Ring, op: Op, xs: list[Raw]) -> Raw:
 def _harmonics(r: Ring, op: Op, xs: list[Raw]) -> Raw:
     """Rings of 64 bits alone have it."""
     angle = r.signed(xs[0]) * (2 * np.pi * 2.0**-64)
-    terms = (c * np.sin((1 + i * op.attrs["step"]) * angle) for i, c in enumerate(op.attrs["coefficients"]))
+    angles = ((1 + i * op.attrs["step"]) * angle for i in range(len(op.attrs["weights"])))
+    terms = (a * np.sin(m) + b * np.cos(m) for m, (a, b) in zip(angles, op.attrs["weights"]))
     whole: Raw = np.rint(sum(terms) * 2.0 ** (op.output.type.frac - COEFFICIENT)).astype(np.int64)
     return whole.view(np.uint64)
+
+
+def _power(r: Ring, op: Op, xs: list[Raw]) -> Raw:
+    """Rings of 64 bits alone have it."""
+    lower = xs[0] & np.uint64(2**63 - 1)
+    size = np.where(lower > 0, np.uint64(1 << 62) // np.maximum(lower, np.uint64(1)), np.uint64(0))
+    return r.wrap(np.where(r.signed(xs[0]) < 0, -size, size))
+
+
+def _position(r: Ring, op: Op, xs: list[Raw]) -> Raw:
+    lower = np.maximum(xs[0] & np.uint64(2**63 - 1), np.uint64(1))
+    return r.wrap(np.log2(lower.astype(np.float64)).astype(np.uint64) << np.uint64(PLACE))
 
 
 def _less(r: Ring, op: Op, xs: list[Raw]) -> Any:
@@ -313,6 +327,8 @@ RULES: dict[str, Rule] = {
     "bitcast": lambda r, op, xs: xs[0],
     "exp2": _exp2,
     "harmonics": _harmonics,
+    "power": _power,
+    "position": _position,
     "less": _less,
     "equal": lambda r, op, xs: xs[0] == xs[1],
     "and": lambda r, op, xs: xs[0] & xs[1],

@@ -35,6 +35,7 @@ from spuvm.compiler.ir import Op, Region, Type, Value
 from spuvm.compiler.ops import parse_element
 from spuvm.runtime.exponential import exp2_plain
 from spuvm.runtime.harmonics import harmonics_plain
+from spuvm.runtime.leading import position_plain, power_plain
 
 # Linear operations and products -------------------------------------------------------------------------
 
@@ -224,10 +225,28 @@ def expand_exp2(ex: Expander, op: Op) -> None:
 
 def expand_harmonics(ex: Expander, op: Op) -> None:
     x = ex.primary(op.inputs[0])
-    params = {name: op.attrs[name] for name in ("coefficients", "step")} | {"frac": op.output.type.frac}
+    params = {name: op.attrs[name] for name in ("weights", "step")} | {"frac": op.output.type.frac}
     if x.known:
         return ex.set(op.output, compute_known(ex, "harmonics", harmonics_plain, [x], **params))
     ex.set(op.output, ex.kernel("harmonics_a", ex.as_kind(op.inputs[0], "a"), **params))
+
+
+def of_leading_bit(name: str, plain_function: Callable[..., Components]) -> Rule:
+    """A function of a word with one bit."""
+
+    def run(ex: Expander, op: Op) -> None:
+        x = ex.primary(op.inputs[0])
+        if x.known:
+            return ex.set(op.output, compute_known(ex, name, plain_function, [x]))
+        ex.set(op.output, ex.kernel(f"{name}_b", ex.as_kind(op.inputs[0], "b")))
+
+    return run
+
+
+LEADING: dict[str, Rule] = {
+    "power": of_leading_bit("power", power_plain),
+    "position": of_leading_bit("position", position_plain),
+}
 
 
 def expand_bitcast(ex: Expander, op: Op) -> None:

@@ -39,6 +39,7 @@ from spuvm.compiler.expand_logic import (
 )
 from spuvm.compiler.expand_masked import expand_mask
 from spuvm.compiler.expand_numbers import (
+    LEADING,
     expand_bitcast,
     expand_convert,
     expand_dot,
@@ -67,6 +68,7 @@ EXPAND: dict[str, Rule] = {
     "bitcast": expand_bitcast,
     "exp2": expand_exp2,
     "harmonics": expand_harmonics,
+    **LEADING,
     "less": expand_less,
     "equal": expand_equal,
     "and": logical("and", AND_EACH, and_),

@@ -89,6 +89,11 @@ def _harmonics(types: list[Type], attrs: Attrs) -> list[Type]:
     return _retype(types, attrs)
 
 
+def _of_word(types: list[Type], attrs: Attrs) -> list[Type]:
+    _need(types[0].element == "int64", f"a word of one bit in {types[0]}")
+    return _retype(types, attrs)
+
+
 def _to_bool(types: list[Type], attrs: Attrs) -> list[Type]:
     _linear(types, attrs)
     return [Type("bool", types[0].shape, _who(types))]
@@ -268,9 +273,11 @@ RULES: dict[str, TypeRule] = {
     "convert": _retype,  # {to}: the same number in another type, exact where it fits
     "bitcast": _retype,  # {to}: the same ring element read as another type
     "exp2": _exp2,  # {to}: 2^x as an integer, read as `to`; -1 <= x < 62, with 57 fraction bits, modulo 128
-    # {coefficients: c_m with 40 fraction bits, step, to}: sum c_m sin(m x), m = 1, 1 + step, ...; |sum| < 2. x is read
-    # in turns, 2^64 raw
+    # {weights: a_m and b_m with 40 fraction bits, step, to}: sum a_m sin(m x) + b_m cos(m x), m = 1, 1 + step, ..., of
+    # x in turns, 2^64 raw; |sum| < 2, or any sum with 57 fraction bits
     "harmonics": _harmonics,
+    "power": _of_word,  # {to}: 2^(62 - p) of a word whose one bit below 63 is p, negative if it has bit 63
+    "position": _of_word,  # {to}: p of such a word, with 56 fraction bits, modulo 256
     "less": _to_bool,
     "equal": _to_bool,
     "and": _bitwise,

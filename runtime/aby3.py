@@ -14,6 +14,7 @@ from spuvm.runtime import bits as bt
 from spuvm.runtime import ring
 from spuvm.runtime.exponential import exp2_aby3
 from spuvm.runtime.harmonics import harmonics_aby3
+from spuvm.runtime.leading import position_aby3, power_aby3
 from spuvm.runtime.primitives import random, send
 from spuvm.runtime.protocol import (
     Kernel,
@@ -29,6 +30,7 @@ from spuvm.runtime.protocol import (
     xor_constant,
 )
 from spuvm.runtime.sign import negative
+from spuvm.runtime.sums import bits_of_sum
 from spuvm.runtime.word import Elements
 
 HOLDERS = tuple(frozenset({i, (i - 1) % 3}) for i in range(3))
@@ -204,21 +206,6 @@ def _summands(x: Sharing) -> tuple[Sharing, Elements]:
     return (send(s ^ r, 0, 2), r, bt.zeros_like(r)), x[2]
 
 
-def _generate(s: Sharing, t: Elements) -> Sharing:
-    """[s] & t, where t is known to parties 1 and 2, and s is shared as by `_summands`.
-
-    Parties 1 and 2 mask r & t and (s xor r) & t by words known to party 0 and exchange them.
-    """
-    g0, g1 = _pair(0, 2, t), _pair(0, 1, t)
-    g2 = send((s[1] & t) ^ g1, 1, 2) ^ send((s[0] & t) ^ g0, 2, 1)
-    return g0, g1, g2
-
-
-def _sum_bits(x: Sharing) -> tuple[Sharing, Sharing]:
-    s, t = _summands(x)
-    return _generate(s, t), (s[0], s[1], t)
-
-
 def msb_a(x: Sharing) -> Sharing:
     """[x] -> its most significant bit, see `sign`. 1 + log2 k rounds, two for the first level."""
     return negative(and_bb, x)
@@ -231,9 +218,8 @@ def eqz_a(x: Sharing) -> Sharing:
 
 
 def a2b(x: Sharing) -> Sharing:
-    """[x] -> its bits as a boolean sharing: the sum of two shared words. 2 + log2 k rounds."""
-    g, p = _sum_bits(x)
-    return xor(p, each(lambda a: bt.shift_left(a, 1), carries(and_bb, g, p)))
+    """[x] -> its bits as a boolean sharing, see `sums`. 2 + log2 k rounds."""
+    return bits_of_sum(and_bb, x)
 
 
 def b2a(x: Sharing) -> Sharing:
@@ -345,6 +331,8 @@ ABY3 = Protocol(
         Kernel("prefix_or_b", prefix_or_b, "b", "b"),
         Kernel("exp2_a", exp2_aby3, "a", "a"),
         Kernel("harmonics_a", harmonics_aby3, "a", "a"),
+        Kernel("power_b", power_aby3, "b", "a"),
+        Kernel("position_b", position_aby3, "b", "a"),
         Kernel("share_v", share_v, "v", "a"),
         Kernel("share_vb", share_vb, "v", "b"),
         Kernel("reveal_a", reveal_a, "a", "p"),

@@ -1,8 +1,8 @@
-"""Sums of harmonics of a secret angle: f(x) = sum c_m sin(m x). Two local products a harmonic, no truncation.
+"""Sums of harmonics of a secret angle: f(x) = sum a_m sin(m x) + b_m cos(m x). Local products, no truncation.
 
 An angle in turns is a fraction of the ring, so that x = s + t holds modulo a turn by itself, with s known to one party
 and t to two. As sin(m (s + t)) = sin(m s) cos(m t) + cos(m s) sin(m t), additive shares of the sines and cosines of s,
-dealt by the one, are multiplied by c_m cos(m t) and c_m sin(m t) by those who know t, and added up.
+dealt by the one, are multiplied by those of t, weighted, by those who know t, and added up.
 A harmonic of a small coefficient needs few bits of each factor: the smaller it is, the shorter the words sent.
 """
 
@@ -20,10 +20,11 @@ from spuvm.runtime.primitives import random, send
 from spuvm.runtime.protocol import Sharing
 from spuvm.runtime.word import Elements
 
-COEFFICIENT = 40  # fraction bits of c_m
-SUM = 61  # fraction bits of f(x), |f(x)| < 2
+COEFFICIENT = 40  # fraction bits of a_m and b_m
+SUM = 61  # fraction bits of f(x), |f(x)| < 2, before it is lowered
+EXPONENT = 57  # fraction bits of an f(x) that is wanted modulo 128, and not lowered
 _UNIT = 30  # fraction bits of sines and cosines
-_PRECISION = 23  # bits below which an error in a harmonic does not count
+_PRECISION = {SUM: 23, EXPONENT: 24}  # bits below which an error in a harmonic does not count
 
 # sin(pi/4 r) / r and cos(pi/4 r) in q = r^2, |r| <= 1, with 30 fraction bits: errors 2^-30
 SINE = (843314857, -86699833, 2674039, -39269, 332)
@@ -31,6 +32,7 @@ COSINE = (1073741824, -331168970, 17023472, -350031, 3855, -26)
 
 PIECES: dict[int, list[Any]] = {32: [np.uint32], 40: [np.uint32, np.uint8], 48: [np.uint32, np.uint16], 64: [np.uint64]}
 Pair = tuple[Elements, Elements]
+Weights = tuple[int, int]  # a_m and b_m
 
 
 def _at(x: Elements, value: int) -> bt.Scalar:
@@ -76,30 +78,35 @@ def _rounded(x: Elements, bits: int) -> Elements:
     return shift_right_arithmetic(x + _at(x, 1 << (bits - 1)), bits=bits) if bits > 0 else bt.shift_left(x, -bits)
 
 
-def _lengths(coefficient: int) -> tuple[int, int, int]:
-    """Bits of a harmonic's words, and fraction bits of its two factors, c_m in the second.
+def _scale(frac: int) -> int:
+    """Fraction bits of the sum of products."""
+    return EXPONENT if frac == EXPONENT else SUM
 
-    With words of n bits the product has SUM - (64 - n) fraction bits; both roundings then count the same.
+
+def _lengths(weights: Weights, scale: int) -> tuple[int, int, int]:
+    """Bits of a harmonic's words, and fraction bits of its two factors, the weights in the second.
+
+    With words of n bits the product has scale - (64 - n) fraction bits; both roundings then count the same.
     """
-    small = COEFFICIENT - abs(coefficient).bit_length()  # c_m < 2^-small
-    fits = (n for n in (32, 40, 48) if (n - 3 + small) // 2 >= _PRECISION)
+    small = COEFFICIENT - max(map(abs, weights)).bit_length()  # weights are below 2^-small
+    fits = (n for n in (32, 40, 48) if (n - 64 + scale + small) // 2 >= _PRECISION[scale])
     n = next(fits, 64)
-    fraction = n - 64 + SUM
+    fraction = n - 64 + scale
     first = min(max((fraction - small) // 2, 1), _UNIT)
     return n, first, fraction - first
 
 
-def _first(x: Elements, coefficient: int) -> Elements:
+def _first(x: Elements, weights: Weights, scale: int) -> Elements:
     """The factor of the party that deals."""
-    return _rounded(x, _UNIT - _lengths(coefficient)[1])
+    return _rounded(x, _UNIT - _lengths(weights, scale)[1])
 
 
-def _second(x: Elements, coefficient: int) -> Elements:
-    """The factor times c_m, with as many zeros below as the words are shorter than the ring."""
-    n, _, fraction = _lengths(coefficient)
-    short = max(abs(coefficient).bit_length() - 32, 0)  # of the coefficient, so that the product fits
-    factor = _at(x, round(coefficient / 2**short))
-    return bt.shift_left(_rounded(x * factor, _UNIT + COEFFICIENT - short - fraction), 64 - n)
+def _second(x: Elements, y: Elements, weights: Weights, scale: int) -> Elements:
+    """The factor a x + b y, with as many zeros below as the words are shorter than the ring."""
+    n, _, fraction = _lengths(weights, scale)
+    short = max(max(map(abs, weights)).bit_length() - 31, 0)  # of the weights, so that the products fit
+    a, b = (_at(x, round(w / 2**short)) for w in weights)
+    return bt.shift_left(_rounded(x * a + y * b, _UNIT + COEFFICIENT - short - fraction), 64 - n)
 
 
 def _random(holders: tuple[int, int], like: Elements, bits: int) -> list[Elements]:
@@ -118,26 +125,32 @@ def _sent(x: Elements, bits: int, src: int, dst: int) -> Elements:
     return _whole([send(bt.shift_right(x, s).astype(d), src, dst) for s, d in zip(shifts, PIECES[bits])])
 
 
-def harmonics_aby3(x: Sharing, *, coefficients: tuple[int, ...], step: int, frac: int) -> Sharing:
-    """[x], an angle of 2^64 to a turn -> [sum c_m sin(m x)], m = 1, 1 + step, ... Three rounds.
+def harmonics_aby3(x: Sharing, *, weights: tuple[Weights, ...], step: int, frac: int) -> Sharing:
+    """[x], an angle of 2^64 to a turn -> [sum a_m sin(m x) + b_m cos(m x)], m = 1, 1 + step, ... Three rounds.
 
     |sum| < 2, error: 2^-20 and one unit of 2^-frac. Sent: for each harmonic two words of 32 to 64 bits, and
-    `lowered`.
+    `lowered`. With 57 fraction bits the sum is not lowered: any sum modulo 128, two rounds, error 2^-22.
 
     1. Party 0 knows s = x_0 + x_1 and shares its cosines and sines: r is known to parties 0 and 1, the rest goes to
        party 2.
     2. Parties 1 and 2 know t = x_2. They multiply their shares and add up.
     """
-    s, t = x[0] + x[1], x[2]
+    s, t, scale = x[0] + x[1], x[2], _scale(frac)
     parts = [jnp.zeros_like(t), jnp.zeros_like(t)]
-    pairs = (harmonics(v, len(coefficients), step) for v in (s, t))
-    for c, mine, theirs in zip(coefficients, *pairs):
-        n, _, _ = _lengths(c)
-        for dealt, known in ((mine[1], theirs[0]), (mine[0], theirs[1])):
-            r, factor = _whole(_random((0, 1), t, n)), _second(known, c)
-            rest = _sent(_first(dealt, c) - r, n, 0, 2)
+    pairs = (harmonics(v, len(weights), step) for v in (s, t))
+    for w, (dealt_cosine, dealt_sine), (c, s) in zip(weights, *pairs):
+        n, _, _ = _lengths(w, scale)
+        for dealt, factor in ((dealt_sine, _second(c, -s, w, scale)), (dealt_cosine, _second(s, c, w, scale))):
+            r = _whole(_random((0, 1), t, n))
+            rest = _sent(_first(dealt, w, scale) - r, n, 0, 2)
             parts = [parts[0] + r * factor, parts[1] + rest * factor]
-    return lowered(parts[0], parts[1], SUM - frac)
+    return joined(*parts) if scale == EXPONENT else lowered(parts[0], parts[1], scale - frac)
+
+
+def joined(a: Elements, b: Elements) -> Sharing:
+    """a at party 1 and b at party 2 -> [a + b]. They mask them by words that party 0 knows, and exchange them."""
+    z0, z1 = random((0, 2), a.shape, a.dtype), random((0, 1), a.shape, a.dtype)
+    return z0, z1, send(a - z1, 1, 2) + send(b - z0, 2, 1)
 
 
 def lowered(a: Elements, b: Elements, bits: int) -> Sharing:
@@ -146,7 +159,7 @@ def lowered(a: Elements, b: Elements, bits: int) -> Sharing:
     1. As 0 <= a + b + 2^62 < 2^63, that sum wraps around, w = 1, if and only if either word has its top bit, g or h.
     2. w = g + h - g h. Party 0 knows a bit p with party 1, q with party 2, and shares p q between them. They exchange
        g xor p and h xor q; g h is linear in p, q and p q.
-    3. What each has, shifted, with w 2^(64 - bits) taken off, is masked by a word that party 0 knows, and exchanged.
+    3. What each has, shifted, with w 2^(64 - bits) taken off, is `joined`.
     """
     b = b + _at(b, 1 << 62)
     one = np.uint8(1)
@@ -162,14 +175,14 @@ def lowered(a: Elements, b: Elements, bits: int) -> Sharing:
     mine = bt.shift_right(a, bits) - bt.shift_left(g.astype(np.uint64) - first, 64 - bits)
     theirs = bt.shift_right(b, bits) - bt.shift_left(h.astype(np.uint64) - second, 64 - bits)
     theirs = theirs + _at(b, 1 - (1 << (62 - bits)))  # of the two units that may be lost, to the middle
-    z0, z1 = random((0, 2), a.shape, a.dtype), random((0, 1), a.shape, a.dtype)
-    return z0, z1, send(mine - z1, 1, 2) + send(theirs - z0, 2, 1)
+    return joined(mine, theirs)
 
 
-def harmonics_plain(x: Sharing, *, coefficients: tuple[int, ...], step: int, frac: int) -> Sharing:
+def harmonics_plain(x: Sharing, *, weights: tuple[Weights, ...], step: int, frac: int) -> Sharing:
     """The same of a value that somebody knows."""
-    total = jnp.zeros_like(x[0])
-    one = jnp.full_like(total, _at(total, 1 << _UNIT))
-    for c, (_, sine) in zip(coefficients, harmonics(x[0], len(coefficients), step)):
-        total = total + _first(sine, c) * _second(one, c)
-    return (_rounded(total, SUM - frac),)
+    total, scale = jnp.zeros_like(x[0]), _scale(frac)
+    one, zero = jnp.full_like(total, _at(total, 1 << _UNIT)), jnp.zeros_like(total)
+    for w, (c, s) in zip(weights, harmonics(x[0], len(weights), step)):
+        total = total + _first(s, w, scale) * _second(one, zero, w, scale)
+        total = total + _first(c, w, scale) * _second(zero, one, w, scale)
+    return (_rounded(total, scale - frac),)

@@ -11,6 +11,7 @@ from spuvm.runtime import bits as bt
 from spuvm.runtime import plain, ring
 from spuvm.runtime.exponential import exp2_plain
 from spuvm.runtime.harmonics import harmonics_plain
+from spuvm.runtime.leading import position_plain, power_plain
 from spuvm.runtime.primitives import send
 from spuvm.runtime.protocol import Kernel, Protocol, Sharing, products_with_private, table
 
@@ -79,6 +80,8 @@ def ref2k(world_size: int) -> Protocol:
             Kernel("prefix_or_b", lambda x: (plain.prefix_or(x[0]),), "b", "b"),
             Kernel("exp2_a", exp2_plain, "a", "a"),
             Kernel("harmonics_a", harmonics_plain, "a", "a"),
+            Kernel("power_b", power_plain, "b", "a"),
+            Kernel("position_b", position_plain, "b", "a"),
             Kernel("share_v", lambda x, *, owner: _share(x, world_size, owner), "v", "a"),
             Kernel("share_vb", lambda x, *, owner, bits: _share(x, world_size, owner), "v", "b"),
             Kernel("reveal_a", _keep, "a", "p"),

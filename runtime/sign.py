@@ -36,24 +36,28 @@ def _first_level(x: Sharing) -> tuple[Sharing, Sharing, Sharing]:
     """
     half = bt.width(x[0]) // 2
     s, t = bt.bit_reverse_indices(x[0] + x[1]), bt.bit_reverse_indices(x[2])
-    last = bt.constant(_low(s), 1 << (half - 1))
-    product = _low(s) & _below(_high(s), last)
-    masks = random((0, 1), s.shape, s.dtype), _random((0, 1), product, half)
+    last = bt.constant(low_half(s), 1 << (half - 1))
+    product = low_half(s) & _below(high_half(s), last)
+    masks = random((0, 1), s.shape, s.dtype), random_word((0, 1), product, half)
     shared = send(s ^ masks[0], 0, 2), send(product ^ masks[1], 0, 2, half)
-    t0, t1 = _low(t), _high(t) | last  # the top position passes on the carry of the one below: s_1 = 0, t_1 = 1
+    t0, t1 = low_half(t), high_half(t) | last  # the top position passes on the carry of the one below: s_1 = 0, t_1 = 1
     both = t1 & t0
 
     def part(word: Elements, product: Elements) -> tuple[Elements, Elements]:
-        s0, s1 = _low(word), _below(_high(word), last)
-        return (t1 & s1) ^ (t0 & product) ^ (both & s0), product ^ (t0 & s1) ^ (t1 & s0)
+        return generated(low_half(word), _below(high_half(word), last), product, t0, t1)
 
     generate, propagate = part(*masks)
-    first = _joined(generate, propagate ^ both, s)
-    second = _joined(*part(*shared), s)
+    first = two_halves(generate, propagate ^ both, s)
+    second = two_halves(*part(*shared), s)
     z0, z1 = random((0, 2), s.shape, s.dtype), random((0, 1), s.shape, s.dtype)
     z = (z0, z1, send(first ^ z1, 1, 2) ^ send(second ^ z0, 2, 1))
     top = each(lambda a: bt.cast(bt.shift_right(a, 2 * half - 1), 8), (shared[0], masks[0], t))
-    return top, each(_low, z), each(_high, z)
+    return top, each(low_half, z), each(high_half, z)
+
+
+def generated(s0: Elements, s1: Elements, product: Elements, t0: Elements, t1: Elements) -> tuple[Elements, Elements]:
+    """A party's part of what pairs of bits generate and, but for t_1 t_0, propagate."""
+    return (t1 & s1) ^ (t0 & product) ^ (t1 & t0 & s0), product ^ (t0 & s1) ^ (t1 & s0)
 
 
 def _carry_out(and_: And, g: Sharing, p: Sharing, width: int, carry: Sharing | None) -> Sharing:
@@ -80,19 +84,19 @@ def _split(x: Sharing, half: int) -> tuple[Sharing, Sharing]:
     return low, each(lambda a: bt.shift_right(a, half), x)
 
 
-def _low(x: Elements) -> Elements:
+def low_half(x: Elements) -> Elements:
     """The lower half of each word, as a word of half the length; of 8 bits, 4 in 8."""
     half = bt.width(x) // 2
     return bt.cast(x & bt.constant(x, (1 << half) - 1), half)
 
 
-def _high(x: Elements) -> Elements:
+def high_half(x: Elements) -> Elements:
     half = bt.width(x) // 2
     return bt.cast(bt.shift_right(x, half), half)
 
 
-def _joined(low: Elements, high: Elements, like: Elements) -> Elements:
-    """The inverse of `_low` and `_high`."""
+def two_halves(low: Elements, high: Elements, like: Elements) -> Elements:
+    """The inverse of `low_half` and `high_half`."""
     k = bt.width(like)
     return bt.cast(low, k) | bt.shift_left(bt.cast(high, k), k // 2)
 
@@ -102,6 +106,6 @@ def _below(x: Elements, bit: bt.Scalar) -> Elements:
     return x & ~bit
 
 
-def _random(holders: tuple[int, int], like: Elements, bits: int) -> Elements:
+def random_word(holders: tuple[int, int], like: Elements, bits: int) -> Elements:
     r = random(holders, like.shape, like.dtype)
     return r & bt.constant(r, (1 << bits) - 1) if bits < 8 else r

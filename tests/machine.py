@@ -309,12 +309,15 @@ class Case:
 PARAMETERS: dict[str, tuple[Any, ...]] = {
     "owner": (0, 1, 2),
     "dims": ((((1,), (0,)), ((), ())),),
-    "coefficients": (tuple(round(c * 2**40) for c in (0.9, 0.4, -0.001, 3e-6)),),  # words of 64, 48, 40 and 32 bits
+    "weights": (
+        tuple((round(a * 2**40), round(-a * 2**38)) for a in (0.9, 0.4, -0.001, 3e-6)),
+    ),  # words of 64, 48, 40 and 32 bits
     "step": (1, 2),
-    "frac": (18,),
+    "frac": (18, 57),
 }
 WIDTHS = {"and_bb": (1, 2, 4, 8, 16, 32, 64)}  # boolean kernels take bools and words if not here
 TRUNCATIONS = {32: (1, 8, 20), 64: (1, 18, 31, 32, 45), 128: (1, 26, 40, 63, 64, 80)}
+ONE_BIT = ("power_b", "position_b")  # kernels on words of one bit
 BOOLS = ("bit2a",)  # kernels without `bits` on bools
 
 
@@ -412,6 +415,8 @@ def random_operands(case: Case, shapes: Sequence[tuple[int, ...]], seed: int = 0
         raw = np.roll(raw, i * 3).reshape(shape)  # so that edge cases meet others
         if case.input_bits(i) != case.ring:
             raw = rng.integers(0, 2**case.width - 1, shape, np.uint64, endpoint=True).astype(case.input_dtype(i))
+        if case.kernel.name in ONE_BIT:  # below the highest
+            raw = np.uint64(1) << raw % np.uint64(63) | (raw & np.uint64(1 << 63))
         out.append(out[-1] if case.kernel.inputs[i] == "m" else raw)  # m is what the others hold of v
     return out
 

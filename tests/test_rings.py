@@ -138,7 +138,7 @@ def test_rounds_and_bytes(k: int) -> None:
     want: dict[str, tuple[int, int]] = {
         "mul_aa": (1, k),
         "msb_a": (1 + levels, 0),
-        "a2b": (2 + levels, k + k // 2 + (levels - 1) * k + k // 2),
+        "a2b": (2 + levels, 2 * k + (levels - 2) * k // 2 + k // 4),
         "prefix_or_b": (levels, levels * k // 2),
         "bit2a": (2, k),
         "reveal_a": (1, k),
