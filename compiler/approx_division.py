@@ -75,11 +75,16 @@ def div(b: Builder, x: Value, y: Value) -> Value:
     Domain: |x|, |y| and |x / y| raw below 2^(k-2). x / 0 gives 0.
     Error: relative 5e-6 (polynomial 1.6e-6, rounding of c and 1/c) plus two units; with 128 bits 2^-40, with 32
     2^-8 in its place. Cost: 28 rounds; one conversion to boolean, prefix_or, 11 bit injections, 5 integer products, 8
-    truncated ones, and 5 truncations of x with 3 integer products if x is secret: 1165 bytes under ABY3.
+    truncated ones, and 5 truncations of x with 3 integer products if x is secret. Under ABY3, with 16 fraction bits and
+    more: x 2^(-log2 |y|), see `approx_magnitude`, 22 rounds, 583 bytes, an error of relative 2e-6 and two units.
     """
     if y.type.is_public:
         return div_public(b, x, y)
-    return times_inverse(b, x, inverse_of(b, y), b.frac - x.type.frac + y.type.frac)
+    exponent = b.frac - x.type.frac + y.type.frac
+    if approx_magnitude.divides(b, y.type.frac, exponent):
+        inverse = approx_magnitude.magnitude(b, y, signed=True).inverse(b, exponent)
+        return reread(b, inverse.times(b, x), b.frac)
+    return times_inverse(b, x, inverse_of(b, y), exponent)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from spuvm.compiler.ir import Value
 from spuvm.compiler.polynomial import inject, plus, raw_constant, reread, times, times_integer
 from spuvm.runtime.harmonics import COEFFICIENT, EXPONENT
 from spuvm.runtime.leading import PLACE
+from spuvm.runtime.scaling import LEAST
 
 _KERNELS = {"exp2_a", "harmonics_a", "power_b", "position_b"}
 _MOST = 30  # fraction bits of x, so that reciprocals of a unit fit
@@ -53,6 +54,28 @@ def available(b: Builder, frac: int) -> bool:
     return _KERNELS.issubset(b.kernels) and b.ring_bits == 64 and max(frac, b.frac) <= _MOST
 
 
+def divides(b: Builder, frac: int, exponent: int) -> bool:
+    """Whether there are quotients by numbers of so many fraction bits: 0 < drop <= -LEAST in `Magnitude.inverse`."""
+    return "scaled_aa" in b.kernels and available(b, frac) and 0 < LEAST + 62 - exponent <= -LEAST
+
+
+@dataclass(frozen=True)
+class Inverse:
+    """2^exponent with log2 of the inverse, and the signs, or 0, of what is not and what is scaled down before."""
+
+    drop: int
+    exponent: Value
+    near: Value
+    far: Value
+
+    def times(self, b: Builder, x: Value) -> Value:
+        """A quotient, raw. Error: relative 2e-6 and two units."""
+        x = reread(b, x, b.ring_bits - 2)
+        less = reread(b, b.trunc(x, self.drop), 0)
+        chosen = b.add(b.mul_raw(reread(b, x, 0), self.near), b.mul_raw(less, self.far))
+        return b.op("scaled", chosen, self.exponent, to="fxp0")
+
+
 @dataclass(frozen=True)
 class Magnitude:
     """Of x raw: the angle pi c as 2^63 c, the word with bit E alone below 63, and whether x is negative."""
@@ -68,6 +91,22 @@ class Magnitude:
         """
         y = self._logarithm(b, LOG2, halves, exponent)
         return b.mul_raw(b.op("exp2", y, to="fxp0"), self._factor(b, halves, exponent, lowest))
+
+    def inverse(self, b: Builder, exponent: int) -> Inverse:
+        """What quotients by x need, x_0 2^exponent / x raw; `exponent` fits, see `divides`.
+
+        Numerators are scaled down by 2^-drop first where the exponent would be too low otherwise, that is E > last.
+        What they lose is at most a unit of the quotient.
+        """
+        last, drop = exponent - LEAST, LEAST + 62 - exponent
+        assert self.sign is not None
+        masks = ((2 << last) - 1, _WORD & -(2 << last))
+        here = [b.op("bit_parity", self.word, mask=mask) for mask in masks]
+        negative = [b.logical("and", x, self.sign) for x in here]
+        near, far, *others = inject(b, [*here, *negative]).rows(b)
+        signs = [b.sub(x, times_integer(b, n, 2)) for x, n in zip((near, far), others)]
+        y = self._logarithm(b, LOG2, -2, exponent)
+        return Inverse(drop, b.add(y, reread(b, times_integer(b, far, drop << EXPONENT), EXPONENT)), *signs)
 
     def log(self, b: Builder, unit: float, shift: int, frac: int) -> Value:
         """unit (log2 |x raw| + shift), unit <= 1, with `frac` fraction bits; of half a unit if x is 0, or unsigned and

@@ -189,6 +189,14 @@ def _harmonics(r: Ring, op: Op, xs: list[Raw]) -> Raw:
     return whole.view(np.uint64)
 
 
+def _scaled(r: Ring, op: Op, xs: list[Raw]) -> Raw:
+    """Rings of 64 bits alone have it."""
+    x, y = (r.signed(v) for v in xs)
+    largest = 2.0**63 - 1024
+    whole: Raw = np.rint(np.clip(x * np.exp2(y * 2.0**-FRACTION), -largest, largest)).astype(np.int64)
+    return whole.view(np.uint64)
+
+
 def _power(r: Ring, op: Op, xs: list[Raw]) -> Raw:
     """Rings of 64 bits alone have it."""
     lower = xs[0] & np.uint64(2**63 - 1)
@@ -327,6 +335,7 @@ RULES: dict[str, Rule] = {
     "bitcast": lambda r, op, xs: xs[0],
     "exp2": _exp2,
     "harmonics": _harmonics,
+    "scaled": _scaled,
     "power": _power,
     "position": _position,
     "less": _less,

@@ -36,6 +36,7 @@ from spuvm.compiler.ops import parse_element
 from spuvm.runtime.exponential import exp2_plain
 from spuvm.runtime.harmonics import harmonics_plain
 from spuvm.runtime.leading import position_plain, power_plain
+from spuvm.runtime.scaling import scaled_plain
 
 # Linear operations and products -------------------------------------------------------------------------
 
@@ -229,6 +230,12 @@ def expand_harmonics(ex: Expander, op: Op) -> None:
     if x.known:
         return ex.set(op.output, compute_known(ex, "harmonics", harmonics_plain, [x], **params))
     ex.set(op.output, ex.kernel("harmonics_a", ex.as_kind(op.inputs[0], "a"), **params))
+
+
+def expand_scaled(ex: Expander, op: Op) -> None:
+    if xs := known(ex, op):
+        return ex.set(op.output, compute_known(ex, "scaled", scaled_plain, xs))
+    ex.set(op.output, ex.kernel("scaled_aa", *(ex.as_kind(v, "a") for v in op.inputs)))
 
 
 def of_leading_bit(name: str, plain_function: Callable[..., Components]) -> Rule:

@@ -47,6 +47,7 @@ from spuvm.compiler.expand_numbers import (
     expand_harmonics,
     expand_integer_division,
     expand_mul,
+    expand_scaled,
     expand_trunc,
     linear,
 )
@@ -68,6 +69,7 @@ EXPAND: dict[str, Rule] = {
     "bitcast": expand_bitcast,
     "exp2": expand_exp2,
     "harmonics": expand_harmonics,
+    "scaled": expand_scaled,
     **LEADING,
     "less": expand_less,
     "equal": expand_equal,

@@ -89,6 +89,12 @@ def _harmonics(types: list[Type], attrs: Attrs) -> list[Type]:
     return _retype(types, attrs)
 
 
+def _scaled(types: list[Type], attrs: Attrs) -> list[Type]:
+    _same_shape(types)
+    _need(types[1].element == f"fxp{FRACTION}", f"2^y of {types[1]}: it takes {FRACTION} fraction bits")
+    return [parse_element(attrs["to"]).with_(shape=types[0].shape, visibility=_who(types))]
+
+
 def _of_word(types: list[Type], attrs: Attrs) -> list[Type]:
     _need(types[0].element == "int64", f"a word of one bit in {types[0]}")
     return _retype(types, attrs)
@@ -276,6 +282,7 @@ RULES: dict[str, TypeRule] = {
     # {weights: a_m and b_m with 40 fraction bits, step, to}: sum a_m sin(m x) + b_m cos(m x), m = 1, 1 + step, ..., of
     # x in turns, 2^64 raw; |sum| < 2, or any sum with 57 fraction bits
     "harmonics": _harmonics,
+    "scaled": _scaled,  # {to}: x 2^y, raw; |x 2^y| < 2^62, -23 <= y, with 57 fraction bits, modulo 128
     "power": _of_word,  # {to}: 2^(62 - p) of a word whose one bit below 63 is p, negative if it has bit 63
     "position": _of_word,  # {to}: p of such a word, with 56 fraction bits, modulo 256
     "less": _to_bool,

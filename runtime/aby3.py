@@ -29,6 +29,7 @@ from spuvm.runtime.protocol import (
     xor,
     xor_constant,
 )
+from spuvm.runtime.scaling import scaled_aby3
 from spuvm.runtime.sign import negative
 from spuvm.runtime.sums import bits_of_sum
 from spuvm.runtime.word import Elements
@@ -331,6 +332,7 @@ ABY3 = Protocol(
         Kernel("prefix_or_b", prefix_or_b, "b", "b"),
         Kernel("exp2_a", exp2_aby3, "a", "a"),
         Kernel("harmonics_a", harmonics_aby3, "a", "a"),
+        Kernel("scaled_aa", scaled_aby3, "aa", "a"),
         Kernel("power_b", power_aby3, "b", "a"),
         Kernel("position_b", position_aby3, "b", "a"),
         Kernel("share_v", share_v, "v", "a"),

@@ -14,6 +14,7 @@ from spuvm.runtime.harmonics import harmonics_plain
 from spuvm.runtime.leading import position_plain, power_plain
 from spuvm.runtime.primitives import send
 from spuvm.runtime.protocol import Kernel, Protocol, Sharing, products_with_private, table
+from spuvm.runtime.scaling import scaled_plain
 
 
 def _share(x: Sharing, world_size: int, owner: int) -> Sharing:
@@ -80,6 +81,7 @@ def ref2k(world_size: int) -> Protocol:
             Kernel("prefix_or_b", lambda x: (plain.prefix_or(x[0]),), "b", "b"),
             Kernel("exp2_a", exp2_plain, "a", "a"),
             Kernel("harmonics_a", harmonics_plain, "a", "a"),
+            Kernel("scaled_aa", scaled_plain, "aa", "a"),
             Kernel("power_b", power_plain, "b", "a"),
             Kernel("position_b", position_plain, "b", "a"),
             Kernel("share_v", lambda x, *, owner: _share(x, world_size, owner), "v", "a"),

@@ -280,7 +280,7 @@ def test_a_leak_is_found(name: str) -> None:
 
 # Without it a message is the other summand of a product that its receiver has a part of: test_exponential.py. Or it
 # says whether a sum of which its receiver has the other summand wraps around: test_harmonics.py.
-BEYOND_LINEAR = {("exp2_a", 3), *(("harmonics_a", i) for i in (12, 13, 16, 17))}
+BEYOND_LINEAR = {("exp2_a", 3), ("scaled_aa", 7), *(("harmonics_a", i) for i in (12, 13, 16, 17))}
 
 
 @pytest.mark.parametrize("case", MASKED)
