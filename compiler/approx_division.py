@@ -82,9 +82,18 @@ def div(b: Builder, x: Value, y: Value) -> Value:
         return div_public(b, x, y)
     exponent = b.frac - x.type.frac + y.type.frac
     if approx_magnitude.divides(b, y.type.frac, exponent):
-        inverse = approx_magnitude.magnitude(b, y, signed=True).inverse(b, exponent)
-        return reread(b, inverse.times(b, x), b.frac)
+        return reread(b, _inverse(b, y, exponent).times(b, x), b.frac)
     return times_inverse(b, x, inverse_of(b, y), exponent)
+
+
+def _inverse(b: Builder, y: Value, exponent: int) -> approx_magnitude.Inverse:
+    """Of a divisor that is broadcast: worked out before."""
+    spread = next((op for op in reversed(b.region.ops) if op.name == "broadcast" and op.output is y), None)
+    few = y if spread is None else spread.inputs[0]
+    inverse = approx_magnitude.magnitude(b, few, signed=True).inverse(b, exponent)
+    if spread is None:
+        return inverse
+    return inverse.map(lambda v: b.op("broadcast", v, **spread.attrs))
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,15 @@
 """Powers of |x| by its logarithm, where the protocol has the kernels: log2 |x| modulo 128 is cheap, and so is 2^y.
 
-|x| raw = c 2^E, c in [1/2, 1]. A word with bit E alone comes from the bits of x by `prefix_or`. It becomes E, in
-words of a byte, and sign(x) 2^(62 - E), so that x times it is c 2^62: twice that is, as a fraction of the ring, half a
-turn times c, and log2 c is a sum of the harmonics of this angle. All of it is modulo 128, as `exp2` takes its
-exponents: nothing is truncated.
+|x| raw = c 2^E, c in [1/2, 1]. A word with bit E alone (E - 1 if x is unsigned) comes from the bits of x by
+`prefix_or`. It becomes E, in words of a byte, and sign(x) 2^(62 - E), so that x times it is c 2^62: twice that is, as a
+fraction of the ring, half a turn times c, and log2 c is a sum of the harmonics of this angle. All of it is modulo 128,
+as `exp2` takes its exponents: nothing is truncated.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from spuvm.compiler.builder import Builder
@@ -41,11 +42,11 @@ LOG2 = Harmonics(
     cosines=(-1.546987162, -0.5379534975, -0.07213367591, 0.01101296225, 0.002963672062),
 )
 
-# The same, and -1 at c = 0, which stands for numbers that have no logarithm: error 5.5e-8
+# The same, and -2 at c = 0, which stands for numbers that have no logarithm: error 3.4e-8
 LOG2_OR_LESS = Harmonics(
-    constant=0.3840227675,
-    sines=(-2.15791753915, -1.40144024378, -0.34775614985, 0.0644153775, 0.04569942644, 0.00529393425),
-    cosines=(0.21208925029, -0.63318370475, -0.68233712086, -0.25179174508, -0.02975215675, 0.00095270965),
+    constant=-0.22464825431,
+    sines=(-1.4098494719, -0.71222225085, -0.11555914057, 0.06441580158, 0.02982577433, 0.00310216752),
+    cosines=(-0.53598022351, -0.63318500997, -0.45014144697, -0.14311944239, -0.01387834605, 0.0009527232),
 )
 
 
@@ -68,6 +69,9 @@ class Inverse:
     near: Value
     far: Value
 
+    def map(self, function: Callable[[Value], Value]) -> Inverse:
+        return Inverse(self.drop, *map(function, (self.exponent, self.near, self.far)))
+
     def times(self, b: Builder, x: Value) -> Value:
         """A quotient, raw. Error: relative 2e-6 and two units."""
         x = reread(b, x, b.ring_bits - 2)
@@ -78,10 +82,11 @@ class Inverse:
 
 @dataclass(frozen=True)
 class Magnitude:
-    """Of x raw: the angle pi c as 2^63 c, the word with bit E alone below 63, and whether x is negative."""
+    """Of x raw: the angle pi c as 2^63 c, the word with bit E - above alone below 63, and whether x is negative."""
 
     angle: Value
     word: Value
+    above: int
     sign: Value | None
 
     def power(self, b: Builder, halves: int, exponent: float, lowest: int = -1) -> Value:
@@ -129,11 +134,12 @@ class Magnitude:
         y = b.op("position", self.word, to=f"fxp{PLACE}")
         y = reread(b, times_integer(b, y, halves), EXPONENT)
         y = b.add(y, _harmonics(b, self.angle, table, halves / 2))
-        return b.add(y, raw_constant(b, round((more + table.constant * halves / 2) * 2**EXPONENT), EXPONENT, y.shape))
+        more += (table.constant + self.above) * halves / 2
+        return b.add(y, raw_constant(b, round(more * 2**EXPONENT), EXPONENT, y.shape))
 
     def _factor(self, b: Builder, halves: int, exponent: float, lowest: int) -> Value:
         """The sign, or 0 where E says that the power is below 2^lowest."""
-        last = math.floor((exponent - lowest) * 2 / -halves) if halves < 0 else 62
+        last = math.floor((exponent - lowest) * 2 / -halves) - self.above if halves < 0 else 62
         counts = b.op("bit_parity", self.word, mask=(2 << min(last, 62)) - 1)
         if self.sign is None:
             return inject(b, [counts]).row(b, 0)
@@ -142,7 +148,7 @@ class Magnitude:
 
 
 def magnitude(b: Builder, x: Value, *, signed: bool) -> Magnitude:
-    """Unsigned: nothing has bit E of a negative x."""
+    """Unsigned: x < 2^63, and no bit counts of a negative x."""
     word = b.word(x)
     if signed:
         fill = b.op("shift_right_arithmetic", word, bits=63)
@@ -154,11 +160,10 @@ def magnitude(b: Builder, x: Value, *, signed: bool) -> Magnitude:
     one = b.logical("xor", thermometer, b.op("shift_right_logical", thermometer, bits=1))
     if signed:
         one = b.logical("xor", one, b.op("shift_left", negative, bits=63))
-        sign = b.op("bit_parity", word, mask=1 << 63)
-    else:
-        one, sign = b.op("shift_left", one, bits=1), None
     scaled = b.mul_raw(reread(b, x, 0), b.op("power", one, to="fxp0"))
-    return Magnitude(times_integer(b, scaled, 2), one, sign)
+    if not signed:
+        return Magnitude(scaled, one, 1, None)
+    return Magnitude(times_integer(b, scaled, 2), one, 0, b.op("bit_parity", word, mask=1 << 63))
 
 
 def _harmonics(b: Builder, angle: Value, table: Harmonics, factor: float) -> Value:
