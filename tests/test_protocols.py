@@ -95,7 +95,7 @@ TRUNCATING = {"trunc_d", "trunc_a", "mul_trunc_aa", "mul_trunc_vma"}
 
 
 def _bits_of_harmonics(weights: object, step: int, frac: int) -> list[int]:
-    return [2 * (64 + 48 + 40 + 32) + 48, 65, 65] if frac == 18 else [2 * (64 + 64 + 48 + 32), 64, 64]
+    return [2 * (64 + 48 + 40 + 32) + 48, 65, 65] if frac == 18 else [2 * (64 + 64 + 48 + 40), 64, 64]
 
 
 # ABY3: rounds, and the bits per element that each party sends (of a parameter `bits`, if it has one).
@@ -204,6 +204,7 @@ def test_rounds_and_bytes(case: Case) -> None:
     """What the analysis of a kernel says is what the table above says."""
     choreography = kernel_choreography(case, ABY3, shapes_of(case, 1000))
     rounds, bits = COST[case.kernel.name]
+    rounds -= dict(case.params).get("frac") == 57  # of harmonics that are not lowered
     predicted = predicted_cost(choreography)
     (call,) = choreography.block.steps
     assert reference_plan(call).rounds == rounds  # type: ignore[arg-type]
