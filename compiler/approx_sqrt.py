@@ -93,7 +93,7 @@ def pow_(b: Builder, x: Value, y: Value) -> Value:
     A public whole y is better served by `integer_pow`, which takes negative x.
     Domain: |y log2 x| < 2^(36 - f), and then as exp2: 0 where the result is below half a unit, the
     largest number where it does not fit. Error: relative 4e-6 + 1.5e-6 |y| plus one unit.
-    Cost: 46 rounds; those of log and exp, one truncated and one integer product: 1585 bytes.
+    Cost: 47 rounds; those of log and exp, one truncated and one integer product: 1110 bytes.
     """
     frac = LOG_FRAC[b.ring_bits]
     logarithm, valid = log2_and_valid(b, x, frac)
