@@ -216,7 +216,7 @@ def bit_not(ctx: Context, x: Value) -> Value:
     if x.type.kind == "bool":
         return ctx.b.not_(x)
     top = -1 if x.type.signed or x.type.bits >= ctx.b.ring_bits else 2**x.type.bits - 1
-    return ctx.b.sub(ctx.like(np.int64(top), x), x)
+    return ctx.b.sub(ctx.like(np.array(top, "int64" if top < 2**63 else "uint64"), x), x)
 
 
 def bitwise(name: str) -> Rule:

@@ -229,6 +229,14 @@ def test_text_and_files(ring: int, tmp_path: Path) -> None:
     assert np.abs(got - function(table)).max() < 4 * 2.0 ** -DEFAULT_FRACTION_BITS[ring] + 1e-4
 
 
+def test_complements_of_64_bits_in_128() -> None:
+    x = np.array([0, 5, 2**64 - 1], np.uint64)
+    with jax.enable_x64(True), without_compiling():
+        got = spu.reveal(spu.jit(lambda x: (~x, x.astype(np.int64)), protocol="ref2k", ring=128)(x))
+    np.testing.assert_array_equal(got[0], ~x)
+    np.testing.assert_array_equal(got[1], x.astype(np.int64))
+
+
 def test_large_numbers_in_128_bits() -> None:
     with without_compiling():
         got = spu.reveal(spu.jit(lambda x: x * x, ring=128)(np.float32(2.0**30)))
