@@ -27,6 +27,7 @@ from spuvm.runtime.tls_hello import Stopped
 from spuvm.runtime.tls_setup import Connected, SetUp
 from spuvm.runtime.tls_stream import INLINE_BYTES, Receiver, Sender, Wake
 
+DECLINE = 5.0  # seconds that a party that cannot take part waits for peers to tell them
 LAST_WORDS = 0.5  # seconds to look for the reason of a peer whose connection broke
 
 log = logging.getLogger(__name__)
@@ -52,14 +53,14 @@ def connect(cluster: Cluster, party: str, timeout: float | None = None) -> "TlsL
 
 
 def decline(cluster: Cluster, party: str, reason: str) -> None:
-    """Tell the peers that are waiting for `party` why it does not come; takes a second at most.
+    """Tell the peers why `party` does not come: those that wait, and those that start within `DECLINE` seconds.
 
     Says nothing if this party's own certificate or address cannot be used. No secrets in `reason`.
     """
     wake = Wake()
     try:
-        with SetUp(cluster, party, FAREWELL, wake) as setup:
-            setup.fail(party, reason)
+        with SetUp(cluster, party, DECLINE, wake) as setup:
+            setup.fail(party, reason, DECLINE)
     except SpuError as error:
         log.debug("%s could not tell its peers that it stops: %s", party, error)
     finally:

@@ -51,6 +51,7 @@ class SetUp:
         self._limit = limit
         self._wake = wake
         self._failure: tuple[str, str] | None = None
+        self._patience = FAREWELL
         self._greeter = Greeter(cluster, party, lambda: self._failure)
         self._server = make_context(ssl.PROTOCOL_TLS_SERVER, *self._greeter.key_files)
         self._client = make_context(ssl.PROTOCOL_TLS_CLIENT, *self._greeter.key_files)
@@ -98,9 +99,10 @@ class SetUp:
                     self._greeter.told.add(item.peer)  # over this connection
                 yield item
 
-    def fail(self, origin: str, reason: str) -> None:
-        """From now on tell whoever dials us why this party stops."""
+    def fail(self, origin: str, reason: str, patience: float = FAREWELL) -> None:
+        """From now on tell whoever dials us why this party stops; leave when all know, or after `patience` seconds."""
         self._failure = (origin, reason[:MAX_REASON])
+        self._patience = patience
 
     def absence(self, outgoing: Iterable[int], incoming: Iterable[int]) -> str:
         """Who has not come, and what we know about it."""
@@ -123,7 +125,7 @@ class SetUp:
         return [peer for peer in range(len(self._cluster.parties)) if peer != self._rank]
 
     def _linger(self) -> None:
-        deadline = time.monotonic() + FAREWELL
+        deadline = time.monotonic() + self._patience
         self._drop_news()
         while not self._greeter.told.issuperset(self._others()) and time.monotonic() < deadline:
             time.sleep(0.02)
