@@ -169,7 +169,7 @@ def test_every_message_is_masked(case: Case) -> None:
         assert list(leaks(seen_by(case, ABY3, {party}))) == []
 
 
-FOR_64_BITS = {"exp2_a", "harmonics_a"}  # kernels that other rings do not call
+FOR_64_BITS = {"exp2_a", "harmonics_a", "scaled_aa", "power_b", "position_b"}  # kernels that other rings do not call
 
 
 @pytest.mark.parametrize("ring", [32, 128])
