@@ -113,7 +113,7 @@ SECTIONS: dict[str, Section] = {
     ),
     "operations": Section(
         "Operations",
-        ("spuvm bench --against spu --json records/operations.json",),
+        ("spuvm bench --against spu --repeat 3 --json records/operations.json",),
         "records/operations.json",
         _operations,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 import time
@@ -24,6 +25,7 @@ def main() -> None:
         seen["job"] = self.job
         for program in self.job.programs.values():
             program.party(None).prepare()
+        forget(folder)
         seen["began"], seen["cpu"] = time.perf_counter(), time.process_time()
         plain(self, todo, progress)
 
@@ -52,6 +54,14 @@ def main() -> None:
             }
         )
     )
+
+
+def forget(folder: Path) -> None:
+    """Have the system drop what it keeps of the inputs in memory: at every size they come from the disk."""
+    for file in folder.iterdir():
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 if __name__ == "__main__":
