@@ -26,25 +26,21 @@ POLYNOMIAL = (2147483487, 1488534890, 515725967, 119886103, 19304461, 4032066)
 Long = tuple[jax.Array, jax.Array]  # a number of 128 bits: its upper and its lower 64
 
 
-def _at(x: jax.Array, value: int) -> bt.Scalar:
-    return bt.constant(x, value)
-
-
 def significand(x: jax.Array) -> jax.Array:
     """2^31 2^t of the fraction t of x, below 2^32. Integers only: two parties must get the same."""
-    t = bt.shift_right(x & _at(x, (1 << FRACTION) - 1), FRACTION - 32)
+    t = bt.shift_right(x & bt.constant(x, (1 << FRACTION) - 1), FRACTION - 32)
     out = jax.numpy.full_like(x, POLYNOMIAL[-1])
     for c in POLYNOMIAL[-2::-1]:
-        out = bt.shift_right(out * t, 32) + _at(x, c)
+        out = bt.shift_right(out * t, 32) + bt.constant(x, c)
     return out
 
 
 def rotated(x: Long, bits: jax.Array) -> Long:
     """x 2^bits modulo M, 0 <= bits < 128."""
-    swap = bits >= _at(bits, 64)
+    swap = bits >= bt.constant(bits, 64)
     high, low = jax.numpy.where(swap, x[1], x[0]), jax.numpy.where(swap, x[0], x[1])
-    by = bits & _at(bits, 63)
-    back = _at(bits, 63) - by
+    by = bits & bt.constant(bits, 63)
+    back = bt.constant(bits, 63) - by
 
     def joined(upper: jax.Array, lower: jax.Array) -> jax.Array:
         return jax.lax.shift_left(upper, by) | jax.lax.shift_right_logical(bt.shift_right(lower, 1), back)
@@ -57,13 +53,15 @@ def difference(x: Long, y: Long) -> Long:
     low = x[1] - y[1]
     borrow = (x[1] < y[1]).astype(np.uint64)
     high = x[0] - y[0] - borrow
-    around = ((x[0] < y[0]) | ((x[0] == y[0]) & (borrow != _at(borrow, 0)))).astype(np.uint64)  # 2^128 = 1 too much
+    around = ((x[0] < y[0]) | ((x[0] == y[0]) & (borrow != bt.constant(borrow, 0)))).astype(
+        np.uint64
+    )  # 2^128 = 1 too much
     return high - (low < around).astype(np.uint64), low - around
 
 
 def times_short(x: Long, m: jax.Array) -> Long:
     """x m modulo M, m < 2^32."""
-    mask = _at(m, (1 << 32) - 1)
+    mask = bt.constant(m, (1 << 32) - 1)
     t0 = (x[1] & mask) * m
     t1 = bt.shift_right(x[1], 32) * m + bt.shift_right(t0, 32)
     t2 = (x[0] & mask) * m + bt.shift_right(t1, 32)
@@ -97,17 +95,17 @@ def exp2_aby3(y: Sharing) -> Sharing:
     2. Party 1 has a = r B, party 2 has b = (A - r) B, with B = 2^31 2^t.
     3. They mask the upper halves of a and b by words that party 0 knows, and exchange them.
     """
-    s, t = y[0] + y[1] + _at(y[0], SHIFT << FRACTION), y[2]
+    s, t = y[0] + y[1] + bt.constant(y[0], SHIFT << FRACTION), y[2]
     r = tuple(random((0, 1), s.shape, s.dtype) for _ in range(2))
     rest = difference(power(s), (r[0], r[1]))
     sent = send(rest[0], 0, 2), send(rest[1], 0, 2)
-    a, b = upper_product((r[0], r[1]), t), upper_product(sent, t) + _at(t, 1)  # of two units, to the middle
+    a, b = upper_product((r[0], r[1]), t), upper_product(sent, t) + bt.constant(t, 1)  # of two units, to the middle
     z0, z1 = random((0, 2), t.shape, t.dtype), random((0, 1), t.shape, t.dtype)
     return z0, z1, send(a - z1, 1, 2) + send(b - z0, 2, 1)
 
 
 def exp2_plain(y: Sharing) -> Sharing:
     """The same of a value that somebody knows: 2^62 2^(y + 2) / 2^64 is a rotation of one significand."""
-    x = y[0] + _at(y[0], SHIFT << FRACTION)
+    x = y[0] + bt.constant(y[0], SHIFT << FRACTION)
     m = bt.shift_left(significand(x), 31)
     return (rotated((m ^ m, m), bt.shift_right(x, FRACTION))[0],)

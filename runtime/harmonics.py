@@ -35,30 +35,26 @@ Pair = tuple[Elements, Elements]
 Weights = tuple[int, int]  # a_m and b_m
 
 
-def _at(x: Elements, value: int) -> bt.Scalar:
-    return bt.constant(x, value)
-
-
 def _half_product(x: Elements, y: Elements) -> Elements:
     """x y of signed numbers of 30 fraction bits."""
     return shift_right_arithmetic(x * y, bits=_UNIT)
 
 
 def _polynomial(q: Elements, coefficients: tuple[int, ...]) -> Elements:
-    out = jnp.full_like(q, _at(q, coefficients[-1]))
+    out = jnp.full_like(q, bt.constant(q, coefficients[-1]))
     for c in coefficients[-2::-1]:
-        out = _half_product(out, q) + _at(q, c)
+        out = _half_product(out, q) + bt.constant(q, c)
     return out
 
 
 def circle(angle: Elements) -> Pair:
     """Cosine and sine with 30 fraction bits. Integers only: two parties must get the same."""
-    eighth = angle + _at(angle, 1 << 61)
-    quarter, within = bt.shift_right(eighth, 62), eighth & _at(angle, (1 << 62) - 1)
-    r = shift_right_arithmetic(within - _at(angle, 1 << 61), bits=61 - _UNIT)
+    eighth = angle + bt.constant(angle, 1 << 61)
+    quarter, within = bt.shift_right(eighth, 62), eighth & bt.constant(angle, (1 << 62) - 1)
+    r = shift_right_arithmetic(within - bt.constant(angle, 1 << 61), bits=61 - _UNIT)
     q = _half_product(r, r)
     c, s = _polynomial(q, COSINE), _half_product(r, _polynomial(q, SINE))
-    odd, upper = (quarter & _at(angle, 1)) != 0, (quarter & _at(angle, 2)) != 0
+    odd, upper = (quarter & bt.constant(angle, 1)) != 0, (quarter & bt.constant(angle, 2)) != 0
     c, s = jnp.where(odd, -s, c), jnp.where(odd, c, s)
     return jnp.where(upper, -c, c), jnp.where(upper, -s, s)
 
@@ -67,7 +63,7 @@ def harmonics(angle: Elements, count: int, step: int) -> Iterator[Pair]:
     """Cosine and sine of m times the angle, m = 1, 1 + step, 1 + 2 step, ..., by Chebyshev's recurrence."""
     c, s = circle(angle)
     twice = bt.shift_left(c if step == 1 else _half_product(c, c) - _half_product(s, s), 1)
-    before = (c, -s) if step == 2 else (jnp.full_like(c, _at(c, 1 << _UNIT)), jnp.zeros_like(s))
+    before = (c, -s) if step == 2 else (jnp.full_like(c, bt.constant(c, 1 << _UNIT)), jnp.zeros_like(s))
     for _ in range(count):
         yield c, s
         (c, s), before = (_half_product(twice, c) - before[0], _half_product(twice, s) - before[1]), (c, s)
@@ -75,7 +71,9 @@ def harmonics(angle: Elements, count: int, step: int) -> Iterator[Pair]:
 
 def _rounded(x: Elements, bits: int) -> Elements:
     """x / 2^bits, to nearest."""
-    return shift_right_arithmetic(x + _at(x, 1 << (bits - 1)), bits=bits) if bits > 0 else bt.shift_left(x, -bits)
+    return (
+        shift_right_arithmetic(x + bt.constant(x, 1 << (bits - 1)), bits=bits) if bits > 0 else bt.shift_left(x, -bits)
+    )
 
 
 def _scale(frac: int) -> int:
@@ -105,7 +103,7 @@ def _second(x: Elements, y: Elements, weights: Weights, scale: int) -> Elements:
     """The factor a x + b y, with as many zeros below as the words are shorter than the ring."""
     n, _, fraction = _lengths(weights, scale)
     short = max(max(map(abs, weights)).bit_length() - 31, 0)  # of the weights, so that the products fit
-    a, b = (_at(x, round(w / 2**short)) for w in weights)
+    a, b = (bt.constant(x, round(w / 2**short)) for w in weights)
     return bt.shift_left(_rounded(x * a + y * b, _UNIT + COEFFICIENT - short - fraction), 64 - n)
 
 
@@ -161,7 +159,7 @@ def lowered(a: Elements, b: Elements, bits: int) -> Sharing:
        g xor p and h xor q; g h is linear in p, q and p q.
     3. What each has, shifted, with w 2^(64 - bits) taken off, is `joined`.
     """
-    b = b + _at(b, 1 << 62)
+    b = b + bt.constant(b, 1 << 62)
     one = np.uint8(1)
     g, h = (bt.shift_right(v, 63).astype(np.uint8) for v in (a, b))
     p, q = random((0, 1), g.shape, np.uint8) & one, random((0, 2), g.shape, np.uint8) & one
@@ -169,19 +167,19 @@ def lowered(a: Elements, b: Elements, bits: int) -> Sharing:
     c = _whole(_random((0, 1), a, length))
     rest = _sent((p & q).astype(np.uint64) - c, length, 0, 2)
     d, e = send(g ^ p, 1, 2, 1).astype(np.uint64), send(h ^ q, 2, 1, 1).astype(np.uint64)
-    d_sign, e_sign = (_at(v, 1) - bt.shift_left(v, 1) for v in (d, e))
+    d_sign, e_sign = (bt.constant(v, 1) - bt.shift_left(v, 1) for v in (d, e))
     first = d * e + e * d_sign * p.astype(np.uint64) + d_sign * e_sign * c
     second = d * e_sign * q.astype(np.uint64) + d_sign * e_sign * rest
     mine = bt.shift_right(a, bits) - bt.shift_left(g.astype(np.uint64) - first, 64 - bits)
     theirs = bt.shift_right(b, bits) - bt.shift_left(h.astype(np.uint64) - second, 64 - bits)
-    theirs = theirs + _at(b, 1 - (1 << (62 - bits)))  # of the two units that may be lost, to the middle
+    theirs = theirs + bt.constant(b, 1 - (1 << (62 - bits)))  # of the two units that may be lost, to the middle
     return joined(mine, theirs)
 
 
 def harmonics_plain(x: Sharing, *, weights: tuple[Weights, ...], step: int, frac: int) -> Sharing:
     """The same of a value that somebody knows."""
     total, scale = jnp.zeros_like(x[0]), _scale(frac)
-    one, zero = jnp.full_like(total, _at(total, 1 << _UNIT)), jnp.zeros_like(total)
+    one, zero = jnp.full_like(total, bt.constant(total, 1 << _UNIT)), jnp.zeros_like(total)
     for w, (c, s) in zip(weights, harmonics(x[0], len(weights), step)):
         total = total + _first(s, w, scale) * _second(one, zero, w, scale)
         total = total + _first(c, w, scale) * _second(zero, one, w, scale)

@@ -19,22 +19,18 @@ PLACE = 56  # the place of the bit has so many fraction bits, modulo 256
 _TOP = (1 << 63) - 1
 
 
-def _at(x: Elements, value: int) -> bt.Scalar:
-    return bt.constant(x, value)
-
-
 def _reversed(x: Elements) -> Elements:
     """Bit p < 63 at place 62 - p; bit 63 is dropped."""
     for distance in (1, 2, 4, 8, 16, 32):
         low = sum(1 << i for i in range(64) if not i & distance)
-        x = bt.shift_left(x & _at(x, low), distance) | (bt.shift_right(x, distance) & _at(x, low))
-    return bt.shift_right(x, 1) & _at(x, _TOP)
+        x = bt.shift_left(x & bt.constant(x, low), distance) | (bt.shift_right(x, distance) & bt.constant(x, low))
+    return bt.shift_right(x, 1) & bt.constant(x, _TOP)
 
 
 def _sign(x: Elements) -> Elements:
     """-1 for a bit that is set, 1 for one that is not, as ring elements."""
     wide = x.astype(np.uint64)
-    return _at(wide, 1) - bt.shift_left(wide, 1)
+    return bt.constant(wide, 1) - bt.shift_left(wide, 1)
 
 
 def power_aby3(x: Sharing) -> Sharing:
@@ -51,7 +47,7 @@ def power_aby3(x: Sharing) -> Sharing:
     beta, gamma = _reversed(dealt), _reversed(known)
     r = random((0, 1), beta.shape, beta.dtype)
     first, second = r - gamma, send(beta - r, 0, 2)
-    signed, mask = beta | (dealt & ~_at(dealt, _TOP)), random((0, 1), beta.shape, beta.dtype)
+    signed, mask = beta | (dealt & ~bt.constant(dealt, _TOP)), random((0, 1), beta.shape, beta.dtype)
     other = send(signed ^ mask, 0, 2)
     counted = ~gamma  # with bit 63
     g = bt.parity(mask & counted, -1)

@@ -25,14 +25,10 @@ SHIFT = 64 - 2 * SIGNIFICANT  # 2^64 x 2^y = x A B with 2^(y + SHIFT) = 2^-40 A 
 LEAST = 1 - SHIFT  # of y, so that A B is whole
 
 
-def _at(x: jax.Array, value: int) -> bt.Scalar:
-    return bt.constant(x, value)
-
-
 def _short(y: jax.Array) -> jax.Array:
     """The significand of 2^y with 20 fraction bits, to nearest."""
     drop = 31 - SIGNIFICANT
-    rounded: jax.Array = bt.shift_right(significand(y) + _at(y, 1 << (drop - 1)), drop)
+    rounded: jax.Array = bt.shift_right(significand(y) + bt.constant(y, 1 << (drop - 1)), drop)
     return rounded
 
 
@@ -47,8 +43,8 @@ def _shifted(x: Long, y: jax.Array) -> Long:
 
 def _times_word(x: Long, t: jax.Array) -> Long:
     """x t modulo M."""
-    low, high = t & _at(t, (1 << 32) - 1), bt.shift_right(t, 32)
-    return _sum(times_short(x, low), rotated(times_short(x, high), jnp.full_like(t, _at(t, 32))))
+    low, high = t & bt.constant(t, (1 << 32) - 1), bt.shift_right(t, 32)
+    return _sum(times_short(x, low), rotated(times_short(x, high), jnp.full_like(t, bt.constant(t, 32))))
 
 
 def _where(bit: jax.Array, x: Long) -> Long:
@@ -65,13 +61,13 @@ def scaled_aby3(x: Sharing, y: Sharing) -> Sharing:
        the rest goes to party 2.
     2. Parties 1 and 2 compute their parts of the sum, times B; the upper halves are masked and exchanged.
     """
-    shift = _at(y[0], SHIFT << FRACTION)
+    shift = bt.constant(y[0], SHIFT << FRACTION)
     exponent, t, theirs = y[0] + y[1] + shift, x[2], y[2]
-    s = x[0] + x[1] + _at(t, 1 << 62)
+    s = x[0] + x[1] + bt.constant(t, 1 << 62)
     m, g, h = _short(exponent), bt.shift_right(s, 63), bt.shift_right(t, 63)
     zero = jnp.zeros_like(s)
     factors = (
-        times_short(difference((zero, s), (g, zero + _at(s, 1 << 62))), m),
+        times_short(difference((zero, s), (g, zero + bt.constant(s, 1 << 62))), m),
         (zero, m),
         (g * m, zero),
     )
@@ -88,15 +84,15 @@ def scaled_aby3(x: Sharing, y: Sharing) -> Sharing:
         total = _sum(_sum(own, _times_word(product, t)), _where(h, wrapped))
         return _shifted(times_short(total, _short(theirs)), theirs)[0]
 
-    return joined(part(*parts[0]), part(*parts[1]) + _at(t, 1))  # of two units, to the middle
+    return joined(part(*parts[0]), part(*parts[1]) + bt.constant(t, 1))  # of two units, to the middle
 
 
 def scaled_plain(x: Sharing, y: Sharing) -> Sharing:
     """The same of values that somebody knows."""
-    exponent = y[0] + _at(y[0], SHIFT << FRACTION)
+    exponent = y[0] + bt.constant(y[0], SHIFT << FRACTION)
     m = bt.shift_left(_short(exponent), SIGNIFICANT)
     negative = bt.shift_right(x[0], 63)
     size = jnp.where(negative != 0, -x[0], x[0])
     low = times_short((jnp.zeros_like(m), size), bt.shift_right(m, 2 * SIGNIFICANT - 31))
-    high = _shifted(rotated(low, jnp.full_like(m, _at(m, 2 * SIGNIFICANT - 31))), exponent)[0]
+    high = _shifted(rotated(low, jnp.full_like(m, bt.constant(m, 2 * SIGNIFICANT - 31))), exponent)[0]
     return (jnp.where(negative != 0, -high, high),)
