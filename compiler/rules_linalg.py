@@ -27,7 +27,7 @@ from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Value
 from spuvm.compiler.jax_rules import apply
 from spuvm.compiler.normalize import COARSE, FINE, MIDDLE, leading_bit, mantissa, scales
-from spuvm.compiler.polynomial import FORMATS, polynomial, reread, table
+from spuvm.compiler.polynomial import FORMATS, constant, polynomial, reread, table
 from spuvm.runtime.errors import UnsupportedError
 
 Array = jax.Array
@@ -36,7 +36,7 @@ Array = jax.Array
 # quotients and norms --------------------------------------------------------------------------------------
 
 
-def _primitive(name: str, meaning: Callable[..., Any], result: Callable[..., Any] = lambda x, *_: x) -> Primitive:
+def _primitive(name: str, meaning: Callable[..., Any], result: Callable[..., Any] = lambda x, *_, **__: x) -> Primitive:
     made = Primitive(name)
     made.def_impl(meaning)
     made.def_abstract_eval(result)
@@ -45,7 +45,7 @@ def _primitive(name: str, meaning: Callable[..., Any], result: Callable[..., Any
 
 OVER = _primitive("spu_over", lambda x, y: x / y[..., None])  # [..., i], [...] -> [..., i]
 OVER_ROOT = _primitive("spu_over_root", lambda x, y: x / jnp.sqrt(y)[..., None])
-UNIT = _primitive("spu_unit", lambda x: x / jnp.linalg.norm(x, axis=-1, keepdims=True))  # along the last axis
+UNIT = _primitive("spu_unit", lambda x, more: 2.0**more * x / jnp.linalg.norm(x, axis=-1, keepdims=True))
 NORM = _primitive("spu_norm", lambda x: jnp.linalg.norm(x, axis=-1), lambda x: x.update(shape=x.shape[:-1]))
 
 
@@ -57,14 +57,16 @@ def over_root(ctx: Context, x: Operand, y: Operand, **_: Any) -> Value:
     return _product(ctx, ctx.value(x), rsqrt, ctx.value(y))
 
 
-def unit(ctx: Context, x: Operand, **_: Any) -> Value:
-    """x / |x| = (x 2^(-E / 2)) c^(-1/2) with |x|^2 = c 2^E (see approx_sqrt.py); 0 for 0. |x| < 2^13 (f = 18).
+def unit(ctx: Context, x: Operand, *, more: int, **_: Any) -> Value:
+    """2^more x / |x|, along the last axis: a unit vector with so many fraction bits more; 0 for 0.
 
-    Of x only its direction matters, down to the smallest x. Error: 4e-6 plus one unit. 32 rounds.
+    x / |x| = (x 2^(-E / 2)) c^(-1/2) with |x|^2 = c 2^E (see approx_sqrt.py). |x| < 2^13 (f = 18). Of x only its
+    direction matters, down to the smallest x. Error: 4e-6 plus one unit. 32 rounds. In a ring of 32 bits, whose
+    polynomials are good for 10 bits, a step of Newton's method makes its length 1: 12 rounds more.
     """
     b, x = ctx.b, ctx.value(x)
     bits = FORMATS[b.ring_bits].factor  # fraction bits of 2^(-j / 2), j the last digit of E
-    last, coarsest = bits - 3, b.ring_bits // 2 - 8  # of what is multiplied last; of the largest whole factor
+    last, coarsest = b.ring_bits // 2 - 2, b.ring_bits // 2 - 8  # of both factors; of the largest whole factor
     lead = leading_bit(b, square := _square(ctx, x), signed=False)
     coarse, middle, fine, big, medium, small = lead.tables(
         b,
@@ -77,7 +79,16 @@ def unit(ctx: Context, x: Operand, **_: Any) -> Value:
     inverse = polynomial(b, u, table(b, "rsqrt", RSQRT), last)
     scale = _spread(b, b.mul_raw(big, b.mul_raw(medium, small)), x.shape)
     scaled = b.with_frac(reread(b, b.mul_raw(reread(b, x, 0), scale), coarsest + 6 + bits), last)
-    return b.mul(scaled, _spread(b, inverse, x.shape))
+    out = b.mul(scaled, _spread(b, inverse, x.shape), b.frac + more)
+    return reread(b, _of_length_one(ctx, out) if b.ring_bits == 32 else out, b.frac)
+
+
+def _of_length_one(ctx: Context, x: Value) -> Value:
+    """x (3 - |x|^2) / 2, for |x| near 1."""
+    b, frac = ctx.b, x.type.frac
+    half = reread(b, b.trunc(_square(ctx, x), frac + 1), frac)
+    factor = b.sub(constant(b, 1.5, frac, half.shape), half)
+    return b.mul(x, _spread(b, factor, x.shape), frac)
 
 
 def _spread(b: Builder, x: Value, shape: tuple[int, ...]) -> Value:
@@ -129,8 +140,13 @@ def transposed(a: Array) -> Array:
     return jnp.swapaxes(a, -1, -2)
 
 
+def places(n: int) -> Any:
+    """0, 1, ..., n - 1 as int32, which every ring holds; JAX's own default may have 64 bits."""
+    return np.arange(n, dtype=np.int32)
+
+
 def steps(body: Callable[[Any, Any], Any], init: Any, count: int) -> tuple[Any, Any]:
-    return lax.scan(body, init, np.arange(count, dtype=np.int32))
+    return lax.scan(body, init, places(count))
 
 
 def lower_triangle(a: Array, diagonal: int = 0) -> Array:
@@ -145,7 +161,7 @@ def lower_triangle(a: Array, diagonal: int = 0) -> Array:
 def _cholesky(a: Array) -> Array:
     """a = L L^T by columns: L[:, k] = a[:, k] / sqrt(a[k, k]), a -= L[:, k] L[:, k]^T. Reads the lower triangle."""
     n = a.shape[-1]
-    rows = np.arange(n)
+    rows = places(n)
 
     def step(a: Array, k: Any) -> tuple[Array, Array]:
         column = jnp.where(rows >= k, _column(a, k), 0)
@@ -171,7 +187,7 @@ def _swapped(x: Array, k: Any, chosen: Array) -> tuple[Array, Array]:
     """The chosen row of x, and x with it and row k exchanged; products with indicators need no truncation."""
     top = jnp.sum(chosen[..., :, None] * x, -2, dtype=x.dtype)
     change = top - _row(x, k)
-    here = (np.arange(x.shape[-2]) == k)[:, None]
+    here = (places(x.shape[-2]) == k)[:, None]
     return top, x - _outer(chosen, change) + jnp.where(here, change[..., None, :], 0)
 
 
@@ -181,7 +197,7 @@ def _lu(a: Array) -> tuple[Array, Array, Array]:
     The pivot's row is a secret index: rows are exchanged by products with its indicator.
     """
     m, n = a.shape[-2:]
-    rows, columns = np.arange(m, dtype=np.int32), np.arange(n)
+    rows, columns = places(m), places(n)
 
     def step(state: tuple[Array, Array], k: Any) -> tuple[tuple[Array, Array], Array]:
         a, order = state
@@ -256,7 +272,7 @@ def _slogdet(a: Array) -> tuple[Array, Array]:
     """
     u, pivots, _ = _lu(a)
     diagonal = jnp.diagonal(u, axis1=-2, axis2=-1)
-    moved = pivots != np.arange(a.shape[-1], dtype=np.int32)
+    moved = pivots != places(a.shape[-1])
     signs = jnp.sign(diagonal) * jnp.where(moved, -1.0, 1.0)
     return jnp.prod(signs, -1), jnp.sum(jnp.log(jnp.abs(diagonal)), -1)
 
@@ -275,7 +291,7 @@ def householder_qr(a: Array, *, full_matrices: bool) -> tuple[Array, Array]:
     x is the column below row k. H is orthogonal whatever the error of |x| may be.
     """
     m, n = a.shape[-2:]
-    rows = np.arange(m)
+    rows = places(m)
 
     def step(state: tuple[Array, Array], k: Any) -> tuple[tuple[Array, Array], None]:
         q, r = state
@@ -283,7 +299,7 @@ def householder_qr(a: Array, *, full_matrices: bool) -> tuple[Array, Array]:
         head = _column(x, k)
         size = NORM.bind(x)
         size = jnp.where(head < 0, -size, size)
-        w = UNIT.bind(jnp.where(rows == k, x + size[..., None], x))
+        w = UNIT.bind(jnp.where(rows == k, x + size[..., None], x), more=0)
         w = jnp.where(k < m - 1, w, 0)
         r = r - _outer(w, 2.0 * (w[..., None, :] @ r)[..., 0, :])
         q = q - _outer(2.0 * (q @ w[..., None])[..., 0], w)
@@ -306,7 +322,7 @@ def qr(ctx: Context, a: Operand, *, pivoting: bool, full_matrices: bool, **_: An
 def _householder_product(a: Array, taus: Array) -> Array:
     """The first columns of the product of I - tau v v^T, v below the diagonal of a, with 1 on it."""
     m, n = a.shape[-2:]
-    rows = np.arange(m)
+    rows = places(m)
 
     def step(q: Array, k: Any) -> tuple[Array, None]:
         v = jnp.where(rows > k, _column(a, k), (rows == k).astype(a.dtype))

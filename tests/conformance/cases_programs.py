@@ -68,7 +68,7 @@ LINALG = [
         (matrix("symmetric"),),
         alike(1, (3, 3)),
         FLOATS[:1],
-        Stated("", relative=2e-4, absolute=1e-3),
+        Stated("", relative=2e-5, units=8),
     ),
     Case(
         "svd",
@@ -76,9 +76,34 @@ LINALG = [
         (matrix("definite"),),
         alike(1, (3, 3)),
         FLOATS[:1],
-        Stated("", relative=2e-4, absolute=1e-3),
+        Stated("", relative=2e-5, units=8),
+    ),
+    *(
+        Case(
+            n,
+            f,
+            (matrix(kind),),
+            alike(1, (4, 4)),
+            FLOATS[:1],
+            Stated("", relative=2e-5, units=24),
+            "with vectors, multiplied again",
+        )
+        for n, f, kind in (
+            ("eigh", lambda a: _from_eigenvectors(a), "symmetric"),
+            ("svd", lambda a: _from_svd(a), "general"),
+        )
     ),
 ]
+
+
+def _from_eigenvectors(a: Any) -> Any:
+    w, v = jnp.linalg.eigh(a)
+    return (v * w) @ v.T
+
+
+def _from_svd(a: Any) -> Any:
+    u, s, v = jnp.linalg.svd(a)
+    return (u * s) @ v
 
 
 @jax.custom_jvp
