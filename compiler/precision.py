@@ -79,7 +79,7 @@ STATED: dict[str, Stated] = {
     "erfc": Stated("all", absolute=4e-6),
     "sin": Stated("all", absolute=2e-6),
     "cos": Stated("all", absolute=2e-6),
-    "tan": Stated("|cos x| > 64 units", quadratic=2e-6, quadratic_units=2, units=0),
+    "tan": Stated("|cos x| > 16 units", quadratic=2e-6, quadratic_units=2, units=0),
     "sinh": Stated("|x| < (62 - f) ln 2", relative=4e-6, absolute=4e-6, units=2, outside="saturates as exp"),
     "cosh": Stated("|x| < (62 - f) ln 2", relative=4e-6, absolute=4e-6, units=2, outside="saturates as exp"),
     "asinh": Stated("all", absolute=8e-6, units=3),

@@ -31,7 +31,7 @@ Array = jax.Array
 
 
 def tan(x: Array) -> Array:
-    """Error: (1 + |tan x|)^2 times 2e-6 plus two units, where |cos x| is 64 units and more.
+    """Error: (1 + |tan x|)^2 times 2e-6 plus two units, where |cos x| is 16 units and more.
 
     Cost: sin and cos together, then a division: 27 rounds, 700 bytes.
     """

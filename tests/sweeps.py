@@ -110,9 +110,9 @@ def _angles(f: int, n: int, bits: int) -> Points:
 
 
 def _not_at_poles(f: int, n: int, bits: int) -> Points:
-    """Where the cosine is 64 units and more."""
+    """Where the cosine is 16 units and more."""
     x = between(-20, 20, f, n)
-    return (x[np.abs(np.cos(x / 2.0**f)) > 2.0 ** (6 - f)],)
+    return (x[np.abs(np.cos(x / 2.0**f)) > 2.0 ** (4 - f)],)
 
 
 def _even(f: int, n: int, bits: int) -> Points:
