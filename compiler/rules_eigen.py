@@ -144,8 +144,8 @@ def _svd(a: Array, bits: Bits, *, full_matrices: bool, compute_uv: bool) -> list
 
     def step(a: Array) -> tuple[Array, Array]:
         p, q = a[..., :half], a[..., ::-1][..., :half]
-        products = (jnp.sum(x * y, -2) * 4.0**-bits.matrix for x, y in ((p, p), (q, q), (p, q)))
-        rotation = _rotations(*products, bits)
+        pp, qq, pq = (jnp.sum(x * y, -2) * 4.0**-bits.matrix for x, y in ((p, p), (q, q), (p, q)))
+        rotation = _rotations(pp, qq, pq, bits)
         return _turned(a, rotation, bits), rotation
 
     a, v = _jacobi(step, a, 2 * half, bits)
