@@ -1,5 +1,7 @@
 """Sorting by opened comparisons: shuffle, rank, rearrange (see `runtime.sorting` and `runtime.ranking`).
 
+Where the word of each element says where it goes, that is opened after the shuffle and nothing compared.
+
 Words that somebody knows need none of it: their order is worked out where they are known.
 """
 
@@ -30,7 +32,8 @@ def expand_sort(ex: Expander, op: Op) -> None:
     carried = [_carried(ex, v) for v in operands]
     distinct = list({x.slots: x for x in (*shared, *carried)}.values())
     mixed = dict(zip((x.slots for x in distinct), _shuffled(ex, distinct)))
-    order = _rank(ex, [mixed[x.slots] for x in shared], op.attrs["wanted"])
+    words_mixed = [mixed[x.slots] for x in shared]
+    order = _opened(ex, words_mixed[0]) if op.attrs.get("places") else _rank(ex, words_mixed, op.attrs["wanted"])
     for value, x in zip(op.outputs, carried):
         ex.set(value, _rearranged(ex, mixed[x.slots], order))
 
@@ -140,6 +143,19 @@ def _rank(ex: Expander, words: Sequence[Shared], wanted: Any) -> Shared:
     out = Slot(words[0].shape, "uint64", computing)
     ex.block.steps.append(Rank(spec, slots, [out], tuple(map(tuple, wanted)), ex.op, ex.location))
     return Shared("p", (out,))
+
+
+def _opened(ex: Expander, place: Shared) -> Shared:
+    """The order of shuffled elements that say where they go: opened, a permutation that tells nothing."""
+    shown = ex.kernel("reveal_a", place, dtype=place.dtype)
+    return ex.local("order", _inverse, shown, kind="p", shape=place.shape, elementwise=False)
+
+
+def _inverse(place: Components) -> Components:
+    rows, n = place[0].shape
+    at = place[0].astype(np.int64) + np.arange(rows)[:, None] * n
+    flat = jnp.zeros(rows * n, np.uint64).at[at.reshape(-1)]
+    return (flat.set(jnp.arange(rows * n, dtype=np.uint64), unique_indices=True).reshape(rows, n),)
 
 
 @cache

@@ -300,7 +300,8 @@ RULES: dict[str, TypeRule] = {
     "select": _select,  # (c, x, y): x where c, else y
     # {widths, wanted}: words (as many as widths: two of one place differ by less than 2^(width - 1)), then
     # operands, of shape [rows, n] -> the operands, each row in the order of the words, all of which are never
-    # equal; `wanted`: half-open ranges of the positions that matter, others hold other elements; (): all
+    # equal; `wanted`: half-open ranges of the positions that matter, others hold other elements; (): all. With
+    # {places}: the word is where each goes
     "sort": _sort,
     "integer_division": _integer_division,  # floor, of values that somebody knows
     "reveal": _visible,  # {to}: "public" or the rank of a party

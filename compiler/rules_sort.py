@@ -1,4 +1,5 @@
 """Sorting. Where the protocol can shuffle, or somebody knows the keys: the IR's own `sort` (`sort_words`).
+By one bool: `sort_bools`.
 
 Otherwise the bitonic network in its perfect-shuffle form. For N = 2^m elements, stage s = 1..m compares
 elements whose positions differ in bit s-1, then s-2, ..., 0, ascending where bit s of the position is
@@ -20,6 +21,7 @@ from spuvm.compiler.ir import Value, Visibility, join
 from spuvm.compiler.rules_elementwise import is_float
 from spuvm.compiler.rules_logic import bit_not
 from spuvm.compiler.rules_reduce import moved
+from spuvm.compiler.sort_bools import by_network
 from spuvm.compiler.sort_words import opens, sort_words
 
 
@@ -31,10 +33,14 @@ def sort(ctx: Context, *xs: Operand, dimension: int, is_stable: bool, num_keys: 
     if opens(ctx, values[:num_keys], values, axis):
         return sort_words(ctx, values[:num_keys], values, axis)
     order = [axis, *(d for d in range(len(values[0].shape)) if d != axis)]
+    back = np.argsort(order).tolist()
+    if num_keys == 1 and values[0].type.kind == "bool" and values[0].type.is_secret:
+        rows = [moved(ctx, v if v.type.kind == "bool" else _number(ctx, v), order) for v in values]
+        ordered = [moved(ctx, r, back) for r in by_network(ctx, rows[0], rows)]
+        return [r if v.type.kind == "bool" else _as(ctx, r, v) for r, v in zip(ordered, values)]
     rows = [moved(ctx, _number(ctx, v), order) for v in values]
     keys, payload = rows[:num_keys], rows[num_keys:]
     ordered = _sort_rows(ctx, keys, payload, tie_break=bool(payload) and is_stable)
-    back = np.argsort(order).tolist()
     return [_as(ctx, moved(ctx, r, back), v) for r, v in zip(ordered, values)]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from spuvm.compiler.context import Context
 from spuvm.compiler.ir import Value, join
+from spuvm.compiler.sort_bools import places
 from spuvm.runtime.sorting import SORTING
 
 SHORT = 4  # elements from which on shuffling pays; fewer take a few comparisons in a network
@@ -38,7 +39,7 @@ def sort_words(
     axis: int,
     wanted: tuple[tuple[int, int], ...] = (),
 ) -> list[Value]:
-    """The operands in the order of the keys along an axis, stable; `wanted` as in the IR."""
+    """The operands in the order of the keys along an axis, stable; `wanted` as in the IR. By one bool: its places."""
     shape = keys[0].shape
     n = shape[axis]
     order = [*(d for d in range(len(shape)) if d != axis), axis]
@@ -49,13 +50,22 @@ def sort_words(
     def as_rows(x: Value) -> Value:
         return ctx.b.reshape(_moved(ctx, x, order), rows)
 
+    if len(keys) == 1 and keys[0].type.kind == "bool" and keys[0].type.is_secret:
+        place, width = places(ctx, as_rows(keys[0]))
+        out = ctx.b.ops("sort", [place, *map(as_rows, operands)], widths=(width,), wanted=(), places=True)
+        return _as_they_were(ctx, out, shape, order)
     parts = [part for key in keys for part in _parts(ctx, as_rows(key))]
     position = ctx.broadcast(ctx.b.const(np.arange(n), "int64"), rows)
     words = _words(ctx, [*parts, (position, max(1, (n - 1).bit_length()), False)])
     widths = tuple(width for _, width in words)
     out = ctx.b.ops("sort", [*(w for w, _ in words), *map(as_rows, operands)], widths=widths, wanted=wanted)
+    return _as_they_were(ctx, out, shape, order)
+
+
+def _as_they_were(ctx: Context, xs: Sequence[Value], shape: Sequence[int], order: Sequence[int]) -> list[Value]:
+    """Rows as arrays of the shape that they had before `order` put the sorted axis last."""
     moved_shape, back = [shape[d] for d in order], np.argsort(order).tolist()
-    return [_moved(ctx, ctx.b.reshape(x, moved_shape), back) for x in out]
+    return [_moved(ctx, ctx.b.reshape(x, moved_shape), back) for x in xs]
 
 
 def _moved(ctx: Context, x: Value, order: Sequence[int]) -> Value:

@@ -32,6 +32,7 @@ from test_masks import leaks, seen_by
 
 import spuvm as spu
 from spuvm.compiler.builder import Builder
+from spuvm.compiler.choreography import Call
 from spuvm.compiler.expand import expand
 from spuvm.compiler.ir import Value
 from spuvm.runtime import executor, ranking
@@ -241,6 +242,38 @@ def test_sorts_of_jax(name: str, protocol: str) -> None:
         got = spu.reveal(spu.jit(f, protocol=protocol)(*args))
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(g, w, atol=3e-5 if w.dtype.kind == "f" else 0)
+
+
+BOOLS: Any = (X > 0, X, (7 * X).astype(np.int32) << 20, X > 9)
+
+
+def by_bool(key: Any, *payload: Any) -> Any:
+    return lax.sort((key, *payload), dimension=1, num_keys=1), jnp.sort(key, 1)
+
+
+@pytest.mark.parametrize("machine", [{}, {"protocol": "semi2k"}, {"ring": 128}, {"ring": 32, "fxp_fraction_bits": 10}])
+@pytest.mark.parametrize("rows", [1, 2, 5, 30])
+def test_bools_are_sorted_without_a_comparison(machine: dict[str, Any], rows: int) -> None:
+    """By their places, opened once they are shuffled, or by a network: stable, exact for every payload."""
+    args = [x[:, :rows] for x in BOOLS]
+    f = spu.jit(by_bool, **machine)
+    assert not {"less", "equal"} & {op.name for op in f.compile(*args).module.body.walk()}
+    with without_compiling():
+        got = spu.reveal(f(*args))
+    error = 2e-3 if machine.get("ring") == 32 else 3e-5
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(by_bool(*args)), strict=True):
+        np.testing.assert_allclose(g, w, atol=error if w.dtype.kind == "f" else 0)
+
+
+def test_places_are_opened_after_the_shuffle() -> None:
+    program = spu.jit(by_bool).compile(*BOOLS)
+    calls = [s for s in program.choreography.block.steps if isinstance(s, Call)]
+    shuffles = [s for s in calls if s.spec.name == "shuffle"]
+    opened = [s for s in calls if s.spec.name == "reveal_a"]
+    assert len(shuffles) == len(opened) == 2
+    for shuffle, reveal in zip(shuffles, opened):
+        assert set(map(id, reveal.inputs)) <= set(map(id, shuffle.outputs))
+    assert program.cost.rounds <= 8
 
 
 def test_known_keys_are_sorted_where_they_are_known() -> None:
