@@ -125,6 +125,56 @@ def test_a_filter_that_shows_which_rows_are_kept(rows: spu.Stream, data: Any) ->
     assert np.abs(pq.read_table("out.parquet")["x"].to_numpy() - data["x"][keep]).max() < 1e-5
 
 
+def test_a_filter_that_shows_how_many_are_kept(rows: spu.Stream, data: Any) -> None:
+    """The rows kept come out in their order, as full blocks."""
+    shown = rows.filter(lambda x, y: x < y, reveal="count")
+    keep = data["x"] < data["y"]
+    assert shown.count().visibility == "public"
+    assert spu.reveal(shown.count()) == keep.sum()
+    mean = shown.fold(lambda t, x, n: (t[0] + jnp.sum(x), t[1] + len(n)), (0.0, 0))
+    assert [round(float(v), 2) for v in spu.reveal(mean)] == [round(float(data["x"][keep].sum()), 2), keep.sum()]
+    again = keep & (data["n"] > 0) & (data["y"] > 1)
+    wide = shown.map(lambda x, y, n: {"n": n, "m": jnp.stack([x, y], 1)}).filter(lambda n: n > 0)
+    wide.filter(lambda m: m[:, 1] > 1, reveal="count").to_parquet("out.parquet", "bob", folder="run")
+    table = pq.read_table("out.parquet")
+    assert np.array_equal(table["n"].to_numpy(), data["n"][again])
+    assert np.abs(table["m1"].to_numpy() - data["y"][again]).max() < 1e-5
+    assert not Path("run").exists()
+    shown.to_parquet("out.parquet", "bob", force=True)
+    assert [pq.ParquetFile("out.parquet").metadata.row_group(i).num_rows for i in range(2)] == [300, keep.sum() - 300]
+
+
+def test_a_filter_that_shows_that_none_is_kept(rows: spu.Stream, data: Any) -> None:
+    none = rows.filter(lambda x, y: x < y - 100, reveal="count")
+    assert spu.reveal(none.count()) == 0
+    assert spu.reveal(none.fold(lambda t, x, y: t + jnp.dot(x, y), 1.5, jnp.add)) == 1.5
+    groups = spu.reveal(none.map(lambda x, n: {"x": x, "k": n % 5}).group_by("k", 5).agg(**AGGREGATED))
+    assert {n: set(x.tolist()) for n, x in groups.items()} == {"rows": {0}, "total": {0}, "high": {-(2.0**40)}}
+    none.map(lambda x, y: {"less": x < y}).to_parquet("out.parquet", "bob")
+    table = pq.read_table("out.parquet")
+    assert (table.num_rows, str(table.schema.field("less").type)) == (0, "bool")
+
+
+AGGREGATED: dict[str, Any] = {"rows": "count", "total": ("x", "sum"), "high": ("x", "max")}
+
+
+def test_a_filtered_stream_goes_on(rows: spu.Stream, data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four blocks of the first pass, two of the second: none that is finished runs again."""
+    kept = rows.filter(lambda x, y: x < y, reveal="count").map(lambda x: {"x": x})
+    seen: list[list[int]] = []
+    for stop, error in ((2, True), (1, True), (-1, False)):
+        with monkeypatch.context() as patch:
+            seen.append(run_until(patch, stop, Stop()))
+            if error:
+                with pytest.raises(Stop):
+                    kept.to_parquet("out.parquet", "bob")
+            else:
+                kept.to_parquet("out.parquet", "bob")
+    assert seen == [[0, 1], [2, 3, 0], [1]]
+    assert np.abs(pq.read_table("out.parquet")["x"].to_numpy() - data["x"][data["x"] < data["y"]]).max() < 1e-5
+    assert not Path("out.parquet.run").exists()
+
+
 def test_one_process_at_a_time(rows: spu.Stream) -> None:
     with folders.held(Path("run/simulated")), pytest.raises(InputError, match="is in use: another process"):
         rows.to_parquet("out.parquet", "carol", folder="run")
@@ -238,6 +288,7 @@ def test_numbers_that_are_none(rows: spu.Stream, data: Any) -> None:
         (lambda s: s.map(lambda x: jnp.sum(x)), r"has an element for each of the block's 300 rows"),
         (lambda s: s.map(lambda x: (x, x)), r"gives `out` as tuple"),
         (lambda s: s.filter(lambda x: x), r"must give a bool"),
+        (lambda s: s.filter(lambda x: x > 0, reveal="rows"), r"`reveal` must be False, True .* or 'count'"),
         (lambda s: s.filter(lambda x, y: x < y), r"the stream was filtered, so `moments` must take `mask`"),
     ],
 )

@@ -35,6 +35,9 @@ import jax.numpy as jnp
 def score(x, y):
     return {"p": x * y, "less": x < y}
 
+def kept(stream):
+    return stream.filter(lambda x, y: x < y, reveal="count").map(lambda x, y: {"p": x * y, "less": x < y})
+
 def total(stream):
     both = lambda a, b: (a[0] + b[0], a[1] + b[1])
     return stream.fold(lambda t, x, y: (t[0] + jnp.dot(x, y), t[1] + x.shape[0]), (0.0, 0), both)
@@ -133,21 +136,23 @@ def test_a_fold_of_the_command_goes_on(data: Any, monkeypatch: pytest.MonkeyPatc
 # Killed ----------------------------------------------------------------------------------------------------
 
 
-def test_a_party_killed_at_any_moment(data: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("function", ["score", "kept"])
+def test_a_party_killed_at_any_moment(function: str, data: Any, tmp_path: Path) -> None:
     cluster = make_run_folder(tmp_path / "keys", Config(parties=PARTIES), timeout=60)
     rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
     runs = {"runs": tmp_path / "run", "whole": tmp_path / "whole"}
 
     def start(folder: str) -> dict[str, subprocess.Popen[bytes]]:
-        command = [sys.executable, "-m", "spuvm", "stream", "f.py:score", *INPUTS, "--output", "out.parquet@carol"]
-        command += ["--folder", str(runs[folder]), "--config", str(cluster), "--quiet"]
+        command = [sys.executable, "-m", "spuvm", "stream", f"f.py:{function}", *INPUTS]
+        command += ["--output", "out.parquet@carol", "--folder", str(runs[folder]), "--config", str(cluster), "--quiet"]
         return {p: subprocess.Popen([*command, "--as", p], stderr=subprocess.DEVNULL) for p in PARTIES}
 
-    def blocks(party: str) -> dict[int, str]:
-        lines = [x for f in (runs["runs"] / party).glob("*.jsonl") for x in f.read_text().splitlines(keepends=True)]
-        records = [json.loads(line) for line in lines if line.endswith("}\n")]
-        assert len(records) == len({r["block"] for r in records}) or party in ran_ahead
-        return {r["block"]: r["sha256"] for r in records}
+    def blocks(party: str) -> dict[tuple[str, int], str]:
+        """Of all passes."""
+        journals = {str(f): f.read_text().splitlines(keepends=True) for f in (runs["runs"] / party).rglob("*.jsonl")}
+        lines = [(name, json.loads(x)) for name, text in journals.items() for x in text if x.endswith("}\n")]
+        assert len(lines) == len({(name, r["block"]) for name, r in lines}) or party in ran_ahead
+        return {(name, r["block"]): r["sha256"] for name, r in lines}
 
     ran_ahead: set[str] = set()
     copied = False
@@ -175,7 +180,8 @@ def test_a_party_killed_at_any_moment(data: Any, tmp_path: Path) -> None:
         ran_ahead |= {p for p in PARTIES if counts[p] != common}
     if not Path("out.parquet").exists():
         assert {p.wait(LIMIT) for p in start("runs").values()} == {0}
-    check_scores("out.parquet", data)
+    keep = data["x"] < data["y"]
+    check_scores("out.parquet", data if function == "score" else {n: x[keep] for n, x in data.items()})
     output = Path("out.parquet").read_bytes()
     Path("out.parquet").unlink()
     assert copied

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import jax
 import jax.numpy as jnp
 
+from spuvm.compiler.ir import Visibility
 from spuvm.compiler.trace import reveal
 from spuvm.runtime.errors import InputError
 
@@ -28,14 +29,23 @@ class Step:
 
     kind: Literal["map", "filter"]
     function: Callable[..., Any]
-    shown: bool = False  # of a filter: to all parties
+    reveal: bool | Literal["count"] = False  # of a filter, to all parties: which rows are kept, or how many
+
+
+Steps = tuple[Step, ...]
+
+
+def passes(steps: Steps) -> list[Steps]:
+    """The steps up to each filter whose count is revealed, and the rest: what follows one gets fewer rows."""
+    ends = [i + 1 for i, step in enumerate(steps) if step.reveal == "count"]
+    return [steps[a:b] for a, b in zip([0, *ends], [*ends, len(steps)])]
 
 
 @dataclass(frozen=True)
 class Column:
-    """A source's column as a block sees it: [rows, *width] of `dtype`, known to the party `owner`."""
+    """A source's column as a block sees it: [rows, *width] of `dtype`, known to the party `owner`, or secret."""
 
-    owner: int
+    owner: Visibility
     dtype: str
     width: tuple[int, ...]
 
@@ -65,6 +75,13 @@ def call(function: Callable[..., Any], columns: Columns, mask: Any, *first: Any)
     return function(*first, **dict(zip(wanted, arguments)))
 
 
+def named(function: Callable[..., Any], columns: Sequence[str]) -> set[str]:
+    """The columns that a function takes."""
+    parameters = inspect.signature(function).parameters.values()
+    everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return set(columns) if everything else {p.name for p in parameters} & set(columns)
+
+
 def takes_mask(function: Callable[..., Any]) -> bool:
     """Whether a function can tell rows that are kept from others."""
     parameters = inspect.signature(function).parameters.values()
@@ -79,7 +96,7 @@ def through(steps: Sequence[Step], columns: Columns) -> tuple[Columns, Any]:
         out = call(step.function, columns, mask)
         if step.kind == "filter":
             keep = _checked_mask(step.function, out, rows)
-            keep = reveal(keep) if step.shown else keep
+            keep = reveal(keep) if step.reveal is True else keep
             mask = keep if mask is None else mask & keep
         else:
             columns = _checked_columns(step.function, out, rows)
@@ -132,9 +149,62 @@ class WriteRows:
             out.append(reveal({**columns, **({} if mask is None else {MASK: mask})}, to=self.party))
         return out
 
+    def reads(self, columns: Sequence[str]) -> set[str]:
+        """All."""
+        return set(columns)
+
+    def of_nothing(self, columns: Columns) -> Any:
+        """No part has a row."""
+        return []
+
 
 def _over(mask: Any, x: Any) -> Any:
     return mask.reshape(mask.shape + (1,) * (x.ndim - 1))
+
+
+@dataclass(frozen=True)
+class KeepRows:
+    """Of a filter whose count is revealed: the rows that are kept, in their order, before all others.
+
+    The mask is secret, and sorting by it opens nothing but a random permutation. What is behind the
+    rows that are kept is dropped by all parties, and none knows which rows that were.
+    """
+
+    names: tuple[str, ...]  # of the columns that are still needed
+    in_order = False
+    init: Any = ()
+    combine: None = None
+
+    def __call__(self, pieces: Sequence[tuple[Columns, Any]], state: Any) -> Any:
+        drop = ~jnp.concatenate([mask for _, mask in pieces])
+        columns = {n: jnp.concatenate([c[n] for c, _ in pieces]) for n in self.names}
+        flat = [x for c in columns.values() for x in c.reshape(len(drop), -1).T]
+        ordered = iter(jax.lax.sort((drop, *flat), num_keys=1, is_stable=True)[1:])
+        first = {
+            n: jnp.stack([next(ordered) for _ in range(c.size // len(drop))], 1).reshape(c.shape)
+            for n, c in columns.items()
+        }
+        return {"columns": first, "rows": reveal(jnp.sum(~drop, dtype=jnp.int32))}
+
+    def reads(self, columns: Sequence[str]) -> set[str]:
+        """Those that are kept."""
+        return set(self.names)
+
+    def of_nothing(self, columns: Columns) -> Any:
+        """Nothing: there is no row for another pass."""
+        return ()
+
+
+def columns_read(steps: Sequence[Step], finish: Finish, columns: Sequence[str]) -> tuple[str, ...]:
+    """Which of the columns the steps that follow and the end name; one at least, for the number of rows."""
+    read: set[str] = set()
+    for step in steps:
+        read |= named(step.function, columns)
+        if step.kind == "map":
+            break
+    else:
+        read |= finish.reads(columns)
+    return tuple(sorted(read)) or tuple(columns[:1])
 
 
 @dataclass(frozen=True)
@@ -144,6 +214,7 @@ class Fold:
     function: Callable[..., Any]
     init: Any
     combine: Callable[[Any, Any], Any] | None = None
+    names: tuple[str, ...] | None = None  # of the columns that matter, if not all that the function takes
 
     @property
     def in_order(self) -> bool:
@@ -160,6 +231,14 @@ class Fold:
             mine = self._step(jax.tree.map(jnp.asarray, self.init), columns, mask)
             partial = mine if partial is None else self.combine(partial, mine)
         return partial
+
+    def reads(self, columns: Sequence[str]) -> set[str]:
+        """Those that the function names."""
+        return named(self.function, columns) if self.names is None else set(self.names)
+
+    def of_nothing(self, columns: Columns) -> Any:
+        """The state before the first row."""
+        return self.init
 
     def _step(self, state: Any, columns: Columns, mask: Any) -> Any:
         if mask is not None and not takes_mask(self.function):
@@ -189,3 +268,11 @@ class Finish(Protocol):
         ...
 
     def __call__(self, pieces: Sequence[tuple[Columns, Any]], state: Any) -> Any: ...
+
+    def reads(self, columns: Sequence[str]) -> set[str]:
+        """Which of these it needs."""
+        ...
+
+    def of_nothing(self, columns: Columns) -> Any:
+        """What becomes of no rows, of columns of these dtypes: public numbers."""
+        ...

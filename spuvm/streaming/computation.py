@@ -29,6 +29,7 @@ class Computation:
     parts: Sequence[Part]
     steps: tuple[Step, ...]
     finish: Finish
+    from_files: bool = True  # not shares that another pass left
     _programs: dict[Counts, Program] = field(default_factory=dict)
     _own: dict[tuple[int, int], OwnWork] = field(default_factory=dict)
 
@@ -62,21 +63,26 @@ class Computation:
     def own_work(self, part: int, count: int) -> OwnWork | None:
         """What the owner of a part does with a block of it before anything is shared; None if nothing."""
         columns = self.parts[part]
-        if not isinstance(self.finish, GroupBy) or len({c.owner for c in columns.values()}) > 1:
+        if not (self.from_files and isinstance(self.finish, GroupBy)) or len({c.owner for c in columns.values()}) > 1:
             return None
         if (part, count) not in self._own:
             finish = self.finish
-            exported = jax.export.export(jax.jit(finish.columns(self.steps)))(_structs(columns, count))
+            exported = jax.export.export(jax.jit(finish.columns(self.steps)))(structs(columns, count))
             given, _ = jax.tree.unflatten(exported.out_tree, exported.out_avals)
             aggregator = Aggregator(finish.key, finish.keys, finish.wanted)
             self._own[part, count] = OwnWork(exported, aggregator, finish.structs(given))
         return self._own[part, count]
 
+    def of_nothing(self) -> Any:
+        """What a pass without rows gives."""
+        columns = jax.eval_shape(lambda c: through(self.steps, c)[0], structs(self.parts[0], 1))
+        return self.finish.of_nothing(columns)
+
     def _arguments(self, part: int, count: int) -> Any:
         if not count:
             return None
         own = self.own_work(part, count)
-        return _structs(self.parts[part], count) if own is None else dict(own.structs)
+        return structs(self.parts[part], count) if own is None else dict(own.structs)
 
     def _block(self, parts: Any, state: Any) -> Any:
         pieces = []
@@ -106,7 +112,8 @@ class Computation:
                 )
 
 
-def _structs(part: Part, count: int) -> dict[str, Any]:
+def structs(part: Part, count: int) -> dict[str, Any]:
+    """Shapes and dtypes of so many rows of a part."""
     struct: Any = jax.ShapeDtypeStruct
     return {n: struct((count, *c.width), np.dtype(c.dtype)) for n, c in part.items()}
 

@@ -3,7 +3,8 @@
     manifest.json     what runs on which data, written once, whole or not at all
     keys.json         what this run's masks are derived from; readable by its owner alone
     blocks-*.jsonl    a line for every finished block: its number, and size and SHA-256 of its file
-    block-NNNNNN.npz  what the block gave: shares of the state, or the rows that this party may see
+    block-NNNNNN.npz  what the block gave: shares of the state or of the rows kept, or rows that this party may see
+    filter-N/         the same of the pass up to a filter whose count is revealed
 
 A block is finished here when its line is there; a line that was cut off does not count. Whatever
 belongs to unfinished blocks is ignored and later replaced. A fold state is what this party holds
@@ -18,7 +19,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -33,6 +34,7 @@ from spuvm.runtime.random import derive_key
 
 FORMAT = 1
 LOCK = "lock"
+FILTERED = "filter-"
 Arrays = Mapping[str, Any]  # NumPy arrays by name
 
 
@@ -65,10 +67,11 @@ class Keys:
 
 
 class Folder:
-    """A run's folder; made by `create`, found again by `open`."""
+    """A run's folder; made by `create`, found again by `open`. `before` are those of passes that this one needs."""
 
     def __init__(self, path: Path, manifest: Mapping[str, Any], keys: Keys) -> None:
         self.path, self.manifest, self.keys = path, manifest, keys
+        self.before: Sequence[Folder] = ()
 
     @classmethod
     def create(cls, path: Path, manifest: Mapping[str, Any], keys: Keys) -> Folder:
@@ -126,13 +129,13 @@ class Folder:
     def _file(self, block: int) -> Path:
         return self.path / f"block-{block:06d}.npz"
 
-    def store(self, block: int, arrays: Arrays, journal: str) -> None:
-        """Keep what a block gave: the file first, whole, then its line in the journal."""
+    def store(self, block: int, arrays: Arrays, journal: str, noted: Mapping[str, Any] | None = None) -> None:
+        """Keep what a block gave: the file first, whole, then its line in the journal, with what is noted there."""
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         content = buffer.getbuffer()
         write_whole(self._file(block), content)
-        record = {"block": block, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        record = {"block": block, "bytes": len(content), "sha256": hashlib.sha256(content).hexdigest(), **(noted or {})}
         self._append(self.path / f"blocks-{journal}.jsonl", json.dumps(record).encode() + b"\n")
 
     def _append(self, path: Path, line: bytes) -> None:
@@ -176,11 +179,13 @@ class Folder:
                 self._file(block).unlink()
 
     def remove(self) -> None:
-        """Remove the run's files, and the folder if nothing else is in it."""
+        """Remove the run's files, and the folder if nothing else is in it; what the run began with goes last."""
         for path in sorted(self.path.iterdir()) if self.path.exists() else []:
             if _ours(path.name):
                 with suppress(OSError):
                     path.unlink()
+        for folder in self.before:
+            folder.remove()
         with suppress(OSError):
             self.path.rmdir()
 
@@ -265,7 +270,7 @@ def _short(x: Any) -> str:
 
 
 def _ours(name: str) -> bool:
-    return name == LOCK or name.endswith((".tmp", ".jsonl", ".npz", ".json", ".spux"))
+    return name == LOCK or name.startswith(FILTERED) or name.endswith((".tmp", ".jsonl", ".npz", ".json", ".spux"))
 
 
 def write_whole(path: Path, content: Any) -> None:

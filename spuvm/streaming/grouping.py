@@ -86,6 +86,11 @@ def limit(dtype: Any, kind: str) -> Any:
     return info.max if kind == "min" else info.min
 
 
+def _of_nothing(want: Wanted, keys: int, columns: Columns) -> np.ndarray:
+    dtype = np.int32 if want.column is None else columns[want.column].dtype
+    return np.full(keys, limit(dtype, want.kind) if want.kind in ("min", "max") else 0, dtype)
+
+
 @dataclass(frozen=True)
 class GroupBy:
     """What `Fold` is for functions: a state [keys] for each aggregate, combined over blocks."""
@@ -103,6 +108,14 @@ class GroupBy:
             mine = columns if aggregated else self.secretly(columns, mask)
             total = mine if total is None else self.combine(total, mine)
         return total
+
+    def reads(self, columns: Sequence[str]) -> set[str]:
+        """The key, and what is aggregated."""
+        return {self.key, *(w.column for w in self.wanted if w.column)} & set(columns)
+
+    def of_nothing(self, columns: Columns) -> Any:
+        """The aggregates of no rows."""
+        return {w.name: _of_nothing(w, self.keys, columns) for w in self.wanted}
 
     def combine(self, a: Any, b: Any) -> Any:
         """Of two states."""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from spuvm.runtime.session import telling
 from spuvm.runtime.word import limb_count, limbs, words
 from spuvm.streaming.block import Counts
 from spuvm.streaming.folder import Folder
+from spuvm.streaming.kept import ROWS, Kept, KeptRows
 from spuvm.streaming.owner import OwnWork
 from spuvm.streaming.sources import Rows, Source, digest
 from spuvm.vm import VM
@@ -37,16 +38,21 @@ INITIAL = -1  # the number of the block before the first
 
 @dataclass
 class Job:
-    """`rows` of each part; `programs` by the counts of blocks; `leaves` says which column each input is."""
+    """`rows` of each part; `programs` by the counts of blocks.
+
+    Blocks give a state that stays shared, rows for one party, or rows that are kept as shares. They are
+    of files, `parts`, or of the rows that another pass left as shares.
+    """
 
     parts: Sequence[Mapping[str, Source]]
     rows: Sequence[int]
     rows_per_block: int
     programs: Mapping[Counts, Program]
     in_order: bool
-    shows_rows: bool  # results are rows for one party, else a state that stays shared
+    gives: Literal["state", "rows", "kept"]
     initial: Sequence[np.ndarray] = ()
     own: Mapping[tuple[int, int], OwnWork] = field(default_factory=dict)  # by part and its rows in a block
+    kept: Kept | None = None
 
     @property
     def blocks(self) -> int:
@@ -57,7 +63,9 @@ class Job:
         return tuple(min(max(rows - start, 0), self.rows_per_block) for rows in self.rows)
 
     def shapes(self) -> list[Counts]:
-        """The counts that blocks have: every one that is not like the block before it."""
+        """The counts that blocks have: every one that is not like the block before it; of no rows one that fits."""
+        if not self.blocks:
+            return [tuple(1 for _ in self.rows)]
         ends = {b for rows in self.rows for b in ((rows - 1) // self.rows_per_block + d for d in (0, 1))}
         return list(dict.fromkeys(self.counts(b) for b in sorted({0, *ends}) if b < self.blocks))
 
@@ -89,6 +97,10 @@ class Runner:
     @property
     def party(self) -> int | None:
         return self.vm.session.party
+
+    @cached_property
+    def _kept(self) -> KeptRows | None:
+        return None if self.job.kept is None else KeptRows(self.job.kept, self.party)
 
     @cached_property
     def _readers(self) -> Mapping[tuple[int, str], Rows]:
@@ -136,6 +148,9 @@ class Runner:
         raw: list[np.ndarray | None] = []
         read: list[np.ndarray] = []
         start = block * self.job.rows_per_block
+        if self._kept is not None:
+            read, raw = self._read_kept(self._kept, start, start + counts[0])
+            return _Ready(block, raw, digest(read, self.folder.keys.own))
         for p, count in enumerate(counts):
             own = self.job.own.get((p, count))
             if not count:
@@ -154,6 +169,14 @@ class Runner:
                 read.append(rows.read(start, start + count, np.dtype(dtype)))
                 raw += limbs(encoded(read[-1], value.type, name, self.vm.config.ring_bits))
         return _Ready(block, raw, digest(read, self.folder.keys.own))
+
+    def _read_kept(self, rows: KeptRows, start: int, stop: int) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
+        """What there is of some rows, and that as inputs, in the order of the columns' names."""
+        module = self.job.programs[self.job.counts(start // self.job.rows_per_block)].module
+        raw: list[np.ndarray | None] = []
+        for (_, held), value in zip(sorted(rows.read(start, stop).items()), module.body.params):
+            raw += [*held, *[None] * (slots_of(value.type, self.vm) - len(held))]
+        return [x for x in raw if x is not None], raw
 
     def _own_work(
         self, own: OwnWork, part: int, start: int, count: int, read: list[np.ndarray]
@@ -208,8 +231,21 @@ class Runner:
     # What blocks gave -----------------------------------------------------------------------------
 
     def _commit(self, block: int, results: Sequence[Any]) -> None:
-        self.folder.store(block, self._arrays(self.job.programs[self.job.counts(block)], results), self.journal)
+        arrays = self._arrays(self.job.programs[self.job.counts(block)], results)
+        if self.job.gives == "kept":
+            arrays, rows = self._first(arrays)
+            self.folder.store(block, arrays, self.journal, {ROWS: rows})
+        else:
+            self.folder.store(block, arrays, self.journal)
         self._committed = block
+
+    @staticmethod
+    def _first(arrays: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], int | None]:
+        """Of the rows of a block those that are kept, which come first, and how many; who only deals has neither."""
+        results = {int(name.partition(".")[0]) for name in arrays}
+        count = arrays.pop(f"{max(results)}.0") if results else None
+        rows = None if count is None else int(count)
+        return {n: np.ascontiguousarray(x[:rows]) for n, x in arrays.items()}, rows
 
     def _arrays(self, program: Program, results: Sequence[Any]) -> dict[str, np.ndarray]:
         """What is kept of a block's results: rows as this party may see them, or components."""
@@ -219,7 +255,7 @@ class Runner:
             kind, _ = boundary_form(value.type)
             parts = results[at : at + self._components(value.type)]
             at += len(parts)
-            if not self.job.shows_rows:
+            if self.job.gives != "rows":
                 out |= {f"{i}.{c}": np.asarray(x) for c, x in enumerate(parts) if x is not None}
             elif parts[0] is not None:
                 raw = combine(parts, kind, slots_of_component(value.type, self.vm))
@@ -265,7 +301,8 @@ def describe(job: Job) -> str:
         "rows_per_block": job.rows_per_block,
         "programs": [[list(counts), p.text] for counts, p in job.programs.items()],
         "in_order": job.in_order,
-        "shows_rows": job.shows_rows,
+        "gives": job.gives,
+        "kept": None if job.kept is None else job.kept.to_json(),
         "own": [[list(key), own.to_json()] for key, own in job.own.items()],
     }
     return json.dumps(body)

@@ -1,4 +1,4 @@
-"""A pass over all rows: what the parties agree on before it, the blocks, and what comes of them."""
+"""Passes over all rows: what the parties agree on before each, the blocks, and what comes of them."""
 
 from __future__ import annotations
 
@@ -6,22 +6,36 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from spuvm.compiler.compile import Program, compile_function
 from spuvm.objects import SPUObject, components_for
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.program import BlockProgram, CondStep, Holders, LoopStep, Straight, WhileStep
 from spuvm.runtime.random import derive_key, new_key
 from spuvm.runtime.session import telling
-from spuvm.streaming.block import Column, Finish, Part, WriteRows
-from spuvm.streaming.computation import Computation, combined, fingerprint
+from spuvm.streaming.block import (
+    Column,
+    Counts,
+    Finish,
+    KeepRows,
+    Part,
+    Steps,
+    WriteRows,
+    columns_read,
+    passes,
+    through,
+)
+from spuvm.streaming.computation import Computation, combined, fingerprint, structs
 from spuvm.streaming.exchange import tell_all
-from spuvm.streaming.folder import FORMAT, Folder, Keys, code_digest, held
+from spuvm.streaming.folder import FILTERED, FORMAT, Folder, Keys, code_digest, held
 from spuvm.streaming.job import Job, Runner
+from spuvm.streaming.kept import ROWS, Kept
 from spuvm.streaming.progress import reporting
 from spuvm.streaming.sources import Rows
 from spuvm.streaming.stream import Stream
@@ -29,10 +43,12 @@ from spuvm.streaming.workers import run_workers
 from spuvm.streaming.writing import Output
 from spuvm.vm import VM
 
+GIVES: dict[type, Any] = {WriteRows: "rows", KeepRows: "kept"}  # others: a state
+
 
 @dataclass
 class Pass:
-    """One terminal operation of a stream, ready to run its blocks."""
+    """Some steps of a stream and what becomes of their columns, ready to run the blocks."""
 
     stream: Stream
     computation: Computation
@@ -50,8 +66,8 @@ def fold(stream: Stream, finish: Finish, folder: str | Path | None) -> Any:
     several = stream.options.folders if folder is None else None
     folder = several.next() if several is not None else folder
     with telling(stream.vm.session.link), _folder(folder) as where, held(where / _me(stream.vm)):
-        done = _blocks(stream, finish, where / _me(stream.vm), None)
-        state = _last(done) if finish.in_order else _combine(done, finish.combine)
+        done = _passes(stream, finish, where / _me(stream.vm))
+        state = _state(done)
         agree(stream.vm, "end of the stream")
         if several is None:
             done.folder.remove()
@@ -65,7 +81,9 @@ def write(stream: Stream, finish: WriteRows, path: Path, where: Path, force: boo
     vm = stream.vm
     with telling(vm.session.link), held(where / _me(vm)):
         output = Output(path, force) if _is_me(vm, finish.party) else None
-        done = _blocks(stream, finish, where / _me(vm), output)
+        if output is not None:
+            output.check(where / _me(vm))
+        done = _passes(stream, finish, where / _me(vm))
         if output is not None:
             output.write(done.runner)
         agree(vm, "end of the stream")
@@ -102,33 +120,95 @@ def agree(vm: VM, what: str, value: bytes = b"") -> None:
 # Before the first block -----------------------------------------------------------------------------
 
 
-def _blocks(stream: Stream, finish: Finish, where: Path, output: Output | None) -> Pass:
+@dataclass
+class _Rows:
+    """What a pass reads: this party's files, or the shares of what the pass before kept."""
+
+    parts: Sequence[Part]
+    counts: Sequence[int]
+    sources: Any  # what the manifest says of them
+    files: Mapping[tuple[int, str], Rows] = field(default_factory=dict)
+    kept: Kept | None = None
+
+
+def _passes(stream: Stream, finish: Finish, where: Path) -> Pass:
+    """Run the pass up to each filter whose count is revealed, and then the last one."""
+    *filters, last = passes(stream.steps)
+    rows = _of_files(stream)
+    before: list[Folder] = []
+    for number, steps in enumerate(filters):
+        columns = jax.eval_shape(lambda c, s=steps: through(s, c)[0], structs(rows.parts[0], 1))
+        after = [step for following in (*filters[number + 1 :], last) for step in following]
+        names = columns_read(after, finish, sorted(columns))
+        done = _blocks(stream, rows, steps, KeepRows(names), where / f"{FILTERED}{number}")
+        before.append(done.folder)
+        rows = _of_kept(done)
+    done = _blocks(stream, rows, last, finish, where)
+    done.folder.before = before[::-1]
+    return done
+
+
+def _blocks(stream: Stream, rows: _Rows, steps: Steps, finish: Finish, where: Path) -> Pass:
     """Agree on everything and run all blocks that are not finished yet."""
     vm = stream.vm
-    rows = _open(stream)
-    parts, counts = _layout(stream, _describe_all(vm, rows))
-    computation = Computation(vm.config, parts, stream.steps, finish)
+    computation = Computation(vm.config, rows.parts, steps, finish, rows.kept is None)
     job = Job(
-        stream.parts,
-        counts,
+        stream.parts if rows.kept is None else (),
+        rows.counts,
         stream.options.rows_per_block,
         {},
         computation.in_order,
-        isinstance(finish, WriteRows),
+        GIVES.get(type(finish), "state"),
         computation.initial(),
+        kept=rows.kept,
     )
     job.programs = {shape: computation.program(shape) for shape in job.shapes()}
     found = {(p, n): computation.own_work(p, n) for shape in job.shapes() for p, n in enumerate(shape) if n}
     job.own = {key: own for key, own in found.items() if own is not None}
-    manifest = _manifest(stream, job, rows)
+    manifest = _manifest(vm, job, rows.sources)
     agree(vm, "program of the stream", f"{manifest['program']} {job.rows} {job.rows_per_block}".encode())
     folder, finished = _open_folder(vm, job, where, manifest)
-    if output is not None:
-        output.check(folder, len(finished) == job.blocks)
-    runner = Runner(job, vm, folder, readers=rows)
+    runner = Runner(job, vm, folder, readers=rows.files)
     done = Pass(stream, computation, job, folder, runner)
     _run(done, finished)
     return done
+
+
+def _of_files(stream: Stream) -> _Rows:
+    files = _open(stream)
+    parts, counts = _layout(stream, _describe_all(stream.vm, files))
+    sources = {f"{n} (part {p})": [f.fingerprint() for f in r.files] for (p, n), r in files.items()}
+    return _Rows(parts, counts, sources, files)
+
+
+def _of_kept(done: Pass) -> _Rows:
+    """What a pass kept. InputError if the parties do not agree how many rows that are."""
+    records = done.folder.finished()
+    mine = [records[block][ROWS] for block in range(done.job.blocks)]
+    said = [json.loads(s) for s in tell_all(done.vm.session.link, json.dumps(mine).encode())]
+    counts: list[int] = []
+    for block, known in enumerate(zip(*said)):
+        found = {c for c in known if c is not None}  # who only deals knows none
+        if len(found) != 1:
+            raise InputError(f"the parties' records of block {block} in {done.folder.path} differ: {known} rows.")
+        counts.extend(found)
+    at, part = _columns_kept(done)
+    sources = {"rows kept by the run": done.folder.keys.run}
+    return _Rows([part], [sum(counts)], sources, kept=Kept(done.folder.path, tuple(counts), at))
+
+
+def _columns_kept(done: Pass) -> tuple[dict[str, int], Part]:
+    """Which result each column is, and its type. InputError if that is not the same in all blocks."""
+    found = []
+    for shape in done.job.shapes():
+        module = done.job.programs[shape].module
+        at: dict[str, int] = _tree(done, shape)(range(len(module.outputs)))["columns"]
+        types = {n: module.body.results[i].type for n, i in at.items()}
+        part = {n: Column(t.visibility, module.output_dtypes[at[n]], t.shape[1:]) for n, t in types.items()}
+        found.append((at, part, {n: t.element for n, t in types.items()}))
+    if any(x != found[0] for x in found):
+        raise InputError("`filter`: the columns of the last block, a shorter one, are of other types or visibilities.")
+    return found[0][:2]
 
 
 def _run(done: Pass, finished: set[int]) -> None:
@@ -188,20 +268,20 @@ def _layout(stream: Stream, described: Described) -> tuple[list[Part], list[int]
     return parts, counts
 
 
-def _manifest(stream: Stream, job: Job, rows: Mapping[tuple[int, str], Rows]) -> dict[str, Any]:
+def _manifest(vm: VM, job: Job, sources: Any) -> dict[str, Any]:
     """What a run belongs to. Only what is the same when it goes on."""
     init = [(str(x.dtype), x.tolist()) for x in job.initial]
     return {
         "format": FORMAT,
         "program": fingerprint(list(job.programs.values()), list(job.own.values())),
         "code": code_digest(),
-        "config": stream.vm.config.settings,
-        "party": _me(stream.vm),
+        "config": vm.config.settings,
+        "party": _me(vm),
         "rows_per_block": job.rows_per_block,
         "rows": list(job.rows),
         "blocks": job.blocks,
         "initial": init,
-        "sources": {f"{n} (part {p})": [f.fingerprint() for f in r.files] for (p, n), r in rows.items()},
+        "sources": sources,
     }
 
 
@@ -298,21 +378,36 @@ def _states(done: Pass) -> Iterator[list[SPUObject]]:
         yield done.runner.objects(block, done.folder.load(block, records[block]))
 
 
-def _tree(done: Pass) -> Callable[[Sequence[Any]], Any]:
-    traced = done.job.programs[done.job.counts(0)].traced
-    assert traced is not None
-    return lambda leaves: jax.tree.unflatten(traced.out_tree, leaves)
+def _tree(done: Pass, counts: Counts) -> Callable[[Sequence[Any]], Any]:
+    return partial(_unflattened, done.job.programs[counts])
+
+
+def _state(done: Pass) -> Any:
+    if not done.job.blocks:
+        return _of_nothing(done)
+    return _last(done) if done.job.in_order else _combine(done, done.computation.finish.combine)
+
+
+def _of_nothing(done: Pass) -> Any:
+    """Of no rows: the state before the first, which is public."""
+    program = compile_function(done.computation.of_nothing, [], [], done.vm.config)
+    return _unflattened(program, done.vm.run(program, []))
+
+
+def _unflattened(program: Program, leaves: Sequence[Any]) -> Any:
+    assert program.traced is not None
+    return jax.tree.unflatten(program.traced.out_tree, leaves)
 
 
 def _last(done: Pass) -> Any:
     last = done.job.blocks - 1
     stored = done.folder.load(last, done.folder.finished()[last])
-    return _tree(done)(done.runner.objects(last, stored))
+    return _tree(done, done.job.counts(last))(done.runner.objects(last, stored))
 
 
 def _combine(done: Pass, function: Any) -> Any:
     """All blocks' states combined in the order of rows, under masks that are a function of the run."""
-    vm, tree = done.vm, _tree(done)
+    vm, tree = done.vm, _tree(done, done.job.counts(0))
     state: Any = None
     cache: dict[Any, Any] = {}
     for number, leaves in enumerate(_states(done)):

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 
 from spuvm.devices import SPU, default_machine, whereabouts
 from spuvm.runtime.errors import InputError
-from spuvm.streaming.block import MASK, Fold, Step, WriteRows
+from spuvm.streaming.block import MASK, Fold, Step, WriteRows, passes
 from spuvm.streaming.folder import Folders
 from spuvm.streaming.grouping import Grouped
 from spuvm.streaming.sources import Source
@@ -51,22 +51,30 @@ class Stream:
         """New columns: `function(x, y)` gives an array [rows, ...], called `out`, or a dictionary of such."""
         return replace(self, steps=(*self.steps, Step("map", function)))
 
-    def filter(self, function: Callable[..., Any], *, reveal: bool = False) -> Stream:
+    def filter(self, function: Callable[..., Any], *, reveal: bool | Literal["count"] = False) -> Stream:
         """Keep the rows for which `function(x, y)`, a bool [rows], is true.
 
         Nobody learns which rows these are, nor how many: all stay, and what follows gets a secret `mask`. A
         function of `fold` must take it (`jnp.sum(x, where=mask)`).
 
         Args:
-            reveal: show all parties which rows are kept. The mask is then public, and what follows
-                costs less; the rows themselves stay secret.
+            reveal: "count" shows all parties how many rows of each block are kept, not which: these come out alone, in
+                their order, as full blocks for what follows, which gets no `mask`. That is a pass of its own over all
+                rows, with about 17 bytes a row and party for each column that is still needed, and 8 more
+                (ABY3); the rows kept wait on disk as shares, in the run's folder. Other protocols pay a product
+                for each column, row and bit of the number of rows in a block. True shows which rows are kept: all
+                stay, with a public `mask`, and what follows costs less. The rows themselves stay secret.
         """
+        if not (isinstance(reveal, bool) or reveal == "count"):
+            raise InputError(f"`reveal` must be False, True (which rows are kept) or 'count', got {reveal!r}.")
         return replace(self, steps=(*self.steps, Step("filter", function, reveal)))
 
     def count(self, *, folder: str | Path | None = None) -> Any:
         """How many rows are kept: an int32 [], secret if that depends on what is secret."""
-        filtered = any(step.kind == "filter" for step in self.steps)
-        return self.fold(_count_kept if filtered else _count_all, jnp.int32(0), jnp.add, folder=folder)
+        from spuvm.streaming.run import fold
+
+        filtered = any(step.kind == "filter" for step in passes(self.steps)[-1])
+        return fold(self, Fold(_count_kept if filtered else _count_all, jnp.int32(0), jnp.add, ()), folder)
 
     def fold(
         self,

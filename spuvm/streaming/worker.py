@@ -20,6 +20,7 @@ from spuvm.runtime.session import Session
 from spuvm.runtime.tls_link import connect
 from spuvm.streaming.folder import Folder, write_whole
 from spuvm.streaming.job import Job, Runner
+from spuvm.streaming.kept import Kept
 from spuvm.streaming.owner import OwnWork
 from spuvm.streaming.sources import Source
 from spuvm.vm import VM
@@ -55,7 +56,10 @@ def _job(body: Mapping[str, Any]) -> Job:
     parts = [{n: Source(path, tuple(columns), party) for n, (path, columns, party) in p.items()} for p in body["parts"]]
     programs = {tuple(counts): Program(parse(text)) for counts, text in body["programs"]}
     own = {(part, count): OwnWork.from_json(work) for (part, count), work in body["own"]}
-    return Job(parts, body["rows"], body["rows_per_block"], programs, body["in_order"], body["shows_rows"], (), own)
+    kept = Kept.from_json(body["kept"])
+    return Job(
+        parts, body["rows"], body["rows_per_block"], programs, body["in_order"], body["gives"], own=own, kept=kept
+    )
 
 
 def _link(folder: Path, number: int, body: Mapping[str, Any]) -> Link:

@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from spuvm.compiler.compile import Program
 from spuvm.runtime.errors import InputError
 from spuvm.streaming.block import MASK
-from spuvm.streaming.folder import Folder, write_whole
+from spuvm.streaming.folder import write_whole
 from spuvm.streaming.job import Runner
 from spuvm.tables import check_target, column_names, pyarrow_module, replacing
 
@@ -30,9 +31,10 @@ class Output:
     force: bool
     _there: bool = field(default=False, init=False)
 
-    def check(self, folder: Folder, finished: bool) -> None:
+    def check(self, folder: Path) -> None:
         """Refuse a path that cannot be written in the end; a file that this very run wrote is as it should be."""
-        if finished and self.path.is_file() and _digest(self.path) == self._noted(folder):
+        noted = self._noted(folder)
+        if noted is not None and self.path.is_file() and _digest(self.path) == noted:
             self._there = True
             return
         check_target(self.path, self.force, (".parquet",))
@@ -59,17 +61,17 @@ class Output:
                 ) from None
             write_whole(runner.folder.path / NOTE, json.dumps({"sha256": _digest(temporary)}).encode())
 
-    def _noted(self, folder: Folder) -> str | None:
+    def _noted(self, folder: Path) -> str | None:
         with suppress(OSError, ValueError, KeyError):
-            digest: str = json.loads((folder.path / NOTE).read_text())["sha256"]
+            digest: str = json.loads((folder / NOTE).read_text())["sha256"]
             return digest
         return None
 
     def _fields(self, runner: Runner, arrow: Any) -> list[Any]:
-        counts = runner.job.counts(0)
-        module = runner.job.programs[counts].module
+        program = runner.job.programs[runner.job.shapes()[0]]
+        module = program.module
         out = []
-        for name, i in _results(runner, 0)[0].items():
+        for name, i in _results(program)[0].items():
             if name != MASK:
                 type_ = arrow.from_numpy_dtype(np.dtype(module.output_dtypes[i]))
                 out += [(n, type_) for n in column_names(module.body.results[i].type.shape, name, (), self.path)]
@@ -78,7 +80,7 @@ class Output:
     def _pieces(self, runner: Runner, block: int, stored: dict[str, np.ndarray]) -> Sequence[dict[str, np.ndarray]]:
         """The tables of a block, one for each part; of a filtered stream the rows that were kept."""
         out = []
-        for piece in _results(runner, block):
+        for piece in _results(runner.job.programs[runner.job.counts(block)]):
             keep = stored[str(piece[MASK])] if MASK in piece else None
             columns: dict[str, np.ndarray] = {}
             for name, i in piece.items():
@@ -92,9 +94,8 @@ class Output:
         return out
 
 
-def _results(runner: Runner, block: int) -> list[dict[str, int]]:
+def _results(program: Program) -> list[dict[str, int]]:
     """For each part its columns, and which of the program's results each is."""
-    program = runner.job.programs[runner.job.counts(block)]
     assert program.traced is not None
     pieces: list[dict[str, int]] = jax.tree.unflatten(program.traced.out_tree, range(len(program.module.outputs)))
     return pieces
