@@ -56,6 +56,11 @@ class Keys:
 
         return key
 
+    def following(self, fresh: Mapping[Holders, bytes]) -> Keys:
+        """Of the pass that reads what this one kept: the same whenever it begins. `fresh` is for sets it lacks."""
+        shared = {h: derive_key(self.shared.get(h, key), "spuvm stream next pass") for h, key in fresh.items()}
+        return Keys(derive_key(bytes.fromhex(self.run), "spuvm stream next pass").hex(), self.own, shared, self._party)
+
     def to_json(self) -> dict[str, Any]:
         shared = {",".join(map(str, h)): k.hex() for h, k in self.shared.items()}
         return {"run": self.run, "own": self.own.hex(), "shared": shared}

@@ -129,6 +129,7 @@ class _Rows:
     sources: Any  # what the manifest says of them
     files: Mapping[tuple[int, str], Rows] = field(default_factory=dict)
     kept: Kept | None = None
+    keys: Keys | None = None  # of the pass that kept them
 
 
 def _passes(stream: Stream, finish: Finish, where: Path) -> Pass:
@@ -167,7 +168,7 @@ def _blocks(stream: Stream, rows: _Rows, steps: Steps, finish: Finish, where: Pa
     job.own = {key: own for key, own in found.items() if own is not None}
     manifest = _manifest(vm, job, rows.sources)
     agree(vm, "program of the stream", f"{manifest['program']} {job.rows} {job.rows_per_block}".encode())
-    folder, finished = _open_folder(vm, job, where, manifest)
+    folder, finished = _open_folder(vm, job, where, manifest, rows.keys)
     runner = Runner(job, vm, folder, readers=rows.files)
     done = Pass(stream, computation, job, folder, runner)
     _run(done, finished)
@@ -194,7 +195,8 @@ def _of_kept(done: Pass) -> _Rows:
         counts.extend(found)
     at, part = _columns_kept(done)
     sources = {"rows kept by the run": done.folder.keys.run}
-    return _Rows([part], [sum(counts)], sources, kept=Kept(done.folder.path, tuple(counts), at))
+    kept = Kept(done.folder.path, tuple(counts), at)
+    return _Rows([part], [sum(counts)], sources, kept=kept, keys=done.folder.keys)
 
 
 def _columns_kept(done: Pass) -> tuple[dict[str, int], Part]:
@@ -285,7 +287,9 @@ def _manifest(vm: VM, job: Job, sources: Any) -> dict[str, Any]:
     }
 
 
-def _open_folder(vm: VM, job: Job, where: Path, manifest: dict[str, Any]) -> tuple[Folder, set[int]]:
+def _open_folder(
+    vm: VM, job: Job, where: Path, manifest: dict[str, Any], before: Keys | None
+) -> tuple[Folder, set[int]]:
     """The run's folder at this party, and the blocks that all parties finished.
 
     Parties whose folders are of one run go on with it. If none has finished anything that all
@@ -313,7 +317,8 @@ def _open_folder(vm: VM, job: Job, where: Path, manifest: dict[str, Any]) -> tup
         )
     if any(s["finished"] for s in said):
         raise InputError("another party has finished blocks of a run that this one's folder does not belong to.")
-    return Folder.create(where, manifest, _new_keys(vm, job)), set()
+    keys = _new_keys(vm, job)
+    return Folder.create(where, manifest, keys if before is None else before.following(keys.shared)), set()
 
 
 def _new_keys(vm: VM, job: Job) -> Keys:
