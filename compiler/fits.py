@@ -75,6 +75,7 @@ def _erf_inv_ratio(w: Decimal) -> Decimal:
 _BERNOULLI = [
     Decimal(a) / b for a, b in ((1, 6), (-1, 30), (1, 42), (-1, 30), (5, 66), (-691, 2730), (7, 6), (-3617, 510))
 ]
+_FAR_OUT = 7  # from where on a fraction of 120 terms has 25 digits, and the series so few left
 _FAR = 60  # from where on Stirling's series with these is good to 1e-30
 
 
@@ -91,6 +92,19 @@ def _digamma(x: Decimal) -> Decimal:
     return z.ln() - 1 / (2 * z) - series - sum((1 / (x + i) for i in range(_FAR)), Decimal(0))
 
 
+def _erfc_tail(t: Decimal) -> Decimal:
+    """ln (e^(z^2) erfc(z) / t) with t = 1 / (1 + z / 2): far out by a continued fraction."""
+    if not t:
+        return -(2 * PI.sqrt()).ln()
+    z = 2 / t - 2
+    if z < _FAR_OUT:
+        return (z * z + (1 - _erf(z)).ln()) - t.ln()
+    rest = Decimal(0)
+    for n in range(2 * DIGITS, 0, -1):
+        rest = n / (2 * (z + rest))
+    return -(PI.sqrt() * (z + rest) * t).ln()
+
+
 # Of u in [-1/2, 1/2]; c = 3/4 + u/2. Some are of u + 1/2, one of 5/2 + u.
 NORMALIZED: dict[str, Function] = {
     "reciprocal": lambda u: 1 / (Decimal("0.75") + u / 2),
@@ -103,6 +117,7 @@ NORMALIZED: dict[str, Function] = {
     "sine": lambda u: _sine_ratio(u + Decimal("0.5")),
     "erf_inv": lambda u: _erf_inv_ratio(5 * (u + Decimal("0.5"))),
     "erf_inv_tail": lambda u: _erf_inv_ratio(5 + Decimal("7.5") * (u + Decimal("0.5"))),
+    "erfc_tail": lambda u: _erfc_tail(u + Decimal("0.5")),
     "lgamma": lambda u: _lgamma(u + Decimal("2.5")),
     "digamma": lambda u: _digamma(u + Decimal("2.5")),
 }

@@ -77,6 +77,8 @@ STATED: dict[str, Stated] = {
     "tanh": Stated("all", absolute=4e-6),
     "erf": Stated("all", absolute=4e-6),
     "erfc": Stated("all", absolute=4e-6),
+    "log_ndtr": Stated("x² < 2^(62 - 2 f)", absolute=5e-6, units=6),
+    "erfcx": Stated("a result that fits", relative=1e-5, relative_units=2, units=4, outside="the largest number"),
     "sin": Stated("all", absolute=2e-6),
     "cos": Stated("all", absolute=2e-6),
     "tan": Stated("|cos x| > 16 units", quadratic=2e-6, quadratic_units=2, units=0),

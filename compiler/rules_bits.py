@@ -135,13 +135,5 @@ def lcm(x: Any, y: Any) -> Any:
     return quotient * jnp.abs(y)
 
 
-def expm(ctx: Context, args: Sequence[Operand], closed: Any) -> list[Operand] | None:
-    raise UnsupportedError(
-        "how often the exponential of a matrix is squared depends on its norm, which is secret: for a symmetric "
-        "matrix write w, v = jnp.linalg.eigh(a) and (v * jnp.exp(w)) @ v.T, else square a series k times."
-    )
-
-
 CALLS: dict[str, Call] = {f.__name__: called(f) for f in (signbit, copysign, ldexp, gammasgn, gcd, lcm)}
-CALLS["expm"] = expm
 RULES: dict[str, Rule] = {"bitcast_convert_type": bitcast_convert_type}

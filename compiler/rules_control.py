@@ -7,7 +7,8 @@ times that is known now or public when it matters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -16,7 +17,16 @@ from jax import lax
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
-from spuvm.compiler import randomness, regions, rules_bits, rules_eigen, rules_linalg, rules_search
+from spuvm.compiler import (
+    randomness,
+    regions,
+    rules_bits,
+    rules_eigen,
+    rules_linalg,
+    rules_normal,
+    rules_refused,
+    rules_search,
+)
 from spuvm.compiler.context import Context, Operand, Rule
 from spuvm.compiler.ir import Type, Value, join
 from spuvm.compiler.rules_logic import pick
@@ -24,7 +34,16 @@ from spuvm.runtime.errors import UnsupportedError, VisibilityError
 
 MAX_KNOWN_TRIPS = 1_000_000
 
-CALLS = {**rules_search.CALLS, **rules_linalg.CALLS, **rules_eigen.CALLS, **rules_bits.CALLS}
+Call = Callable[[Context, Sequence[Operand], Any], list[Operand] | None]
+CALLS: dict[str, Call] = {
+    **rules_search.CALLS,
+    **rules_linalg.CALLS,
+    **rules_eigen.CALLS,
+    **rules_bits.CALLS,
+    **rules_normal.CALLS,
+    **rules_refused.CALLS,
+}
+JAX_FILES = os.path.dirname(jax.__file__) + os.sep
 
 # primitive -> the parameter that holds its jaxpr
 INLINED = {
@@ -48,7 +67,7 @@ def inline(parameter: str) -> Rule:
         closed = inner if isinstance(inner, jex.ClosedJaxpr) else jex.ClosedJaxpr(inner, ())
         if parameter == "jaxpr" and "prevent_cse" in params:
             randomness.refuse_recomputed(closed.jaxpr)
-        own = CALLS.get(params.get("name") or closed.jaxpr.debug_info.func_name)
+        own = own_rule(params, closed.jaxpr)
         if own is not None and any(isinstance(x, Value) for x in args):
             results: list[Operand] | None = own(ctx, args, closed)
             if results is not None:
@@ -56,6 +75,14 @@ def inline(parameter: str) -> Rule:
         return ctx.run(closed, args)
 
     return rule
+
+
+def own_rule(params: Mapping[str, Any], jaxpr: Any) -> Call | None:
+    """The rule of a function that is traced as a call, if it is one of JAX's own: its name alone may be a user's."""
+    written = jaxpr.debug_info
+    if not (written.func_filename or "").startswith(JAX_FILES):
+        return None
+    return CALLS.get(params.get("name") or written.func_name)
 
 
 def reveal(ctx: Context, x: Operand, *, to: str | int | None) -> Operand:

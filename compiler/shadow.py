@@ -24,7 +24,7 @@ from spuvm.compiler.context import Lowered
 from spuvm.compiler.findings import SCALE, Deviation, Finding, Tolerance, describe, outside_of_ring
 from spuvm.compiler.ir import Location, Op, Region, Type, Value
 from spuvm.compiler.reference import aligned, evaluate_equation
-from spuvm.compiler.rules_control import CALLS, INLINED
+from spuvm.compiler.rules_control import INLINED, own_rule
 
 Raw = plain.Raw
 Blame = NDArray[np.int32]  # 0, or the number of a finding
@@ -58,8 +58,7 @@ def _is_transparent(made: Lowered) -> bool:
     if name not in INLINED:
         return name in ("scan", "while", "cond")
     inner = params[INLINED[name]]
-    debug = getattr(getattr(inner, "jaxpr", inner), "debug_info", None)
-    return (params.get("name") or getattr(debug, "func_name", "")) not in CALLS
+    return own_rule(params, getattr(inner, "jaxpr", inner)) is None
 
 
 Env = dict[Value, Pair]

@@ -124,6 +124,17 @@ def _below_largest(f: int, n: int, bits: int) -> Points:
     return (between(-30, (bits - f) * math.log(2) - 1e-3, f, n),)
 
 
+def _log_ndtr(f: int, n: int, bits: int) -> Points:
+    """Where x^2 is a product that fits, and float64 holds it to a unit."""
+    top = min(bits / 2 - 0.01, f + 13)
+    return (np.concatenate([signed(magnitudes(top, n // 4)), between(-8, 8, f, n // 2)]),)
+
+
+def _erfcx(f: int, n: int, bits: int) -> Points:
+    lowest = math.sqrt((bits - f - 1) * math.log(2)) - 1e-3
+    return (np.concatenate([magnitudes(bits - 0.1, n // 2), between(-lowest, 8, f, n // 2)]),)
+
+
 def _gamma(f: int, n: int, bits: int) -> Points:
     return (np.concatenate([magnitudes(bits - 0.01, n // 2), between(2.0**-f, 8, f, n // 2)]),)
 
@@ -163,6 +174,8 @@ SWEEPS: dict[str, Sweep] = {
     "tanh": Sweep(lax.tanh, np.tanh, around(8), (-8, 8)),
     "erf": Sweep(lax.erf, special.erf, around(4), (-4, 4)),
     "erfc": Sweep(lax.erfc, special.erfc, around(4), (-4, 4)),
+    "log_ndtr": Sweep(lambda x: jax.scipy.special.log_ndtr(x), special.log_ndtr, _log_ndtr, (-20, 8)),
+    "erfcx": Sweep(lambda x: jax.scipy.special.erfcx(x), special.erfcx, _erfcx, (-3, 16)),
     "sin": Sweep(lax.sin, np.sin, lambda f, n, bits: (between(-50, 50, f, n),), (-10, 10)),
     "cos": Sweep(lax.cos, np.cos, lambda f, n, bits: (between(-50, 50, f, n),), (-10, 10)),
     "tan": Sweep(lax.tan, np.tan, _not_at_poles, (-1.5, 1.5)),

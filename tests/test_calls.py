@@ -15,7 +15,7 @@ from jax import lax
 from lowering import UNIT, lowered, run
 
 import spuvm as spu
-from spuvm.compiler import rules_gamma
+from spuvm.compiler import rules_gamma, rules_normal
 from spuvm.runtime.errors import UnsupportedError
 
 RNG = np.random.default_rng(12)
@@ -55,6 +55,17 @@ CALLS: dict[str, tuple[Callable[..., Any], tuple[Any, ...], float]] = {
         (POSITIVE, COUNT),
         1e-3,
     ),
+    "normal tails": (
+        lambda x: (
+            jsp.stats.norm.logcdf(8 * x),
+            jsp.stats.norm.logsf(20 * x),
+            jsp.special.erfcx(x),
+            jsp.special.erfcx(x * x * 9),
+        ),
+        (X,),
+        3e-5,
+    ),
+    "gradient of log_ndtr": (jax.grad(lambda x: jsp.special.log_ndtr(3 * x).sum()), (X,), 1e-4),
     "gradient of gammaln": (jax.grad(lambda x: jsp.special.gammaln(x).sum()), (POSITIVE,), 1e-4),
     "reduce": (lambda x: lax.reduce(x, 0.0, lambda p, q: jnp.maximum(abs(p), abs(q)), (0,)), (X,), 1e-4),
     "reduce pairs": (lambda x, y: lax.reduce((x, y), (-jnp.inf, 0.0), pair_of_best, (0,)), (X, Y), 1e-4),
@@ -78,6 +89,22 @@ def test_call(name: str) -> None:
         assert (np.abs(np.asarray(got, np.float64) - np.asarray(want, np.float64)) <= limit).all(), (got, want)
 
 
+def test_functions_of_the_user_keep_their_meaning() -> None:
+    """Rules for functions that JAX calls are found by name; a user's may have the same."""
+
+    def own(f: Callable[..., Any], name: str) -> Any:
+        f.__name__ = f.__qualname__ = name
+        return jax.jit(f)
+
+    gcd, expm, fresnel = own(lambda x, y: x + y, "gcd"), own(lambda x: 2 * x, "expm"), own(lambda x: -x, "fresnel")
+
+    def f(x: Any, n: Any) -> Any:
+        return gcd(n, n), expm(x), fresnel(x)
+
+    for got, want in zip(run(lowered(f, X, M), X, M), f(X, M), strict=True):
+        np.testing.assert_allclose(got, want, atol=UNIT)
+
+
 @pytest.mark.parametrize(("name", "top"), [("lgamma", 2.0**22), ("digamma", 2.0**40)])
 def test_gamma_errors(name: str, top: float) -> None:
     """The stated error, 2e-5 plus 1e-5 of the result, over the domain."""
@@ -92,7 +119,7 @@ def test_gamma_errors(name: str, top: float) -> None:
             assert excess.max() <= 0, (x[excess.argmax()], excess.max())
 
 
-@pytest.mark.parametrize("table", [rules_gamma.LGAMMA, rules_gamma.DIGAMMA])
+@pytest.mark.parametrize("table", [rules_gamma.LGAMMA, rules_gamma.DIGAMMA, rules_normal.TAIL])
 def test_odd_coefficients_are_short(table: tuple[float, ...]) -> None:
     assert all(float(c * 2**16).is_integer() for c in table[1::2])
 
@@ -104,6 +131,11 @@ REFUSED: dict[str, tuple[Callable[..., Any], tuple[Any, ...], str]] = {
     "bessel": (jsp.special.i0e, (X,), "polynomial"),
     "expm": (jsp.linalg.expm, (np.eye(3, dtype=np.float32),), "symmetric"),
     "eig": (jnp.linalg.eigvals, (np.eye(3, dtype=np.float32),), "eigh"),
+    "bessel_jn": (lambda x: jsp.special.bessel_jn(x, v=2), (X,), "polynomial"),
+    **{
+        name: (getattr(jsp.special, name), (X,), rf"coefficients.*\({name}\): use a polynomial")
+        for name in ("fresnel", "sici", "dawsn")
+    },
     "polygamma": (lambda x: jsp.special.polygamma(1, x), (POSITIVE,), "digamma"),
 }
 

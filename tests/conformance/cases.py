@@ -31,6 +31,7 @@ SAME_AS = {
     **dict.fromkeys(("name", "pvary", "sharding_constraint"), "copy"),
     "spu_arc": "atan",
     "spu_erf_inv_ratio": "erf_inv",
+    "spu_erfc_tail": "erfc",
     "spu_lgamma_near": "lgamma",
     "spu_digamma_near": "digamma",
     **dict.fromkeys(("spu_random_bits", "spu_random_uniform"), "random_bits"),  # nothing to compare a draw with

@@ -7,6 +7,7 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.scipy import special
 
 from conformance.table import (
     ALL,
@@ -36,7 +37,7 @@ from conformance.table import (
     unary,
     uniform,
 )
-from spuvm.compiler.precision import Stated
+from spuvm.compiler.precision import STATED, Stated
 
 WIDE = uniform(-20, 20, (-20, 21))
 SHIFTED = uniform(-0.75, 8)
@@ -73,6 +74,10 @@ FUNCTIONS = [
     unary("log1p", lax.log1p, SHIFTED),
     unary("logistic", lax.logistic, WIDE),
     *(unary(n, f, WIDE) for n, f in (("tanh", lax.tanh), ("erf", lax.erf), ("erfc", lax.erfc))),
+    *(
+        unary("erfc", f, o, FLOATS[:2], STATED[n], f"in {n}")
+        for n, f, o in (("log_ndtr", special.log_ndtr, WIDE), ("erfcx", special.erfcx, uniform(-2, 40)))
+    ),
     *(unary(n, f, WIDE) for n, f in (("sin", lax.sin), ("cos", lax.cos), ("asinh", lax.asinh), ("atan", lax.atan))),
     unary("tan", lax.tan, uniform(-1.5, 1.5)),
     *(unary(n, f, uniform(-6, 6)) for n, f in (("sinh", lax.sinh), ("cosh", lax.cosh))),

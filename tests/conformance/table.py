@@ -146,10 +146,11 @@ def broadcast(function: Callable[..., Any]) -> Callable[..., Any]:
     return lambda *xs: function(*jnp.broadcast_arrays(*xs))
 
 
-def unary(name: str, function: Any, operand: Operand, dtypes: Sequence[str] = FLOATS, stated: Any = None) -> Case:
-    return Case(
-        name, function, (operand,), elementwise(1), tuple(dtypes), STATED.get(name, EXACT) if stated is None else stated
-    )
+def unary(
+    name: str, function: Any, operand: Operand, dtypes: Sequence[str] = FLOATS, stated: Any = None, note: str = ""
+) -> Case:
+    bound = STATED.get(name, EXACT) if stated is None else stated
+    return Case(name, function, (operand,), elementwise(1), tuple(dtypes), bound, note)
 
 
 def binary(
