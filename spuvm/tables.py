@@ -32,12 +32,15 @@ class Table:
     """What was read of one file.
 
     `columns` are arrays [rows] of floats, integers or bools, with their `names`; of a plain .npy
-    file it is the one array, of any shape, and there are no names.
+    file it is the one array, of any shape, and there are no names. Messages call the first row
+    `first`, and advise `cure` for integers that a dtype does not hold.
     """
 
     path: Path
     names: tuple[str, ...]
     columns: tuple[np.ndarray, ...]
+    first: int = 1
+    cure: str = "Give the argument a dtype that holds them."
 
     @property
     def rows(self) -> int | None:
@@ -84,7 +87,7 @@ class Table:
         dtype = np.dtype(dtype)
         out = np.empty((*self.columns[0].shape, len(self.columns)), dtype)
         for j, (column, where) in enumerate(self._named()):
-            out[..., j] = _converted(column, dtype, where)
+            out[..., j] = _converted(column, dtype, where, self.first, self.cure)
         return out.reshape(want)
 
     def _fits(self, want: tuple[int, ...]) -> bool:
@@ -155,9 +158,8 @@ def _arrow_csv(path: Path, columns: tuple[str, ...], empty_text_is_missing: bool
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             header = next(python_csv.reader(file), [])
-        if header and all(_is_number(name) for name in header):
-            raise InputError(f"{path}: its first line holds numbers: put the names of the columns there.")
-        names = _select(path, header, columns)
+        check_header(path, header)
+        names = select(path, header, columns)
         options = csv.ConvertOptions(include_columns=list(names), strings_can_be_null=empty_text_is_missing)
         # One thread: only then do the reader's errors give a row.
         return csv.read_csv(path, csv.ReadOptions(use_threads=False), convert_options=options)
@@ -174,7 +176,7 @@ def _arrow_parquet(path: Path, columns: tuple[str, ...]) -> Any:
     arrow, parquet = pyarrow_module("parquet")
     try:
         with parquet.ParquetFile(path) as file:
-            names = _select(path, file.schema_arrow.names, columns)
+            names = select(path, file.schema_arrow.names, columns)
             return file.read(columns=list(names)).select(list(names))
     except arrow.ArrowException as error:
         raise InputError(f"{path} cannot be read as Parquet: {_first_line(error)}.") from None
@@ -194,7 +196,7 @@ def _read_npy(path: Path, columns: tuple[str, ...]) -> Table:
         return Table(path, (), (array,))
     if array.ndim != 1:
         raise InputError(f"{path}: an array of named columns must have one dimension, not {array.ndim}.")
-    names = _select(path, array.dtype.names, columns)
+    names = select(path, array.dtype.names, columns)
     for name in names:
         _check_kind(array.dtype[name], f"column `{name}` of {path}")
     return Table(path, names, tuple(np.ascontiguousarray(array[name]) for name in names))
@@ -223,11 +225,11 @@ def _from_arrow(path: Path, table: Any) -> Table:
     return Table(path, names, tuple(column_array(table[name], f"column `{name}` of {path}") for name in names))
 
 
-def column_array(column: Any, where: str) -> np.ndarray:
-    """The numbers of a pyarrow ChunkedArray; InputError for text and empty cells, naming `where`."""
+def column_array(column: Any, where: str, first_row: int = 1) -> np.ndarray:
+    """The numbers of a pyarrow ChunkedArray; InputError for text and empty cells, naming `where` and the row."""
     arrow, types = pyarrow_module("types")
     if column.null_count:
-        first = np.flatnonzero(column.is_null().to_numpy())[0] + 1
+        first = np.flatnonzero(column.is_null().to_numpy())[0] + first_row
         raise DataError(
             f"{where} has {column.null_count} of {len(column)} cells empty or NaN (the first in row {first}): "
             "fill them or leave their rows out, at all parties."
@@ -237,14 +239,14 @@ def column_array(column: Any, where: str) -> np.ndarray:
     if not (types.is_integer(column.type) or types.is_floating(column.type) or types.is_boolean(column.type)):
         text = types.is_string(column.type) or types.is_large_string(column.type)
         raise DataError(
-            f"{where} holds {'text' + _first_text(column) if text else column.type}, not numbers: name the "
+            f"{where} holds {'text' + _first_text(column, first_row) if text else column.type}, not numbers: name the "
             "columns to use, as in `data.csv:age,bmi`, or leave this one out, as in `data.csv:-id`."
         )
     return np.ascontiguousarray(column.to_numpy())
 
 
-def _first_text(column: Any) -> str:
-    for row, cell in enumerate(column, 1):
+def _first_text(column: Any, first_row: int) -> str:
+    for row, cell in enumerate(column, first_row):
         if not _is_number(cell.as_py()):
             return f" (first in row {row})"
     return ""
@@ -255,8 +257,14 @@ def _check_kind(dtype: np.dtype, where: str) -> None:
         raise InputError(f"{where} holds `{dtype}`, not floats, integers or bools: convert it first.")
 
 
-def _select(path: Path, header: Sequence[str], columns: tuple[str, ...]) -> tuple[str, ...]:
-    """The names to read."""
+def check_header(path: Path, header: Sequence[str]) -> None:
+    """Refuse the first line of a CSV file if it has numbers instead of names."""
+    if header and all(_is_number(name) for name in header):
+        raise InputError(f"{path}: its first line holds numbers: put the names of the columns there.")
+
+
+def select(path: Path, header: Sequence[str], columns: tuple[str, ...]) -> tuple[str, ...]:
+    """The names to read: those asked for, all if none are, all but `x` for `-x`. InputError for any other."""
     twice = {name for name in header if header.count(name) > 1}
     if twice:
         raise InputError(f"{path} has two columns `{min(twice)}`: give them different names.")
@@ -283,31 +291,31 @@ def missing_column(path: Path, name: str, header: Sequence[str]) -> InputError:
 # Numbers ----------------------------------------------------------------------------------------------
 
 
-def _converted(column: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
+def _converted(column: np.ndarray, dtype: np.dtype, where: str, first: int, cure: str) -> np.ndarray:
     """The column in `dtype`, checked."""
     if column.dtype.kind == "f":
         bad = ~np.isfinite(column)
         if bad.any():
             raise EncodingError(
                 f"{where} has {int(bad.sum())} of {column.size} numbers NaN or infinite (the first in row "
-                f"{_row(bad)}): fill them or leave their rows out, at all parties."
+                f"{_row(bad, first)}): fill them or leave their rows out, at all parties."
             )
     if dtype.kind not in "fiub":  # bfloat16 and others that NumPy has no kind for
         return column.astype(dtype)
     if dtype.kind == "f":
-        return _as_float(column, dtype, where)
+        return _as_float(column, dtype, where, first)
     if column.dtype.kind == "f":
         fractions = column != np.rint(column)
         if fractions.any():
             raise DataError(
-                f"{where} has fractions (the first in row {_row(fractions)}), the argument is {dtype}: "
+                f"{where} has fractions (the first in row {_row(fractions, first)}), the argument is {dtype}: "
                 "give it a float dtype."
             )
-    _check_range(column, dtype, where, "Give the argument a dtype that holds them.")
+    _check_range(column, dtype, where, cure)
     return column.astype(dtype)
 
 
-def _as_float(column: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
+def _as_float(column: np.ndarray, dtype: np.dtype, where: str, first: int) -> np.ndarray:
     with np.errstate(over="ignore"):
         out = column.astype(dtype)
     if column.dtype.kind in "iu":
@@ -315,12 +323,14 @@ def _as_float(column: np.ndarray, dtype: np.dtype, where: str) -> np.ndarray:
         large = (column > exact) | (column < -exact) if column.dtype.kind == "i" else column > exact
         if large.any():
             raise DataError(
-                f"{where} has integers beyond {exact:,} (the first in row {_row(large)}), which {dtype} would "
+                f"{where} has integers beyond {exact:,} (the first in row {_row(large, first)}), which {dtype} would "
                 "round: give the argument an integer dtype, or float64."
             )
     lost = ~np.isfinite(out)
     if lost.any():
-        raise EncodingError(f"{where} has numbers too large for {dtype} (the first in row {_row(lost)}): rescale them.")
+        raise EncodingError(
+            f"{where} has numbers too large for {dtype} (the first in row {_row(lost, first)}): rescale them."
+        )
     return out
 
 
@@ -330,8 +340,8 @@ def _check_range(column: np.ndarray, dtype: np.dtype, where: str, cure: str) -> 
         raise DataError(f"{where} has integers that {dtype} cannot hold ({low:,} to {high:,}). {cure}")
 
 
-def _row(where: np.ndarray) -> int:
-    return int(np.argwhere(where)[0][0]) + 1 if where.ndim else 1
+def _row(where: np.ndarray, first: int) -> int:
+    return int(np.argwhere(where)[0][0]) + first if where.ndim else first
 
 
 # Writing ------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import errno
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -223,6 +224,26 @@ def test_csv_with_fractions_after_whole_numbers(data: Any, tmp_path: Path, monke
     assert spu.reveal(total) == 1750.0
 
 
+def test_files_that_differ_in_layout(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row groups, order of columns, columns left out, whole numbers in one CSV file and fractions in another."""
+    monkeypatch.chdir(tmp_path)
+    cells = {"id": np.arange(ROWS).astype(str), "x": data["x"], "n": data["n"]}
+    for i, size in enumerate((7, 90, 1000)):
+        names = list(cells)[i:] + list(cells)[:i]
+        part = pa.table({n: cells[n][400 * i : 400 * i + 400] for n in names})
+        pq.write_table(part, f"p{i}.parquet", row_group_size=size)
+    Path("c0.csv").write_text("n,x,id\n" + "1,2,a\n" * 400)
+    Path("c1.csv").write_text("x,id,n\n" + "0.5,b,3\n" * 600)
+    both = stream(200, x="p?.parquet:x@alice", n="p*.parquet:n@alice", y="c?.csv:x@bob")
+    both.map(lambda x, n, y: {"x": x, "n": n, "y": y}).to_parquet("out.parquet", "bob")
+    table = pq.read_table("out.parquet")
+    assert np.abs(table["x"].to_numpy() - data["x"]).max() < 4e-6
+    assert np.array_equal(table["n"].to_numpy(), data["n"])
+    assert table["y"].to_pylist() == [2.0] * 400 + [0.5] * 600
+    left = stream(x="c0.csv:-id@alice", n="", y="c0.csv:x@bob").fold(lambda t, x: t + jnp.sum(x, 0), np.zeros(2))
+    assert spu.reveal(left).tolist() == [400.0, 800.0]
+
+
 # What they refuse ----------------------------------------------------------------------------------------
 
 
@@ -240,6 +261,10 @@ def test_csv_with_fractions_after_whole_numbers(data: Any, tmp_path: Path, monke
             "differ in rows: `x` of alice has 1,000, `n` of alice has 1,000, `y` of bob has 999",
         ),
         ({"y": "b?.parquet:y@bob"}, "same columns and types"),
+        ({"y": "numbers.csv@bob"}, "its first line holds numbers"),
+        ({"y": "wide.parquet:y@bob"}, "int32 cannot hold .* `--x64`, or the variable JAX_ENABLE_X64=1"),
+        ({"y": "empty.parquet:y@bob"}, "cells empty or NaN (the first in row 777)"),
+        ({"y": "none.parquet:y@bob"}, "none.parquet has no rows"),
     ],
 )
 def test_sources_that_do_not_fit(rows: spu.Stream, data: Any, sources: dict[str, Any], words: str) -> None:
@@ -248,10 +273,17 @@ def test_sources_that_do_not_fit(rows: spu.Stream, data: Any, sources: dict[str,
     if "?" in sources["y"]:
         pq.write_table(pa.table({"y": data["y"]}), "b1.parquet")
         pq.write_table(pa.table({"y": data["n"]}), "b2.parquet")
+    pq.write_table(pa.table({"y": data["n"] + (1 << 40)}), "wide.parquet")
+    pq.write_table(pa.table({"y": data["y"][:0]}), "none.parquet")
+    pq.write_table(
+        pa.table({"y": [None if i == 776 else 1.0 for i in range(ROWS)]}), "empty.parquet", row_group_size=70
+    )
+    Path("numbers.csv").write_text("1.5\n" * 1000)
     Path("broken.parquet").write_bytes(Path("b.parquet").read_bytes()[:-3])
     with pytest.raises(InputError) as error:
-        stream(**sources).fold(moments, START, together)
-    assert words in str(error.value)
+        stream(**sources).fold(moments, START, together, folder="run")
+    assert words in str(error.value) or re.search(words, str(error.value))
+    assert not Path("run").exists() or Path("run/simulated/manifest.json").exists()  # if blocks were begun
 
 
 def test_a_damaged_block_is_named_and_what_is_finished_stays(rows: spu.Stream, data: Any) -> None:
@@ -276,7 +308,7 @@ def finished(folder: str) -> list[int]:
 def test_numbers_that_are_none(rows: spu.Stream, data: Any) -> None:
     data["y"][512] = np.nan
     pq.write_table(pa.table({"y": data["y"]}), "b.parquet")
-    with pytest.raises(EncodingError, match=r"first in row 213.*from row 301 of `y`"):
+    with pytest.raises(EncodingError, match=r"column `y` of b.parquet .*first in row 513"):
         stream().fold(moments, START, together)
 
 

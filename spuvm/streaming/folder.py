@@ -117,7 +117,7 @@ class Folder:
             if key != "run" and json.loads(json.dumps(now)) != then:
                 raise InputError(
                     f"{self.path} belongs to another run: {_WHAT.get(key, key)} differ{_detail(then, now)}. Nothing "
-                    "was changed. Give another folder, or remove this one to start anew."
+                    "was changed. Give another folder, or remove this one, at every party, to start anew."
                 )
 
     def finished(self) -> dict[int, dict[str, Any]]:
@@ -218,8 +218,9 @@ def held(path: Path) -> Iterator[None]:
                     if [p.name for p in path.iterdir()] == [LOCK]:
                         (path / LOCK).unlink()
     finally:
-        with suppress(OSError):
-            path.rmdir()  # unless there is something in it
+        for empty in (path, path.parent):
+            with suppress(OSError):
+                empty.rmdir()  # unless there is something in it
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -88,8 +88,6 @@ def write(stream: Stream, finish: WriteRows, path: Path, where: Path, force: boo
             output.write(done.runner)
         agree(vm, "end of the stream")
         done.folder.remove()
-    with suppress(OSError):  # others of this machine are not ready yet
-        where.rmdir()
 
 
 @contextmanager
@@ -271,19 +269,19 @@ def _layout(stream: Stream, described: Described) -> tuple[list[Part], list[int]
 
 
 def _manifest(vm: VM, job: Job, sources: Any) -> dict[str, Any]:
-    """What a run belongs to. Only what is the same when it goes on."""
+    """What a run belongs to, what is plainest first. Only what is the same when it goes on."""
     init = [(str(x.dtype), x.tolist()) for x in job.initial]
     return {
         "format": FORMAT,
-        "program": fingerprint(list(job.programs.values()), list(job.own.values())),
         "code": code_digest(),
         "config": vm.config.settings,
         "party": _me(vm),
         "rows_per_block": job.rows_per_block,
         "rows": list(job.rows),
         "blocks": job.blocks,
-        "initial": init,
         "sources": sources,
+        "initial": init,
+        "program": fingerprint(list(job.programs.values()), list(job.own.values())),
     }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import glob
 import hmac
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from spuvm.runtime.errors import InputError, SpuError
-from spuvm.tables import Table, column_array, missing_column, pyarrow_module
+from spuvm.tables import Table, check_header, column_array, pyarrow_module, select
 
 FORMATS = (".parquet", ".arrow", ".feather", ".csv", ".npy")
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
@@ -72,6 +72,12 @@ class File:
     names: tuple[str, ...]
     batches: Callable[[int], tuple[int, Iterator[Arrays]]]
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What files of one source have in common: types, or, of text, whether these are numbers."""
+        text = self.path.suffix.lower() == ".csv"
+        return tuple("number" if text and d.kind in "if" else d.name for d in self.dtypes)
+
     def fingerprint(self) -> dict[str, Any]:
         """What a run remembers of the file, to recognise it."""
         status = self.path.stat()
@@ -92,7 +98,7 @@ class Rows:
         self.files = [_open(path, source.columns, batch) for path in _paths(source.path)]
         first = self.files[0]
         for file in self.files[1:]:
-            if (file.names, file.dtypes) != (first.names, first.dtypes):
+            if (file.names, file.kinds) != (first.names, first.kinds):
                 raise InputError(
                     f"source `{name}`: {file.path} has columns {_columns(file)}, {first.path} has {_columns(first)}: "
                     "the files of a source must have the same columns and types."
@@ -114,7 +120,7 @@ class Rows:
     def dtype(self) -> np.dtype:
         """bool, int32 or float32; with x64 in JAX int64 or float64."""
         x64 = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
-        kinds = {d.kind for d in self.files[0].dtypes}
+        kinds = {d.kind for file in self.files for d in file.dtypes}
         if kinds == {"b"}:
             return np.dtype(np.bool_)
         if "f" in kinds:
@@ -135,11 +141,9 @@ class Rows:
         self._at = stop
         whole = [np.concatenate(c) if len(c) > 1 else c[0] for c in zip(*pieces)]
         names = self.files[0].names
-        table = Table(Path(self.source.path), names, tuple(whole))
-        try:
-            return table.array(dtype, (stop - start, *self.width), self.name)
-        except SpuError as error:
-            raise type(error)(f"{error} (Rows are counted from row {start + 1} of `{self.name}`.)") from None
+        cure = "Let JAX use 64 bits: `--x64`, or the variable JAX_ENABLE_X64=1."
+        table = Table(Path(self.source.path), names, tuple(whole), start + 1, cure)
+        return table.array(dtype, (stop - start, *self.width), self.name)
 
     def _seek(self, row: int) -> None:
         self._left = None
@@ -211,8 +215,8 @@ def _unreadable(path: Path, error: BaseException) -> InputError:
     return InputError(f"{path} cannot be read: {text}.")
 
 
-def _guarded(path: Path, batches: Iterator[Any], names: tuple[str, ...]) -> Iterator[Arrays]:
-    """Record batches as arrays, with errors of the reader in our words."""
+def _guarded(path: Path, batches: Iterator[Any], names: tuple[str, ...], row: int = 0) -> Iterator[Arrays]:
+    """Record batches from a row on as arrays, with errors of the reader in our words."""
     arrow, _ = pyarrow_module("compute")
     while True:
         try:
@@ -223,9 +227,12 @@ def _guarded(path: Path, batches: Iterator[Any], names: tuple[str, ...]) -> Iter
             return
         if batch.num_rows:
             yield tuple(
-                column_array(arrow.chunked_array([batch.column(batch.schema.get_field_index(n))]), _where(path, n))
+                column_array(
+                    arrow.chunked_array([batch.column(batch.schema.get_field_index(n))]), _where(path, n), row + 1
+                )
                 for n in names
             )
+            row += batch.num_rows
 
 
 def _where(path: Path, name: str) -> str:
@@ -235,10 +242,7 @@ def _where(path: Path, name: str) -> str:
 def _selected(path: Path, schema: Any, columns: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[np.dtype, ...]]:
     """Names and dtypes of the columns to read; columns that hold no numbers are refused."""
     arrow, _ = pyarrow_module("compute")
-    for name in columns:
-        if name not in schema.names:
-            raise missing_column(path, name, schema.names)
-    names = columns or tuple(schema.names)
+    names = select(path, schema.names, columns)
     empty = [column_array(arrow.chunked_array([], schema.field(n).type), _where(path, n)) for n in names]
     return names, tuple(a.dtype for a in empty)
 
@@ -258,7 +262,8 @@ def _parquet(path: Path, columns: tuple[str, ...], batch: int) -> File:
         group = int(np.searchsorted(ends, row, side="right"))
         reader = parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
         found = reader.iter_batches(batch, list(range(group, len(sizes))), list(names), use_threads=False)
-        return int(ends[group] - sizes[group]), _guarded(path, found, names)
+        first = int(ends[group] - sizes[group])
+        return first, _guarded(path, found, names, first)
 
     return File(path, int(metadata.num_rows), dtypes, names, batches)
 
@@ -272,7 +277,8 @@ def _ipc(path: Path, columns: tuple[str, ...], batch: int) -> File:
     def batches(row: int) -> tuple[int, Iterator[Arrays]]:
         first = int(np.searchsorted(ends, row, side="right"))
         found = (file.get_batch(i) for i in range(first, len(ends)))
-        return int(ends[first - 1]) if first else 0, _guarded(path, found, names)
+        row = int(ends[first - 1]) if first else 0
+        return row, _guarded(path, found, names, row)
 
     return File(path, int(ends[-1]) if len(ends) else 0, dtypes, names, batches)
 
@@ -280,12 +286,13 @@ def _ipc(path: Path, columns: tuple[str, ...], batch: int) -> File:
 def _csv(path: Path, columns: tuple[str, ...], batch: int) -> File:
     arrow, csv = pyarrow_module("csv")
 
-    def open_(types: dict[str, Any] | None = None) -> Any:
-        options = csv.ConvertOptions(include_columns=list(columns) or None, column_types=types)
+    def open_(types: Mapping[str, Any] | None = None) -> Any:
+        options = csv.ConvertOptions(include_columns=list(types or ()) or None, column_types=types)
         return csv.open_csv(path, csv.ReadOptions(use_threads=False, block_size=CSV_BYTES), convert_options=options)
 
     with open_() as reader:
         schema = reader.schema
+    check_header(path, schema.names)
     names, dtypes = _selected(path, schema, columns)
     types = {n: schema.field(n).type for n in names}
     try:

@@ -54,7 +54,7 @@ class Output:
                             table = arrow.table(columns, schema=schema)
                             if table.num_rows:
                                 file.write_table(table, row_group_size=table.num_rows)
-            except arrow.ArrowException as error:
+            except (arrow.ArrowException, OSError) as error:
                 raise InputError(
                     f"{self.path} cannot be written: {error}. All blocks are finished and kept in "
                     f"{runner.folder.path}: make room and start the same command again."
