@@ -52,7 +52,7 @@ class KernelSpec:
     communicates: bool
     function: Callable[..., tuple[Any, ...]] = field(compare=False, repr=False)
     limbs: int = 1  # slots of a ring element
-    dealer: int | None = None  # its rank, in which the kernels of one protocol may differ
+    source: str = ""  # of correlated randomness, in which the kernels of one name may differ
 
     def __str__(self) -> str:
         params = ", ".join(f"{k}={v}" for k, v in self.params)

@@ -7,7 +7,8 @@ computed by `plain` kernels where they are known. The rules are in `expand_rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from types import MappingProxyType
@@ -157,7 +158,7 @@ class Expander:
                 elementwise,
             ),
             limbs=self.limbs(self.word),
-            dealer=self.protocol.dealer,
+            source=self.protocol.source,
         )
         self.block.steps.append(Call(spec, slots, outputs, self.op, self.location))
         return Shared(kind, tuple(outputs), owner)
@@ -379,6 +380,13 @@ class Expander:
         block = self.block
         self.block, self.values, self.products, self.users, self.truncated = outer
         return block
+
+    @contextmanager
+    def within(self, block: Block) -> Iterator[None]:
+        """What is emitted meanwhile goes to the end of `block`."""
+        outer, self.block = self.block, block
+        yield
+        self.block = outer
 
     def run(self, region: Region) -> None:
         from spuvm.compiler.expand_numbers import leading_to_trunc

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
+
 from spuvm.compiler import choreography as ch
-from spuvm.compiler.expand import Expander, Shared
+from spuvm.compiler.expand import Components, Expander, Shared
 from spuvm.compiler.expand_masked import masked_before
 from spuvm.compiler.expand_wrap import is_narrow, low_word, opened_word
 from spuvm.compiler.ir import Op, Region, Value, uses
+from spuvm.runtime.word import Word
 
 # Visibility ----------------------------------------------------------------------------------------------------
 
@@ -112,10 +115,28 @@ def expand_loop(ex: Expander, op: Op) -> None:
     ex.block.steps.append(step)
 
 
+def _communicates(*blocks: ch.Block) -> bool:
+    return any(isinstance(step, ch.Call) and step.spec.communicates for b in blocks for step in b.walk())
+
+
+def _choice(x: Components, *, count: int) -> Components:
+    """The number of the branch, of `count`, that an index takes: all that a dealer is told of it."""
+    low = x[0].low if isinstance(x[0], Word) else x[0]
+    return (jnp.clip(low.view(f"int{8 * low.dtype.itemsize}"), 0, count - 1).astype(jnp.uint32),)
+
+
+def _told(ex: Expander, x: Shared) -> Shared:
+    """Public control in a form that a dealer knows as well."""
+    return ex.kernel("tell_p", x, dtype=x.dtype)
+
+
 def expand_cond(ex: Expander, op: Op) -> None:
-    index, operands = _slots(ex, op.inputs[:1]), _slots(ex, op.inputs[1:])
+    index, operands = ex.boundary(op.inputs[0]), _slots(ex, op.inputs[1:])
     branches = [ex.region(r) for r in op.regions]
-    ex.block.steps.append(ch.Cond(branches, index[0], operands, _set_outputs(ex, op), op.name, op.location))
+    if ex.protocol.dealer is not None and _communicates(*branches):
+        chosen = ex.local("choice", _choice, index, kind="p", dtype="uint32", count=len(branches))
+        index = _told(ex, chosen)
+    ex.block.steps.append(ch.Cond(branches, index.slots[0], operands, _set_outputs(ex, op), op.name, op.location))
 
 
 def expand_while(ex: Expander, op: Op) -> None:
@@ -124,5 +145,8 @@ def expand_while(ex: Expander, op: Op) -> None:
     first, carries = _slots(ex, op.inputs[:a]), _slots(ex, op.inputs[a + b :])
     second = _constant_slots(ex, op.inputs[a : a + b], early)
     condition, body = ex.region(op.regions[0]), ex.region(op.regions[1], early)
+    if ex.protocol.dealer is not None and _communicates(condition, body):
+        with ex.within(condition):
+            condition.results = list(_told(ex, Shared("p", tuple(condition.results))).slots)
     step = ch.While(condition, body, first, second, carries, _set_outputs(ex, op), op.name, op.location)
     ex.block.steps.append(step)

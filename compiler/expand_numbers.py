@@ -6,6 +6,7 @@ Products are left unreshared (kind `d`) when only linear operations and truncati
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from spuvm.compiler.expand import Components, Expander, Product, Shared
 from spuvm.compiler.expand_basis import (
@@ -87,8 +88,20 @@ def expand_mul(ex: Expander, op: Op) -> None:
     if len(users) == 1 and users[0] is not None and users[0].name == "trunc":
         ex.products[op.output] = product
     else:
-        name = "product" if _only_linear_uses(ex, op.output) else "mul"
-        ex.set(op.output, ex.kernel(f"{name}_{product.kinds}", *operands, owner=product.owner))
+        ex.set(op.output, _multiplied(ex, "product" if _only_linear_uses(ex, op.output) else "mul", product))
+
+
+# Protocols for which squares cost less than products have these kernels.
+SQUARES = {"product_aa": "square_d", "mul_aa": "square_a", "mul_trunc_aa": "square_trunc_a"}
+
+
+def _multiplied(ex: Expander, how: str, product: Product, **params: Any) -> Shared:
+    """The product by a kernel of that name; of a value with itself by that of squares, if there is one."""
+    name, operands = f"{how}_{product.kinds}", product.operands
+    square = SQUARES.get(name, "")
+    if square in ex.protocol.kernels and operands[0] is operands[1]:
+        name, operands = square, operands[:1]
+    return ex.kernel(name, *operands, owner=product.owner, **params)
 
 
 def expand_dot(ex: Expander, op: Op) -> None:
@@ -124,8 +137,7 @@ def expand_trunc(ex: Expander, op: Op) -> None:
     (value,) = op.inputs
     if value in ex.products:
         product = ex.products.pop(value)
-        out = ex.kernel(f"mul_trunc_{product.kinds}", *product.operands, owner=product.owner, bits=bits)
-        return ex.set(op.output, out)
+        return ex.set(op.output, _multiplied(ex, "mul_trunc", product, bits=bits))
     x = ex.primary(value)
     if x.known:
         return ex.set(op.output, compute_known(ex, "truncate", PLAIN_TRUNCATE, [x], bits=bits))

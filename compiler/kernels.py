@@ -187,7 +187,7 @@ def _restored(spec: KernelSpec, length: int | None, key: str, stored: dict[str, 
 
 
 def _key(spec: KernelSpec, length: int | None) -> str:
-    layout = (spec.limbs, spec.dealer)
+    layout = (spec.limbs, spec.source)
     text = repr((spec.name, spec.params, spec.shapes, spec.dtypes, spec.holders, spec.out_holders, *layout, length))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -136,11 +136,15 @@ class _Projector:
                     tuple(s.shape for s in step.xs),
                     tuple((s.shape, s.dtype) for s in stacked),
                 )
+            case Cond() if not self.holds(step.index):
+                return Straight([], {})  # a dealer that no branch needs
             case Cond():
                 branches = [self.block(b) for b in step.branches]
                 (index,) = self.held([step.index])
                 assert index is not None
                 return CondStep(branches, index, self.held(step.operands), self.define(step.outputs))
+            case While() if not self.holds(step.condition.results[0]):
+                return Straight([], {})
             case While():
                 condition, body = self.block(step.condition), self.block(step.body)
                 first, second, carries = (

@@ -9,6 +9,7 @@ Share kinds, one letter each, the same for every protocol:
     d  arithmetic sharing as a local product leaves it: each component at one party only
     m  what the others hold of a private value, masked for products with secrets: its owner keeps v
     h  v and m together, as they enter and leave a program: the value, then the components of m
+    c  public control: p that a dealer knows, too
 
 A kernel is a JAX function over sharings (tuples of component arrays). It says what happens at
 all parties at once; `project` works out who does what. Kernels named here are the ones that
@@ -49,7 +50,9 @@ class Protocol:
 
     `others` is how many parties there are, after those that compute, that only bring values and are
     shown results. A dealer is one more rank, the last: it takes part in kernels and holds no component
-    but, where masked products need it, the mask. `masked(owner)` are the holders of kind m;
+    but, where masked products need it, the mask; `tell_p` lets it follow control that depends on public
+    values. `source` names where correlated randomness comes from: kernels of one name, of two sources,
+    differ. `masked(owner)` are the holders of kind m;
     `masked_in_shared(owner)` says which components of the owner's `share_v` would serve as well,
     nothing if none do.
     """
@@ -62,11 +65,15 @@ class Protocol:
     masked_in_shared: Callable[[int], tuple[int, ...]] = lambda owner: ()
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
     dealer: int | None = None
+    source: str = ""
     others: int = 0
 
     def components(self, kind: str, owner: int | None = None) -> tuple[frozenset[int], ...]:
         if kind == "p":
             return (frozenset(range(self.world_size + self.others)),)
+        if kind == "c":
+            assert self.dealer is not None
+            return (frozenset({*range(self.world_size + self.others), self.dealer}),)
         if kind == "v":
             assert owner is not None
             return (frozenset({owner}),)

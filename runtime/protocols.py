@@ -11,15 +11,16 @@ from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.others import with_others
 from spuvm.runtime.protocol import Protocol
 from spuvm.runtime.ref2k import ref2k
-from spuvm.runtime.semi2k import semi2k
+from spuvm.runtime.semi2k import semi2k, semi2k_first_party_unsafe
 
 # By the number of computing parties, and of others.
 PROTOCOLS: dict[str, Callable[[int, int], Protocol]] = {
     "aby3": lambda n, others: ABY3,
     "ref2k": lambda n, others: ref2k(n),
     "semi2k": semi2k,
+    "semi2k_first_party_unsafe": semi2k_first_party_unsafe,
 }
-DEFAULT_PARTIES = {"aby3": 3, "ref2k": 1, "semi2k": 2}
+DEFAULT_PARTIES = {"aby3": 3, "ref2k": 1, "semi2k": 2, "semi2k_first_party_unsafe": 2}
 
 
 @cache

@@ -1,19 +1,23 @@
 """SEMI2K: two or more parties, semi-honest, dishonest majority (all but one may collude), with a dealer.
 
 Additive sharings: party i alone knows component i. Products use Beaver triples (Beaver, CRYPTO
-1991), and conversions doubly shared randomness (Escudero et al., CRYPTO 2020), which a dealer
-gives out: a third process, semi-honest, that sees no input and no opened value and must not
-collude with any party. Each party shares a key with the dealer, so all its correlated randomness
-is expanded from a seed; only the last party is sent corrections.
+1991), and conversions doubly shared randomness (Escudero et al., CRYPTO 2020), which come from a
+source of correlated randomness (`preprocessing.py`). Here it is a dealer (`dealer.py`): a process more,
+semi-honest, that must not collude with any party. It sees no input and no opened value, but learns
+the program and its public control: which branch of a `cond` is taken, and how often a `while` runs.
+
+`semi2k_first_party_unsafe` is the same with party 0 as the dealer, and without a process more. Party 0
+knows all masks and sees what is opened: it can compute every secret, and nobody notices. It gives up
+everything but this: the other parties learn nothing. For tests, and where party 0 may see all anyway.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from spuvm.runtime import bits as bt
 from spuvm.runtime import ring
+from spuvm.runtime.dealer import Dealer
 from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.preprocessing import WHOLE, Product, Source, parity, total
 from spuvm.runtime.primitives import random, send
 from spuvm.runtime.protocol import (
     Kernel,
@@ -33,104 +37,75 @@ from spuvm.runtime.protocol import (
 )
 from spuvm.runtime.word import Elements
 
-WHOLE = 128  # `bits` of what is sent whole: only less than 8 matter
+FIRST_PARTY = "semi2k_first_party_unsafe"
 
 
 class _Semi2k:
-    """The kernels for `n` parties; the dealer's rank comes after theirs and those of others."""
+    """The kernels for the parties of `source`."""
 
-    def __init__(self, n: int, others: int) -> None:
-        self.n = n
-        self.dealer = n + others
-
-    # What the dealer gives out -----------------------------------------------------------------
-
-    def _own(self, i: int, like: Elements) -> Elements:
-        """A random word known to party i and the dealer."""
-        return random((i, self.dealer), like.shape, like.dtype)
-
-    def _dealt(self, value: Elements, boolean: bool = False, bits: int = WHOLE) -> Sharing:
-        """The dealer's value as a sharing: keys' randomness for all but the last, who is sent the rest."""
-        shares, rest = [], value
-        for i in range(self.n - 1):
-            r = self._own(i, value)
-            if bits < 8:
-                r = r & bt.constant(r, (1 << bits) - 1)
-            rest = rest ^ r if boolean else rest - r
-            shares.append(r)
-        return (*shares, send(rest, self.dealer, self.n - 1, bits))
-
-    def _random(self, like: Elements, bits: int = WHOLE) -> Sharing:
-        """A sharing of a random value that the dealer knows, without messages."""
-        out = [self._own(i, like) for i in range(self.n)]
-        return tuple(r & bt.constant(r, (1 << bits) - 1) for r in out) if bits < 8 else tuple(out)
+    def __init__(self, source: Source) -> None:
+        self.n = source.n
+        self.source = source
 
     def _open(self, x: Sharing, boolean: bool = False, bits: int = WHOLE) -> Elements:
         """A masked value, opened: every party sends its component to all others."""
-        total = None
+        out = []
         for i, component in enumerate(x):
             for j in range(self.n):
                 if j != i:
                     component = send(component, i, j, bits)
-            total = component if total is None else total ^ component if boolean else total + component
-        assert total is not None
-        return total
-
-    @staticmethod
-    def _sum(x: Sharing) -> Elements:
-        total = x[0]
-        for c in x[1:]:
-            total = total + c
-        return total
-
-    @staticmethod
-    def _xor_sum(x: Sharing) -> Elements:
-        total = x[0]
-        for c in x[1:]:
-            total = total ^ c
-        return total
+            out.append(component)
+        return parity(tuple(out)) if boolean else total(tuple(out))
 
     # Products ----------------------------------------------------------------------------------
 
-    def _beaver(self, x: Sharing, y: Sharing, product: Callable[[Elements, Elements], Elements]) -> Sharing:
+    def _beaver(self, x: Sharing, y: Sharing, times: Product) -> Sharing:
         """[x], [y] -> [x y] for a bilinear product. One round.
 
-        1. The dealer gives out [a], [b] and [c], c = a b.
+        1. Take a triple [a], [b], [c], c = a b.
         2. Open e = x - a and f = y - b. 3. z = c + e b + a f + e f, the last term at party 0.
         """
-        a, b = self._random(x[0]), self._random(y[0])
-        c = self._dealt(product(self._sum(a), self._sum(b)))
+        a, b, c = self.source.triple(x[0], y[0], times)
         e = self._open(tuple(p - q for p, q in zip(x, a)))
         f = self._open(tuple(p - q for p, q in zip(y, b)))
-        z = [ci + product(e, bi) + product(ai, f) for ai, bi, ci in zip(a, b, c)]
-        return (z[0] + product(e, f), *z[1:])
+        z = [ci + times(e, bi) + times(ai, f) for ai, bi, ci in zip(a, b, c)]
+        return (z[0] + times(e, f), *z[1:])
 
     def mul_aa(self, x: Sharing, y: Sharing) -> Sharing:
         """[x], [y] -> [x y] with a Beaver triple. One round, two words to each other party."""
         return self._beaver(x, y, lambda p, q: p * q)
+
+    def square_a(self, x: Sharing) -> Sharing:
+        """[x] -> [x^2]. One round, one word to each other party.
+
+        1. Take [a] and [c], c = a^2. 2. Open e = x - a. 3. z = c + 2 e a + e^2, the last term at party 0.
+        """
+        a, c = self.source.square(x[0])
+        e = self._open(tuple(p - q for p, q in zip(x, a)))
+        z = [ci + bt.shift_left(e * ai, 1) for ai, ci in zip(a, c)]
+        return (z[0] + e * e, *z[1:])
 
     def dot_aa(self, x: Sharing, y: Sharing, *, dims: ring.DimensionNumbers) -> Sharing:
         """The generalised matrix product with a matrix triple: each operand is opened once."""
         return self._beaver(x, y, lambda p, q: ring.dot_general(p, q, dims))
 
     def mask_v(self, x: Sharing, *, owner: int, ring: int) -> Sharing:
-        """The owner's x -> m = (e, a): a is known to the owner and the dealer, e = x - a opened to the parties."""
+        """The owner's x -> m = (e, a): a is a mask that the owner knows, e = x - a opened to the parties."""
         value = bt.cast(x[0], ring)
-        a = self._own(owner, value)
+        a = self.source.mask(owner, value)
         e = value - a
         for j in range(self.n):
             if j != owner:
                 e = send(e, owner, j)
         return e, a
 
-    def _product_vma(self, m: Sharing, y: Sharing, owner: int, times: Callable[..., Elements]) -> Sharing:
+    def _product_vma(self, m: Sharing, y: Sharing, owner: int, times: Product) -> Sharing:
         """A private x as (e, a) with [y] -> [x y], as `_beaver` with an x that is opened already. One round.
 
-        1. The dealer gives out [b] and [c], c = a b. 2. Open f = y - b. 3. z = c + e [y], and a f at the owner.
+        1. Take [b] and [c], c = a b. 2. Open f = y - b. 3. z = c + e [y], and a f at the owner.
         """
         e, a = m
-        b = self._random(y[0])
-        c = self._dealt(times(a, self._sum(b)))
+        b, c = self.source.times_mask(a, owner, y[0], times)
         f = self._open(tuple(p - q for p, q in zip(y, b)))
         z = [ci + times(e, yi) for ci, yi in zip(c, y)]
         z[owner] = z[owner] + times(a, f)
@@ -150,8 +125,7 @@ class _Semi2k:
 
     def and_bb(self, x: Sharing, y: Sharing, *, bits: int) -> Sharing:
         """[x], [y] -> [x & y] on words of `bits` significant bits. One round."""
-        a, b = self._random(x[0], bits), self._random(y[0], bits)
-        c = self._dealt(self._xor_sum(a) & self._xor_sum(b), boolean=True, bits=bits)
+        a, b, c = self.source.conjunction(x[0], bits)
         e, f = (self._open(xor(p, q), boolean=True, bits=bits) for p, q in ((x, a), (y, b)))
         z = [ci ^ (e & bi) ^ (ai & f) for ai, bi, ci in zip(a, b, c)]
         return (z[0] ^ (e & f), *z[1:])
@@ -162,16 +136,12 @@ class _Semi2k:
         """[x] -> [x / 2^bits], at most one unit off, for every |x| < 2^(k-2). One round.
 
         As in ABY3's `trunc_d` (Dalskov, Escudero and Keller, arXiv 1910.12435, 3.2.2):
-        1. The dealer gives out [r], [h] for h = (r mod 2^(k-1)) >> bits, and [t] for t = r >> (k-1).
+        1. Take [r], [h] for h = (r mod 2^(k-1)) >> bits, and [t] for t = r >> (k-1).
         2. Open c = x + 2^(k-2) + r.
         3. y = ((c mod 2^(k-1)) >> bits) - h + (t xor c >> (k-1)) 2^(k-1-bits) - 2^(k-2-bits).
         """
         k = bt.width(x[0])
-        r = self._random(x[0])
-        known = self._sum(r)
-        narrow = max(bits + 1, 32)  # t counts modulo 2^(bits + 1) only
-        h = self._dealt(bt.shift_right(known & bt.constant(known, (1 << (k - 1)) - 1), bits))
-        t = self._dealt(bt.cast(bt.shift_right(known, k - 1), narrow))
+        r, h, t = self.source.truncation(x[0], bits)
         masked = [p + q for p, q in zip(x, r)]
         c = self._open((masked[0] + bt.constant(x[0], 1 << (k - 2)), *masked[1:]))
         top = bt.shift_right(c, k - 1)
@@ -184,6 +154,10 @@ class _Semi2k:
     def mul_trunc_aa(self, x: Sharing, y: Sharing, *, bits: int) -> Sharing:
         """[x], [y] -> [x y / 2^bits]. Two rounds."""
         return self.trunc_a(self.mul_aa(x, y), bits=bits)
+
+    def square_trunc_a(self, x: Sharing, *, bits: int) -> Sharing:
+        """[x] -> [x^2 / 2^bits]. Two rounds."""
+        return self.trunc_a(self.square_a(x), bits=bits)
 
     # Between arithmetic and boolean ------------------------------------------------------------------
 
@@ -231,16 +205,14 @@ class _Semi2k:
 
     def b2a(self, x: Sharing) -> Sharing:
         """A shared word [x] -> arithmetic [x]: open x + r for a doubly shared r. 2 + log2 k rounds."""
-        r = self._random(x[0])
-        r_bits = self._dealt(self._sum(r), boolean=True)
+        r, r_bits = self.source.doubly_shared(x[0])
         g, p = self.and_bb(x, r_bits, bits=WHOLE), xor(x, r_bits)
         opened = self._open(self._added(g, p), boolean=True)
         return (opened - r[0], *(-ri for ri in r[1:]))
 
     def bit2a(self, x: Sharing, *, ring: int) -> Sharing:
         """A shared bool [b] -> arithmetic [b] mod 2^ring with a daBit (Rotaru and Wood, 2019). One round, one bit."""
-        beta = self._random(x[0], bits=1)
-        word = self._dealt(bt.cast(self._xor_sum(beta), ring))
+        beta, word = self.source.bit(x[0], ring)
         e = bt.cast(self._open(xor(x, beta), boolean=True, bits=1), ring)
         sign = bt.constant(e, 1) - bt.shift_left(e, 1)
         y = [w * sign for w in word]
@@ -279,26 +251,50 @@ class _Semi2k:
 
     def reveal_a_to(self, x: Sharing, *, owner: int) -> Sharing:
         """[x] -> x at one party."""
-        return (self._sum(tuple(c if i == owner else send(c, i, owner) for i, c in enumerate(x))),)
+        return (total(tuple(c if i == owner else send(c, i, owner) for i, c in enumerate(x))),)
 
     def reveal_b_to(self, x: Sharing, *, owner: int, bits: int) -> Sharing:
         """Boolean [x] -> x at one party."""
-        return (self._xor_sum(tuple(c if i == owner else send(c, i, owner, bits) for i, c in enumerate(x))),)
+        return (parity(tuple(c if i == owner else send(c, i, owner, bits) for i, c in enumerate(x))),)
+
+    # To the source -------------------------------------------------------------------------------------
+
+    def tell(self, x: Sharing) -> Sharing:
+        """Public control, which all parties know -> known to the source's own process as well: party 0 sends it."""
+        assert self.source.rank is not None
+        return (send(x[0], 0, self.source.rank),)
 
 
 def semi2k(world_size: int, others: int = 0) -> Protocol:
     """The protocol for `world_size` parties, and a dealer whose rank leaves room for `others`."""
+    _check(world_size, "semi2k")
+    return among(Dealer(world_size, world_size + others), "semi2k", "a dealer that colludes with nobody")
+
+
+def semi2k_first_party_unsafe(world_size: int, others: int = 0) -> Protocol:
+    """The same among parties of which the first is the dealer, and can compute every secret."""
+    _check(world_size, FIRST_PARTY)
+    return among(Dealer(world_size, 0), FIRST_PARTY, "UNSAFE: party 0, the dealer, can compute every secret")
+
+
+def _check(world_size: int, name: str) -> None:
     if world_size < 2:
-        raise ConfigError(f"`protocol` 'semi2k' needs two parties or more, got {world_size}.")
-    k = _Semi2k(world_size, others)
-    holders = tuple(frozenset({i}) for i in range(world_size))
+        raise ConfigError(f"`protocol` {name!r} needs two parties or more, got {world_size}.")
+
+
+def among(source: Source, name: str, trust: str) -> Protocol:
+    """The protocol of that name over a source of correlated randomness; `trust` says what has to be believed of it."""
+    k = _Semi2k(source)
+    holders = tuple(frozenset({i}) for i in range(source.n))
+    told = () if source.rank is None else (Kernel("tell_p", k.tell, "p", "c"),)
     return Protocol(
-        name="semi2k",
-        security="semi-honest, dishonest majority, with a dealer that colludes with nobody",
-        world_size=world_size,
-        dealer=k.dealer,
+        name=name,
+        security=f"semi-honest, dishonest majority, with {trust}",
+        world_size=source.n,
+        dealer=source.rank,
+        source=source.name,
         holders={"a": holders, "b": holders, "d": holders},
-        masked=lambda owner: (frozenset(range(world_size)), frozenset({owner, k.dealer})),
+        masked=lambda owner: (frozenset(range(source.n)), source.knows_mask(owner)),
         kernels=table(
             Kernel("mask_v", k.mask_v, "v", "m"),
             Kernel("product_vma", k.product_vma, "vma", "d"),
@@ -309,9 +305,12 @@ def semi2k(world_size: int, others: int = 0) -> Protocol:
             Kernel("dot_aa", k.dot_aa, "aa", "d", elementwise=False),
             Kernel("reshare_d", lambda x: x, "d", "a"),
             Kernel("mul_aa", k.mul_aa, "aa", "a"),
+            Kernel("square_d", k.square_a, "a", "d"),
+            Kernel("square_a", k.square_a, "a", "a"),
             Kernel("trunc_d", k.trunc_a, "d", "a"),
             Kernel("trunc_a", k.trunc_a, "a", "a"),
             Kernel("mul_trunc_aa", k.mul_trunc_aa, "aa", "a"),
+            Kernel("square_trunc_a", k.square_trunc_a, "a", "a"),
             Kernel("and_bb", k.and_bb, "bb", "b"),
             Kernel("msb_a", k.msb_a, "a", "b"),
             Kernel("eqz_a", k.eqz_a, "a", "b"),
@@ -325,5 +324,6 @@ def semi2k(world_size: int, others: int = 0) -> Protocol:
             Kernel("reveal_b", k.reveal_b, "b", "p"),
             Kernel("reveal_a_to", k.reveal_a_to, "a", "v"),
             Kernel("reveal_b_to", k.reveal_b_to, "b", "v"),
+            *told,
         ),
     )

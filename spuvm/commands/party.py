@@ -16,7 +16,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from spuvm.commands import inputs as given
 from spuvm.commands.options import Input, InputType, Output, OutputType
-from spuvm.commands.programs import check_networked
 from spuvm.commands.results import (
     Ran,
     console,
@@ -95,7 +94,6 @@ def party(
     try:
         program = load(target)
         _check_config(program, cluster, config_file)
-        check_networked(program)
         values = given.arrays(program, given.by_name(inputs), {}, me)
         wanted = match_outputs(program, outputs, force)
         _check_mine(program, wanted, me)

@@ -17,13 +17,11 @@ from typing import Any
 import jax
 
 from spuvm.commands.options import Argument, make_config
-from spuvm.compiler.choreography import Cond, While
 from spuvm.compiler.compile import Program, compile_function, load
 from spuvm.compiler.ir import Visibility
 from spuvm.jit import Jitted, reveal
 from spuvm.runtime.config import Config
-from spuvm.runtime.errors import CompileError, ConfigError, InputError, SpuError
-from spuvm.runtime.protocols import protocol_of
+from spuvm.runtime.errors import CompileError, InputError, SpuError
 
 
 @dataclass(frozen=True)
@@ -98,19 +96,6 @@ def _compile(target: str, fn: Callable[..., Any], options: Options, inputs: Mapp
     except Exception as error:
         _raise_in_user_code(error, target.rpartition(":")[0])
         raise
-
-
-def check_networked(program: Program) -> None:
-    """Raise ConfigError for a program that parties and a dealer cannot run: the dealer sees no public value."""
-    if protocol_of(program.config).dealer is None:
-        return
-    for step in program.choreography.block.walk():
-        if isinstance(step, Cond | While):
-            raise ConfigError(
-                f"{step.location}: `{step.op}` depends on a public value of the run, which the dealer of "
-                f"`{program.config.protocol}` does not see: simulate it, compile it with `--protocol aby3`, or write "
-                "a loop with a known number of iterations."
-            )
 
 
 def load_function(target: str) -> Callable[..., Any]:
