@@ -6,6 +6,7 @@
     ring = 64
     fxp_fraction_bits = 18
     dealer = "dave"                     # for protocols with a dealer: which of [parties.*] it is
+    dealer_ahead_mb = 64                # optional: how far it runs ahead of the parties, at each end
     compute = ["alice", "bob", "carol"] # optional: those that compute, if not all parties do
 
     [parties.alice]                     # parties in the order of their ranks
@@ -16,8 +17,9 @@
 
 Paths are relative to the file. All parties may use the same file: of the certificates and keys
 a party reads only its own. The dealer is listed like a party, anywhere; it has the last rank, gives
-out correlated randomness, and has neither inputs nor results. Parties that `compute` leaves out bring
-values and are shown results.
+out correlated randomness, and has neither inputs nor results. It does not wait for the parties: up to
+`dealer_ahead_mb` MiB of what it made wait to be sent, and as much waits at the party that it is sent
+to. Parties that `compute` leaves out bring values and are shown results.
 """
 
 import re
@@ -31,7 +33,10 @@ from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link import DEFAULT_TIMEOUT
 from spuvm.runtime.protocols import DEFAULT_PARTIES, protocol_of
 
-CLUSTER_KEYS = ("ca", "timeout_seconds", "protocol", "ring", "fxp_fraction_bits", "dealer", "compute", "parties")
+CLUSTER_KEYS = (
+    "ca", "timeout_seconds", "protocol", "ring", "fxp_fraction_bits", "dealer", "dealer_ahead_mb", "compute", "parties",
+)  # fmt: skip
+DEFAULT_AHEAD_MB = 64
 PARTY_KEYS = ("address", "listen", "certificate", "key")
 
 
@@ -69,6 +74,7 @@ class Cluster:
     timeout_seconds: float
     config: Config
     dealer: str | None = None
+    ahead: int = DEFAULT_AHEAD_MB << 20  # bytes
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -121,7 +127,16 @@ def load_cluster(path: str | Path) -> Cluster:
     count = len(table.get("compute", names))
     config = replace(_config(table, names[:count], path), others=names[count:])
     _check_dealer(config, dealer, path)
-    return Cluster(parties, ca, float(timeout), config, dealer)
+    return Cluster(parties, ca, float(timeout), config, dealer, _ahead(table, dealer, path))
+
+
+def _ahead(table: dict[str, Any], dealer: str | None, path: Path) -> int:
+    ahead = table.get("dealer_ahead_mb", DEFAULT_AHEAD_MB)
+    if isinstance(ahead, bool) or not isinstance(ahead, int) or not 0 <= ahead <= 1 << 20:
+        raise ConfigError(f"`dealer_ahead_mb` in {path} must be a number of MiB, 0 or more, got {ahead!r}.")
+    if dealer is None and "dealer_ahead_mb" in table:
+        raise ConfigError(f"`dealer_ahead_mb` in {path} is for a dealer: set `dealer`, or leave it out.")
+    return ahead << 20
 
 
 def _parties(entries: Any, path: Path) -> tuple[Party, ...]:

@@ -24,7 +24,7 @@ class Exchange(ABC):
 
     @abstractmethod
     def finish(self) -> None:
-        """Until everything has left and arrived."""
+        """Until everything has arrived, and left but for what may be sent later: see `Link.settle`."""
 
 
 class AtOnce(Exchange):

@@ -118,7 +118,10 @@ class Executor:
     def run(self, program: PartyProgram, inputs: Sequence[Component | None]) -> list[Component | None]:
         """`inputs` and results are components, in the order of the program's ports."""
         with jax.enable_x64(True):
-            return self._block(program.block, list(inputs))
+            results = self._block(program.block, list(inputs))
+        if self.link is not None:
+            self.link.settle()
+        return results
 
     def _block(self, block: BlockProgram, inputs: Sequence[Component | None]) -> list[Component | None]:
         env: dict[int, Component] = dict(block.constants)

@@ -36,6 +36,7 @@ Buffer = memoryview | npt.NDArray[Any]
 DEFAULT_TIMEOUT = 60.0
 MAX_REASON = 2000  # characters of an abort's reason
 KEY_BYTES = 32
+UNKNOWN = bytes(32)  # in place of a SHA-256: the sender does not know the value
 
 
 class Kind(IntEnum):
@@ -49,6 +50,7 @@ class Kind(IntEnum):
     KEY = 6
     ABORT = 7
     CLOSE = 8
+    ALIVE = 9
 
 
 @dataclass
@@ -120,7 +122,7 @@ class Link(ABC):
         """Begin a round: so many bytes will be sent to each peer, and each peer's message goes into these buffers.
 
         Several may be under way. They have to be finished, in order, before anything else is done with the link;
-        until then all buffers are in use.
+        until then all buffers are in use; what is sent, until `settle`.
         """
         sends = {peer: nbytes for peer, nbytes in outgoing.items() if nbytes}
         receives = self._views(incoming, writable=True)
@@ -130,17 +132,27 @@ class Link(ABC):
             self._count(sends, {peer: size(views) for peer, views in receives.items()})
         return exchange
 
-    def agree(self, what: str, value: bytes) -> None:
-        """Check that `value` is the same at every party, by its SHA-256; every party raises if it is not."""
-        mine = hashlib.sha256(value).digest() + what.encode()
+    def settle(self) -> None:
+        """Wait until all that was sent in rounds that were begun has left."""
+        with self._telling_peers():
+            self._settle()
+
+    def agree(self, what: str, value: bytes | None) -> None:
+        """Check that `value` is the same at every party, by its SHA-256; every party raises if it is not.
+
+        A party that does not know the value says None, and goes by what the others say.
+        """
+        mine = (UNKNOWN if value is None else hashlib.sha256(value).digest()) + what.encode()
         with self._telling_peers():
             for peer in self.peers:
                 self._send_control(peer, Kind.AGREE, mine)
             said = {peer: self._receive_control(peer, Kind.AGREE, f"agreement on `{what}`") for peer in self.peers}
         said[self.rank] = mine
-        if len(set(said.values())) > 1:
+        known = {rank: text for rank, text in said.items() if text[:32] != UNKNOWN}
+        topics = {text[32:] for text in said.values()}
+        if len(topics) > 1 or len(set(known.values())) > 1:
             # Everyone sees the same values and stops by itself: nobody needs to be told.
-            self._failure = PeerMismatchError(self._disagreement(said))
+            self._failure = PeerMismatchError(self._disagreement(said if len(topics) > 1 else known))
             raise self._failure
 
     def session_key(self, holders: Iterable[int]) -> bytes:
@@ -195,6 +207,10 @@ class Link(ABC):
                 self._transfer(sends, receives)
 
         return AtOnce(sends, receives, move)
+
+    @abstractmethod
+    def _settle(self) -> None:
+        """Wait until all messages of rounds that were begun and finished have left."""
 
     @abstractmethod
     def _transfer(self, sends: dict[int, list[memoryview]], receives: dict[int, list[memoryview]]) -> None:

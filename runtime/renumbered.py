@@ -41,7 +41,10 @@ class Renumbered(Link):
         if any(moved):
             self._count(*moved)
 
-    def agree(self, what: str, value: bytes) -> None:
+    def settle(self) -> None:
+        self._link.settle()
+
+    def agree(self, what: str, value: bytes | None) -> None:
         self._link.agree(what, value)
 
     def session_key(self, holders: Iterable[int]) -> bytes:
@@ -56,6 +59,9 @@ class Renumbered(Link):
     # The transport is the link's beneath.
 
     def _transfer(self, sends: dict[int, list[memoryview]], receives: dict[int, list[memoryview]]) -> None:
+        raise AssertionError("unreachable")
+
+    def _settle(self) -> None:
         raise AssertionError("unreachable")
 
     def _send_control(self, peer: int, kind: Kind, body: bytes) -> None:

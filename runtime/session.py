@@ -72,15 +72,17 @@ class Session:
         program: PartyProgram,
         digest: str,
         inputs: Sequence[Component | None],
-        public: bytes = b"",
+        public: bytes | None,
     ) -> list[Component | None]:
-        """Run a program; `digest` is its hash and `public` its public inputs, which all parties must share."""
+        """Run a program; `digest` is its hash and `public` its public inputs, which all parties must share.
+
+        A dealer does not have these: None.
+        """
         with self._lock, telling(self.link):
             program.prepare()
             if self.link is not None:
                 self.link.agree("program", digest.encode())
-                if public:
-                    self.link.agree("public arguments", public)
+                self.link.agree("public arguments", public)
             return Executor(self._streams, self.link, self.listener).run(program, inputs)
 
     def run_under(

@@ -5,17 +5,26 @@ over it. So sending and receiving are independent, and a party that waits never 
 direction. Small messages are written by the calling thread, larger ones by one thread per peer,
 while the calling thread decrypts straight into the destination arrays.
 
-The calling thread never waits for a peer to take data: what a connection does not accept at
-once goes to the peer's thread. So parties that all send at the same time cannot block each other.
+What a connection does not accept at once goes to the peer's thread. The calling thread waits for a
+peer to take data only when more than AHEAD bytes are queued, and then it receives meanwhile. So parties
+that all send at the same time cannot block each other.
+
+A dealer awaits nobody, so it runs ahead: until the queue is full at its end, and at the receiver's the
+room for what is not expected yet (`dealer_ahead_mb` of the cluster file). It may hear nothing for long
+while its peers are busy with each other, as may parties that do not compute. So a party that gets on, one that
+receives data, says so to all (ALIVE), eight times in `timeout` at most. Peers that block each other
+get nothing, say nothing, and time out; the dealer and others wait a little longer, and hear who is to blame.
 
 `tls_setup.py` makes the connections (`tls_hello.py`: who is at the other end), `tls_channel.py` is
-TLS on one of them, `tls_stream.py` the frames that go over it and their format.
+TLS on one of them, `tls_stream.py` the frames that go over it and their format, `tls_receiver.py`
+takes them in.
 """
 
 import logging
 import select
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from spuvm.runtime.cluster import Cluster
@@ -24,11 +33,15 @@ from spuvm.runtime.exchange import Exchange, leading
 from spuvm.runtime.link import Kind, Link
 from spuvm.runtime.tls_channel import BLOCK_BYTES, FAREWELL, in_words
 from spuvm.runtime.tls_hello import Stopped
+from spuvm.runtime.tls_receiver import Receiver
 from spuvm.runtime.tls_setup import Connected, SetUp
-from spuvm.runtime.tls_stream import INLINE_BYTES, Receiver, Sender, Wake
+from spuvm.runtime.tls_stream import INLINE_BYTES, Sender, Wake
 
 DECLINE = 5.0  # seconds that a party that cannot take part waits for peers to tell them
 LAST_WORDS = 0.5  # seconds to look for the reason of a peer whose connection broke
+AHEAD = 64 << 20  # bytes that a party has computed and not sent
+ALIVE = 1 / 8  # of the time limit, between two frames that say so
+LONGER = 1.25  # times the limit: parties that compute notice first who does not come
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +54,9 @@ def connect(cluster: Cluster, party: str, timeout: float | None = None) -> "TlsL
     """
     rank = cluster.rank(party)
     limit = cluster.timeout_seconds if timeout is None else timeout
-    link = TlsLink(rank, cluster.names, limit)
+    dealer = None if cluster.dealer is None else cluster.rank(cluster.dealer)
+    computes = rank < cluster.config.world_size
+    link = TlsLink(rank, cluster.names, limit if computes else LONGER * limit, cluster.ahead, dealer)
     try:
         with SetUp(cluster, party, limit, link._wake) as setup:
             _join(link, setup, limit)
@@ -88,9 +103,16 @@ def _join(link: "TlsLink", setup: SetUp, limit: float) -> None:
 class TlsLink(Link):
     """One party's end; made by `connect`."""
 
-    def __init__(self, rank: int, parties: Sequence[str], timeout: float) -> None:
+    def __init__(
+        self, rank: int, parties: Sequence[str], timeout: float, ahead: int = AHEAD, dealer: int | None = None
+    ) -> None:
+        """`ahead`: bytes to be computed before they are sent, and received from the dealer before they are expected."""
         advice = "Is it running and reachable? Raise the limit with `timeout_seconds` in the cluster file."
         super().__init__(rank, parties, timeout, advice)
+        self._ahead = ahead
+        self._dealer = dealer
+        self._heard = time.monotonic()  # when something came from any peer
+        self._said = self._heard  # when this party said that it gets on
         self._senders: dict[int, Sender] = {}
         self._receivers: dict[int, Receiver] = {}
         self._by_fd: dict[int, Receiver] = {}
@@ -110,9 +132,10 @@ class TlsLink(Link):
             return channel.close()  # a second connection of the same peer
         channel.begin_session()
         if made.outgoing:
-            self._senders[peer] = Sender(channel, self.parties[peer], self.timeout, self._wake)
+            name = self.parties[peer]
+            self._senders[peer] = Sender(channel, name, self.timeout, self._wake, lambda: self._heard)
         else:
-            receiver = Receiver(peer, channel, self)
+            receiver = Receiver(peer, channel, self, self._ahead if peer == self._dealer else 0)
             self._receivers[peer] = self._by_fd[channel.sock.fileno()] = receiver
             self._resume(receiver)
 
@@ -120,7 +143,8 @@ class TlsLink(Link):
         self._expect(receives)
         for peer, views in sends.items():
             self._send(peer, Kind.DATA, views)
-        self._complete_round(sends, receives)
+        self._arrive(receives)
+        self._settle()
 
     def _begin(self, sends: dict[int, int], receives: dict[int, list[memoryview]]) -> Exchange:
         return TlsExchange(self, sends, receives)
@@ -132,17 +156,31 @@ class TlsLink(Link):
             if receiver.parked:
                 self._resume(receiver)
 
-    def _complete_round(self, sends: Iterable[int], receives: Iterable[int]) -> None:
-        """Wait until all messages expected from these peers have arrived, and those to these have left."""
+    def _arrive(self, receives: Iterable[int]) -> None:
+        """Wait until all messages expected from these peers have arrived."""
         awaited = [self._receivers[peer] for peer in receives]
-        busy = [sender for peer in sends if (sender := self._senders[peer]).busy]
-        self._wait(lambda: [r for r in awaited if not r.arrived], self._awaiting_data(), busy)
+        self._wait(lambda: [r for r in awaited if not r.arrived], self._awaiting_data())
         self._check_senders()
+
+    def _settle(self) -> None:
+        """Wait until all messages have left."""
+        if busy := [sender for sender in self._senders.values() if sender.busy]:
+            self._wait(lambda: [], self._awaiting_data(), busy)
+        self._check_senders()
+
+    def _make_room(self, peer: int) -> None:
+        """Wait until little enough is queued for the peer."""
+        sender = self._senders[peer]
+        if sender.crowded(self._ahead):
+            sender.observed = True
+            self._wait(lambda: [], self._awaiting_data(), [sender], self._ahead)
+            sender.observed = False
+            self._check_senders()
 
     def _arrival(self, peer: int, position: int) -> None:
         """Wait until so many bytes of all messages expected from the peer have arrived."""
         receiver = self._receivers[peer]
-        self._wait(lambda: [receiver] if receiver.filled < position else [], self._awaiting_data(), [])
+        self._wait(lambda: [receiver] if receiver.filled < position else [], self._awaiting_data())
 
     def _send_control(self, peer: int, kind: Kind, body: bytes) -> None:
         self._send(peer, kind, [memoryview(body)])
@@ -152,12 +190,12 @@ class TlsLink(Link):
         inbox = receiver.inbox[kind]
 
         def heard() -> bool:
-            if not inbox and receiver.parked:
+            if receiver.overtakes(kind):
                 raise self._out_of_step(peer, Kind.DATA, awaited)
             return bool(inbox)
 
-        self._wait(lambda: [] if heard() else [receiver], awaited, [])
-        return inbox.popleft()
+        self._wait(lambda: [] if heard() else [receiver], awaited)
+        return inbox.popleft()[1]
 
     def _send_abort(self, origin: str, reason: str) -> None:
         body = f"{origin}\0{reason}".encode()
@@ -189,11 +227,20 @@ class TlsLink(Link):
 
     # Waiting.
 
-    def _wait(self, missing: Callable[[], list[Receiver]], what: str, senders: list[Sender]) -> None:
-        """Serve all incoming connections until nobody is missing; raise if a peer stops, or nothing moves in time."""
+    def _wait(
+        self,
+        missing: Callable[[], list[Receiver]],
+        what: str,
+        senders: Sequence[Sender] = (),
+        most: int | None = None,
+    ) -> None:
+        """Serve all incoming connections until nobody is missing and no sender has more than `most` bytes queued.
+
+        Raises if a peer stops, or nothing moves in time.
+        """
         if self._stopped is not None:
             raise self._stopped
-        while (late := missing()) or any(sender.busy for sender in senders):
+        while (late := missing()) or any(s.crowded(most) for s in senders):
             for receiver in late:
                 if receiver.closed:
                     name = self.parties[receiver.peer]
@@ -201,24 +248,42 @@ class TlsLink(Link):
             try:
                 moved = self._poll(self.timeout)
             except PeerAbortedError as stopped:
-                if missing() or any(sender.busy or sender.error is not None for sender in senders):
+                if missing() or any(s.crowded(most) or s.error is not None for s in senders):
                     raise
                 self._stopped = stopped  # all that was awaited came first: the next wait says it
                 return
             if not moved:
-                names = [self.parties[r.peer] for r in late] or [s.name for s in senders if s.busy]
-                raise PeerTimeoutError(self._timeout_text(names, what))
+                if late:
+                    raise PeerTimeoutError(self._timeout_text([self.parties[r.peer] for r in late], what))
+                names = [s.name for s in senders if s.crowded(most)]
+                raise PeerTimeoutError(self._timeout_text(names, f"that it takes {what}"))
             self._check_senders()
 
     def _poll(self, limit: float) -> bool:
         """Wait for news on any connection and take it in; False if there was none."""
         events = self._poller.poll(limit * 1000)
+        filled = self._filled
         for fd, _ in events:
             if fd == self._wake.fd:
                 self._wake.clear()
             else:
+                self._heard = time.monotonic()
                 self._resume(self._by_fd[fd], take=True)
+        if self._filled != filled and self._heard > self._said + ALIVE * self.timeout:
+            self._say_alive()
         return bool(events)
+
+    @property
+    def _filled(self) -> int:
+        """Bytes received where they were expected: what shows that this party gets on."""
+        return sum(receiver.filled for receiver in self._receivers.values())
+
+    def _say_alive(self) -> None:
+        self._said = self._heard
+        for peer, sender in self._senders.items():
+            if not sender.busy and sender.error is None and not self._receivers[peer].closed:
+                with suppress(OSError):  # gone: whoever needs it will notice
+                    sender.send(Kind.ALIVE, [])
 
     def _resume(self, receiver: Receiver, take: bool = False) -> None:
         try:
@@ -287,19 +352,26 @@ class TlsExchange(Exchange):
         self._missing = dict(sends)
         self._held: dict[int, list[memoryview]] = {peer: [] for peer, n in sends.items() if n <= INLINE_BYTES}
         self._started = {peer: link._receivers[peer].expected for peer in receives}
-        self._parts = (tuple(sends), tuple(receives))
+        self._receives = tuple(receives)
         link._expect(receives)
         for peer in sends.keys() - self._held.keys():
             link._senders[peer].open(sends[peer])
 
     def put(self, peer: int, array: Any, nbytes: int) -> None:
         if peer not in self._held:
-            return self._link._senders[peer].put(array, nbytes)
+            self._link._senders[peer].put(array, nbytes)
+            return self._make_room(peer)
         self._held[peer].append(leading(array, nbytes))
         self._missing[peer] -= nbytes
         if not self._missing[peer]:
             with self._link._telling_peers():
-                self._link._send(peer, Kind.DATA, self._held[peer])
+                self._link._send(peer, Kind.DATA, self._held.pop(peer))
+            self._make_room(peer)
+
+    def _make_room(self, peer: int) -> None:
+        if self._link._senders[peer].crowded(self._link._ahead):
+            with self._link._telling_peers():
+                self._link._make_room(peer)
 
     def wait(self, peer: int, nbytes: int) -> None:
         if peer in self._started and self._link._receivers[peer].filled < (end := self._started[peer] + nbytes):
@@ -308,4 +380,4 @@ class TlsExchange(Exchange):
 
     def finish(self) -> None:
         with self._link._telling_peers():
-            self._link._complete_round(*self._parts)
+            self._link._arrive(self._receives)

@@ -1,6 +1,6 @@
-"""What goes over a TLS connection of a session: frames, sent in one direction, received in the other.
+"""What goes over a TLS connection of a session: frames, sent in one direction (received: `tls_receiver.py`).
 
-Wire format (version 2, little endian). Frames follow each other on a connection:
+Wire format (version 3, little endian). Frames follow each other on a connection:
 
     2 bytes  magic "SV"
     1 byte   version
@@ -13,6 +13,7 @@ Wire format (version 2, little endian). Frames follow each other on a connection
     HELLO, READY, REJECT   set-up, see `tls_hello.py`.
     DATA                   a message, in one or more frames: of at most 4 MiB, and of what is there to send.
     AGREE, KEY             SHA-256 and topic; holders NUL random bytes (see `link.py`).
+    ALIVE                  the sender gets on with its peers, and has nothing for this one.
     ABORT                  the sender stops: "party that failed first NUL error class and message".
     CLOSE                  the sender has finished; without it a closed connection is a lost peer.
 """
@@ -23,26 +24,24 @@ import select
 import socket
 import struct
 import time
-from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from spuvm.runtime.errors import PeerMismatchError
 from spuvm.runtime.exchange import leading
-from spuvm.runtime.link import Kind, Link, size
+from spuvm.runtime.link import Kind, size
 from spuvm.runtime.tls_channel import RECORD_BYTES, Channel
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MAGIC = b"SV"
 HEADER = struct.Struct("<2sBBIIQ")
 INLINE_BYTES = 1 << 18  # up to here a message is written by the calling thread
 FRAME_BYTES = 4 << 20
 CONTROL_BYTES = 1 << 16  # no control frame is longer
-SESSION_KINDS = frozenset({Kind.DATA, Kind.AGREE, Kind.KEY, Kind.ABORT, Kind.CLOSE})
+SESSION_KINDS = frozenset({Kind.DATA, Kind.AGREE, Kind.KEY, Kind.ABORT, Kind.CLOSE, Kind.ALIVE})
 
 log = logging.getLogger(__name__)
 
@@ -87,15 +86,20 @@ class Sender:
     """The outgoing connection to one peer.
 
     The calling thread writes a short message as far as the connection takes it at once; the rest,
-    and long messages, are written by a thread, which starts when it is first needed.
+    and long messages, are written by a thread, which starts when it is first needed. It gives up when
+    nothing has moved, and nothing was heard of any peer, for `timeout` seconds.
     """
 
-    def __init__(self, channel: Channel, name: str, timeout: float, wake: Wake) -> None:
+    def __init__(self, channel: Channel, name: str, timeout: float, wake: Wake, heard: Callable[[], float]) -> None:
         self.name = name
         self.channel = channel
         self.error: Exception | None = None
+        self.observed = False  # the calling thread waits for `queued` to fall: wake it after each frame
         self._timeout = timeout
         self._wake = wake
+        self._heard = heard
+        self._taken = 0  # bytes of messages for the thread
+        self._left = 0  # and those it has written; one of the two threads is in `_blocks` at a time
         self._sequence = 0
         self._stopping = False
         self._inside_frame = False
@@ -112,18 +116,27 @@ class Sender:
         """Whether the thread still has something to write."""
         return self._given != self._done
 
+    @property
+    def queued(self) -> int:
+        """Bytes that wait to be written."""
+        return self._taken - self._left
+
+    def crowded(self, most: int | None) -> bool:
+        """Whether more than so many bytes are queued; if None, anything."""
+        return self.busy if most is None else self.queued > most
+
     def send(self, kind: Kind, views: list[memoryview]) -> None:
         """Send a message without waiting for the peer; raises OSError if the connection is broken.
 
         The views are in use while `busy`; its end wakes the caller, with `error` set if it failed.
         """
         total = size(views)
-        if self.busy or total > INLINE_BYTES:
-            return self._give(self._blocks(kind, total, _frames(views)))
-        if total < RECORD_BYTES:  # most rounds: no generators
+        if total < RECORD_BYTES and not self.busy:  # most rounds: no generators
             rest = self._offer(iter((self.channel.record(self._header(kind, total, total) + b"".join(views)),)))
         else:
-            rest = self._offer(self._blocks(kind, total, _frames(views)))
+            self._taken += total
+            blocks = self._blocks(kind, total, _frames(views))
+            rest = blocks if self.busy or total > INLINE_BYTES else self._offer(blocks)
         if rest is not None:
             self._give(rest)
 
@@ -134,6 +147,7 @@ class Sender:
 
     def put(self, array: Any, nbytes: int) -> None:
         """The next piece of the message begun; the thread waits for what JAX is still computing."""
+        self._taken += nbytes
         self._pieces.put((array, nbytes))
 
     def _stop(self) -> None:
@@ -156,7 +170,7 @@ class Sender:
             return self.channel.hang_up()  # also frees the buffers that the thread is sending
         try:
             blocks = self._blocks(kind, len(body), iter([[memoryview(body)]]))
-            self._write(blocks, max(0.0, deadline - time.monotonic()))
+            self._write(blocks, deadline - time.monotonic(), lambda: 0.0)
         except OSError:
             log.debug("%s could not be told that this party stops", self.name)
 
@@ -178,6 +192,9 @@ class Sender:
             header = memoryview(self._header(kind, size(frame), total))
             yield from self.channel.encrypt(_records([header, *frame]))
             self._inside_frame = False
+            self._left += size(frame)
+            if self.observed:
+                self._wake.set()
 
     def _header(self, kind: Kind, length: int, total: int) -> bytes:
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
@@ -196,19 +213,21 @@ class Sender:
                 return chain((block,), blocks)
         return None
 
-    def _write(self, blocks: Iterator[bytes | memoryview], timeout: float) -> None:
-        """Write everything, waiting for the peer; raises TimeoutError if nothing moves for that long."""
+    def _write(self, blocks: Iterator[bytes | memoryview], timeout: float, heard: Callable[[], float]) -> None:
+        """Write everything, waiting for the peer; raises TimeoutError if nothing moves and nothing is heard so long."""
         rest = self._offer(blocks)
         while rest is not None:
-            if not self._poller.poll(timeout * 1000):
-                raise TimeoutError
+            moved = time.monotonic()
+            while not self._poller.poll(1000 * max(0.0, timeout + max(moved, heard()) - time.monotonic())):
+                if time.monotonic() - max(moved, heard()) >= timeout:
+                    raise TimeoutError
             rest = self._offer(rest)
 
     def _work(self) -> None:
         while (blocks := self._jobs.get()) is not None:
             try:
                 if self.error is None:
-                    self._write(blocks, self._timeout)
+                    self._write(blocks, self._timeout, self._heard)
             except Exception as error:
                 self.error = error
             del blocks
@@ -255,124 +274,3 @@ def _records(pieces: Iterable[memoryview]) -> Iterator[memoryview]:
             yield piece
     if joined:
         yield memoryview(joined)
-
-
-class Receiver:
-    """The incoming connection from one peer.
-
-    `advance` reads frames as far as data has been taken from the connection. Control frames go to
-    the inbox. A message waits until `expect` says where it goes: until then the receiver is
-    `parked`. Raises OSError if the connection is broken, and the link's errors.
-    """
-
-    def __init__(self, peer: int, channel: Channel, link: Link) -> None:
-        self.peer = peer
-        self.channel = channel
-        self.inbox: dict[Kind, deque[bytes]] = {Kind.AGREE: deque(), Kind.KEY: deque()}
-        self.parked = False
-        self.watched = False
-        self.closed = False  # the peer has said CLOSE
-        self.ended = False  # the connection is broken
-        self.discard = False
-        self.expected = 0  # bytes of all messages that have a place to go
-        self.filled = 0  # bytes of them that are there
-        self._steps = self._read_frames()
-        self._link = link
-        self._sequence = 0
-        self._due: deque[tuple[int, deque[memoryview]]] = deque()  # messages: size, what is still to be filled
-        self._left = 0  # bytes of the message still to come
-
-    @property
-    def arrived(self) -> bool:
-        """Whether everything expected is there."""
-        return self.filled == self.expected
-
-    def expect(self, views: list[memoryview]) -> None:
-        """Where the next message goes, after those expected before."""
-        total = size(views)
-        self.expected += total
-        self._due.append((total, deque(views)))
-
-    def advance(self) -> None:
-        if not self.closed:
-            next(self._steps)
-
-    def close(self) -> None:
-        self._steps.close()
-        self.channel.close()
-
-    def _read_frames(self) -> Generator[None, None, None]:
-        """Yields when more has to be taken from the connection, or the receiver is parked or closed."""
-        header = memoryview(bytearray(HEADER.size))
-        while True:
-            yield from self._read(header)
-            kind, length, total = self._parse(header)
-            if kind is Kind.DATA:
-                yield from self._data(length, total)
-            else:
-                body = bytearray(length)
-                yield from self._read(memoryview(body))
-                self._control(kind, bytes(body))
-                if self.closed:
-                    yield
-
-    def _parse(self, header: memoryview) -> tuple[Kind, int, int]:
-        magic, version, kind, sequence, length, total = HEADER.unpack(header)
-        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
-        limit = FRAME_BYTES if kind == Kind.DATA else CONTROL_BYTES
-        due = (MAGIC, PROTOCOL_VERSION, self._sequence)
-        if (magic, version, sequence) != due or length > limit or kind not in SESSION_KINDS:
-            raise PeerMismatchError(
-                f"{self._link.parties[self.peer]} sent a malformed frame (number {sequence}, "
-                f"{self._sequence} is due): run the same version of spuvm at every party."
-            )
-        return Kind(kind), length, total
-
-    def _data(self, length: int, total: int) -> Generator[None, None, None]:
-        if self._left == 0 and not self.discard:
-            while not self._due and not self.discard:
-                self.parked = True
-                yield
-            self.parked = False
-            if not self.discard:
-                if total != self._due[0][0]:
-                    raise self._link._wrong_size(self.peer, total, self._due[0][0])
-                self._left = total
-        if self.discard:
-            yield from self._read(memoryview(bytearray(length)))
-            return
-        if not 0 < length <= self._left:
-            raise self._link._wrong_size(self.peer, length, self._left)
-        self._left -= length
-        views = self._due[0][1]
-        while length:
-            view = views.popleft()
-            if len(view) > length:
-                views.appendleft(view[length:])
-                view = view[:length]
-            length -= len(view)
-            while len(view):
-                n = self.channel.read_into(view)
-                self.filled += n
-                view = view[n:]
-                if len(view):
-                    yield
-        if self._left == 0:
-            self._due.popleft()
-
-    def _read(self, view: memoryview) -> Generator[None, None, None]:
-        while len(view):
-            view = view[self.channel.read_into(view) :]
-            if len(view):
-                yield
-
-    def _control(self, kind: Kind, body: bytes) -> None:
-        if kind is Kind.ABORT:
-            origin, _, reason = body.decode(errors="replace").partition("\0")
-            raise self._link._aborted(self.peer, origin, reason)
-        if kind is Kind.CLOSE:
-            self.closed = True
-        elif kind is Kind.AGREE and self._due and not self.discard:
-            raise self._link._out_of_step(self.peer, kind, self._link._awaiting_data())
-        elif kind in self.inbox:
-            self.inbox[kind].append(body)

@@ -73,7 +73,7 @@ class Transfers:
             exchange.wait(peer, ends[block] if len(ends) > 1 else ends[0])  # what is sent whole is awaited whole
 
     def finish(self) -> None:
-        """Until everything has left and arrived."""
+        """Until everything has arrived."""
         for exchange in self._exchanges:
             exchange.finish()
         self._exchanges.clear()

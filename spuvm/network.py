@@ -177,6 +177,11 @@ def party_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "spuvm", "party", *arguments]
 
 
+def dealer_command(*arguments: str) -> list[str]:
+    """The same for `spuvm dealer`."""
+    return [sys.executable, "-m", "spuvm", "dealer", *arguments]
+
+
 def _start(party: str, argv: Sequence[str], env: Mapping[str, str], cwd: str | Path | None) -> _Process:
     tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid())] if sys.platform == "linux" else []
     try:

@@ -194,7 +194,7 @@ def components_for(value: Any, type_: Type, name: str, vm: VM) -> Sequence[Any]:
     kind, owner = boundary_form(type_)
     if kind == "h":
         raise InputError(f"`{name}` is taken masked: pass an object that `spu.masked` made in an earlier call.")
-    if owner is not None and vm.session.party not in (None, owner):
+    if vm.deals or (owner is not None and vm.session.party not in (None, owner)):
         return [None] * slots_of_component(type_, vm)
     raw = encoded(value, type_, name, vm.config.ring_bits)
     if kind in "pv":

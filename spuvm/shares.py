@@ -398,8 +398,7 @@ def _assembled(common: Mapping[str, Any], types: Sequence[Type], parts: Mapping[
     for i, (type_, (_, dtype)) in enumerate(zip(types, common["types"])):
         components: list[Any] = []
         if type_.is_public:
-            dealer = vm.session.party is not None and vm.session.party == vm.protocol.dealer
-            components += [None if dealer else _public(type_, *limb) for limb in common["public"][str(i)]]
+            components += [None if vm.deals else _public(type_, *limb) for limb in common["public"][str(i)]]
         for holders in _holders(type_, vm):
             copies = [parts[r].components[at] for r in sorted(holders & parts.keys())]
             if any(c is None or c.shape != type_.shape or not np.array_equal(c, copies[0]) for c in copies):

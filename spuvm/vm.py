@@ -32,6 +32,11 @@ class VM:
     def config(self) -> Config:
         return self.session.config
 
+    @property
+    def deals(self) -> bool:
+        """Whether this process is the protocol's dealer, who knows no value, public ones included."""
+        return self.session.party is not None and self.session.party == self.protocol.dealer
+
     def visibility(self, leaf: Any, default: str) -> Visibility:
         """Of an argument: as marked, as it is on the machine, or the default."""
         if isinstance(leaf, SPUObject):
@@ -57,11 +62,12 @@ class VM:
         with telling(self.session.link):
             for value, param, name in zip(leaves, module.body.params, module.inputs, strict=True):
                 parts = components_for(value, param.type, name, self)
-                if param.type.is_public:
+                if param.type.is_public and not self.deals:
                     for part in parts:
                         public.update(np.ascontiguousarray(part).tobytes())
                 components.extend(parts)
-        results = self.session.run(program.party(self.session.party), program.hash, components, public.digest())
+        known = None if self.deals else public.digest()
+        results = self.session.run(program.party(self.session.party), program.hash, components, known)
         return self.objects(program, results)
 
     def objects(self, program: Program, results: Sequence[Any]) -> list[SPUObject]:
@@ -94,7 +100,7 @@ class VM:
         secret = [o for o in objects if not o.type.is_public]
         shown = iter(self.convert(secret, "reveal", "public") if secret else [])
         opened = [o if o.type.is_public else next(shown) for o in objects]
-        if self.session.party == self.protocol.dealer and self.session.party is not None:
+        if self.deals:
             return [None] * len(opened)  # a dealer takes part, and sees nothing
         return [o.known_value() for o in opened]
 

@@ -10,6 +10,7 @@ from spuvm.commands.options import NamesType, machine_options, make_config
 from spuvm.commands.results import say
 from spuvm.network import make_run_folder
 from spuvm.runtime.errors import InputError
+from spuvm.runtime.protocols import rank_names
 
 
 @click.command()
@@ -39,13 +40,15 @@ def certificates(
     """Make an authority, certificates, keys and cluster.toml for parties on one machine, to try things out.
 
     Parties that distrust each other each make their own key, have only the certificate signed by
-    an authority that all accept, and copy cluster.toml: its text says which files each needs.
+    an authority that all accept, and copy cluster.toml: its text says which files each needs. A
+    protocol with a dealer has one party more, of that name, with the last of the ports.
 
     \b
       spuvm certificates keys --parties alice,bob,carol --ports 9101,9102,9103
       spuvm party --config keys/cluster.toml --as alice train.spux --input x=a.csv
     """
     config = make_config(protocol, ring, fxp, parties, None)
+    names = rank_names(config)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: give a new folder, so that no key is overwritten.")
     numbers = None
@@ -54,7 +57,7 @@ def certificates(
             numbers = [int(p) for p in ports.split(",")]
         except ValueError:
             raise InputError(f"`--ports` must be numbers with commas between, got {ports!r}.") from None
-        if len(numbers) != len(parties):
-            raise InputError(f"`--ports` has {len(numbers)} ports for {len(parties)} parties.")
+        if len(numbers) != len(names):
+            raise InputError(f"`--ports` has {len(numbers)} ports for {', '.join(names)}.")
     path = make_run_folder(folder, config, host, numbers, timeout)
-    say(f"wrote {path} and, for each of {', '.join(parties)}, a certificate and a key")
+    say(f"wrote {path} and, for each of {', '.join(names)}, a certificate and a key")

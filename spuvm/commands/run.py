@@ -29,7 +29,7 @@ from spuvm.commands.results import (
     write_outputs,
 )
 from spuvm.compiler.compile import Program
-from spuvm.network import make_run_folder, party_command, run_parties
+from spuvm.network import dealer_command, make_run_folder, party_command, run_parties
 from spuvm.runtime.errors import InputError, SpuError, VisibilityError
 from spuvm.runtime.protocols import rank_names
 from spuvm.tables import Table
@@ -198,10 +198,12 @@ def _party(
 ) -> list[str]:
     module, parties = program.module, rank_names(program.config)
     rank = parties.index(party)
-    arguments = [str(folder / "program.spux"), "--config", str(folder / "cluster.toml"), "--as", party]
-    arguments += ["--timeout", str(timeout), "--report", str(folder / f"{party}.json"), "--no-results"]
+    dealer = rank == len(program.config.members)
+    arguments = [str(folder / "program.spux"), "--config", str(folder / "cluster.toml")]
+    arguments += ["--timeout", str(timeout), "--report", str(folder / f"{party}.json")]
+    arguments += [] if dealer else ["--as", party, "--no-results"]
     for name, source in named.items():
-        if module.body.params[module.inputs.index(name)].type.visibility in (rank, "public"):
+        if not dealer and module.body.params[module.inputs.index(name)].type.visibility in (rank, "public"):
             arguments += ["--input", _text(source)]
     for i, (name, value) in enumerate(zip(module.outputs, module.body.results)):
         writer = 0 if value.type.is_public else value.type.visibility
@@ -211,7 +213,7 @@ def _party(
         arguments.append("--quiet")
     if (click.get_current_context().obj or {}).get("debug"):
         arguments.append("--debug")
-    return party_command(*arguments)
+    return (dealer_command if dealer else party_command)(*arguments)
 
 
 def _text(source: Input) -> str:

@@ -1,0 +1,153 @@
+"""What `spuvm party` and `spuvm dealer` have in common: taking part in one run of a program."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from spuvm.commands.results import Ran, console, differences, run_table, say
+from spuvm.compiler.compile import Program, load
+from spuvm.objects import SPUObject
+from spuvm.runtime.cluster import Cluster
+from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.link import Link
+from spuvm.runtime.program import Round, Task
+from spuvm.runtime.protocols import protocol_of, rank_names
+from spuvm.runtime.session import Session
+from spuvm.runtime.tls_link import connect, decline
+from spuvm.tables import replacing
+from spuvm.vm import VM
+
+
+@dataclass
+class Part:
+    """One process's part in a program; made by `taking_part`."""
+
+    program: Program
+    cluster: Cluster
+    me: str
+
+    @property
+    def rank(self) -> int:
+        return self.cluster.rank(self.me)
+
+    @property
+    def rounds(self) -> int:
+        """As predicted."""
+        return int(self.program.cost.party_rounds[self.rank])
+
+    def prepare(self) -> None:
+        """Compile, so that nobody waits for that in mid-run."""
+        self.program.party(self.rank).prepare()
+
+    def run(
+        self, values: Sequence[np.ndarray | None], timeout: float | None, quiet: bool
+    ) -> tuple[list[SPUObject], Ran]:
+        """Connect with the others, agree on everything, run, and agree that all of them came to the end."""
+        protocol = protocol_of(self.program.config)
+        if "UNSAFE" in protocol.security:
+            say(f"protocol {protocol.name}: {protocol.security}")
+        if not quiet:
+            others = ", ".join(n for n in self.cluster.names if n != self.me)
+            say(f"program {self.program.hash[:16]}: waiting for {others}")
+        with connect(self.cluster, self.me, timeout) as link:
+            if not quiet:
+                say(f"connected: {self.rounds:,} rounds")
+            objects, seconds = self._run(link, values, quiet)
+            sent, received = (sum(c.values()) for c in (link.counters.bytes_sent, link.counters.bytes_received))
+            return objects, Ran(self.me, link.counters.rounds, sent, received, seconds)
+
+    def _run(self, link: Link, values: Sequence[np.ndarray | None], quiet: bool) -> tuple[list[SPUObject], float]:
+        with self._progress(quiet) as listener:
+            vm = VM(Session(self.program.config, link.rank, link, listener=listener))
+            start = time.perf_counter()
+            objects = vm.run(self.program, values)
+            for x in objects:
+                x.block_until_ready()
+            link.agree("end of the run", b"")
+            return objects, time.perf_counter() - start
+
+    @contextmanager
+    def _progress(self, quiet: bool) -> Iterator[_Rounds | None]:
+        err = console(stderr=True)
+        if quiet or not err.is_terminal:
+            yield None
+            return
+        columns = (
+            TextColumn("{task.description} {task.completed:,.0f} of {task.total:,.0f}"),
+            BarColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=err, transient=True) as progress:
+            yield _Rounds(progress, self.rounds)
+
+    def show(self, ran: Ran) -> None:
+        """Rounds, bytes and seconds, beside what was predicted."""
+        console(stderr=True).print(run_table(self.program.cost, [ran]))
+        note = differences(self.program.cost, [ran])
+        if note:
+            say(note)
+
+    def report(self, ran: Ran, path: Path | None) -> None:
+        """The same as JSON."""
+        if path is None:
+            return
+        cost = self.program.cost
+        rank = rank_names(self.program.config).index(ran.party)
+        predicted = {"rounds": int(cost.party_rounds[rank]), "bytes_sent": int(cost.bytes_sent[rank])}
+        body = {"program": self.program.hash, "ran": asdict(ran), "predicted": {**predicted, "exact": cost.exact}}
+        with replacing(path, force=True) as temporary:
+            temporary.write_text(json.dumps(body, indent=2) + "\n")
+
+
+@contextmanager
+def taking_part(target: str, config_file: Path, cluster: Cluster, me: str) -> Iterator[Part]:
+    """Load a compiled program for the cluster of a file. If that or the block fails, the peers learn that `me` does
+    not come, and not what its files hold.
+    """
+    cluster.rank(me)
+    try:
+        program = load(target)
+        _check_config(program, cluster, config_file)
+        yield Part(program, cluster, me)
+    except BaseException as error:
+        decline(cluster, me, f"{type(error).__name__}: its program, configuration or files cannot be used")
+        raise
+
+
+def _check_config(program: Program, cluster: Cluster, path: Path) -> None:
+    ours, theirs = asdict(cluster.config), asdict(program.config)
+    for key, name in (
+        ("parties", "parties"), ("others", "other parties"), ("protocol", "protocol"), ("ring_bits", "ring"),
+        ("fxp_fraction_bits", "fxp_fraction_bits"),
+    ):  # fmt: skip
+        if ours[key] != theirs[key]:
+            raise ConfigError(
+                f"the program was compiled with {name} = {_plain(theirs[key])}, {path} has {_plain(ours[key])}: "
+                f"correct the file, or compile again."
+            )
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+class _Rounds:
+    """Moves a progress bar on with every exchange."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("round", total=total)
+
+    def did_run(self, task: Task) -> None: ...
+
+    def did_exchange(self, round_: Round) -> None:
+        self._progress.advance(self._task)
