@@ -8,6 +8,7 @@ blocks of their own. A program for `party=None` does everything at once: the sim
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
@@ -176,6 +177,13 @@ class Round:
             out[-1].append(task)
             made.update(task.outputs)
         return tuple(map(tuple, out))
+
+    @cached_property
+    def passing(self) -> frozenset[int]:
+        """Registers that are made, sent to one peer, and read by nobody: what has been put need not be kept."""
+        sent = Counter(m.register for messages in self.sends.values() for m in messages)
+        read = {r for task in self.tasks for r in task.inputs}
+        return frozenset(r for r in self.frees if sent[r] == 1 and r not in read)
 
     @cached_property
     def leaving(self) -> dict[int, tuple[Piece, ...]]:

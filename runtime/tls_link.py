@@ -6,7 +6,7 @@ direction. Small messages are written by the calling thread, larger ones by one 
 while the calling thread decrypts straight into the destination arrays.
 
 What a connection does not accept at once goes to the peer's thread. The calling thread waits for a
-peer to take data only when more than AHEAD bytes are queued, and then it receives meanwhile. So parties
+peer to take data only when many bytes are queued (AHEAD), and then it receives meanwhile. So parties
 that all send at the same time cannot block each other.
 
 A dealer awaits nobody, so it runs ahead: until the queue is full at its end, and at the receiver's the
@@ -39,7 +39,7 @@ from spuvm.runtime.tls_stream import INLINE_BYTES, Sender, Wake
 
 DECLINE = 5.0  # seconds that a party that cannot take part waits for peers to tell them
 LAST_WORDS = 0.5  # seconds to look for the reason of a peer whose connection broke
-AHEAD = 64 << 20  # bytes that a party has computed and not sent
+AHEAD = 64 << 20  # bytes that a party computes before it sends them
 ALIVE = 1 / 8  # of the time limit, between two frames that say so
 LONGER = 1.25  # times the limit: parties that compute notice first who does not come
 
@@ -106,11 +106,11 @@ class TlsLink(Link):
     def __init__(
         self, rank: int, parties: Sequence[str], timeout: float, ahead: int = AHEAD, dealer: int | None = None
     ) -> None:
-        """`ahead`: bytes to be computed before they are sent, and received from the dealer before they are expected."""
+        """`ahead`: bytes that a dealer computes before it sends them, and that are received of it before time."""
         advice = "Is it running and reachable? Raise the limit with `timeout_seconds` in the cluster file."
         super().__init__(rank, parties, timeout, advice)
-        self._ahead = ahead
-        self._dealer = dealer
+        self._unsent = ahead if rank == dealer else AHEAD
+        self._early = {dealer: ahead}  # by peer: bytes received before they are expected
         self._heard = time.monotonic()  # when something came from any peer
         self._said = self._heard  # when this party said that it gets on
         self._senders: dict[int, Sender] = {}
@@ -135,7 +135,7 @@ class TlsLink(Link):
             name = self.parties[peer]
             self._senders[peer] = Sender(channel, name, self.timeout, self._wake, lambda: self._heard)
         else:
-            receiver = Receiver(peer, channel, self, self._ahead if peer == self._dealer else 0)
+            receiver = Receiver(peer, channel, self, self._early.get(peer, 0))
             self._receivers[peer] = self._by_fd[channel.sock.fileno()] = receiver
             self._resume(receiver)
 
@@ -171,9 +171,9 @@ class TlsLink(Link):
     def _make_room(self, peer: int) -> None:
         """Wait until little enough is queued for the peer."""
         sender = self._senders[peer]
-        if sender.crowded(self._ahead):
+        if sender.crowded(self._unsent):
             sender.observed = True
-            self._wait(lambda: [], self._awaiting_data(), [sender], self._ahead)
+            self._wait(lambda: [], self._awaiting_data(), [sender], self._unsent)
             sender.observed = False
             self._check_senders()
 
@@ -369,7 +369,7 @@ class TlsExchange(Exchange):
             self._make_room(peer)
 
     def _make_room(self, peer: int) -> None:
-        if self._link._senders[peer].crowded(self._link._ahead):
+        if self._link._senders[peer].crowded(self._link._unsent):
             with self._link._telling_peers():
                 self._link._make_room(peer)
 

@@ -23,6 +23,7 @@ class Transfers:
         self._env = env
         self._exchanges: list[Exchange] = []
         self._leaving: dict[int, deque[Piece]] = {}  # by peer, what is not put yet
+        self._passing: frozenset[int] = frozenset()
         self._awaited: dict[int, tuple[Exchange, int, list[int]]] = {}  # by register: the end of each block
 
     def begin(self, round_: Round) -> None:
@@ -42,13 +43,26 @@ class Transfers:
         for peer, arriving in round_.arriving.items():
             for piece, end in zip(arriving, ends[peer]):
                 self._awaited.setdefault(piece.message.register, (exchange, peer, []))[2].append(end)
+        self._passing = round_.passing
         self._leaving = {peer: deque(p for p in leaving if p.nbytes) for peer, leaving in round_.leaving.items()}
 
     def send(self) -> None:
         """Send what has been computed and is due."""
         for peer, leaving in self._leaving.items():
             while leaving and (array := self._computed(leaving[0])) is not None:
-                self._exchanges[-1].put(peer, array, leaving.popleft().nbytes)
+                piece = leaving.popleft()
+                self._exchanges[-1].put(peer, array, piece.nbytes)
+                self._let_go(piece)
+
+    def _let_go(self, piece: Piece) -> None:
+        """What was put is the exchange's to keep, if nobody else reads it."""
+        register, block = piece.message.register, piece.block
+        if register in self._passing:
+            value = self._env[register]
+            if block is not None and isinstance(value, Blocked):
+                value.blocks[block] = None
+            elif block is None:
+                self._env[register] = Blocked([], 0)
 
     def _computed(self, piece: Piece) -> Array | None:
         message, block = piece.message, piece.block

@@ -90,6 +90,17 @@ def test_the_dealer_hears_nothing() -> None:
         assert not any(r.receives for r in step.rounds)
 
 
+def test_the_dealer_keeps_nothing_that_it_has_put() -> None:
+    program = spu.jit(PROGRAMS["functions"][0], protocol="semi2k").compile(X, Y)
+    (step,) = program.party(2).block.steps
+    rounds = [r for r in step.rounds if r.sends]
+    assert rounds
+    for round_ in rounds:
+        assert round_.passing == {m.register for ms in round_.sends.values() for m in ms}
+    (step,) = program.party(0).block.steps  # a party adds what it opened to what it kept
+    assert any(not r.passing for r in step.rounds if r.sends)
+
+
 def test_one_party_is_too_few() -> None:
     with pytest.raises(ConfigError, match="two"):
         spu.jit(lambda x: x, protocol="semi2k", world_size=1)

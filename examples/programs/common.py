@@ -1,7 +1,7 @@
 """How the programs of this folder are run: simulated, as processes over TLS, or one party alone.
 
 python examples/programs/kmeans.py                                     all in this process, ABY3
-python examples/programs/kmeans.py --protocol semi2k                   two parties and a dealer
+python examples/programs/kmeans.py --protocol semi2k [--parties 5]     two parties, or more, and a dealer
 python examples/programs/kmeans.py --network [--protocol semi2k]       a process per party, mutual TLS
 python examples/programs/kmeans.py --as alice --config cluster.toml    one party; likewise the others
 """
@@ -12,7 +12,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +21,10 @@ import numpy as np
 
 import spuvm as spu
 from spuvm.network import make_run_folder, run_parties
+from spuvm.runtime.protocols import rank_names
 
-PARTIES = {"aby3": ("alice", "bob", "carol"), "semi2k": ("alice", "bob")}
+NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
+PARTIES = {"aby3": 3, "semi2k": 2}  # if not said otherwise
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,12 @@ class Program:
         return spu.reveal(machine(self.function)(*inputs))
 
 
-def simulate(program: Program, protocol: str) -> list[Measure]:
+def simulate(program: Program, protocol: str, parties: int | None = None) -> list[Measure]:
     """All parties in this process."""
-    spu.init(parties=PARTIES[protocol], address="local")
+    names = NAMES[: parties or PARTIES[protocol]]
+    spu.init(parties=names, address="local")
     try:
-        result = program.on(_machine(protocol))
+        result = program.on(_machine(protocol, names))
     finally:
         spu.shutdown()
     return program.measures(result, program.in_the_clear())
@@ -75,30 +78,30 @@ def simulate(program: Program, protocol: str) -> list[Measure]:
 def be(program: Program, party: str, config: str) -> list[Measure]:
     """One party of a network, or its dealer."""
     spu.init(party=party, config=config)
+    cluster = spu.runtime.cluster.load_cluster(config).config
     try:
-        result = program.on(_machine(spu.runtime.cluster.load_cluster(config).config.protocol))
+        result = program.on(_machine(cluster.protocol, cluster.parties))
     finally:
         spu.shutdown()
     return program.measures(result, program.in_the_clear()) if party == "alice" else []
 
 
-def _machine(protocol: str) -> Any:
-    return spu.SPU(spu.utils.testing.cluster_def(PARTIES[protocol], {"protocol": protocol}))
+def _machine(protocol: str, parties: Sequence[str]) -> Any:
+    return spu.SPU(spu.utils.testing.cluster_def(list(parties), {"protocol": protocol}))
 
 
-def network(file: str, protocol: str) -> int:
+def network(file: str, protocol: str, parties: int | None) -> int:
     """A process per party, with certificates made for this run; alice prints."""
 
     def show(party: str, stream: str, line: str) -> None:
         if party == "alice" or stream == "stderr":
             print(line, file=getattr(sys, stream), flush=True)
 
-    names = PARTIES[protocol] if protocol == "aby3" else (*PARTIES[protocol], "dealer")
+    described = spu.Config(protocol=protocol, parties=NAMES[: parties or PARTIES[protocol]])
     with tempfile.TemporaryDirectory() as folder:
-        config = make_run_folder(folder, spu.Config(protocol=protocol, parties=PARTIES[protocol]))
-        outcomes = run_parties(
-            {p: [sys.executable, file, "--as", p, "--config", str(config)] for p in names}, on_line=show
-        )
+        config = make_run_folder(folder, described)
+        commands = {p: [sys.executable, file, "--as", p, "--config", str(config)] for p in rank_names(described)}
+        outcomes = run_parties(commands, on_line=show)
     return max(o.status for o in outcomes.values())
 
 
@@ -117,6 +120,7 @@ def main(program: Program, file: str, description: str | None) -> int:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("--protocol", choices=sorted(PARTIES), default="aby3", help="(%(default)s)")
+    parser.add_argument("--parties", type=int, choices=range(2, len(NAMES) + 1), help="how many, under semi2k (2)")
     how = parser.add_mutually_exclusive_group()
     how.add_argument("--network", action="store_true", help="all parties as local processes over mutual TLS")
     how.add_argument("--as", dest="party", help="be this party; needs --config")
@@ -124,14 +128,16 @@ def main(program: Program, file: str, description: str | None) -> int:
     options = parser.parse_args()
     if bool(options.party) != bool(options.config):
         parser.error("--as and --config belong together")
+    if options.parties and (options.protocol != "semi2k" or options.party):
+        parser.error("--parties belongs to --protocol semi2k; a party's cluster file says how many there are")
     start = time.perf_counter()
     try:
         if options.network:
-            return network(file, options.protocol)
+            return network(file, options.protocol, options.parties)
         if options.party:
             measures = be(program, options.party, options.config)
         else:
-            measures = simulate(program, options.protocol)
+            measures = simulate(program, options.protocol, options.parties)
     except spu.errors.SpuError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_status
