@@ -55,7 +55,7 @@ from spuvm.runtime.primitives import random, random_p, send, send_p
 from spuvm.runtime.program import Holders
 from spuvm.runtime.protocol import Kernel, Protocol, Sharing
 from spuvm.runtime.random import Stream
-from spuvm.runtime.semi2k import semi2k
+from spuvm.runtime.semi2k import semi2k, semi2k_first_party_unsafe
 from spuvm.runtime.session import Session
 
 SAMPLES = 1024  # more than the bits of any party's messages
@@ -195,6 +195,19 @@ def test_messages_to_a_coalition_are_masked(n: int, coalition: set[int]) -> None
         if case.kernel.output not in REVEALS and case.kernel.elementwise and owner < n:
             found = list(leaks(seen_by(case, protocol, coalition, samples=4096)))
             assert found == [], str(case)
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_the_first_party_as_the_dealer_sees_all_and_the_others_nothing(n: int) -> None:
+    protocol = semi2k_first_party_unsafe(n)
+    for case in cases(protocol):
+        owner = dict(case.params).get("owner", 0)
+        if case.kernel.output in REVEALS or not case.kernel.elementwise or owner >= n:
+            continue
+        others = set(range(1, n))
+        assert list(leaks(seen_by(case, protocol, others, samples=4096))) == [], str(case)
+    (product,) = (c for c in cases(protocol) if c.kernel.name == "mul_aa")
+    assert list(leaks(seen_by(product, protocol, {0}))) != []
 
 
 @pytest.mark.parametrize("case", SHOWN)
