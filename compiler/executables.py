@@ -1,13 +1,16 @@
 """Compiled stages: in memory by key, on disk by key, else compiled now.
 
 On disk an entry `KEY` names the entry that holds what was compiled, by the text of its module: stages of
-different parties, and of different programs, are often the same.
+different parties, and of different programs, are often the same. Several threads may ask: whoever wants
+what another is just compiling waits for it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
+import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +30,7 @@ OPTIONS: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512}
 NAME = re.compile(rb"[0-9a-f]{32}\.stage")
 
 _LOADED: dict[str, Executable] = {}
+_BUSY: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by key, and by the module's text
 compiled_count = 0  # how many stages this process compiled, for tests of the cache
 
 
@@ -49,7 +53,9 @@ class StageLoader:
     def __call__(self) -> Executable:
         found = _LOADED.get(self.key)
         if found is None:
-            found = _LOADED[self.key] = self._from_disk() or self._compiled()
+            with _BUSY[self.key]:
+                found = _LOADED.get(self.key) or self._from_disk() or self._compiled()
+                _LOADED[self.key] = found
         return found
 
     def __reduce__(self) -> Any:
@@ -84,15 +90,16 @@ class StageLoader:
         with jax.enable_x64(True):
             lowered = jax.jit(stage).lower(*self.stage.avals)
             name = hashlib.sha256(lowered.as_text().encode()).hexdigest()[:32] + ".stage"
-            found = self._loaded(name)
-            if found is None:
-                compiled_count += 1
-                found = lowered.compile(compiler_options=OPTIONS)
-                try:
-                    content, _, _ = serialize_executable.serialize(found)
-                except (ValueError, NotImplementedError):  # this kind of executable cannot be stored
-                    return found
-                diskcache.write(name, content)
+            with _BUSY[name]:
+                found = self._loaded(name)
+                if found is None:
+                    compiled_count += 1
+                    found = lowered.compile(compiler_options=OPTIONS)
+                    try:
+                        content, _, _ = serialize_executable.serialize(found)
+                    except (ValueError, NotImplementedError):  # this kind of executable cannot be stored
+                        return found
+                    diskcache.write(name, content)
         diskcache.write(self.key, name.encode())
         return found
 

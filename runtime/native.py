@@ -9,6 +9,7 @@ Environment: `SPUVM_NATIVE=0`, read once, at the first use, leaves the library u
 import ctypes
 import functools
 import os
+import threading
 import warnings
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
@@ -55,9 +56,17 @@ def _declare(lib: ctypes.CDLL) -> ctypes.CDLL:
     return lib
 
 
-@functools.cache
 def register() -> bool:
-    """Gives XLA the FFI targets; whether there are any. Safe to call at every use."""
+    """Gives XLA the FFI targets; whether there are any. Safe to call at every use, from any thread."""
+    with _REGISTERING:
+        return _registered()
+
+
+_REGISTERING = threading.Lock()
+
+
+@functools.cache
+def _registered() -> bool:
     lib = library()
     if lib is None:
         return False

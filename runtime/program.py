@@ -8,13 +8,16 @@ blocks of their own. A program for `party=None` does everything at once: the sim
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from spuvm.runtime.primitives import PERMUTATION
@@ -284,16 +287,27 @@ class PartyProgram:
     prepared: bool = False
 
     def prepare(self) -> None:
-        """Load every stage, compiling what is not in the cache: nobody waits for it later.
+        """Load every stage, compiling what is not in the cache on all cores: nobody waits for it later.
 
         Parties on one machine begin at different stages: many are the same, and one finds what another compiled.
         """
-        if not self.prepared:
-            stages = [stage for task in tasks_of(self.block) for stage in task.stages.values()]
-            first = len(stages) * (self.party or 0) // 3
-            for stage in stages[first:] + stages[:first]:
+        if self.prepared:
+            return
+        stages = list({s.key: s for task in tasks_of(self.block) for s in task.stages.values()}.values())
+        first = len(stages) * (self.party or 0) // 3
+        device = jax.config.jax_default_device  # type: ignore[attr-defined]
+
+        def load(stage: Stage) -> None:
+            with jax.default_device(device):  # other threads do not have the caller's
                 stage.load()
-            self.prepared = True
+
+        with ThreadPoolExecutor(os.cpu_count() or 1, "compile") as pool:
+            try:
+                list(pool.map(load, stages[first:] + stages[:first]))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        self.prepared = True
 
 
 def tasks_of(block: BlockProgram) -> Iterator[Task]:
