@@ -116,6 +116,7 @@ ADVICE = {
     "rsqrt": "keep the operand above zero, as in jnp.maximum(x, 1e-4)",
     "div": "keep the divisor away from zero, as in x / jnp.where(y == 0, 1, y)",
     "rem": "keep the divisor away from zero",
+    "gather": "keep the index in bounds, or give a `fill_value`: 0 stands for NaN, which fixed point does not have",
     "pow": "keep the base above zero; a whole exponent as a Python number takes any base",
 }
 SCALE = "scale the operands down first (means in place of sums), or use fewer fraction bits"
@@ -205,6 +206,8 @@ def _imprecise(
 
 def _operands(name: str, operands: Sequence[Any], at: Any) -> str:
     """The operands of one element, where shapes tell which."""
+    if name == "gather":
+        return "an index is out of bounds"
     shown = []
     for x in operands if name != "cond" else ():
         x = np.asarray(x)

@@ -225,19 +225,23 @@ def index_bits(ctx: Context, index: Index, count: int, *, clip: bool) -> tuple[V
     """bool[bit, *index] of a secret index below `count`, lowest bit first, and whether it is inside.
 
     One conversion to bits beside one comparison with the end; where negatives count from the end, a
-    second conversion beside them is cheaper than a comparison before. Clipped: the bits are those of
-    the nearest position, and there is nothing to say about the inside.
+    second conversion beside them is cheaper than a comparison before, and another comparison if it may
+    be beyond the end then, as the start of a window may. Clipped: the bits are those of the nearest
+    position, and there is nothing to say about the inside.
     """
     b, width = ctx.b, (count - 1).bit_length()
     x = index.value if index.raw is None else index.raw
     bits = low_bits(ctx, x, width)
     over, under = b.less(ctx.like(np.int64(count - 1), x), x), None
     if x.type.signed:
-        under = b.op("bit_parity", x, mask=1 << (b.ring_bits - 1))
+        under = _negative(ctx, x)
     if index.raw is not None and under is not None:
         from_end = b.add(x, ctx.like(np.int64(index.wrap), x))
         bits = b.select(b.broadcast(under, bits.shape), low_bits(ctx, from_end, width), bits)
-        under = b.op("bit_parity", from_end, mask=1 << (b.ring_bits - 1))
+        if index.wrap > count:
+            beyond = b.less(ctx.like(np.int64(count - 1 - index.wrap), x), x)
+            over = b.logical("xor", over, b.logical("and", under, beyond))
+        under = b.logical("and", under, _negative(ctx, from_end))  # a large one may have wrapped around
     inside = b.not_(over if under is None else b.logical("xor", over, under))
     if not clip:
         return bits, inside
@@ -245,6 +249,10 @@ def index_bits(ctx: Context, index: Index, count: int, *, clip: bool) -> tuple[V
     ones = b.const(_column(last, x), "bool")
     end = b.logical("and", b.broadcast(over, bits.shape), b.broadcast(ones, bits.shape))
     return b.logical("xor", b.logical("and", bits, b.broadcast(inside, bits.shape)), end), None
+
+
+def _negative(ctx: Context, x: Value) -> Value:
+    return ctx.b.op("bit_parity", x, mask=1 << (ctx.b.ring_bits - 1))
 
 
 def low_bits(ctx: Context, x: Value, width: int) -> Value:

@@ -229,11 +229,12 @@ def scatter(x: Any, indices: Any, updates: Any, *, dims: Any, mode: str) -> Any:
 
 
 def dynamic_slice(x: Any, *starts: Any, sizes: Any) -> Any:
-    return lax.dynamic_slice(x, starts, tuple(sizes))
+    """As the primitive has it: a negative start is clipped, it does not count from the end."""
+    return lax.dynamic_slice(x, starts, tuple(sizes), allow_negative_indices=False)
 
 
 def dynamic_update_slice(x: Any, update: Any, *starts: Any) -> Any:
-    return lax.dynamic_update_slice(x, update, starts)
+    return lax.dynamic_update_slice(x, update, starts, allow_negative_indices=False)
 
 
 # name -> (function of the arrays, positions of public index operands counted from this one on)

@@ -63,6 +63,11 @@ READS: dict[str, Case] = {
     "argsort": (lambda x: jnp.take_along_axis(x, jnp.argsort(x, 0), 0), (X[:5],)),
     "dynamic_slice": (lambda x, i: lax.dynamic_slice(x, (i, i - 3), (4, 2)), (X, S)),
     "dynamic_slice beyond": (lambda x, i: lax.dynamic_slice(x, (i + 6, -i), (4, 2)), (X, S)),
+    "dynamic_slice anywhere": (
+        lambda x, i: tuple(lax.dynamic_slice(x, (j, 0), (4, 3)) for j in i),
+        (X, jnp.asarray([-1, -2, -7, -11, -12, 8, 2**31 - 1, -(2**31)], jnp.int32)),
+    ),
+    "far beyond the ends": (lambda x, i: x[i], (LONG, jnp.asarray([2**31 - 1, 2**31 - 70, -(2**31)], jnp.int32))),
     "dynamic_slice, one axis": (lambda x, i: lax.dynamic_slice_in_dim(x, i, 3, axis=1), (CUBE, S)),
     "dynamic_slice, all": (lambda x, i: lax.dynamic_slice(x, (i, 0), (11, 3)), (X, S)),
     "vmapped slices": (lambda x, i: jax.vmap(lambda r, j: lax.dynamic_slice(r, (j,), (2,)))(x[:4], i), (X, Q % 3)),
@@ -79,6 +84,30 @@ READS: dict[str, Case] = {
 def test_reads(name: str) -> None:
     fn, args = READS[name]
     agrees(fn, *args)
+
+
+@pytest.mark.parametrize("visibility", ["secret", "public"])
+def test_zero_stands_for_nan_out_of_bounds(visibility: str) -> None:
+    """JAX fills in NaN: stated in docs/operations.md, and found by `check`."""
+
+    def f(x: Any, i: Any) -> Any:
+        return jnp.take(x, i), jnp.take_along_axis(x, i, 0)
+
+    table, places = np.array([1.5, 2.5, 3.5], np.float32), np.array([0, -1, 3, -4], np.int32)
+    places = places if visibility == "secret" else spu.public(places)
+    for got in spu.reveal(spu.jit(f, protocol="ref2k")(table, places)):
+        np.testing.assert_array_equal(got, [1.5, 3.5, 0, 0])
+    report = spu.check(f, table, places)
+    assert [(x.why, x.operation) for x in report.findings] == [("domain", "gather")]
+    assert report.findings[0].reason == "an index is out of bounds" and "fill_value" in report.findings[0].advice
+
+
+@pytest.mark.parametrize("start", [-12, -11, -10, -2, 3, 8, 99])
+def test_public_starts_anywhere(start: int) -> None:
+    def f(x: Any, i: Any) -> Any:
+        return lax.dynamic_slice(x, (i, 0), (4, 3)), lax.dynamic_update_slice(x, x[:4] + 1, (i, 0))
+
+    agrees(f, X, jnp.int32(start), visibility=["secret", "public"])
 
 
 def test_axes_that_the_slices_cover_in_part() -> None:
@@ -116,6 +145,10 @@ WRITES: dict[str, Case] = {
     "segment sum": (lambda x, i: jax.ops.segment_sum(x[:4], i, 11), (X, Q)),
     "bincount": (lambda i: jnp.bincount(i, length=12), (Q,)),
     "dynamic_update_slice": (lambda x, i, u: lax.dynamic_update_slice(x, u[:2, :2], (i, i - 3)), (X, S, UPDATES)),
+    "dynamic_update_slice anywhere": (
+        lambda x, i, u: tuple(lax.dynamic_update_slice(x, u, (j, 0)) for j in i),
+        (X, jnp.asarray([-1, -2, -11, -12, 8, 2**31 - 1], jnp.int32), UPDATES),
+    ),
     "dynamic_update_slice beyond": (
         lambda x, i, u: lax.dynamic_update_slice(x, u[:, :2], (i + 9, -i)),
         (X, S, UPDATES),

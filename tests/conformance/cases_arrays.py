@@ -25,6 +25,7 @@ from conformance.table import (
     SCALAR,
     Case,
     alike,
+    anywhere,
     index,
     unary,
     uniform,
@@ -166,7 +167,37 @@ def _pooled(x: Any) -> Any:
     return lax.reduce_window(x, -jnp.inf, lax.max, (2, 2), (2, 2), "VALID")
 
 
+FILLED = (*INTS, *BOOL)  # JAX fills floats with NaN
+BEYOND = [
+    Case("gather", lambda x, i: x[i], (ANY, anywhere(7)), (((7,), (9,)), ((7, 2), (3, 3))), ALL, note="anywhere"),
+    Case("gather", lambda x, i: jnp.take(x, i, 0), (ANY, anywhere(7)), (((7, 2), (9,)),), FILLED, note="filled"),
+    Case(
+        "dynamic_slice",
+        lambda x, i: jax.vmap(lambda j: lax.dynamic_slice(x, (j, j), (4, 2)))(i),
+        (ANY, anywhere(7)),
+        (((7, 5), (9,)),),
+        ("float32", "int32"),
+        note="anywhere",
+    ),
+    Case(
+        "dynamic_update_slice",
+        lambda x, y, i: tuple(lax.dynamic_update_slice(x, y, (i[j], i[j])) for j in range(4)),
+        (ANY, ANY, anywhere(7)),
+        (((7, 5), (4, 2), (4,)),),
+        ("float32", "int32"),
+        note="anywhere",
+    ),
+    Case(
+        "scatter-add",
+        lambda x, i, y: x.at[i].add(y),
+        (SMALL, anywhere(7), SMALL),
+        (((7,), (9,), (9,)),),
+        ("float32", "int32"),
+        note="anywhere",
+    ),
+]
 INDEXED = [
+    *BEYOND,
     Case("gather", lambda x, i: x[i], (ANY, index(3)), (((3, 5), (4,)), ((3,), ()), ((3, 2), (2, 2))), ALL),
     Case("dynamic_slice", lambda x, i: lax.dynamic_slice(x, (i, i), (2, 3)), (ANY, index(2)), (((3, 5), ()),), ALL),
     Case(

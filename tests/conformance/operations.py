@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -27,6 +28,20 @@ party's values, cost nothing. A dash: nothing is sent.
 | primitive | types | operands | rounds | bytes | for | error |
 |---|---|---|--:|--:|---|---|
 """
+DIFFERENCES = """## Where there is no NaN and no infinity
+
+Fixed point has neither, and secret values cannot be looked at. So on secret values:
+
+- `x / 0` is 0, `log` of 0 and of negative numbers is that of half a unit, and so on: the columns *domain* and *beyond
+  it* of [precision.md](precision.md) say what each function gives. `is_finite` is true.
+- Reading floats out of bounds in JAX's mode `fill`, the default of `jnp.take` and `jnp.take_along_axis`, gives 0 where
+  JAX gives NaN; give a `fill_value` that can be told from data. Integers and bools are filled as JAX fills them, and
+  `x[i]` is clipped as JAX does on a CPU. Where the index is known when compiling, it is refused.
+- The constant infinity, and any from 1e29 on, is a mask: half of what fixed point holds stands for it. The constant
+  NaN, and input that is not finite, is refused.
+
+`spu.check` runs float64 beside the program and reports the first two as `domain`, with the line.
+"""
 GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("all", ALL),
     ("numbers", NUMBERS),
@@ -48,6 +63,7 @@ def write(folder: Path) -> None:
         supported, refused = _rows()
     aliases = ", ".join(f"`{a}` as `{b}`" for a, b in sorted(SAME_AS.items()) if not a.startswith("spu_"))
     lines = [HEAD.format(configurations=names) + "\n".join(supported), "", f"By another name: {aliases}.", ""]
+    lines += [DIFFERENCES]
     lines += ["## Refused by design", "", "Each when compiling, with the user's line and what to write instead.", ""]
     lines += ["| primitive | operands | why |", "|---|---|---|", *refused, ""]
     (folder / "operations.md").write_text("\n".join(lines))
@@ -100,7 +116,7 @@ def _row(case: Case, note: str, works: Sequence[tuple[str, ...]], everything: bo
 
 
 def _cost(case: Case, config: Config) -> tuple[str, str, str]:
-    shapes = case.shapes[-1]
+    shapes = max(case.shapes, key=lambda each: sum(math.prod(s) for s in each))
     each = all(s in case.shapes for s in (((),) * len(shapes), ((3, 5),) * len(shapes)))
     if each:
         shapes = ((LARGE,),) * len(shapes)

@@ -82,6 +82,18 @@ def index(limit: int) -> Operand:
     return Operand(lambda rng, shape, dtype: rng.integers(0, limit, shape).astype("int32"), "int32")
 
 
+def anywhere(limit: int) -> Operand:
+    """Indices within, before the beginning and beyond the end of an axis; also the ends of int32."""
+    ends = np.iinfo(np.int32)
+
+    def draw(rng: np.random.Generator, shape: Shape, dtype: str) -> Any:
+        near = rng.integers(-2 * limit - 1, 2 * limit + 2, shape)
+        far = rng.choice([ends.min, ends.max - limit + 1, ends.max], shape)
+        return np.where(rng.integers(0, 8, shape) == 0, far, near).astype("int32")
+
+    return Operand(draw, "int32")
+
+
 def given(dtype: str, operand: Operand) -> Operand:
     """An operand of a dtype of its own."""
     return Operand(lambda rng, shape, _: operand.draw(rng, shape, dtype), dtype)
