@@ -76,13 +76,14 @@ class Session:
     ) -> list[Component | None]:
         """Run a program; `digest` is its hash and `public` its public inputs, which all parties must share.
 
-        A dealer does not have these: None.
+        A dealer does not have these: None. Empty: there are none, and nothing is agreed on.
         """
         with self._lock, telling(self.link):
             program.prepare()
             if self.link is not None:
                 self.link.agree("program", digest.encode())
-                self.link.agree("public arguments", public)
+                if public != b"":
+                    self.link.agree("public arguments", public)
             return Executor(self._streams, self.link, self.listener).run(program, inputs)
 
     def run_under(
