@@ -85,6 +85,11 @@ class Cluster:
             raise ConfigError(f"`{party}` is not in the cluster file: its parties are {', '.join(self.names)}.")
         return self.names.index(party)
 
+    def on_host_of(self, party: str) -> int:
+        """How many parties have the host of `party` in their addresses, with itself."""
+        hosts = [p.address.host for p in self.parties]
+        return hosts.count(hosts[self.rank(party)])
+
     def credentials(self, party: str) -> tuple[Path, Path]:
         """The certificate and key files of `party`, checked: only that party itself needs them."""
         entry = self.parties[self.rank(party)]

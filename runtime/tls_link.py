@@ -28,6 +28,7 @@ from contextlib import suppress
 from typing import Any
 
 from spuvm.runtime.cluster import Cluster
+from spuvm.runtime.cores import share_cores
 from spuvm.runtime.errors import PeerAbortedError, PeerLostError, PeerTimeoutError, SpuError
 from spuvm.runtime.exchange import Exchange, leading
 from spuvm.runtime.link import Kind, Link
@@ -53,6 +54,7 @@ def connect(cluster: Cluster, party: str, timeout: float | None = None) -> "TlsL
     every wait. Raises `CertificateError`, `PeerMismatchError`, `PeerTimeoutError`, or `LinkError`.
     """
     rank = cluster.rank(party)
+    share_cores(cluster.on_host_of(party))
     limit = cluster.timeout_seconds if timeout is None else timeout
     dealer = None if cluster.dealer is None else cluster.rank(cluster.dealer)
     computes = rank < cluster.config.world_size
