@@ -117,13 +117,22 @@ class Executor:
 
     def run(self, program: PartyProgram, inputs: Sequence[Component | None]) -> list[Component | None]:
         """`inputs` and results are components, in the order of the program's ports."""
+        results = self.run_blocked(program, inputs)
+        return [None if r is None else whole(r, shape) for r, shape in zip(results, program.block.result_shapes)]
+
+    def run_blocked(self, program: PartyProgram, inputs: Sequence[Component | None]) -> list[Component | None]:
+        """The same; results may be in blocks, as the next program takes them."""
         with jax.enable_x64(True):
-            results = self._block(program.block, list(inputs))
+            results = self._blocked(program.block, list(inputs))
         if self.link is not None:
             self.link.settle()
         return results
 
     def _block(self, block: BlockProgram, inputs: Sequence[Component | None]) -> list[Component | None]:
+        results = self._blocked(block, inputs)
+        return [None if r is None else whole(r, shape) for r, shape in zip(results, block.result_shapes)]
+
+    def _blocked(self, block: BlockProgram, inputs: Sequence[Component | None]) -> list[Component | None]:
         env: dict[int, Component] = dict(block.constants)
         for register, value in zip(block.params, inputs, strict=True):
             if register is not None:
@@ -131,7 +140,7 @@ class Executor:
                 env[register] = own(value)
         for step in block.steps:
             self._step(step, env)
-        return [None if r is None else whole(env[r], shape) for r, shape in zip(block.results, block.result_shapes)]
+        return [None if r is None else env[r] for r in block.results]
 
     def _step(self, step: ProgramStep, env: dict[int, Component]) -> None:
         match step:

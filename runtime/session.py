@@ -77,6 +77,7 @@ class Session:
         """Run a program; `digest` is its hash and `public` its public inputs, which all parties must share.
 
         A dealer does not have these: None. Empty: there are none, and nothing is agreed on.
+        Results may be in blocks.
         """
         with self._lock, telling(self.link):
             program.prepare()
@@ -84,7 +85,7 @@ class Session:
                 self.link.agree("program", digest.encode())
                 if public != b"":
                     self.link.agree("public arguments", public)
-            return Executor(self._streams, self.link, self.listener).run(program, inputs)
+            return Executor(self._streams, self.link, self.listener).run_blocked(program, inputs)
 
     def run_under(
         self, keys: Callable[[Holders], bytes], program: PartyProgram, inputs: Sequence[Component | None]

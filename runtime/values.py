@@ -25,6 +25,8 @@ class Blocked:
 
     blocks: list[Array]
     size: int
+    giver: Blocked | None = None  # whose blocks these are: what they are joined to is kept there
+    joined: np.ndarray | None = None
 
 
 Component = Array | Blocked
@@ -73,16 +75,18 @@ def whole(value: Component, shape: Sequence[int]) -> Array:
     parts = partition(value.size)
     if len(parts) == 1:
         return np.asarray(value.blocks[0])[: value.size].reshape(shape)
-    first = np.asarray(value.blocks[0])
-    out = empty((value.size,), first.dtype)
-    for block, (start, count, _) in zip(value.blocks, parts):
-        out[start : start + count] = np.asarray(block)[:count]
-    return out.reshape(shape)
+    value = value.giver or value
+    if value.joined is None:
+        out = empty((value.size,), np.asarray(value.blocks[0]).dtype)
+        for block, (start, count, _) in zip(value.blocks, parts):
+            out[start : start + count] = np.asarray(block)[:count]
+        value.joined, value.blocks = out, blocks(out, value.size)
+    return value.joined.reshape(shape)
 
 
 def own(value: Component) -> Component:
     """The same value, whose blocks can be let go one by one without the giver losing them."""
-    return Blocked(list(value.blocks), value.size) if isinstance(value, Blocked) else value
+    return Blocked(list(value.blocks), value.size, value.giver or value) if isinstance(value, Blocked) else value
 
 
 def taken(array: np.ndarray, which: np.ndarray) -> Blocked:

@@ -317,7 +317,7 @@ def move(x: SPUObject, device: Any) -> Any:
     (out,) = x.vm.convert([x], "reveal", x.vm.config.members.index(name))
     if _context is None or name not in _context.parties:
         return out
-    return PYUObject(PYU(name), None if out.components[0] is None else out.known_value())
+    return PYUObject(PYU(name), None if out.parts[0] is None else out.known_value())
 
 
 def fetch(x: PYUObject) -> Any:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import jax
 import numpy as np
 
 from spuvm.compiler.expand import boundary_form
 from spuvm.compiler.ir import Type
 from spuvm.runtime.encoding import combine, decode, encode
 from spuvm.runtime.errors import InputError, VisibilityError
-from spuvm.runtime.values import aligned
+from spuvm.runtime.values import Blocked, Component, aligned, whole
 from spuvm.runtime.word import limb_count, limbs
 
 if TYPE_CHECKING:
@@ -47,18 +48,25 @@ def _operator(name: str, reflected: bool = False) -> Any:
 
 @dataclass(eq=False, frozen=True)
 class SPUObject:
-    """`components` are those that this process holds, None for the others.
+    """`parts` are the components that this process holds, None for the others; they may be in blocks.
 
     `dtype` is the JAX dtype that the value decodes to, `type` its type on the machine.
     """
 
-    components: tuple[Any, ...]
+    parts: tuple[Component | None, ...]
     type: Type
     dtype: Any
     vm: VM
 
     __array_priority__ = 100  # NumPy arrays on the left leave operators to us
     __array_ufunc__ = None
+
+    @property
+    def components(self) -> tuple[Any, ...]:
+        """The parts as whole arrays; joined once, when they are first asked for."""
+        joined = tuple(None if c is None else whole(c, self.type.shape) for c in self.parts)
+        object.__setattr__(self, "parts", joined)
+        return joined
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,9 +87,7 @@ class SPUObject:
 
     def block_until_ready(self) -> SPUObject:
         """Wait until the value is computed; returns itself, as JAX arrays do."""
-        for c in self.components:
-            if hasattr(c, "block_until_ready"):
-                c.block_until_ready()
+        jax.block_until_ready([c.blocks if isinstance(c, Blocked) else c for c in self.parts])
         return self
 
     def to(self, party: Any) -> Any:
@@ -96,7 +102,7 @@ class SPUObject:
 
     def known_value(self) -> Any:
         """The array, if this process may read it without asking anyone."""
-        if self.components[0] is None:
+        if self.parts[0] is None:
             raise VisibilityError("this party does not hold the value: its owner does. Use `spu.reveal`.")
         kind, _ = boundary_form(self.type)
         count = slots_of_component(self.type, self.vm)
@@ -188,7 +194,7 @@ def parts(array: np.ndarray) -> np.ndarray:
 def components_for(value: Any, type_: Type, name: str, vm: VM) -> Sequence[Any]:
     """The components of one argument as the program's port wants them."""
     if isinstance(value, SPUObject):
-        return value.components
+        return value.components if type_.is_public else value.parts
     if isinstance(value, Marked):
         value = value.value
     kind, owner = boundary_form(type_)

@@ -186,7 +186,7 @@ def _show(result: Any, rows: Stream, options: Mapping[str, Any]) -> None:
     elif who is not None:
         rank = visibility(who, rows.vm.config)
         opened = rows.vm.convert(objects, "reveal", rank)
-        shown = [None if x.components[0] is None else x.known_value() for x in opened]
+        shown = [None if x.parts[0] is None else x.known_value() for x in opened]
     if options["no_results"]:
         return
     values = iter(shown)
