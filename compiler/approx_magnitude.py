@@ -19,7 +19,7 @@ from spuvm.runtime.harmonics import COEFFICIENT, EXPONENT
 from spuvm.runtime.leading import PLACE
 from spuvm.runtime.scaling import LEAST
 
-_KERNELS = {"exp2_a", "harmonics_a", "power_b", "position_b"}
+_KERNELS = {"exp2_abb", "harmonics_a", "power_b", "position_b"}
 _MOST = 30  # fraction bits of x, so that reciprocals of a unit fit
 _WORD = (1 << 63) - 1
 _MIDDLE = 31  # of log2 |x raw|: less that, truncation takes it
@@ -95,7 +95,8 @@ class Magnitude:
         What is below 2^lowest is 0. Error: relative 3e-7 and one unit. Where x is unsigned: 0 if it is negative.
         """
         y = self._logarithm(b, LOG2, halves, exponent)
-        return b.mul_raw(b.op("exp2", y, to="fxp0"), self._factor(b, halves, exponent, lowest))
+        bools, factors = self._counts(b, halves, exponent, lowest)
+        return b.op("exp2", y, *bools, to="fxp0", factors=factors, tops=(0,) * len(bools))
 
     def inverse(self, b: Builder, exponent: int) -> Inverse:
         """What quotients by x need, x_0 2^exponent / x raw; `exponent` fits, see `divides`.
@@ -137,14 +138,15 @@ class Magnitude:
         more += (table.constant + self.above) * halves / 2
         return b.add(y, raw_constant(b, round(more * 2**EXPONENT), EXPONENT, y.shape))
 
-    def _factor(self, b: Builder, halves: int, exponent: float, lowest: int) -> Value:
-        """The sign, or 0 where E says that the power is below 2^lowest."""
+    def _counts(
+        self, b: Builder, halves: int, exponent: float, lowest: int
+    ) -> tuple[tuple[Value, ...], tuple[int, ...]]:
+        """Bools, and what each counts for: the sign, or 0 where E says that the power is below 2^lowest."""
         last = math.floor((exponent - lowest) * 2 / -halves) - self.above if halves < 0 else 62
         counts = b.op("bit_parity", self.word, mask=(2 << min(last, 62)) - 1)
         if self.sign is None:
-            return inject(b, [counts]).row(b, 0)
-        valid, negative = inject(b, [counts, b.logical("and", counts, self.sign)]).rows(b)
-        return b.sub(valid, times_integer(b, negative, 2))
+            return (counts,), (1,)
+        return (counts, b.logical("and", counts, self.sign)), (1, -2)
 
 
 def magnitude(b: Builder, x: Value, *, signed: bool) -> Magnitude:

@@ -177,7 +177,11 @@ def _convert(r: Ring, op: Op, xs: list[Raw]) -> Raw:
 def _exp2(r: Ring, op: Op, xs: list[Raw]) -> Raw:
     """Outside of the domain, garbage as it comes. Rings of 64 bits alone have it."""
     whole: Raw = np.rint(np.exp2(np.minimum(r.signed(xs[0]) * 2.0**-FRACTION, 62.999))).astype(np.int64)
-    return whole.view(np.uint64)
+    terms = (
+        (whole * factor + (top << 32)) * np.asarray(bit, np.int64)
+        for bit, factor, top in zip(xs[1:], op.attrs["factors"], op.attrs["tops"])
+    )
+    return np.asarray(sum(terms), np.int64).view(np.uint64)
 
 
 def _harmonics(r: Ring, op: Op, xs: list[Raw]) -> Raw:

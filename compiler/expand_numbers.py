@@ -230,10 +230,12 @@ def _wrapped(ex: Expander, x: Shared, target: Type) -> Shared:
 
 
 def expand_exp2(ex: Expander, op: Op) -> None:
-    x = ex.primary(op.inputs[0])
-    if x.known:
-        return ex.set(op.output, compute_known(ex, "exp2", exp2_plain, [x]))
-    ex.set(op.output, ex.kernel("exp2_a", ex.as_kind(op.inputs[0], "a")))
+    params = {name: op.attrs[name] for name in ("factors", "tops")}
+    if xs := known(ex, op):
+        return ex.set(op.output, compute_known(ex, "exp2", exp2_plain, xs, **params))
+    bits = op.inputs[1:]
+    kinds = "a" + "b" * len(bits)
+    ex.set(op.output, ex.kernel(f"exp2_{kinds}", *map(ex.as_kind, op.inputs, kinds), **params))
 
 
 def expand_harmonics(ex: Expander, op: Op) -> None:

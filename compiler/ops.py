@@ -80,8 +80,10 @@ def _retype(types: list[Type], attrs: Attrs) -> list[Type]:
 
 
 def _exp2(types: list[Type], attrs: Attrs) -> list[Type]:
+    _same_shape(types)
     _need(types[0].element == f"fxp{FRACTION}", f"exp2 of {types[0]}: it takes {FRACTION} fraction bits")
-    return _retype(types, attrs)
+    _need(all(t.kind == "bool" for t in types[1:]), "what selects powers of two is bool")
+    return [parse_element(attrs["to"]).with_(shape=types[0].shape, visibility=_who(types))]
 
 
 def _harmonics(types: list[Type], attrs: Attrs) -> list[Type]:
@@ -279,7 +281,9 @@ RULES: dict[str, TypeRule] = {
     "trunc": _trunc,  # {bits}: drop fraction bits, within one unit
     "convert": _retype,  # {to}: the same number in another type, exact where it fits
     "bitcast": _retype,  # {to}: the same ring element read as another type
-    "exp2": _exp2,  # {to}: 2^x as an integer, read as `to`; -1 <= x < 62, with 57 fraction bits, modulo 128
+    # {factors, tops, to}: of y and bools, 2^y sum f_k b_k + 2^32 sum c_k b_k as an integer, read as `to`; -1 <= y < 62,
+    # with 57 fraction bits, modulo 128
+    "exp2": _exp2,
     # {weights: a_m and b_m with 40 fraction bits, step, to}: sum a_m sin(m x) + b_m cos(m x), m = 1, 1 + step, ..., of
     # x in turns, 2^64 raw; |sum| < 2, or any sum with 57 fraction bits
     "harmonics": _harmonics,

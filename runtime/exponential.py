@@ -1,5 +1,7 @@
 """2^y of a secret y in two rounds: the sum in the exponent becomes a product of what single parties know.
 
+Secret bits say where it counts, and with which sign: they select what is dealt, which costs less than products.
+
 Numbers modulo M = 2^128 - 1: there 2^128 = 1, so that multiplying by a power of two rotates the bits. Let y,
 with 57 fraction bits modulo 128, be s + t, with s known to one party and t to others. Then with A =
 2^31 2^s and B = 2^31 2^t, to 32 significant bits each, A B = 2^62 2^y, whether s + t wraps around or not.
@@ -10,10 +12,15 @@ V modulo 2^64, but for two units: the wrap c is gone. (Source: the rotation and 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import reduce
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from spuvm.runtime import bits as bt
+from spuvm.runtime.harmonics import joined
 from spuvm.runtime.primitives import random, send
 from spuvm.runtime.protocol import Sharing
 
@@ -29,7 +36,7 @@ Long = tuple[jax.Array, jax.Array]  # a number of 128 bits: its upper and its lo
 def significand(x: jax.Array) -> jax.Array:
     """2^31 2^t of the fraction t of x, below 2^32. Integers only: two parties must get the same."""
     t = bt.shift_right(x & bt.constant(x, (1 << FRACTION) - 1), FRACTION - 32)
-    out = jax.numpy.full_like(x, POLYNOMIAL[-1])
+    out = jnp.full_like(x, POLYNOMIAL[-1])
     for c in POLYNOMIAL[-2::-1]:
         out = bt.shift_right(out * t, 32) + bt.constant(x, c)
     return out
@@ -38,7 +45,7 @@ def significand(x: jax.Array) -> jax.Array:
 def rotated(x: Long, bits: jax.Array) -> Long:
     """x 2^bits modulo M, 0 <= bits < 128."""
     swap = bits >= bt.constant(bits, 64)
-    high, low = jax.numpy.where(swap, x[1], x[0]), jax.numpy.where(swap, x[0], x[1])
+    high, low = jnp.where(swap, x[1], x[0]), jnp.where(swap, x[0], x[1])
     by = bits & bt.constant(bits, 63)
     back = bt.constant(bits, 63) - by
 
@@ -85,27 +92,76 @@ def upper_product(x: Long, y: jax.Array) -> jax.Array:
     return rotated(times_short(x, significand(y)), bt.shift_right(y, FRACTION))[0]
 
 
-def exp2_aby3(y: Sharing) -> Sharing:
-    """[y], fixed point of 57 fraction bits modulo 128 -> [2^y], an integer, for -1 <= y < 62. Two rounds.
+def _selected(bit: jax.Array, x: Long) -> Long:
+    """x where the bit is set, else 0."""
+    mask = -bit.astype(np.uint64)
+    return x[0] & mask, x[1] & mask
 
-    Error: relative 2e-7 plus one unit. 32 bytes in all.
+
+def _total(xs: Iterable[Long]) -> Long:
+    return reduce(lambda x, y: difference(x, (~y[0], ~y[1])), xs)  # modulo M the complement is the negative
+
+
+def _times_factor(x: Long, factor: int) -> Long:
+    size = times_short(x, jnp.full_like(x[0], bt.constant(x[0], abs(factor))))
+    return size if factor > 0 else (~size[0], ~size[1])
+
+
+def exp2_aby3(y: Sharing, *bits: Sharing, factors: tuple[int, ...], tops: tuple[int, ...]) -> Sharing:
+    """[y], fixed point of 57 fraction bits modulo 128, and bools [b_k] -> [2^y sum f_k b_k + 2^32 sum c_k b_k].
+
+    For -1 <= y < 62, an integer; 0 exactly if the sums are. Two rounds after the bits. Error: relative 2e-7 plus one
+    unit, times the largest factor. 32 bytes in all, 16 more for each factor that is not 0, 4 for each top.
 
     1. Party 0 knows s = y_0 + y_1 + 2, parties 1 and 2 know t = y_2. Party 0 shares A = 2^31 2^s modulo M: r is
-       known to parties 0 and 1, A - r goes to party 2.
-    2. Party 1 has a = r B, party 2 has b = (A - r) B, with B = 2^31 2^t.
+       known to parties 0 and 1, A - r goes to party 2. It knows beta = b_0 xor b_1, and shares beta A and beta; with
+       gamma = b_2, which they know, parties 1 and 2 have b A = beta A or A - beta A, and b = beta or 1 - beta.
+    2. Party 1 has a = r B, party 2 has b = (A - r) B, with B = 2^31 2^t, where A is the sum of all f_k b_k A.
     3. They mask the upper halves of a and b by words that party 0 knows, and exchange them.
+
+    Shares of 0 are complements, so that their upper halves add up to -1: the unit that is added makes it 0.
     """
     s, t = y[0] + y[1] + bt.constant(y[0], SHIFT << FRACTION), y[2]
-    r = tuple(random((0, 1), s.shape, s.dtype) for _ in range(2))
-    rest = difference(power(s), (r[0], r[1]))
-    sent = send(rest[0], 0, 2), send(rest[1], 0, 2)
-    a, b = upper_product((r[0], r[1]), t), upper_product(sent, t) + bt.constant(t, 1)  # of two units, to the middle
-    z0, z1 = random((0, 2), t.shape, t.dtype), random((0, 1), t.shape, t.dtype)
-    return z0, z1, send(a - z1, 1, 2) + send(b - z0, 2, 1)
+    dealt = power(s)
+
+    def shared(x: Long) -> tuple[Long, Long]:
+        r = random((0, 1), s.shape, s.dtype), random((0, 1), s.shape, s.dtype)
+        rest = difference(x, r)
+        return r, (send(rest[0], 0, 2), send(rest[1], 0, 2))
+
+    whole, first, second = shared(dealt), list[Long](), list[Long]()
+    tops_first = tops_second = jnp.zeros_like(t)
+    for bit, factor, top in zip(bits, factors, tops):
+        beta, gamma = bit[0] ^ bit[1], bit[2]
+        if factor:
+            for parts, mine, all_of_it in zip((first, second), shared(_selected(beta, dealt)), whole):
+                flipped = gamma != 0
+                other = difference(all_of_it, mine)
+                chosen = jnp.where(flipped, other[0], mine[0]), jnp.where(flipped, other[1], mine[1])
+                parts.append(_times_factor(chosen, factor))
+        if top:
+            r = random((0, 1), s.shape, np.uint32)
+            rest = send(beta.astype(np.uint32) - r, 0, 2)
+            one = np.uint32(1)
+            tops_first += _top(jnp.where(gamma != 0, one - r, r), top)
+            tops_second += _top(jnp.where(gamma != 0, -rest, rest), top)
+    a = upper_product(_total(first), t) + tops_first
+    b = upper_product(_total(second), t) + bt.constant(t, 1) + tops_second  # of two units, to the middle
+    return joined(a, b)
 
 
-def exp2_plain(y: Sharing) -> Sharing:
+def _top(x: jax.Array, top: int) -> jax.Array:
+    shifted: jax.Array = bt.shift_left((x * np.uint32(top)).astype(np.uint64), 32)
+    return shifted
+
+
+def exp2_plain(y: Sharing, *bits: Sharing, factors: tuple[int, ...], tops: tuple[int, ...]) -> Sharing:
     """The same of a value that somebody knows: 2^62 2^(y + 2) / 2^64 is a rotation of one significand."""
     x = y[0] + bt.constant(y[0], SHIFT << FRACTION)
     m = bt.shift_left(significand(x), 31)
-    return (rotated((m ^ m, m), bt.shift_right(x, FRACTION))[0],)
+    power_of_two = rotated((m ^ m, m), bt.shift_right(x, FRACTION))[0]
+    total = jnp.zeros_like(x)
+    for (bit,), factor, top in zip(bits, factors, tops):
+        term = power_of_two * bt.constant(x, factor % 2**64) + bt.constant(x, top << 32)
+        total += term * bit.astype(np.uint64)
+    return (total,)

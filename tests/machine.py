@@ -77,7 +77,7 @@ def split(raw: Raw, kind: str, count: int, rng: np.random.Generator, bits: int =
     """The slots of random components of `raw`: ring elements, or words of `bits` significant bits."""
     if raw.dtype == WIDE:
         return _split_wide(raw, kind, count, rng)
-    high = min(bits, 8 * raw.dtype.itemsize)
+    high = min(bits if kind == "b" else 64, 8 * raw.dtype.itemsize)
     parts = [
         rng.integers(0, 2**high, raw.shape, raw.dtype, endpoint=False)
         if high < 64
@@ -313,12 +313,14 @@ PARAMETERS: dict[str, tuple[Any, ...]] = {
         tuple((round(a * 2**40), round(-a * 2**38)) for a in (0.9, 0.4, -0.001, 3e-6)),
     ),  # words of 64, 48, 40 and 32 bits
     "step": (1, 2),
+    "factors": ((1, -2),),  # the first alone, of one bool
+    "tops": ((0, 5),),
     "frac": (18, 57),
 }
 WIDTHS = {"and_bb": (1, 2, 4, 8, 16, 32, 64)}  # boolean kernels take bools and words if not here
 TRUNCATIONS = {32: (1, 8, 20), 64: (1, 18, 31, 32, 45), 128: (1, 26, 40, 63, 64, 80)}
 ONE_BIT = ("power_b", "position_b")  # kernels on words of one bit
-BOOLS = ("bit2a",)  # kernels without `bits` on bools
+BOOLS = ("bit2a", "exp2_ab", "exp2_abb")  # kernels without `bits` on bools
 
 
 def _choices(kernel: Kernel, name: str, ring: int) -> tuple[Any, ...]:

@@ -69,14 +69,15 @@ def test_exponential_on_all_of_its_domain(protocol: str) -> None:
         fits = (want < 2.0**44) & (want > 2.0**-19)
         assert (np.abs(found - want) <= 2e-7 * want + 1.001 * 2.0**-18)[fits].all()
         assert (found[want < 2.0**-19.01] == 0).all()
-    assert (got[-3:] == (2**62 - 1) / 2**18).all()
+    assert (got[-3:] == 2.0**44 - 2.0**14).all()
 
 
-@pytest.mark.parametrize("left_out", [None, 3])
+@pytest.mark.parametrize("left_out", [None, 5])
 def test_a_summand_of_the_product_is_masked(left_out: int | None) -> None:
     """Party 2 could add what party 1 sends to its own half of the product; the mask keeps the sum uniform."""
     n = 4000
     y = [np.broadcast_to(RNG.integers(0, 2**64 - 1, 1, np.uint64), n) for _ in range(3)]
+    bit = [np.full(n, b, np.uint8) for b in (1, 0, 0)]
     numbers, sent = count(), list[Sent]()
 
     def draw(holders: Holders, shape: tuple[int, ...], dtype: str) -> Raw:
@@ -84,17 +85,17 @@ def test_a_summand_of_the_product_is_masked(left_out: int | None) -> None:
         return np.zeros(shape, np.uint64) if next(numbers) == left_out else raw
 
     with jax.enable_x64(True):
-        closed = jax.make_jaxpr(lambda *y: ex.exp2_aby3(y))(*y)
-        interpret(closed.jaxpr, closed.consts, y, draw, sent)
-        rest = [jnp.asarray(m.data) for m in sent if (m.src, m.dst) == (0, 2)]
+        closed = jax.make_jaxpr(lambda *x: ex.exp2_aby3(x[:3], x[3:], factors=(1,), tops=(0,)))(*y, *bit)
+        interpret(closed.jaxpr, closed.consts, [*y, *bit], draw, sent)
+        *_, rest_high, rest_low = [jnp.asarray(m.data) for m in sent if (m.src, m.dst) == (0, 2)]
         (half,) = [m.data for m in sent if (m.src, m.dst) == (1, 2)]
-        total = half + np.asarray(ex.upper_product((rest[0], rest[1]), jnp.asarray(y[2])))
+        total = half + np.asarray(ex.upper_product((rest_high, rest_low), jnp.asarray(y[2])))
     several = len(np.unique(total))
     assert several <= 3 if left_out else several > n / 2
 
 
-def test_an_exponential_costs_ten_rounds() -> None:
+def test_an_exponential_costs_nine_rounds() -> None:
     x = np.zeros(1000, np.float32)
     cost = spu.jit(jnp.exp).cost(x)
-    assert cost.rounds == 10
-    assert cost.bytes_sent.sum() <= 210 * len(x)
+    assert cost.rounds == 9
+    assert cost.bytes_sent.sum() <= 154.1 * len(x)

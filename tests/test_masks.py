@@ -169,7 +169,14 @@ def test_every_message_is_masked(case: Case) -> None:
         assert list(leaks(seen_by(case, ABY3, {party}))) == []
 
 
-FOR_64_BITS = {"exp2_a", "harmonics_a", "scaled_aa", "power_b", "position_b"}  # kernels that other rings do not call
+FOR_64_BITS = {
+    "exp2_ab",
+    "exp2_abb",
+    "harmonics_a",
+    "scaled_aa",
+    "power_b",
+    "position_b",
+}  # kernels that other rings do not call
 
 
 @pytest.mark.parametrize("ring", [32, 128])
@@ -293,7 +300,7 @@ def test_a_leak_is_found(name: str) -> None:
 
 # Without it a message is the other summand of a product that its receiver has a part of: test_exponential.py. Or it
 # says whether a sum of which its receiver has the other summand wraps around: test_harmonics.py.
-BEYOND_LINEAR = {("exp2_a", 3), ("scaled_aa", 7), *(("harmonics_a", i) for i in (12, 13, 16, 17))}
+BEYOND_LINEAR = {("exp2_ab", 5), ("exp2_abb", 8), ("scaled_aa", 7), *(("harmonics_a", i) for i in (12, 13, 16, 17))}
 
 
 @pytest.mark.parametrize("case", MASKED)

@@ -57,7 +57,7 @@ def _or_above(x: Integers, k: int) -> Integers:
     return x
 
 
-# What a kernel computes on signed integers modulo 2^k; a truncation may be one more. `exp2_a` is for 64 bits alone.
+# What a kernel computes on signed integers modulo 2^k; a truncation may be one more. `exp2_ab` is for 64 bits alone.
 MEANING: dict[str, Callable[..., Any]] = {
     "product_aa": lambda k, x, y: x * y,
     "dot_aa": lambda k, x, y, dims: x @ y,
