@@ -40,9 +40,7 @@ def _operations(_: click.Context, __: click.Parameter, text: str | None) -> tupl
 @click.option("--ops", callback=_operations, metavar="NAME,NAME", help="Operations to time; all if not given.")
 @click.option("--size", default=1_000_000, show_default=True, type=POSITIVE, help="Elements of most operations.")
 @click.option("--matrix", default=512, show_default=True, type=POSITIVE, help="Rows and columns of a matrix.")
-@click.option(
-    "--sort-size", default=100_000, show_default=True, type=POSITIVE, help="Elements of sort, median and argmax."
-)
+@click.option("--sort-size", default=100_000, show_default=True, type=POSITIVE, help="Elements of what is sorted.")
 @click.option("--repeat", default=5, show_default=True, type=POSITIVE, help="Timed runs, after one that is not.")
 @click.option("--simulated/--no-simulated", default=True, show_default=True, help="All parties in one process.")
 @click.option("--network/--no-network", default=True, show_default=True, help="Three processes over mutual TLS.")
