@@ -31,7 +31,7 @@ from typing import Any
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link import DEFAULT_TIMEOUT
-from spuvm.runtime.protocols import DEFAULT_PARTIES, protocol_of
+from spuvm.runtime.protocols import has_dealer, protocol_of
 
 CLUSTER_KEYS = (
     "ca", "timeout_seconds", "protocol", "ring", "fxp_fraction_bits", "dealer", "dealer_ahead_mb", "compute", "parties",
@@ -188,9 +188,7 @@ def _computing_first(parties: tuple[Party, ...], compute: list[str]) -> tuple[Pa
 
 
 def _check_dealer(config: Config, dealer: str | None, path: Path) -> None:
-    # With the protocol's own number of parties: a wrong one is the concern of who runs a program.
-    sample = tuple(map(str, range(DEFAULT_PARTIES.get(config.protocol, 2))))
-    needed = protocol_of(replace(config, parties=sample, others=())).dealer is not None
+    needed = has_dealer(config.protocol)
     if needed and dealer is None:
         raise ConfigError(
             f"{path} needs a dealer for protocol {config.protocol!r}: set `dealer` to the name of one of "

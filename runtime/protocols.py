@@ -25,13 +25,13 @@ DEFAULT_PARTIES = {"aby3": 3, "ref2k": 1, "semi2k": 2, "semi2k_first_party_unsaf
 
 @cache
 def _protocol(name: str, world_size: int, others: int) -> Protocol:
+    if name not in PROTOCOLS:
+        raise ConfigError(f"`protocol` must be one of {sorted(PROTOCOLS)}, got {name!r}.")
     return with_others(PROTOCOLS[name](world_size, others), others)
 
 
 def protocol_of(config: Config) -> Protocol:
     """The protocol that a configuration names, for its number of parties."""
-    if config.protocol not in PROTOCOLS:
-        raise ConfigError(f"`protocol` must be one of {sorted(PROTOCOLS)}, got {config.protocol!r}.")
     protocol = _protocol(config.protocol, config.world_size, len(config.others))
     if protocol.world_size != config.world_size:
         raise ConfigError(
@@ -40,6 +40,11 @@ def protocol_of(config: Config) -> Protocol:
             "see `others` of Config, `compute` in the cluster file."
         )
     return protocol
+
+
+def has_dealer(name: str) -> bool:
+    """Whether a protocol has a dealer, a process beside the parties."""
+    return _protocol(name, DEFAULT_PARTIES.get(name, 0), 0).dealer is not None
 
 
 def rank_names(config: Config) -> tuple[str, ...]:

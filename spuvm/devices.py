@@ -26,7 +26,7 @@ from spuvm.runtime.cluster import load_cluster
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.link import Link
-from spuvm.runtime.protocols import protocol_of
+from spuvm.runtime.protocols import has_dealer, protocol_of
 from spuvm.runtime.renumbered import renumbered
 from spuvm.runtime.session import Session, telling
 from spuvm.runtime.tls_link import connect
@@ -60,7 +60,7 @@ class _Context:
         rest = tuple(p for p in self.parties if p not in parties)
         if self.party is None:
             return rest
-        if protocol in WITH_DEALER:
+        if has_dealer(protocol):
             dealer = self.dealer or (rest[-1] if rest else None)
             if dealer not in rest:
                 raise ConfigError(
@@ -268,7 +268,6 @@ def _identity(x: Any) -> Any:
     return x
 
 
-WITH_DEALER = ("semi2k",)
 PROTOCOL_NAMES = {"ABY3": "aby3", "SEMI2K": "semi2k", "REF2K": "ref2k", "3": "aby3", "2": "semi2k", "1": "ref2k"}
 FIELD_NAMES = {"FM32": 32, "FM64": 64, "FM128": 128, "1": 32, "2": 64, "3": 128}
 
