@@ -174,6 +174,7 @@ class TlsLink(Link):
         """Wait until little enough is queued for the peer."""
         sender = self._senders[peer]
         if sender.crowded(self._unsent):
+            self._check_senders()  # one that failed never gets less crowded
             sender.observed = True
             self._wait(lambda: [], self._awaiting_data(), [sender], self._unsent)
             sender.observed = False
@@ -319,6 +320,8 @@ class TlsLink(Link):
 
     def _lost(self, peer: int, error: OSError) -> SpuError:
         """The error for a broken connection: the peer's own reason, if it managed to tell us."""
+        if self._stopped is not None:
+            return self._stopped
         try:
             self._drain(peer)
         except SpuError as told:

@@ -14,7 +14,7 @@ import pytest
 
 from spuvm.runtime.certificates import make_cluster
 from spuvm.runtime.cluster import load_cluster
-from spuvm.runtime.errors import ConfigError, PeerMismatchError, PeerTimeoutError
+from spuvm.runtime.errors import ConfigError, PeerAbortedError, PeerMismatchError, PeerTimeoutError
 from spuvm.runtime.tls_link import TlsLink, connect
 
 NAMES = ("alice", "bob", "dealer")
@@ -213,6 +213,27 @@ def test_peers_that_block_each_other_are(session: Session) -> None:
     assert time.monotonic() - start < 10
     assert any(isinstance(f, PeerTimeoutError) for f in failures[:2])
     assert all("Nothing came from" in str(f) and "Nothing came from dealer" not in str(f) for f in failures), failures
+
+
+def test_a_peer_that_said_why_it_stops_is_quoted_by_whoever_sends_to_it(session: Session) -> None:
+    """The dealer hears it while it awaits nothing; it is told when the connection breaks."""
+
+    def alice(link: TlsLink) -> None:
+        chat(link, 1)
+
+    def bob(link: TlsLink) -> None:
+        chat(link, 1)
+        raise ConfigError("no more")
+
+    def dealer(link: TlsLink) -> None:
+        awaited = iter([[link._receivers[BOB]], []])
+        link._wait(lambda: next(awaited), "nothing")
+        for _ in range(10_000):
+            give(link, 0, 1000)
+
+    failures = session(alice, bob, dealer)
+    assert isinstance(failures[DEALER], PeerAbortedError)
+    assert str(failures[DEALER]) == "bob stopped: ConfigError: no more"
 
 
 @pytest.mark.parametrize("value", ["-1", "1.5", "true", '"64"', "2000000"])

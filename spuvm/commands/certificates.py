@@ -58,6 +58,6 @@ def certificates(
         except ValueError:
             raise InputError(f"`--ports` must be numbers with commas between, got {ports!r}.") from None
         if len(numbers) != len(names):
-            raise InputError(f"`--ports` has {len(numbers)} ports for {', '.join(names)}.")
+            raise InputError(f"`--ports` has {len(numbers)} ports for {len(names)} parties: {', '.join(names)}.")
     path = make_run_folder(folder, config, host, numbers, timeout)
     say(f"wrote {path} and, for each of {', '.join(names)}, a certificate and a key")
