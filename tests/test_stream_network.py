@@ -20,6 +20,7 @@ import pytest
 import spuvm as spu
 from spuvm import cli
 from spuvm.network import make_run_folder
+from spuvm.runtime.certificates import free_ports
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import InputError
 from spuvm.streaming.job import Runner
@@ -220,3 +221,15 @@ def test_each_party_has_a_ray_cluster_of_its_own(data: Any) -> None:
     arguments = ["f.py:score", *INPUTS, "--output", "out.parquet@carol", "--rows-per-block", "700"]
     assert spuvm(*arguments, "--network", "--workers", "2", "--engine", "ray", "--quiet") == 0
     check_scores("out.parquet", data)
+
+
+def test_a_ray_cluster_that_does_not_answer(
+    data: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{free_ports(1)[0]}")
+    began = time.monotonic()
+    arguments = ["f.py:score", *INPUTS, "--output", "out.parquet@carol", "--quiet"]
+    assert spuvm(*arguments, "--workers", "2", "--engine", "ray") == 2
+    assert "where no Ray cluster answers (Connection refused): start one" in capfd.readouterr().err
+    assert time.monotonic() - began < 60

@@ -9,6 +9,8 @@ listens, the parties tell each other, and each worker reads where its peers are.
 from __future__ import annotations
 
 import json
+import os
+import socket
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +25,7 @@ from spuvm.streaming.folder import write_whole
 from spuvm.streaming.job import Progress, Runner, describe
 
 START_SECONDS = 120.0  # for a worker to start and say where it listens
+ANSWER_SECONDS = 10.0  # for a Ray cluster to answer
 POLL = 0.05
 
 
@@ -137,7 +140,11 @@ def _ray(folder: Path, count: int, introduce: Introduce, finished: Callable[[], 
         raise ConfigError("`engine` 'ray' needs a package that is missing: pip install 'spuvm[ray]'") from None
     started = not ray.is_initialized()
     if started:
-        ray.init(include_dashboard=False, log_to_driver=False)
+        _check_answers(os.environ.get("RAY_ADDRESS", ""))
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ConfigError(f"Ray cannot be used: {str(error).strip().partition(chr(10))[0]}") from None
     try:
         _check_room(ray, count)
         task = ray.remote(max_retries=0)(_work)
@@ -148,13 +155,31 @@ def _ray(folder: Path, count: int, introduce: Introduce, finished: Callable[[], 
                 done, pending = ray.wait(pending, num_returns=1, timeout=1.0)
                 finished()
                 for one in done:
-                    _raise_words(ray.get(one))
+                    try:
+                        _raise_words(ray.get(one))
+                    except ray.exceptions.RayError as error:
+                        words = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+                        raise LinkError(f"a worker on Ray failed: {words}") from None
         finally:
             for one in pending:
                 ray.cancel(one, force=True)
     finally:
         if started:
             ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Refuse a cluster's address where nothing listens: Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto", "local", or none
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), ANSWER_SECONDS).close()
+    except OSError as error:
+        raise ConfigError(
+            f"RAY_ADDRESS is {address}, where no Ray cluster answers ({error.strerror or error}): start one with `ray "
+            "start --head`, or unset the variable to have a local one."
+        ) from None
 
 
 def _check_room(ray: Any, count: int) -> None:
