@@ -205,16 +205,17 @@ def _shifted(b: Builder, x: Value, bits: int) -> Value:
 
 
 def integer_pow(b: Builder, x: Value, n: int) -> Value:
-    """x^n for a public integer n, by repeated squaring; a negative n takes the reciprocal of x^-n.
+    """x^n for a public integer n, by repeated squaring; a negative n takes powers of the reciprocal.
 
     Domain: what plain products allow, |x^m| < 2^(k - 2 - 2 f) for each intermediate power. x^0 = 1, 0^-n = 0.
+    A small x^n has too few digits for a reciprocal, and a large one does not fit.
     Error: one unit per product, scaled by the factors still to come. 2 rounds and 36 bytes per product, of
     which there are log2 n squarings and as many more as n has further one bits.
     """
     if n == 0:
         return constant(b, 1.0, b.frac, x.shape)
     if n < 0:
-        return reciprocal(b, integer_pow(b, x, -n))
+        return integer_pow(b, reciprocal(b, x), -n)
     if n == 1:
         return x
     half = integer_pow(b, x, n // 2)

@@ -300,24 +300,27 @@ def test_integer_division_by_a_secret_is_refused() -> None:
         run(int_div, np.ones(2, int), np.ones(2, int), elements=["int32", "int32"])
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 5, 8, -1, -3])
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 5, 8, -1, -2, -3])
 def test_integer_powers(n: int) -> None:
-    x = signed(between(0.5, 4, 18, 5000))
+    """Negative ones: of small numbers, whose powers have too few digits, and of large ones, whose powers do not fit."""
+    numbers = between(0.03125, 4, 18, 5000)
+    x = signed(numbers if n > 0 else np.append(numbers, between(4, 2**30, 18, 5000)))
     real, unit = x / 2.0**18, 2.0**-18
     got = run(lambda b, v: integer_pow(b, v, n), x) * unit
-    allowed = power_error(np.abs(real), abs(n), unit)
-    if n < 0:
-        allowed = (allowed / np.abs(real) ** -n * 1.01 + 5e-6) * np.abs(real) ** n + 2 * unit
+    if n >= 0:
+        allowed = power_error(np.abs(real), n, 0 * real, unit)
+    else:
+        allowed = power_error(np.abs(1 / real), -n, 5e-6 / np.abs(real) + 2 * unit, unit)
     assert (np.abs(got - real**n) <= allowed + 1e-12).all()
 
 
-def power_error(x: Any, n: int, unit: float) -> Any:
-    """One unit per product, scaled by the factors still to come."""
+def power_error(x: Any, n: int, error: Any, unit: float) -> Any:
+    """One unit per product, and the error of x, scaled by the factors still to come."""
     if n <= 1:
-        return np.zeros_like(x)
-    half = power_error(x, n // 2, unit)
+        return error * n
+    half = power_error(x, n // 2, error, unit)
     square = 2 * half * x ** (n // 2) + half**2 + unit
-    return square * x + unit if n % 2 else square
+    return square * (x + error) + x ** (n - 1) * error + unit if n % 2 else square
 
 
 # costs -------------------------------------------------------------------------------------------------------
