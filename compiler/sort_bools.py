@@ -17,14 +17,13 @@ from spuvm.compiler.context import Context
 from spuvm.compiler.ir import Value
 
 
-def places(ctx: Context, key: Value) -> tuple[Value, int]:
-    """Where each element of [rows, n] goes, as an int64, and the bits that differences need."""
-    b, n = ctx.b, key.shape[1]
-    one = b.convert(key, "int64")
+def places(ctx: Context, one: Value) -> tuple[Value, int]:
+    """Where each element of [rows, n] goes whose key is 1 or 0, as an int64, and the bits that differences need."""
+    b, n = ctx.b, one.shape[1]
     ones = b.op("cumsum", one, axis=1, reverse=False)
-    zeros = b.sub(ctx.broadcast(b.const(np.arange(n), "int64"), key.shape), ones)  # before it, where the key is false
+    zeros = b.sub(ctx.broadcast(b.const(np.arange(n), "int64"), one.shape), ones)  # before it, where the key is false
     total = b.slice(ones, 1, n - 1, n)
-    behind = b.add(b.broadcast(b.sub(ctx.like(n - 1, total), total), key.shape), ones)
+    behind = b.add(b.broadcast(b.sub(ctx.like(n - 1, total), total), one.shape), ones)
     return b.add(zeros, b.mul_raw(one, b.sub(behind, zeros))), n.bit_length() + 1
 
 

@@ -51,7 +51,7 @@ def sort_words(
         return ctx.b.reshape(_moved(ctx, x, order), rows)
 
     if len(keys) == 1 and keys[0].type.kind == "bool" and keys[0].type.is_secret:
-        place, width = places(ctx, as_rows(keys[0]))
+        place, width = places(ctx, as_rows(ctx.b.convert(keys[0], "int64")))
         out = ctx.b.ops("sort", [place, *map(as_rows, operands)], widths=(width,), wanted=(), places=True)
         return _as_they_were(ctx, out, shape, order)
     parts = [part for key in keys for part in _parts(ctx, as_rows(key))]

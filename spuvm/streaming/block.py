@@ -184,7 +184,8 @@ class KeepRows:
             n: jnp.stack([next(ordered) for _ in range(c.size // len(drop))], 1).reshape(c.shape)
             for n, c in columns.items()
         }
-        return {"columns": first, "rows": reveal(jnp.sum(~drop, dtype=jnp.int32))}
+        rows = len(drop) - jnp.sum(drop, dtype=jnp.int32)  # of the bit that the sort converts, too
+        return {"columns": first, "rows": reveal(rows)}
 
     def reads(self, columns: Sequence[str]) -> set[str]:
         """Those that are kept."""

@@ -60,7 +60,7 @@ class Stream:
         Args:
             reveal: "count" shows all parties how many rows of each block are kept, not which: these come out alone, in
                 their order, as full blocks for what follows, which gets no `mask`. That is a pass of its own over all
-                rows, with about 17 bytes a row and party for each column that is still needed, and 8 more
+                rows, with about 11 bytes a row and party for each column that is still needed, and 25 more
                 (ABY3); the rows kept wait on disk as shares, in the run's folder. Other protocols pay a product
                 for each column, row and bit of the number of rows in a block. True shows which rows are kept: all
                 stay, with a public `mask`, and what follows costs less. The rows themselves stay secret.
