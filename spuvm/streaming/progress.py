@@ -80,4 +80,5 @@ class _Meter:
         self._here += rows
         rate = self._here / max(time.monotonic() - self._began, 1e-9)
         left = round((self.total - self.done) / rate)
-        return f"{rate / 1e6:.2f} million rows/s, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
+        speed = f"{rate / 1e6:.2f} million" if rate >= 1e5 else f"{rate:,.0f}"
+        return f"{speed} rows/s, {left // 3600}:{left // 60 % 60:02}:{left % 60:02} left"
