@@ -53,6 +53,17 @@ def log(b: Builder, x: Value) -> Value:
     return _logarithm(b, x, leading_bit(b, x, signed=False), table(b, "log", LOG), math.log(2.0), b.frac)
 
 
+def log_over(b: Builder, x: Value, base: float) -> Value | None:
+    """ln x / ln(base), given ln(base), as `log`: to base 2, and where the protocol has its kernels to larger ones."""
+    unit = math.log(2.0) / base
+    unit = 1.0 if abs(unit - 1.0) < 1e-6 else unit  # ln 2 may be a float32
+    if 0.0 < unit <= 1.0 and approx_magnitude.available(b, x.type.frac):
+        return approx_magnitude.magnitude(b, x, signed=False).log(b, unit, -x.type.frac, b.frac)
+    if unit != 1.0:
+        return None
+    return _logarithm(b, x, leading_bit(b, x, signed=False), table(b, "log2", LOG2), unit, b.frac)
+
+
 def log1p(b: Builder, x: Value) -> Value:
     """ln(1 + x), for x > -1: domain, absolute error and cost of log."""
     return log(b, plus(b, x, 1.0))

@@ -5,7 +5,8 @@ an IR value. Known operands cost nothing and enter the IR where they meet a valu
 known too; they stay JAX arrays.
 
 A float is `fxp<f>` at every equation's boundary. `integral` remembers the values whose number is a
-whole number, with the same number as `fxp0`: products with those need no truncation.
+whole number, with the same number as `fxp0`: products with those need no truncation. `logarithms`
+remembers what a value is the logarithm of: a quotient by a constant is one of another base.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Context:
         self.b = Builder(config.fxp_fraction_bits, config.ring_bits, protocol_of(config).kernels)
         self.config = config
         self.integral: dict[Value, Value] = {}
+        self.logarithms: dict[Value, Value] = {}
         self.truth: dict[Value, Value] = {}  # integers that were bools -> the bools
         self.randoms = 0  # draws of random values so far
         self.primitive = ""

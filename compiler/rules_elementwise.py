@@ -176,6 +176,12 @@ def approximated(module: str, function: str) -> Rule:
     return rule
 
 
+def log(ctx: Context, x: Value) -> Value:
+    out: Value = approximation("log", "log", ctx.b, x)
+    ctx.logarithms[out] = x
+    return out
+
+
 def div(ctx: Context, x: Operand, y: Operand) -> Operand:
     if not is_float(ctx.outs[0]):
         return _integer_quotient(ctx, x, y)
@@ -221,8 +227,12 @@ def _div_known(ctx: Context, x: Value, c: Known) -> Operand:
         raise EncodingError("division by a constant that is zero.")
     if np.isinf(c).all():
         return zeros(ctx)
-    x = ctx.broadcast(x, ctx.outs[0].shape)
     number = fixedpoint.uniform(c)
+    if x in ctx.logarithms and number is not None:
+        quotient = approximation("log", "log_over", ctx.b, ctx.logarithms[x], number)
+        if quotient is not None:
+            return ctx.broadcast(quotient, ctx.outs[0].shape)
+    x = ctx.broadcast(x, ctx.outs[0].shape)
     if number is not None and np.frexp(abs(number))[0] == 0.5:
         return fixedpoint.mul_constant(ctx.b, x, 1.0 / number)
     return approximation("division", "div_public", ctx.b, x, np.broadcast_to(c, x.shape))
@@ -312,7 +322,7 @@ PLAIN: dict[str, Rule] = {
     "exp": approximated("exp", "exp"),
     "exp2": approximated("exp", "exp2"),
     "expm1": approximated("exp", "expm1"),
-    "log": approximated("log", "log"),
+    "log": log,
     "log1p": approximated("log", "log1p"),
     "logistic": approximated("sigmoid", "sigmoid"),
     "tanh": approximated("sigmoid", "tanh"),

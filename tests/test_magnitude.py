@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,11 @@ from sweeps import magnitudes, signed
 
 import spuvm as spu
 from spuvm.compiler import approx_magnitude
+from spuvm.compiler.evaluate import evaluate
+from spuvm.compiler.lower import lower
+from spuvm.compiler.passes import run_passes
+from spuvm.compiler.trace import trace
+from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 
 UNIT_RELATIVE = 3e-7
 
@@ -84,3 +90,21 @@ def test_costs() -> None:
         cost = spu.jit(function).cost(x)
         assert cost.rounds == rounds
         assert cost.bytes_sent.sum() <= each * len(x)
+
+
+@pytest.mark.parametrize(("protocol", "ring"), [("aby3", 64), ("semi2k", 64), ("semi2k", 32)])
+def test_logarithms_to_another_base(protocol: str, ring: int) -> None:
+    """One kernel with another factor; to base 2 under every protocol."""
+    f = DEFAULT_FRACTION_BITS[ring]
+    raw = magnitudes(ring - 2.01, 5000)
+    for base in (2.0, 3.0) if protocol == "aby3" else (2.0,):
+
+        def function(x: Any, base: float = base) -> Any:
+            return jnp.log2(x) if base == 2.0 else jnp.log(x) / np.float32(math.log(base))
+
+        struct = jax.ShapeDtypeStruct(raw.shape, jnp.float32)
+        module = run_passes(lower(trace(function, [struct]), ["secret"], Config(protocol, ring, f, ("a", "b", "c"))))
+        (out,) = evaluate(module, [raw], jitter=5)
+        error = np.abs(out.view(f"int{ring}") / 2.0**f - np.log(raw / 2.0**f) / math.log(base))
+        assert error.max() <= (1e-6 if protocol == "aby3" else 3e-6 if ring == 64 else 2.0**-7) + 1.01 * 2.0**-f
+        assert protocol != "aby3" or [op.name for op in module.body.walk()].count("harmonics") == 1
