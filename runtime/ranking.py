@@ -3,12 +3,13 @@
 The elements have been shuffled and are all different, so what the comparisons show is the order of a
 uniformly random permutation, which says nothing about the inputs (Hamada et al., ICISC 2012). What is
 compared depends on what was opened before, all parties know it, and each works it out for itself: in
-integers, by sorts of distinct numbers only, so that all get the same.
+integers, by sorts of distinct numbers only, and roundings that are never close, so that all get the same.
 
 Every segment of elements whose order among each other is open is split at once: a sample is put in order
 by comparing all of its pairs; each other element finds its place in the sample by binary search; what
 falls between two neighbours is a segment of the next pass. A pass costs a step for the sample and one
-for each level of the search, and three or four passes do for a million elements.
+for each level of the search, and three or four passes do for a million elements. Where few ranks are asked
+for, two elements of the sample around them are enough (Floyd and Rivest, CACM 1975).
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def _segments(start: Indices, size: Indices, length: int, asked: Indices) -> _Se
     cheap = max(math.sqrt(2 * CHEAP_PAIRS / len(start)), ALL_PAIRS)
     narrow = (4 * (high - low) < size) & (size > max(cheap, NARROW))
     wide = (1 << np.rint(np.log2(2.5 * size) / 2).astype(np.int64)) - 1
-    few = np.maximum((10 * size) ** 0.4, np.minimum(np.sqrt(2.5 * size), cheap)).astype(np.int64)
+    few = np.rint(np.maximum((10 * size) ** 0.4, np.minimum(np.sqrt(2.5 * size), cheap))).astype(np.int64)
     sample = np.where(size <= cheap, size, np.where(narrow, few, wide))
     return _Segments(start, size, low, high, sample, narrow)
 
