@@ -43,6 +43,7 @@ LAST_WORDS = 0.5  # seconds to look for the reason of a peer whose connection br
 AHEAD = 64 << 20  # bytes that a party computes before it sends them
 ALIVE = 1 / 8  # of the time limit, between two frames that say so
 LONGER = 1.25  # times the limit: parties that compute notice first who does not come
+BEHIND = 1.1  # times the limit, for a party that may be waiting for the dealer: it notices first
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,7 @@ class TlsLink(Link):
         advice = "Is it running and reachable? Raise the limit with `timeout_seconds` in the cluster file."
         super().__init__(rank, parties, timeout, advice)
         self._unsent = ahead if rank == dealer else AHEAD
+        self._dealer = dealer
         self._early = {dealer: ahead}  # by peer: bytes received before they are expected
         self._heard = time.monotonic()  # when something came from any peer
         self._said = self._heard  # when this party said that it gets on
@@ -249,7 +251,7 @@ class TlsLink(Link):
                     name = self.parties[receiver.peer]
                     raise PeerLostError(f"{name} closed its link while {self._me} awaited {what}.")
             try:
-                moved = self._poll(self.timeout)
+                moved = self._poll(self.timeout * (BEHIND if self._behind_dealer(late) else 1))
             except PeerAbortedError as stopped:
                 if missing() or any(s.crowded(most) or s.error is not None for s in senders):
                     raise
@@ -261,6 +263,10 @@ class TlsLink(Link):
                 names = [s.name for s in senders if s.crowded(most)]
                 raise PeerTimeoutError(self._timeout_text(names, f"that it takes {what}"))
             self._check_senders()
+
+    def _behind_dealer(self, late: Sequence[Receiver]) -> bool:
+        """Whether those awaited are parties that the dealer serves too."""
+        return self._dealer not in (None, self.rank, *(r.peer for r in late))
 
     def _poll(self, limit: float) -> bool:
         """Wait for news on any connection and take it in; False if there was none."""
