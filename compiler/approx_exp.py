@@ -52,7 +52,7 @@ def exp(b: Builder, x: Value) -> Value:
     """e^x = 2^(x log2 e), see `exp2_raw`.
 
     Domain: all x. Below -(f + 1) ln 2 (-13.2 for f = 18) the result is 0, from (k - 2 - f) ln 2 (30.5) on it
-    is the largest number, (2^(k-2) - 1) 2^-f.
+    is the largest number, 2^(k-2-f), to 30 bits at least.
     Error: relative 4e-6 plus one unit; 2e-7 under ABY3; 2^-39 in a ring of 128 bits, 2^-7 in one of 32.
     Cost: that of `exp2_raw`.
     """

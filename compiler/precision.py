@@ -61,7 +61,7 @@ class Stated:
         return " + ".join(parts)
 
 
-SATURATES = "0 below, the largest number (2^62 - 1) 2^-f above"
+SATURATES = "0 below, the largest number (2^(62 - f), to 30 bits) above"
 STATED: dict[str, Stated] = {
     "exp": Stated("-(f + 1) ln 2 to (62 - f) ln 2", relative=4e-6, outside=SATURATES),
     "exp2": Stated("-(f + 1) to 62 - f", relative=4e-6, outside=SATURATES),
