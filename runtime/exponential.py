@@ -12,7 +12,6 @@ V modulo 2^64, but for two units: the wrap c is gone. (Source: the rotation and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import reduce
 
 import jax
@@ -49,10 +48,10 @@ def rotated(x: Long, bits: jax.Array) -> Long:
     by = bits & bt.constant(bits, 63)
     back = bt.constant(bits, 63) - by
 
-    def joined(upper: jax.Array, lower: jax.Array) -> jax.Array:
+    def shifted(upper: jax.Array, lower: jax.Array) -> jax.Array:
         return jax.lax.shift_left(upper, by) | jax.lax.shift_right_logical(bt.shift_right(lower, 1), back)
 
-    return joined(high, low), joined(low, high)
+    return shifted(high, low), shifted(low, high)
 
 
 def difference(x: Long, y: Long) -> Long:
@@ -60,9 +59,8 @@ def difference(x: Long, y: Long) -> Long:
     low = x[1] - y[1]
     borrow = (x[1] < y[1]).astype(np.uint64)
     high = x[0] - y[0] - borrow
-    around = ((x[0] < y[0]) | ((x[0] == y[0]) & (borrow != bt.constant(borrow, 0)))).astype(
-        np.uint64
-    )  # 2^128 = 1 too much
+    wraps = (x[0] < y[0]) | ((x[0] == y[0]) & (borrow != bt.constant(borrow, 0)))
+    around = wraps.astype(np.uint64)  # 2^128 = 1 too much
     return high - (low < around).astype(np.uint64), low - around
 
 
@@ -92,19 +90,27 @@ def upper_product(x: Long, y: jax.Array) -> jax.Array:
     return rotated(times_short(x, significand(y)), bt.shift_right(y, FRACTION))[0]
 
 
-def _selected(bit: jax.Array, x: Long) -> Long:
+def total(x: Long, y: Long) -> Long:
+    """x + y modulo M, where the complement is the negative."""
+    return difference(x, (~y[0], ~y[1]))
+
+
+def selected(bit: jax.Array, x: Long) -> Long:
     """x where the bit is set, else 0."""
     mask = -bit.astype(np.uint64)
     return x[0] & mask, x[1] & mask
 
 
-def _total(xs: Iterable[Long]) -> Long:
-    return reduce(lambda x, y: difference(x, (~y[0], ~y[1])), xs)  # modulo M the complement is the negative
-
-
 def _times_factor(x: Long, factor: int) -> Long:
     size = times_short(x, jnp.full_like(x[0], bt.constant(x[0], abs(factor))))
     return size if factor > 0 else (~size[0], ~size[1])
+
+
+def shared(x: Long) -> tuple[Long, Long]:
+    """Party 0's number as parts of parties 1 and 2."""
+    r = random((0, 1), x[0].shape, x[0].dtype), random((0, 1), x[0].shape, x[0].dtype)
+    rest = difference(x, r)
+    return r, (send(rest[0], 0, 2), send(rest[1], 0, 2))
 
 
 def exp2_aby3(y: Sharing, *bits: Sharing, factors: tuple[int, ...], tops: tuple[int, ...]) -> Sharing:
@@ -123,18 +129,12 @@ def exp2_aby3(y: Sharing, *bits: Sharing, factors: tuple[int, ...], tops: tuple[
     """
     s, t = y[0] + y[1] + bt.constant(y[0], SHIFT << FRACTION), y[2]
     dealt = power(s)
-
-    def shared(x: Long) -> tuple[Long, Long]:
-        r = random((0, 1), s.shape, s.dtype), random((0, 1), s.shape, s.dtype)
-        rest = difference(x, r)
-        return r, (send(rest[0], 0, 2), send(rest[1], 0, 2))
-
     whole, first, second = shared(dealt), list[Long](), list[Long]()
     tops_first = tops_second = jnp.zeros_like(t)
     for bit, factor, top in zip(bits, factors, tops):
         beta, gamma = bit[0] ^ bit[1], bit[2]
         if factor:
-            for parts, mine, all_of_it in zip((first, second), shared(_selected(beta, dealt)), whole):
+            for parts, mine, all_of_it in zip((first, second), shared(selected(beta, dealt)), whole):
                 flipped = gamma != 0
                 other = difference(all_of_it, mine)
                 chosen = jnp.where(flipped, other[0], mine[0]), jnp.where(flipped, other[1], mine[1])
@@ -145,8 +145,8 @@ def exp2_aby3(y: Sharing, *bits: Sharing, factors: tuple[int, ...], tops: tuple[
             one = np.uint32(1)
             tops_first += _top(jnp.where(gamma != 0, one - r, r), top)
             tops_second += _top(jnp.where(gamma != 0, -rest, rest), top)
-    a = upper_product(_total(first), t) + tops_first
-    b = upper_product(_total(second), t) + bt.constant(t, 1) + tops_second  # of two units, to the middle
+    a = upper_product(reduce(total, first), t) + tops_first
+    b = upper_product(reduce(total, second), t) + bt.constant(t, 1) + tops_second  # of two units, to the middle
     return joined(a, b)
 
 
@@ -160,8 +160,8 @@ def exp2_plain(y: Sharing, *bits: Sharing, factors: tuple[int, ...], tops: tuple
     x = y[0] + bt.constant(y[0], SHIFT << FRACTION)
     m = bt.shift_left(significand(x), 31)
     power_of_two = rotated((m ^ m, m), bt.shift_right(x, FRACTION))[0]
-    total = jnp.zeros_like(x)
+    out = jnp.zeros_like(x)
     for (bit,), factor, top in zip(bits, factors, tops):
         term = power_of_two * bt.constant(x, factor % 2**64) + bt.constant(x, top << 32)
-        total += term * bit.astype(np.uint64)
-    return (total,)
+        out += term * bit.astype(np.uint64)
+    return (out,)

@@ -15,9 +15,18 @@ import jax
 import jax.numpy as jnp
 
 from spuvm.runtime import bits as bt
-from spuvm.runtime.exponential import FRACTION, Long, difference, rotated, significand, times_short
+from spuvm.runtime.exponential import (
+    FRACTION,
+    Long,
+    difference,
+    rotated,
+    selected,
+    shared,
+    significand,
+    times_short,
+    total,
+)
 from spuvm.runtime.harmonics import joined
-from spuvm.runtime.primitives import random, send
 from spuvm.runtime.protocol import Sharing
 
 SIGNIFICANT = 20  # fraction bits of A and of B, each in [1, 2] times a power of two
@@ -32,10 +41,6 @@ def _short(y: jax.Array) -> jax.Array:
     return rounded
 
 
-def _sum(x: Long, y: Long) -> Long:
-    return difference(x, (~y[0], ~y[1]))
-
-
 def _shifted(x: Long, y: jax.Array) -> Long:
     """x 2^y for the whole part of y."""
     return rotated(x, bt.shift_right(y, FRACTION))
@@ -44,12 +49,7 @@ def _shifted(x: Long, y: jax.Array) -> Long:
 def _times_word(x: Long, t: jax.Array) -> Long:
     """x t modulo M."""
     low, high = t & bt.constant(t, (1 << 32) - 1), bt.shift_right(t, 32)
-    return _sum(times_short(x, low), rotated(times_short(x, high), jnp.full_like(t, bt.constant(t, 32))))
-
-
-def _where(bit: jax.Array, x: Long) -> Long:
-    mask = -bit
-    return x[0] & mask, x[1] & mask
+    return total(times_short(x, low), rotated(times_short(x, high), jnp.full_like(t, bt.constant(t, 32))))
 
 
 def scaled_aby3(x: Sharing, y: Sharing) -> Sharing:
@@ -71,20 +71,14 @@ def scaled_aby3(x: Sharing, y: Sharing) -> Sharing:
         (zero, m),
         (g * m, zero),
     )
-    parts: list[list[Long]] = [[], []]
-    for factor in factors:
-        dealt = _shifted(factor, exponent)
-        r = random((0, 1), s.shape, s.dtype), random((0, 1), s.shape, s.dtype)
-        rest = difference(dealt, r)
-        parts[0].append(r)
-        parts[1].append((send(rest[0], 0, 2), send(rest[1], 0, 2)))
+    mine, others = zip(*(shared(_shifted(factor, exponent)) for factor in factors))
 
     def part(own: Long, product: Long, both: Long) -> jax.Array:
         wrapped = difference(both, (product[1], product[0]))  # times 2^64: the halves change places
-        total = _sum(_sum(own, _times_word(product, t)), _where(h, wrapped))
-        return _shifted(times_short(total, _short(theirs)), theirs)[0]
+        sum_of_all = total(total(own, _times_word(product, t)), selected(h, wrapped))
+        return _shifted(times_short(sum_of_all, _short(theirs)), theirs)[0]
 
-    return joined(part(*parts[0]), part(*parts[1]) + bt.constant(t, 1))  # of two units, to the middle
+    return joined(part(*mine), part(*others) + bt.constant(t, 1))  # of two units, to the middle
 
 
 def scaled_plain(x: Sharing, y: Sharing) -> Sharing:
