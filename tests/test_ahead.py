@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from parties import run_threads
 
 from spuvm.runtime.certificates import make_cluster
 from spuvm.runtime.cluster import load_cluster
@@ -35,22 +35,12 @@ def session(cluster_file: Path, tmp_path: Path) -> Session:
     def run(*bodies: Callable[[TlsLink], Any], ahead: int = 1, timeout: float = 20) -> list[Any]:
         path = cluster_file.with_name(f"ahead{ahead}.toml")
         path.write_text(f"dealer_ahead_mb = {ahead}\n{cluster_file.read_text()}")
-        results: list[Any] = [None] * 3
 
-        def party(rank: int) -> None:
-            try:
-                with connect(load_cluster(path), NAMES[rank], timeout=timeout) as link:
-                    results[rank] = bodies[rank](link)
-            except Exception as error:
-                results[rank] = error
+        def party(rank: int) -> Any:
+            with connect(load_cluster(path), NAMES[rank], timeout=timeout) as link:
+                return bodies[rank](link)
 
-        threads = [threading.Thread(target=party, args=(rank,)) for rank in range(3)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-            assert not thread.is_alive()
-        return results
+        return run_threads([partial(party, rank) for rank in range(3)])
 
     return run
 

@@ -15,11 +15,11 @@ from threading import Timer
 
 import numpy as np
 import pytest
+from parties import keys_of_another_authority
 
 import spuvm as spu
 from spuvm import cli
 from spuvm.network import Outcome, dealer_command, make_run_folder, party_command, run_parties
-from spuvm.runtime.certificates import issue, make_authority
 
 PARTIES = ("alice", "bob")
 ALL = (*PARTIES, "dealer")
@@ -280,13 +280,7 @@ def test_another_public_input_is_noticed_beside_a_dealer_who_has_none(setting: S
 
 
 def test_a_dealer_with_a_certificate_of_another_authority(setting: Setting) -> None:
-    theirs = setting.folder / "theirs"
-    shutil.copytree(setting.folder / "keys", theirs)
-    make_authority(theirs / "new")
-    issue(theirs / "new", "dealer")
-    for name in ("dealer.crt", "dealer.key"):
-        shutil.copy(theirs / "new" / name, theirs / name)
-    setting.clusters["dealer"] = theirs / "cluster.toml"
+    setting.clusters["dealer"] = keys_of_another_authority(setting.folder, "dealer")
     done = setting.run()
     assert statuses(done) == dict.fromkeys(ALL, 3)
     assert all("certificate" in error and "authority" in error for error in errors(done).values()), errors(done)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from parties import run_threads
 
 from spuvm.runtime.certificates import make_cluster
 from spuvm.runtime.cluster import load_cluster
@@ -25,25 +26,6 @@ from spuvm.runtime.tls_link import connect
 
 PARTIES = ("alice", "bob", "carol")
 Session = Callable[..., list[Any]]
-
-
-def run_threads(bodies: list[Callable[[], Any]]) -> list[Any]:
-    """Run one thread per body; what each returned or raised."""
-    results: list[Any] = [None] * len(bodies)
-
-    def run(i: int) -> None:
-        try:
-            results[i] = bodies[i]()
-        except Exception as error:
-            results[i] = error
-
-    threads = [threading.Thread(target=run, args=(i,)) for i in range(len(bodies))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    return results
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ from threading import Timer
 
 import numpy as np
 import pytest
+from parties import keys_of_another_authority
 
 import spuvm as spu
 from spuvm import cli, tables
 from spuvm.network import Outcome, PartiesFailed, make_run_folder, party_command, run_parties
-from spuvm.runtime.certificates import issue, make_authority
 from spuvm.runtime.errors import LinkError
 
 PARTIES = ("alice", "bob", "carol")
@@ -318,13 +318,7 @@ def test_another_configuration(setting: Setting) -> None:
 
 
 def test_a_certificate_of_another_authority(setting: Setting) -> None:
-    theirs = setting.folder / "theirs"
-    shutil.copytree(setting.folder / "keys", theirs)
-    make_authority(theirs / "new")
-    issue(theirs / "new", "bob")
-    for name in ("bob.crt", "bob.key"):
-        shutil.copy(theirs / "new" / name, theirs / name)
-    setting.clusters["bob"] = theirs / "cluster.toml"
+    setting.clusters["bob"] = keys_of_another_authority(setting.folder, "bob")
     done = setting.run()
     assert statuses(done) == (3, 3, 3)
     assert all("certificate" in error and "authority" in error for error in errors(done).values()), errors(done)
