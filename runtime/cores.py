@@ -10,8 +10,12 @@ from __future__ import annotations
 import os
 
 
+def available() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def share_cores(parties: int) -> None:
     """Leave each of so many parties of this host its part of the processors, at least one."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if parties > 1:
-        os.environ.setdefault("NPROC", str(max(1, available // parties)))
+        os.environ.setdefault("NPROC", str(max(1, available() // parties)))

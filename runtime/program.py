@@ -8,7 +8,6 @@ blocks of their own. A program for `party=None` does everything at once: the sim
 from __future__ import annotations
 
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from spuvm.runtime import cores
 from spuvm.runtime.primitives import PERMUTATION
 from spuvm.runtime.random import PERMUTATION_BYTES
 
@@ -301,7 +301,7 @@ class PartyProgram:
             with jax.default_device(device):  # other threads do not have the caller's
                 stage.load()
 
-        with ThreadPoolExecutor(os.cpu_count() or 1, "compile") as pool:
+        with ThreadPoolExecutor(cores.available(), "compile") as pool:
             try:
                 list(pool.map(load, stages[first:] + stages[:first]))
             except BaseException:

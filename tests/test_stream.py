@@ -1,17 +1,8 @@
-"""Streams in one process that simulates all parties: what they compute, what they refuse, how they go on."""
+"""Streams in one process that simulates all parties: what they compute, what they refuse."""
 
 from __future__ import annotations
 
-import errno
-import functools
-import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,54 +14,16 @@ import pyarrow.csv
 import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
+import streams
+from streams import BLOCK, ROWS, START, Stop, finished, moments, run_until, stream, together
 
 import spuvm as spu
 from spuvm.runtime.errors import EncodingError, InputError
 from spuvm.streaming import folder as folders
-from spuvm.streaming.job import Runner
 
-ROWS = 1000
-BLOCK = 300  # so that the last block is a short one
-LIMIT = 120.0
-KILLS = 10
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(3)
-    columns: dict[str, Any] = {
-        "x": rng.uniform(-4, 4, ROWS).astype(np.float32),
-        "y": rng.uniform(-4, 4, ROWS).astype(np.float32),
-        "n": rng.integers(-50, 50, ROWS),
-    }
-    pq.write_table(pa.table({"x": columns["x"], "n": columns["n"]}), tmp_path / "a.parquet", row_group_size=130)
-    pq.write_table(pa.table({"y": columns["y"]}), tmp_path / "b.parquet")
-    return columns
-
-
-@pytest.fixture
-def rows(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> spu.Stream:
-    monkeypatch.chdir(tmp_path)
-    return stream()
-
-
-def stream(rows_per_block: int = BLOCK, **changed: Any) -> spu.Stream:
-    sources = {"x": "a.parquet:x@alice", "n": "alice:a.parquet:n", "y": "b.parquet:y@bob"} | changed
-    return spu.stream({k: v for k, v in sources.items() if v}, rows_per_block=rows_per_block)
-
+data, rows = streams.data, streams.rows  # fixtures
 
 # What they compute -------------------------------------------------------------------------------------
-
-
-def moments(t: Any, x: Any, y: Any) -> Any:
-    return {"rows": t["rows"] + x.shape[0], "xy": t["xy"] + jnp.dot(x, y), "top": jnp.maximum(t["top"], jnp.max(y))}
-
-
-def together(a: Any, b: Any) -> Any:
-    return {"rows": a["rows"] + b["rows"], "xy": a["xy"] + b["xy"], "top": jnp.maximum(a["top"], b["top"])}
-
-
-START = {"rows": 0, "xy": 0.0, "top": -100.0}
 
 
 def test_a_fold_that_combines(rows: spu.Stream, data: Any) -> None:
@@ -300,11 +253,6 @@ def test_a_damaged_block_is_named_and_what_is_finished_stays(rows: spu.Stream, d
     Path("b.parquet").write_bytes(good)
 
 
-def finished(folder: str) -> list[int]:
-    lines = [line for p in Path(folder).glob("blocks-*.jsonl") for line in p.read_text().splitlines()]
-    return [json.loads(line)["block"] for line in lines]
-
-
 def test_numbers_that_are_none(rows: spu.Stream, data: Any) -> None:
     data["y"][512] = np.nan
     pq.write_table(pa.table({"y": data["y"]}), "b.parquet")
@@ -341,255 +289,3 @@ def test_an_output_that_exists(rows: spu.Stream) -> None:
     assert Path("out.parquet").read_text() == "precious"
     rows.to_parquet("out.parquet", "carol", force=True)
     assert pq.read_table("out.parquet").num_rows == ROWS
-
-
-# Going on ----------------------------------------------------------------------------------------------------
-
-
-class Stop(Exception):
-    pass
-
-
-def run_until(monkeypatch: pytest.MonkeyPatch, block: int, error: Exception) -> list[int]:
-    """Let `error` happen instead of a block; the list gets the blocks that were computed."""
-    seen: list[int] = []
-    plain = Runner._compute
-
-    def compute(self: Runner, ready: Any, state: Any) -> Any:
-        if ready.block == block:
-            raise error
-        seen.append(ready.block)
-        return plain(self, ready, state)
-
-    monkeypatch.setattr(Runner, "_compute", compute)
-    return seen
-
-
-@pytest.mark.parametrize("combine", [together, None])
-def test_a_fold_goes_on(rows: spu.Stream, data: Any, monkeypatch: pytest.MonkeyPatch, combine: Any) -> None:
-    start = START if combine else {"rows": jnp.int32(0), "xy": 0.0, "top": -100.0}
-    with monkeypatch.context() as patch:
-        seen = run_until(patch, 2, Stop())
-        with pytest.raises(Stop):
-            rows.fold(moments, start, combine, folder="run")
-        assert seen == [0, 1]
-    with monkeypatch.context() as patch:
-        seen = run_until(patch, -1, Stop())
-        shown = spu.reveal(rows.fold(moments, start, combine, folder="run"))
-        assert seen == [2, 3]
-    assert shown["rows"] == ROWS
-    assert abs(shown["xy"] - np.dot(data["x"].astype(float), data["y"])) < 0.02
-    assert not Path("run/simulated").exists()
-
-
-@pytest.fixture
-def begun(rows: spu.Stream, monkeypatch: pytest.MonkeyPatch) -> spu.Stream:
-    """A run that stopped after two blocks, in the folder out.parquet.run."""
-    out = rows.map(lambda x, y: {"p": x * y})
-    with monkeypatch.context() as patch:
-        run_until(patch, 2, Stop())
-        with pytest.raises(Stop):
-            out.to_parquet("out.parquet", "carol")
-    return out
-
-
-def touched() -> spu.Stream:
-    os.utime("b.parquet")
-    return stream()
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda: stream().map(lambda x, y: {"p": x * y + 1}), "the programs .* differ"),
-        (lambda: stream(200).map(lambda x, y: {"p": x * y}), "the programs|the rows of a block"),
-        (
-            lambda: touched().map(lambda x, y: {"p": x * y}),
-            r"the files differ \(y \(part 0\): modified_ns",
-        ),
-    ],
-)
-def test_a_folder_of_another_run(begun: spu.Stream, change: Callable[[], spu.Stream], words: str) -> None:
-    before = {p: p.read_bytes() for p in Path("out.parquet.run/simulated").iterdir()}
-    with pytest.raises(InputError, match=rf"belongs to another run: {words}"):
-        change().to_parquet("out.parquet", "carol")
-    assert before == {p: p.read_bytes() for p in Path("out.parquet.run/simulated").iterdir()}
-
-
-def test_a_folder_of_something_else(rows: spu.Stream) -> None:
-    Path("run/simulated").mkdir(parents=True)
-    Path("run/simulated/thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match=r"holds other files \(thesis.tex"):
-        rows.to_parquet("out.parquet", "carol", folder="run")
-    assert Path("run/simulated/thesis.tex").read_text() == "precious"
-
-
-def test_a_finished_block_that_was_damaged(begun: spu.Stream) -> None:
-    path = Path("out.parquet.run/simulated/block-000001.npz")
-    path.write_bytes(path.read_bytes()[:-1] + b"!")
-    with pytest.raises(InputError, match=r"block-000001.npz is damaged"):
-        begun.to_parquet("out.parquet", "carol")
-    assert not Path("out.parquet").exists()
-
-
-def test_a_full_disk(begun: spu.Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(fd: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
-        with pytest.raises(InputError, match=r"No space left on device.*make room and start the same command again"):
-            begun.to_parquet("out.parquet", "carol")
-    assert set(finished("out.parquet.run/simulated")) == {0, 1}
-    begun.to_parquet("out.parquet", "carol")
-    assert pq.read_table("out.parquet").num_rows == ROWS
-
-
-SCRIPT = """
-import sys
-import spuvm as spu
-from spuvm.streaming import folder as folders
-from spuvm.streaming.job import Runner
-
-plain = Runner._compute
-
-def compute(self, ready, state):
-    with open("log", "a") as file:
-        file.write(f"{sys.argv[1]} {ready.block}\\n")
-    return plain(self, ready, state)
-
-Runner._compute = compute
-s = spu.stream({"x": "a.parquet:x@alice", "y": "b.parquet:y@bob"}, rows_per_block=25)
-s.map(lambda x, y: {"p": x * y, "q": x * y * y}).to_parquet("out.parquet", "carol", folder=sys.argv[2])
-"""
-
-
-def test_killed_at_any_moment_the_output_is_the_same_byte_for_byte(rows: spu.Stream, data: Any) -> None:
-    def start(name: str, folder: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", SCRIPT, name, folder])
-
-    rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
-    first = start("0", "run")
-    wait_for(lambda: Path("run/simulated/manifest.json").exists())
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    shutil.copytree("run", "whole", copy_function=shutil.copy2)
-    for journal in Path("whole/simulated").glob("*.jsonl"):
-        journal.unlink()
-    done_before: dict[str, set[int]] = {}
-    for kill in range(1, KILLS + 1):
-        done_before[str(kill)] = before = set(finished_lines("run/simulated"))
-        target = len(before) + int(rng.integers(1, 4))
-        process = start(str(kill), "run")
-        wait_for(functools.partial(reached, target, process))
-        time.sleep(float(rng.uniform(0, 0.01)))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        if Path("out.parquet").exists():
-            break
-    done_before["last"] = set(finished_lines("run/simulated"))
-    if not Path("out.parquet").exists():
-        assert start("last", "run").wait(LIMIT) == 0
-    output = Path("out.parquet").read_bytes()
-    Path("out.parquet").unlink()
-    assert start("whole", "whole").wait(LIMIT) == 0
-    assert Path("out.parquet").read_bytes() == output
-    ran = [line.split() for line in Path("log").read_text().splitlines()]
-    again = [(name, block) for name, block in ran if int(block) in done_before.get(name, ())]
-    assert again == []
-
-
-def finished_lines(folder: str) -> list[int]:
-    text = b"".join(p.read_bytes() for p in Path(folder).glob("blocks-*.jsonl"))
-    return [json.loads(line)["block"] for line in text.splitlines(keepends=True) if line.endswith(b"}\n")]
-
-
-def reached(target: int, process: subprocess.Popen[bytes]) -> bool:
-    return len(finished_lines("run/simulated")) >= target or process.poll() is not None
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
-
-
-# Groups -----------------------------------------------------------------------------------------------------
-
-
-AGGREGATES: dict[str, Any] = {"total": ("t", "sum"), "rows": "count", "low": ("t", "min"), "high": ("t", "max")}
-
-
-def check_groups(out: dict[str, Any], key: np.ndarray, t: np.ndarray, keys: int) -> None:
-    assert {n: x.visibility for n, x in out.items()} == dict.fromkeys(AGGREGATES, "secret")
-    shown = spu.reveal(out)
-    for k in range(keys):
-        mine = t[key == k]
-        assert shown["rows"][k] == len(mine)
-        assert abs(shown["total"][k] - mine.astype(float).sum()) < 1e-2
-        assert abs(shown["low"][k] - (mine.min() if len(mine) else 2.0**40)) < 1e-5
-        assert abs(shown["high"][k] - (mine.max() if len(mine) else -(2.0**40))) < 1e-5
-
-
-def test_groups_of_parties_that_hold_different_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(8)
-    parts, keys, values = [], [], []
-    for party, rows in (("alice", 500), ("bob", 320), ("carol", 101)):
-        keys.append(rng.integers(0, 19, rows))
-        values.append(rng.normal(10, 12, rows).astype(np.float32))
-        pq.write_table(pa.table({"station": keys[-1], "t": values[-1]}), f"{party}.parquet")
-        parts.append({n: f"{party}.parquet:{n}@{party}" for n in ("station", "t")})
-    key, t = np.concatenate(keys), np.concatenate(values)
-    stations = spu.stream(parts, rows_per_block=200)
-    check_groups(stations.group_by("station", 20).agg(**AGGREGATES), key, t, 20)
-    warm = t > 5
-    check_groups(stations.filter(lambda t: t > 5).group_by("station", 20).agg(**AGGREGATES), key[warm], t[warm], 20)
-    workers = spu.stream(parts, rows_per_block=200, workers=2)
-    check_groups(workers.group_by("station", 20).agg(**AGGREGATES), key, t, 20)
-    with pytest.raises(InputError, match="the key `station` has numbers beyond 0 to 9"):
-        stations.group_by("station", 10).agg(rows="count")
-
-
-def test_groups_go_on_with_the_same_steps_only(rows: spu.Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an owner does alone is no part of the program that all parties run, but of what the run is."""
-    alone = spu.stream({"x": "a.parquet:x@alice", "n": "a.parquet:n@alice"}, rows_per_block=BLOCK)
-    groups = [alone.filter(f).map(lambda n: {"k": n % 4}) for f in (lambda x: x < 1, lambda x: x < 2)]
-    with monkeypatch.context() as patch:
-        run_until(patch, 2, Stop())
-        with pytest.raises(Stop):
-            groups[0].group_by("k", 4).agg(rows="count", folder="run")
-    with pytest.raises(InputError, match=r"the programs .* differ"):
-        groups[1].group_by("k", 4).agg(rows="count", folder="run")
-    out = groups[0].group_by("k", 4).agg(rows="count", folder="run")["rows"]
-    assert out.visibility == "private(alice)"
-
-
-def test_groups_of_secrets(rows: spu.Stream, data: Any, tmp_path: Path) -> None:
-    """The key is one party's, the values are a product of two parties': nothing can be done by anyone alone."""
-    secret = rows.filter(lambda x, y: x < y).map(lambda n, x, y: {"k": n % 5, "t": x * y})
-    keep = data["x"] < data["y"]
-    key, t = (data["n"] % 5)[keep], (data["x"] * data["y"])[keep]
-    out = spu.reveal(secret.group_by("k", 5).agg(**AGGREGATES))
-    for k in range(5):
-        mine = t[key == k].astype(float)
-        assert out["rows"][k] == len(mine)
-        assert abs(out["total"][k] - mine.sum()) < 0.01
-        assert abs(out["low"][k] - mine.min()) < 1e-4
-        assert abs(out["high"][k] - mine.max()) < 1e-4
-
-
-@pytest.mark.parametrize(
-    ("use", "words"),
-    [
-        (lambda s: s.group_by("z", 3).agg(c="count"), r"there is no column `z`, the columns are"),
-        (lambda s: s.group_by("x", 3).agg(c="count"), r"the key `x` must hold integers, got float32"),
-        (lambda s: s.group_by("n", 0), r"the public number of keys"),
-        (lambda s: s.group_by("n", 3).agg(), r"wants nothing"),
-        (lambda s: s.group_by("n", 3).agg(c=("x", "mode")), r"must be 'count' or a column with"),
-    ],
-)
-def test_groups_that_make_no_sense(rows: spu.Stream, use: Callable[[spu.Stream], Any], words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        use(rows)
