@@ -42,8 +42,8 @@ DECLINE = 5.0  # seconds that a party that cannot take part waits for peers to t
 LAST_WORDS = 0.5  # seconds to look for the reason of a peer whose connection broke
 AHEAD = 64 << 20  # bytes that a party computes before it sends them
 ALIVE = 1 / 8  # of the time limit, between two frames that say so
-LONGER = 1.25  # times the limit: parties that compute notice first who does not come
-BEHIND = 1.1  # times the limit, for a party that may be waiting for the dealer: it notices first
+BEHIND = 1.2  # times the limit, for a party that may be waiting for the dealer: it notices first
+LONGER = 1.4  # times the limit: parties that compute notice first who does not come
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class TlsLink(Link):
         channel.begin_session()
         if made.outgoing:
             name = self.parties[peer]
-            self._senders[peer] = Sender(channel, name, self.timeout, self._wake, lambda: self._heard)
+            self._senders[peer] = Sender(channel, name, self._patience(peer), self._wake, lambda: self._heard)
         else:
             receiver = Receiver(peer, channel, self, self._early.get(peer, 0))
             self._receivers[peer] = self._by_fd[channel.sock.fileno()] = receiver
@@ -251,7 +251,7 @@ class TlsLink(Link):
                     name = self.parties[receiver.peer]
                     raise PeerLostError(f"{name} closed its link while {self._me} awaited {what}.")
             try:
-                moved = self._poll(self.timeout * (BEHIND if self._behind_dealer(late) else 1))
+                moved = self._poll(self._patience(*(r.peer for r in late)))
             except PeerAbortedError as stopped:
                 if missing() or any(s.crowded(most) or s.error is not None for s in senders):
                     raise
@@ -264,9 +264,9 @@ class TlsLink(Link):
                 raise PeerTimeoutError(self._timeout_text(names, f"that it takes {what}"))
             self._check_senders()
 
-    def _behind_dealer(self, late: Sequence[Receiver]) -> bool:
-        """Whether those awaited are parties that the dealer serves too."""
-        return self._dealer not in (None, self.rank, *(r.peer for r in late))
+    def _patience(self, *awaited: int) -> float:
+        """How long to wait for these peers, in seconds: longer where they may themselves wait for the dealer."""
+        return self.timeout * (1 if self._dealer in (None, self.rank, *awaited) else BEHIND)
 
     def _poll(self, limit: float) -> bool:
         """Wait for news on any connection and take it in; False if there was none."""

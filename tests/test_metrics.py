@@ -148,7 +148,7 @@ def test_several_classes() -> None:
     assert of_margins == pytest.approx(exact, abs=5e-5)
 
 
-@pytest.mark.parametrize(("n", "size"), [(1, 3.0), (10, 8000.0), (5000, 500.0), (5000, 0.1)])
+@pytest.mark.parametrize(("n", "size"), [(1, 3.0), (10, 8000.0), (5000, 500.0), (5000, 0.1), (5000, 0.001)])
 def test_rmse(n: int, size: float) -> None:
     rng = np.random.default_rng(2)
     y, p = (rng.uniform(-size, size, n).astype(np.float32) for _ in range(2))

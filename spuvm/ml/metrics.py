@@ -131,12 +131,16 @@ def _of_class(labels: jax.Array, x: jax.Array) -> jax.Array:
 def rmse(labels: jax.Array, predictions: jax.Array) -> jax.Array:
     """Root of the mean squared difference of f32[n] and f32[n]; right while it is below 8,192.
 
-    Differences are scaled by a power of two near 1 / sqrt(n): the sum of their squares stays below 2^26.
+    Below 0.002 / sqrt(n) it is lost, as the squares are. Where those would sum to more than 2^24, differences are
+    first scaled by a power of two near 1 / sqrt(n).
     """
     n = labels.shape[0]
-    half = math.ceil(math.log2(n) / 2) if n > 1 else 0
-    d = (labels.astype(jnp.float32) - predictions) * 0.5**half
-    return jnp.sqrt(jnp.dot(d, d) * (4.0**half / n))
+    scale = 0.5 ** math.ceil(math.log2(n) / 2)
+    d = labels.astype(jnp.float32) - predictions
+    small = jnp.dot(d * scale, d * scale) < 2.0**24 * scale**2
+    d = jnp.where(small, d, d * scale)
+    root = jnp.sqrt(jnp.dot(d, d))
+    return jnp.where(small, root * (1 / math.sqrt(n)), root * (1 / (math.sqrt(n) * scale)))
 
 
 def mae(labels: jax.Array, predictions: jax.Array) -> jax.Array:
