@@ -9,6 +9,8 @@ a random value for component i costs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
+from operator import add
 
 from spuvm.runtime import bits as bt
 from spuvm.runtime import ring
@@ -55,22 +57,23 @@ def _pair(i: int, j: int, like: Elements) -> Elements:
 # Products -------------------------------------------------------------------------------------
 
 
+def _factors(x: Sharing, y: Sharing) -> tuple[list[tuple[Elements, Elements]], ...]:
+    """[x], [y] -> what each party multiplies, pair by pair; all products together sum to x y. Local.
+
+    Party 1 takes on all that it can, in one product; x_0 y_0 is left to party 2. Five are the least modulo 2^k: with
+    one product at party i, x_i y_i and x_{i+1} y_{i+1} both have odd coefficients there, so its neighbours need two.
+    """
+    return [(x[0], y[1]), (x[1], y[0])], [(x[1] + x[2], y[1] + y[2])], [(x[2], y[0]), (x[0], y[2] + y[0])]
+
+
 def product_aa(x: Sharing, y: Sharing) -> Sharing:
-    """[x], [y] -> z_i = x_i (y_i + y_{i+1}) + x_{i+1} y_i at party i. Local, two products each."""
-    z = []
-    for i in range(3):
-        j = (i + 1) % 3
-        z.append(x[i] * (y[i] + y[j]) + x[j] * y[i])
-    return tuple(z)
+    """[x], [y] -> local summands of x y; two products a party, one at party 1."""
+    return tuple(reduce(add, (p * q for p, q in pairs)) for pairs in _factors(x, y))
 
 
 def dot_aa(x: Sharing, y: Sharing, *, dims: ring.DimensionNumbers) -> Sharing:
     """The same with the ring's generalised matrix product."""
-    z = []
-    for i in range(3):
-        j = (i + 1) % 3
-        z.append(ring.dot_sum([(x[i], y[i] + y[j]), (x[j], y[i])], dims))
-    return tuple(z)
+    return tuple(ring.dot_sum(pairs, dims) for pairs in _factors(x, y))
 
 
 def reshare_d(z: Sharing) -> Sharing:
