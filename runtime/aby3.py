@@ -54,6 +54,18 @@ def _pair(i: int, j: int, like: Elements) -> Elements:
     return random((i, j), like.shape, like.dtype)
 
 
+def _send_low(x: Elements, src: int, dst: int, bits: int) -> Elements:
+    """`send`, where only the low `bits` count: of words of 32 bits 16, 20 or 24 are sent if that is enough."""
+    if bt.width(x) != 32 or bits > 24:
+        return send(x, src, dst)
+    low = bt.cast(send(bt.cast(x, 16), src, dst), 32)
+    if bits <= 16:
+        return low
+    mask = bt.constant(x, 15 if bits <= 20 else 255)
+    high = send(bt.cast(bt.shift_right(x, 16) & mask, 8), src, dst, 4 if bits <= 20 else 8)
+    return low | bt.shift_left(bt.cast(high, 32), 16)
+
+
 # Products -------------------------------------------------------------------------------------
 
 
@@ -174,11 +186,11 @@ def trunc_d(z: Sharing, *, bits: int) -> Sharing:
     top = bt.cast(bt.shift_right(r, k - 1), short)
     high = bt.shift_right(r & bt.constant(r, (1 << (k - 1)) - 1), bits)
     h0, t0 = _pair(0, 2, high), _pair(0, 2, top)
-    h1, t1 = send(high - h0, 2, 1), send(top - t0, 2, 1)
+    h1, t1 = send(high - h0, 2, 1), _send_low(top - t0, 2, 1, bits + 1)
     s = bt.shift_right(c, k - 1)
     sign = bt.cast(bt.constant(c, 1) - bt.shift_left(s, 1), short)
     a, b = _pair(0, 2, top), _pair(1, 2, top)
-    carry = send(t0 * sign - a, 0, 1) + send(t1 * sign - b, 1, 0)
+    carry = _send_low(t0 * sign - a, 0, 1, bits + 1) + _send_low(t1 * sign - b, 1, 0, bits + 1)
     low = bt.shift_right(c & bt.constant(c, (1 << (k - 1)) - 1), bits) - bt.constant(c, 1 << (k - 2 - bits))
 
     def at_carry(v: Elements) -> Elements:

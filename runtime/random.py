@@ -75,14 +75,25 @@ class Stream:
 def permutations(raw: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.int64]:
     """int64[rows, n]: the order of n random 128-bit numbers, row by row; 16 bytes of `raw` each.
 
-    The permutation is uniform but for the chance, below n^2 / 2^129, that two numbers are equal. The upper
-    halves decide; only where two of those are equal, too, are the lower ones looked at.
+    The permutation is uniform but for the chance, below n^2 / 2^129, that two numbers are equal. They are sorted by
+    their upper bits, in words whose other bits are the index; only where the upper bits are equal by all others.
     """
     high, low = raw.view(np.uint64).reshape(2, *shape)
-    order = np.argsort(high, axis=-1)
-    ranked = np.take_along_axis(high, order, axis=-1)
-    if (ranked[..., 1:] == ranked[..., :-1]).any():  # then the order of the equal ones is the sort's own affair
-        order = np.lexsort((low, high), axis=-1)
+    index_bits = max(shape[-1] - 1, 0).bit_length()
+    index_mask = np.uint64((1 << index_bits) - 1)
+    words = high & ~index_mask
+    words |= np.arange(shape[-1], dtype=np.uint64)
+    words.sort(axis=-1)
+    order = (words & index_mask).view(np.int64)
+    words >>= np.uint64(index_bits)
+    equal = words[..., 1:] == words[..., :-1]
+    if equal.any():
+        tied = np.zeros(order.shape, bool)
+        tied[..., 1:] |= equal
+        tied[..., :-1] |= equal
+        row, _ = np.nonzero(tied)
+        who = order[tied]
+        order[tied] = who[np.lexsort((low[row, who], high[row, who], row))]
     return order
 
 

@@ -114,6 +114,9 @@ def test_equal_halves_are_decided_by_the_others() -> None:
     high, low = np.zeros((2, 5), np.uint64), np.array([[4, 3, 2, 1, 0], [0, 9, 1, 8, 2]], np.uint64)
     raw = np.concatenate([high, low]).view(np.uint8).reshape(-1)
     np.testing.assert_array_equal(permutations(raw, (2, 5)), [[4, 3, 2, 1, 0], [0, 2, 4, 3, 1]])
+    halves = np.random.default_rng(1).integers(0, 1 << 64, (2, 3, 500), np.uint64)
+    halves[0, 1] &= np.uint64(0xFF000000000001FF)  # the upper bits of many are equal, those with the index differ
+    np.testing.assert_array_equal(permutations(halves.view(np.uint8).reshape(-1), (3, 500)), np.lexsort(halves[::-1]))
 
 
 def test_a_shuffle_keeps_the_elements_and_its_messages_are_masked() -> None:
