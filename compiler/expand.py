@@ -394,9 +394,18 @@ class Expander:
 
         self.users = uses(region)
         self.truncated = leading_to_trunc(region, self.users)
-        for op in region.ops:
+        for op in _constants_first(region.ops):
             self.op, self.location = op.name, op.location
             EXPAND[op.name](self, op)
+
+
+def _constants_first(ops: Sequence[Op]) -> list[Op]:
+    """The operations in an order in which each finds all constants made: a comparison looks for others."""
+    constants: set[Value] = set()
+    for op in ops:
+        if op.name == "const" or (op.name == "broadcast" and constants.issuperset(op.inputs)):
+            constants.add(op.output)
+    return sorted(ops, key=lambda op: constants.isdisjoint(op.outputs))
 
 
 def boundary_form(type_: Type) -> tuple[str, int | None]:

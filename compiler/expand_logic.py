@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from spuvm.compiler.expand import Components, Expander, Shared
 from spuvm.compiler.expand_basis import (
+    ADD,
+    BIT,
     MASK,
     PICK,
     PLAIN_EQUAL,
@@ -26,7 +28,7 @@ from spuvm.compiler.expand_basis import (
     sub,
     xor,
 )
-from spuvm.compiler.ir import Op
+from spuvm.compiler.ir import Op, Value
 
 # Comparison and logic ----------------------------------------------------------------------------------------
 
@@ -37,10 +39,44 @@ def expand_less(ex: Expander, op: Op) -> None:
     if xs := known(ex, op):
         out = compute_known(ex, "less", PLAIN_LESS, xs, dtype="uint8", signed=not unsigned_word)
         return ex.set(op.output, out)
+    if op.output in ex.values:
+        return  # it came with an earlier comparison of the same value
     x, y = (ex.arithmetic(v) for v in op.inputs)
     if type_.kind == "int" and type_.bits >= ex.ring_bits:
         return ex.set(op.output, _less_word(ex, x, y, unsigned_word))
+    comparisons = _of_the_same(ex, op)
+    if len(comparisons) > 1:
+        return _less_public(ex, comparisons)
     ex.set(op.output, ex.kernel("msb_a", sub(ex, x, y), dtype="uint8"))
+
+
+def _of_the_same(ex: Expander, op: Op) -> list[Op]:
+    """The comparisons of the same secret with public values that one kernel can make, from this one on."""
+
+    def public(value: Value) -> bool:
+        return value in ex.values and ex.primary(value).kind == "p"
+
+    secret = [v for v in op.inputs if not public(v)]
+    if len(secret) > 1:
+        return [op]
+    users = [u for u in dict.fromkeys(ex.users[secret[0]]) if u is not None and u.name == "less"]
+    found = [u for u in users if u.output not in ex.values and sum(map(public, u.inputs)) == 1]
+    while f"below_a{'p' * len(found)}" not in ex.protocol.kernels and len(found) > 1:
+        found.pop()
+    return found
+
+
+def _less_public(ex: Expander, ops: Sequence[Op]) -> None:
+    """Comparisons of one secret x with public values: c < x is not x < c + 1."""
+    above = [ex.primary(op.inputs[0]).kind == "p" for op in ops]
+    x = ex.as_kind(ops[0].inputs[above[0]], "a")
+    one = ex.constant(1)
+    limits = [ex.primary(op.inputs[not a]) for op, a in zip(ops, above)]
+    limits = [ex.local("add", ADD, y, one, kind="p") if a else y for y, a in zip(limits, above)]
+    word = ex.kernel(f"below_a{'p' * len(ops)}", x, *limits, dtype="uint8")
+    for i, (op, a) in enumerate(zip(ops, above)):
+        bit = ex.local("bit", BIT, word, kind="b", dtype="uint8", index=i)
+        ex.set(op.output, invert(ex, bit) if a else bit)
 
 
 def _less_word(ex: Expander, x: Shared, y: Shared, unsigned: bool) -> Shared:

@@ -24,6 +24,7 @@ from spuvm.runtime.protocol import (
     Sharing,
     all_bits,
     carries,
+    comparisons_with_public,
     each,
     prefix_or,
     products_with_private,
@@ -32,7 +33,7 @@ from spuvm.runtime.protocol import (
     xor_constant,
 )
 from spuvm.runtime.scaling import scaled_aby3
-from spuvm.runtime.sign import negative
+from spuvm.runtime.sign import below, negative
 from spuvm.runtime.sums import bits_of_sum
 from spuvm.runtime.word import Elements
 
@@ -227,6 +228,13 @@ def msb_a(x: Sharing) -> Sharing:
     return negative(and_bb, x)
 
 
+def below_ap(x: Sharing, *limits: Sharing) -> Sharing:
+    """[x], up to eight public y_i -> whether x < y_i, as bit i of bytes: see `sign.below`. 1 + log2 k rounds."""
+    signs = below(and_bb, x, [y for (y,) in limits])
+    placed = (each(lambda a, i=i: bt.shift_left(a, i), sign) for i, sign in enumerate(signs))
+    return reduce(xor, placed)
+
+
 def eqz_a(x: Sharing) -> Sharing:
     """[x] -> whether x is zero, that is s = -x_2: no sum needed. 1 + log2 k rounds."""
     s, t = _summands(x)
@@ -340,6 +348,7 @@ ABY3 = Protocol(
         Kernel("mul_trunc_aa", mul_trunc_aa, "aa", "a"),
         Kernel("and_bb", and_bb, "bb", "b"),
         Kernel("msb_a", msb_a, "a", "b"),
+        *comparisons_with_public(below_ap),
         Kernel("eqz_a", eqz_a, "a", "b"),
         Kernel("a2b", a2b, "a", "b"),
         Kernel("b2a", b2a, "b", "a"),

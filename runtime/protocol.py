@@ -97,6 +97,11 @@ def products_with_private(
     return Kernel("mul_vma", mul_vma, "vma", "a"), Kernel("mul_trunc_vma", mul_trunc_vma, "vma", "a")
 
 
+def comparisons_with_public(below: Callable[..., Sharing]) -> tuple[Kernel, ...]:
+    """The kernels that compare a value with two, three or four public ones: bit i of a byte for the i-th."""
+    return tuple(Kernel(f"below_a{p}", below, f"a{p}", "b") for p in ("pp", "ppp", "pppp"))
+
+
 def table(*kernels: Kernel) -> dict[str, Kernel]:
     """The kernels by name; a name given twice is an error."""
     out: dict[str, Kernel] = {}

@@ -84,7 +84,7 @@ def permutations(raw: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.int
     words = high & ~index_mask
     words |= np.arange(shape[-1], dtype=np.uint64)
     words.sort(axis=-1)
-    order = (words & index_mask).view(np.int64)
+    order: NDArray[np.int64] = (words & index_mask).view(np.int64)
     words >>= np.uint64(index_bits)
     equal = words[..., 1:] == words[..., :-1]
     if equal.any():

@@ -7,14 +7,18 @@ secret.
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
+
 from spuvm.runtime import bits as bt
 from spuvm.runtime import plain, ring
 from spuvm.runtime.exponential import exp2_plain
 from spuvm.runtime.harmonics import harmonics_plain
 from spuvm.runtime.leading import position_plain, power_plain
 from spuvm.runtime.primitives import send
-from spuvm.runtime.protocol import Kernel, Protocol, Sharing, products_with_private, table
+from spuvm.runtime.protocol import Kernel, Protocol, Sharing, comparisons_with_public, products_with_private, table
 from spuvm.runtime.scaling import scaled_plain
+from spuvm.runtime.word import Elements
 
 
 def _share(x: Sharing, world_size: int, owner: int) -> Sharing:
@@ -45,6 +49,14 @@ def _trunc(x: Sharing, *, bits: int) -> Sharing:
     return (plain.truncate(x[0], bits=bits),)
 
 
+def _negative(x: Elements) -> Elements:
+    return bt.cast(bt.shift_right(x, bt.width(x) - 1), 8)
+
+
+def _below(x: Sharing, *limits: Sharing) -> Sharing:
+    return (reduce(or_, (bt.shift_left(_negative(x[0] - y), i) for i, (y,) in enumerate(limits))),)
+
+
 def _keep(x: Sharing) -> Sharing:
     return x
 
@@ -73,7 +85,8 @@ def ref2k(world_size: int) -> Protocol:
             Kernel("trunc_a", _trunc, "a", "a"),
             Kernel("mul_trunc_aa", lambda x, y, *, bits: (plain.truncate(x[0] * y[0], bits=bits),), "aa", "a"),
             Kernel("and_bb", lambda x, y, *, bits: (x[0] & y[0],), "bb", "b"),
-            Kernel("msb_a", lambda x: (bt.cast(bt.shift_right(x[0], bt.width(x[0]) - 1), 8),), "a", "b"),
+            Kernel("msb_a", lambda x: (_negative(x[0]),), "a", "b"),
+            *comparisons_with_public(_below),
             Kernel("eqz_a", lambda x: (plain.equal(x[0], bt.constant(x[0], 0)),), "a", "b"),
             Kernel("a2b", _keep, "a", "b"),
             Kernel("b2a", _keep, "b", "a"),

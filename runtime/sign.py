@@ -12,6 +12,9 @@ of a sharing of s, an `and` with t and one of the tree's levels: two thirds of t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from spuvm.runtime import bits as bt
 from spuvm.runtime.primitives import random, send
 from spuvm.runtime.protocol import And, Sharing, each, xor
@@ -23,35 +26,64 @@ def negative(and_: And, x: Sharing, carry: Sharing | None = None) -> Sharing:
 
     For k bits log2 k + 1 rounds, one more with a carry. Bits sent by party 0: 5 k/2 - 3; by the others: 2 k - 3.
     """
-    top, generate, propagate = _first_level(x)
-    return xor(top, _carry_out(and_, generate, propagate, bt.width(x[0]) // 2, carry))
+    return _sign(and_, _dealt(x[0] + x[1]), x[2], carry)
 
 
-def _first_level(x: Sharing) -> tuple[Sharing, Sharing, Sharing]:
+def below(and_: And, x: Sharing, limits: Sequence[Elements]) -> list[Sharing]:
+    """[x], public y_i -> the most significant bit of each x - y_i, as `negative`.
+
+    Party 0 deals only once: for each limit but the first it sends 3 k/2 bits less.
+    """
+    dealt = _dealt(x[0] + x[1])
+    return [_sign(and_, dealt, x[2] - y) for y in limits]
+
+
+@dataclass(frozen=True)
+class _Dealt:
+    """Of s, its bits reordered: the word, and of half the length s_1 s_0 of each pair of bits.
+
+    Each is a mask that parties 0 and 1 know, and the masked value at party 2.
+    """
+
+    word: tuple[Elements, Elements]
+    product: tuple[Elements, Elements]
+
+
+def _dealt(s: Elements) -> _Dealt:
+    """Party 0 reorders the bits of s: neighbours in significance stand in opposite halves, and so on recursively."""
+    half = bt.width(s) // 2
+    s = bt.bit_reverse_indices(s)
+    product = low_half(s) & _below(high_half(s), bt.constant(low_half(s), 1 << (half - 1)))
+    masks = random((0, 1), s.shape, s.dtype), random_word((0, 1), product, half)
+    return _Dealt((masks[0], send(s ^ masks[0], 0, 2)), (masks[1], send(product ^ masks[1], 0, 2, half)))
+
+
+def _sign(and_: And, dealt: _Dealt, t: Elements, carry: Sharing | None = None) -> Sharing:
+    top, generate, propagate = _first_level(dealt, t)
+    return xor(top, _carry_out(and_, generate, propagate, bt.width(t) // 2, carry))
+
+
+def _first_level(dealt: _Dealt, t: Elements) -> tuple[Sharing, Sharing, Sharing]:
     """s + t: its top bit without a carry; whether each pair of positions generates or passes on a carry.
 
-    1. Party 0 reorders the bits of s = x_0 + x_1: neighbours in significance stand in opposite halves, and
-       so on recursively. It shares them between parties 1 and 2: the words s and, of half the length, s_1 s_0.
-    2. Parties 1 and 2 compute their parts, mask them by words that party 0 knows, and exchange them.
+    Parties 1 and 2 compute their parts, mask them by words that party 0 knows, and exchange them.
     """
-    half = bt.width(x[0]) // 2
-    s, t = bt.bit_reverse_indices(x[0] + x[1]), bt.bit_reverse_indices(x[2])
-    last = bt.constant(low_half(s), 1 << (half - 1))
-    product = low_half(s) & _below(high_half(s), last)
-    masks = random((0, 1), s.shape, s.dtype), random_word((0, 1), product, half)
-    shared = send(s ^ masks[0], 0, 2), send(product ^ masks[1], 0, 2, half)
+    half = bt.width(t) // 2
+    t = bt.bit_reverse_indices(t)
+    last = bt.constant(low_half(t), 1 << (half - 1))
     t0, t1 = low_half(t), high_half(t) | last  # the top position passes on the carry of the one below: s_1 = 0, t_1 = 1
     both = t1 & t0
 
-    def part(word: Elements, product: Elements) -> tuple[Elements, Elements]:
-        return generated(low_half(word), _below(high_half(word), last), product, t0, t1)
+    def part(i: int) -> tuple[Elements, Elements]:
+        word = dealt.word[i]
+        return generated(low_half(word), _below(high_half(word), last), dealt.product[i], t0, t1)
 
-    generate, propagate = part(*masks)
-    first = two_halves(generate, propagate ^ both, s)
-    second = two_halves(*part(*shared), s)
-    z0, z1 = random((0, 2), s.shape, s.dtype), random((0, 1), s.shape, s.dtype)
+    generate, propagate = part(0)
+    first = two_halves(generate, propagate ^ both, t)
+    second = two_halves(*part(1), t)
+    z0, z1 = random((0, 2), t.shape, t.dtype), random((0, 1), t.shape, t.dtype)
     z = (z0, z1, send(first ^ z1, 1, 2) ^ send(second ^ z0, 2, 1))
-    top = each(lambda a: bt.cast(bt.shift_right(a, 2 * half - 1), 8), (shared[0], masks[0], t))
+    top = each(lambda a: bt.cast(bt.shift_right(a, 2 * half - 1), 8), (dealt.word[1], dealt.word[0], t))
     return top, each(low_half, z), each(high_half, z)
 
 

@@ -375,7 +375,7 @@ def test_sums_of_products_are_reshared_once() -> None:
         return b.trunc(b.sum(b.op("mul", x, y), (0, 1)), 18)
 
     m = single(build, *[type_of("fxp18", (30, 40))] * 2)
-    assert bytes_of(m) == 3 * (8 + 4)
+    assert bytes_of(m) == 3 * (8 + 3)
     x = [raws_of(t, i) & np.uint64(2**20 - 1) for i, t in enumerate([type_of("fxp18", (30, 40))] * 2)]
     interpreted("mul", m, ABY3, x)
 

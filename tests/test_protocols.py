@@ -62,6 +62,10 @@ def _harmonics(x: Raw, weights: tuple[tuple[int, int], ...], step: int, frac: in
     return np.asarray(np.sum(terms, axis=0) * 2.0 ** (frac - 40))
 
 
+def _below(x: Raw, *limits: Raw) -> Raw:
+    return np.asarray(sum((x - y) >> np.uint64(63) << np.uint64(i) for i, y in enumerate(limits)))
+
+
 # What a kernel computes on values; a truncation may be one more than that.
 MEANING: dict[str, Callable[..., Any]] = {
     "product_aa": lambda x, y: x * y,
@@ -79,6 +83,7 @@ MEANING: dict[str, Callable[..., Any]] = {
     "mul_trunc_aa": lambda x, y, bits: _floor(x * y, bits),
     "and_bb": lambda x, y, bits: x & y,
     "msb_a": lambda x: x >> np.uint64(63),
+    **dict.fromkeys(("below_app", "below_appp", "below_apppp"), _below),
     "eqz_a": lambda x: x == 0,
     "a2b": lambda x: x,
     "b2a": lambda x: x,
@@ -104,6 +109,11 @@ def _bits_of_harmonics(weights: object, step: int, frac: int) -> list[int]:
     return [2 * (64 + 48 + 40 + 32) + 48, 65, 65] if frac == 18 else [2 * (64 + 64 + 48 + 40), 64, 64]
 
 
+def _bits_of_trunc(bits: int, owner: int = 0) -> list[int]:
+    """A word, and of bits + 1 bits as many as the wire has sizes for."""
+    return [64 + next(n for n in (16, 20, 24, 32, 64) if n > bits)] * 3
+
+
 # ABY3: rounds, and the bits per element that each party sends (of a parameter `bits`, if it has one).
 COST: dict[str, tuple[int, Callable[..., list[int]]]] = {
     "product_aa": (0, lambda: [0, 0, 0]),
@@ -113,14 +123,15 @@ COST: dict[str, tuple[int, Callable[..., list[int]]]] = {
     "dot_vma": (0, lambda owner, dims: [0, 0, 0]),
     "dot_avm": (0, lambda owner, dims: [0, 0, 0]),
     "mul_vma": (1, lambda owner: [64] * 3),
-    "mul_trunc_vma": (2, lambda owner, bits: [96 if bits < 32 else 128] * 3),
+    "mul_trunc_vma": (2, _bits_of_trunc),
     "reshare_d": (1, lambda: [64] * 3),
     "mul_aa": (1, lambda: [64] * 3),
-    "trunc_d": (2, lambda bits: [96 if bits < 32 else 128] * 3),
-    "trunc_a": (2, lambda bits: [96 if bits < 32 else 128] * 3),
-    "mul_trunc_aa": (2, lambda bits: [96 if bits < 32 else 128] * 3),
+    "trunc_d": (2, _bits_of_trunc),
+    "trunc_a": (2, _bits_of_trunc),
+    "mul_trunc_aa": (2, _bits_of_trunc),
     "and_bb": (1, lambda bits: [bits] * 3),
     "msb_a": (7, lambda: [157, 125, 125]),
+    **{f"below_a{'p' * n}": (7, lambda n=n: [96 + 61 * n, 125 * n, 125 * n]) for n in (2, 3, 4)},
     "eqz_a": (7, lambda: [64 + 63, 63, 63]),
     "a2b": (8, lambda: [64 + 32 + 4 * 32 + 16 + 32] * 3),
     "b2a": (8, lambda: [480, 448, 480]),
