@@ -1,0 +1,70 @@
+"""Comparisons of one secret value with several public ones, which one kernel makes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import spuvm as spu
+
+SIZES = (0, 1, 7, 5000, 70000)  # stacked while they are small, in blocks when they are large
+
+
+def _of_numbers(x: Any, public: Any) -> Sequence[Any]:
+    return [x < 3, x > 3, x <= 3, x >= 3, x != 3, jnp.clip(x, -1, 1), (x > public) & (x < 4)]
+
+
+def _first_above(x: Any, public: Any) -> Sequence[Any]:
+    return [public < x, x < public, x > -20, x < 20]
+
+
+def _of_integers(x: Any, public: Any) -> Sequence[Any]:
+    k = x.astype(jnp.int32)
+    bits = k > -10
+    for limit in (-3, 0, 1, 2, 5, 7, 9, 11, 2**20):
+        bits ^= k < limit
+    return [bits, (k < 5) | (k > 100), k <= public.astype(jnp.int32)]
+
+
+def _in_a_loop(x: Any, public: Any) -> Sequence[Any]:
+    def body(i: Any, state: tuple[Any, Any]) -> tuple[Any, Any]:
+        inside = (x > i) & (x < public)
+        return state[0] + inside, jnp.clip(state[1] + 1, -1, 5)
+
+    out: Sequence[Any] = jax.lax.fori_loop(0, 3, body, (jnp.zeros(x.shape, jnp.int32), x))
+    return out
+
+
+@pytest.mark.parametrize("ring", [32, 64, 128])
+@pytest.mark.parametrize("protocol", ["aby3", "semi2k", "ref2k"])
+@pytest.mark.parametrize("function", [_of_numbers, _first_above, _of_integers, _in_a_loop])
+def test_as_jax(function: Any, protocol: str, ring: int) -> None:
+    rng = np.random.default_rng(0)
+    for n in SIZES if ring == 64 else (7,):
+        x, public = (np.round(rng.uniform(-20, 20, n) * 4).astype(np.float32) / 4 for _ in range(2))
+        x[::5] = public[::5]  # equal
+        x[:1] = 3
+        got = spu.reveal(spu.jit(function, protocol=protocol, ring=ring)(x, spu.public(public)))
+        for out, expected in zip(got, function(x, public), strict=True):
+            np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize(("limits", "bits"), [(1, 157), (2, 96 + 2 * 61), (4, 96 + 4 * 61), (5, 96 + 4 * 61 + 157)])
+def test_what_the_first_party_sends(limits: int, bits: int) -> None:
+    """Once what does not depend on the limits; four at most go together."""
+    x = np.zeros(8000, np.float32)
+    compiled = spu.jit(lambda x: [x < i for i in range(limits)]).compile(x)
+    assert compiled.cost.bytes_sent.tolist() == [1000 * bits, *[1000 * 125 * limits] * 2]
+    assert compiled.cost.rounds == 7
+
+
+def test_words_of_the_rings_width_are_compared_one_by_one() -> None:
+    """Their differences overflow."""
+    with jax.enable_x64(True):
+        k = np.array([-(2**63), 2**63 - 1, 0, 7], np.int64)
+        low, low_or_7, high = spu.reveal(spu.jit(lambda k: (k < -(2**62), k <= 7, k > 2**62))(k))
+    assert (low.tolist(), low_or_7.tolist()) == ([True, False, False, False], [True, False, True, True])
+    assert high.tolist() == [False, True, False, False]
