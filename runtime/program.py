@@ -23,8 +23,8 @@ from spuvm.runtime import cores
 from spuvm.runtime.primitives import PERMUTATION
 from spuvm.runtime.random import PERMUTATION_BYTES
 
-BLOCK = 65536  # elements of an element-wise call that one executable takes at once: they stay in the cache
-BLOCK_SIZES = (64, 1024, 8192, BLOCK)  # all lengths that element-wise stages are ever compiled for
+BLOCK = 1 << 17  # elements of an element-wise call that one executable takes at once: they stay in the cache
+BLOCK_SIZES = (64, 1024, 8192, 1 << 15, BLOCK)  # all lengths that element-wise stages are ever compiled for
 Holders = tuple[int, ...]
 Registers = tuple[int | None, ...]  # None: a component that this party does not hold
 
@@ -33,7 +33,7 @@ Registers = tuple[int | None, ...]  # None: a component that this party does not
 def partition(size: int) -> tuple[tuple[int, int, int], ...]:
     """The blocks that `size` elements are processed in: (start, elements, compiled length)."""
     blocks, start = [], 0
-    for length in (BLOCK, 8192) if size < 4 * BLOCK else (BLOCK,):  # many blocks: pad the last, compile once
+    for length in BLOCK_SIZES[:1:-1] if size < 4 * BLOCK else (BLOCK,):  # many blocks: pad the last, compile once
         while size - start >= length:
             blocks.append((start, length, length))
             start += length

@@ -24,6 +24,7 @@ from spuvm.compiler.passes import run_passes
 from spuvm.compiler.precision import STATED
 from spuvm.compiler.trace import trace
 from spuvm.runtime.config import Config
+from spuvm.runtime.program import BLOCK
 
 Raw = np.ndarray[Any, Any]
 Points = tuple[Raw, ...]
@@ -248,7 +249,6 @@ def measure(
     return Measured(tuple(numbers), want, np.abs(got - want), allowed)
 
 
-BLOCK = 1 << 16
 CHUNK = 100_000  # the evaluator keeps every intermediate value
 
 
@@ -273,7 +273,7 @@ def _simulated(function: Callable[..., Any], raw: list[Raw], machine: Config, ji
     """By the protocol itself; points are such that float64 holds them."""
     count = raw[0].size
     whole = -(-count // BLOCK) * BLOCK  # sizes whose kernels are compiled already
-    size = min(whole, 4 * BLOCK)
+    size = min(whole, 2 * BLOCK)
     raw = [np.resize(x, whole) for x in raw]
     with jax.enable_x64(True):
         f = spu.jit(

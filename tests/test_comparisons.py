@@ -10,7 +10,7 @@ import pytest
 
 import spuvm as spu
 
-SIZES = (0, 1, 7, 5000, 70000)  # stacked while they are small, in blocks when they are large
+SIZES = (0, 1, 7, 5000, 140_000)  # stacked while they are small, in blocks when they are large
 
 
 def _of_numbers(x: Any, public: Any) -> Sequence[Any]:

@@ -84,7 +84,7 @@ def test_one_message_to_each_peer_in_each_round() -> None:
 
 
 def test_partition_covers_everything_once() -> None:
-    for size in [*range(200), 1023, 1024, 1025, 8191, 8193, 65535, 65536, 65537, 200000]:
+    for size in [*range(200), 1023, 1024, 1025, 8191, 8193, 32767, 32768, 131071, 131072, 131073, 200000, 400000]:
         at = 0
         for start, count, length in partition(size):
             assert start == at

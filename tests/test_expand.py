@@ -454,10 +454,10 @@ def test_everything_as_parties(element: str) -> None:
         check_everything(element, (3, 5), both, ABY3)
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (63,), (70001,)], ids=str)
+@pytest.mark.parametrize("shape", [(), (0,), (63,), (175_001,)], ids=str)
 @pytest.mark.parametrize("protocol", [ABY3, REF2K], ids=lambda p: str(p.name))
 def test_everything_simulated(shape: tuple[int, ...], protocol: Protocol) -> None:
-    for element in ("fxp18",) if shape == (70001,) else ("bool", "uint64", "fxp18"):
+    for element in ("fxp18",) if shape == (175_001,) else ("bool", "uint64", "fxp18"):
         check_everything(element, shape, simulated, protocol)
 
 

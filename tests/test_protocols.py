@@ -247,7 +247,7 @@ def test_as_parties(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n, c in RUN.items() if c.kernel.elementwise])
 def test_sizes(name: str) -> None:
     """Blocks of every canonical length, and their remainders."""
-    for n in (65, 1000, 70000):
+    for n in (65, 1000, 175_000):
         shapes = shapes_of(RUN[name], n)
         operands = random_operands(RUN[name], shapes, seed=n)
         (got,) = simulated(kernel_choreography(RUN[name], ABY3, shapes), ABY3, operands, RUN[name].width)
@@ -259,7 +259,7 @@ def test_sizes(name: str) -> None:
 def test_blocks_as_parties(name: str) -> None:
     """Messages of several blocks, the last of them partly filled and, for bools, not whole bytes."""
     case = RUN[name]
-    shapes = shapes_of(case, 70001)
+    shapes = shapes_of(case, 175_001)
     operands = random_operands(case, shapes)
     (got,) = both(kernel_choreography(case, ABY3, shapes), ABY3, operands, case.width)
     assert_right(case, operands, got)
