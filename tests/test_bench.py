@@ -327,7 +327,7 @@ def test_the_page_of_results_has_what_was_measured(tmp_path: Path, monkeypatch: 
     (tmp_path / "billion").symlink_to(folder / "billion")
     page = results.page()
     assert "Not measured" not in page
-    assert "| multiply and truncate | aby3 | 2 | 12 | 3 | 16 | MP-SPDZ" in page
+    assert "| multiply and truncate | aby3 | 2 | 10.5 | 3 | 16 | MP-SPDZ" in page
     assert "| k | 10^9 bytes/s | 2.0 | 1.0 | 2.0 | yes |" in page
     assert "| less | 10 | 1,000 |" in page
     assert "| steps | TLS | 1.0 | failed | 5.0e-01 |" in page

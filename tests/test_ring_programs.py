@@ -198,9 +198,9 @@ def test_parties_and_dealer_hold_the_simulators_shares(ring: int) -> None:
 
 
 def test_messages_follow_the_ring() -> None:
-    """A product and its truncation: 8, 12 and 20 bytes a party and element (24 with more than 31 fraction bits)."""
+    """A product and its truncation: 6, 10.5 and 20 bytes a party and element (24 with more than 31 fraction bits)."""
     n = jax.ShapeDtypeStruct((1024,), np.float32)
-    for ring, frac, size in ((32, 8, 8), (64, 18, 12), (128, 26, 20), (128, 40, 24)):
+    for ring, frac, size in ((32, 8, 6), (64, 18, 10.5), (128, 26, 20), (128, 40, 24)):
         cost = spu.jit(lambda x, y: x * y, ring=ring, fxp_fraction_bits=frac).cost(n, n)
         assert cost.bytes_sent.tolist() == [1024 * size] * 3
         assert cost.rounds == 2
