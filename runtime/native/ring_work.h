@@ -11,6 +11,10 @@
 #include <new>
 #include <utility>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
@@ -31,18 +35,24 @@ struct Matrix {
   Matrix transposed() const { return {data, columns, rows, column_stride, row_stride}; }
 };
 
-// Memory a thread keeps: the two packed operands of its task.
+constexpr size_t kHugePage = size_t{1} << 21;
+
+// Memory a thread keeps: the two packed operands of its task. In huge pages where the system has them: pages of 4 KiB
+// that happen to share sets of the second-level cache make a product a quarter slower, in all of a process's life.
 template <typename T>
 T* scratch(int64_t count) {
   struct Free {
-    void operator()(void* p) const { ::operator delete(p, std::align_val_t{64}); }
+    void operator()(void* p) const { ::operator delete(p, std::align_val_t{kHugePage}); }
   };
   thread_local std::unique_ptr<void, Free> memory;
-  thread_local int64_t size = 0;
-  const int64_t need = count * static_cast<int64_t>(sizeof(T));
+  thread_local size_t size = 0;
+  const size_t need = static_cast<size_t>(count) * sizeof(T);
   if (need > size) {
-    memory.reset(::operator new(need, std::align_val_t{64}));
-    size = need;
+    size = (need + kHugePage - 1) / kHugePage * kHugePage;
+    memory.reset(::operator new(size, std::align_val_t{kHugePage}));
+#if defined(MADV_HUGEPAGE)
+    madvise(memory.get(), size, MADV_HUGEPAGE);  // a wish: the memory is there without it
+#endif
   }
   return static_cast<T*>(memory.get());
 }
