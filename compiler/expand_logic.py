@@ -9,8 +9,8 @@ import numpy as np
 from spuvm.compiler.expand import Components, Expander, Shared
 from spuvm.compiler.expand_basis import (
     ADD,
-    BIT,
     MASK,
+    PARITY,
     PICK,
     PLAIN_EQUAL,
     PLAIN_LESS,
@@ -75,7 +75,7 @@ def _less_public(ex: Expander, ops: Sequence[Op]) -> None:
     limits = [ex.local("add", ADD, y, one, kind="p") if a else y for y, a in zip(limits, above)]
     word = ex.kernel(f"below_a{'p' * len(ops)}", x, *limits, dtype="uint8")
     for i, (op, a) in enumerate(zip(ops, above)):
-        bit = ex.local("bit", BIT, word, kind="b", dtype="uint8", index=i)
+        bit = ex.local("bit_parity", PARITY, word, kind="b", dtype="uint8", mask=1 << i)
         ex.set(op.output, invert(ex, bit) if a else bit)
 
 

@@ -229,7 +229,7 @@ def msb_a(x: Sharing) -> Sharing:
 
 
 def below_ap(x: Sharing, *limits: Sharing) -> Sharing:
-    """[x], up to eight public y_i -> whether x < y_i, as bit i of bytes: see `sign.below`. 1 + log2 k rounds."""
+    """[x], public y_i -> whether x < y_i, as bit i of bytes: see `sign.below`. 1 + log2 k rounds."""
     signs = below(and_bb, x, [y for (y,) in limits])
     placed = (each(lambda a, i=i: bt.shift_left(a, i), sign) for i, sign in enumerate(signs))
     return reduce(xor, placed)

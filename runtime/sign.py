@@ -53,7 +53,7 @@ def _dealt(s: Elements) -> _Dealt:
     """Party 0 reorders the bits of s: neighbours in significance stand in opposite halves, and so on recursively."""
     half = bt.width(s) // 2
     s = bt.bit_reverse_indices(s)
-    product = low_half(s) & _below(high_half(s), bt.constant(low_half(s), 1 << (half - 1)))
+    product = low_half(s) & _without(high_half(s), bt.constant(low_half(s), 1 << (half - 1)))
     masks = random((0, 1), s.shape, s.dtype), random_word((0, 1), product, half)
     return _Dealt((masks[0], send(s ^ masks[0], 0, 2)), (masks[1], send(product ^ masks[1], 0, 2, half)))
 
@@ -76,7 +76,7 @@ def _first_level(dealt: _Dealt, t: Elements) -> tuple[Sharing, Sharing, Sharing]
 
     def part(i: int) -> tuple[Elements, Elements]:
         word = dealt.word[i]
-        return generated(low_half(word), _below(high_half(word), last), dealt.product[i], t0, t1)
+        return generated(low_half(word), _without(high_half(word), last), dealt.product[i], t0, t1)
 
     generate, propagate = part(0)
     first = two_halves(generate, propagate ^ both, t)
@@ -133,7 +133,7 @@ def two_halves(low: Elements, high: Elements, like: Elements) -> Elements:
     return bt.cast(low, k) | bt.shift_left(bt.cast(high, k), k // 2)
 
 
-def _below(x: Elements, bit: bt.Scalar) -> Elements:
+def _without(x: Elements, bit: bt.Scalar) -> Elements:
     """Without this bit."""
     return x & ~bit
 
