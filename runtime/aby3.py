@@ -17,6 +17,7 @@ from spuvm.runtime import ring
 from spuvm.runtime.exponential import exp2_aby3
 from spuvm.runtime.harmonics import harmonics_aby3
 from spuvm.runtime.leading import position_aby3, power_aby3
+from spuvm.runtime.limits import below
 from spuvm.runtime.primitives import random, send
 from spuvm.runtime.protocol import (
     Kernel,
@@ -33,7 +34,7 @@ from spuvm.runtime.protocol import (
     xor_constant,
 )
 from spuvm.runtime.scaling import scaled_aby3
-from spuvm.runtime.sign import below, negative
+from spuvm.runtime.sign import negative
 from spuvm.runtime.sums import bits_of_sum
 from spuvm.runtime.word import Elements
 
@@ -229,7 +230,7 @@ def msb_a(x: Sharing) -> Sharing:
 
 
 def below_ap(x: Sharing, *limits: Sharing) -> Sharing:
-    """[x], public y_i -> whether x < y_i, as bit i of bytes: see `sign.below`. 1 + log2 k rounds."""
+    """[x], public y_i -> whether x < y_i, as bit i of bytes: see `limits`. log2 k rounds."""
     signs = below(and_bb, x, [y for (y,) in limits])
     placed = (each(lambda a, i=i: bt.shift_left(a, i), sign) for i, sign in enumerate(signs))
     return reduce(xor, placed)

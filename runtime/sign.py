@@ -12,7 +12,6 @@ of a sharing of s, an `and` with t and one of the tree's levels: two thirds of t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spuvm.runtime import bits as bt
@@ -27,15 +26,6 @@ def negative(and_: And, x: Sharing, carry: Sharing | None = None) -> Sharing:
     For k bits log2 k + 1 rounds, one more with a carry. Bits sent by party 0: 5 k/2 - 3; by the others: 2 k - 3.
     """
     return _sign(and_, _dealt(x[0] + x[1]), x[2], carry)
-
-
-def below(and_: And, x: Sharing, limits: Sequence[Elements]) -> list[Sharing]:
-    """[x], public y_i -> the most significant bit of each x - y_i, as `negative`.
-
-    Party 0 deals only once: for each limit but the first it sends 3 k/2 bits less.
-    """
-    dealt = _dealt(x[0] + x[1])
-    return [_sign(and_, dealt, x[2] - y) for y in limits]
 
 
 @dataclass(frozen=True)
@@ -53,14 +43,14 @@ def _dealt(s: Elements) -> _Dealt:
     """Party 0 reorders the bits of s: neighbours in significance stand in opposite halves, and so on recursively."""
     half = bt.width(s) // 2
     s = bt.bit_reverse_indices(s)
-    product = low_half(s) & _without(high_half(s), bt.constant(low_half(s), 1 << (half - 1)))
+    product = low_half(s) & without(high_half(s), bt.constant(low_half(s), 1 << (half - 1)))
     masks = random((0, 1), s.shape, s.dtype), random_word((0, 1), product, half)
     return _Dealt((masks[0], send(s ^ masks[0], 0, 2)), (masks[1], send(product ^ masks[1], 0, 2, half)))
 
 
 def _sign(and_: And, dealt: _Dealt, t: Elements, carry: Sharing | None = None) -> Sharing:
     top, generate, propagate = _first_level(dealt, t)
-    return xor(top, _carry_out(and_, generate, propagate, bt.width(t) // 2, carry))
+    return xor(top, carry_out(and_, generate, propagate, bt.width(t) // 2, carry))
 
 
 def _first_level(dealt: _Dealt, t: Elements) -> tuple[Sharing, Sharing, Sharing]:
@@ -76,7 +66,7 @@ def _first_level(dealt: _Dealt, t: Elements) -> tuple[Sharing, Sharing, Sharing]
 
     def part(i: int) -> tuple[Elements, Elements]:
         word = dealt.word[i]
-        return generated(low_half(word), _without(high_half(word), last), dealt.product[i], t0, t1)
+        return generated(low_half(word), without(high_half(word), last), dealt.product[i], t0, t1)
 
     generate, propagate = part(0)
     first = two_halves(generate, propagate ^ both, t)
@@ -92,7 +82,7 @@ def generated(s0: Elements, s1: Elements, product: Elements, t0: Elements, t1: E
     return (t1 & s1) ^ (t0 & product) ^ (t1 & t0 & s0), product ^ (t0 & s1) ^ (t1 & s0)
 
 
-def _carry_out(and_: And, g: Sharing, p: Sharing, width: int, carry: Sharing | None) -> Sharing:
+def carry_out(and_: And, g: Sharing, p: Sharing, width: int, carry: Sharing | None) -> Sharing:
     """The rest of the tree: (g, p) := (g1 ^ p1 g0, p1 p0), where 1 is the more significant half.
 
     The last p is needed only where there is a carry in.
@@ -133,7 +123,7 @@ def two_halves(low: Elements, high: Elements, like: Elements) -> Elements:
     return bt.cast(low, k) | bt.shift_left(bt.cast(high, k), k // 2)
 
 
-def _without(x: Elements, bit: bt.Scalar) -> Elements:
+def without(x: Elements, bit: bt.Scalar) -> Elements:
     """Without this bit."""
     return x & ~bit
 

@@ -52,13 +52,21 @@ def test_as_jax(function: Any, protocol: str, ring: int) -> None:
             np.testing.assert_array_equal(out, expected)
 
 
-@pytest.mark.parametrize(("limits", "bits"), [(1, 157), (2, 96 + 2 * 61), (4, 96 + 4 * 61), (5, 96 + 4 * 61 + 157)])
-def test_what_the_first_party_sends(limits: int, bits: int) -> None:
-    """Once what does not depend on the limits; four at most go together."""
+@pytest.mark.parametrize(("limits", "dealt", "others"), [(2, 298, 122), (3, 327, 183), (4, 356, 244)])
+def test_what_is_dealt_once(limits: int, dealt: int, others: int) -> None:
+    """All products of the bits of a group; for each limit, 29 bits more."""
     x = np.zeros(8000, np.float32)
-    compiled = spu.jit(lambda x: [x < i for i in range(limits)]).compile(x)
-    assert compiled.cost.bytes_sent.tolist() == [1000 * bits, *[1000 * 125 * limits] * 2]
-    assert compiled.cost.rounds == 7
+    cost = spu.jit(lambda x: [x < i for i in range(limits)]).compile(x).cost
+    assert cost.bytes_sent.tolist() == [1000 * others, 1000 * dealt, 1000 * others]
+    assert cost.rounds == 6
+
+
+def test_four_limits_at_most_go_together() -> None:
+    x = np.zeros(8000, np.float32)
+    costs = [spu.jit(lambda x, n=n: [x < i for i in range(n)]).compile(x).cost for n in (1, 4, 5)]
+    assert (costs[0].bytes_sent + costs[1].bytes_sent).tolist() == costs[2].bytes_sent.tolist()
+    assert costs[0].bytes_sent.tolist() == [157_000, 125_000, 125_000]
+    assert [cost.rounds for cost in costs] == [7, 6, 7]
 
 
 def test_words_of_the_rings_width_are_compared_one_by_one() -> None:

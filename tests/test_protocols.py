@@ -131,7 +131,7 @@ COST: dict[str, tuple[int, Callable[..., list[int]]]] = {
     "mul_trunc_aa": (2, _bits_of_trunc),
     "and_bb": (1, lambda bits: [bits] * 3),
     "msb_a": (7, lambda: [157, 125, 125]),
-    **{f"below_a{'p' * n}": (7, lambda n=n: [96 + 61 * n, 125 * n, 125 * n]) for n in (2, 3, 4)},
+    **{f"below_a{'p' * n}": (6, lambda n=n: [61 * n, 240 + 29 * n, 61 * n]) for n in (2, 3, 4)},
     "eqz_a": (7, lambda: [64 + 63, 63, 63]),
     "a2b": (8, lambda: [64 + 32 + 4 * 32 + 16 + 32] * 3),
     "b2a": (8, lambda: [480, 448, 480]),
