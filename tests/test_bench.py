@@ -80,6 +80,12 @@ def test_ratio_is_best_against_best() -> None:
     assert math.isnan(result().ratio)
 
 
+def test_what_is_quick_runs_for_a_second() -> None:
+    assert measure.more_runs([2.0, 0.3, 0.25]) == 1
+    assert measure.more_runs([2.0, 1.0]) == measure.more_runs([0.25] * 4) == 0
+    assert measure.more_runs([1e-3, 0.5]) == measure.MOST
+
+
 def test_missed_goals_are_told() -> None:
     assert report.missed([result(seconds=1.0, peer=Timing([25.0], 0.5))]) == []
     assert "24.00 times" in report.missed([result(peer=Timing([24.0], 0.5))])[0]

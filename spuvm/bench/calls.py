@@ -13,7 +13,7 @@ import numpy as np
 from rich.table import Table
 
 from spuvm.bench import workers
-from spuvm.bench.measure import SEED, SIMULATED, expected, max_error
+from spuvm.bench.measure import SEED, SIMULATED, expected, max_error, slowest
 from spuvm.bench.operations import APPLICATIONS, Sizes
 from spuvm.bench.report import TITLES
 from spuvm.bench.workers import BenchmarkError, Workers
@@ -93,7 +93,7 @@ def _ours(
             replies = warm.ask({"do": "operation"} | request)
     except BenchmarkError as failure:
         return Calls(failure=str(failure)), {}
-    return Calls(first, cached, again, _slowest(replies), error), replies[0]
+    return Calls(first, cached, again, min(slowest(replies)), error), replies[0]
 
 
 def _peers(mode: str, request: Request, exact: Sequence[np.ndarray], patience: float, python: Path) -> Calls:
@@ -101,7 +101,7 @@ def _peers(mode: str, request: Request, exact: Sequence[np.ndarray], patience: f
     try:
         with start(python, patience) as process:
             first, again, error = _called(process, request, exact)
-            run = _slowest(process.ask({"do": "operation"} | request))
+            run = min(slowest(process.ask({"do": "operation"} | request)))
     except BenchmarkError as failure:
         return Calls(failure=str(failure))
     return Calls(first, math.nan, again, run, error)
@@ -112,12 +112,7 @@ def _called(process: Workers, request: Request, exact: Sequence[np.ndarray]) -> 
     replies = process.ask({"do": "call"} | request)
     with np.load(request["output"]) as file:
         error = max_error([file[key] for key in file.files], exact)
-    return max(r["first"] for r in replies), _slowest(replies), error
-
-
-def _slowest(replies: Sequence[Request]) -> float:
-    """Of the parties' fastest common run."""
-    return float(min(max(parties) for parties in zip(*(r["seconds"] for r in replies))))
+    return max(r["first"] for r in replies), min(slowest(replies)), error
 
 
 # Reports ------------------------------------------------------------------------------------------

@@ -41,7 +41,13 @@ def _operations(_: click.Context, __: click.Parameter, text: str | None) -> tupl
 @click.option("--size", default=1_000_000, show_default=True, type=POSITIVE, help="Elements of most operations.")
 @click.option("--matrix", default=512, show_default=True, type=POSITIVE, help="Rows and columns of a matrix.")
 @click.option("--sort-size", default=100_000, show_default=True, type=POSITIVE, help="Elements of what is sorted.")
-@click.option("--repeat", default=5, show_default=True, type=POSITIVE, help="Timed runs, after one that is not.")
+@click.option(
+    "--repeat",
+    default=5,
+    show_default=True,
+    type=POSITIVE,
+    help="Timed runs, after one that is not; more of what takes less than a second in all.",
+)
 @click.option("--simulated/--no-simulated", default=True, show_default=True, help="All parties in one process.")
 @click.option("--network/--no-network", default=True, show_default=True, help="Three processes over mutual TLS.")
 @click.option("--against", type=click.Choice(["spu"]), help="A peer to run in turn: SecretFlow SPU 0.9.5.")
@@ -77,10 +83,10 @@ def bench(
 
     Each is timed simulated and as three processes over mutual TLS on this machine. Rounds and bytes
     are those of one run, the error is against float64, and the time of a billion rows is the median
-    scaled up. With `--against spu` the peer runs each operation right after, on the same inputs:
-    ratios above 1 say that spuvm is faster. With `applications`, a logistic regression and two networks are
-    timed as whole calls, from arrays to arrays. With `kernels`, only the native kernels are timed, beside
-    what stands in for them where they are not built.
+    scaled up. With `--against spu` the peer runs each operation right after, on the same inputs and
+    for the same second at least: ratios above 1 say that spuvm is faster, best run against best. With
+    `applications`, a logistic regression and two networks are timed as whole calls, from arrays to arrays.
+    With `kernels`, only the native kernels are timed, beside what stands in for them where they are not built.
 
     \b
     Examples:

@@ -25,14 +25,16 @@ from spuvm.bench.operations import OPERATIONS, Operation, Sizes
 from spuvm.bench.workers import BenchmarkError, Workers
 
 SIMULATED, NETWORKED = "simulated", "network"
-QUICK_REPEATS = 20  # times `repeat`, of what takes a few milliseconds
+SPAN, MOST = 1.0, 100  # seconds that a system is timed for at least, by at most so many runs more
 SEED = 20_000
 BILLION = 1e9
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure. `patience` is in seconds, of any one answer; `peer` a Python that has the peer."""
+    """What to measure, each `repeat` times at least; `patience` in seconds, of any one answer; `peer` a Python that has
+    the peer.
+    """
 
     operations: Sequence[str]
     sizes: Sizes
@@ -150,17 +152,19 @@ class Bench:
         self, system: str, name: str, mode: str, path: Path, exact: Sequence[np.ndarray]
     ) -> tuple[Timing, list[dict[str, Any]]]:
         output = self.folder / "output.npz"
-        repeat = self.plan.repeat * (QUICK_REPEATS if OPERATIONS[name].sized_by == "one" else 1)
-        request = {"do": "operation", "op": name, "inputs": str(path), "output": str(output), "repeat": repeat}
+        request = {"do": "operation", "op": name, "inputs": str(path), "output": str(output)}
         try:
-            replies = self._started(system, mode).ask(request)
+            process = self._started(system, mode)
+            replies = process.ask(request | {"repeat": self.plan.repeat})
+            seconds = slowest(replies)
+            if more := more_runs(seconds):
+                seconds += slowest(process.ask(request | {"repeat": more}))
         except BenchmarkError as failure:
             self._workers.pop((system, mode), None)
             return Timing(failure=str(failure)), []
         with np.load(output) as file:
             error = max_error([file[key] for key in file.files], exact)
         output.unlink()
-        seconds = [max(parties) for parties in zip(*(reply["seconds"] for reply in replies))]
         return Timing(seconds, error), replies
 
     def _started(self, system: str, mode: str) -> Workers:
@@ -177,6 +181,16 @@ class Bench:
             return workers.networked(patience, Path(tempfile.mkdtemp(dir=self.folder)))
         assert peer is not None
         return workers.peer_simulated(peer, patience) if mode == SIMULATED else workers.peer_networked(peer, patience)
+
+
+def more_runs(seconds: Sequence[float]) -> int:
+    """How many runs are missing, after these, of those that `SPAN` has room for."""
+    return max(0, min(MOST, int(SPAN / min(seconds)) - len(seconds)))
+
+
+def slowest(replies: Sequence[dict[str, Any]]) -> list[float]:
+    """Seconds of each run, of the party that took longest."""
+    return [max(parties) for parties in zip(*(reply["seconds"] for reply in replies))]
 
 
 @contextmanager
