@@ -69,32 +69,37 @@ def dot_general(x: Elements, y: Elements, dimension_numbers: DimensionNumbers) -
     small = types == {jnp.dtype("uint8"), jnp.dtype("uint64")}
     if not small and (len(types) > 1 or x.dtype not in (jnp.uint32, jnp.uint64)):
         raise TypeError(f"`x` and `y` must both be uint32 or both uint64, got {x.dtype} and {y.dtype}")
-    (x_sum, y_sum), (x_batch, y_batch) = dimension_numbers
-    x_free, y_free = _free(x, x_sum, x_batch), _free(y, y_sum, y_batch)
-    m, n, k = _size(x, x_free), _size(y, y_free), _size(x, x_sum)
-    if min(m, n) <= 1 or k == 0 or x.size == 0:
-        x, y = (v.astype(jnp.uint64) if small else v for v in (x, y))
-        return lax.dot_general(x, y, dimension_numbers)
-    x_matrix, x_transposed = _as_matrix(x, x_batch, x_free, x_sum)
-    y_matrix, y_transposed = _as_matrix(y, y_batch, y_sum, y_free)
-    z = _product(x_matrix, y_matrix, x_transposed, y_transposed)
-    batch = [x.shape[axis] for axis in x_batch]
-    return z.reshape(*batch, *(x.shape[axis] for axis in x_free), *(y.shape[axis] for axis in y_free))
+    return _sum_of_dots([(x, y)], dimension_numbers)
 
 
 def dot_sum(pairs: Sequence[tuple[Elements, Elements]], dimension_numbers: DimensionNumbers) -> Elements:
-    """The sum of the pairs' `dot_general`; where each is an inner product, in one pass over memory.
-
-    XLA would run one dot after another there, each on a single core.
-    """
+    """The sum of the pairs' `dot_general`, which is written only once where they have the same shapes and types."""
     (x_sum, y_sum), (x_batch, y_batch) = dimension_numbers
     same = (tuple(x_sum), tuple(x_batch)) == (tuple(y_sum), tuple(y_batch))
     all_axes = {len(v.shape) for v in pairs[0]} == {len(x_sum) + len(x_batch)}
-    if not (same and all_axes) or list(x_batch) != sorted(x_batch):
-        return reduce(lambda a, b: a + b, (dot_general(x, y, dimension_numbers) for x, y in pairs))
-    width = max(bt.width(v) for pair in pairs for v in pair)
-    products = reduce(lambda a, b: a + b, (bt.cast(x, width) * bt.cast(y, width) for x, y in pairs))
-    return linear(lambda z: lax.reduce(z, np.zeros((), z.dtype), lax.add, tuple(x_sum)), products)
+    if same and all_axes and list(x_batch) == sorted(x_batch):  # inner products: XLA would run one dot after another
+        width = max(bt.width(v) for pair in pairs for v in pair)
+        products = reduce(lambda a, b: a + b, (bt.cast(x, width) * bt.cast(y, width) for x, y in pairs))
+        return linear(lambda z: lax.reduce(z, np.zeros((), z.dtype), lax.add, tuple(x_sum)), products)
+    if {v.dtype for pair in pairs for v in pair} in ({jnp.dtype("uint32")}, {jnp.dtype("uint64")}):
+        return _sum_of_dots(pairs, dimension_numbers)
+    return reduce(lambda a, b: a + b, (dot_general(x, y, dimension_numbers) for x, y in pairs))
+
+
+def _sum_of_dots(pairs: Sequence[tuple[jax.Array, jax.Array]], dimension_numbers: DimensionNumbers) -> jax.Array:
+    (x_sum, y_sum), (x_batch, y_batch) = dimension_numbers
+    x, y = pairs[0]
+    x_free, y_free = _free(x, x_sum, x_batch), _free(y, y_sum, y_batch)
+    m, n, k = _size(x, x_free), _size(y, y_free), _size(x, x_sum)
+    if min(m, n) <= 1 or k == 0 or x.size == 0:
+        dtype = jnp.promote_types(x.dtype, y.dtype)
+        dots = (lax.dot_general(x.astype(dtype), y.astype(dtype), dimension_numbers) for x, y in pairs)
+        return reduce(lambda a, b: a + b, dots)
+    xs, x_transposed = zip(*(_as_matrix(x, x_batch, x_free, x_sum) for x, _ in pairs))
+    ys, y_transposed = zip(*(_as_matrix(y, y_batch, y_sum, y_free) for _, y in pairs))
+    z = _product(list(zip(xs, ys)), x_transposed[0], y_transposed[0])
+    batch = [x.shape[axis] for axis in x_batch]
+    return z.reshape(*batch, *(x.shape[axis] for axis in x_free), *(y.shape[axis] for axis in y_free))
 
 
 def _dot_of_words(x: Word, y: Word, dims: DimensionNumbers) -> Word:
@@ -170,19 +175,23 @@ def _field_of_low(low: int, x: Word) -> jax.Array:
     return _field(x.low, low, 32)
 
 
-def _product(x: jax.Array, y: jax.Array, x_transposed: bool, y_transposed: bool) -> jax.Array:
-    """[b, m, k] x [b, k, n] -> [b, m, n], where a transposed operand lies in memory the other way round."""
+def _product(pairs: Sequence[tuple[jax.Array, jax.Array]], x_transposed: bool, y_transposed: bool) -> jax.Array:
+    """The sum of [b, m, k] x [b, k, n] -> [b, m, n], where a transposed operand lies in memory the other way round."""
+    x, y = pairs[0]
     m, k = x.shape[:0:-1] if x_transposed else x.shape[1:]
     n = y.shape[1] if y_transposed else y.shape[2]
     dtype = jnp.promote_types(x.dtype, y.dtype)
-    if x.dtype != y.dtype and (k <= 1 or not native.register()):
-        x, y = x.astype(dtype), y.astype(dtype)
     if k > 1 and native.register():  # an outer product is elementwise: XLA fuses it with what surrounds it
         result = jax.ShapeDtypeStruct((x.shape[0], m, n), dtype)
         call = jax.ffi.ffi_call(native.MATMUL_TARGET, result, vmap_method="broadcast_all")
-        return call(x, y, x_transposed=x_transposed, y_transposed=y_transposed)
-    x, y = x.astype(dtype), y.astype(dtype)
-    return matmul_xla(x.mT if x_transposed else x, y.mT if y_transposed else y)
+        z: jax.Array = call(*(v for pair in pairs for v in pair), x_transposed=x_transposed, y_transposed=y_transposed)
+        return z
+
+    def one(x: jax.Array, y: jax.Array) -> jax.Array:
+        x, y = x.astype(dtype), y.astype(dtype)
+        return matmul_xla(x.mT if x_transposed else x, y.mT if y_transposed else y)
+
+    return reduce(lambda a, b: a + b, (one(x, y) for x, y in pairs))
 
 
 def _as_matrix(

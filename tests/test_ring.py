@@ -20,7 +20,7 @@ SHAPES = [  # m, k, n
     (2, 1, 2),
     (3, 5, 2),
     (17, 33, 9),
-    (260, 40, 270),  # more than one block of rows and of columns
+    (530, 40, 540),  # more than one block of rows and of columns
     (8, 600, 16),  # more than one block of depth
     (37, 300, 2),  # a narrow result: the kernel works on its transpose
     (2, 300, 37),
@@ -136,6 +136,24 @@ def test_sums_of_products(
     for z, want in zip(jax.tree.leaves(both), jax.tree.leaves(one + other), strict=True):
         assert z.shape == want.shape
         np.testing.assert_array_equal(z, want)
+
+
+@pytest.mark.usefixtures("level")
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+@pytest.mark.parametrize(("m", "k", "n"), [(3, 5, 2), (37, 600, 2), (2, 300, 37), (150, 40, 170)])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_three_products_are_summed_by_one_call(m: int, k: int, n: int, dtype: type, transposed: bool) -> None:
+    def turned(x: Array) -> Array:
+        return np.ascontiguousarray(x.T) if transposed else x
+
+    pairs = [(uniform((m, k), dtype, i), uniform((k, n), dtype, i + 9)) for i in range(3)]
+    axis = int(transposed)
+    dims = (((1 - axis,), (axis,)), ((), ()))
+    dot_sum = jax.jit(lambda *pairs: ring.dot_sum(pairs, dims))
+    arguments = [(turned(x), turned(y)) for x, y in pairs]
+    calls = str(jax.make_jaxpr(dot_sum)(*arguments)).count(native.MATMUL_TARGET)
+    assert calls == int(native.register())
+    np.testing.assert_array_equal(dot_sum(*arguments), sum(x @ y for x, y in pairs))
 
 
 def test_a_sum_of_products_widens_bytes() -> None:
