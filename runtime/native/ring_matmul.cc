@@ -1,8 +1,9 @@
-// Sums of matrix products modulo 2^32 and 2^64, as an XLA FFI call: z[b, m, n] = sum_k x[b, m, k] * y[b, k, n], summed over
-// pairs x, y of the same shapes. With `x_transposed`, x lies in memory as [b, k, m]; with `y_transposed`, y as [b, n, k].
+// Sums of matrix products modulo 2^32 and 2^64, as an XLA FFI call: z[b, m, n] = sum_k x[b, m, k] * y[b, k, n], summed
+// over pairs x, y of the same shapes. With `x_transposed`, x lies in memory as [b, k, m]; with `y_transposed`, y as
+// [b, n, k].
 //
-// The output is cut into blocks, one task each. A task packs its operands into panels that stay in
-// cache and runs register tiles over them. Overflow wraps: that is the ring.
+// The output is cut into blocks, one task each, which runs register tiles over packed operands. Overflow wraps: that
+// is the ring.
 
 #include <vector>
 

@@ -32,9 +32,7 @@ BILLION = 1e9
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure, each `repeat` times at least; `patience` in seconds, of any one answer; `peer` a Python that has
-    the peer.
-    """
+    """What to measure, `repeat` times at least. `patience`: seconds, of any answer; `peer`: a Python that has it."""
 
     operations: Sequence[str]
     sizes: Sizes
