@@ -16,6 +16,7 @@ One thread at a time may use a link.
 import hashlib
 import os
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,6 +94,7 @@ class Link(ABC):
         self._cause: tuple[str, str] | None = None  # who stopped first, and why, if a peer told us
         self._closed = False
         self._begun: Exchange | None = None  # the last one
+        self.proposed: deque[bytes] = deque()  # and sent; what the others say is still to be heard
         self._told = False  # the peers know that this party stopped with an error
         self._keys: dict[tuple[int, ...], bytes] = {}
         self._contributions: dict[tuple[int, tuple[int, ...]], bytes] = {}  # (from, holders)
@@ -115,6 +117,7 @@ class Link(ABC):
             if not sends and not receives:
                 return
             self._begun = None
+            self._conclude()
             self._transfer(sends, receives)
         self._count({p: size(v) for p, v in sends.items()}, {p: size(v) for p, v in receives.items()})
 
@@ -133,8 +136,9 @@ class Link(ABC):
         return exchange
 
     def settle(self) -> None:
-        """Wait until all that was sent in rounds that were begun has left."""
+        """Wait until all that was sent in rounds that were begun has left, and what was proposed is agreed on."""
         with self._telling_peers():
+            self._conclude()
             self._settle()
 
     def agree(self, what: str, value: bytes | None) -> None:
@@ -142,18 +146,19 @@ class Link(ABC):
 
         A party that does not know the value says None, and goes by what the others say.
         """
+        self.propose(what, value)
+        self._conclude()
+
+    def propose(self, what: str, value: bytes | None) -> None:
+        """Like `agree`, but what the others say is awaited when it is needed: no payload moves before.
+
+        So parties compute while these messages are under way, and nobody waits for the slowest to begin.
+        """
         mine = (UNKNOWN if value is None else hashlib.sha256(value).digest()) + what.encode()
         with self._telling_peers():
             for peer in self.peers:
                 self._send_control(peer, Kind.AGREE, mine)
-            said = {peer: self._receive_control(peer, Kind.AGREE, f"agreement on `{what}`") for peer in self.peers}
-        said[self.rank] = mine
-        known = {rank: text for rank, text in said.items() if text[:32] != UNKNOWN}
-        topics = {text[32:] for text in said.values()}
-        if len(topics) > 1 or len(set(known.values())) > 1:
-            # Everyone sees the same values and stops by itself: nobody needs to be told.
-            self._failure = PeerMismatchError(self._disagreement(said if len(topics) > 1 else known))
-            raise self._failure
+        self.proposed.append(mine)
 
     def session_key(self, holders: Iterable[int]) -> bytes:
         """32 secret bytes, fresh for this session, that exactly the parties `holders` know.
@@ -204,6 +209,7 @@ class Link(ABC):
 
         def move(sends: dict[int, list[memoryview]], receives: dict[int, list[memoryview]]) -> None:
             with self._telling_peers():
+                self._conclude()
                 self._transfer(sends, receives)
 
         return AtOnce(sends, receives, move)
@@ -233,6 +239,26 @@ class Link(ABC):
         """Free everything; `graceful` says that this party finished and is not to be called lost."""
 
     # Shared by the transports.
+
+    def _conclude(self) -> None:
+        """Hear what the others say of what was proposed: before payload leaves, and before a wait for any."""
+        if not self.proposed:
+            return
+        with self._telling_peers():
+            while self.proposed:
+                self._compare(self.proposed[0])
+                self.proposed.popleft()
+
+    def _compare(self, mine: bytes) -> None:
+        awaited = f"agreement on `{mine[32:].decode()}`"
+        said = {peer: self._receive_control(peer, Kind.AGREE, awaited) for peer in self.peers}
+        said[self.rank] = mine
+        known = {rank: text for rank, text in said.items() if text[:32] != UNKNOWN}
+        topics = {text[32:] for text in said.values()}
+        if len(topics) > 1 or len(set(known.values())) > 1:
+            # Everyone sees the same values and stops by itself: nobody needs to be told.
+            self._failure = PeerMismatchError(self._disagreement(said if len(topics) > 1 else known))
+            raise self._failure
 
     @property
     def _round(self) -> int:
@@ -307,8 +333,9 @@ class Link(ABC):
         try:
             yield
         except SpuError as error:
-            self._failure = error
-            self._tell(*(self._cause or (self.parties[self.rank], _reason(error))))
+            if error is not self._failure:
+                self._failure = error
+                self._tell(*(self._cause or (self.parties[self.rank], _reason(error))))
             raise
         except BaseException as error:
             self.abort(_reason(error))

@@ -47,6 +47,9 @@ class Renumbered(Link):
     def agree(self, what: str, value: bytes | None) -> None:
         self._link.agree(what, value)
 
+    def propose(self, what: str, value: bytes | None) -> None:
+        self._link.propose(what, value)
+
     def session_key(self, holders: Iterable[int]) -> bytes:
         return self._link.session_key(self._ranks[h] for h in holders)
 

@@ -82,9 +82,9 @@ class Session:
         with self._lock, telling(self.link):
             program.prepare()
             if self.link is not None:
-                self.link.agree("program", digest.encode())
+                self.link.propose("program", digest.encode())
                 if public != b"":
-                    self.link.agree("public arguments", public)
+                    self.link.propose("public arguments", public)
             return Executor(self._streams, self.link, self.listener).run_blocked(program, inputs)
 
     def run_under(

@@ -188,6 +188,54 @@ def test_disagreement_is_seen_by_every_party_and_names_who_differs(session: Sess
         assert str(error).startswith("bob differs from alice and carol in `program`")
 
 
+def test_who_proposes_waits_for_nobody(session: Session) -> None:
+    proposed = threading.Event()
+
+    def body(link: Link) -> bool:
+        if link.rank:
+            assert proposed.wait(10)
+        link.propose("program", b"same")
+        link.propose("public arguments", b"same")
+        proposed.set()
+        got = np.zeros(8, np.uint8)
+        after, before = ring(link)
+        exchange = link.begin({after: 8}, {before: [got]})
+        exchange.put(after, np.full(8, link.rank, np.uint8), 8)
+        exchange.finish()
+        link.settle()
+        return bool((got == before).all())
+
+    assert session(body) == [True] * 3
+
+
+@pytest.mark.parametrize("then", ["exchange", "put", "wait", "finish", "settle", "agree"])
+def test_nothing_moves_before_what_was_proposed_is_agreed_on(session: Session, then: str) -> None:
+    arrived = [np.zeros(8, np.uint8) for _ in PARTIES]
+
+    def body(link: Link) -> None:
+        link.propose("program", b"other" if link.rank == 1 else b"same")
+        (after, before), got, sent = ring(link), [arrived[link.rank]], np.ones(8, np.uint8)
+        if then == "exchange":
+            return link.exchange({after: [sent]}, {before: got})
+        if then == "settle":
+            return link.settle()
+        if then == "agree":
+            return link.agree("public arguments", b"same")
+        exchange = link.begin({after: 8} if then == "put" else {}, {before: got})
+        if then == "put":
+            exchange.put(after, sent, 8)
+        elif then == "wait":
+            exchange.wait(before, 8)
+        else:
+            exchange.finish()
+        raise AssertionError("it went on")
+
+    for error in session(body):
+        assert isinstance(error, PeerMismatchError)
+        assert str(error).startswith("bob differs from alice and carol in `program`")
+    assert not any(got.any() for got in arrived)
+
+
 def test_session_keys(session: Session) -> None:
     def body(link: Link) -> dict[tuple[int, ...], bytes]:
         sets = [(0, 1), (0, 2), (1, 2), (0, 1, 2), (link.rank,)]
