@@ -9,7 +9,7 @@ from functools import reduce
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
 from spuvm.compiler.polynomial import (
-    Stack,
+    below,
     both,
     coefficient,
     inject,
@@ -94,15 +94,14 @@ def _exponential(b: Builder, x: Value, factor: int, frac: int) -> Value:
     lowest = -(((b.frac + 1) << y.type.frac) // max(factor, 1))
     highest = -(-((b.ring_bits - 2 - b.frac) << y.type.frac) // max(factor, 1))
     held = [max(-_largest(b), min(limit, _largest(b))) for limit in (lowest, highest)]  # a base close to 1 is slow
-    limits = stack(b, [raw_constant(b, limit, x.type.frac, x.shape) for limit in held])
-    below = spread(b, x, 2).map(b.less, limits)
-    return exp2_raw(b, y, below)
+    limits = [raw_constant(b, limit, x.type.frac, x.shape) for limit in held]
+    return exp2_raw(b, y, *below(b, x, limits))
 
 
-def exp2_raw(b: Builder, y: Value, below: Stack) -> Value:
+def exp2_raw(b: Builder, y: Value, too_low: Value, not_too_high: Value) -> Value:
     """2^y with b.frac fraction bits, for any number of fraction bits F of y, F + log2 k < k - 2.
 
-    `below` (two bools) says whether y is below the lowest and below the highest exponent: -f - 1 and k - 2 -
+    Two bools say whether y is below the lowest and below the highest exponent: -f - 1 and k - 2 -
     f. n + t = y + f + 1, n in [0, k) whole and t in [0, 1). The bits of n are bits of the word of y + f + 1,
     2^n is a product of functions of one or two of them, 2^t a polynomial (of degree 4 for 64 bits). Of the raw
     result 2^(n - 1) 2^t only the half with n < k / 2 needs a truncation after the last product.
@@ -111,12 +110,11 @@ def exp2_raw(b: Builder, y: Value, below: Stack) -> Value:
     products: 815 bytes. ABY3 has a kernel of its own, see `_exp2_direct`.
     """
     if _direct(b, 0) and y.type.frac <= EXPONENT:
-        return _exp2_direct(b, y, below)
+        return _exp2_direct(b, y, too_low, not_too_high)
     frac, half = y.type.frac, _exponent_bits(b) - 1
     shifted = plus(b, y, b.frac + 1.0)
     word = b.word(shifted)
     bit = [b.op("bit_parity", word, mask=1 << (frac + i)) for i in range(half + 1)]
-    too_low, not_too_high = below.rows(b)
     inside = b.logical("xor", not_too_high, too_low)
     starts = range(0, half - 1, 2)  # of the pairs of bits below the highest; the last may be alone
     *pairs, large = both(b, [*((bit[i], bit[i + 1]) for i in starts), (inside, bit[half])])
@@ -159,13 +157,12 @@ def _tables(b: Builder, sizes: list[int]) -> list[list[int]]:
     return [row + [0] * (count + 3 - len(row)) for row in rows]
 
 
-def _exp2_direct(b: Builder, y: Value, below: Stack) -> Value:
+def _exp2_direct(b: Builder, y: Value, too_low: Value, not_too_high: Value) -> Value:
     """2^(y + f) by the protocol's own kernel, 0 if y is too low, the largest number if it is too high.
 
     The largest number but for 2^-30 of it. Error: relative 2e-7 plus one unit. Cost: 8 rounds; 2 comparisons and the
     kernel: 120 bytes under ABY3.
     """
-    too_low, not_too_high = below.rows(b)
     bools = b.logical("xor", not_too_high, too_low), b.not_(not_too_high)
     y = plus(b, b.trunc(y, y.type.frac - EXPONENT), float(b.frac))
     return reread(b, b.op("exp2", y, *bools, to="fxp0", factors=(1, 0), tops=(0, _largest(b) >> 32)), b.frac)

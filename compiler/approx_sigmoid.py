@@ -13,7 +13,7 @@ from itertools import pairwise
 from spuvm.compiler import approx_harmonics, fits
 from spuvm.compiler.builder import Builder
 from spuvm.compiler.ir import Value
-from spuvm.compiler.polynomial import Stack, linear_tables, raw_constant, reread, spread, stack
+from spuvm.compiler.polynomial import Stack, below, inject, linear_tables, raw_constant, reread, spread, stack
 
 Row = tuple[float, ...]
 
@@ -96,7 +96,7 @@ def sigmoid(b: Builder, x: Value) -> Value:
 
     Error: 6e-6 (pieces 4.5e-6) plus one unit, so that it may leave [0, 1] by as much; in a ring of 128 bits two units
     and 2^-41, with as many pieces.
-    Cost: 10 rounds under ABY3, see `approx_harmonics.odd_function`; in pieces 15 rounds, 8 comparisons, 8 bit
+    Cost: 9 rounds under ABY3, see `approx_harmonics.odd_function`; in pieces 15 rounds, 8 comparisons, 8 bit
     injections, 5 truncated products.
     """
     return _odd(b, x, "sigmoid", SIGMOID, approx_harmonics.SIGMOID)
@@ -131,12 +131,11 @@ def piecewise(b: Builder, x: Value, table: OddPieces) -> Value:
     """
     f, (square, inner_frac) = x.type.frac, _FRACS[b.ring_bits]
     sum_frac = square + inner_frac
-    thresholds = stack(b, [raw_constant(b, round(t * 2**f), f, x.shape) for t in table.thresholds()])
-    below = spread(b, x, thresholds.count).map(b.less, thresholds).map(lambda v: b.convert(v, "fxp0"))
+    thresholds = [raw_constant(b, round(t * 2**f), f, x.shape) for t in table.thresholds()]
     pieces = table.pieces()
     fracs = [f, sum_frac, sum_frac - f, *[inner_frac] * (len(pieces[0]) - 3)]
     entries = [[round(c * 2.0**k) for c, k in zip(piece, fracs)] for piece in pieces]
-    chosen = _choose(b, below, entries)
+    chosen = _choose(b, inject(b, below(b, x, thresholds)), entries)
     centre, c0, c1, *others = (reread(b, v, k) for v, k in zip(chosen, fracs))
     even, odd = others[::2], others[1::2]
     u = b.sub(x, centre)
@@ -151,8 +150,8 @@ def piecewise(b: Builder, x: Value, table: OddPieces) -> Value:
     return b.trunc(total, sum_frac - b.frac)
 
 
-def _choose(b: Builder, below: Stack, entries: list[list[int]]) -> list[Value]:
+def _choose(b: Builder, lower: Stack, entries: list[list[int]]) -> list[Value]:
     """The entries of x's piece: the last one's, and the step between pieces for each threshold above x."""
     steps = [[p - q for p, q in zip(left, right)] for left, right in pairwise(entries)]
-    sums = linear_tables(b, below, [list(column) for column in zip(*steps)])
+    sums = linear_tables(b, lower, [list(column) for column in zip(*steps)])
     return [b.add(x, raw_constant(b, last, 0, x.shape)) for x, last in zip(sums, entries[-1])]

@@ -150,6 +150,13 @@ def inject(b: Builder, bools: Sequence[Value]) -> Stack:
     return stack(b, bools).map(lambda x: b.convert(x, "fxp0"))
 
 
+def below(b: Builder, x: Value, limits: Sequence[Value]) -> list[Value]:
+    """Whether x is below each of the limits: by one comparison with all of them where the protocol has it."""
+    if "below_app" in b.kernels and all(limit.type.is_public for limit in limits):
+        return [b.less(x, limit) for limit in limits]
+    return spread(b, x, len(limits)).map(b.less, stack(b, limits)).rows(b)
+
+
 def both(b: Builder, pairs: Sequence[tuple[Value, Value]]) -> list[Value]:
     """The `and` of each pair of bools, in one round."""
     left, right = stack(b, [p for p, _ in pairs]), stack(b, [q for _, q in pairs])

@@ -103,7 +103,7 @@ def _signature(leaf: Any) -> Any:
         return type(leaf)
     if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
         return type(leaf)  # `trace` says what is wrong with it
-    return tuple(leaf.shape), str(leaf.dtype), bool(getattr(leaf, "weak_type", False))
+    return tuple(leaf.shape), leaf.dtype, bool(getattr(leaf, "weak_type", False))
 
 
 def jit(
