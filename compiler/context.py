@@ -11,7 +11,7 @@ remembers what a value is the logarithm of: a quotient by a constant is one of a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +27,23 @@ from spuvm.compiler.dtypes import kind_of
 from spuvm.compiler.ir import Location, Region, Type, Value
 from spuvm.compiler.trace import location_of
 from spuvm.runtime.config import Config
-from spuvm.runtime.errors import SpuError, UnsupportedError
+from spuvm.runtime.errors import EncodingError, SpuError, UnsupportedError
 from spuvm.runtime.protocols import protocol_of
 
 Known = np.ndarray[Any, Any]
-Operand = Value | Any  # Any stands for Known and for arrays of random keys
+Operand = Value | Any  # Any stands for Known, for arrays of random keys, and for Undefined
 Rule = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Undefined:
+    """What a constant that fixed point cannot hold left of an equation: the error, raised where it is used.
+
+    A branch that is never chosen, as its condition is known, may compute with NaN and infinity. Only inlined calls
+    and choices by a known condition see such operands; of all else the result is undefined, too.
+    """
+
+    error: EncodingError
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,8 @@ class Context:
         self,
         config: Config,
         rules: Mapping[str, Rule],
-        unfolded: frozenset[str],
+        unfolded: Collection[str],
+        inlined: Collection[str],
         did_lower: Callable[[Lowered], None] | None = None,
     ) -> None:
         self.b = Builder(config.fxp_fraction_bits, config.ring_bits, protocol_of(config).kernels)
@@ -69,6 +81,7 @@ class Context:
         self.branch_of_secret = False
         self._rules = rules
         self._unfolded = unfolded
+        self._inlined = inlined
         self._reported: SpuError | None = None
         self._did_lower = did_lower
 
@@ -122,7 +135,16 @@ class Context:
     # the loop -----------------------------------------------------------------------------------
 
     def run(self, closed: jex.ClosedJaxpr, args: Sequence[Operand]) -> list[Operand]:
-        """Lower the equations of a jaxpr into the current region; its results."""
+        """Lower the equations of a jaxpr into the current region; its results, all of them defined."""
+        results = self.inline(closed, args)
+        for x in results:
+            if isinstance(x, Undefined):
+                self._reported = x.error
+                raise x.error
+        return results
+
+    def inline(self, closed: jex.ClosedJaxpr, args: Sequence[Operand]) -> list[Operand]:
+        """The same, of operands and with results that may be undefined."""
         jaxpr = closed.jaxpr
         env: dict[Any, Operand] = dict(zip(jaxpr.constvars, map(_known, closed.consts)))
         env.update(zip(jaxpr.invars, args))
@@ -136,8 +158,18 @@ class Context:
         return [read(v) for v in jaxpr.outvars]
 
     def _equation(self, eqn: Any, args: list[Operand]) -> list[Operand]:
+        undefined = next((x for x in args if isinstance(x, Undefined)), None)
+        if undefined is not None and eqn.primitive.name not in self._inlined:
+            chosen = _always_chosen(args) if eqn.primitive.name == "select_n" else undefined
+            return [chosen] * len(eqn.outvars)
+        try:
+            return self._lowered(eqn, args)
+        except EncodingError as error:
+            return [Undefined(error)] * len(eqn.outvars)
+
+    def _lowered(self, eqn: Any, args: list[Operand]) -> list[Operand]:
         with self._at(eqn):
-            known = not any(isinstance(x, Value) for x in args)
+            known = not any(isinstance(x, Value | Undefined) for x in args)
             if known and eqn.primitive.name not in self._unfolded and not _draws(eqn.params):
                 return fold(eqn, args)
             rule = self._rules.get(eqn.primitive.name)
@@ -146,6 +178,8 @@ class Context:
             region, start = self.b.region, len(self.b.region.ops)
             results = rule(self, *args, **eqn.params)
             outs = list(results) if eqn.primitive.multiple_results else [results]
+            if any(isinstance(x, Undefined) for x in (*args, *outs)):
+                return outs
             for out, aval in zip(outs, self.outs, strict=True):
                 self._check(out, aval)
             if self._did_lower is not None:
@@ -182,6 +216,14 @@ class Context:
         """A new region with parameters of these types; what is built within goes there."""
         with self.b.inside(Region([Value(t) for t in types])) as region:
             yield region
+
+
+def _always_chosen(args: Sequence[Operand]) -> Operand:
+    """The case that a known condition chooses for all elements, or what is undefined."""
+    which, *cases = args
+    if isinstance(which, np.ndarray) and fixedpoint.is_uniform(which):
+        return cases[int(which.flat[0])]
+    return next(x for x in args if isinstance(x, Undefined))
 
 
 def _known(x: Any) -> Any:

@@ -17,7 +17,7 @@ from spuvm.compiler import ops
 from spuvm.compiler.complex_numbers import without_complex
 from spuvm.compiler.context import Context, Lowered, at
 from spuvm.compiler.ir import Module, Region, Value, Visibility
-from spuvm.compiler.registry import RULES, UNFOLDED
+from spuvm.compiler.registry import INLINED, RULES, UNFOLDED
 from spuvm.compiler.trace import Traced
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import InputError, UnsupportedError
@@ -36,7 +36,7 @@ def lower(
     """
     if len(visibilities) != len(traced.inputs):
         raise InputError(f"{len(visibilities)} visibilities for {len(traced.inputs)} inputs {traced.inputs}.")
-    context = Context(config, RULES, UNFOLDED, did_lower)
+    context = Context(config, RULES, UNFOLDED, INLINED, did_lower)
     context.b.location = traced.location
     with jax.enable_x64(traced.x64):
         region = _body(traced, visibilities, context, masked)

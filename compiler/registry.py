@@ -62,8 +62,11 @@ RULES = merge(
     rules_control.RULES,
 )
 
+# Calls that are lowered where they stand.
+INLINED = frozenset(rules_control.INLINED)
+
 # Primitives whose rule runs even if all operands are known.
-UNFOLDED = frozenset(rules_control.INLINED) | {*randomness.NAMES, "spu_reveal", "spu_masked"}
+UNFOLDED = INLINED | {*randomness.NAMES, "spu_reveal", "spu_masked"}
 
 PRINTED = "Secret values cannot be printed: reveal and return them."
 

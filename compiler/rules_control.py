@@ -27,7 +27,7 @@ from spuvm.compiler import (
     rules_refused,
     rules_search,
 )
-from spuvm.compiler.context import Context, Operand, Rule
+from spuvm.compiler.context import Context, Operand, Rule, Undefined
 from spuvm.compiler.ir import Type, Value, join
 from spuvm.compiler.rules_logic import pick
 from spuvm.runtime.errors import UnsupportedError, VisibilityError
@@ -68,11 +68,12 @@ def inline(parameter: str) -> Rule:
         if parameter == "jaxpr" and "prevent_cse" in params:
             randomness.refuse_recomputed(closed.jaxpr)
         own = own_rule(params, closed.jaxpr)
-        if own is not None and any(isinstance(x, Value) for x in args):
+        some = any(isinstance(x, Value) for x in args) and not any(isinstance(x, Undefined) for x in args)
+        if own is not None and some:
             results: list[Operand] | None = own(ctx, args, closed)
             if results is not None:
                 return results
-        return ctx.run(closed, args)
+        return ctx.inline(closed, args)
 
     return rule
 
