@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ from spuvm.compiler import fixedpoint
 from spuvm.compiler.builder import Builder, element_of
 from spuvm.compiler.dtypes import kind_of
 from spuvm.compiler.ir import Location, Region, Type, Value
-from spuvm.compiler.trace import location_of
+from spuvm.compiler.trace import JAX_FILES, SPECIAL_FUNCTIONS, in_special_function, location_of
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import EncodingError, SpuError, UnsupportedError
 from spuvm.runtime.protocols import protocol_of
@@ -79,6 +80,7 @@ class Context:
         self.primitive = ""
         self.outs: list[Any] = []  # shapes and dtypes
         self.branch_of_secret = False
+        self._equations: list[Any] = []  # at hand: one, and the calls that it is part of
         self._rules = rules
         self._unfolded = unfolded
         self._inlined = inlined
@@ -190,6 +192,7 @@ class Context:
     def _at(self, eqn: Any) -> Any:
         """Set the equation at hand; errors raised within name it and the user's line."""
         before = self.b.location, self.primitive, self.outs
+        self._equations.append(eqn)
         self.b.location = location_of(eqn) or before[0]
         self.primitive, self.outs = eqn.primitive.name, [v.aval for v in eqn.outvars]
         try:
@@ -201,6 +204,21 @@ class Context:
             raise self._reported from None
         finally:
             self.b.location, self.primitive, self.outs = before
+            self._equations.pop()
+
+    @property
+    def special(self) -> bool:
+        """Whether the equation at hand is JAX's, in a special function or a distribution.
+
+        What helpers such as `jnp.where` consist of is traced once for all callers: then the call tells.
+        """
+        for call, eqn in reversed(list(pairwise([None, *self._equations]))):
+            file = _file_of(call) if call is not None else ""
+            if file.startswith(SPECIAL_FUNCTIONS):
+                return True
+            if not file.startswith(JAX_FILES):
+                return in_special_function(eqn)
+        return False
 
     def _check(self, x: Operand, aval: Any) -> None:
         if isinstance(x, Value):
@@ -266,6 +284,11 @@ def bodies(params: Mapping[str, Any]) -> Iterator[Any]:
             inner = getattr(one, "jaxpr", one)
             if hasattr(inner, "eqns"):
                 yield inner
+
+
+def _file_of(call: Any) -> str:
+    """Where the function of a call is written, if that is known."""
+    return next((b.debug_info.func_filename or "" for b in bodies(call.params)), "")
 
 
 def fold(eqn: Any, args: Sequence[Any]) -> list[Any]:

@@ -7,7 +7,6 @@ times that is known now or public when it matters.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,6 +29,7 @@ from spuvm.compiler import (
 from spuvm.compiler.context import Context, Operand, Rule, Undefined
 from spuvm.compiler.ir import Type, Value, join
 from spuvm.compiler.rules_logic import pick
+from spuvm.compiler.trace import JAX_FILES
 from spuvm.runtime.errors import UnsupportedError, VisibilityError
 
 MAX_KNOWN_TRIPS = 1_000_000
@@ -43,7 +43,6 @@ CALLS: dict[str, Call] = {
     **rules_normal.CALLS,
     **rules_refused.CALLS,
 }
-JAX_FILES = os.path.dirname(jax.__file__) + os.sep
 
 # primitive -> the parameter that holds its jaxpr
 INLINED = {

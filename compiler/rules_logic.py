@@ -118,7 +118,17 @@ def choose(ctx: Context, c: Operand, x: Operand, y: Operand) -> Operand:
         return x
     if not isinstance(c, Value):
         return _choose_known(ctx, np.broadcast_to(c, shape), x, y)
-    return ctx.b.select(ctx.value(c, shape), *both(ctx, finite(ctx, x), finite(ctx, y)))
+    return ctx.b.select(ctx.value(c, shape), *both(ctx, _case(ctx, x), _case(ctx, y)))
+
+
+def _case(ctx: Context, x: Operand) -> Operand:
+    """What is chosen: a constant infinity is a mask, and beyond the domain of JAX's special functions 0 stands for NaN.
+
+    Elsewhere NaN is refused: it marks what is missing, and nobody can ask a secret value for it later.
+    """
+    if not isinstance(x, Value) and is_float(x) and np.isnan(x).any() and ctx.special:
+        x = np.nan_to_num(x, nan=0.0, posinf=np.inf, neginf=-np.inf)
+    return finite(ctx, x)
 
 
 def _choose_known(ctx: Context, c: Known, x: Operand, y: Operand) -> Operand:
@@ -129,7 +139,7 @@ def _choose_known(ctx: Context, c: Known, x: Operand, y: Operand) -> Operand:
     if not isinstance(x, Value) and not isinstance(y, Value):
         return full(ctx, np.where(c, x, y))
     x, y = (v if isinstance(v, Value) else np.where(m, v, np.zeros_like(v)) for v, m in ((x, c), (y, ~c)))
-    return ctx.b.select(ctx.value(c), *both(ctx, finite(ctx, x), finite(ctx, y)))
+    return ctx.b.select(ctx.value(c), *both(ctx, _case(ctx, x), _case(ctx, y)))
 
 
 def select_n(ctx: Context, which: Operand, *cases: Operand) -> Operand:
@@ -141,7 +151,7 @@ def select_n(ctx: Context, which: Operand, *cases: Operand) -> Operand:
         for i, case in enumerate(cases[1:], 1):
             out = choose(ctx, np.asarray(which) == i, case, out)
         return out
-    return pick(ctx, which, [ctx.value(c, ctx.outs[0].shape) for c in cases])
+    return pick(ctx, which, [ctx.value(_case(ctx, c), ctx.outs[0].shape) for c in cases])
 
 
 def pick(ctx: Context, index: Value, cases: list[Value]) -> Value:

@@ -7,10 +7,12 @@ under the same one. `reveal` is the only primitive of ours that a user's functio
 from __future__ import annotations
 
 import inspect
+import os
 import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ from spuvm.runtime.errors import InputError, VisibilityError
 # the compiler. Frames of a library, such as flax, are the user's only if there are no others.
 LIBRARIES = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
 ENTRIES = ("trace", "apply")
+JAX_FILES = str(Path(jax.__file__).parent) + os.sep
+SPECIAL_FUNCTIONS = tuple(JAX_FILES + str(Path("_src", *path)) for path in (("scipy",), ("ops", "special.py")))
 OURS = (str(Path(__file__).parent), str(Path(__file__).parent.parent / "jit.py"))
 
 
@@ -166,7 +170,7 @@ def _key(key: Any) -> str:
 
 
 def location_of(eqn: Any) -> Location | None:
-    """The user's line that made an equation, or None. The only use of a private part of JAX."""
+    """The user's line that made an equation, or None. This and `in_special_function` use private parts of JAX."""
     try:
         from jax._src import source_info_util
 
@@ -184,6 +188,13 @@ def location_of(eqn: Any) -> Location | None:
     except (ImportError, AttributeError, TypeError):
         return None
     return library
+
+
+def in_special_function(eqn: Any) -> bool:
+    """Whether JAX's own code for a special function or a distribution made an equation."""
+    frames = getattr(eqn.source_info.traceback, "frames", ())
+    of_jax = takewhile(lambda frame: frame.file_name.startswith(JAX_FILES), frames)  # from the innermost on
+    return any(frame.file_name.startswith(SPECIAL_FUNCTIONS) for frame in of_jax)
 
 
 def _definition(fn: Callable[..., Any]) -> Location:

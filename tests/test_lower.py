@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.scipy import special, stats
 from lowering import agrees, lowered, names, run
 
 from spuvm.compiler.lower import lower
@@ -314,6 +315,36 @@ def test_infinities_that_mask(mask: float) -> None:
     agrees(lambda x: jax.nn.relu(jnp.where(which, x, -abs(mask))), X)
     agrees(lambda x: jax.nn.softmax(jnp.where(which, 0.0, -abs(mask)) + x), X)
     agrees(lambda x: jnp.where(x > 0, mask, 0) > 1, X)
+
+
+SPECIAL: dict[str, tuple[Callable[..., Any], Any]] = {  # JAX's own code says NaN beyond their domain
+    "expon.ppf": (stats.expon.ppf, np.array([0.1, 0.5, 0.9])),
+    "uniform.ppf": (lambda q: stats.uniform.ppf(q, -1.0, 3.0), np.array([0.0, 0.5, 1.0])),
+    "truncnorm.cdf": (lambda x: stats.truncnorm.cdf(x, -2.0, 2.0), np.array([-3.0, -1.5, 0.5, 2.5])),
+    "bernoulli.cdf": (lambda k: stats.bernoulli.cdf(k, 0.3), np.array([-1, 0, 1, 2])),
+    "logsumexp": (lambda x: special.logsumexp(x, b=x), np.array([0.5, -0.25, 2.0])),
+    "spence": (special.spence, np.array([0.2, 0.9, 3.0])),
+}
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+def test_special_functions_within_their_domain(name: str) -> None:
+    fn, x = SPECIAL[name]
+    agrees(fn, x.astype(np.int32 if x.dtype.kind == "i" else np.float32), units=64)
+
+
+def test_zero_stands_for_nan_beyond_the_domain_of_special_functions_only() -> None:
+    x = np.array([-0.5, 0.5, 1.5], np.float32)
+    (got,) = run(lowered(stats.expon.ppf, x), x)
+    np.testing.assert_allclose(got, [0, np.log(2), 0], atol=1e-4)
+    for missing in (  # a user's own NaN, though `jnp.where` was traced for JAX's function before
+        lambda x: jnp.where(x > 0, x, jnp.nan),
+        lambda x: jnp.nanmean(jnp.where(x > 0, x, jnp.nan)),
+        lambda x: jax.jit(lambda y: lax.select(y > 0, y, jnp.full_like(y, jnp.nan)))(x),
+        lambda x: stats.expon.ppf(jnp.where(x > 0, x, jnp.nan)),
+    ):
+        with pytest.raises(EncodingError, match=r"test_lower.py:.*`select_n`: a constant is NaN"):
+            lowered(missing, x)
 
 
 # refusals ------------------------------------------------------------------------------------------------

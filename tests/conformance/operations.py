@@ -38,7 +38,8 @@ Fixed point has neither, and secret values cannot be looked at. So on secret val
   JAX gives NaN; give a `fill_value` that can be told from data. Integers and bools are filled as JAX fills them, and
   `x[i]` is clipped as JAX does on a CPU. Where the index is known when compiling, it is refused.
 - The constant infinity, and any from 1e29 on, is a mask: half of what fixed point holds stands for it. The constant
-  NaN, and input that is not finite, is refused. What a condition that is known when compiling never chooses, such as
+  NaN, and input that is not finite, is refused; where JAX's own special functions and distributions give NaN, beyond
+  their domain, the result is 0. What a condition that is known when compiling never chooses, such as
   `y` in `jnp.where(jnp.isfinite(x), x, y)`, may be anything.
 
 `spu.check` runs float64 beside the program and reports the first two as `domain`, with the line.
