@@ -88,6 +88,16 @@ def called(function: Callable[..., Any]) -> Call:
     return rule
 
 
+def of_one_dtype(function: Callable[..., Any]) -> Call:
+    """The same, with operands of the result's dtype: a Python number among them may be of a wider one."""
+
+    def rule(ctx: Context, args: Sequence[Operand], closed: Any) -> list[Operand] | None:
+        dtype = closed.out_avals[0].dtype
+        return apply(ctx, lambda *xs: function(*(x.astype(dtype) for x in xs)), *args)
+
+    return rule
+
+
 def signbit(x: Any) -> Any:
     """There is no -0."""
     return x < 0
@@ -135,5 +145,8 @@ def lcm(x: Any, y: Any) -> Any:
     return quotient * jnp.abs(y)
 
 
-CALLS: dict[str, Call] = {f.__name__: called(f) for f in (signbit, copysign, ldexp, gammasgn, gcd, lcm)}
+CALLS: dict[str, Call] = {
+    **{f.__name__: called(f) for f in (signbit, copysign, ldexp, gammasgn)},
+    **{f.__name__: of_one_dtype(f) for f in (gcd, lcm)},
+}
 RULES: dict[str, Rule] = {"bitcast_convert_type": bitcast_convert_type}

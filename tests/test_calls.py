@@ -89,6 +89,15 @@ def test_call(name: str) -> None:
         assert (np.abs(np.asarray(got, np.float64) - np.asarray(want, np.float64)) <= limit).all(), (got, want)
 
 
+def test_python_numbers_take_the_dtype_of_the_others_where_they_would_be_wider() -> None:
+    with jax.enable_x64(True):
+        got = spu.reveal(spu.jit(lambda x: (jnp.gcd(x, 12), jnp.lcm(x, 4)))(M))
+        want = jnp.gcd(M, 12), jnp.lcm(M, 4)
+    for g, w in zip(got, want, strict=True):
+        np.testing.assert_array_equal(g, w)
+        assert g.dtype == M.dtype
+
+
 def test_functions_of_the_user_keep_their_meaning() -> None:
     """Rules for functions that JAX calls are found by name; a user's may have the same."""
 
