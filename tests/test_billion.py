@@ -74,5 +74,7 @@ def test_a_table_and_a_plot(modules: Any, tmp_path: Path) -> None:
     assert run.misses(records) == []
     assert run.misses([*records[:3], records[3] | {"seconds": 200.0}]) == ["moments: time grows as rows^1.090"]
     assert len(run.misses([records[3] | {"peak_bytes": 4 << 30, "right": False}])) == 2
+    run.write_record(tmp_path / "new" / "record", body)
+    assert json.loads((tmp_path / "new" / "record" / "results.json").read_text()) == body
     run.plot(body, tmp_path / "growth.png")
     assert (tmp_path / "growth.png").read_bytes()[1:4] == b"PNG"

@@ -96,6 +96,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 def write_record(folder: Path, body: dict[str, Any]) -> None:
     """As JSON, and as a page."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.json").write_text(json.dumps(body, indent=1) + "\n")
     (folder / "RESULTS.md").write_text(markdown(body))
 
