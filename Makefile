@@ -4,7 +4,7 @@
 PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 BIN := .venv/bin
-PACKAGE := pyproject.toml setup.py $(wildcard runtime/native/*)
+PACKAGE := pyproject.toml setup.py $(wildcard runtime/ring/native/*)
 
 .PHONY: demo test lint format results examples clean
 
@@ -44,7 +44,7 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build *.egg-info spuvm/runtime/_native*.so
+	rm -rf .venv build *.egg-info spuvm/runtime/ring/_native*.so
 
 # The environment, with what the extra named like the file needs.
 .venv/examples .venv/dev: .venv/%: $(PACKAGE) | .venv/bin/python

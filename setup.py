@@ -1,4 +1,4 @@
-"""Builds the native kernels (runtime/native) if a C++ compiler is there; all else is in pyproject.toml.
+"""Builds the native kernels (runtime/ring/native) if a C++ compiler is there; all else is in pyproject.toml.
 
 Without them spuvm runs the same programs, slower. `SPUVM_BUILD_NATIVE=require` makes a failed build an error.
 """
@@ -30,12 +30,24 @@ class OptionalBuild(build_ext):
             self.warn(f"spuvm is built without its native kernels, which are optional: {error}")
 
 
+def packages() -> list[str]:
+    """Every folder with an `__init__.py`; `spuvm/compiler` and `spuvm/runtime` are links to the two beside it."""
+    found = []
+    for package, folder in {"spuvm": "spuvm", "spuvm.compiler": "compiler", "spuvm.runtime": "runtime"}.items():
+        for file in Path(folder).rglob("__init__.py"):
+            inner = file.parent.relative_to(folder).parts
+            if inner[:1] not in (("compiler",), ("runtime",)):
+                found.append(".".join([package, *inner]))
+    return sorted(found)
+
+
 setup(
+    packages=packages(),
     ext_modules=[
         Extension(
-            "spuvm.runtime._native",
-            sources=[f"runtime/native/{name}.cc" for name in ("aes_ctr", "ring_matmul", "ring_wide")],
-            depends=["runtime/native/ring_tile.h", "runtime/native/ring_work.h"],
+            "spuvm.runtime.ring._native",
+            sources=[f"runtime/ring/native/{name}.cc" for name in ("aes_ctr", "ring_matmul", "ring_wide")],
+            depends=["runtime/ring/native/ring_tile.h", "runtime/ring/native/ring_work.h"],
             language="c++",
             extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-psabi"],
             optional=not REQUIRED,

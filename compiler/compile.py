@@ -7,20 +7,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spuvm.compiler import choreography as ch
-from spuvm.compiler import kept, text
+from spuvm.compiler import program_cache
 from spuvm.compiler.cost import Cost, cost
-from spuvm.compiler.expand import expand
-from spuvm.compiler.fingerprint import fingerprint
-from spuvm.compiler.ir import Module, Visibility
-from spuvm.compiler.lower import lower
-from spuvm.compiler.passes import run_passes
-from spuvm.compiler.project import project
-from spuvm.compiler.trace import Traced, trace
+from spuvm.compiler.expand import choreography as ch
+from spuvm.compiler.expand.expand import expand
+from spuvm.compiler.front.fingerprint import fingerprint
+from spuvm.compiler.front.trace import Traced, trace
+from spuvm.compiler.ir import text
+from spuvm.compiler.ir.module import Module, Visibility
+from spuvm.compiler.lower.lower import lower
+from spuvm.compiler.passes.pipeline import run_passes
+from spuvm.compiler.project.project import project
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError, InputError
-from spuvm.runtime.program import PartyProgram, Straight
-from spuvm.runtime.protocols import protocol_of, rank_names
+from spuvm.runtime.machine.program import PartyProgram, Straight
+from spuvm.runtime.protocols.registered import protocol_of, rank_names
 
 
 class Program:
@@ -60,12 +61,12 @@ class Program:
         return self._parties[rank]
 
     def _kept(self, rank: int | None) -> PartyProgram | None:
-        return None if self._name is None else kept.read_party(self._name, rank)
+        return None if self._name is None else program_cache.read_party(self._name, rank)
 
     def _projected(self, rank: int | None) -> PartyProgram:
         program = project(self.choreography, rank, (self.module.inputs, self.module.outputs))
         if self._name is not None:
-            kept.write_party(self._name, rank, program)
+            program_cache.write_party(self._name, rank, program)
         return program
 
     def save(self, path: str | Path) -> None:
@@ -98,14 +99,14 @@ def compile_function(
     protocol_of(config)
     traced = trace(fn, args, static_argnums)
     name = fingerprint(traced, visibilities, config, masked)
-    found = kept.read_module(name)
+    found = program_cache.read_module(name)
     if found is not None:
         program = Program(found[0], traced, name)
         program.hash = found[1]
         return program
     module = run_passes(lower(traced, visibilities, config, masked=masked))
     program = Program(module, traced, name)
-    kept.write_module(name, module, program.hash)
+    program_cache.write_module(name, module, program.hash)
     return program
 
 

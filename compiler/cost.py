@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spuvm.compiler.choreography import Block, Choreography, Cond, Loop, Rank, While
-from spuvm.compiler.project import message_of
-from spuvm.compiler.schedule import Piece, pieces, reference_plan
-from spuvm.runtime.ranking import batches
+from spuvm.compiler.expand.choreography import Block, Choreography, Cond, Loop, Rank, While
+from spuvm.compiler.project.project import message_of
+from spuvm.compiler.project.schedule import Piece, pieces, reference_plan
+from spuvm.runtime.protocols.ranking import batches
 
 
 @dataclass

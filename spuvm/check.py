@@ -9,13 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from spuvm.compiler.evaluate import Ring
-from spuvm.compiler.findings import Deviation, Finding, Tolerance
-from spuvm.compiler.ir import Module, Type, Visibility
-from spuvm.compiler.lower import lower
-from spuvm.compiler.passes import run_passes
-from spuvm.compiler.shadow import Pair, Recorder, Shadow
-from spuvm.compiler.trace import Traced, static_positions, trace
+from spuvm.compiler.check.findings import Deviation, Finding, Tolerance
+from spuvm.compiler.check.shadow import Pair, Recorder, Shadow
+from spuvm.compiler.front.trace import Traced, static_positions, trace
+from spuvm.compiler.ir.in_the_clear import Ring
+from spuvm.compiler.ir.module import Module, Type, Visibility
+from spuvm.compiler.lower.lower import lower
+from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.jit import Jitted
 from spuvm.objects import Marked, SPUObject, encoded, parts
 from spuvm.runtime.config import Config

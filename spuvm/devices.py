@@ -22,14 +22,14 @@ import numpy as np
 
 from spuvm.jit import Jitted
 from spuvm.objects import Marked, SPUObject
-from spuvm.runtime.cluster import load_cluster
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
-from spuvm.runtime.link import Link
-from spuvm.runtime.protocols import has_dealer, protocol_of
-from spuvm.runtime.renumbered import renumbered
-from spuvm.runtime.session import Session, telling
-from spuvm.runtime.tls_link import connect
+from spuvm.runtime.link.cluster import load_cluster
+from spuvm.runtime.link.link import Link
+from spuvm.runtime.link.reranked_link import renumbered
+from spuvm.runtime.link.tls.link import connect
+from spuvm.runtime.machine.session import Session, telling
+from spuvm.runtime.protocols.registered import has_dealer, protocol_of
 from spuvm.vm import VM
 
 
@@ -325,7 +325,7 @@ def fetch(x: PYUObject) -> Any:
 
 
 def telling_everyone() -> AbstractContextManager[None]:
-    """If the block fails here, the other parties stop, too, and learn why; see `spuvm.runtime.session.telling`."""
+    """If the block fails here, the other parties stop, too, and learn why; see `session.telling`."""
     return telling(_here().link)
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from spuvm.compiler.compile import Program, compile_function
 from spuvm.compiler.cost import Cost
-from spuvm.compiler.trace import masked as masked_inside
-from spuvm.compiler.trace import reveal as reveal_inside
-from spuvm.compiler.trace import static_positions
+from spuvm.compiler.front.trace import masked as masked_inside
+from spuvm.compiler.front.trace import reveal as reveal_inside
+from spuvm.compiler.front.trace import static_positions
 from spuvm.objects import Marked, SPUObject
 from spuvm.runtime.errors import InputError
 from spuvm.vm import VM, make_config, simulator

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from spuvm.runtime.certificates import make_cluster
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import LinkError, SpuError
-from spuvm.runtime.protocols import rank_names
+from spuvm.runtime.link.certificates import make_cluster
+from spuvm.runtime.protocols.registered import rank_names
 
 GRACE = 5.0  # seconds for the others to end by themselves after one failed
 LAST_GRACE = 2.0  # and after SIGTERM

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from spuvm.compiler.expand import boundary_form
-from spuvm.compiler.ir import Type
-from spuvm.runtime.encoding import combine, decode, encode
+from spuvm.compiler.expand.expand import boundary_form
+from spuvm.compiler.ir.module import Type
 from spuvm.runtime.errors import InputError, VisibilityError
-from spuvm.runtime.values import Blocked, Component, aligned, whole
-from spuvm.runtime.word import limb_count, limbs
+from spuvm.runtime.machine.components import Blocked, Component, aligned, whole
+from spuvm.runtime.ring.elements import limb_count, limbs
+from spuvm.runtime.ring.encodings import combine, decode, encode
 
 if TYPE_CHECKING:
     from spuvm.vm import VM

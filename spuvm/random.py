@@ -15,8 +15,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import lax
 
-from spuvm.compiler.dtypes import kind_of
-from spuvm.compiler.randomness import bits_p, float_dtype, uniform_p
+from spuvm.compiler.ir.dtypes import kind_of
+from spuvm.compiler.lower.randomness import bits_p, float_dtype, uniform_p
 from spuvm.runtime.errors import InputError
 
 Shape = int | Sequence[int]

@@ -29,15 +29,15 @@ from typing import IO, Any
 import jax
 import numpy as np
 
-from spuvm.compiler import text
-from spuvm.compiler.expand import boundary_form
-from spuvm.compiler.ir import Type
+from spuvm.compiler.expand.expand import boundary_form
+from spuvm.compiler.ir import text
+from spuvm.compiler.ir.module import Type
 from spuvm.devices import SPU, default_machine, say
 from spuvm.objects import SPUObject, slots_of_component
 from spuvm.runtime.errors import InputError
-from spuvm.runtime.protocols import rank_names
-from spuvm.runtime.session import telling
-from spuvm.runtime.values import aligned
+from spuvm.runtime.machine.components import aligned
+from spuvm.runtime.machine.session import telling
+from spuvm.runtime.protocols.registered import rank_names
 from spuvm.vm import VM
 
 FORMAT = 1

@@ -10,14 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from spuvm.compiler.builder import Builder
 from spuvm.compiler.compile import Program
-from spuvm.compiler.ir import Module, Value, Visibility
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.module import Module, Value, Visibility
 from spuvm.objects import Marked, SPUObject, components_for, slots_of
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import InputError
-from spuvm.runtime.protocols import DEFAULT_PARTIES, protocol_of
-from spuvm.runtime.session import Session, telling
+from spuvm.runtime.machine.session import Session, telling
+from spuvm.runtime.protocols.registered import DEFAULT_PARTIES, protocol_of
 
 
 class VM:

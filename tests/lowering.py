@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from spuvm.compiler import text
-from spuvm.compiler.evaluate import evaluate
-from spuvm.compiler.ir import Module, Visibility
-from spuvm.compiler.lower import lower
-from spuvm.compiler.passes import run_passes
-from spuvm.compiler.trace import trace
+from spuvm.compiler.front.trace import trace
+from spuvm.compiler.ir import text
+from spuvm.compiler.ir.in_the_clear import evaluate
+from spuvm.compiler.ir.module import Module, Visibility
+from spuvm.compiler.lower.lower import lower
+from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.runtime.config import Config
 
 FRAC = 18

@@ -20,24 +20,24 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
-from spuvm.compiler import choreography as ch
-from spuvm.compiler.builder import Builder
 from spuvm.compiler.cost import Cost, cost
-from spuvm.compiler.expand import Expander, Shared, expand, group
-from spuvm.compiler.ir import Module, Type, Value
-from spuvm.compiler.kernels import bind_equation
-from spuvm.compiler.ops import check, parse_element
-from spuvm.compiler.project import project
-from spuvm.runtime import word
-from spuvm.runtime.encoding import combine
-from spuvm.runtime.executor import Executor, Streams
-from spuvm.runtime.link import Counters
-from spuvm.runtime.memory_link import MemoryLink, memory_links
-from spuvm.runtime.primitives import PERMUTATION, random_p, send_p
-from spuvm.runtime.program import Holders, PartyProgram
-from spuvm.runtime.protocol import Kernel, Protocol
-from spuvm.runtime.ranking import ranking
-from spuvm.runtime.word import RING_DTYPE, WIDE, Word, limbs
+from spuvm.compiler.expand import choreography as ch
+from spuvm.compiler.expand.expand import Expander, Shared, expand, group
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.module import Module, Type, Value
+from spuvm.compiler.ir.ops import check, parse_element
+from spuvm.compiler.project.kernels import bind_equation
+from spuvm.compiler.project.project import project
+from spuvm.runtime.engine.primitives import PERMUTATION, random_p, send_p
+from spuvm.runtime.link.link import Counters
+from spuvm.runtime.link.memory_link import MemoryLink, memory_links
+from spuvm.runtime.machine.executor import Executor, Streams
+from spuvm.runtime.machine.program import Holders, PartyProgram
+from spuvm.runtime.protocols.protocol import Kernel, Protocol
+from spuvm.runtime.protocols.ranking import ranking
+from spuvm.runtime.ring import elements
+from spuvm.runtime.ring.elements import RING_DTYPE, WIDE, Word, limbs
+from spuvm.runtime.ring.encodings import combine
 
 Raw = NDArray[Any]
 Components = list[Any]
@@ -101,7 +101,7 @@ def _split_wide(raw: Raw, kind: str, count: int, rng: np.random.Generator) -> Co
 
 def words(values: Sequence[int], ring: int = 64) -> Raw:
     """Python integers modulo 2^ring."""
-    return word.words(np.array(values, object), ring)
+    return elements.words(np.array(values, object), ring)
 
 
 def random_words(rng: np.random.Generator, n: int, ring: int = 64) -> Raw:
@@ -121,7 +121,7 @@ def edges_of(ring: int) -> tuple[int, ...]:
 def signed(x: Any) -> NDArray[Any]:
     """Ring elements as signed integers; bools and narrow words as those of the ring of 64 bits."""
     raw = np.asarray(x)
-    return word.signed(raw if raw.dtype in RING_DTYPE.values() else raw.astype(np.uint64))
+    return elements.signed(raw if raw.dtype in RING_DTYPE.values() else raw.astype(np.uint64))
 
 
 # Running ---------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def signed(x: Any) -> NDArray[Any]:
 @contextmanager
 def without_compiling() -> Iterator[None]:
     """Stages run operation by operation: the same values, and fast for programs that run once."""
-    with patch("spuvm.compiler.project.stage_loader", lambda key, stage: lambda: stage.function):
+    with patch("spuvm.compiler.project.project.stage_loader", lambda key, stage: lambda: stage.function):
         yield
 
 

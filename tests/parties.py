@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from spuvm.runtime.certificates import issue, make_authority
+from spuvm.runtime.link.certificates import issue, make_authority
 
 
 def run_threads(bodies: Sequence[Callable[[], Any]], limit: float = 60) -> list[Any]:

@@ -1,6 +1,6 @@
 """Sweeps of the non-linear functions over their domains: points, truths, and the largest error measured.
 
-The bounds are those of `spuvm.compiler.precision`. Points are raw, so that fixed point holds them exactly: uniform
+The bounds are those of `functions.precision`. Points are raw, so that fixed point holds them exactly: uniform
 ones or uniform in their logarithm, with the neighbours of all powers of two and the ends of the domain.
 """
 
@@ -18,13 +18,13 @@ from jax import lax
 from scipy import special  # type: ignore[import-untyped]
 
 import spuvm as spu
-from spuvm.compiler.evaluate import evaluate
-from spuvm.compiler.lower import lower
-from spuvm.compiler.passes import run_passes
-from spuvm.compiler.precision import STATED
-from spuvm.compiler.trace import trace
+from spuvm.compiler.front.trace import trace
+from spuvm.compiler.functions.precision import STATED
+from spuvm.compiler.ir.in_the_clear import evaluate
+from spuvm.compiler.lower.lower import lower
+from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.runtime.config import Config
-from spuvm.runtime.program import BLOCK
+from spuvm.runtime.machine.program import BLOCK
 
 Raw = np.ndarray[Any, Any]
 Points = tuple[Raw, ...]

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from parties import run_threads
 
-from spuvm.runtime.certificates import make_cluster
-from spuvm.runtime.cluster import load_cluster
 from spuvm.runtime.errors import ConfigError, PeerAbortedError, PeerMismatchError, PeerTimeoutError
-from spuvm.runtime.tls_link import TlsLink, connect
+from spuvm.runtime.link.certificates import make_cluster
+from spuvm.runtime.link.cluster import load_cluster
+from spuvm.runtime.link.tls.link import TlsLink, connect
 
 NAMES = ("alice", "bob", "dealer")
 ALICE, BOB, DEALER = range(3)

@@ -17,24 +17,29 @@ from scipy.special import erf as exact_erf  # type: ignore[import-untyped]
 from scipy.special import expit
 from sweeps import SWEEPS, between, magnitudes, measure, signed
 
-from spuvm.compiler import approx_division, approx_exp, approx_log, approx_sigmoid, approx_sqrt, approx_trig
-from spuvm.compiler.approx_division import div, div_public, int_div, int_rem, integer_pow, reciprocal
-from spuvm.compiler.approx_exp import exp, exp2, expm1
-from spuvm.compiler.approx_log import log
-from spuvm.compiler.approx_sigmoid import erf, sigmoid, tanh
-from spuvm.compiler.approx_sqrt import pow_, rsqrt, sqrt
-from spuvm.compiler.approx_trig import cos, sin
-from spuvm.compiler.builder import Builder
 from spuvm.compiler.cost import cost
-from spuvm.compiler.evaluate import evaluate
-from spuvm.compiler.expand import expand
-from spuvm.compiler.ir import Module, Value
-from spuvm.compiler.ops import check, parse_element
-from spuvm.compiler.passes import run_passes
-from spuvm.compiler.precision import STATED
+from spuvm.compiler.expand.expand import expand
+from spuvm.compiler.functions import division as division_file
+from spuvm.compiler.functions import exp as exp_file
+from spuvm.compiler.functions import log as log_file
+from spuvm.compiler.functions import saturating as saturating_file
+from spuvm.compiler.functions import sqrt as sqrt_file
+from spuvm.compiler.functions import trig as trig_file
+from spuvm.compiler.functions.division import div, div_public, int_div, int_rem, integer_pow, reciprocal
+from spuvm.compiler.functions.exp import exp, exp2, expm1
+from spuvm.compiler.functions.log import log
+from spuvm.compiler.functions.precision import STATED
+from spuvm.compiler.functions.saturating import erf, sigmoid, tanh
+from spuvm.compiler.functions.sqrt import pow_, rsqrt, sqrt
+from spuvm.compiler.functions.trig import cos, sin
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.in_the_clear import evaluate
+from spuvm.compiler.ir.module import Module, Value
+from spuvm.compiler.ir.ops import check, parse_element
+from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import UnsupportedError
-from spuvm.runtime.protocols import protocol_of
+from spuvm.runtime.protocols.registered import protocol_of
 
 FRACTIONS = (8, 18, 22)
 BIG = 2.0**62
@@ -87,12 +92,12 @@ def test_every_statement_is_swept() -> None:
 @pytest.mark.parametrize(
     ("name", "module", "table", "index", "change"),
     [
-        ("exp", approx_exp, "EXP2", 2, 1e-4),
-        ("log", approx_log, "LOG", 7, 1e-3),
-        ("sqrt", approx_sqrt, "SQRT", 0, 2e-5),
-        ("rsqrt", approx_sqrt, "RSQRT", 4, 1e-3),
-        ("reciprocal", approx_division, "RECIPROCAL", 5, 1e-3),
-        ("sin", approx_trig, "SINE", 3, 1e-4),
+        ("exp", exp_file, "EXP2", 2, 1e-4),
+        ("log", log_file, "LOG", 7, 1e-3),
+        ("sqrt", sqrt_file, "SQRT", 0, 2e-5),
+        ("rsqrt", sqrt_file, "RSQRT", 4, 1e-3),
+        ("reciprocal", division_file, "RECIPROCAL", 5, 1e-3),
+        ("sin", trig_file, "SINE", 3, 1e-4),
     ],
 )
 def test_a_wrong_coefficient_is_noticed(
@@ -124,12 +129,12 @@ def minimax(powers: Any, x: Any, target: Any, weight: Any) -> float:
 C = 0.75 + U / 2
 TABLES: dict[str, Any] = {
     # coefficients, function, weight, stated error
-    "reciprocal": (approx_division.RECIPROCAL, 1 / C, C, 1.6e-6),
-    "log": (approx_log.LOG, np.log(C), C / C, 4.9e-7),
-    "log2": (approx_log.LOG2, np.log2(C), C / C, 4.5e-7),
-    "sqrt": (approx_sqrt.SQRT, np.sqrt(C), 1 / np.sqrt(C), 1.3e-6),
-    "rsqrt": (approx_sqrt.RSQRT, 1 / np.sqrt(C), np.sqrt(C), 4.5e-7),
-    "exp2": (approx_exp.EXP2, 2 ** (U + 0.5), 2 ** (-U - 0.5), 2.9e-6),
+    "reciprocal": (division_file.RECIPROCAL, 1 / C, C, 1.6e-6),
+    "log": (log_file.LOG, np.log(C), C / C, 4.9e-7),
+    "log2": (log_file.LOG2, np.log2(C), C / C, 4.5e-7),
+    "sqrt": (sqrt_file.SQRT, np.sqrt(C), 1 / np.sqrt(C), 1.3e-6),
+    "rsqrt": (sqrt_file.RSQRT, 1 / np.sqrt(C), np.sqrt(C), 4.5e-7),
+    "exp2": (exp_file.EXP2, 2 ** (U + 0.5), 2 ** (-U - 0.5), 2.9e-6),
 }
 
 
@@ -144,7 +149,7 @@ def test_polynomials_are_as_good_as_they_say(name: str) -> None:
 
 
 def test_sine_is_as_good_as_it_says() -> None:
-    u, (s1, s3, s5, s7) = U + 0.5, approx_trig.SINE
+    u, (s1, s3, s5, s7) = U + 0.5, trig_file.SINE
     error = np.abs(s1 * u + s3 * u**3 + s5 * u**5 + s7 * u**7 - np.sin(np.pi / 2 * u)).max()
     assert error <= 7.3e-7
     assert error <= minimax((1, 3, 5, 7), u, np.sin(np.pi / 2 * u), np.ones(401)) + 3e-7
@@ -154,12 +159,12 @@ def test_sine_is_as_good_as_it_says() -> None:
 @pytest.mark.parametrize(
     ("table", "function", "stated"),
     [
-        (approx_sigmoid.SIGMOID, expit, 4.5e-6),
-        (approx_sigmoid.TANH, np.tanh, 3.1e-6),
-        (approx_sigmoid.ERF, exact_erf, 2.7e-6),
+        (saturating_file.SIGMOID, expit, 4.5e-6),
+        (saturating_file.TANH, np.tanh, 3.1e-6),
+        (saturating_file.ERF, exact_erf, 2.7e-6),
     ],
 )
-def test_pieces_are_as_good_as_they_say(table: approx_sigmoid.OddPieces, function: Any, stated: float) -> None:
+def test_pieces_are_as_good_as_they_say(table: saturating_file.OddPieces, function: Any, stated: float) -> None:
     edges = [-20.0, *table.thresholds(), 20.0]
     for low, high, (centre, *c) in zip(edges, edges[1:], table.pieces()):
         x = np.linspace(low, high, 2000)

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 import spuvm as spu
-from spuvm import cli, tables
+from spuvm import cli
 from spuvm.commands.group import COMMANDS
 from spuvm.commands.options import ArgumentType, InputType, OutputType, StaticType
+from spuvm.data import tables
 
 PROGRAMS = '''
 import jax.numpy as jnp

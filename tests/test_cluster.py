@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from spuvm.runtime.certificates import issue, make_authority, make_cluster
-from spuvm.runtime.cluster import Address, load_cluster
 from spuvm.runtime.errors import ConfigError
-from spuvm.runtime.protocols import protocol_of
+from spuvm.runtime.link.certificates import issue, make_authority, make_cluster
+from spuvm.runtime.link.cluster import Address, load_cluster
+from spuvm.runtime.protocols.registered import protocol_of
 
 GOOD = """
 ca = "ca.crt"

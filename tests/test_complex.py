@@ -12,14 +12,14 @@ import pytest
 from jax import lax
 
 import spuvm as spu
-from spuvm.compiler.evaluate import evaluate
-from spuvm.compiler.lower import lower
-from spuvm.compiler.passes import run_passes
-from spuvm.compiler.trace import trace
+from spuvm.compiler.front.trace import trace
+from spuvm.compiler.ir.in_the_clear import evaluate
+from spuvm.compiler.lower.lower import lower
+from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.objects import encoded
 from spuvm.runtime.config import Config
-from spuvm.runtime.encoding import decode
 from spuvm.runtime.errors import UnsupportedError
+from spuvm.runtime.ring.encodings import decode
 
 RNG = np.random.default_rng(9)
 

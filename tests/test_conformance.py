@@ -19,8 +19,8 @@ from conformance.table import ANY, EXACT, UNIT, Case, elementwise
 from machine import shared_inputs, simulate
 
 from spuvm.compiler.compile import compile_function
-from spuvm.compiler.precision import STATED
-from spuvm.compiler.registry import RULES
+from spuvm.compiler.functions.precision import STATED
+from spuvm.compiler.lower.registry import RULES
 from spuvm.runtime.config import Config
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

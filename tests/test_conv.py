@@ -13,7 +13,7 @@ from jax import lax
 from lowering import agrees, names
 
 import spuvm as spu
-from spuvm.compiler import rules_conv
+from spuvm.compiler.lower import conv as conv_rules
 
 RNG = np.random.default_rng(5)
 
@@ -96,7 +96,7 @@ def test_one_product_and_one_truncation() -> None:
 
 
 def test_memory_is_bounded_by_summing_over_offsets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules_conv, "MAX_WINDOWS", 800)
+    monkeypatch.setattr(conv_rules, "MAX_WINDOWS", 800)
     module = agrees(conv(padding="SAME", feature_group_count=2), X, W[:, :2])
     assert names(module).count("dot") == 3
     assert names(module).count("trunc") == 1

@@ -14,14 +14,14 @@ from jax import lax
 from machine import assert_cost, assert_same_shares, key, run_parties, without_compiling
 
 import spuvm as spu
-from spuvm.compiler import executables
 from spuvm.compiler.compile import Program
+from spuvm.compiler.project import executables
 from spuvm.jit import Jitted
 from spuvm.objects import Marked
 from spuvm.runtime.config import Config
-from spuvm.runtime.link import Counters
-from spuvm.runtime.memory_link import MemoryLink
-from spuvm.runtime.session import Session
+from spuvm.runtime.link.link import Counters
+from spuvm.runtime.link.memory_link import MemoryLink
+from spuvm.runtime.machine.session import Session
 from spuvm.vm import VM
 
 CONFIG = Config()

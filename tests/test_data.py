@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import spuvm as spu
-from spuvm.data.same import COEFFICIENT, PRIME, differing, point
+from spuvm.data.same_keys import COEFFICIENT, PRIME, differing, point
 from spuvm.network import make_run_folder, run_parties
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 
@@ -198,7 +198,7 @@ def test_digests_are_compared_blinded(monkeypatch: pytest.MonkeyPatch) -> None:
         said.append(np.asarray(x.value).tobytes())
         return x.value
 
-    monkeypatch.setattr("spuvm.data.same.fetch", fetch)
+    monkeypatch.setattr("spuvm.data.same_keys.fetch", fetch)
     digests = {p: spu.PYU(p)(lambda d=d: d)() for p, d in zip(PARTIES, (b"a", b"a", b"b"))}
     assert differing(digests) == ("carol",)
     first, said[:] = list(said), []

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import spuvm as spu
-from spuvm.runtime.certificates import make_cluster
 from spuvm.runtime.errors import ConfigError, EncodingError, InputError, VisibilityError
+from spuvm.runtime.link.certificates import make_cluster
 
 PARTIES = ("alice", "bob", "carol")
 LIMIT = 120  # seconds for three processes, with time to compile on a busy machine

@@ -8,9 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from spuvm.runtime.encoding import combine, decode, encode, split
+from spuvm.runtime.engine.random import Stream
 from spuvm.runtime.errors import EncodingError
-from spuvm.runtime.random import Stream
+from spuvm.runtime.ring.encodings import combine, decode, encode, split
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from jax import lax
 
-from spuvm.compiler.builder import Builder
-from spuvm.compiler.evaluate import LIMIT, evaluate
-from spuvm.compiler.ir import Region, Type, Value
-from spuvm.compiler.ops import CONTROL, RULES, parse_element
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.in_the_clear import LIMIT, evaluate
+from spuvm.compiler.ir.module import Region, Type, Value
+from spuvm.compiler.ir.ops import CONTROL, RULES, parse_element
 from spuvm.runtime.errors import IRError
 
 EDGES = np.array([0, 1, -1, 2, -5, 7, 2**31, -(2**31), 2**61 - 1, -(2**61), 2**63 - 1, -(2**63)], np.int64)
@@ -243,6 +243,6 @@ def test_inputs_are_checked() -> None:
 
 
 def test_every_operation_has_a_definition() -> None:
-    from spuvm.compiler import evaluate as module
+    from spuvm.compiler.ir import in_the_clear as module
 
     assert set(module.RULES) | set(module.CONTROL) == set(RULES) | set(CONTROL)

@@ -25,15 +25,15 @@ from machine import (
     without_compiling,
 )
 
-from spuvm.compiler.builder import Builder
-from spuvm.compiler.evaluate import evaluate
-from spuvm.compiler.expand import expand
-from spuvm.compiler.ir import Module, Value
-from spuvm.runtime.aby3 import ABY3
+from spuvm.compiler.expand.expand import expand
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.in_the_clear import evaluate
+from spuvm.compiler.ir.module import Module, Value
 from spuvm.runtime.errors import PeerMismatchError
-from spuvm.runtime.executor import Executor, Streams
-from spuvm.runtime.program import Round, Straight, Task, partition, tasks_of
-from spuvm.runtime.ref2k import ref2k
+from spuvm.runtime.machine.executor import Executor, Streams
+from spuvm.runtime.machine.program import Round, Straight, Task, partition, tasks_of
+from spuvm.runtime.protocols.aby3.protocol import ABY3
+from spuvm.runtime.protocols.ref2k import ref2k
 
 I64 = type_of("int64", (5,))
 
@@ -184,7 +184,7 @@ def test_prefetching_changes_no_share(limit: int, monkeypatch: pytest.MonkeyPatc
     choreography = expand(module(lambda b, x, y: [b.op("mul", x, y), b.less(x, y)], I64, I64), ABY3)
     inputs = shared_inputs(choreography, two())
     usual = simulate(choreography, inputs)
-    monkeypatch.setattr("spuvm.runtime.executor.PREFETCH_BYTES", limit)
+    monkeypatch.setattr("spuvm.runtime.machine.executor.PREFETCH_BYTES", limit)
     for a, b in zip(usual, simulate(choreography, inputs), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -270,7 +270,7 @@ def random_inputs(m: Module) -> list[Raw]:
 @pytest.mark.parametrize("seed", range(8))
 def test_random_programs_as_parties(seed: int, small: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """With `small` 1 local operations are grouped as those on many elements are."""
-    monkeypatch.setattr("spuvm.compiler.schedule.SMALL", small)
+    monkeypatch.setattr("spuvm.compiler.project.schedule.SMALL", small)
     m = random_module(seed)
     raws = random_inputs(m)
     with without_compiling():
@@ -281,7 +281,7 @@ def test_random_programs_as_parties(seed: int, small: int, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("seed", range(100, 130))
 def test_random_programs_in_the_clear(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spuvm.compiler.schedule.SMALL", 4096 if seed % 2 else 1)
+    monkeypatch.setattr("spuvm.compiler.project.schedule.SMALL", 4096 if seed % 2 else 1)
     m = random_module(seed, 60)
     raws = random_inputs(m)
     with without_compiling():

@@ -20,15 +20,15 @@ from machine import (
     without_compiling,
 )
 
-from spuvm.compiler.builder import Builder
-from spuvm.compiler.evaluate import evaluate
-from spuvm.compiler.expand import expand
-from spuvm.compiler.expand_rules import EXPAND
-from spuvm.compiler.ir import Module, Type, Value, join
-from spuvm.compiler.ops import CONTROL, RULES
-from spuvm.runtime.aby3 import ABY3
-from spuvm.runtime.protocol import Protocol
-from spuvm.runtime.ref2k import ref2k
+from spuvm.compiler.expand.expand import expand
+from spuvm.compiler.expand.rules import EXPAND
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.in_the_clear import evaluate
+from spuvm.compiler.ir.module import Module, Type, Value, join
+from spuvm.compiler.ir.ops import CONTROL, RULES
+from spuvm.runtime.protocols.aby3.protocol import ABY3
+from spuvm.runtime.protocols.protocol import Protocol
+from spuvm.runtime.protocols.ref2k import ref2k
 
 REF2K = ref2k(3)
 INTEGERS = [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from machine import both, module, type_of
 
-from spuvm.compiler.builder import Builder
-from spuvm.compiler.evaluate import evaluate
-from spuvm.compiler.ir import Region, Type, Value
-from spuvm.runtime.aby3 import ABY3
-from spuvm.runtime.ref2k import ref2k
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.in_the_clear import evaluate
+from spuvm.compiler.ir.module import Region, Type, Value
+from spuvm.runtime.protocols.aby3.protocol import ABY3
+from spuvm.runtime.protocols.ref2k import ref2k
 
 REF2K = ref2k(3)
 

@@ -12,8 +12,8 @@ import pytest
 from machine import Raw, Sent, interpret, without_compiling
 
 import spuvm as spu
-from spuvm.runtime import exponential as ex
-from spuvm.runtime.program import Holders
+from spuvm.runtime.machine.program import Holders
+from spuvm.runtime.protocols.aby3 import exponential as ex
 
 M = 2**128 - 1
 RNG = np.random.default_rng(0)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from spuvm.compiler import fixedpoint
-from spuvm.compiler.builder import Builder
-from spuvm.compiler.evaluate import evaluate
-from spuvm.compiler.ir import Type, Value
+from spuvm.compiler.ir import fixedpoint
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.in_the_clear import evaluate
+from spuvm.compiler.ir.module import Type, Value
 from spuvm.runtime.errors import EncodingError
-from spuvm.runtime.word import signed
+from spuvm.runtime.ring.elements import signed
 
 FRAC = 18
 

@@ -14,7 +14,7 @@ from lowering import agrees, lowered, run
 from sweeps import measure
 
 import spuvm as spu
-from spuvm.compiler import rules_functions as functions
+from spuvm.compiler.lower import composed as functions
 
 RNG = np.random.default_rng(8)
 COUNT = 4000

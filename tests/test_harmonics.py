@@ -15,9 +15,9 @@ from machine import Raw, Sent, interpret, signed, without_compiling
 from scipy import special  # type: ignore[import-untyped]
 
 import spuvm as spu
-from spuvm.compiler import approx_harmonics
-from spuvm.runtime import harmonics as hm
-from spuvm.runtime.program import Holders
+from spuvm.compiler.functions import harmonics
+from spuvm.runtime.machine.program import Holders
+from spuvm.runtime.protocols.aby3 import harmonics as hm
 
 RNG = np.random.default_rng(0)
 ANGLES = np.concatenate(
@@ -107,11 +107,11 @@ def test_functions_on_all_of_their_domain(name: str, protocol: str, f: int) -> N
     assert np.abs(got - truth(x)).max() <= ERRORS[name] + 3e-7 + 2.0**-f
 
 
-TABLES = (approx_harmonics.SIGMOID, approx_harmonics.TANH, approx_harmonics.ERF)
+TABLES = (harmonics.SIGMOID, harmonics.TANH, harmonics.ERF)
 
 
 @pytest.mark.parametrize(("table", "truth"), list(zip(TABLES, (special.expit, np.tanh, special.erf))))
-def test_tables(table: approx_harmonics.Sines, truth: Callable[..., Any]) -> None:
+def test_tables(table: harmonics.Sines, truth: Callable[..., Any]) -> None:
     x = np.linspace(-table.edge, table.edge, 100_001)
     sines = (c * np.sin((2 * i + 1) * np.pi / 2 * x / table.edge) for i, c in enumerate(table.coefficients))
     assert np.abs(table.middle + sum(sines) - truth(x)).max() < 1.5e-6

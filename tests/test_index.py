@@ -13,7 +13,7 @@ from jax import lax
 from lowering import agrees, lowered, names
 
 import spuvm as spu
-from spuvm.compiler.onehot import FEW
+from spuvm.compiler.lower.oblivious import FEW
 from spuvm.runtime.errors import UnsupportedError
 
 RNG = np.random.default_rng(8)

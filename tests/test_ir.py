@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from spuvm.compiler import ops
-from spuvm.compiler.builder import Builder
-from spuvm.compiler.ir import Location, Module, Op, Region, Type, Value, join, uses
+from spuvm.compiler.ir import ops
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.module import Location, Module, Op, Region, Type, Value, join, uses
 from spuvm.runtime.errors import IRError
 
 FXP = Type("fxp", (3,), frac=18)

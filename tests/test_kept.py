@@ -13,13 +13,14 @@ import numpy as np
 import pytest
 
 from spuvm.compiler import compile as pipeline
-from spuvm.compiler import diskcache, executables
+from spuvm.compiler.cache import disk
 from spuvm.compiler.compile import Program, compile_function
-from spuvm.compiler.fingerprint import fingerprint
-from spuvm.compiler.trace import trace
+from spuvm.compiler.front.fingerprint import fingerprint
+from spuvm.compiler.front.trace import trace
+from spuvm.compiler.project import executables
 from spuvm.runtime.config import Config
-from spuvm.runtime.executor import Executor, Streams
-from spuvm.runtime.random import new_key
+from spuvm.runtime.engine.random import new_key
+from spuvm.runtime.machine.executor import Executor, Streams
 
 X = jax.ShapeDtypeStruct((3,), jnp.float32)
 TABLE = np.array([1.0, 2.0, 3.0], np.float32)
@@ -30,12 +31,12 @@ CONFIG = Config(protocol="aby3")
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache; the stages that this process has loaded count as not loaded."""
     monkeypatch.setenv("SPUVM_CACHE_DIR", str(tmp_path / "cache"))
-    diskcache.folder.cache_clear()
+    disk.folder.cache_clear()
     with patch.object(executables, "_LOADED", {}):
-        folder = diskcache.folder()
+        folder = disk.folder()
         assert folder is not None
         yield folder
-    diskcache.folder.cache_clear()
+    disk.folder.cache_clear()
 
 
 def function(x: Any) -> Any:
@@ -101,11 +102,11 @@ def test_damage_is_no_harm(cache: Path) -> None:
 
 def test_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPUVM_CACHE", "0")
-    diskcache.folder.cache_clear()
+    disk.folder.cache_clear()
     try:
         assert program().hash == program().hash
     finally:
-        diskcache.folder.cache_clear()
+        disk.folder.cache_clear()
 
 
 def name(fn: Callable[..., Any], x: Any = X, who: Any = "secret", config: Config = CONFIG) -> str:

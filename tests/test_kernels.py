@@ -22,13 +22,14 @@ from machine import (
     without_compiling,
 )
 
-from spuvm.compiler import choreography as ch
-from spuvm.compiler import diskcache, kernels
-from spuvm.compiler.choreography import KernelSpec
-from spuvm.compiler.kernels import KernelPlan, analyse, plan
-from spuvm.runtime.aby3 import ABY3
+from spuvm.compiler.cache import disk
+from spuvm.compiler.expand import choreography as ch
+from spuvm.compiler.expand.choreography import KernelSpec
+from spuvm.compiler.project import kernels
+from spuvm.compiler.project.kernels import KernelPlan, analyse, plan
+from spuvm.runtime.engine.primitives import random, send
 from spuvm.runtime.errors import ProtocolError
-from spuvm.runtime.primitives import random, send
+from spuvm.runtime.protocols.aby3.protocol import ABY3
 
 U64 = "uint64"
 
@@ -77,8 +78,8 @@ def run(kernel: KernelSpec, inputs: Sequence[Raw], out_dtypes: Sequence[str] = (
 @pytest.fixture(autouse=True)
 def _no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels of tests have no version: they must not meet their older selves."""
-    monkeypatch.setattr(diskcache, "read", lambda name: None)
-    monkeypatch.setattr(diskcache, "write", lambda name, content: None)
+    monkeypatch.setattr(disk, "read", lambda name: None)
+    monkeypatch.setattr(disk, "write", lambda name, content: None)
 
 
 X = np.arange(5, dtype=np.uint64) + np.uint64(10)
@@ -248,8 +249,8 @@ def test_a_packed_message_that_is_known_is_not_sent() -> None:
 def test_a_stored_plan_is_the_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the cache gives back is equal in all but the functions, and those compute the same."""
     stored: dict[str, bytes] = {}
-    monkeypatch.setattr(diskcache, "read", stored.get)
-    monkeypatch.setattr(diskcache, "write", stored.__setitem__)
+    monkeypatch.setattr(disk, "read", stored.get)
+    monkeypatch.setattr(disk, "write", stored.__setitem__)
     for case in cases(ABY3):
         (call,) = kernel_choreography(case, ABY3, shapes_of(case, 64)).block.steps
         length = 64 if case.kernel.elementwise else None

@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from parties import run_threads
 
-from spuvm.runtime.certificates import make_cluster
-from spuvm.runtime.cluster import load_cluster
 from spuvm.runtime.errors import (
     DataError,
     LinkError,
@@ -20,9 +18,11 @@ from spuvm.runtime.errors import (
     PeerMismatchError,
     PeerTimeoutError,
 )
-from spuvm.runtime.link import Link, flat_view
-from spuvm.runtime.memory_link import memory_links
-from spuvm.runtime.tls_link import connect
+from spuvm.runtime.link.certificates import make_cluster
+from spuvm.runtime.link.cluster import load_cluster
+from spuvm.runtime.link.link import Link, flat_view
+from spuvm.runtime.link.memory_link import memory_links
+from spuvm.runtime.link.tls.link import connect
 
 PARTIES = ("alice", "bob", "carol")
 Session = Callable[..., list[Any]]

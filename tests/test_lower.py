@@ -13,9 +13,9 @@ from jax import lax
 from jax.scipy import special, stats
 from lowering import agrees, lowered, names, run
 
-from spuvm.compiler.lower import lower
-from spuvm.compiler.registry import RULES, merge
-from spuvm.compiler.trace import reveal, trace
+from spuvm.compiler.front.trace import reveal, trace
+from spuvm.compiler.lower.lower import lower
+from spuvm.compiler.lower.registry import RULES, merge
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import EncodingError, InputError, UnsupportedError, VisibilityError
 

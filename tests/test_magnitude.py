@@ -15,11 +15,11 @@ from machine import without_compiling
 from sweeps import magnitudes, signed
 
 import spuvm as spu
-from spuvm.compiler import approx_magnitude
-from spuvm.compiler.evaluate import evaluate
-from spuvm.compiler.lower import lower
-from spuvm.compiler.passes import run_passes
-from spuvm.compiler.trace import trace
+from spuvm.compiler.front.trace import trace
+from spuvm.compiler.functions import by_logarithm
+from spuvm.compiler.ir.in_the_clear import evaluate
+from spuvm.compiler.lower.lower import lower
+from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 
 UNIT_RELATIVE = 3e-7
@@ -65,8 +65,8 @@ def test_logarithms_on_all_of_their_domain(protocol: str, f: int) -> None:
     assert np.abs(revealed(jnp.log, none, protocol, f) + (f + 1) * np.log(2)).max() <= 1.2e-7 + 2.0**-f
 
 
-@pytest.mark.parametrize("table", [approx_magnitude.LOG2, approx_magnitude.LOG2_OR_LESS])
-def test_tables(table: approx_magnitude.Harmonics) -> None:
+@pytest.mark.parametrize("table", [by_logarithm.LOG2, by_logarithm.LOG2_OR_LESS])
+def test_tables(table: by_logarithm.Harmonics) -> None:
     def value(c: Any) -> Any:
         terms = zip(table.sines, table.cosines)
         return table.constant + sum(
@@ -75,7 +75,7 @@ def test_tables(table: approx_magnitude.Harmonics) -> None:
 
     c = np.linspace(0.5, 1, 100_001)
     assert np.abs(value(c) - np.log2(c)).max() < 6e-8
-    if table is approx_magnitude.LOG2_OR_LESS:
+    if table is by_logarithm.LOG2_OR_LESS:
         assert abs(value(0.0) + 2) < 1e-9
 
 

@@ -13,18 +13,18 @@ import pytest
 from machine import Raw, both, module, predicted_cost, signed, type_of, without_compiling
 
 import spuvm as spu
-from spuvm.compiler import choreography as ch
-from spuvm.compiler import text
-from spuvm.compiler.builder import Builder
-from spuvm.compiler.expand import expand
-from spuvm.compiler.ir import Region, Value
-from spuvm.compiler.kernels import analyse
-from spuvm.runtime import ring
-from spuvm.runtime.aby3 import ABY3
+from spuvm.compiler.expand import choreography as ch
+from spuvm.compiler.expand.expand import expand
+from spuvm.compiler.ir import text
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.module import Region, Value
+from spuvm.compiler.project.kernels import analyse
 from spuvm.runtime.errors import InputError, IRError
-from spuvm.runtime.protocol import Protocol
-from spuvm.runtime.ref2k import ref2k
-from spuvm.runtime.semi2k import semi2k
+from spuvm.runtime.protocols.aby3.protocol import ABY3
+from spuvm.runtime.protocols.protocol import Protocol
+from spuvm.runtime.protocols.ref2k import ref2k
+from spuvm.runtime.protocols.semi2k import semi2k
+from spuvm.runtime.ring import arithmetic
 
 PROTOCOLS = {"aby3": ABY3, "ref2k": ref2k(3), "semi2k": semi2k(2), "semi2k of 3": semi2k(3)}
 A_TIMES_G, G_TIMES_A = (((0,), (0,)), ((), ())), (((0,), (0,)), ((), ()))
@@ -221,7 +221,7 @@ def test_training_steps_send_the_results_alone(devices: Any) -> None:
     assert (cost.rounds, cost.bytes_sent.tolist()) == (1, [8 * 18] * 3)
     sums = spu.reveal(dev(histogram)(a, secret))
     np.testing.assert_allclose(sums, bins.astype(np.float32).T @ g, atol=2.0**-12)
-    with patch.object(ring, "dot_general", side_effect=AssertionError):  # compiled once, for objects like these
+    with patch.object(arithmetic, "dot_general", side_effect=AssertionError):  # compiled once, for objects like these
         np.testing.assert_array_equal(spu.reveal(dev(histogram)(a, secret)), sums)
     transposed = dev(lambda x: x.T)(a)
     assert transposed.type.masked

@@ -41,22 +41,22 @@ from machine import (
 )
 from machine import key as stream_key
 
-from spuvm.compiler.builder import Builder
-from spuvm.compiler.expand import expand
-from spuvm.compiler.ir import Region, Value
-from spuvm.compiler.kernels import KernelPlan, analyse
-from spuvm.runtime import aby3
-from spuvm.runtime import bits as bt
-from spuvm.runtime.aby3 import ABY3, HOLDERS
+from spuvm.compiler.expand.expand import expand
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.module import Region, Value
+from spuvm.compiler.project.kernels import KernelPlan, analyse
 from spuvm.runtime.config import Config
-from spuvm.runtime.executor import Streams
-from spuvm.runtime.memory_link import MemoryLink
-from spuvm.runtime.primitives import random, random_p, send, send_p
-from spuvm.runtime.program import Holders
-from spuvm.runtime.protocol import Kernel, Protocol, Sharing
-from spuvm.runtime.random import Stream
-from spuvm.runtime.semi2k import semi2k, semi2k_first_party_unsafe
-from spuvm.runtime.session import Session
+from spuvm.runtime.engine.primitives import random, random_p, send, send_p
+from spuvm.runtime.engine.random import Stream
+from spuvm.runtime.link.memory_link import MemoryLink
+from spuvm.runtime.machine.executor import Streams
+from spuvm.runtime.machine.program import Holders
+from spuvm.runtime.machine.session import Session
+from spuvm.runtime.protocols.aby3 import protocol as aby3
+from spuvm.runtime.protocols.aby3.protocol import ABY3, HOLDERS
+from spuvm.runtime.protocols.protocol import Kernel, Protocol, Sharing
+from spuvm.runtime.protocols.semi2k import semi2k, semi2k_first_party_unsafe
+from spuvm.runtime.ring import bits as bt
 
 SAMPLES = 1024  # more than the bits of any party's messages
 SIGMAS = 6.5  # of some 10^5 statistics of a fair run none comes near
@@ -417,7 +417,7 @@ def inputs_of(program: Any) -> Components:
 
 def test_counters_never_go_back(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two runs with a loop: simulated, each block of a keystream is read at most once."""
-    monkeypatch.setattr("spuvm.runtime.executor.PREFETCH_BYTES", 0)
+    monkeypatch.setattr("spuvm.runtime.machine.executor.PREFETCH_BYTES", 0)
     streams = Recorded(None)
     simulate(program, inputs_of(program), streams, runs=2)
     assert streams.piece + 1 >= 2 * (1 + 3 + 1)
@@ -432,7 +432,7 @@ def test_counters_never_go_back(program: Any, monkeypatch: pytest.MonkeyPatch) -
 
 def test_counters_are_the_same_at_every_party(program: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parties reserve alike, read only streams that they hold, and the same blocks as the simulation."""
-    monkeypatch.setattr("spuvm.runtime.executor.PREFETCH_BYTES", 0)
+    monkeypatch.setattr("spuvm.runtime.machine.executor.PREFETCH_BYTES", 0)
     whole = Recorded(None)
     simulate(program, inputs_of(program), whole, runs=2)
     mine = [Recorded(party) for party in range(3)]

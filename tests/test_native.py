@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from spuvm.runtime import native
+from spuvm.runtime.ring import native
 
 needs_native = pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 

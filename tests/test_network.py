@@ -17,7 +17,8 @@ import pytest
 from parties import keys_of_another_authority
 
 import spuvm as spu
-from spuvm import cli, tables
+from spuvm import cli
+from spuvm.data import tables
 from spuvm.network import Outcome, PartiesFailed, make_run_folder, party_command, run_parties
 from spuvm.runtime.errors import LinkError
 

@@ -15,19 +15,19 @@ from machine import Case, both, module, type_of, without_compiling
 from test_masks import biased, leaks, seen_by
 
 import spuvm as spu
-from spuvm.compiler.builder import Builder
 from spuvm.compiler.compile import config_of
-from spuvm.compiler.ir import Value
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.module import Value
 from spuvm.devices import _Context
-from spuvm.runtime.aby3 import ABY3
-from spuvm.runtime.certificates import make_cluster
-from spuvm.runtime.cluster import load_cluster
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
-from spuvm.runtime.others import with_others
-from spuvm.runtime.protocol import Protocol
-from spuvm.runtime.ref2k import ref2k
-from spuvm.runtime.semi2k import semi2k
+from spuvm.runtime.link.certificates import make_cluster
+from spuvm.runtime.link.cluster import load_cluster
+from spuvm.runtime.protocols.aby3.protocol import ABY3
+from spuvm.runtime.protocols.guests import with_others
+from spuvm.runtime.protocols.protocol import Protocol
+from spuvm.runtime.protocols.ref2k import ref2k
+from spuvm.runtime.protocols.semi2k import semi2k
 
 PROTOCOLS = {
     "aby3": with_others(ABY3, 1),

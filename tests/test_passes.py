@@ -13,13 +13,13 @@ import pytest
 from jax import lax
 from lowering import agrees, lowered, names, run
 
-from spuvm.compiler import passes
-from spuvm.compiler.builder import Builder
-from spuvm.compiler.evaluate import evaluate
-from spuvm.compiler.ir import Module, Region, Type, Value
-from spuvm.compiler.passes_dead import dead_code
-from spuvm.compiler.passes_truncation import BLOCK
-from spuvm.compiler.trace import reveal
+from spuvm.compiler.front.trace import reveal
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.in_the_clear import evaluate
+from spuvm.compiler.ir.module import Module, Region, Type, Value
+from spuvm.compiler.passes import pipeline
+from spuvm.compiler.passes.dead_code import dead_code
+from spuvm.compiler.passes.truncation import BLOCK
 
 X = jnp.asarray(np.random.default_rng(5).normal(size=(6, 4)), jnp.float32)
 
@@ -78,8 +78,8 @@ def test_simplify(name: str) -> None:
     region = built(build)
     raw = [np.arange(6).reshape(2, 3)]
     before = evaluate(region, raw)
-    passes.simplify(region)
-    passes.common_subexpressions(region)
+    pipeline.simplify(region)
+    pipeline.common_subexpressions(region)
     dead_code(region)
     assert op_names(region) == want
     np.testing.assert_array_equal(evaluate(region, raw), before)

@@ -25,14 +25,14 @@ from machine import (
     words,
 )
 
-from spuvm.compiler.schedule import reference_plan
-from spuvm.runtime.aby3 import ABY3
+from spuvm.compiler.project.schedule import reference_plan
 from spuvm.runtime.config import Config
-from spuvm.runtime.encoding import combine
 from spuvm.runtime.errors import ConfigError
-from spuvm.runtime.protocol import Kernel, Protocol, table
-from spuvm.runtime.protocols import protocol_of
-from spuvm.runtime.ref2k import ref2k
+from spuvm.runtime.protocols.aby3.protocol import ABY3
+from spuvm.runtime.protocols.protocol import Kernel, Protocol, table
+from spuvm.runtime.protocols.ref2k import ref2k
+from spuvm.runtime.protocols.registered import protocol_of
+from spuvm.runtime.ring.encodings import combine
 
 REF2K = ref2k(3)
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from spuvm.runtime import native, random
-from spuvm.runtime.random import Stream
+from spuvm.runtime.engine import random
+from spuvm.runtime.engine.random import Stream
+from spuvm.runtime.ring import native
 
 KEY = bytes.fromhex("2b7e151628aed2a6abf7158809cf4f3c")
 LEVELS = range(1 + (lib.spuvm_aes_level() if (lib := native.library()) is not None else 0))

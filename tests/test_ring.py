@@ -10,8 +10,8 @@ import pytest
 from jax import lax
 from numpy.typing import NDArray
 
-from spuvm.runtime import native, ring
-from spuvm.runtime.word import Word
+from spuvm.runtime.ring import arithmetic, native
+from spuvm.runtime.ring.elements import Word
 
 Array = NDArray[np.unsignedinteger[Any]]
 LEVELS = range(-1, 1 + (lib.spuvm_ring_set_level(99) if (lib := native.library()) is not None else -1))
@@ -63,7 +63,7 @@ def uniform(shape: tuple[int, ...], dtype: type = np.uint64, seed: int = 0) -> A
 @pytest.mark.parametrize(("m", "k", "n"), SHAPES)
 def test_matmul(m: int, k: int, n: int, dtype: type) -> None:
     x, y = uniform((m, k), dtype), uniform((k, n), dtype, seed=1)
-    z = jax.jit(lambda x, y: ring.matmul(x, y))(x, y)
+    z = jax.jit(lambda x, y: arithmetic.matmul(x, y))(x, y)
     assert z.dtype == dtype
     np.testing.assert_array_equal(z, x @ y)
 
@@ -73,7 +73,7 @@ def test_matmul(m: int, k: int, n: int, dtype: type) -> None:
 @pytest.mark.parametrize(("m", "k", "n"), [(4, 50, 6), (1, 7, 6), (40, 3, 20), (40, 9, 3)])
 def test_batches(batch: tuple[int, ...], m: int, k: int, n: int) -> None:
     x, y = uniform((*batch, m, k)), uniform((*batch, k, n), seed=1)
-    np.testing.assert_array_equal(jax.jit(lambda x, y: ring.matmul(x, y))(x, y), x @ y)
+    np.testing.assert_array_equal(jax.jit(lambda x, y: arithmetic.matmul(x, y))(x, y), x @ y)
 
 
 @pytest.mark.usefixtures("level")
@@ -96,10 +96,10 @@ def test_batches(batch: tuple[int, ...], m: int, k: int, n: int) -> None:
     ],
 )
 def test_dot_general(
-    x_shape: tuple[int, ...], y_shape: tuple[int, ...], dimension_numbers: ring.DimensionNumbers
+    x_shape: tuple[int, ...], y_shape: tuple[int, ...], dimension_numbers: arithmetic.DimensionNumbers
 ) -> None:
     x, y = uniform(x_shape), uniform(y_shape, seed=1)
-    z = jax.jit(lambda x, y: ring.dot_general(x, y, dimension_numbers))(x, y)
+    z = jax.jit(lambda x, y: arithmetic.dot_general(x, y, dimension_numbers))(x, y)
     expected = lax.dot_general(x, y, dimension_numbers)
     assert z.shape == expected.shape
     np.testing.assert_array_equal(z, expected)
@@ -122,7 +122,7 @@ def test_dot_general(
     ],
 )
 def test_sums_of_products(
-    limbs: int, x_shape: tuple[int, ...], y_shape: tuple[int, ...], dimension_numbers: ring.DimensionNumbers
+    limbs: int, x_shape: tuple[int, ...], y_shape: tuple[int, ...], dimension_numbers: arithmetic.DimensionNumbers
 ) -> None:
     """Of two pairs in one go as one after the other, in words and in words of two limbs."""
 
@@ -131,8 +131,8 @@ def test_sums_of_products(
         return found[0] if limbs == 1 else Word(*found)
 
     pairs = [(operand(x_shape, i), operand(y_shape, i + 2)) for i in (1, 5)]
-    both = jax.jit(lambda pairs: ring.dot_sum(pairs, dimension_numbers))(pairs)
-    one, other = (ring.dot_general(x, y, dimension_numbers) for x, y in pairs)
+    both = jax.jit(lambda pairs: arithmetic.dot_sum(pairs, dimension_numbers))(pairs)
+    one, other = (arithmetic.dot_general(x, y, dimension_numbers) for x, y in pairs)
     for z, want in zip(jax.tree.leaves(both), jax.tree.leaves(one + other), strict=True):
         assert z.shape == want.shape
         np.testing.assert_array_equal(z, want)
@@ -149,7 +149,7 @@ def test_three_products_are_summed_by_one_call(m: int, k: int, n: int, dtype: ty
     pairs = [(uniform((m, k), dtype, i), uniform((k, n), dtype, i + 9)) for i in range(3)]
     axis = int(transposed)
     dims = (((1 - axis,), (axis,)), ((), ()))
-    dot_sum = jax.jit(lambda *pairs: ring.dot_sum(pairs, dims))
+    dot_sum = jax.jit(lambda *pairs: arithmetic.dot_sum(pairs, dims))
     arguments = [(turned(x), turned(y)) for x, y in pairs]
     calls = str(jax.make_jaxpr(dot_sum)(*arguments)).count(native.MATMUL_TARGET)
     assert calls == int(native.register())
@@ -158,7 +158,7 @@ def test_three_products_are_summed_by_one_call(m: int, k: int, n: int, dtype: ty
 
 def test_a_sum_of_products_widens_bytes() -> None:
     x, y = np.arange(200, 250, dtype=np.uint8), uniform((50,))
-    np.testing.assert_array_equal(ring.dot_sum([(x, y)], (((0,), (0,)), ((), ()))), x.astype(np.uint64) @ y)
+    np.testing.assert_array_equal(arithmetic.dot_sum([(x, y)], (((0,), (0,)), ((), ()))), x.astype(np.uint64) @ y)
 
 
 @pytest.mark.usefixtures("level")
@@ -168,9 +168,9 @@ def test_an_operand_in_bytes(level: None, m: int, k: int, n: int) -> None:
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (m, k), np.uint8), rng.integers(0, 2**64 - 1, (k, n), np.uint64)
     want = x.astype(np.uint64) @ y
-    np.testing.assert_array_equal(jax.jit(ring.matmul)(x, y), want)
-    np.testing.assert_array_equal(jax.jit(ring.matmul)(y.T, x.T), want.T)
-    left = jax.jit(lambda x, y: ring.dot_general(x, y, (((0,), (0,)), ((), ()))))(x.T, y)
+    np.testing.assert_array_equal(jax.jit(arithmetic.matmul)(x, y), want)
+    np.testing.assert_array_equal(jax.jit(arithmetic.matmul)(y.T, x.T), want.T)
+    left = jax.jit(lambda x, y: arithmetic.dot_general(x, y, (((0,), (0,)), ((), ()))))(x.T, y)
     np.testing.assert_array_equal(left, want)
 
 
@@ -186,7 +186,7 @@ def test_words(m: int, k: int, n: int) -> None:
     dims = (((1,), (0,)), ((), ()))
     left, right = (np.asarray(v.low).astype(object) + (np.asarray(v.high).astype(object) << 64) for v in (x, y))
     want = (left @ right + np.zeros((m, n), object)) % 2**128
-    for got in (jax.jit(ring.matmul)(x, y), jax.jit(lambda x, y: ring.dot_of_words_xla(x, y, dims))(x, y)):
+    for got in (jax.jit(arithmetic.matmul)(x, y), jax.jit(lambda x, y: arithmetic.dot_of_words_xla(x, y, dims))(x, y)):
         assert (np.asarray(got.low).astype(object) + (np.asarray(got.high).astype(object) << 64) == want).all()
 
 
@@ -202,31 +202,31 @@ def test_words(m: int, k: int, n: int) -> None:
     ],
 )
 def test_dot_general_of_words(
-    x_shape: tuple[int, ...], y_shape: tuple[int, ...], dimension_numbers: ring.DimensionNumbers
+    x_shape: tuple[int, ...], y_shape: tuple[int, ...], dimension_numbers: arithmetic.DimensionNumbers
 ) -> None:
     x, y = words(x_shape), words(y_shape, 1)
-    got = jax.jit(lambda x, y: ring.dot_general(x, y, dimension_numbers))(x, y)
-    want = jax.jit(lambda x, y: ring.dot_of_words_xla(x, y, dimension_numbers))(x, y)
+    got = jax.jit(lambda x, y: arithmetic.dot_general(x, y, dimension_numbers))(x, y)
+    want = jax.jit(lambda x, y: arithmetic.dot_of_words_xla(x, y, dimension_numbers))(x, y)
     for z, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_array_equal(z, w)
 
 
 def test_vmap_is_a_batch() -> None:
     x, y = uniform((3, 4, 50)), uniform((50, 6), seed=1)
-    z = jax.vmap(lambda x, y: ring.matmul(x, y), in_axes=(0, None))(x, y)
+    z = jax.vmap(lambda x, y: arithmetic.matmul(x, y), in_axes=(0, None))(x, y)
     np.testing.assert_array_equal(z, x @ y)
 
 
 @pytest.mark.parametrize("depth", [1, 31, 32, 33, 48, 100])
 def test_matmul_xla_pads_the_depth(depth: int) -> None:
     x, y = uniform((2, 7, depth)), uniform((2, depth, 5), seed=1)
-    np.testing.assert_array_equal(jax.jit(ring.matmul_xla)(x, y), x @ y)
+    np.testing.assert_array_equal(jax.jit(arithmetic.matmul_xla)(x, y), x @ y)
 
 
 def test_concurrent_products() -> None:
     """More products at once than the pool has threads: none waits for a free one."""
     x = uniform((12, 200, 200))
-    f = jax.jit(lambda x: [ring.matmul(x[i], x[i - 1]) for i in range(12)])
+    f = jax.jit(lambda x: [arithmetic.matmul(x[i], x[i - 1]) for i in range(12)])
     for i, z in enumerate(f(x)):
         np.testing.assert_array_equal(z, x[i] @ x[i - 1])
 
@@ -234,16 +234,16 @@ def test_concurrent_products() -> None:
 def test_refuses_other_types() -> None:
     x = jnp.ones((2, 2), np.int64)
     with pytest.raises(TypeError, match="int64"):
-        ring.matmul(x, x)
+        arithmetic.matmul(x, x)
     with pytest.raises(TypeError, match="uint32 and uint64"):
-        ring.matmul(x.astype(np.uint32), x.astype(np.uint64))
+        arithmetic.matmul(x.astype(np.uint32), x.astype(np.uint64))
 
 
 @pytest.mark.skipif(native.library() is None, reason="the native library is not built")
 def test_transposed_operands_are_not_copied() -> None:
     x = uniform((20, 5))
     dims = ((0,), (0,)), ((), ())
-    text = jax.jit(lambda x, y: ring.dot_general(x, y, dims)).lower(x, x).compile().as_text()
+    text = jax.jit(lambda x, y: arithmetic.dot_general(x, y, dims)).lower(x, x).compile().as_text()
     assert text is not None
     assert native.MATMUL_TARGET in text
     assert "transpose(" not in text

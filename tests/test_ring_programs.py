@@ -14,18 +14,18 @@ import pytest
 from machine import assert_cost, assert_same_shares, key, run_parties, without_compiling
 
 import spuvm as spu
-from spuvm.compiler import approx_division, approx_exp, approx_log, approx_sigmoid, approx_sqrt, approx_trig, fits
-from spuvm.compiler.builder import Builder
 from spuvm.compiler.compile import compile_function
-from spuvm.compiler.evaluate import evaluate
-from spuvm.compiler.ir import Value
-from spuvm.compiler.ops import parse_element
-from spuvm.compiler.text import parse, to_text
+from spuvm.compiler.functions import chebyshev, division, exp, log, saturating, sqrt, trig
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.in_the_clear import evaluate
+from spuvm.compiler.ir.module import Value
+from spuvm.compiler.ir.ops import parse_element
+from spuvm.compiler.ir.text import parse, to_text
 from spuvm.devices import FIELD_NAMES
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
-from spuvm.runtime.encoding import decode, encode
 from spuvm.runtime.errors import CompileError, ConfigError, EncodingError
-from spuvm.runtime.executor import Executor, Streams
+from spuvm.runtime.machine.executor import Executor, Streams
+from spuvm.runtime.ring.encodings import decode, encode
 
 RNG = np.random.default_rng(7)
 
@@ -50,33 +50,33 @@ def _wide(k: int, f: int) -> float:
 
 
 FUNCTIONS: dict[str, tuple[Callable[..., Value], Callable[..., Any], Callable[[int, int], list[Any]]]] = {
-    "log": (approx_log.log, np.log, lambda k, f: [_powers(-f, _wide(k, f))]),
+    "log": (log.log, np.log, lambda k, f: [_powers(-f, _wide(k, f))]),
     "reciprocal": (
-        approx_division.reciprocal,
+        division.reciprocal,
         lambda x: 1 / x,
         lambda k, f: [_powers(max(-f, 1 - _wide(k, f)), min(_wide(k, f), 40), True)],
     ),
     "div": (
-        approx_division.div,
+        division.div,
         lambda x, y: x / y,
         lambda k, f: [_powers(-4, min(20, _wide(k, f) - 3), True), _powers(-2, 8, True)],
     ),
-    "sqrt": (approx_sqrt.sqrt, np.sqrt, lambda k, f: [_powers(-f, _wide(k, f))]),
-    "rsqrt": (approx_sqrt.rsqrt, lambda x: 1 / np.sqrt(x), lambda k, f: [_powers(-f, _wide(k, f))]),
-    "exp": (approx_exp.exp, np.exp, lambda k, f: [RNG.uniform(-16, min(20, 0.69 * (_wide(k, f) - 1)), N)]),
-    "sigmoid": (approx_sigmoid.sigmoid, lambda x: 1 / (1 + np.exp(-x)), lambda k, f: [RNG.uniform(-35, 35, N)]),
-    "tanh": (approx_sigmoid.tanh, np.tanh, lambda k, f: [RNG.uniform(-20, 20, N)]),
-    "erf": (approx_sigmoid.erf, np.vectorize(erf), lambda k, f: [RNG.uniform(-7, 7, N)]),
-    "sin": (approx_trig.sin, np.sin, lambda k, f: [RNG.uniform(-50, 50, N)]),
-    "cos": (approx_trig.cos, np.cos, lambda k, f: [RNG.uniform(-50, 50, N)]),
-    "pow": (approx_sqrt.pow_, np.power, lambda k, f: [_powers(-2, 2), RNG.uniform(-2, 2, N)]),
+    "sqrt": (sqrt.sqrt, np.sqrt, lambda k, f: [_powers(-f, _wide(k, f))]),
+    "rsqrt": (sqrt.rsqrt, lambda x: 1 / np.sqrt(x), lambda k, f: [_powers(-f, _wide(k, f))]),
+    "exp": (exp.exp, np.exp, lambda k, f: [RNG.uniform(-16, min(20, 0.69 * (_wide(k, f) - 1)), N)]),
+    "sigmoid": (saturating.sigmoid, lambda x: 1 / (1 + np.exp(-x)), lambda k, f: [RNG.uniform(-35, 35, N)]),
+    "tanh": (saturating.tanh, np.tanh, lambda k, f: [RNG.uniform(-20, 20, N)]),
+    "erf": (saturating.erf, np.vectorize(erf), lambda k, f: [RNG.uniform(-7, 7, N)]),
+    "sin": (trig.sin, np.sin, lambda k, f: [RNG.uniform(-50, 50, N)]),
+    "cos": (trig.cos, np.cos, lambda k, f: [RNG.uniform(-50, 50, N)]),
+    "pow": (sqrt.pow_, np.power, lambda k, f: [_powers(-2, 2), RNG.uniform(-2, 2, N)]),
     "by 3.1": (
-        lambda b, x: approx_division.div_public(b, x, np.float32(3.1)),
+        lambda b, x: division.div_public(b, x, np.float32(3.1)),
         lambda x: x / float(np.float32(3.1)),
         lambda k, f: [_powers(-4, _wide(k, f), True)],
     ),
     "by 1000": (
-        lambda b, x: approx_division.div_public(b, x, 1000.0),
+        lambda b, x: division.div_public(b, x, 1000.0),
         lambda x: x / 1000,
         lambda k, f: [_powers(-4, _wide(k, f), True)],
     ),
@@ -107,7 +107,7 @@ def test_quotients_in_32_bits(f: int) -> None:
     x, y = x * RNG.choice([-1, 1], n), y * RNG.choice([-1, 1], n)
     b = Builder(f, 32)
     b.region.params = [Value(parse_element(f"fxp{f}").with_(shape=(n,))) for _ in range(2)]
-    b.region.results = [approx_division.div(b, *b.region.params)]
+    b.region.results = [division.div(b, *b.region.params)]
     (out,) = evaluate(b.region, [x, y], jitter=1, ring=32)
     want = x * 2.0**f / y
     assert (np.abs(out.view(np.int32) - want) <= 2 + 2.0**-8 * np.abs(want)).all()
@@ -117,12 +117,12 @@ def test_quotients_in_32_bits(f: int) -> None:
 
 def test_fits_keep_their_promise() -> None:
     """Coefficients are the same at every call, odd functions odd, and edges those of whole units of 2^-8."""
-    assert fits.normalized.__wrapped__("log", 20) == fits.normalized("log", 20)
+    assert chebyshev.normalized.__wrapped__("log", 20) == chebyshev.normalized("log", 20)
     u = np.linspace(-0.5, 0.5, 1001)
     for bits in (12, 20, 30, 40):
-        value = np.polynomial.polynomial.polyval(u, fits.normalized("log", bits))
+        value = np.polynomial.polynomial.polyval(u, chebyshev.normalized("log", bits))
         assert np.abs(value - np.log(0.75 + u / 2)).max() < 2.0**-bits
-    edges, pieces, tail = fits.pieces("tanh", 30, 9)
+    edges, pieces, tail = chebyshev.pieces("tanh", 30, 9)
     assert tail == 1.0
     assert all(e * 256 == int(e * 256) for e in edges)
     starts = [-edges[0], *edges]

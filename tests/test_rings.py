@@ -24,18 +24,18 @@ from machine import (
     words,
 )
 
-from spuvm.runtime import bits as bt
-from spuvm.runtime import plain, ring
-from spuvm.runtime.aby3 import ABY3
-from spuvm.runtime.encoding import combine, decode, encode, scaled
-from spuvm.runtime.encoding import split as split_input
+from spuvm.runtime.engine.random import Stream
 from spuvm.runtime.errors import EncodingError
-from spuvm.runtime.protocol import Protocol
-from spuvm.runtime.random import Stream
-from spuvm.runtime.ref2k import ref2k
-from spuvm.runtime.semi2k import semi2k
-from spuvm.runtime.word import WIDE, Word, joined, limbs
-from spuvm.runtime.word import words as ring_words
+from spuvm.runtime.protocols.aby3.protocol import ABY3
+from spuvm.runtime.protocols.protocol import Protocol
+from spuvm.runtime.protocols.ref2k import ref2k
+from spuvm.runtime.protocols.semi2k import semi2k
+from spuvm.runtime.ring import arithmetic, in_the_clear
+from spuvm.runtime.ring import bits as bt
+from spuvm.runtime.ring.elements import WIDE, Word, joined, limbs
+from spuvm.runtime.ring.elements import words as ring_words
+from spuvm.runtime.ring.encodings import combine, decode, encode, scaled
+from spuvm.runtime.ring.encodings import split as split_input
 
 RINGS = (32, 128)
 PROTOCOLS = (ABY3, ref2k(1), semi2k(2), semi2k(3))
@@ -208,13 +208,13 @@ def from_word(x: Any) -> Integers:
         (lambda x, y: x ^ y, lambda x, y: x ^ y),
         (lambda x, y: x == y, lambda x, y: x == y),
         (lambda x, y: x != y, lambda x, y: x != y),
-        (lambda x, y: plain.less(x, y, signed=True), lambda x, y: x < y),
-        (lambda x, y: plain.less(x, y, signed=False), lambda x, y: x % 2**128 < y % 2**128),
-        (lambda x, y: plain.toward_zero(x, bits=26), lambda x, y: np.where(x < 0, -(-x >> 26), x >> 26)),
-        (lambda x, y: plain.truncate(x, bits=40), lambda x, y: _wrapped(x + 2**39, 128) >> 40),
-        (lambda x, y: plain.wrap(x, bits=64, signed=False), lambda x, y: x % 2**64),
-        (lambda x, y: plain.wrap(x, bits=16, signed=True), lambda x, y: _wrapped(x, 16)),
-        (lambda x, y: plain.prefix_or(x), lambda x, y: _or_above(x, 128)),
+        (lambda x, y: in_the_clear.less(x, y, signed=True), lambda x, y: x < y),
+        (lambda x, y: in_the_clear.less(x, y, signed=False), lambda x, y: x % 2**128 < y % 2**128),
+        (lambda x, y: in_the_clear.toward_zero(x, bits=26), lambda x, y: np.where(x < 0, -(-x >> 26), x >> 26)),
+        (lambda x, y: in_the_clear.truncate(x, bits=40), lambda x, y: _wrapped(x + 2**39, 128) >> 40),
+        (lambda x, y: in_the_clear.wrap(x, bits=64, signed=False), lambda x, y: x % 2**64),
+        (lambda x, y: in_the_clear.wrap(x, bits=16, signed=True), lambda x, y: _wrapped(x, 16)),
+        (lambda x, y: in_the_clear.prefix_or(x), lambda x, y: _or_above(x, 128)),
         (lambda x, y: bt.parity(x, 5 << 62), lambda x, y: ((x >> 62) + (x >> 64)) % 2),
         (lambda x, y: bt.cast(bt.cast(x, 16), 128), lambda x, y: x % 2**16),
     ],
@@ -233,8 +233,8 @@ def test_long_division(signed_: bool) -> None:
         x, y = x % 2**127, y % 2**127
     x, y = x[y != 0], y[y != 0]
     with jax.enable_x64(True):
-        got = from_word(plain.integer_division(as_word(x), as_word(y), signed=signed_))
-        by_zero = from_word(plain.integer_division(as_word(x), as_word(0 * y), signed=signed_))
+        got = from_word(in_the_clear.integer_division(as_word(x), as_word(y), signed=signed_))
+        by_zero = from_word(in_the_clear.integer_division(as_word(x), as_word(0 * y), signed=signed_))
     assert (got == _wrapped(x // y, 128)).all()
     assert (by_zero == -1).all()
 
@@ -245,7 +245,7 @@ def test_shifts_of_words() -> None:
         for n in (0, 1, 31, 63, 64, 65, 100, 127):
             assert (from_word(bt.shift_left(as_word(x), n)) == _wrapped(x << n, 128)).all()
             assert (from_word(bt.shift_right(as_word(x), n)) == _wrapped(x % 2**128 >> n, 128)).all()
-            assert (from_word(plain.shift_right_arithmetic(as_word(x), bits=n)) == x >> n).all()
+            assert (from_word(in_the_clear.shift_right_arithmetic(as_word(x), bits=n)) == x >> n).all()
 
 
 @pytest.mark.parametrize("shape", [(3, 4, 5), (1, 40, 1), (2, 0, 3), (5, 300, 2)])
@@ -257,9 +257,9 @@ def test_products_and_sums_of_words(shape: tuple[int, int, int]) -> None:
         for a, b in ((m, n), (n, p))
     )
     with jax.enable_x64(True):
-        got = from_word(ring.matmul(as_word(x), as_word(y)))
-        total = from_word(ring.linear(lambda a: jnp.sum(a, 1), as_word(x)))
-        moved = from_word(ring.moved(lambda a: a.T, as_word(x)))
+        got = from_word(arithmetic.matmul(as_word(x), as_word(y)))
+        total = from_word(arithmetic.linear(lambda a: jnp.sum(a, 1), as_word(x)))
+        moved = from_word(arithmetic.moved(lambda a: a.T, as_word(x)))
     assert (got == _wrapped(np.asarray(x @ y, object) + np.zeros((m, p), object), 128)).all()
     assert (total == _wrapped(x.sum(1) + 0, 128)).all()
     assert (moved == x.T).all()

@@ -13,9 +13,9 @@ from machine import Raw, interpret, signed, split, without_compiling
 from sweeps import SWEEPS
 
 import spuvm as spu
-from spuvm.compiler.precision import STATED, Stated
-from spuvm.runtime import scaling as sc
-from spuvm.runtime.program import Holders
+from spuvm.compiler.functions.precision import STATED, Stated
+from spuvm.runtime.machine.program import Holders
+from spuvm.runtime.protocols.aby3 import times_power as sc
 
 RNG = np.random.default_rng(0)
 

@@ -13,9 +13,9 @@ from jax import lax
 from lowering import lowered, names
 
 import spuvm as spu
-from spuvm.compiler.choreography import Call
+from spuvm.compiler.expand.choreography import Call
 from spuvm.runtime.errors import InputError, UnsupportedError
-from spuvm.runtime.protocols import protocol_of
+from spuvm.runtime.protocols.registered import protocol_of
 
 N = 20_000
 

@@ -28,13 +28,13 @@ from machine import (
 
 import spuvm as spu
 from spuvm.compiler.compile import compile_function
-from spuvm.compiler.kernels import plan
-from spuvm.runtime import bits as bt
+from spuvm.compiler.project.kernels import plan
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError
-from spuvm.runtime.executor import Executor, Streams
-from spuvm.runtime.preprocessing import Source, Triple
-from spuvm.runtime.semi2k import among, semi2k, semi2k_first_party_unsafe
+from spuvm.runtime.machine.executor import Executor, Streams
+from spuvm.runtime.protocols.preprocessing import Source, Triple
+from spuvm.runtime.protocols.semi2k import among, semi2k, semi2k_first_party_unsafe
+from spuvm.runtime.ring import bits as bt
 
 UNIT = 2.0**-18
 RNG = np.random.default_rng(5)

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 import spuvm as spu
-from spuvm.runtime.certificates import make_cluster
 from spuvm.runtime.errors import InputError
+from spuvm.runtime.link.certificates import make_cluster
 from spuvm.shares import MAGIC
 
 PARTIES = ("alice", "bob", "carol")

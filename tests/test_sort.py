@@ -31,18 +31,19 @@ from machine import (
 from test_masks import leaks, seen_by
 
 import spuvm as spu
-from spuvm.compiler.builder import Builder
-from spuvm.compiler.choreography import Call
-from spuvm.compiler.expand import expand
-from spuvm.compiler.ir import Value
-from spuvm.runtime import executor, ranking
-from spuvm.runtime.aby3 import ABY3
-from spuvm.runtime.primitives import PERMUTATION
-from spuvm.runtime.program import Holders
-from spuvm.runtime.protocol import Kernel, Sharing
-from spuvm.runtime.random import permutations
-from spuvm.runtime.ref2k import ref2k
-from spuvm.runtime.sorting import before_aby3, shuffle_aby3
+from spuvm.compiler.expand.choreography import Call
+from spuvm.compiler.expand.expand import expand
+from spuvm.compiler.ir.builder import Builder
+from spuvm.compiler.ir.module import Value
+from spuvm.runtime.engine.primitives import PERMUTATION
+from spuvm.runtime.engine.random import permutations
+from spuvm.runtime.machine import executor
+from spuvm.runtime.machine.program import Holders
+from spuvm.runtime.protocols import ranking
+from spuvm.runtime.protocols.aby3.protocol import ABY3
+from spuvm.runtime.protocols.protocol import Kernel, Sharing
+from spuvm.runtime.protocols.ref2k import ref2k
+from spuvm.runtime.protocols.sorting import before_aby3, shuffle_aby3
 
 Ranges = tuple[tuple[int, int], ...]
 RNG = np.random.default_rng(5)

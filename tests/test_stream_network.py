@@ -20,9 +20,9 @@ import pytest
 import spuvm as spu
 from spuvm import cli
 from spuvm.network import make_run_folder
-from spuvm.runtime.certificates import free_ports
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import InputError
+from spuvm.runtime.link.certificates import free_ports
 from spuvm.streaming.job import Runner
 
 PARTIES = ("alice", "bob", "carol")

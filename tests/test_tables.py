@@ -11,7 +11,7 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
-from spuvm import tables
+from spuvm.data import tables
 from spuvm.runtime.errors import EncodingError, InputError
 
 COLUMNS = {"id": [7, 8, 9], "age": [1.5, -2.0, 3.25], "ill": [True, False, True]}

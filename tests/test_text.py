@@ -12,8 +12,8 @@ import pytest
 from jax import lax
 from lowering import FRAC, lowered, run
 
-from spuvm.compiler.text import parse, program_hash, to_text
-from spuvm.compiler.trace import reveal
+from spuvm.compiler.front.trace import reveal
+from spuvm.compiler.ir.text import parse, program_hash, to_text
 from spuvm.runtime.errors import IRError
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -20,9 +20,6 @@ import numpy as np
 import pytest
 from parties import run_threads
 
-from spuvm.runtime import certificates
-from spuvm.runtime.certificates import free_ports, issue, make_authority, make_cluster
-from spuvm.runtime.cluster import load_cluster
 from spuvm.runtime.errors import (
     CertificateError,
     ConfigError,
@@ -32,9 +29,12 @@ from spuvm.runtime.errors import (
     PeerMismatchError,
     PeerTimeoutError,
 )
-from spuvm.runtime.link import MAX_REASON, legible
-from spuvm.runtime.tls_channel import Channel, in_words, make_context
-from spuvm.runtime.tls_link import connect
+from spuvm.runtime.link import certificates
+from spuvm.runtime.link.certificates import free_ports, issue, make_authority, make_cluster
+from spuvm.runtime.link.cluster import load_cluster
+from spuvm.runtime.link.link import MAX_REASON, legible
+from spuvm.runtime.link.tls.channel import Channel, in_words, make_context
+from spuvm.runtime.link.tls.link import connect
 
 PARTIES = ("alice", "bob", "carol")
 
@@ -230,9 +230,9 @@ def test_strangers_do_not_disturb(cluster_file: Path, caplog: pytest.LogCaptureF
 PARTY_PROCESS = """
 import sys
 import numpy as np
-from spuvm.runtime.cluster import load_cluster
+from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.errors import SpuError
-from spuvm.runtime.tls_link import connect
+from spuvm.runtime.link.tls.link import connect
 
 path, party, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with connect(load_cluster(path), party) as link:
@@ -388,7 +388,7 @@ def handshake_and_close(sock: socket.socket, context: ssl.SSLContext) -> None:
 def test_one_key_is_advised_against_after_so_many_records(
     cluster_file: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("spuvm.runtime.tls_channel.ADVISED_BYTES", 1_000_000)
+    monkeypatch.setattr("spuvm.runtime.link.tls.channel.ADVISED_BYTES", 1_000_000)
     cluster = load_cluster(cluster_file)
 
     def party(name: str) -> None:

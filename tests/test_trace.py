@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spuvm.compiler.trace import location_of, reveal, trace
+from spuvm.compiler.front.trace import location_of, reveal, trace
 from spuvm.runtime.errors import InputError
 
 Pair = namedtuple("Pair", "left right")

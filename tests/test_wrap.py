@@ -12,8 +12,8 @@ from jax import lax
 from lowering import agrees, lowered, names
 
 import spuvm as spu
-from spuvm.compiler.bounds import of_type
-from spuvm.compiler.evaluate import evaluate
+from spuvm.compiler.ir.bounds import of_type
+from spuvm.compiler.ir.in_the_clear import evaluate
 
 DTYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32")  # those that JAX has without x64
 RNG = np.random.default_rng(3)

@@ -21,7 +21,7 @@ import numpy as np
 
 import spuvm as spu
 from spuvm.network import make_run_folder, run_parties
-from spuvm.runtime.protocols import rank_names
+from spuvm.runtime.protocols.registered import rank_names
 
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
 PARTIES = {"aby3": 3, "semi2k": 2}  # if not said otherwise

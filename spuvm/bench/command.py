@@ -17,7 +17,7 @@ from spuvm.bench.operations import OPERATIONS, Sizes
 from spuvm.bench.peer import PYTHON_VARIABLE
 from spuvm.bench.peer import peer_python as find_peer
 from spuvm.bench.workers import BenchmarkError
-from spuvm.runtime.native import features
+from spuvm.runtime.ring.native import features
 
 WIDE = 200  # columns of a table that goes to a file or a pipe
 POSITIVE = click.IntRange(min=1)

@@ -14,12 +14,12 @@ import numpy as np
 from rich.table import Table
 
 from spuvm.bench.report import markdown_table
-from spuvm.compiler.executables import OPTIONS
-from spuvm.compiler.ops import LOCAL
-from spuvm.compiler.rules_conv import windows_of
-from spuvm.runtime import native, ring
-from spuvm.runtime.random import Stream, aligned_empty
-from spuvm.runtime.word import LIMB_DTYPE, Word
+from spuvm.compiler.ir.ops import LOCAL
+from spuvm.compiler.lower.conv import windows_of
+from spuvm.compiler.project.executables import OPTIONS
+from spuvm.runtime.engine.random import Stream, aligned_empty
+from spuvm.runtime.ring import arithmetic, native
+from spuvm.runtime.ring.elements import LIMB_DTYPE, Word
 
 KEYSTREAM = 8 << 20  # bytes: what stays in the allocator's reach
 SECONDS = 0.3  # of timing for each
@@ -94,7 +94,7 @@ def _convolution(bits: int, images: int) -> Kernel:
 
     def convolution(dot: Callable[..., Any]) -> Callable[..., Any]:
         def run(x: Any, y: Any) -> Any:
-            seen = ring.moved(lambda v: gather(v).reshape(images * size**2, -1), x)
+            seen = arithmetic.moved(lambda v: gather(v).reshape(images * size**2, -1), x)
             return dot(seen, y)
 
         return run
@@ -114,9 +114,9 @@ def _beside(
     name: str, operations: int, bits: int, form: Callable[[Callable[..., Any]], Callable[..., Any]], x: Any, y: Any
 ) -> Kernel:
     """What `form` makes of the ring's product, and of its twin; of 128 bits that is eleven products of 64."""
-    twin = partial(ring.dot_of_words_xla, dims=(((1,), (0,)), ((), ()))) if bits == 128 else ring.matmul_xla
+    twin = partial(arithmetic.dot_of_words_xla, dims=(((1,), (0,)), ((), ()))) if bits == 128 else arithmetic.matmul_xla
     rates, results = [], []
-    for dot in (ring.matmul, twin):
+    for dot in (arithmetic.matmul, twin):
         run = jax.jit(form(dot)).lower(x, y).compile(compiler_options=OPTIONS)
         results.append([np.asarray(z) for z in jax.tree.leaves(run(x, y))])
         rates.append(operations / 1e9 / _best(partial(_run, run, x, y)))

@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from spuvm.bench.worker import PARTIES
-from spuvm.runtime.certificates import free_ports, make_cluster
 from spuvm.runtime.errors import SpuError
+from spuvm.runtime.link.certificates import free_ports, make_cluster
 
 PEER_SCRIPT = Path(__file__).with_name("peer_worker.py")
 LAST_WORDS = 2000  # bytes of a dead worker's standard error that are shown

@@ -10,7 +10,7 @@ from spuvm.commands.options import NamesType, machine_options, make_config
 from spuvm.commands.results import say
 from spuvm.network import make_run_folder
 from spuvm.runtime.errors import InputError
-from spuvm.runtime.protocols import rank_names
+from spuvm.runtime.protocols.registered import rank_names
 
 
 @click.command()

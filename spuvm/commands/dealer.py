@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from spuvm.commands.part import taking_part
-from spuvm.runtime.cluster import load_cluster
 from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.link.cluster import load_cluster
 
 
 @click.command()

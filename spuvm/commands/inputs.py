@@ -9,14 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from spuvm import tables
 from spuvm.commands.options import Input
 from spuvm.commands.programs import Leaf, nearest, visibility
 from spuvm.commands.results import who
 from spuvm.compiler.compile import Program
+from spuvm.data import tables
+from spuvm.data.tables import Table
 from spuvm.runtime.errors import InputError, VisibilityError
-from spuvm.runtime.protocols import rank_names
-from spuvm.tables import Table
+from spuvm.runtime.protocols.registered import rank_names
 
 
 def by_name(inputs: Sequence[Input]) -> dict[str, Input]:

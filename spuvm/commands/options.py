@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 
 import click
 
+from spuvm.data.tables import FORMATS
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError
-from spuvm.runtime.protocols import DEFAULT_PARTIES, PROTOCOLS, protocol_of
-from spuvm.tables import FORMATS
+from spuvm.runtime.protocols.registered import DEFAULT_PARTIES, PROTOCOLS, protocol_of
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 LEAF = r"[A-Za-z_][\w.\[\]]*"

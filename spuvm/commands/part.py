@@ -15,15 +15,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from spuvm.commands.results import Ran, console, differences, run_table, say
 from spuvm.compiler.compile import Program, load
+from spuvm.data.tables import replacing
 from spuvm.objects import SPUObject
-from spuvm.runtime.cluster import Cluster
 from spuvm.runtime.errors import ConfigError
-from spuvm.runtime.link import Link
-from spuvm.runtime.program import Round, Task
-from spuvm.runtime.protocols import protocol_of, rank_names
-from spuvm.runtime.session import Session
-from spuvm.runtime.tls_link import connect, decline
-from spuvm.tables import replacing
+from spuvm.runtime.link.cluster import Cluster
+from spuvm.runtime.link.link import Link
+from spuvm.runtime.link.tls.link import connect, decline
+from spuvm.runtime.machine.program import Round, Task
+from spuvm.runtime.machine.session import Session
+from spuvm.runtime.protocols.registered import protocol_of, rank_names
 from spuvm.vm import VM
 
 

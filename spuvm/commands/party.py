@@ -11,8 +11,8 @@ from spuvm.commands.options import Input, InputType, Output, OutputType
 from spuvm.commands.part import taking_part
 from spuvm.commands.results import match_outputs, say, show, write_outputs
 from spuvm.compiler.compile import Program
-from spuvm.runtime.cluster import load_cluster
 from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.link.cluster import load_cluster
 
 
 @click.command()

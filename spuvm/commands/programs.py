@@ -18,7 +18,7 @@ import jax
 
 from spuvm.commands.options import Argument, make_config
 from spuvm.compiler.compile import Program, compile_function, load
-from spuvm.compiler.ir import Visibility
+from spuvm.compiler.ir.module import Visibility
 from spuvm.jit import Jitted, reveal
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import CompileError, InputError, SpuError

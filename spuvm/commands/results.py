@@ -14,9 +14,9 @@ from rich.table import Table as RichTable
 from spuvm.commands.options import Output
 from spuvm.compiler.compile import Program
 from spuvm.compiler.cost import Cost
-from spuvm.compiler.ir import Type
+from spuvm.compiler.ir.module import Type
+from spuvm.data.tables import check_target, column_names, write
 from spuvm.runtime.errors import InputError, VisibilityError
-from spuvm.tables import check_target, column_names, write
 
 
 def console(stderr: bool = False) -> Console:

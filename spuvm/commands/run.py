@@ -29,10 +29,10 @@ from spuvm.commands.results import (
     write_outputs,
 )
 from spuvm.compiler.compile import Program
+from spuvm.data.tables import Table
 from spuvm.network import dealer_command, make_run_folder, party_command, run_parties
 from spuvm.runtime.errors import InputError, SpuError, VisibilityError
-from spuvm.runtime.protocols import rank_names
-from spuvm.tables import Table
+from spuvm.runtime.protocols.registered import rank_names
 from spuvm.vm import simulator
 
 PARTED = 4  # exit status

@@ -17,13 +17,13 @@ from spuvm.commands.options import USUAL_PARTIES, NamesType
 from spuvm.commands.results import say
 from spuvm.commands.sgb_jobs import Job
 from spuvm.commands.sgb_settings import Settings, read_settings
+from spuvm.data.tables import check_target
 from spuvm.devices import agree, telling_everyone
 from spuvm.network import make_run_folder, run_parties
-from spuvm.runtime.cluster import load_cluster
 from spuvm.runtime.errors import InputError
-from spuvm.runtime.tls_link import decline
+from spuvm.runtime.link.cluster import load_cluster
+from spuvm.runtime.link.tls.link import decline
 from spuvm.shares import parties_of
-from spuvm.tables import check_target
 
 FORMATS = (".csv", ".parquet")
 COMPUTING = 3

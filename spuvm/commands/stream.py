@@ -22,7 +22,7 @@ from spuvm.commands.results import console, say
 from spuvm.network import make_run_folder, run_parties
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import InputError
-from spuvm.runtime.protocols import DEFAULT_PARTIES, rank_names
+from spuvm.runtime.protocols.registered import DEFAULT_PARTIES, rank_names
 from spuvm.streaming.folder import Folders
 from spuvm.streaming.sources import NAME, Source
 from spuvm.streaming.stream import ROWS_PER_BLOCK, Stream

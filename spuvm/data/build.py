@@ -11,7 +11,7 @@ import numpy as np
 
 from spuvm.data.frame import Frame
 from spuvm.data.part import PUBLIC, Part, Request, load
-from spuvm.data.same import differing
+from spuvm.data.same_keys import differing
 from spuvm.data.schema import NUMBERS, Column, Schema, nearest
 from spuvm.devices import PYU, PYUObject, agree, fetch
 from spuvm.runtime.errors import InputError

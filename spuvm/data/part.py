@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from spuvm.data.schema import Column, nearest
+from spuvm.data.tables import INSTALL, read_arrow
 from spuvm.runtime.errors import DataError, InputError
-from spuvm.tables import INSTALL, read_arrow
 
 EXACT = 1 << 53  # integers beyond it are not exact as float64
 PUBLIC = "public"  # in place of a list of categories: the owner says which there are

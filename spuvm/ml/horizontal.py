@@ -23,7 +23,7 @@ from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
 from spuvm.ml.objectives import LEAST_SHARE, OBJECTIVES, checked, threshold_of, weights_of
 from spuvm.ml.parameters import Parameters
-from spuvm.ml.side import Bins, Labels
+from spuvm.ml.partition import Bins, Labels
 from spuvm.runtime.errors import ConfigError, DataError
 
 EVERYONE = "all parties"  # in place of the features' owner

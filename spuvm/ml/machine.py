@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 import spuvm as spu
-from spuvm.compiler.ir import Region
+from spuvm.compiler.ir.module import Region
 from spuvm.devices import SPU, PYUObject
 
 

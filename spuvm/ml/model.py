@@ -18,8 +18,8 @@ from spuvm.ml.boosting import first_margins, margins
 from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
 from spuvm.ml.parameters import Parameters
+from spuvm.ml.partition import Bins
 from spuvm.ml.plain import PlainModel, plain_trees
-from spuvm.ml.side import Bins
 from spuvm.ml.tree import Pieces, Tree
 from spuvm.runtime.errors import InputError
 

@@ -20,7 +20,7 @@ from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
 from spuvm.ml.model import Model
 from spuvm.ml.parameters import Parameters
-from spuvm.ml.sides import SIDES
+from spuvm.ml.partitions import SIDES
 from spuvm.ml.tree import Tree
 from spuvm.runtime.errors import InputError
 

@@ -15,9 +15,9 @@ from spuvm.ml.evaluation import named
 from spuvm.ml.machine import Machine, Reveal
 from spuvm.ml.model import Model
 from spuvm.ml.parameters import NAMES, Parameters
+from spuvm.ml.partitions import SIDES
 from spuvm.ml.plain import PlainModel
 from spuvm.ml.progress import Progress
-from spuvm.ml.sides import SIDES
 from spuvm.ml.training import History, train
 from spuvm.runtime.errors import ConfigError, InputError
 

@@ -15,8 +15,8 @@ from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
 from spuvm.ml.model import Model
 from spuvm.ml.parameters import Parameters
+from spuvm.ml.partitions import SIDES
 from spuvm.ml.progress import Progress
-from spuvm.ml.sides import SIDES
 from spuvm.ml.tree import Rules, Tree
 from spuvm.runtime.errors import ConfigError, InputError
 

@@ -16,8 +16,8 @@ from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
 from spuvm.ml.objectives import checked, prepare
 from spuvm.ml.parameters import Parameters
+from spuvm.ml.partition import Bins, Labels
 from spuvm.ml.predictions import labels_to_score
-from spuvm.ml.side import Bins, Labels
 from spuvm.runtime.errors import InputError
 
 PADDING = 1024  # bytes: of the names of categories all parties see the length, rounded up to a power of two

@@ -15,8 +15,8 @@ from typing import Any, Literal, Protocol
 import jax
 import jax.numpy as jnp
 
-from spuvm.compiler.ir import Visibility
-from spuvm.compiler.trace import reveal
+from spuvm.compiler.front.trace import reveal
+from spuvm.compiler.ir.module import Visibility
 from spuvm.runtime.errors import InputError
 
 MASK = "mask"  # the argument that tells a function which rows are kept

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spuvm.runtime.link import Link
+from spuvm.runtime.link.link import Link
 
 
 def tell_all(link: Link | None, body: bytes) -> list[bytes]:

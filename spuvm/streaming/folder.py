@@ -22,15 +22,14 @@ import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spuvm.runtime.engine.random import derive_key
 from spuvm.runtime.errors import InputError
-from spuvm.runtime.program import Holders
-from spuvm.runtime.random import derive_key
+from spuvm.runtime.machine.program import Holders
 
 FORMAT = 1
 LOCK = "lock"
@@ -302,17 +301,3 @@ def _unwritable(path: Path, error: OSError) -> InputError:
         f"{path} cannot be written: {error.strerror or error}. All blocks finished so far are kept: make room and "
         "start the same command again."
     )
-
-
-@lru_cache(maxsize=1)
-def code_digest() -> str:
-    """Of the sources that decide which masks a program draws: another version must not reuse this one's keys."""
-    import spuvm.compiler.compile as compile_module
-    import spuvm.runtime.session as session_module
-
-    digest = hashlib.sha256()
-    for module in (compile_module, session_module):
-        assert module.__file__ is not None
-        for file in sorted(Path(module.__file__).resolve().parent.glob("*.py")):
-            digest.update(file.name.encode() + file.read_bytes())
-    return digest.hexdigest()[:24]

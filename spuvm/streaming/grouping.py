@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from spuvm.runtime.encoding import encode
 from spuvm.runtime.errors import InputError
+from spuvm.runtime.ring.encodings import encode
 from spuvm.streaming.block import Columns, Step, through
 
 if TYPE_CHECKING:

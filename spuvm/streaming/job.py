@@ -17,17 +17,17 @@ from typing import Any, Literal
 import numpy as np
 
 from spuvm.compiler.compile import Program
-from spuvm.compiler.expand import boundary_form
-from spuvm.compiler.ir import Type
+from spuvm.compiler.expand.expand import boundary_form
+from spuvm.compiler.ir.module import Type
 from spuvm.objects import SPUObject, encoded, slots_of, slots_of_component
-from spuvm.runtime.encoding import combine, decode
 from spuvm.runtime.errors import ConfigError
-from spuvm.runtime.link import Link
-from spuvm.runtime.session import telling
-from spuvm.runtime.word import limb_count, limbs, words
+from spuvm.runtime.link.link import Link
+from spuvm.runtime.machine.session import telling
+from spuvm.runtime.ring.elements import limb_count, limbs, words
+from spuvm.runtime.ring.encodings import combine, decode
 from spuvm.streaming.block import Counts
 from spuvm.streaming.folder import Folder
-from spuvm.streaming.kept import ROWS, Kept, KeptRows
+from spuvm.streaming.kept_rows import ROWS, Kept, KeptRows
 from spuvm.streaming.owner import OwnWork
 from spuvm.streaming.sources import Rows, Source, digest
 from spuvm.vm import VM

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from spuvm.data.tables import INSTALL
 from spuvm.runtime.errors import ConfigError
 from spuvm.streaming.grouping import Aggregator, Wanted
-from spuvm.tables import INSTALL
 
 PLACES = re.compile(r'^#loc.*$| loc\((?:#loc\d*|"[^"]*"|unknown)\)', re.MULTILINE)
 

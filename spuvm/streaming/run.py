@@ -15,10 +15,11 @@ import jax
 
 from spuvm.compiler.compile import Program, compile_function
 from spuvm.objects import SPUObject, components_for
+from spuvm.runtime.engine.random import derive_key, new_key
 from spuvm.runtime.errors import InputError
-from spuvm.runtime.program import BlockProgram, CondStep, Holders, LoopStep, Straight, WhileStep
-from spuvm.runtime.random import derive_key, new_key
-from spuvm.runtime.session import telling
+from spuvm.runtime.machine.program import BlockProgram, CondStep, Holders, LoopStep, Straight, WhileStep
+from spuvm.runtime.machine.session import telling
+from spuvm.runtime.sources import code_digest
 from spuvm.streaming.block import (
     Column,
     Counts,
@@ -33,9 +34,9 @@ from spuvm.streaming.block import (
 )
 from spuvm.streaming.computation import Computation, combined, fingerprint, structs
 from spuvm.streaming.exchange import tell_all
-from spuvm.streaming.folder import FILTERED, FORMAT, Folder, Keys, code_digest, held
+from spuvm.streaming.folder import FILTERED, FORMAT, Folder, Keys, held
 from spuvm.streaming.job import Job, Runner
-from spuvm.streaming.kept import ROWS, Kept
+from spuvm.streaming.kept_rows import ROWS, Kept
 from spuvm.streaming.progress import reporting
 from spuvm.streaming.sources import Rows
 from spuvm.streaming.stream import Stream

@@ -18,8 +18,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from spuvm.data.tables import Table, check_header, column_array, pyarrow_module, select
 from spuvm.runtime.errors import InputError, SpuError
-from spuvm.tables import Table, check_header, column_array, pyarrow_module, select
 
 FORMATS = (".parquet", ".arrow", ".feather", ".csv", ".npy")
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"

@@ -225,7 +225,7 @@ def _machine(protocol: str, fraction_bits: int | None, parties: Sequence[str] | 
     if found is not None and parties is None:
         return found
     if parties is None:
-        from spuvm.runtime.protocols import DEFAULT_PARTIES
+        from spuvm.runtime.protocols.registered import DEFAULT_PARTIES
 
         more = [n for n in PARTY_NAMES if n not in owners]
         parties = owners + more[: max(0, DEFAULT_PARTIES.get(protocol, 3) - len(owners))]

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from spuvm.compiler.compile import Program
-from spuvm.compiler.text import parse
-from spuvm.runtime.certificates import free_ports
-from spuvm.runtime.cluster import Address, Cluster, load_cluster
+from spuvm.compiler.ir.text import parse
 from spuvm.runtime.errors import LinkError, SpuError
-from spuvm.runtime.link import Link
-from spuvm.runtime.session import Session
-from spuvm.runtime.tls_link import connect
+from spuvm.runtime.link.certificates import free_ports
+from spuvm.runtime.link.cluster import Address, Cluster, load_cluster
+from spuvm.runtime.link.link import Link
+from spuvm.runtime.link.tls.link import connect
+from spuvm.runtime.machine.session import Session
 from spuvm.streaming.folder import Folder, write_whole
 from spuvm.streaming.job import Job, Runner
-from spuvm.streaming.kept import Kept
+from spuvm.streaming.kept_rows import Kept
 from spuvm.streaming.owner import OwnWork
 from spuvm.streaming.sources import Source
 from spuvm.vm import VM

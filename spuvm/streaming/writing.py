@@ -14,11 +14,11 @@ import jax
 import numpy as np
 
 from spuvm.compiler.compile import Program
+from spuvm.data.tables import check_target, column_names, pyarrow_module, replacing
 from spuvm.runtime.errors import InputError
 from spuvm.streaming.block import MASK
 from spuvm.streaming.folder import write_whole
 from spuvm.streaming.job import Runner
-from spuvm.tables import check_target, column_names, pyarrow_module, replacing
 
 NOTE = "output.json"  # in the run's folder: which file this run has written, before it gets its name
 

@@ -14,12 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from conformance.table import Case, Shape
-from spuvm.compiler import text
 from spuvm.compiler.compile import Program
-from spuvm.compiler.ir import Visibility
-from spuvm.compiler.lower import lower
-from spuvm.compiler.passes import run_passes
-from spuvm.compiler.trace import reveal, trace
+from spuvm.compiler.front.trace import reveal, trace
+from spuvm.compiler.ir import text
+from spuvm.compiler.ir.module import Visibility
+from spuvm.compiler.lower.lower import lower
+from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, RING_BITS, Config
 from spuvm.runtime.errors import CompileError, EncodingError
 from spuvm.vm import simulator

@@ -30,7 +30,7 @@ from conformance.table import (
     unary,
     uniform,
 )
-from spuvm.compiler.precision import Stated
+from spuvm.compiler.functions.precision import Stated
 
 AXES = alike(1, ODD, (7,), (2, 3, 5))
 

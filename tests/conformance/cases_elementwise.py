@@ -37,7 +37,7 @@ from conformance.table import (
     unary,
     uniform,
 )
-from spuvm.compiler.precision import STATED, Stated
+from spuvm.compiler.functions.precision import STATED, Stated
 
 WIDE = uniform(-20, 20, (-20, 21))
 SHIFTED = uniform(-0.75, 8)

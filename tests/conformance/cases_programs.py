@@ -29,7 +29,7 @@ from conformance.table import (
     unary,
     uniform,
 )
-from spuvm.compiler.precision import Stated
+from spuvm.compiler.functions.precision import Stated
 
 SQUARE = ((3, 3), (4, 4), (1, 1))
 SMALL = uniform(-2, 2, (-3, 4))

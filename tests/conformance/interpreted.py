@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from spuvm.compiler.kernels import bind_equation
+from spuvm.compiler.project.kernels import bind_equation
 
 Array = np.ndarray[Any, Any]
 OTHERS: Counter[str] = Counter()  # how often JAX had to run an equation, by primitive
@@ -184,7 +184,7 @@ def stages_by_numpy() -> Iterator[None]:
     """Programs prepared within run without XLA."""
     with (
         np.errstate(over="ignore"),
-        patch("spuvm.compiler.project.stage_loader", lambda key, stage: lambda: stage.function),
-        patch("spuvm.compiler.kernels.bind_equation", bind),
+        patch("spuvm.compiler.project.project.stage_loader", lambda key, stage: lambda: stage.function),
+        patch("spuvm.compiler.project.kernels.bind_equation", bind),
     ):
         yield

@@ -13,7 +13,7 @@ import sweeps
 
 from conformance.processes import pool
 from spuvm.compiler.compile import compile_function
-from spuvm.compiler.precision import STATED, Stated
+from spuvm.compiler.functions.precision import STATED, Stated
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 
 # The rings of the document, by bits and fraction bits; and all fraction bits whose bounds are checked.

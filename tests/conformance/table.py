@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from spuvm.compiler.precision import STATED, Stated
+from spuvm.compiler.functions.precision import STATED, Stated
 
 Shape = tuple[int, ...]
 

@@ -1,0 +1,1 @@
+"""A program beside its truth in float64: where they part, and why."""

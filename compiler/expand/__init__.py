@@ -1,0 +1,1 @@
+"""In, IR; out, the choreography: calls of the protocol's kernels."""

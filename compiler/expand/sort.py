@@ -1,0 +1,167 @@
+"""Sorting by opened comparisons: shuffle, rank, rearrange (see sorting and ranking in `runtime/protocols`).
+
+Where the word of each element says where it goes, that is opened after the shuffle and nothing compared.
+
+Words that somebody knows need none of it: their order is worked out where they are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from spuvm.compiler.expand.choreography import Call, KernelSpec, Rank, Slot
+from spuvm.compiler.expand.expand import Components, Expander, Shared, group
+from spuvm.compiler.expand.sharings import known_kind
+from spuvm.compiler.ir.module import Op, Value
+from spuvm.runtime.protocols.sorting import SORTING
+from spuvm.runtime.ring import bits as bt
+
+
+def expand_sort(ex: Expander, op: Op) -> None:
+    widths = op.attrs["widths"]
+    words, operands = op.inputs[: len(widths)], op.inputs[len(widths) :]
+    if _is_known(ex, words, operands):
+        return _sort_known(ex, op, words, operands)
+    shared = [_narrowed(ex, ex.whole(ex.as_kind(v, "a"), v.shape), width) for v, width in zip(words, widths)]
+    carried = [_carried(ex, v) for v in operands]
+    distinct = list({x.slots: x for x in (*shared, *carried)}.values())
+    mixed = dict(zip((x.slots for x in distinct), _shuffled(ex, distinct)))
+    words_mixed = [mixed[x.slots] for x in shared]
+    order = _opened(ex, words_mixed[0]) if op.attrs.get("places") else _rank(ex, words_mixed, op.attrs["wanted"])
+    for value, x in zip(op.outputs, carried):
+        ex.set(value, _rearranged(ex, mixed[x.slots], order))
+
+
+def _is_known(ex: Expander, words: Sequence[Value], operands: Sequence[Value]) -> bool:
+    """Whether all know the words, or one party knows them and the operands."""
+    owners = _owners(ex, words)
+    if not all(ex.primary(v).known for v in words) or len(owners) > 1:
+        return False
+    return not owners or all(ex.primary(v).known and _owners(ex, [v]) <= owners for v in operands)
+
+
+def _owners(ex: Expander, values: Sequence[Value]) -> set[int | None]:
+    return {ex.primary(v).owner for v in values if ex.primary(v).kind == "v"}
+
+
+def _carried(ex: Expander, value: Value) -> Shared:
+    """An operand as an arithmetic or boolean sharing, whichever it is."""
+    kind = "b" if value.type.kind == "bool" or ex.primary(value).kind == "b" else "a"
+    return ex.whole(ex.as_kind(value, kind), value.shape)
+
+
+def _narrowed(ex: Expander, x: Shared, width: int) -> Shared:
+    """Differences below 2^(width - 1) need no more bits."""
+    dtype = bt.word_dtype(max(width, 8)).__name__
+    return x if dtype == x.dtype else ex.local("narrow", _narrow, x, kind="a", dtype=dtype, to=dtype)
+
+
+def _narrow(x: Components, *, to: str) -> Components:
+    return tuple(c.astype(to) for c in x)
+
+
+# Known words -----------------------------------------------------------------------------------------
+
+
+def _sort_known(ex: Expander, op: Op, words: Sequence[Value], operands: Sequence[Value]) -> None:
+    keys = [ex.whole(ex.primary(v), v.shape) for v in words]
+    shape = words[0].shape
+    order = ex.local("order", _order, *keys, kind=known_kind(keys), shape=shape, elementwise=False)
+    for value, operand in zip(op.outputs, operands):
+        x = ex.primary(operand)
+        x = ex.whole(x, operand.shape) if x.known else _carried(ex, operand)
+        ex.set(value, _rearranged(ex, x, order))
+
+
+def _order(*words: Components) -> Components:
+    signed = [lax.bitcast_convert_type(w[0], np.int64) for w in words]
+    index = jnp.arange(signed[0].size, dtype=np.int64).reshape(signed[0].shape)
+    ordered = lax.sort((*signed, index), dimension=1, num_keys=len(signed))
+    return (lax.bitcast_convert_type(ordered[-1], np.uint64),)
+
+
+def _rearranged(ex: Expander, x: Shared, order: Shared) -> Shared:
+    """The elements of x at the flat indices `order`."""
+    kind = known_kind([x, order]) if x.known else x.kind
+    return ex.local("rearrange", _take, x, order, kind=kind, shape=x.shape, dtype=x.dtype, elementwise=False)
+
+
+def _take(x: Components, order: Components) -> Components:
+    index = lax.bitcast_convert_type(order[0], np.int64)
+    return tuple(jnp.take(c.reshape(-1), index, mode="clip") for c in x)
+
+
+# Secret words ----------------------------------------------------------------------------------------
+
+
+def _shuffled(ex: Expander, xs: Sequence[Shared]) -> list[Shared]:
+    """All in one new order, which nobody knows."""
+    slots = [s for x in xs for s in x.slots]
+    fresh = [Slot(s.shape, s.dtype, s.holders) for s in slots]
+    kinds = "".join(x.kind for x in xs)
+    spec = KernelSpec(
+        name="shuffle",
+        params=(("kinds", kinds), ("protocol", ex.protocol.name)),
+        shapes=tuple(s.shape for s in slots),
+        dtypes=tuple(s.dtype for s in slots),
+        holders=tuple(s.holders for s in slots),
+        out_holders=tuple(s.holders for s in slots),
+        elementwise=False,
+        communicates=True,
+        function=partial(_shuffle, ex.protocol.name, kinds, len(slots) // len(xs)),
+    )
+    ex.block.steps.append(Call(spec, slots, fresh, ex.op, ex.location))
+    mixed = group(fresh, [len(x.slots) for x in xs])
+    return [Shared(x.kind, slots) for x, slots in zip(xs, mixed)]
+
+
+def _shuffle(protocol: str, kinds: str, count: int, *arrays: Any) -> Components:
+    mixed = SORTING[protocol].shuffle(group(arrays, [count] * len(kinds)), kinds)
+    return tuple(c for x in mixed for c in x)
+
+
+def _rank(ex: Expander, words: Sequence[Shared], wanted: Any) -> Shared:
+    slots = [s for x in words for s in x.slots]
+    computing = frozenset(range(ex.protocol.world_size))  # what is opened is not for others
+    spec = KernelSpec(
+        name="precedes",
+        params=(("protocol", ex.protocol.name),),
+        shapes=(None,) * (2 * len(slots)),
+        dtypes=tuple(s.dtype for s in slots) * 2,
+        holders=tuple(s.holders for s in slots) * 2,
+        out_holders=(computing,),
+        elementwise=True,
+        communicates=True,
+        function=_comparison(ex.protocol.name, len(words), len(slots) // len(words)),
+    )
+    out = Slot(words[0].shape, "uint64", computing)
+    ex.block.steps.append(Rank(spec, slots, [out], tuple(map(tuple, wanted)), ex.op, ex.location))
+    return Shared("p", (out,))
+
+
+def _opened(ex: Expander, place: Shared) -> Shared:
+    """The order of shuffled elements that say where they go: opened, a permutation that tells nothing."""
+    shown = ex.kernel("reveal_a", place, dtype=place.dtype)
+    return ex.local("order", _inverse, shown, kind="p", shape=place.shape, elementwise=False)
+
+
+def _inverse(place: Components) -> Components:
+    rows, n = place[0].shape
+    at = place[0].astype(np.int64) + np.arange(rows)[:, None] * n
+    flat = jnp.zeros(rows * n, np.uint64).at[at.reshape(-1)]
+    return (flat.set(jnp.arange(rows * n, dtype=np.uint64), unique_indices=True).reshape(rows, n),)
+
+
+@cache
+def _comparison(protocol: str, words: int, count: int) -> Any:
+    def compare(*arrays: Any) -> Components:
+        xs = group(arrays, [count] * (2 * words))
+        return SORTING[protocol].precedes(xs[:words], xs[words:])
+
+    return compare

@@ -1,0 +1,1 @@
+"""In, the user's function; out, a jaxpr with names, pytrees and source lines."""

@@ -1,0 +1,245 @@
+"""A JAX function as a closed jaxpr, with names for its inputs and outputs and source lines.
+
+Tracing runs under the caller's x64 setting, which `Traced` remembers: constants are folded
+under the same one. `reveal` is the only primitive of ours that a user's function may contain.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sysconfig
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend import core as jex
+from jax.interpreters import ad, batching, mlir
+from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
+
+from spuvm.compiler.ir.module import Location
+from spuvm.runtime.errors import InputError, VisibilityError
+from spuvm.runtime.sources import FOLDERS, PACKAGE
+
+# Frames that are never the user's: the compiler's, and those of `spu.reveal`. Frames outside of `ENTRIES` called
+# the compiler. Frames of a library, such as flax, are the user's only if there are no others.
+LIBRARIES = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
+ENTRIES = ("trace", "apply")
+JAX_FILES = str(Path(jax.__file__).parent) + os.sep
+SPECIAL_FUNCTIONS = tuple(JAX_FILES + str(Path("_src", *path)) for path in (("scipy",), ("ops", "special.py")))
+OURS = (str(FOLDERS["compiler"]) + os.sep, str(PACKAGE / "jit.py"))
+
+
+@dataclass(frozen=True)
+class Traced:
+    """`inputs` and `outputs` name the leaves of the trees: "x", "params.w", "args[0]"; "out", "out[1]"."""
+
+    name: str
+    jaxpr: jex.ClosedJaxpr
+    in_tree: Any
+    out_tree: Any
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    x64: bool
+    location: Location
+
+    @property
+    def in_avals(self) -> list[Any]:
+        return list(self.jaxpr.in_avals)
+
+    @property
+    def out_avals(self) -> list[Any]:
+        return list(self.jaxpr.out_avals)
+
+
+def trace(fn: Callable[..., Any], args: Sequence[Any], static_argnums: int | Sequence[int] = ()) -> Traced:
+    """Trace `fn(*args)`. The leaves of an argument are arrays, numbers, or anything with shape and dtype."""
+    static = static_positions(static_argnums, len(args))
+    dynamic = [a for i, a in enumerate(args) if i not in static]
+    leaves = [jax.tree.map(_abstract, a) for a in dynamic]
+
+    def call(*given: Any) -> Any:
+        rest = iter(given)
+        return fn(*(args[i] if i in static else next(rest) for i in range(len(args))))
+
+    try:
+        closed, shapes = jax.make_jaxpr(call, return_shape=True)(*leaves)
+    except NEED_A_VALUE as e:
+        raise VisibilityError(_needs_a_value(fn, e)) from e
+    except TypeError as e:
+        if "concrete" not in str(e):  # what JAX says of a traced shape
+            raise
+        raise VisibilityError(_needs_a_value(fn, e)) from e
+    return Traced(
+        name=getattr(fn, "__name__", type(fn).__name__).strip("<>"),
+        jaxpr=closed,
+        in_tree=jax.tree.structure(tuple(dynamic)),
+        out_tree=jax.tree.structure(shapes),
+        inputs=tuple(_input_names(fn, args, static)),
+        outputs=tuple("out" + _path(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)),
+        x64=jax.dtypes.canonicalize_dtype(np.float64) == np.float64,
+        location=_definition(fn),
+    )
+
+
+NEED_A_VALUE = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.NonConcreteBooleanIndexError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+
+
+def _needs_a_value(fn: Callable[..., Any], error: Exception) -> str:
+    """What to do about Python code that asks for the value of an argument while it is traced."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == inspect.getsourcefile(fn)]
+    where = f"{_short(frames[-1].filename)}:{frames[-1].lineno}: " if frames else ""
+    return (
+        f"{where}Python needs the value of a traced argument here (an `if`, a `while`, a shape, a mask as index, "
+        "`int()`, `np.array()`): write `jnp.where` or `lax.cond` for a secret condition, or list the argument in "
+        "`static_argnums` if all parties may know it."
+    )
+
+
+def static_positions(static_argnums: int | Sequence[int], count: int) -> frozenset[int]:
+    """The positions of the static arguments; negative numbers count from the end, as in `jax.jit`."""
+    numbers = (static_argnums,) if isinstance(static_argnums, int) else tuple(static_argnums)
+    for n in numbers:
+        if not -count <= n < count:
+            raise InputError(f"`static_argnums` has {n}, but there are {count} arguments.")
+    return frozenset(n % count for n in numbers)
+
+
+def _abstract(leaf: Any) -> Any:
+    """What JAX can trace: its own arrays and numbers as they are, other array-likes by shape and dtype."""
+    if isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct, bool, int, float, complex)):
+        return leaf
+    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
+        struct: Any = jax.ShapeDtypeStruct
+        return struct(leaf.shape, leaf.dtype)
+    raise InputError(
+        f"an argument of type `{type(leaf).__name__}` is neither an array nor a number: "
+        "pass an array, or list its position in `static_argnums`."
+    )
+
+
+# Names of leaves ---------------------------------------------------------------------------------
+
+
+def _input_names(fn: Callable[..., Any], args: Sequence[Any], static: frozenset[int]) -> list[str]:
+    names = []
+    for i, (name, arg) in enumerate(zip(_argument_names(fn, len(args)), args)):
+        if i not in static:
+            names += [name + _path(path) for path, _ in jax.tree_util.tree_leaves_with_path(arg)]
+    return names
+
+
+def _argument_names(fn: Callable[..., Any], count: int) -> list[str]:
+    try:
+        parameters = list(inspect.signature(fn).parameters.values())
+    except (TypeError, ValueError):  # a builtin without a signature
+        return [f"args[{i}]" for i in range(count)]
+    positional = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "args")
+    more = [f"{rest}[{i}]" for i in range(count - len(positional))]
+    return (positional + more)[:count]
+
+
+def _path(keys: Sequence[Any]) -> str:
+    return "".join(map(_key, keys))
+
+
+def _key(key: Any) -> str:
+    match key:
+        case DictKey(key=str(name)):
+            return f".{name}"
+        case GetAttrKey(name=name):
+            return f".{name}"
+        case SequenceKey(idx=i):
+            return f"[{i}]"
+        case DictKey(key=other) | FlattenedIndexKey(key=other):
+            return f"[{other}]"
+    return f"[{key}]"
+
+
+# Source lines --------------------------------------------------------------------------------------
+
+
+def location_of(eqn: Any) -> Location | None:
+    """The user's line that made an equation, or None. This and `in_special_function` use private parts of JAX."""
+    try:
+        from jax._src import source_info_util
+
+        frames = source_info_util.user_frames(eqn.source_info.traceback)
+        library = None
+        for frame in frames:
+            ours = frame.file_name.startswith(OURS)
+            if ours and frame.function_name in ENTRIES:
+                break
+            if not ours:
+                here = Location(_short(frame.file_name), frame.start_line)
+                if not frame.file_name.startswith(LIBRARIES):
+                    return here
+                library = library or here
+    except (ImportError, AttributeError, TypeError):
+        return None
+    return library
+
+
+def in_special_function(eqn: Any) -> bool:
+    """Whether JAX's own code for a special function or a distribution made an equation."""
+    frames = getattr(eqn.source_info.traceback, "frames", ())
+    of_jax = takewhile(lambda frame: frame.file_name.startswith(JAX_FILES), frames)  # from the innermost on
+    return any(frame.file_name.startswith(SPECIAL_FUNCTIONS) for frame in of_jax)
+
+
+def _definition(fn: Callable[..., Any]) -> Location:
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    return Location(_short(code.co_filename), code.co_firstlineno) if code else Location()
+
+
+def _short(file: str) -> str:
+    """Relative to the working directory where it lies inside, else the bare name."""
+    path = Path(file)
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else path.name
+
+
+# reveal and masked ----------------------------------------------------------------------------------------------
+
+reveal_p: Any = jex.Primitive("spu_reveal")
+masked_p: Any = jex.Primitive("spu_masked")
+
+
+def reveal(x: Any, to: str | int | None = None) -> Any:
+    """Inside a traced function: make every leaf of `x` public, or known to the party `to` alone."""
+    return jax.tree.map(lambda leaf: reveal_p.bind(jax.numpy.asarray(leaf), to=to), x)
+
+
+def masked(x: Any) -> Any:
+    """Inside a traced function: every private leaf of `x` in masked form."""
+    return jax.tree.map(lambda leaf: masked_p.bind(jax.numpy.asarray(leaf)), x)
+
+
+def _reveal_jvp(primals: Any, tangents: Any, *, to: Any) -> Any:
+    # The derivative of the identity. The tangent stays as it is: only what the program names is revealed.
+    return reveal_p.bind(*primals, to=to), tangents[0]
+
+
+def _reveal_batch(args: Any, dims: Any, *, to: Any) -> Any:
+    return reveal_p.bind(*args, to=to), dims[0]
+
+
+for _primitive in (reveal_p, masked_p):
+    _primitive.def_impl(lambda x, **_: x)
+    _primitive.def_abstract_eval(lambda x, **_: x)
+    mlir.register_lowering(_primitive, lambda ctx, x, **_: [x])
+ad.primitive_jvps[reveal_p] = _reveal_jvp
+batching.primitive_batchers[reveal_p] = _reveal_batch
+ad.primitive_jvps[masked_p] = lambda primals, tangents: (masked_p.bind(*primals), tangents[0])
+batching.primitive_batchers[masked_p] = lambda args, dims: (masked_p.bind(*args), dims[0])

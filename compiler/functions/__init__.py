@@ -1,0 +1,1 @@
+"""Non-linear functions on the IR, a file each: meaning, stated error, ways to compute it."""

@@ -1,0 +1,1 @@
+"""The MPC IR: types, operations, building, checking, text, and its plain meaning."""

@@ -1,0 +1,1 @@
+"""In, a jaxpr; out, MPC IR. One dict RULES for each family of primitives."""

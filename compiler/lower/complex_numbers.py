@@ -1,0 +1,189 @@
+"""Complex numbers as pairs of real ones: a jaxpr without them, before it is lowered.
+
+A complex input or result becomes a real array with a last axis of two. Equations are evaluated on pairs and
+traced anew, each at its own source line; a jaxpr without complex numbers stays as it is. The rules are in
+lower/complex_rules.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend import core as jex
+
+from spuvm.compiler.front.trace import location_of
+from spuvm.compiler.ir.dtypes import kind_of
+from spuvm.compiler.lower.complex_rules import PARTWISE, RULES, Pair, pair_of, real_dtype
+from spuvm.compiler.lower.context import bodies, dtype_of, is_key_dtype
+from spuvm.runtime.errors import UnsupportedError
+
+
+class _NoRuleError(UnsupportedError):
+    """To be raised again at the innermost equation that has a line of the user's."""
+
+
+INLINED = ("jaxpr", "call_jaxpr")  # parameters that hold the body of a call
+
+
+def without_complex(closed: jex.ClosedJaxpr) -> jex.ClosedJaxpr:
+    """The same function on real arrays."""
+    if not uses_complex(closed.jaxpr):
+        return closed
+    avals = closed.in_avals
+
+    def real(*args: Any) -> list[Any]:
+        given = [Pair(x[..., 0], x[..., 1]) if is_complex(a) else x for x, a in zip(args, avals)]
+        outs = evaluate(closed, given)
+        return [jnp.stack([x.re, x.im], -1) if isinstance(x, Pair) else x for x in outs]
+
+    traced: jex.ClosedJaxpr = jax.make_jaxpr(real)(*map(_real_struct, avals))
+    return traced
+
+
+def _real_struct(aval: Any) -> Any:
+    if not is_complex(aval):
+        return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False))
+    struct: Any = jax.ShapeDtypeStruct
+    return struct((*aval.shape, 2), real_dtype(aval.dtype))
+
+
+def is_complex(aval: Any) -> bool:
+    dtype = getattr(aval, "dtype", None)
+    return dtype is not None and not is_key_dtype(dtype) and kind_of(dtype) == "c"
+
+
+def uses_complex(jaxpr: Any) -> bool:
+    """Whether a complex number occurs in a jaxpr, or in one that it calls."""
+    values = [*jaxpr.invars, *jaxpr.constvars, *jaxpr.outvars]
+    return any(is_complex(v.aval) for v in values) or any(map(_touches_complex, jaxpr.eqns))
+
+
+def _touches_complex(eqn: Any) -> bool:
+    if any(is_complex(v.aval) for v in [*eqn.invars, *eqn.outvars]):
+        return True
+    return any(uses_complex(inner) for inner in bodies(eqn.params))
+
+
+# evaluation on pairs -----------------------------------------------------------------------------------------
+
+
+def evaluate(closed: Any, args: Sequence[Any]) -> list[Any]:
+    """The results of a jaxpr; complex operands and results are pairs."""
+    jaxpr, consts = (closed.jaxpr, closed.consts) if isinstance(closed, jex.ClosedJaxpr) else (closed, ())
+    env: dict[Any, Any] = dict(zip(jaxpr.constvars, map(pair_of, consts)))
+    env.update(zip(jaxpr.invars, args))
+
+    def read(v: Any) -> Any:
+        return pair_of(np.asarray(v.val, dtype_of(v.aval))) if isinstance(v, jex.Literal) else env[v]
+
+    for eqn in jaxpr.eqns:
+        try:
+            with _source(eqn):
+                env.update(zip(eqn.outvars, _equation(eqn, [read(v) for v in eqn.invars])))
+        except _NoRuleError as e:
+            location = location_of(eqn)
+            if location is None:
+                raise
+            raise UnsupportedError(f"{location}: {e}") from None
+    return [read(v) for v in jaxpr.outvars]
+
+
+@contextmanager
+def _source(eqn: Any) -> Iterator[None]:
+    """New equations are attributed to the line of this one, if it has one of its own."""
+    if location_of(eqn) is None:
+        yield
+        return
+    try:
+        from jax._src import source_info_util
+
+        context = source_info_util.user_context(eqn.source_info.traceback)
+    except (ImportError, AttributeError, TypeError):
+        yield
+        return
+    with context:
+        yield
+
+
+def _equation(eqn: Any, args: list[Any]) -> list[Any]:
+    name = eqn.primitive.name
+    if not _touches_complex(eqn):
+        return _bind(eqn, args, eqn.params)
+    if name in CONTROL:
+        return CONTROL[name](args, eqn.params)
+    if name in RULES:
+        out = RULES[name](*args, out=eqn.outvars[0].aval, **eqn.params)
+        return list(out) if eqn.primitive.multiple_results else [out]
+    if name in PARTWISE:
+        return _partwise(eqn, args)
+    inner = next((eqn.params[k] for k in INLINED if k in eqn.params), None)
+    if inner is not None:
+        return evaluate(inner, args)
+    from spuvm.compiler.lower.registry import ADVICE
+
+    advice = ADVICE.get(name, "Use their real and imaginary parts.")
+    raise _NoRuleError(f"`{name}`: not for complex numbers. {advice}")
+
+
+def _bind(eqn: Any, args: list[Any], params: dict[str, Any]) -> list[Any]:
+    bound = eqn.primitive.get_bind_params(params)
+    functions, rest = bound if isinstance(bound, tuple) else ((), bound)
+    out = eqn.primitive.bind(*functions, *args, **rest)
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def _partwise(eqn: Any, args: list[Any]) -> list[Any]:
+    """A rearrangement, of real and imaginary parts alike; indices are neither."""
+    results = []
+    for part in (0, 1):
+        params = {k: _real_parameter(v, part) for k, v in eqn.params.items()}
+        results.append(_bind(eqn, [x[part] if isinstance(x, Pair) else x for x in args], params))
+    return [Pair(re, im) for re, im in zip(*results)]
+
+
+def _real_parameter(x: Any, part: int) -> Any:
+    """A dtype, a fill value or a combining jaxpr (which JAX's own rules do not look at) of the real parts."""
+    if isinstance(x, complex):
+        return (x.real, x.imag)[part]
+    return x
+
+
+# control -----------------------------------------------------------------------------------------------------
+
+
+def _cond(args: list[Any], params: dict[str, Any]) -> list[Any]:
+    index, *operands = args
+    branches = [lambda *xs, branch=branch: evaluate(branch, xs) for branch in params["branches"]]
+    out: list[Any] = lax.switch(index, branches, *operands)
+    return out
+
+
+def _scan(args: list[Any], params: dict[str, Any]) -> list[Any]:
+    k, c = params["num_consts"], params["num_carry"]
+
+    def body(carry: Any, row: Any) -> Any:
+        out = evaluate(params["jaxpr"], [*args[:k], *carry, *row])
+        return out[:c], out[c:]
+
+    carry, rows = lax.scan(body, args[k : k + c], args[k + c :], int(params["length"]), bool(params["reverse"]))
+    return [*carry, *rows]
+
+
+def _while(args: list[Any], params: dict[str, Any]) -> list[Any]:
+    a, b = params["cond_nconsts"], params["body_nconsts"]
+    first, second, init = args[:a], args[a : a + b], args[a + b :]
+    out: list[Any] = lax.while_loop(
+        lambda carry: evaluate(params["cond_jaxpr"], [*first, *carry])[0],
+        lambda carry: evaluate(params["body_jaxpr"], [*second, *carry]),
+        init,
+    )
+    return out
+
+
+CONTROL = {"cond": _cond, "scan": _scan, "while": _while}

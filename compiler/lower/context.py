@@ -1,0 +1,321 @@
+"""What a lowering rule sees: operands, the builder, and the loop that lowers a jaxpr.
+
+An operand is either *known* (a NumPy array: a literal, a constant, or computed from those only) or
+an IR value. Known operands cost nothing and enter the IR where they meet a value. Random keys are
+known too; they stay JAX arrays.
+
+A float is `fxp<f>` at every equation's boundary. `integral` remembers the values whose number is a
+whole number, with the same number as `fxp0`: products with those need no truncation. `logarithms`
+remembers what a value is the logarithm of: a quotient by a constant is one of another base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex
+
+from spuvm.compiler.front.trace import JAX_FILES, SPECIAL_FUNCTIONS, in_special_function, location_of
+from spuvm.compiler.ir import fixedpoint
+from spuvm.compiler.ir.builder import Builder, element_of
+from spuvm.compiler.ir.dtypes import kind_of
+from spuvm.compiler.ir.module import Location, Region, Type, Value
+from spuvm.runtime.config import Config
+from spuvm.runtime.errors import EncodingError, SpuError, UnsupportedError
+from spuvm.runtime.protocols.registered import protocol_of
+
+Known = np.ndarray[Any, Any]
+Operand = Value | Any  # Any stands for Known, for arrays of random keys, and for Undefined
+Rule = Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Undefined:
+    """What a constant that fixed point cannot hold left of an equation: the error, raised where it is used.
+
+    A branch that is never chosen, as its condition is known, may compute with NaN and infinity. Only inlined calls
+    and choices by a known condition see such operands; of all else the result is undefined, too.
+    """
+
+    error: EncodingError
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """An equation, its operands and results, and its operations: region.ops[start:end]."""
+
+    eqn: Any
+    location: Location
+    args: list[Operand]
+    outs: list[Operand]
+    region: Region
+    start: int
+    end: int
+
+
+class Context:
+    """One lowering. `primitive` and `outs` describe the equation at hand."""
+
+    def __init__(
+        self,
+        config: Config,
+        rules: Mapping[str, Rule],
+        unfolded: Collection[str],
+        inlined: Collection[str],
+        did_lower: Callable[[Lowered], None] | None = None,
+    ) -> None:
+        self.b = Builder(config.fxp_fraction_bits, config.ring_bits, protocol_of(config).kernels)
+        self.config = config
+        self.integral: dict[Value, Value] = {}
+        self.logarithms: dict[Value, Value] = {}
+        self.truth: dict[Value, Value] = {}  # integers that were bools -> the bools
+        self.randoms = 0  # draws of random values so far
+        self.primitive = ""
+        self.outs: list[Any] = []  # shapes and dtypes
+        self.branch_of_secret = False
+        self._equations: list[Any] = []  # at hand: one, and the calls that it is part of
+        self._rules = rules
+        self._unfolded = unfolded
+        self._inlined = inlined
+        self._reported: SpuError | None = None
+        self._did_lower = did_lower
+
+    # operands ----------------------------------------------------------------------------------
+
+    def value(self, x: Operand, shape: Sequence[int] | None = None) -> Value:
+        """`x` as an IR value, broadcast to `shape` if given; a known array becomes a constant."""
+        if not isinstance(x, Value):
+            x = self._constant(x)
+        return x if shape is None else self.broadcast(x, shape)
+
+    def _constant(self, x: Known) -> Value:
+        element, shape = self.element(x.dtype), x.shape
+        if x.size > 1 and fixedpoint.is_uniform(x):
+            x = x[(0,) * x.ndim]
+        raw = fixedpoint.encode(x, self.b.frac, self.b.ring_bits) if element.startswith("fxp") else x
+        return self.b.broadcast(fixedpoint.constant(self.b, raw, element), shape)
+
+    def element(self, dtype: Any) -> str:
+        """The element type for a JAX dtype."""
+        if is_key_dtype(dtype) or not kind_of(dtype) or kind_of(dtype) == "c":
+            raise UnsupportedError(f"values of dtype {dtype} are not supported: use float32 or int32.")
+        if np.dtype(dtype).kind in "iu" and 8 * np.dtype(dtype).itemsize > self.b.ring_bits:
+            raise UnsupportedError(f"a ring of {self.b.ring_bits} bits does not hold {dtype}: use int32, or ring=64.")
+        return element_of(dtype, self.b.frac)
+
+    def like(self, x: Any, template: Value) -> Value:
+        """A known number or array in the shape and type of `template`."""
+        element = template.type.element
+        raw = (
+            fixedpoint.encode(x, template.type.frac, self.b.ring_bits) if template.type.kind == "fxp" else np.asarray(x)
+        )
+        return self.broadcast(fixedpoint.constant(self.b, raw, element), template.shape)
+
+    def broadcast(self, x: Value, shape: Sequence[int]) -> Value:
+        return self.map(lambda v: self.b.broadcast(v, shape), x)
+
+    def map(self, function: Callable[[Value], Value], x: Value) -> Value:
+        """Apply a rearrangement; a whole number stays known as one."""
+        out = function(x)
+        if x in self.integral and out is not x:
+            self.integral[out] = function(self.integral[x])
+        return out
+
+    def whole(self, x: Value) -> Value:
+        """`x` (fxp0) as an ordinary fixed-point value that remembers to be a whole number."""
+        out = self.b.with_frac(x, self.b.frac)
+        self.integral[out] = x
+        return out
+
+    # the loop -----------------------------------------------------------------------------------
+
+    def run(self, closed: jex.ClosedJaxpr, args: Sequence[Operand]) -> list[Operand]:
+        """Lower the equations of a jaxpr into the current region; its results, all of them defined."""
+        results = self.inline(closed, args)
+        for x in results:
+            if isinstance(x, Undefined):
+                self._reported = x.error
+                raise x.error
+        return results
+
+    def inline(self, closed: jex.ClosedJaxpr, args: Sequence[Operand]) -> list[Operand]:
+        """The same, of operands and with results that may be undefined."""
+        jaxpr = closed.jaxpr
+        env: dict[Any, Operand] = dict(zip(jaxpr.constvars, map(_known, closed.consts)))
+        env.update(zip(jaxpr.invars, args))
+
+        def read(v: Any) -> Operand:
+            is_literal = isinstance(v, jex.Literal)
+            return np.asarray(v.val, dtype_of(v.aval)) if is_literal else env[v]
+
+        for eqn in live_equations(jaxpr):
+            env.update(zip(eqn.outvars, self._equation(eqn, [read(v) for v in eqn.invars])))
+        return [read(v) for v in jaxpr.outvars]
+
+    def _equation(self, eqn: Any, args: list[Operand]) -> list[Operand]:
+        undefined = next((x for x in args if isinstance(x, Undefined)), None)
+        if undefined is not None and eqn.primitive.name not in self._inlined:
+            chosen = _always_chosen(args) if eqn.primitive.name == "select_n" else undefined
+            return [chosen] * len(eqn.outvars)
+        try:
+            return self._lowered(eqn, args)
+        except EncodingError as error:
+            return [Undefined(error)] * len(eqn.outvars)
+
+    def _lowered(self, eqn: Any, args: list[Operand]) -> list[Operand]:
+        with self._at(eqn):
+            known = not any(isinstance(x, Value | Undefined) for x in args)
+            if known and eqn.primitive.name not in self._unfolded and not _draws(eqn.params):
+                return fold(eqn, args)
+            rule = self._rules.get(eqn.primitive.name)
+            if rule is None:
+                raise UnsupportedError(missing(eqn.primitive.name))
+            region, start = self.b.region, len(self.b.region.ops)
+            results = rule(self, *args, **eqn.params)
+            outs = list(results) if eqn.primitive.multiple_results else [results]
+            if any(isinstance(x, Undefined) for x in (*args, *outs)):
+                return outs
+            for out, aval in zip(outs, self.outs, strict=True):
+                self._check(out, aval)
+            if self._did_lower is not None:
+                self._did_lower(Lowered(eqn, self.b.location, args, outs, region, start, len(region.ops)))
+            return outs
+
+    @contextmanager
+    def _at(self, eqn: Any) -> Any:
+        """Set the equation at hand; errors raised within name it and the user's line."""
+        before = self.b.location, self.primitive, self.outs
+        self._equations.append(eqn)
+        self.b.location = location_of(eqn) or before[0]
+        self.primitive, self.outs = eqn.primitive.name, [v.aval for v in eqn.outvars]
+        try:
+            yield
+        except SpuError as e:
+            if e is self._reported:
+                raise
+            self._reported = type(e)(f"{self.b.location}: `{eqn.primitive.name}`: {e}")
+            raise self._reported from None
+        finally:
+            self.b.location, self.primitive, self.outs = before
+            self._equations.pop()
+
+    @property
+    def special(self) -> bool:
+        """Whether the equation at hand is JAX's, in a special function or a distribution.
+
+        What helpers such as `jnp.where` consist of is traced once for all callers: then the call tells.
+        """
+        for call, eqn in reversed(list(pairwise([None, *self._equations]))):
+            file = _file_of(call) if call is not None else ""
+            if file.startswith(SPECIAL_FUNCTIONS):
+                return True
+            if not file.startswith(JAX_FILES):
+                return in_special_function(eqn)
+        return False
+
+    def _check(self, x: Operand, aval: Any) -> None:
+        if isinstance(x, Value):
+            got, want = (x.type.element, x.shape), (self.element(aval.dtype), aval.shape)
+            assert got == want, f"{self.primitive} gave {got}, should give {want}"
+        else:
+            assert np.shape(x) == aval.shape, f"{self.primitive} gave {np.shape(x)}, not {aval.shape}"
+
+    # regions --------------------------------------------------------------------------------------
+
+    @contextmanager
+    def region(self, types: Sequence[Type]) -> Any:
+        """A new region with parameters of these types; what is built within goes there."""
+        with self.b.inside(Region([Value(t) for t in types])) as region:
+            yield region
+
+
+def _always_chosen(args: Sequence[Operand]) -> Operand:
+    """The case that a known condition chooses for all elements, or what is undefined."""
+    which, *cases = args
+    if isinstance(which, np.ndarray) and fixedpoint.is_uniform(which):
+        return cases[int(which.flat[0])]
+    return next(x for x in args if isinstance(x, Undefined))
+
+
+def _known(x: Any) -> Any:
+    """A constant as a NumPy array; random keys stay as they are."""
+    return x if is_key(x) else np.asarray(x)
+
+
+def dtype_of(aval: Any) -> Any:
+    return aval.dtype
+
+
+def is_key(x: Any) -> bool:
+    return hasattr(x, "dtype") and is_key_dtype(x.dtype)
+
+
+def is_key_dtype(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jax.dtypes.extended))
+
+
+def live_equations(jaxpr: Any) -> list[Any]:
+    """The equations whose results are used, in order."""
+    used = {v for v in jaxpr.outvars if not isinstance(v, jex.Literal)}
+    live = []
+    for eqn in reversed(jaxpr.eqns):
+        if eqn.effects or any(v in used for v in eqn.outvars):
+            live.append(eqn)
+            used.update(v for v in eqn.invars if not isinstance(v, jex.Literal))
+    return live[::-1]
+
+
+def _draws(params: Mapping[str, Any]) -> bool:
+    """Whether a body of an equation draws random values: then it is not computed on the host."""
+    return any(e.primitive.name.startswith("spu_random") or _draws(e.params) for b in bodies(params) for e in b.eqns)
+
+
+def bodies(params: Mapping[str, Any]) -> Iterator[Any]:
+    """The jaxprs among an equation's parameters."""
+    for value in params.values():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            inner = getattr(one, "jaxpr", one)
+            if hasattr(inner, "eqns"):
+                yield inner
+
+
+def _file_of(call: Any) -> str:
+    """Where the function of a call is written, if that is known."""
+    return next((b.debug_info.func_filename or "" for b in bodies(call.params)), "")
+
+
+def fold(eqn: Any, args: Sequence[Any]) -> list[Any]:
+    """Evaluate an equation of known operands on the host, with the primitive's own implementation."""
+    if eqn.primitive.name == "broadcast_in_dim":  # a view: no memory for zeros((1000000, 30))
+        return [_broadcast_in_dim(args[0], **eqn.params)]
+    bound = eqn.primitive.get_bind_params(eqn.params)
+    functions, params = bound if isinstance(bound, tuple) else ((), bound)  # JAX before 0.10: a pair
+    with jax.ensure_compile_time_eval(), jax.default_device(jax.devices("cpu")[0]):
+        out = eqn.primitive.bind(*functions, *args, **params)
+    return [_known(x) for x in (out if eqn.primitive.multiple_results else [out])]
+
+
+def _broadcast_in_dim(x: Any, *, shape: Any, broadcast_dimensions: Any, **_: Any) -> Any:
+    if is_key(x):
+        return jax.lax.broadcast_in_dim(x, shape, broadcast_dimensions)
+    spread = [1] * len(shape)
+    for d, n in zip(broadcast_dimensions, x.shape):
+        spread[d] = n
+    return np.broadcast_to(x.reshape(spread), shape)
+
+
+def missing(name: str) -> str:
+    from spuvm.compiler.lower.registry import nearest
+
+    return f"there is no secure implementation. {nearest(name)}"
+
+
+def at(location: Location, message: str) -> str:
+    return f"{location}: {message}"

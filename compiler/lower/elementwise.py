@@ -1,0 +1,348 @@
+"""Rules of elementwise arithmetic: sums, products, rounding, division, powers, non-linear functions."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from spuvm.compiler.functions import secret_division
+from spuvm.compiler.ir import fixedpoint
+from spuvm.compiler.ir.dtypes import kind_of
+from spuvm.compiler.ir.module import Value, join
+from spuvm.compiler.lower import powers
+from spuvm.compiler.lower.context import Context, Known, Operand, Rule
+from spuvm.runtime.errors import EncodingError, UnsupportedError
+
+
+def both(ctx: Context, x: Operand, y: Operand) -> tuple[Value, Value]:
+    """Two operands as values of the result's shape."""
+    shape = ctx.outs[0].shape
+    return ctx.value(x, shape), ctx.value(y, shape)
+
+
+def finite(ctx: Context, x: Operand) -> Operand:
+    """An operand of a choice or a sum, where a constant infinity is a mask: half of what fixed point holds."""
+    if isinstance(x, Value) or not is_float(x):
+        return x
+    return fixedpoint.stand_in(x, ctx.b.frac, ctx.b.ring_bits)
+
+
+def zeros(ctx: Context) -> Known:
+    out = ctx.outs[0]
+    return np.broadcast_to(np.zeros((), out.dtype), out.shape)
+
+
+def full(ctx: Context, number: Any) -> Known:
+    out = ctx.outs[0]
+    return np.broadcast_to(np.asarray(number, out.dtype), out.shape)
+
+
+def is_float(x: Any) -> bool:
+    """Whether a value, or an array known at compile time, is a float in JAX."""
+    return x.type.kind == "fxp" if isinstance(x, Value) else kind_of(x.dtype) not in "iub"
+
+
+def is_number(x: Operand, number: float) -> bool:
+    return not isinstance(x, Value) and fixedpoint.uniform(x) == number
+
+
+# sums and products -----------------------------------------------------------------------------------
+
+
+def add(ctx: Context, x: Operand, y: Operand) -> Operand:
+    for a, b in ((x, y), (y, x)):
+        if is_number(a, 0.0) and isinstance(b, Value):
+            return ctx.broadcast(b, ctx.outs[0].shape)
+    return _whole_if_both(ctx, ctx.b.add, *both(ctx, finite(ctx, x), finite(ctx, y)))
+
+
+def sub(ctx: Context, x: Operand, y: Operand) -> Operand:
+    if is_number(y, 0.0):
+        return ctx.value(x, ctx.outs[0].shape)
+    if is_number(x, 0.0):
+        return ctx.b.neg(ctx.value(y, ctx.outs[0].shape))
+    return _whole_if_both(ctx, ctx.b.sub, *both(ctx, finite(ctx, x), finite(ctx, y)))
+
+
+def _whole_if_both(ctx: Context, op: Callable[[Value, Value], Value], x: Value, y: Value) -> Value:
+    """The sum or difference; that of whole numbers stays known as one."""
+    out = op(x, y)
+    if x in ctx.integral and y in ctx.integral:
+        ctx.integral[out] = op(ctx.integral[x], ctx.integral[y])
+    return out
+
+
+def neg(ctx: Context, x: Value) -> Value:
+    return ctx.map(ctx.b.neg, x)
+
+
+def mul(ctx: Context, x: Operand, y: Operand) -> Operand:
+    if not isinstance(x, Value):
+        x, y = y, x
+    if not isinstance(y, Value):
+        return _mul_known(ctx, x, y)
+    x, y = both(ctx, x, y)
+    return product(ctx, x, y)
+
+
+def product(ctx: Context, x: Value, y: Value) -> Value:
+    """x y; whole numbers need no truncation."""
+    z = ctx.b.mul_raw(ctx.integral.get(x, x), ctx.integral.get(y, y))
+    return rescaled(ctx, z)
+
+
+def rescaled(ctx: Context, z: Value) -> Value:
+    """A product with the program's number of fraction bits; integers as they are."""
+    if z.type.kind != "fxp":
+        return z
+    return ctx.whole(z) if z.type.frac == 0 else ctx.b.with_frac(z, ctx.b.frac)
+
+
+def _mul_known(ctx: Context, x: Value, c: Known) -> Operand:
+    if is_number(c, 0.0):
+        return zeros(ctx)
+    x = ctx.broadcast(x, ctx.outs[0].shape)
+    if not is_float(x):
+        return x if is_number(c, 1) else ctx.b.mul(x, ctx.like(c, x))
+    if x in ctx.integral:
+        y = fixedpoint.factor(ctx.b, np.asarray(c).astype(np.float64))
+        return rescaled(ctx, ctx.b.mul_raw(ctx.integral[x], ctx.broadcast(y, x.shape)))
+    return fixedpoint.mul_constant(ctx.b, x, c)
+
+
+def square(ctx: Context, x: Value) -> Value:
+    return product(ctx, x, x)
+
+
+def sign(ctx: Context, x: Value) -> Value:
+    zero = ctx.like(0, x)
+    if x.type.kind == "int" and not x.type.signed:
+        return ctx.b.convert(ctx.b.not_(ctx.b.equal(x, zero)), x.type.element)
+    element = "fxp0" if is_float(x) else x.type.element
+    above = ctx.b.convert(ctx.b.less(zero, x), element)
+    below = ctx.b.convert(ctx.b.less(x, zero), element)
+    out = ctx.b.sub(above, below)
+    return ctx.whole(out) if is_float(x) else out
+
+
+def absolute(ctx: Context, x: Value) -> Value:
+    if x.type.kind == "int" and not x.type.signed:
+        return x
+    return ctx.b.select(ctx.b.less(x, ctx.like(0, x)), ctx.b.neg(x), x)
+
+
+# rounding to whole numbers ---------------------------------------------------------------------------
+
+
+def floor(ctx: Context, x: Value) -> Value:
+    """Exact: an arithmetic shift of the raw integer."""
+    whole = ctx.b.op("shift_right_arithmetic", ctx.b.word(x), bits=x.type.frac)
+    return ctx.whole(ctx.b.bitcast(whole, "fxp0"))
+
+
+def ceil(ctx: Context, x: Value) -> Value:
+    return neg(ctx, floor(ctx, ctx.b.neg(x)))
+
+
+def round_(ctx: Context, x: Value, *, rounding_method: Any) -> Value:
+    """floor(x + d) with d = 1/2, less one unit where a tie must go down.
+
+    Half to even: ties go down where floor(x) is even. Away from zero: where x is negative.
+    """
+    b = ctx.b
+    if int(rounding_method) == 1:
+        down = b.not_(b.op("bit_parity", x, mask=1 << x.type.frac))
+    else:
+        down = b.less(x, ctx.like(0, x))
+    half = b.broadcast(b.const(1 << (x.type.frac - 1), x.type.element), x.shape)
+    unit = b.bitcast(b.convert(down, "fxp0"), x.type.element)
+    return floor(ctx, b.sub(b.add(x, half), unit))
+
+
+# division and powers ---------------------------------------------------------------------------------
+
+
+def approximation(module: str, function: str, *args: Any) -> Any:
+    """Call an approximation; imported when first used."""
+    return getattr(importlib.import_module(f"spuvm.compiler.approx_{module}"), function)(*args)
+
+
+def approximated(module: str, function: str) -> Rule:
+    def rule(ctx: Context, x: Value) -> Value:
+        out: Value = approximation(module, function, ctx.b, x)
+        return out
+
+    return rule
+
+
+def log(ctx: Context, x: Value) -> Value:
+    out: Value = approximation("log", "log", ctx.b, x)
+    ctx.logarithms[out] = x
+    return out
+
+
+def div(ctx: Context, x: Operand, y: Operand) -> Operand:
+    if not is_float(ctx.outs[0]):
+        return _integer_quotient(ctx, x, y)
+    if is_number(x, 0.0):
+        return zeros(ctx)
+    if not isinstance(y, Value):
+        return _div_known(ctx, ctx.value(x), np.asarray(y).astype(np.float64))
+    if y.type.is_public:
+        return approximation("division", "div_public", ctx.b, *both(ctx, x, y))
+    if is_number(x, 1.0):
+        return approximation("division", "reciprocal", ctx.b, ctx.broadcast(y, ctx.outs[0].shape))
+    return approximation("division", "div", ctx.b, *both(ctx, x, y))
+
+
+def _integer_quotient(ctx: Context, x: Operand, y: Operand) -> Operand:
+    """Toward zero; by zero, all ones."""
+    by_zero = np.zeros((), bool) if isinstance(y, Value) else np.asarray(y) == 0
+    p, q = both(ctx, x, y if isinstance(y, Value) else np.where(by_zero, np.ones_like(y), y))
+    if _by_a_secret(p, q):
+        return secret_division.quotient(ctx.b, p, q)
+    if p.type.is_secret and not isinstance(y, Value) and _is_large(np.asarray(y), ctx.b.ring_bits - 5):
+        out: Value = secret_division.by_bits(ctx.b, p, q)[0]
+    else:
+        out = approximation("division", "int_div", ctx.b, p, q)
+    if not by_zero.any():
+        return out
+    mask = ctx.b.const(np.broadcast_to(by_zero, out.shape).astype(np.uint64), "bool")
+    return ctx.b.select(mask, ctx.like(-1 if p.type.signed else 2**p.type.bits - 1, out), out)
+
+
+def _is_large(y: Known, bits: int) -> bool:
+    """Whether a divisor is beyond what a quotient by constants takes."""
+    return bool(y.size) and max(abs(int(n)) for n in (y.min(), y.max())) >= 1 << bits
+
+
+def _by_a_secret(x: Value, y: Value) -> bool:
+    """Whether the divisor is no public number, and nobody knows both."""
+    return not y.type.is_public and join(x.type.visibility, y.type.visibility) == "secret"
+
+
+def _div_known(ctx: Context, x: Value, c: Known) -> Operand:
+    if (c == 0).any():
+        raise EncodingError("division by a constant that is zero.")
+    if np.isinf(c).all():
+        return zeros(ctx)
+    number = fixedpoint.uniform(c)
+    if x in ctx.logarithms and number is not None:
+        quotient = approximation("log", "log_over", ctx.b, ctx.logarithms[x], number)
+        if quotient is not None:
+            return ctx.broadcast(quotient, ctx.outs[0].shape)
+    x = ctx.broadcast(x, ctx.outs[0].shape)
+    if number is not None and np.frexp(abs(number))[0] == 0.5:
+        return fixedpoint.mul_constant(ctx.b, x, 1.0 / number)
+    return approximation("division", "div_public", ctx.b, x, np.broadcast_to(c, x.shape))
+
+
+def rem(ctx: Context, x: Operand, y: Operand) -> Operand:
+    """The sign of x, as in C. Floats: the remainder of the raw integers, exact on the fixed-point grid."""
+    p, q = both(ctx, x, y)
+    if _by_a_secret(p, q):
+        rule = secret_division.fixed_point_remainder if is_float(p) else secret_division.remainder
+        return rule(ctx.b, p, q)
+    if not is_float(ctx.outs[0]):
+        whole = ctx.value(_integer_quotient(ctx, x, y))
+        return ctx.b.bitcast(ctx.b.bitcast(ctx.b.sub(p, ctx.b.mul_raw(whole, q)), "fxp0"), p.type.element)
+    return approximation("division", "raw_rem", ctx.b, p, q)
+
+
+def integer_pow(ctx: Context, x: Value, *, y: int) -> Operand:
+    if y in (0, 1):
+        return x if y else full(ctx, 1)
+    if is_float(x) and y != 2:
+        return approximation("division", "integer_pow", ctx.b, x, y)
+    if y < 0:
+        raise UnsupportedError("a negative power of an integer: convert it to float first.")
+    return _power(ctx, x, y)
+
+
+def _power(ctx: Context, x: Value, n: int) -> Value:
+    """x^n for n >= 1 by squaring."""
+    if n == 1:
+        return x
+    half = _power(ctx, x, n // 2)
+    out = product(ctx, half, half)
+    return product(ctx, out, x) if n % 2 else out
+
+
+def power(ctx: Context, x: Operand, y: Operand) -> Operand:
+    number = None if isinstance(y, Value) else fixedpoint.uniform(y)
+    if number is not None and isinstance(x, Value):
+        x = ctx.broadcast(x, ctx.outs[0].shape)
+        if number.is_integer():
+            return integer_pow(ctx, x, y=int(number))
+        if abs(number) == 0.5:
+            return approximation("sqrt", "sqrt" if number > 0 else "rsqrt", ctx.b, x)
+    if not isinstance(y, Value) and is_whole(y) and isinstance(x, Value):
+        return powers.by_whole_numbers(ctx, x, np.asarray(y).astype(np.int64))
+    if not is_float(ctx.outs[0]):
+        raise UnsupportedError("a power of integers needs an exponent known at compile time: convert to float.")
+    if not isinstance(x, Value) and (np.asarray(x) > 0).all():  # x^y = exp(y ln x)
+        base = fixedpoint.uniform(x)
+        if isinstance(y, Value) and y.type.kind == "int":
+            y = ctx.b.convert(y, f"fxp{ctx.b.frac}")
+        if base is not None and base != 1 and isinstance(y, Value):
+            return approximation("exp", "power_of", ctx.b, base, ctx.broadcast(y, ctx.outs[0].shape))
+        exponent = mul(ctx, y, np.log(np.asarray(x).astype(np.float64)))
+        return approximation("exp", "exp", ctx.b, exponent) if isinstance(exponent, Value) else full(ctx, 1)
+    if not isinstance(y, Value) and (np.asarray(y).astype(np.float64) % 1 != 0).all():  # of positive numbers only
+        return approximation("sqrt", "pow_", ctx.b, *both(ctx, x, y))
+    return powers.signed_power(ctx, *both(ctx, x, y))
+
+
+def is_whole(y: Any) -> bool:
+    """Whether a known exponent is a whole number of moderate size throughout."""
+    real = np.asarray(y).astype(np.float64)
+    return bool((np.abs(real) <= powers.LARGEST).all() and (real == np.rint(real)).all())
+
+
+def erfc(ctx: Context, x: Value) -> Operand:
+    return ctx.b.sub(ctx.like(1.0, x), approximation("sigmoid", "erf", ctx.b, x))
+
+
+# Rules that need no parameters: the result's type, which `Context.outs` has, says it all.
+PLAIN: dict[str, Rule] = {
+    "add": add,
+    "add_any": add,
+    "sub": sub,
+    "neg": neg,
+    "mul": mul,
+    "square": square,
+    "div": div,
+    "rem": rem,
+    "sign": sign,
+    "abs": absolute,
+    "floor": floor,
+    "ceil": ceil,
+    "pow": power,
+    "exp": approximated("exp", "exp"),
+    "exp2": approximated("exp", "exp2"),
+    "expm1": approximated("exp", "expm1"),
+    "log": log,
+    "log1p": approximated("log", "log1p"),
+    "logistic": approximated("sigmoid", "sigmoid"),
+    "tanh": approximated("sigmoid", "tanh"),
+    "erf": approximated("sigmoid", "erf"),
+    "erfc": erfc,
+    "sqrt": approximated("sqrt", "sqrt"),
+    "rsqrt": approximated("sqrt", "rsqrt"),
+    "sin": approximated("trig", "sin"),
+    "cos": approximated("trig", "cos"),
+}
+
+
+def without_parameters(rule: Rule) -> Rule:
+    return lambda ctx, *operands, **_: rule(ctx, *operands)
+
+
+RULES: dict[str, Rule] = {
+    **{name: without_parameters(rule) for name, rule in PLAIN.items()},
+    "round": round_,
+    "integer_pow": integer_pow,
+}

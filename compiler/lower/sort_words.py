@@ -1,0 +1,100 @@
+"""The operands of the IR's `sort`: keys of any type as a few words whose differences do not overflow.
+
+Narrow keys share a word, as long as they fit: a sort of int32 by one key compares a single word, the
+key and the position side by side. The position comes last, so that no two elements are equal: the order
+is stable, and that some keys are equal shows nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from spuvm.compiler.ir.module import Value, join
+from spuvm.compiler.lower.context import Context
+from spuvm.compiler.lower.sort_bools import places
+from spuvm.runtime.protocols.sorting import SORTING
+
+SHORT = 4  # elements from which on shuffling pays; fewer take a few comparisons in a network
+WORD = 63  # bits of the numbers in a word, so that differences stay below 2^63
+
+Part = tuple[Value, int, bool]  # an int64, the number of its bits, whether it can be negative
+
+
+def opens(ctx: Context, keys: Sequence[Value], operands: Sequence[Value], axis: int) -> bool:
+    """Whether to sort by `sort_words`."""
+    if ctx.config.ring_bits != 64:
+        return False
+    who = join(*(k.type.visibility for k in keys))
+    if who == "public" or (who != "secret" and join(who, *(v.type.visibility for v in operands)) == who):
+        return True
+    return ctx.config.protocol in SORTING and keys[0].shape[axis] >= SHORT
+
+
+def sort_words(
+    ctx: Context,
+    keys: Sequence[Value],
+    operands: Sequence[Value],
+    axis: int,
+    wanted: tuple[tuple[int, int], ...] = (),
+) -> list[Value]:
+    """The operands in the order of the keys along an axis, stable; `wanted` as in the IR. By one bool: its places."""
+    shape = keys[0].shape
+    n = shape[axis]
+    order = [*(d for d in range(len(shape)) if d != axis), axis]
+    rows = (int(np.prod([shape[d] for d in order[:-1]], dtype=np.int64)), n)
+    if 0 in rows:
+        return list(operands)
+
+    def as_rows(x: Value) -> Value:
+        return ctx.b.reshape(_moved(ctx, x, order), rows)
+
+    if len(keys) == 1 and keys[0].type.kind == "bool" and keys[0].type.is_secret:
+        place, width = places(ctx, as_rows(ctx.b.convert(keys[0], "int64")))
+        out = ctx.b.ops("sort", [place, *map(as_rows, operands)], widths=(width,), wanted=(), places=True)
+        return _as_they_were(ctx, out, shape, order)
+    parts = [part for key in keys for part in _parts(ctx, as_rows(key))]
+    position = ctx.broadcast(ctx.b.const(np.arange(n), "int64"), rows)
+    words = _words(ctx, [*parts, (position, max(1, (n - 1).bit_length()), False)])
+    widths = tuple(width for _, width in words)
+    out = ctx.b.ops("sort", [*(w for w, _ in words), *map(as_rows, operands)], widths=widths, wanted=wanted)
+    return _as_they_were(ctx, out, shape, order)
+
+
+def _as_they_were(ctx: Context, xs: Sequence[Value], shape: Sequence[int], order: Sequence[int]) -> list[Value]:
+    """Rows as arrays of the shape that they had before `order` put the sorted axis last."""
+    moved_shape, back = [shape[d] for d in order], np.argsort(order).tolist()
+    return [_moved(ctx, ctx.b.reshape(x, moved_shape), back) for x in xs]
+
+
+def _moved(ctx: Context, x: Value, order: Sequence[int]) -> Value:
+    return x if list(order) == list(range(len(order))) else ctx.b.op("transpose", x, perm=tuple(order))
+
+
+def _parts(ctx: Context, key: Value) -> list[Part]:
+    """A key as integers in lexicographic order. The sign of a 64-bit one comes first: then nothing overflows."""
+    b, t = ctx.b, key.type
+    if t.kind == "bool":
+        return [(b.convert(key, "int64"), 1, False)]
+    if t.kind == "fxp":
+        return [(key, WORD, True)]
+    number = b.bitcast(key, "int64")
+    if t.bits < 64:
+        return [(number, t.bits, t.signed)]
+    raw = b.bitcast(key, "fxp0")
+    top = b.less(raw, ctx.like(0, raw))
+    return [(b.convert(b.not_(top) if t.signed else top, "int64"), 1, False), (number, WORD, True)]
+
+
+def _words(ctx: Context, parts: Sequence[Part]) -> list[tuple[Value, int]]:
+    """The parts, side by side while they fit, with the bits that differences of each word need."""
+    words: list[tuple[Value, int]] = []
+    for value, bits, signed in parts:
+        if words and words[-1][1] - 1 + bits <= WORD:
+            word, width = words.pop()
+            low = ctx.b.add(value, ctx.like(1 << (bits - 1), value)) if signed else value
+            words.append((ctx.b.add(ctx.b.op("shift_left", word, bits=bits), low), width + bits))
+        else:
+            words.append((value, bits + 1))
+    return words

@@ -1,0 +1,1 @@
+"""In, IR; out, better IR."""

@@ -1,0 +1,1 @@
+"""In, the choreography; out, one program for each party, of compiled stages."""

@@ -1,0 +1,416 @@
+"""One kernel, analysed: who computes which equation, in which stage, and what is sent.
+
+The kernel is traced once over all components. Inputs say who holds them; an equation can be
+computed by the parties that know all its inputs; `send` adds its destination. A party's stage
+of an equation is the number of rounds that it depends on there. What a party owns and needs,
+cut at its rounds, becomes one JAX function per stage. A `send` whose source cannot compute the
+value, or an output that its declared holder does not know, is a ProtocolError.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex
+
+from spuvm.compiler.cache import disk
+from spuvm.compiler.expand.choreography import KernelSpec, Ranks
+from spuvm.runtime.engine.primitives import random_p, send_p
+from spuvm.runtime.errors import ProtocolError
+from spuvm.runtime.machine.program import Holders, Random
+from spuvm.runtime.ring.bits import pack, unpack
+
+Atom = Any  # a jaxpr variable or literal
+INLINED = {"pjit", "jit", "closed_call", "custom_jvp_call"}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One message: value `value` leaves `src` after stage `stage`; at `dst` it is value `arrives`."""
+
+    value: int
+    arrives: int
+    src: int
+    dst: int
+    stage: int
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(eq=False)
+class StagePlan:
+    """Value numbers that go in and come out; the kernel's own inputs are numbers 0, 1, ..."""
+
+    inputs: tuple[int, ...]
+    randoms: tuple[Random, ...]
+    outputs: tuple[int, ...]
+    avals: tuple[jax.ShapeDtypeStruct, ...]
+    function: Callable[..., Sequence[Any]]
+
+
+@dataclass(eq=False)
+class KernelPlan:
+    """All parties' stages (key None: everything at once). `outputs[party]` are the value numbers of
+    the result components, None where the party does not hold one."""
+
+    key: str
+    rounds: int
+    draws: dict[Holders, int]
+    sent: tuple[Sent, ...]
+    outputs: dict[int | None, tuple[int | None, ...]]
+    stages: dict[int | None, list[StagePlan]]
+
+
+def _equations(jaxpr: Any, rename: dict[Any, Atom]) -> Iterator[tuple[Any, list[Atom], list[Any]]]:
+    """The equations in order, calls of named sub-functions inlined, variables renamed to match."""
+
+    def resolve(atom: Atom) -> Atom:
+        return atom if isinstance(atom, jex.Literal) else rename.get(atom, atom)
+
+    for eqn in jaxpr.eqns:
+        ins = [resolve(a) for a in eqn.invars]
+        if eqn.primitive.name in INLINED:
+            closed = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
+            inner: dict[Any, Atom] = dict(zip(closed.jaxpr.invars, ins))
+            inner |= {v: _Constant(c) for v, c in zip(closed.jaxpr.constvars, closed.consts)}
+            yield from _equations(closed.jaxpr, inner)
+            for var, out in zip(eqn.outvars, closed.jaxpr.outvars):
+                rename[var] = out if isinstance(out, jex.Literal) else inner.get(out, out)
+        else:
+            outs = [copy.copy(v) for v in eqn.outvars]  # JAX shares the jaxpr of a function called twice
+            rename.update(zip(eqn.outvars, outs))
+            yield eqn, ins, outs
+
+
+def _named_ranks(equation: tuple[Any, list[Atom], list[Any]]) -> Ranks:
+    """The ranks that a `send` or `random` names: a dealer holds no component, but takes part."""
+    eqn = equation[0]
+    if eqn.primitive is send_p:
+        return frozenset({eqn.params["src"], eqn.params["dst"]})
+    return frozenset(eqn.params["holders"]) if eqn.primitive is random_p else frozenset()
+
+
+def bind_equation(eqn: Any, arguments: Sequence[Any]) -> Any:
+    """Apply a jaxpr equation; JAX before 0.9 hands sub-functions over separately."""
+    bound = eqn.primitive.get_bind_params(eqn.params)
+    subfuns, params = bound if isinstance(bound, tuple) else ((), bound)
+    return eqn.primitive.bind(*subfuns, *arguments, **params)
+
+
+@dataclass(frozen=True, eq=False)
+class _Constant:
+    """A traced constant, known to all."""
+
+    value: Any
+
+
+def _constant(atom: Atom) -> _Constant:
+    return _Constant(atom.val) if isinstance(atom, jex.Literal) else atom
+
+
+def kernel_avals(spec: KernelSpec, length: int | None) -> tuple[jax.ShapeDtypeStruct, ...]:
+    """The arguments' types at one block length."""
+    shapes = [(length,) if s is None else s for s in spec.shapes]
+    return tuple(jax.ShapeDtypeStruct(s, np.dtype(d)) for s, d in zip(shapes, spec.dtypes))
+
+
+@cache
+def plan(spec: KernelSpec, length: int | None) -> KernelPlan:
+    """The analysis of `spec` at one block length (None: its exact shapes), from disk if it is there."""
+    key = _key(spec, length)
+    stored = disk.read(key + ".plan")
+    if stored is not None:
+        return _restored(spec, length, key, json.loads(stored))
+    made = analyse(spec, length)
+    disk.write(key + ".plan", json.dumps(_stored(made)).encode())
+    return made
+
+
+@cache
+def analyse(spec: KernelSpec, length: int | None) -> KernelPlan:
+    """Trace the kernel and cut it into stages."""
+    avals = kernel_avals(spec, length)
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(spec.function)(*avals)
+        return _Analysis(spec, closed).plan(_key(spec, length))
+
+
+def _stored(made: KernelPlan) -> dict[str, Any]:
+    """A plan as JSON, without its functions."""
+
+    def stage(s: StagePlan) -> list[Any]:
+        avals = [(a.shape, a.dtype.name) for a in s.avals]
+        return [s.inputs, [astuple(r) for r in s.randoms], s.outputs, avals]
+
+    return {
+        "rounds": made.rounds,
+        "draws": list(made.draws.items()),
+        "sent": [astuple(s) for s in made.sent],
+        "outputs": list(made.outputs.items()),
+        "stages": [(party, [stage(s) for s in stages]) for party, stages in made.stages.items()],
+    }
+
+
+def _restored(spec: KernelSpec, length: int | None, key: str, stored: dict[str, Any]) -> KernelPlan:
+    """A plan from JSON; its functions trace the kernel when (and only if) they are called."""
+
+    def later(party: int | None, index: int) -> Callable[..., Sequence[Any]]:
+        return lambda *arrays: analyse(spec, length).stages[party][index].function(*arrays)
+
+    def stage(party: int | None, index: int, s: list[Any]) -> StagePlan:
+        inputs, randoms, outputs, avals = s
+        return StagePlan(
+            tuple(inputs),
+            tuple(Random(tuple(h), offset, tuple(shape), dtype) for h, offset, shape, dtype in randoms),
+            tuple(outputs),
+            tuple(jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)) for shape, dtype in avals),
+            later(party, index),
+        )
+
+    return KernelPlan(
+        key,
+        stored["rounds"],
+        {tuple(h): n for h, n in stored["draws"]},
+        tuple(Sent(v, a, src, dst, at, tuple(shape), dtype) for v, a, src, dst, at, shape, dtype in stored["sent"]),
+        {party: tuple(values) for party, values in stored["outputs"]},
+        {p: [stage(p, i, s) for i, s in enumerate(stages)] for p, stages in stored["stages"]},
+    )
+
+
+def _key(spec: KernelSpec, length: int | None) -> str:
+    layout = (spec.limbs, spec.source)
+    text = repr((spec.name, spec.params, spec.shapes, spec.dtypes, spec.holders, spec.out_holders, *layout, length))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Equation:
+    """`ins` are value numbers or constants, `apply` gives the values of `outs`."""
+
+    apply: Callable[..., Sequence[Any]]
+    ins: tuple[int | _Constant, ...]
+    outs: tuple[int, ...]
+
+
+class _Analysis:
+    """The state of one analysis; values are numbered as they are defined."""
+
+    def __init__(self, spec: KernelSpec, closed: Any) -> None:
+        self.spec = spec
+        rename: dict[Any, Atom] = {v: _Constant(c) for v, c in zip(closed.jaxpr.constvars, closed.consts)}
+        equations = list(_equations(closed.jaxpr, rename))
+        self.parties = sorted(frozenset().union(*spec.holders, *spec.out_holders, *map(_named_ranks, equations)))
+        self.numbers: dict[Any, int] = {}
+        self.owners: list[Ranks] = []
+        self.stage: list[dict[int, int]] = []  # the stage from which on each owner knows a value
+        self.avals: list[jax.ShapeDtypeStruct] = []
+        self.equations: list[Equation] = []
+        self.randoms: dict[int, Random] = {}
+        self.sends: dict[int, Sent] = {}
+        self.unpacked: dict[int, tuple[int, int]] = {}  # what `dst` unpacks -> (the value sent, dst)
+        self.draws: dict[Holders, int] = {}
+        for var, holders in zip(closed.jaxpr.invars, spec.holders):
+            self._define(var, holders, dict.fromkeys(holders, 0))
+        for eqn, ins, outs in equations:
+            self._equation(eqn, ins, outs)
+        self.outputs = [self._output(rename.get(v, v) if isinstance(v, jex.Var) else v) for v in closed.jaxpr.outvars]
+        self._check_outputs()
+
+    def _define(self, var: Any, owners: Ranks, stage: dict[int, int]) -> int:
+        number = self._number(jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype), owners, stage)
+        self.numbers[var] = number
+        return number
+
+    def _number(self, aval: jax.ShapeDtypeStruct, owners: Ranks, stage: dict[int, int]) -> int:
+        self.owners.append(owners)
+        self.stage.append(stage)
+        self.avals.append(aval)
+        return len(self.owners) - 1
+
+    def _output(self, atom: Atom) -> int:
+        """The number of a result; a constant becomes an equation without inputs, known to all."""
+        if isinstance(atom, jex.Var):
+            return self.numbers[atom]
+        value = _constant(atom).value
+        aval = jax.ShapeDtypeStruct(np.shape(value), np.result_type(value))
+        number = self._number(aval, frozenset(self.parties), dict.fromkeys(self.parties, 0))
+        self.equations.append(Equation(lambda: [jnp.asarray(value)], (), (number,)))
+        return number
+
+    def _equation(self, eqn: Any, ins: list[Atom], outs: list[Any]) -> None:
+        values = [self.numbers[a] for a in ins if isinstance(a, jex.Var)]
+        if eqn.primitive is random_p:
+            return self._random(eqn, outs[0])
+        if eqn.primitive is send_p:
+            return self._send(eqn, values[0], outs[0])
+        everyone = frozenset(self.parties)
+        owners = frozenset.intersection(everyone, *(self.owners[v] for v in values))
+        if not owners:
+            raise ProtocolError(f"kernel `{self.spec.name}`: no party knows all inputs of `{eqn.primitive}`.")
+        stage = {p: max((self.stage[v][p] for v in values), default=0) for p in owners}
+        several = eqn.primitive.multiple_results
+
+        def apply(*arguments: Any) -> Sequence[Any]:
+            result = bind_equation(eqn, arguments)
+            return list(result) if several else [result]
+
+        numbered = tuple(self.numbers[a] if isinstance(a, jex.Var) else _constant(a) for a in ins)
+        self.equations.append(Equation(apply, numbered, tuple(self._define(v, owners, dict(stage)) for v in outs)))
+
+    def _random(self, eqn: Any, out: Any) -> None:
+        holders = eqn.params["holders"]
+        number = self._define(out, frozenset(holders), dict.fromkeys(holders, 0))
+        offset = self.draws.get(holders, 0)
+        aval = self.avals[number]
+        self.randoms[number] = Random(holders, offset, tuple(aval.shape), eqn.params["dtype"])
+        self.draws[holders] = offset + -(-self.randoms[number].nbytes // 64) * 4  # whole cache lines
+
+    def _send(self, eqn: Any, value: int, out: Any) -> None:
+        src, dst, bits = eqn.params["src"], eqn.params["dst"], eqn.params["bits"]
+        if src not in self.owners[value]:
+            raise ProtocolError(
+                f"kernel `{self.spec.name}`: party {src} cannot send what only {sorted(self.owners[value])} know."
+            )
+        leaves = self.stage[value][src]
+        at = {**self.stage[value], dst: self.stage[value].get(dst, leaves + 1)}
+        owners = self.owners[value] | {dst}
+        if not bits or dst in self.owners[value]:
+            self._message(self._define(out, owners, at), value, src, dst, leaves)
+            return
+        aval = self.avals[value]
+        short = jax.eval_shape(lambda x: pack(x, bits), aval)
+        packed = self._number(short, frozenset({src}), {src: leaves})
+        self.equations.append(Equation(lambda x: [pack(x, bits)], (value,), (packed,)))
+        arrived = self._number(short, frozenset({src, dst}), {src: leaves, dst: leaves + 1})
+        self._message(arrived, packed, src, dst, leaves)
+        number = self._define(out, owners, at)
+        self.unpacked[number] = (value, dst)
+        self.equations.append(Equation(lambda x: [unpack(x, bits)], (arrived,), (number,)))
+
+    def _message(self, number: int, value: int, src: int, dst: int, stage: int) -> None:
+        aval = self.avals[number]
+        self.sends[number] = Sent(value, number, src, dst, stage, tuple(aval.shape), aval.dtype.name)
+
+    def _check_outputs(self) -> None:
+        for i, (value, holders) in enumerate(zip(self.outputs, self.spec.out_holders, strict=True)):
+            missing = holders - self.owners[value]
+            if missing:
+                raise ProtocolError(
+                    f"kernel `{self.spec.name}`: parties {sorted(missing)} should hold component {i} but cannot."
+                )
+
+    # what each party needs -------------------------------------------------------------------------
+
+    def _at(self, party: int | None, value: int) -> int:
+        """The value that stands for `value` at a party: only its receiver sees a message as a new one."""
+        while True:
+            if value in self.sends:
+                sent = self.sends[value]
+                origin, dst = sent.value, sent.dst
+            elif value in self.unpacked:
+                origin, dst = self.unpacked[value]
+            else:
+                return value
+            if party == dst and party not in self.owners[origin]:
+                return value
+            value = origin
+
+    def _reads(self, party: int | None, equation: Equation) -> list[int]:
+        return [self._at(party, v) for v in equation.ins if isinstance(v, int)]
+
+    def _needs(self) -> dict[int | None, set[int]]:
+        """Per party, the values that it computes or receives, by walking back from the outputs."""
+        producer = {n: e for e in self.equations for n in e.outs}
+        needed: dict[int | None, set[int]] = {p: set() for p in (*self.parties, None)}
+        work: list[tuple[int | None, int]] = [(None, v) for v in self.outputs]
+        for value, holders in zip(self.outputs, self.spec.out_holders):
+            work.extend((p, value) for p in holders)
+        while work:
+            party, value = work.pop()
+            value = self._at(party, value)
+            if value in needed[party]:
+                continue
+            needed[party].add(value)
+            if value in self.sends:
+                work.append((self.sends[value].src, self.sends[value].value))
+            elif value in producer:
+                work.extend((party, v) for v in self._reads(party, producer[value]))
+        return needed
+
+    def _step(self, party: int | None, value: int) -> int:
+        """The stage in which a party can use the value."""
+        return 0 if party is None else self.stage[value][party]
+
+    # stages ------------------------------------------------------------------------------------------
+
+    def plan(self, key: str) -> KernelPlan:
+        needed = self._needs()
+        sent = tuple(
+            Sent(self._at(s.src, s.value), n, s.src, s.dst, s.stage, s.shape, s.dtype)
+            for n, s in self.sends.items()
+            if n in needed[s.dst]
+        )
+        rounds = max((s.stage + 1 for s in sent), default=0)
+        stages: dict[int | None, list[StagePlan]] = {None: [self._stage(None, 0, needed[None], ())]}
+        outputs: dict[int | None, tuple[int | None, ...]] = {None: tuple(self._at(None, v) for v in self.outputs)}
+        for party in self.parties:
+            mine = tuple(s for s in sent if s.src == party)
+            stages[party] = [self._stage(party, r, needed[party], mine) for r in range(rounds + 1)]
+            outputs[party] = tuple(
+                self._at(party, v) if party in holders else None
+                for v, holders in zip(self.outputs, self.spec.out_holders)
+            )
+        return KernelPlan(key, rounds, self.draws, sent, outputs, stages)
+
+    def _stage(self, party: int | None, index: int, needed: set[int], sent: tuple[Sent, ...]) -> StagePlan:
+        def is_mine(outs: tuple[int, ...]) -> bool:
+            return any(o in needed for o in outs) and self._step(party, outs[0]) == index
+
+        mine = [e for e in self.equations if is_mine(e.outs)]
+        made = {o for e in mine for o in e.outs}
+        read = dict.fromkeys(v for e in mine for v in self._reads(party, e) if v not in made)
+        wanted = self._wanted(party, index, needed, sent)
+        through = [v for v in wanted if v in self.randoms and index == 0]
+        randoms = list(dict.fromkeys([v for v in read if v in self.randoms] + through))
+        inputs = tuple(v for v in read if v not in self.randoms)
+        outputs = tuple(v for v in wanted if v in made or v in through)
+        names = (*inputs, *randoms)
+        return StagePlan(
+            inputs,
+            tuple(self.randoms[v] for v in randoms),
+            outputs,
+            tuple(self.avals[v] for v in names),
+            self._function(party, mine, names, outputs),
+        )
+
+    def _wanted(self, party: int | None, index: int, needed: set[int], sent: tuple[Sent, ...]) -> list[int]:
+        """What must leave a stage: results, messages, and what later stages read."""
+        held = self.spec.out_holders
+        wanted = [self._at(party, v) for v, h in zip(self.outputs, held) if party is None or party in h]
+        wanted += [s.value for s in sent]
+        for e in self.equations:
+            if any(o in needed for o in e.outs) and self._step(party, e.outs[0]) > index:
+                wanted += [v for v in self._reads(party, e) if v not in self.randoms]
+        return list(dict.fromkeys(wanted))
+
+    def _function(
+        self, party: int | None, mine: list[Equation], names: Sequence[int], outputs: Sequence[int]
+    ) -> Callable[..., Sequence[Any]]:
+        def run(*arrays: Any) -> Sequence[Any]:
+            env = dict(zip(names, arrays))
+
+            for e in mine:
+                arguments = [env[self._at(party, v)] if isinstance(v, int) else v.value for v in e.ins]
+                env.update(zip(e.outs, e.apply(*arguments)))
+            return [env[v] for v in outputs]
+
+        return run

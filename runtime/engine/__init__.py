@@ -1,0 +1,1 @@
+"""What stages are made of beside ring arithmetic: the primitives of a choreography, and keystreams for masks."""

@@ -1,0 +1,1 @@
+"""In, buffers of a round; out, the same buffers at other parties, and what that cost."""

@@ -1,0 +1,253 @@
+"""The cluster file: who the parties are, where they listen, and how they prove who they are.
+
+    ca = "ca.crt"                       # the authority that signs all parties' certificates
+    timeout_seconds = 60                # optional, as are the next three
+    protocol = "aby3"
+    ring = 64
+    fxp_fraction_bits = 18
+    dealer = "dave"                     # for protocols with a dealer: which of [parties.*] it is
+    dealer_ahead_mb = 64                # optional: how far it runs ahead of the parties, at each end
+    compute = ["alice", "bob", "carol"] # optional: those that compute, if not all parties do
+
+    [parties.alice]                     # parties in the order of their ranks
+    address = "alice.example.com:9101"  # where peers reach it
+    listen = "0.0.0.0:9101"             # optional: where it listens, if that differs
+    certificate = "alice.crt"           # these two are needed by alice alone
+    key = "alice.key"
+
+Paths are relative to the file. All parties may use the same file: of the certificates and keys
+a party reads only its own. The dealer is listed like a party, anywhere; it has the last rank, gives
+out correlated randomness, and has neither inputs nor results. It does not wait for the parties: up to
+`dealer_ahead_mb` MiB of what it made wait to be sent, and as much waits at the party that it is sent
+to. Parties that `compute` leaves out bring values and are shown results.
+"""
+
+import re
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
+from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.link.link import DEFAULT_TIMEOUT
+from spuvm.runtime.protocols.registered import has_dealer, protocol_of
+
+CLUSTER_KEYS = (
+    "ca", "timeout_seconds", "protocol", "ring", "fxp_fraction_bits", "dealer", "dealer_ahead_mb", "compute", "parties",
+)  # fmt: skip
+DEFAULT_AHEAD_MB = 64
+PARTY_KEYS = ("address", "listen", "certificate", "key")
+
+
+@dataclass(frozen=True)
+class Address:
+    """A host and a TCP port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Party:
+    """One entry of the file."""
+
+    name: str
+    address: Address
+    listen: Address
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A loaded cluster file; `parties` by rank, `dealer` the name of the last of them if there is one.
+
+    `config.parties` are the computing parties, `config.others` those that are neither in `compute` nor the dealer.
+    """
+
+    parties: tuple[Party, ...]
+    ca: Path
+    timeout_seconds: float
+    config: Config
+    dealer: str | None = None
+    ahead: int = DEFAULT_AHEAD_MB << 20  # bytes
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(party.name for party in self.parties)
+
+    def rank(self, party: str) -> int:
+        if party not in self.names:
+            raise ConfigError(f"`{party}` is not in the cluster file: its parties are {', '.join(self.names)}.")
+        return self.names.index(party)
+
+    def on_host_of(self, party: str) -> int:
+        """How many parties have the host of `party` in their addresses, with itself."""
+        hosts = [p.address.host for p in self.parties]
+        return hosts.count(hosts[self.rank(party)])
+
+    def credentials(self, party: str) -> tuple[Path, Path]:
+        """The certificate and key files of `party`, checked: only that party itself needs them."""
+        entry = self.parties[self.rank(party)]
+        if entry.certificate is None or entry.key is None:
+            raise ConfigError(
+                f"[parties.{party}] needs `certificate` and `key` where {party} runs: paths of PEM files."
+            )
+        for name, path in (("certificate", entry.certificate), ("key", entry.key)):
+            if not path.is_file():
+                raise ConfigError(f"`{name}` of {party}: there is no file {path}.")
+        mode = entry.key.stat().st_mode & 0o777
+        if mode & 0o077:
+            raise ConfigError(
+                f"`key` of {party}: others can read {entry.key} (mode {mode:o}): run `chmod 600 {entry.key}`."
+            )
+        return entry.certificate, entry.key
+
+
+def load_cluster(path: str | Path) -> Cluster:
+    """Read and check a cluster file. Certificates and keys are checked when a party uses its own."""
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The cluster file {path} cannot be read: {error}.") from None
+    except tomllib.TOMLDecodeError as error:
+        hint = " (a party may appear only once)" if "twice" in str(error) or "overwrite" in str(error) else ""
+        raise ConfigError(f"The cluster file {path} is not valid TOML: {error}{hint}.") from None
+    _refuse_unknown(table, CLUSTER_KEYS, f"{path}")
+    ca = path.parent / _text(table, "ca", f"{path}")
+    if not ca.is_file():
+        raise ConfigError(f"`ca` in {path}: there is no file {ca}.")
+    timeout = table.get("timeout_seconds", DEFAULT_TIMEOUT)
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 1e7:
+        raise ConfigError(f"`timeout_seconds` in {path} must be a positive number of seconds, got {timeout!r}.")
+    dealer = _text(table, "dealer", f"{path}") if "dealer" in table else None
+    parties = _parties(table.get("parties"), path)
+    parties = _computing_first(_dealer_last(parties, dealer, path), _compute(table, dealer, path))
+    names = tuple(party.name for party in parties if party.name != dealer)
+    count = len(table.get("compute", names))
+    config = replace(_config(table, names[:count], path), others=names[count:])
+    _check_dealer(config, dealer, path)
+    return Cluster(parties, ca, float(timeout), config, dealer, _ahead(table, dealer, path))
+
+
+def _ahead(table: dict[str, Any], dealer: str | None, path: Path) -> int:
+    ahead = table.get("dealer_ahead_mb", DEFAULT_AHEAD_MB)
+    if isinstance(ahead, bool) or not isinstance(ahead, int) or not 0 <= ahead <= 1 << 20:
+        raise ConfigError(f"`dealer_ahead_mb` in {path} must be a number of MiB, 0 or more, got {ahead!r}.")
+    if dealer is None and "dealer_ahead_mb" in table:
+        raise ConfigError(f"`dealer_ahead_mb` in {path} is for a dealer: set `dealer`, or leave it out.")
+    return ahead << 20
+
+
+def _parties(entries: Any, path: Path) -> tuple[Party, ...]:
+    if not isinstance(entries, dict) or len(entries) < 2:
+        raise ConfigError(f"{path} needs at least two parties: add a table [parties.NAME] for each.")
+    parties = tuple(_party(name, entry, path) for name, entry in entries.items())
+    for attribute in ("address", "certificate", "key"):
+        seen: dict[Any, str] = {}
+        for party in parties:
+            value = getattr(party, attribute)
+            if value is not None and value in seen:
+                raise ConfigError(
+                    f"{seen[value]} and {party.name} have the same `{attribute}` {value} in {path}: "
+                    "each party needs its own."
+                )
+            seen[value] = party.name
+    return parties
+
+
+def _dealer_last(parties: tuple[Party, ...], dealer: str | None, path: Path) -> tuple[Party, ...]:
+    names = [party.name for party in parties]
+    if dealer is not None and dealer not in names:
+        raise ConfigError(
+            f"`dealer` in {path} must be one of {', '.join(names)}, got {dealer!r}: add a table [parties.{dealer}]."
+        )
+    return tuple(sorted(parties, key=lambda party: party.name == dealer))
+
+
+def _compute(table: dict[str, Any], dealer: str | None, path: Path) -> list[str]:
+    """The setting `compute`, checked against the parties of the file."""
+    names = [name for name in table["parties"] if name != dealer]
+    compute = table.get("compute", names)
+    if not isinstance(compute, list) or not compute or any(c not in names for c in compute):
+        raise ConfigError(f"`compute` in {path} must be a list of names among {', '.join(names)}, got {compute!r}.")
+    if len(set(compute)) < len(compute):
+        raise ConfigError(f"`compute` in {path} names a party twice: {', '.join(compute)}.")
+    return compute
+
+
+def _computing_first(parties: tuple[Party, ...], compute: list[str]) -> tuple[Party, ...]:
+    """The computing parties in their order, then others, then the dealer: the order of the ranks."""
+    last = len(compute)
+    return tuple(sorted(parties, key=lambda p: compute.index(p.name) if p.name in compute else last))
+
+
+def _check_dealer(config: Config, dealer: str | None, path: Path) -> None:
+    needed = has_dealer(config.protocol)
+    if needed and dealer is None:
+        raise ConfigError(
+            f"{path} needs a dealer for protocol {config.protocol!r}: set `dealer` to the name of one of "
+            "[parties.*], which colludes with nobody and computes nothing else."
+        )
+    if dealer is not None and not needed:
+        raise ConfigError(
+            f"`dealer` in {path} is {dealer!r}, but protocol {config.protocol!r} has none: leave `dealer` out, "
+            "or set `protocol` to one that has."
+        )
+    if needed:
+        protocol_of(config)  # refuses too few parties beside the dealer
+
+
+def _party(name: str, entry: Any, path: Path) -> Party:
+    where = f"[parties.{name}] in {path}"
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", name):
+        raise ConfigError(f"{where}: a party's name has 1 to 63 ASCII letters, digits, `_`, `-` and `.`.")
+    if not isinstance(entry, dict):
+        raise ConfigError(f"{where} must be a table with {', '.join(PARTY_KEYS)}.")
+    _refuse_unknown(entry, PARTY_KEYS, where)
+    address = _address(_text(entry, "address", where), "address", where)
+    listen = _address(_text(entry, "listen", where), "listen", where) if "listen" in entry else address
+    files = {key: path.parent / _text(entry, key, where) for key in ("certificate", "key") if key in entry}
+    return Party(name, address, listen, **files)
+
+
+def _address(text: str, key: str, where: str) -> Address:
+    host, colon, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not colon or not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise ConfigError(f"`{key}` of {where} must be `host:port` with a port of 1 to 65535, got {text!r}.")
+    return Address(host, int(port))
+
+
+def _config(table: dict[str, Any], names: tuple[str, ...], path: Path) -> Config:
+    protocol = table.get("protocol", "aby3")
+    ring = table.get("ring", 64)
+    bits = table.get("fxp_fraction_bits", DEFAULT_FRACTION_BITS.get(ring) if isinstance(ring, int) else None)
+    for key, value, kind in (
+        ("protocol", protocol, str),
+        ("ring", ring, int),
+        ("fxp_fraction_bits", bits, int),
+    ):
+        if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+            raise ConfigError(f"`{key}` in {path} must be of type {kind.__name__}, got {value!r}.")
+    return Config(protocol=protocol, ring_bits=ring, fxp_fraction_bits=bits or 0, parties=names)
+
+
+def _text(table: dict[str, Any], key: str, where: str) -> str:
+    if key not in table:
+        raise ConfigError(f"{where} lacks `{key}`.")
+    value = table[key]
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"`{key}` of {where} must be a text, got {value!r}.")
+    return value
+
+
+def _refuse_unknown(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+    unknown = [key for key in table if key not in known]
+    if unknown:
+        raise ConfigError(f"{where} has an unknown key `{unknown[0]}`: known are {', '.join(known)}.")

@@ -1,0 +1,424 @@
+"""Links: how the parties of one session exchange buffers, agree, and count what it cost.
+
+A program runs in rounds. In a round a party sends at most one message to each peer and receives
+at most one from each; both sides know the sizes from the program, so nothing but payload is
+counted. `Link` holds what does not depend on the transport: the checks, the counters, agreement,
+session keys and what happens when somebody fails. A transport (`link/memory_link.py`, `link/tls/link.py`)
+moves messages and small control frames, in order between each pair. A round is one call
+(`exchange`), or is begun and runs while the caller computes what it sends (`begin`).
+
+When a party fails it tells all its peers why (`abort`), so that all stop at once and every
+error names the original cause. A link that failed is dead: every later call raises again.
+
+One thread at a time may use a link.
+"""
+
+import hashlib
+import os
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import IntEnum
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from spuvm.runtime.errors import DataError, LinkError, PeerAbortedError, PeerMismatchError, SpuError
+from spuvm.runtime.link.round import AtOnce, Exchange
+
+Buffer = memoryview | npt.NDArray[Any]
+
+DEFAULT_TIMEOUT = 60.0
+MAX_REASON = 2000  # characters of an abort's reason
+KEY_BYTES = 32
+UNKNOWN = bytes(32)  # in place of a SHA-256: the sender does not know the value
+
+
+class Kind(IntEnum):
+    """What a frame between two parties carries; the numbers are the wire format's."""
+
+    HELLO = 1
+    READY = 2
+    REJECT = 3
+    DATA = 4
+    AGREE = 5
+    KEY = 6
+    ABORT = 7
+    CLOSE = 8
+    ALIVE = 9
+
+
+@dataclass
+class Counters:
+    """What a party has exchanged: payload bytes and messages by peer's rank, and rounds.
+
+    A round is an exchange in which this party sent or received at least one payload byte.
+    Agreement, keys, headers and encryption are not counted: the figures must equal those the
+    compiler predicts.
+    """
+
+    bytes_sent: dict[int, int]
+    bytes_received: dict[int, int]
+    messages_sent: dict[int, int]
+    messages_received: dict[int, int]
+    rounds: int = 0
+
+    @classmethod
+    def zero(cls, peers: Iterable[int]) -> "Counters":
+        ranks = tuple(peers)
+        sent, received, out, into = (dict.fromkeys(ranks, 0) for _ in range(4))
+        return cls(sent, received, out, into)
+
+
+class Link(ABC):
+    """One party's end of a session with all other parties. Use as a context manager.
+
+    `timeout` limits, in seconds, how long nothing may happen while this party waits; a long
+    message that keeps moving does not time out. `advice` says how to change it.
+    """
+
+    def __init__(self, rank: int, parties: Sequence[str], timeout: float, advice: str) -> None:
+        self.rank = rank
+        self.parties = tuple(parties)
+        self.peers = tuple(r for r in range(len(self.parties)) if r != rank)
+        self.timeout = timeout
+        self.counters = Counters.zero(self.peers)
+        self._advice = advice
+        self._failure: SpuError | None = None
+        self._cause: tuple[str, str] | None = None  # who stopped first, and why, if a peer told us
+        self._closed = False
+        self._begun: Exchange | None = None  # the last one
+        self.proposed: deque[bytes] = deque()  # and sent; what the others say is still to be heard
+        self._told = False  # the peers know that this party stopped with an error
+        self._keys: dict[tuple[int, ...], bytes] = {}
+        self._contributions: dict[tuple[int, tuple[int, ...]], bytes] = {}  # (from, holders)
+
+    @property
+    def base(self) -> "Link":
+        """The link itself, or the one that this is a view of."""
+        return self
+
+    def exchange(self, outgoing: Mapping[int, Sequence[Buffer]], incoming: Mapping[int, Sequence[Buffer]]) -> None:
+        """One round: send each peer's buffers as one message, fill the given ones from each peer's.
+
+        Buffers are contiguous; their bytes are sent in order, so the two sides may cut a message
+        differently as long as the sum is equal: another size is a `PeerMismatchError`. Zero
+        bytes are no message. On return the outgoing buffers may be reused.
+        """
+        sends = self._views(outgoing, writable=False)
+        receives = self._views(incoming, writable=True)
+        with self._telling_peers():
+            if not sends and not receives:
+                return
+            self._begun = None
+            self._conclude()
+            self._transfer(sends, receives)
+        self._count({p: size(v) for p, v in sends.items()}, {p: size(v) for p, v in receives.items()})
+
+    def begin(self, outgoing: Mapping[int, int], incoming: Mapping[int, Sequence[Buffer]]) -> Exchange:
+        """Begin a round: so many bytes will be sent to each peer, and each peer's message goes into these buffers.
+
+        Several may be under way. They have to be finished, in order, before anything else is done with the link;
+        until then all buffers are in use; what is sent, until `settle`.
+        """
+        sends = {peer: nbytes for peer, nbytes in outgoing.items() if nbytes}
+        receives = self._views(incoming, writable=True)
+        with self._telling_peers():
+            exchange = self._begun = self._begin(sends, receives)
+        if sends or receives:
+            self._count(sends, {peer: size(views) for peer, views in receives.items()})
+        return exchange
+
+    def settle(self) -> None:
+        """Wait until all that was sent in rounds that were begun has left, and what was proposed is agreed on."""
+        with self._telling_peers():
+            self._conclude()
+            self._settle()
+
+    def agree(self, what: str, value: bytes | None) -> None:
+        """Check that `value` is the same at every party, by its SHA-256; every party raises if it is not.
+
+        A party that does not know the value says None, and goes by what the others say.
+        """
+        self.propose(what, value)
+        self._conclude()
+
+    def propose(self, what: str, value: bytes | None) -> None:
+        """Like `agree`, but what the others say is awaited when it is needed: no payload moves before.
+
+        So parties compute while these messages are under way, and nobody waits for the slowest to begin.
+        """
+        mine = (UNKNOWN if value is None else hashlib.sha256(value).digest()) + what.encode()
+        with self._telling_peers():
+            for peer in self.peers:
+                self._send_control(peer, Kind.AGREE, mine)
+        self.proposed.append(mine)
+
+    def session_key(self, holders: Iterable[int]) -> bytes:
+        """32 secret bytes, fresh for this session, that exactly the parties `holders` know.
+
+        Of a pair, both contribute 32 bytes from the operating system at the start of the session,
+        over their own encrypted connections; of a larger set the lowest rank sends one random
+        value to the others, the first time it asks. The key is HKDF-SHA256 of these. All of a
+        larger set must ask, in any order relative to their other keys.
+        """
+        ranks = tuple(sorted(set(holders)))
+        if self.rank not in ranks or not set(ranks) <= set(range(len(self.parties))):
+            raise LinkError(
+                f"`holders` must be ranks below {len(self.parties)} that include this party's {self.rank}, "
+                f"got {ranks}: a party can only ask for keys that it holds."
+            )
+        if ranks not in self._keys:
+            with self._telling_peers():
+                self._keys[ranks] = self._derive_key(ranks)
+        return self._keys[ranks]
+
+    def abort(self, reason: str) -> None:
+        """Tell all peers that this party stops, and close. `reason` is sent to them: no secrets in it."""
+        if self._failure is None and not self._closed:
+            self._failure = LinkError(f"This link was aborted: {reason}")
+            self._tell(self.parties[self.rank], reason)
+        self.close()
+
+    def close(self) -> None:
+        """Leave the session. Peers that still expect something of this party get a `PeerLostError`."""
+        if not self._closed:
+            self._closed = True
+            self._shut(graceful=not self._told)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if error is not None:
+            self.abort(_reason(error))
+        self.close()
+
+    # What a transport provides.
+
+    def _begin(self, sends: dict[int, int], receives: dict[int, list[memoryview]]) -> Exchange:
+        """A transport whose messages move while the caller computes has an exchange of its own."""
+        if self._begun is not None:
+            self._begun.finish()
+
+        def move(sends: dict[int, list[memoryview]], receives: dict[int, list[memoryview]]) -> None:
+            with self._telling_peers():
+                self._conclude()
+                self._transfer(sends, receives)
+
+        return AtOnce(sends, receives, move)
+
+    @abstractmethod
+    def _settle(self) -> None:
+        """Wait until all messages of rounds that were begun and finished have left."""
+
+    @abstractmethod
+    def _transfer(self, sends: dict[int, list[memoryview]], receives: dict[int, list[memoryview]]) -> None:
+        """Move one round's messages (each of at least one byte); the outgoing views are free on return."""
+
+    @abstractmethod
+    def _send_control(self, peer: int, kind: Kind, body: bytes) -> None:
+        """Send a small frame, in order with the messages to the same peer, without waiting for the peer."""
+
+    @abstractmethod
+    def _receive_control(self, peer: int, kind: Kind, awaited: str) -> bytes:
+        """Wait for the next frame of that kind from the peer."""
+
+    @abstractmethod
+    def _send_abort(self, origin: str, reason: str) -> None:
+        """Tell every peer that can be reached, without raising, that `origin` stopped."""
+
+    @abstractmethod
+    def _shut(self, graceful: bool) -> None:
+        """Free everything; `graceful` says that this party finished and is not to be called lost."""
+
+    # Shared by the transports.
+
+    def _conclude(self) -> None:
+        """Hear what the others say of what was proposed: before payload leaves, and before a wait for any."""
+        if not self.proposed:
+            return
+        with self._telling_peers():
+            while self.proposed:
+                self._compare(self.proposed[0])
+                self.proposed.popleft()
+
+    def _compare(self, mine: bytes) -> None:
+        awaited = f"agreement on `{mine[32:].decode()}`"
+        said = {peer: self._receive_control(peer, Kind.AGREE, awaited) for peer in self.peers}
+        said[self.rank] = mine
+        known = {rank: text for rank, text in said.items() if text[:32] != UNKNOWN}
+        topics = {text[32:] for text in said.values()}
+        if len(topics) > 1 or len(set(known.values())) > 1:
+            # Everyone sees the same values and stops by itself: nobody needs to be told.
+            self._failure = PeerMismatchError(self._disagreement(said if len(topics) > 1 else known))
+            raise self._failure
+
+    @property
+    def _round(self) -> int:
+        """The round under way, for errors; one that was begun is counted already."""
+        return max(1, self.counters.rounds + (self._begun is None))
+
+    def _tell(self, origin: str, reason: str) -> None:
+        self._told = True
+        self._send_abort(origin, reason[:MAX_REASON])
+
+    def _start_session(self) -> None:
+        """Send this party's contribution to the key of every pair that it is in."""
+        for peer in self.peers:
+            pair = (min(self.rank, peer), max(self.rank, peer))
+            self._contribute(pair, to=(peer,))
+
+    def _contribute(self, holders: tuple[int, ...], to: Iterable[int]) -> None:
+        contribution = os.urandom(KEY_BYTES)
+        self._contributions[self.rank, holders] = contribution
+        for peer in to:
+            self._send_control(peer, Kind.KEY, ",".join(map(str, holders)).encode() + b"\0" + contribution)
+
+    def _derive_key(self, holders: tuple[int, ...]) -> bytes:
+        if len(holders) == 1:
+            return os.urandom(KEY_BYTES)
+        contributors = holders if len(holders) == 2 else holders[:1]
+        if len(holders) > 2 and self.rank == holders[0]:
+            self._contribute(holders, to=holders[1:])
+        secret = b"".join(self._contribution(rank, holders) for rank in contributors)
+        info = "\0".join(("spuvm session key", *map(str, holders), *self.parties)).encode()
+        return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret)
+
+    def _contribution(self, rank: int, holders: tuple[int, ...]) -> bytes:
+        while (rank, holders) not in self._contributions:
+            body = self._receive_control(rank, Kind.KEY, f"the session key of ranks {holders}")
+            ranks, _, contribution = body.partition(b"\0")
+            heard = tuple(int(r) for r in ranks.split(b",") if r.isdigit())
+            if len(contribution) != KEY_BYTES or not {rank, self.rank} <= set(heard):
+                raise PeerMismatchError(f"{self.parties[rank]} sent a malformed part of a session key.")
+            self._contributions[rank, heard] = contribution
+        return self._contributions[rank, holders]
+
+    def _views(self, buffers: Mapping[int, Sequence[Buffer]], writable: bool) -> dict[int, list[memoryview]]:
+        views: dict[int, list[memoryview]] = {}
+        for peer, pieces in buffers.items():
+            if peer not in self.peers:
+                raise LinkError(f"Rank {peer} is no peer of {self.parties[self.rank]}: peers are {self.peers}.")
+            flat = [flat_view(piece, writable) for piece in pieces if piece.nbytes]
+            if flat:
+                views[peer] = flat
+        return views
+
+    def _count(self, sent: Mapping[int, int], received: Mapping[int, int]) -> None:
+        """Count a round in which so many bytes, never none, went to and came from these peers."""
+        c = self.counters
+        for moved, payload, messages in (
+            (sent, c.bytes_sent, c.messages_sent),
+            (received, c.bytes_received, c.messages_received),
+        ):
+            for peer, nbytes in moved.items():
+                payload[peer] += nbytes
+                messages[peer] += 1
+        c.rounds += 1
+
+    @contextmanager
+    def _telling_peers(self) -> Iterator[None]:
+        """Refuse a dead link; if the body fails, tell the peers, so that they name the same cause."""
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+        if self._closed:
+            raise LinkError("This link is closed: open a new one with the same configuration.")
+        try:
+            yield
+        except SpuError as error:
+            if error is not self._failure:
+                self._failure = error
+                self._tell(*(self._cause or (self.parties[self.rank], _reason(error))))
+            raise
+        except BaseException as error:
+            self.abort(_reason(error))
+            raise
+
+    def _aborted(self, teller: int, origin: str, reason: str) -> PeerAbortedError:
+        """The error for a peer's abort; `origin` stopped first, and is named to whom we tell it in turn."""
+        origin, reason = legible(origin), legible(reason)
+        self._cause = (origin, reason)
+        told = "" if self.parties[teller] == origin else f" (told by {self.parties[teller]})"
+        return PeerAbortedError(f"{origin} stopped{told}: {reason}")
+
+    def _wrong_size(self, peer: int, sent: int, expected: int) -> PeerMismatchError:
+        return PeerMismatchError(
+            f"{self.parties[peer]} sent {sent} bytes in round {self._round} where {expected} are due: "
+            "the parties do not run the same program; compare its hash before running (`agree`)."
+        )
+
+    def _out_of_step(self, peer: int, got: Kind, awaited: str) -> PeerMismatchError:
+        return PeerMismatchError(
+            f"{self.parties[peer]} sent {got.name.lower()} while this party awaits {awaited}: "
+            "the parties do not run the same program."
+        )
+
+    def _awaiting_data(self) -> str:
+        return f"the message of round {self._round}"
+
+    def _timeout_text(self, names: Sequence[str], awaited: str) -> str:
+        return (
+            f"Nothing came from {' and '.join(names)} for {self.timeout:g} s while "
+            f"{self.parties[self.rank]} awaited {awaited}. {self._advice}"
+        )
+
+    def _disagreement(self, said: Mapping[int, bytes]) -> str:
+        groups: dict[bytes, list[int]] = {}
+        for rank in sorted(said):
+            groups.setdefault(said[rank], []).append(rank)
+        ordered = sorted(groups.values(), key=len)
+        names = [" and ".join(self.parties[r] for r in ranks) for ranks in ordered]
+        lone = len(ordered[-1]) > len(ordered[-2])
+        who = f"{', '.join(names[:-1])} {'differs' if lone else 'and'} {'from ' if lone else ''}{names[-1]}"
+        if not lone:
+            who += " differ"
+        topics = " / ".join(dict.fromkeys(f"`{said[r[0]][32:].decode()}`" for r in ordered))
+        values = ", ".join(f"{name}: {said[r[0]][:6].hex()}" for name, r in zip(names, ordered))
+        return f"{who} in {topics} (SHA-256 begins {values}): give every party the same and start again."
+
+
+def size(views: Iterable[memoryview]) -> int:
+    return sum(view.nbytes for view in views)
+
+
+def flat_view(buffer: Buffer, writable: bool) -> memoryview:
+    """The bytes of a contiguous buffer, not copied."""
+    array = buffer if isinstance(buffer, np.ndarray) else np.frombuffer(buffer, np.uint8)
+    if not array.flags.c_contiguous:
+        raise LinkError("A buffer must be contiguous (row-major) to be sent or received: copy it first.")
+    if writable and not array.flags.writeable:
+        raise LinkError("A buffer to receive into must be writable: pass a NumPy array of your own.")
+    return array.reshape(-1).view(np.uint8).data
+
+
+def scatter(source: Iterable[memoryview], target: Iterable[memoryview]) -> None:
+    """Copy the bytes of one list of views into another of equal total size."""
+    pieces = iter(source)
+    piece = memoryview(b"")
+    for view in target:
+        while len(view):
+            if not len(piece):
+                piece = next(pieces)
+            n = min(len(view), len(piece))
+            view[:n] = piece[:n]
+            view, piece = view[n:], piece[n:]
+
+
+def legible(text: str) -> str:
+    """What a peer said, of at most MAX_REASON characters, without those that control a terminal."""
+    return "".join(c if c.isprintable() or c in "\0\n" else "?" for c in text[:MAX_REASON])
+
+
+def _reason(error: BaseException) -> str:
+    """What peers may know of an error: messages of our own classes hold no secrets, others might."""
+    name = type(error).__name__
+    if isinstance(error, DataError):
+        return f"{name}: its data cannot be used, as its own message says"
+    return f"{name}: {error}" if isinstance(error, SpuError) else name

@@ -1,0 +1,184 @@
+"""The greeting on a new connection: each side learns who the other is, and that both mean the same session.
+
+After the TLS handshake, which has verified both certificates against the cluster's authority, the
+accepting side says HELLO, then the dialing side; the accepting side ends with READY. A HELLO is a
+JSON object: protocol, package, party, parties. Who finds a difference sends REJECT ("error class
+NUL message") instead, and both raise that error.
+"""
+
+import errno
+import importlib.metadata
+import json
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from spuvm.runtime.errors import CertificateError, LinkError, PeerMismatchError, SpuError
+from spuvm.runtime.link import certificates
+from spuvm.runtime.link.cluster import Cluster
+from spuvm.runtime.link.link import Kind, legible
+from spuvm.runtime.link.tls.channel import Channel
+from spuvm.runtime.link.tls.stream import PROTOCOL_VERSION, get_frame, put_frame
+
+SHOWN = 300  # characters of what a peer said, in an error message
+
+
+class Stopped(LinkError):
+    """A peer answered our dialing with the reason why it stopped."""
+
+    def __init__(self, peer: int, origin: str, reason: str) -> None:
+        self.peer, self.origin, self.reason = peer, origin, reason
+        super().__init__(reason)
+
+
+class Greeter:
+    """`party`'s side of every greeting. `refusal` says why it has stopped, if it has, before it hears who calls.
+
+    Methods raise `CertificateError` and `PeerMismatchError` for what concerns a known party, and
+    OSError for a stranger or a broken connection. `told` collects the ranks that know of a failure.
+    """
+
+    def __init__(self, cluster: Cluster, party: str, refusal: Callable[[], tuple[str, str] | None]) -> None:
+        self.party = party
+        self.told: set[int] = set()
+        self._cluster = cluster
+        self._refusal = refusal
+        self._certificate, key = cluster.credentials(party)
+        self.key_files = (cluster.ca, self._certificate, key)
+
+    def dial(self, channel: Channel, peer: int) -> None:
+        """Greet the party that we dialed, which must be `peer`."""
+        entry = self._cluster.parties[peer]
+        try:
+            channel.handshake()
+        except ssl.SSLCertVerificationError as error:
+            raise self._unverified(peer, error) from None
+        if entry.name not in certificates.names(channel.certificate()):
+            raise self._reject(channel, self._misnamed(channel, f"the party at {entry.address}", entry.name))
+        try:
+            theirs = self._hear_hello(channel, peer)
+        except ssl.SSLError as error:
+            raise self._alert(peer, error) from None
+        self._compare(channel, theirs, entry.name)
+        put_frame(channel, Kind.HELLO, self._hello())
+        self._hear(channel, Kind.READY, peer)
+
+    def answer(self, channel: Channel) -> int:
+        """Greet whoever dialed us: find out who it is, which its certificate must prove; the rank."""
+        channel.handshake()
+        der = channel.certificate()
+        known = certificates.names(der) & (set(self._cluster.names) - {self.party})
+        if not known:
+            self._reject(channel, self._misnamed(channel, "a peer"))
+            which = certificates.describe(der)
+            raise OSError(errno.EACCES, f"its certificate names no party of the cluster ({which})")
+        guess = self._cluster.rank(sorted(known)[0])
+        if (stopped := self._refusal()) is not None:
+            put_frame(channel, Kind.ABORT, "\0".join(stopped).encode())
+            self.told.add(guess)
+            raise OSError(errno.ECONNABORTED, "this party has stopped")
+        put_frame(channel, Kind.HELLO, self._hello())
+        theirs = self._hear_hello(channel, guess)
+        claimed = str(theirs.get("party"))
+        if claimed not in known:
+            raise self._reject(channel, self._misnamed(channel, "a peer", claimed))
+        self._compare(channel, theirs, claimed)
+        put_frame(channel, Kind.READY, b"")
+        return self._cluster.rank(claimed)
+
+    # What is said.
+
+    def _hello(self) -> bytes:
+        try:
+            package = importlib.metadata.version("spuvm")
+        except importlib.metadata.PackageNotFoundError:
+            package = "unknown"
+        hello = {
+            "protocol": PROTOCOL_VERSION,
+            "package": package,
+            "parties": list(self._cluster.names),
+            "party": self.party,
+        }
+        return json.dumps(hello).encode()
+
+    def _compare(self, channel: Channel, theirs: dict[str, object], name: str) -> None:
+        mine = json.loads(self._hello())
+        for key in ("protocol", "package", "parties", "party"):
+            due = name if key == "party" else mine[key]
+            if theirs.get(key) != due:
+                raise self._reject(
+                    channel,
+                    PeerMismatchError(
+                        f"{self.party} and {name} differ in `{key}`: {self.party} has {due}, {name} has "
+                        f"{legible(str(theirs.get(key)))[:SHOWN]}. Give both the same version of spuvm and "
+                        "the same cluster file."
+                    ),
+                )
+
+    def _hear_hello(self, channel: Channel, peer: int) -> dict[str, object]:
+        body = self._hear(channel, Kind.HELLO, peer)
+        try:
+            hello = json.loads(body)
+        except (ValueError, RecursionError):
+            hello = None
+        if not isinstance(hello, dict):
+            raise OSError(errno.EPROTO, "it sent a malformed greeting")
+        return hello
+
+    def _hear(self, channel: Channel, kind: Kind, peer: int) -> bytes:
+        got, body = get_frame(channel)
+        if got is kind:
+            return body
+        first, _, text = legible(body.decode(errors="replace")).partition("\0")
+        self.told.add(peer)
+        if got is Kind.REJECT:
+            raise (CertificateError if first == "CertificateError" else PeerMismatchError)(text)
+        if got is Kind.ABORT:
+            raise Stopped(peer, first, text)
+        raise OSError(errno.EPROTO, "it sent an unexpected frame")
+
+    def _reject(self, channel: Channel, error: SpuError) -> SpuError:
+        put_frame(channel, Kind.REJECT, f"{type(error).__name__}\0{error}".encode())
+        return error
+
+    # What is wrong with a certificate.
+
+    def _misnamed(self, channel: Channel, who: str, expected: str | None = None) -> CertificateError:
+        due = "" if expected is None else f" (expected: {legible(expected)[:SHOWN]})"
+        return CertificateError(
+            f"{self.party} rejected the certificate of {who}{due}: it is another party's "
+            f"({certificates.describe(channel.certificate())}). "
+            "Give each party the certificate that names it (DNS name, or common name if it has none)."
+        )
+
+    def _unverified(self, peer: int, error: ssl.SSLCertVerificationError) -> CertificateError:
+        entry = self._cluster.parties[peer]
+        try:  # OpenSSL does not show what it refused: read it again, to describe it and for nothing else
+            pem = ssl.get_server_certificate((entry.address.host, entry.address.port), timeout=1.0)
+            which = certificates.describe(ssl.PEM_cert_to_DER_cert(pem))
+        except (OSError, ValueError):
+            which = "it could not be read again"
+        return CertificateError(
+            f"The certificate that {entry.name} presents at {entry.address} is not valid: "
+            f"{error.verify_message} ({which}). {_cure(error.verify_message, self._cluster.ca)}"
+        )
+
+    def _alert(self, peer: int, error: ssl.SSLError) -> Exception:
+        """What a failed first read means: the peer checks our certificate after our handshake."""
+        reason = (error.reason or "").replace("_", " ").lower()
+        if "alert" not in reason or not ("certificate" in reason or "unknown ca" in reason):
+            return error
+        problem = reason.partition("alert ")[2].replace("unknown ca", "issued by an authority unknown there")
+        mine = certificates.describe(certificates.read_der(self._certificate))
+        return CertificateError(
+            f"{self._cluster.names[peer]} rejected the certificate of {self.party}: {problem} "
+            f"({self._certificate.name}: {mine}). {_cure(problem, self._cluster.ca)}"
+        )
+
+
+def _cure(problem: str, ca: Path) -> str:
+    if "expired" in problem:
+        return "Issue a new certificate, and check the clocks."
+    if "not yet valid" in problem:
+        return "Check the clocks of both machines."
+    return f"All parties' certificates must come from the same authority (`ca`, here {ca.name})."

@@ -1,0 +1,397 @@
+"""Links between machines: TCP, TLS 1.3, certificates on both sides.
+
+Each ordered pair of parties has a connection of its own: i dials j, and sends its messages to j
+over it. So sending and receiving are independent, and a party that waits never stops the other
+direction. Small messages are written by the calling thread, larger ones by one thread per peer,
+while the calling thread decrypts straight into the destination arrays.
+
+What a connection does not accept at once goes to the peer's thread. The calling thread waits for a
+peer to take data only when many bytes are queued (AHEAD), and then it receives meanwhile. So parties
+that all send at the same time cannot block each other.
+
+A dealer awaits nobody, so it runs ahead: until the queue is full at its end, and at the receiver's the
+room for what is not expected yet (`dealer_ahead_mb` of the cluster file). It may hear nothing for long
+while its peers are busy with each other, as may parties that do not compute. So a party that gets on, one that
+receives data, says so to all (ALIVE), eight times in `timeout` at most. Peers that block each other
+get nothing, say nothing, and time out; the dealer and others wait a little longer, and hear who is to blame.
+
+`link/tls/setup.py` makes the connections (`link/tls/hello.py`: who is at the other end), `link/tls/channel.py` is
+TLS on one of them, `link/tls/stream.py` the frames that go over it and their format, `link/tls/receiver.py`
+takes them in.
+"""
+
+import logging
+import select
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from spuvm.runtime.cores import share_cores
+from spuvm.runtime.errors import PeerAbortedError, PeerLostError, PeerTimeoutError, SpuError
+from spuvm.runtime.link.cluster import Cluster
+from spuvm.runtime.link.link import Kind, Link
+from spuvm.runtime.link.round import Exchange, leading
+from spuvm.runtime.link.tls.channel import BLOCK_BYTES, FAREWELL, in_words
+from spuvm.runtime.link.tls.hello import Stopped
+from spuvm.runtime.link.tls.receiver import Receiver
+from spuvm.runtime.link.tls.setup import Connected, SetUp
+from spuvm.runtime.link.tls.stream import INLINE_BYTES, Sender, Wake
+
+DECLINE = 5.0  # seconds that a party that cannot take part waits for peers to tell them
+LAST_WORDS = 0.5  # seconds to look for the reason of a peer whose connection broke
+AHEAD = 64 << 20  # bytes that a party computes before it sends them
+ALIVE = 1 / 8  # of the time limit, between two frames that say so
+BEHIND = 1.2  # times the limit, for a party that may be waiting for the dealer: it notices first
+LONGER = 1.4  # times the limit: parties that compute notice first who does not come
+
+log = logging.getLogger(__name__)
+
+
+def connect(cluster: Cluster, party: str, timeout: float | None = None) -> "TlsLink":
+    """Join the session of the cluster as `party`; returns when all parties are connected to this one.
+
+    `timeout` (seconds; the cluster file's `timeout_seconds` if not given) limits the set-up and later
+    every wait. Raises `CertificateError`, `PeerMismatchError`, `PeerTimeoutError`, or `LinkError`.
+    """
+    rank = cluster.rank(party)
+    share_cores(cluster.on_host_of(party))
+    limit = cluster.timeout_seconds if timeout is None else timeout
+    dealer = None if cluster.dealer is None else cluster.rank(cluster.dealer)
+    computes = rank < cluster.config.world_size
+    link = TlsLink(rank, cluster.names, limit if computes else LONGER * limit, cluster.ahead, dealer)
+    try:
+        with SetUp(cluster, party, limit, link._wake) as setup:
+            _join(link, setup, limit)
+        link._start_session()
+    except BaseException:
+        link.close()
+        raise
+    return link
+
+
+def decline(cluster: Cluster, party: str, reason: str) -> None:
+    """Tell the peers why `party` does not come: those that wait, and those that start within `DECLINE` seconds.
+
+    Says nothing if this party's own certificate or address cannot be used. No secrets in `reason`.
+    """
+    wake = Wake()
+    try:
+        with SetUp(cluster, party, DECLINE, wake) as setup:
+            setup.fail(party, reason, DECLINE)
+    except SpuError as error:
+        log.debug("%s could not tell its peers that it stops: %s", party, error)
+    finally:
+        wake.close()
+
+
+def _join(link: "TlsLink", setup: SetUp, limit: float) -> None:
+    deadline = time.monotonic() + limit
+    with link._telling_peers():
+        try:
+            while not link._complete:
+                if time.monotonic() > deadline:
+                    raise PeerTimeoutError(setup.absence(link._senders, link._receivers))
+                link._poll(0.2)
+                for made in setup.news():
+                    link._attach(made)
+        except Stopped as stopped:
+            setup.fail(stopped.origin, stopped.reason)
+            raise link._aborted(stopped.peer, stopped.origin, stopped.reason) from None
+        except SpuError as error:
+            setup.fail(*(link._cause or (setup.party, f"{type(error).__name__}: {error}")))
+            raise
+
+
+class TlsLink(Link):
+    """One party's end; made by `connect`."""
+
+    def __init__(
+        self, rank: int, parties: Sequence[str], timeout: float, ahead: int = AHEAD, dealer: int | None = None
+    ) -> None:
+        """`ahead`: bytes that a dealer computes before it sends them, and that are received of it before time."""
+        advice = "Is it running and reachable? Raise the limit with `timeout_seconds` in the cluster file."
+        super().__init__(rank, parties, timeout, advice)
+        self._unsent = ahead if rank == dealer else AHEAD
+        self._dealer = dealer
+        self._early = {dealer: ahead}  # by peer: bytes received before they are expected
+        self._heard = time.monotonic()  # when something came from any peer
+        self._said = self._heard  # when this party said that it gets on
+        self._senders: dict[int, Sender] = {}
+        self._receivers: dict[int, Receiver] = {}
+        self._by_fd: dict[int, Receiver] = {}
+        self._buffer = memoryview(bytearray(BLOCK_BYTES))  # on its way from a socket to TLS
+        self._poller = select.poll()
+        self._wake = Wake()
+        self._stopped: PeerAbortedError | None = None  # said by a peer after all that we awaited
+        self._poller.register(self._wake.fd, select.POLLIN)
+
+    @property
+    def _complete(self) -> bool:
+        return len(self._senders) == len(self._receivers) == len(self.peers)
+
+    def _attach(self, made: Connected) -> None:
+        peer, channel = made.peer, made.channel
+        if peer in (self._senders if made.outgoing else self._receivers):
+            return channel.close()  # a second connection of the same peer
+        channel.begin_session()
+        if made.outgoing:
+            name = self.parties[peer]
+            self._senders[peer] = Sender(channel, name, self._patience(peer), self._wake, lambda: self._heard)
+        else:
+            receiver = Receiver(peer, channel, self, self._early.get(peer, 0))
+            self._receivers[peer] = self._by_fd[channel.sock.fileno()] = receiver
+            self._resume(receiver)
+
+    def _transfer(self, sends: dict[int, list[memoryview]], receives: dict[int, list[memoryview]]) -> None:
+        self._expect(receives)
+        for peer, views in sends.items():
+            self._send(peer, Kind.DATA, views)
+        self._arrive(receives)
+        self._settle()
+
+    def _begin(self, sends: dict[int, int], receives: dict[int, list[memoryview]]) -> Exchange:
+        return TlsExchange(self, sends, receives)
+
+    def _expect(self, receives: Mapping[int, list[memoryview]]) -> None:
+        for peer, views in receives.items():
+            receiver = self._receivers[peer]
+            receiver.expect(views)
+            if receiver.parked:
+                self._resume(receiver)
+
+    def _arrive(self, receives: Iterable[int]) -> None:
+        """Wait until all messages expected from these peers have arrived."""
+        awaited = [self._receivers[peer] for peer in receives]
+        self._wait(lambda: [r for r in awaited if not r.arrived], self._awaiting_data())
+        self._check_senders()
+
+    def _settle(self) -> None:
+        """Wait until all messages have left."""
+        if busy := [sender for sender in self._senders.values() if sender.busy]:
+            self._wait(lambda: [], self._awaiting_data(), busy)
+        self._check_senders()
+
+    def _make_room(self, peer: int) -> None:
+        """Wait until little enough is queued for the peer."""
+        sender = self._senders[peer]
+        if sender.crowded(self._unsent):
+            self._check_senders()  # one that failed never gets less crowded
+            sender.observed = True
+            self._wait(lambda: [], self._awaiting_data(), [sender], self._unsent)
+            sender.observed = False
+            self._check_senders()
+
+    def _arrival(self, peer: int, position: int) -> None:
+        """Wait until so many bytes of all messages expected from the peer have arrived."""
+        receiver = self._receivers[peer]
+        self._wait(lambda: [receiver] if receiver.filled < position else [], self._awaiting_data())
+
+    def _send_control(self, peer: int, kind: Kind, body: bytes) -> None:
+        self._send(peer, kind, [memoryview(body)])
+
+    def _receive_control(self, peer: int, kind: Kind, awaited: str) -> bytes:
+        receiver = self._receivers[peer]
+        inbox = receiver.inbox[kind]
+
+        def heard() -> bool:
+            if receiver.overtakes(kind):
+                raise self._out_of_step(peer, Kind.DATA, awaited)
+            return bool(inbox)
+
+        self._wait(lambda: [] if heard() else [receiver], awaited)
+        return inbox.popleft()[1]
+
+    def _send_abort(self, origin: str, reason: str) -> None:
+        body = f"{origin}\0{reason}".encode()
+        deadline = time.monotonic() + FAREWELL
+        for sender in self._senders.values():
+            sender.last_words(Kind.ABORT, body, deadline)
+
+    def _shut(self, graceful: bool) -> None:
+        if graceful and self._complete:
+            deadline = time.monotonic() + FAREWELL
+            for sender in self._senders.values():
+                sender.last_words(Kind.CLOSE, b"", deadline)
+        for sender in self._senders.values():
+            sender.close()
+        for receiver in self._receivers.values():
+            receiver.close()
+        self._wake.close()
+
+    def _send(self, peer: int, kind: Kind, views: list[memoryview]) -> None:
+        try:
+            self._senders[peer].send(kind, views)
+        except OSError as error:
+            raise self._failed_send(peer, error) from None
+
+    def _check_senders(self) -> None:
+        for peer, sender in self._senders.items():
+            if sender.error is not None:
+                raise self._failed_send(peer, sender.error)
+
+    # Waiting.
+
+    def _wait(
+        self,
+        missing: Callable[[], list[Receiver]],
+        what: str,
+        senders: Sequence[Sender] = (),
+        most: int | None = None,
+    ) -> None:
+        """Serve all incoming connections until nobody is missing and no sender has more than `most` bytes queued.
+
+        Raises if a peer stops, or nothing moves in time.
+        """
+        if self._stopped is not None:
+            raise self._stopped
+        while (late := missing()) or any(s.crowded(most) for s in senders):
+            for receiver in late:
+                if receiver.closed:
+                    name = self.parties[receiver.peer]
+                    raise PeerLostError(f"{name} closed its link while {self._me} awaited {what}.")
+            try:
+                moved = self._poll(self._patience(*(r.peer for r in late)))
+            except PeerAbortedError as stopped:
+                if missing() or any(s.crowded(most) or s.error is not None for s in senders):
+                    raise
+                self._stopped = stopped  # all that was awaited came first: the next wait says it
+                return
+            if not moved:
+                if late:
+                    raise PeerTimeoutError(self._timeout_text([self.parties[r.peer] for r in late], what))
+                names = [s.name for s in senders if s.crowded(most)]
+                raise PeerTimeoutError(self._timeout_text(names, f"that it takes {what}"))
+            self._check_senders()
+
+    def _patience(self, *awaited: int) -> float:
+        """How long to wait for these peers, in seconds: longer where they may themselves wait for the dealer."""
+        return self.timeout * (1 if self._dealer in (None, self.rank, *awaited) else BEHIND)
+
+    def _poll(self, limit: float) -> bool:
+        """Wait for news on any connection and take it in; False if there was none."""
+        events = self._poller.poll(limit * 1000)
+        filled = self._filled
+        for fd, _ in events:
+            if fd == self._wake.fd:
+                self._wake.clear()
+            else:
+                self._heard = time.monotonic()
+                self._resume(self._by_fd[fd], take=True)
+        if self._filled != filled and self._heard > self._said + ALIVE * self.timeout:
+            self._say_alive()
+        return bool(events)
+
+    @property
+    def _filled(self) -> int:
+        """Bytes received where they were expected: what shows that this party gets on."""
+        return sum(receiver.filled for receiver in self._receivers.values())
+
+    def _say_alive(self) -> None:
+        self._said = self._heard
+        for peer, sender in self._senders.items():
+            if not sender.busy and sender.error is None and not self._receivers[peer].closed:
+                with suppress(OSError):  # gone: whoever needs it will notice
+                    sender.send(Kind.ALIVE, [])
+
+    def _resume(self, receiver: Receiver, take: bool = False) -> None:
+        try:
+            if take:
+                receiver.channel.take(self._buffer)
+            receiver.advance()
+        except OSError as error:
+            receiver.ended = True
+            raise self._lost(receiver.peer, error) from None
+        wanted = not receiver.parked and not receiver.closed
+        if wanted != receiver.watched:  # what nobody can take now would wake us all the time
+            receiver.watched = wanted
+            if wanted:
+                self._poller.register(receiver.channel.sock.fileno(), select.POLLIN)
+            else:
+                self._poller.unregister(receiver.channel.sock.fileno())
+
+    # Failures.
+
+    @property
+    def _me(self) -> str:
+        return self.parties[self.rank]
+
+    def _failed_send(self, peer: int, error: Exception) -> Exception:
+        if not isinstance(error, OSError):
+            return error
+        if isinstance(error, TimeoutError):
+            awaited = f"that it takes {self._awaiting_data()}"
+            return PeerTimeoutError(self._timeout_text([self.parties[peer]], awaited))
+        return self._lost(peer, error)
+
+    def _lost(self, peer: int, error: OSError) -> SpuError:
+        """The error for a broken connection: the peer's own reason, if it managed to tell us."""
+        if self._stopped is not None:
+            return self._stopped
+        try:
+            self._drain(peer)
+        except SpuError as told:
+            return told
+        return PeerLostError(
+            f"Lost {self.parties[peer]} in round {self._round}: its connection to {self._me} ended "
+            f"({in_words(error)}). See {self.parties[peer]}'s own messages for the reason."
+        )
+
+    def _drain(self, peer: int) -> None:
+        """Read on, for a moment, past what we do not need any more."""
+        receiver = self._receivers.get(peer)
+        if receiver is None or receiver.ended:
+            return
+        deadline = time.monotonic() + LAST_WORDS
+        poller = select.poll()
+        poller.register(receiver.channel.sock.fileno(), select.POLLIN)
+        receiver.discard = True
+        try:
+            receiver.advance()
+            while not receiver.closed and (left := deadline - time.monotonic()) > 0 and poller.poll(left * 1000):
+                receiver.channel.take(self._buffer)
+                receiver.advance()
+        except OSError:
+            receiver.ended = True
+
+
+class TlsExchange(Exchange):
+    """A long message leaves piece by piece, by its sender's thread; a short one at once, when it is complete."""
+
+    def __init__(self, link: TlsLink, sends: dict[int, int], receives: dict[int, list[memoryview]]) -> None:
+        self._link: TlsLink = link
+        self._missing = dict(sends)
+        self._held: dict[int, list[memoryview]] = {peer: [] for peer, n in sends.items() if n <= INLINE_BYTES}
+        self._started = {peer: link._receivers[peer].expected for peer in receives}
+        self._receives = tuple(receives)
+        link._expect(receives)
+        for peer in sends.keys() - self._held.keys():
+            link._senders[peer].open(sends[peer])
+
+    def put(self, peer: int, array: Any, nbytes: int) -> None:
+        self._link._conclude()
+        if peer not in self._held:
+            self._link._senders[peer].put(array, nbytes)
+            return self._make_room(peer)
+        self._held[peer].append(leading(array, nbytes))
+        self._missing[peer] -= nbytes
+        if not self._missing[peer]:
+            with self._link._telling_peers():
+                self._link._send(peer, Kind.DATA, self._held.pop(peer))
+            self._make_room(peer)
+
+    def _make_room(self, peer: int) -> None:
+        if self._link._senders[peer].crowded(self._link._unsent):
+            with self._link._telling_peers():
+                self._link._make_room(peer)
+
+    def wait(self, peer: int, nbytes: int) -> None:
+        self._link._conclude()
+        if peer in self._started and self._link._receivers[peer].filled < (end := self._started[peer] + nbytes):
+            with self._link._telling_peers():
+                self._link._arrival(peer, end)
+
+    def finish(self) -> None:
+        self._link._conclude()
+        with self._link._telling_peers():
+            self._link._arrive(self._receives)

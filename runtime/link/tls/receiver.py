@@ -1,0 +1,162 @@
+"""Receiving the frames of one TLS connection (`link/tls/stream.py` has their format)."""
+
+from collections import deque
+from collections.abc import Generator, Iterator
+
+from spuvm.runtime.errors import PeerMismatchError
+from spuvm.runtime.link.link import Kind, Link, size
+from spuvm.runtime.link.tls.channel import Channel
+from spuvm.runtime.link.tls.stream import CONTROL_BYTES, FRAME_BYTES, HEADER, MAGIC, PROTOCOL_VERSION, SESSION_KINDS
+
+OVERHEAD = 1 << 10  # bytes that a frame held counts for beside its payload
+
+
+class Receiver:
+    """The incoming connection from one peer.
+
+    `advance` reads frames as far as data has been taken from the connection. Control frames go to
+    the inbox, with the number of bytes of messages before them. A message goes where `expect` says.
+    What comes before that is held, up to `ahead` bytes (of a dealer, which does not wait for its
+    peers); then the receiver is `parked` until `expect` makes room. Raises OSError if the connection is
+    broken, and the link's errors.
+    """
+
+    def __init__(self, peer: int, channel: Channel, link: Link, ahead: int = 0) -> None:
+        self.peer = peer
+        self.channel = channel
+        self.inbox: dict[Kind, deque[tuple[int, bytes]]] = {Kind.AGREE: deque(), Kind.KEY: deque()}
+        self.parked = False
+        self.watched = False
+        self.closed = False  # the peer has said CLOSE
+        self.ended = False  # the connection is broken
+        self.discard = False
+        self.expected = 0  # bytes of all messages that have a place to go
+        self.filled = 0  # bytes of them that are there
+        self._steps = self._read_frames()
+        self._link = link
+        self._sequence = 0
+        self._due: deque[tuple[int, deque[memoryview]]] = deque()  # messages: size, what is still to be filled
+        self._left = 0  # bytes of the message still to come
+        self._room = ahead
+        self._held: deque[tuple[int, memoryview]] = deque()  # frames: size of the message, payload
+
+    @property
+    def arrived(self) -> bool:
+        """Whether everything expected is there."""
+        return self.filled == self.expected
+
+    def overtakes(self, kind: Kind) -> bool:
+        """Whether a message that nobody expects has come before the next control frame of that kind."""
+        inbox = self.inbox[kind]
+        return inbox[0][0] > self.filled if inbox else self.parked or bool(self._held)
+
+    def expect(self, views: list[memoryview]) -> None:
+        """Where the next message goes, after those expected before."""
+        total = size(views)
+        self.expected += total
+        self._due.append((total, deque(views)))
+        self._deliver()
+
+    def advance(self) -> None:
+        if not self.closed:
+            next(self._steps)
+
+    def close(self) -> None:
+        self._steps.close()
+        self.channel.close()
+
+    def _read_frames(self) -> Generator[None, None, None]:
+        """Yields when more has to be taken from the connection, or the receiver is parked or closed."""
+        header = memoryview(bytearray(HEADER.size))
+        while True:
+            yield from self._read(header)
+            kind, length, total = self._parse(header)
+            if kind is Kind.DATA:
+                yield from self._data(length, total)
+            else:
+                body = bytearray(length)
+                yield from self._read(memoryview(body))
+                self._control(kind, bytes(body))
+                if self.closed:
+                    yield
+
+    def _parse(self, header: memoryview) -> tuple[Kind, int, int]:
+        magic, version, kind, sequence, length, total = HEADER.unpack(header)
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        limit = FRAME_BYTES if kind == Kind.DATA else CONTROL_BYTES
+        due = (MAGIC, PROTOCOL_VERSION, self._sequence)
+        if (magic, version, sequence) != due or length > limit or kind not in SESSION_KINDS:
+            raise PeerMismatchError(
+                f"{self._link.parties[self.peer]} sent a malformed frame (number {sequence}, "
+                f"{self._sequence} is due): run the same version of spuvm at every party."
+            )
+        return Kind(kind), length, total
+
+    def _data(self, length: int, total: int) -> Generator[None, None, None]:
+        while not self._due and not self.discard and length + OVERHEAD > self._room:
+            self.parked = True
+            yield
+        self.parked = False
+        if self.discard:
+            yield from self._read(memoryview(bytearray(length)))
+        elif self._due:
+            for view in self._places(length, total):
+                while len(view):
+                    n = self.channel.read_into(view)
+                    self.filled += n
+                    view = view[n:]
+                    if len(view):
+                        yield
+        else:
+            self._room -= length + OVERHEAD
+            frame = memoryview(bytearray(length))
+            yield from self._read(frame)
+            self._held.append((total, frame))
+            self._deliver()  # it may be expected by now
+
+    def _deliver(self) -> None:
+        """Put what is held where it is expected."""
+        while self._held and self._due:
+            total, frame = self._held.popleft()
+            self._room += len(frame) + OVERHEAD
+            for view in self._places(len(frame), total):
+                view[:] = frame[: len(view)]
+                frame = frame[len(view) :]
+                self.filled += len(view)
+
+    def _places(self, length: int, total: int) -> Iterator[memoryview]:
+        """Where the next `length` bytes go, which are part of a message of `total`."""
+        if self._left == 0:
+            if total != self._due[0][0]:
+                raise self._link._wrong_size(self.peer, total, self._due[0][0])
+            self._left = total
+        if not 0 < length <= self._left:
+            raise self._link._wrong_size(self.peer, length, self._left)
+        self._left -= length
+        views = self._due[0][1]
+        while length:
+            view = views.popleft()
+            if len(view) > length:
+                views.appendleft(view[length:])
+                view = view[:length]
+            length -= len(view)
+            yield view
+        if self._left == 0:
+            self._due.popleft()
+
+    def _read(self, view: memoryview) -> Generator[None, None, None]:
+        while len(view):
+            view = view[self.channel.read_into(view) :]
+            if len(view):
+                yield
+
+    def _control(self, kind: Kind, body: bytes) -> None:
+        if kind is Kind.ABORT:
+            origin, _, reason = body.decode(errors="replace").partition("\0")
+            raise self._link._aborted(self.peer, origin, reason)
+        if kind is Kind.CLOSE:
+            self.closed = True
+        elif kind is Kind.AGREE and self._due and not self.discard and not self._link.proposed:
+            raise self._link._out_of_step(self.peer, kind, self._link._awaiting_data())
+        elif kind in self.inbox:
+            self.inbox[kind].append((self.filled + sum(len(frame) for _, frame in self._held), body))

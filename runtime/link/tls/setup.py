@@ -1,0 +1,226 @@
+"""Setting up a session over TLS: dial every peer, answer whoever dials us, until all are connected.
+
+A connection can fail in two ways. A stranger (a port scanner, a certificate that our authority did
+not sign) is logged and dropped, whatever it claims. But a certificate problem that we meet when
+dialing a party at its own address, or a difference with a party that has proved who it is, ends
+the set-up. A party that fails goes on answering for a moment, so that its peers meet the same
+problem and say so, rather than time out.
+"""
+
+import logging
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from queue import Empty, SimpleQueue
+from threading import Event, Lock, Semaphore, Thread
+from typing import NamedTuple
+
+from spuvm.runtime.errors import LinkError, SpuError
+from spuvm.runtime.link.cluster import Address, Cluster
+from spuvm.runtime.link.link import MAX_REASON, Kind
+from spuvm.runtime.link.tls.channel import FAREWELL, Channel, hang_up, in_words, make_context
+from spuvm.runtime.link.tls.hello import Greeter
+from spuvm.runtime.link.tls.stream import Wake, put_frame
+
+DIAL_PAUSES = (0.02, 0.05, 0.1, 0.2)
+DIAL = 2.0  # seconds to reach an address
+HANDSHAKE = 10.0  # seconds for one connection to say who it is
+MAX_STRANGERS = 64  # connections being greeted at once
+
+log = logging.getLogger(__name__)
+
+
+class Connected(NamedTuple):
+    """A connection that was made: one that we dialed is for sending."""
+
+    outgoing: bool
+    peer: int
+    channel: Channel
+
+
+class SetUp:
+    """The set-up of one party's session, one thread a connection; use as a context manager."""
+
+    def __init__(self, cluster: Cluster, party: str, limit: float, wake: Wake) -> None:
+        self.party = party
+        self._cluster = cluster
+        self._rank = cluster.rank(party)
+        self._limit = limit
+        self._wake = wake
+        self._failure: tuple[str, str] | None = None
+        self._patience = FAREWELL
+        self._greeter = Greeter(cluster, party, lambda: self._failure)
+        self._server = make_context(ssl.PROTOCOL_TLS_SERVER, *self._greeter.key_files)
+        self._client = make_context(ssl.PROTOCOL_TLS_CLIENT, *self._greeter.key_files)
+        self._news: SimpleQueue[Connected | SpuError] = SimpleQueue()
+        self._trouble: dict[int, str] = {}  # why the last attempt to reach a peer failed
+        self._refused: deque[str] = deque(maxlen=3)  # what happened to connections that came and were dropped
+        self._stopping = Event()  # no more dialing
+        self._closing = Event()  # no more answering
+        self._lock = Lock()
+        self._open: set[socket.socket] = set()  # sockets that a thread may be blocked on
+        self._threads: list[Thread] = []
+        self._places = Semaphore(MAX_STRANGERS)
+
+    def __enter__(self) -> "SetUp":
+        self._listener = _listen(self._cluster.parties[self._rank].listen)
+        self._acceptor = Thread(target=self._accept, name=f"spuvm listener of {self.party}", daemon=True)
+        self._acceptor.start()
+        for peer in self._others():
+            self._run(self._dial, peer)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        if self._failure is not None:
+            self._linger()
+        self._closing.set()
+        hang_up(self._listener)  # ends its accept at once where the system allows it
+        self._acceptor.join()
+        self._listener.close()
+        with self._lock:
+            for sock in self._open:
+                hang_up(sock)
+        for thread in self._threads:
+            thread.join()
+        self._drop_news()
+
+    def news(self) -> Iterator[Connected]:
+        """The connections that were made since the last call; raises what went wrong."""
+        with suppress(Empty):
+            while True:
+                item = self._news.get_nowait()
+                if isinstance(item, SpuError):
+                    raise item
+                if item.outgoing:
+                    self._greeter.told.add(item.peer)  # over this connection
+                yield item
+
+    def fail(self, origin: str, reason: str, patience: float = FAREWELL) -> None:
+        """From now on tell whoever dials us why this party stops; leave when all know, or after `patience` seconds."""
+        self._failure = (origin, reason[:MAX_REASON])
+        self._patience = patience
+
+    def absence(self, outgoing: Iterable[int], incoming: Iterable[int]) -> str:
+        """Who has not come, and what we know about it."""
+        lines = []
+        for peer in self._others():
+            entry = self._cluster.parties[peer]
+            if peer not in outgoing:
+                why = self._trouble.get(peer, "no answer")
+                lines.append(f"{entry.name} has not come at {entry.address} ({why})")
+            elif peer not in incoming:
+                here = self._cluster.parties[self._rank].address
+                lines.append(f"{entry.name} can be reached but has not connected to {self.party} at {here}")
+        dropped = f" Connections dropped meanwhile: {'; '.join(self._refused)}." if self._refused else ""
+        return (
+            f"After {self._limit:g} s {'; '.join(lines)}.{dropped} Start every party, check the addresses, "
+            "or raise `timeout_seconds` in the cluster file."
+        )
+
+    def _others(self) -> list[int]:
+        return [peer for peer in range(len(self._cluster.parties)) if peer != self._rank]
+
+    def _linger(self) -> None:
+        deadline = time.monotonic() + self._patience
+        self._drop_news()
+        while not self._greeter.told.issuperset(self._others()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+            self._drop_news()
+
+    def _drop_news(self) -> None:
+        """Close what was connected too late; over the outgoing connections, tell why."""
+        with suppress(Empty):
+            while True:
+                item = self._news.get_nowait()
+                if isinstance(item, SpuError):
+                    continue
+                if item.outgoing and self._failure is not None:
+                    with suppress(OSError):
+                        put_frame(item.channel, Kind.ABORT, "\0".join(self._failure).encode(), sequence=1)
+                    self._greeter.told.add(item.peer)
+                item.channel.close()
+
+    def _run(self, target: Callable[..., None], *args: object) -> None:
+        thread = Thread(target=target, args=args, name=f"spuvm set-up of {self.party}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _report(self, item: Connected | SpuError) -> None:
+        self._news.put(item)
+        self._wake.set()
+
+    @contextmanager
+    def _opened(self, raw: socket.socket, server_side: bool) -> Iterator[Channel]:
+        """A channel; if the block fails, the last frame or alert still reaches the peer, and it is closed."""
+        context = self._server if server_side else self._client
+        with self._lock:
+            self._open.add(raw)
+        try:
+            channel = Channel(raw, context, server_side, min(self._limit, HANDSHAKE))
+            try:
+                yield channel
+            except BaseException:
+                channel.part()
+                raise
+        finally:
+            with self._lock:
+                self._open.discard(raw)
+
+    def _dial(self, peer: int) -> None:
+        address, attempt = self._cluster.parties[peer].address, 0
+        while not self._stopping.is_set():
+            try:
+                raw = socket.create_connection((address.host, address.port), min(self._limit, DIAL))
+                with self._opened(raw, server_side=False) as channel:
+                    self._greeter.dial(channel, peer)
+            except SpuError as error:
+                return self._report(error)
+            except (OSError, ValueError) as error:
+                self._trouble[peer] = in_words(error)
+            else:
+                return self._report(Connected(True, peer, channel))
+            self._stopping.wait(DIAL_PAUSES[min(attempt, len(DIAL_PAUSES) - 1)])
+            attempt += 1
+
+    def _accept(self) -> None:
+        while not self._closing.is_set():
+            try:
+                raw, address = self._listener.accept()
+            except OSError:
+                self._closing.wait(0.01)
+                continue
+            if not self._places.acquire(blocking=False):
+                raw.close()
+                continue
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            self._run(self._answer, raw, f"{address[0]}:{address[1]}")
+
+    def _answer(self, raw: socket.socket, address: str) -> None:
+        try:
+            with self._opened(raw, server_side=True) as channel:
+                peer = self._greeter.answer(channel)
+            self._report(Connected(False, peer, channel))
+        except SpuError as error:
+            self._report(error)
+        except (OSError, ValueError) as error:
+            self._refused.append(f"from {address}, {in_words(error)}")
+            log.info("dropped a connection from %s: %s", address, in_words(error))
+        finally:
+            self._places.release()
+
+
+def _listen(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        listener = socket.create_server((address.host, address.port), family=family, backlog=64)
+    except OSError as error:
+        raise LinkError(
+            f"Cannot listen at {address}: {in_words(error)}. Is another run still using the port? "
+            "Set `listen` (or `address`) in the cluster file to a free port of this machine."
+        ) from None
+    listener.settimeout(0.2)
+    return listener

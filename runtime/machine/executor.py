@@ -1,0 +1,296 @@
+"""Running a party's program: rounds of stages, one message to each peer a round, public control.
+
+The same executor runs the simulator's program, which has no messages. Randomness comes from
+`Streams`: one AES-128-CTR key for each set of parties, and a counter that moves on with every
+straight piece executed, so no counter is used twice, loop iterations and later runs included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from spuvm.runtime.engine.primitives import PERMUTATION
+from spuvm.runtime.engine.random import Stream, aligned_empty, permutations
+from spuvm.runtime.link.link import Link
+from spuvm.runtime.machine.components import Blocked, Component, blocks, empty, own, taken, whole
+from spuvm.runtime.machine.messages import Transfers
+from spuvm.runtime.machine.program import (
+    BlockProgram,
+    CondStep,
+    Holders,
+    LoopStep,
+    PartyProgram,
+    ProgramStep,
+    Random,
+    RankStep,
+    Registers,
+    Round,
+    Span,
+    Stage,
+    Straight,
+    Task,
+    WhileStep,
+    partition,
+)
+from spuvm.runtime.protocols.ranking import ranking
+from spuvm.runtime.ring.elements import signed
+
+PREFETCH_BYTES = 1 << 20  # a piece that draws no more than this per stream has it generated at once
+TOGETHER = 4  # blocks that are awaited, computed and sent in one go: each go wakes threads
+
+
+class Streams:
+    """The keystreams that this process may use, and how far each has been used."""
+
+    def __init__(self, keys: Callable[[Holders], bytes], party: int | None) -> None:
+        self._keys = keys
+        self._party = party
+        self._streams: dict[Holders, Stream] = {}
+        self._next: dict[Holders, int] = {}
+
+    def stream(self, holders: Holders) -> Stream:
+        if holders not in self._streams:
+            self._streams[holders] = Stream(self._keys(holders))
+        return self._streams[holders]
+
+    def advance(self, draws: Mapping[Holders, int]) -> dict[Holders, int]:
+        """Reserve `draws` blocks of each stream; returns where they begin."""
+        start = {h: self._next.get(h, 0) for h in draws}
+        for holders, n in draws.items():
+            self._next[holders] = start[holders] + n
+        return start
+
+    def may_use(self, holders: Holders) -> bool:
+        return self._party is None or self._party in holders
+
+
+class Listener(Protocol):
+    """What observes a run: the profiler, the tracer and the tests implement it."""
+
+    def did_run(self, task: Task) -> None: ...
+    def did_exchange(self, round_: Round) -> None: ...
+
+
+class _Draws:
+    """The randomness of one execution of a straight piece."""
+
+    def __init__(self, streams: Streams, draws: Mapping[Holders, int]) -> None:
+        self._streams = streams
+        self._start = streams.advance(draws)
+        self._ready: dict[Holders, np.ndarray] = {}
+        for holders, n in draws.items():
+            if 16 * n <= PREFETCH_BYTES and streams.may_use(holders):
+                buffer = aligned_empty(16 * n)
+                streams.stream(holders).fill(buffer, self._start[holders])
+                self._ready[holders] = buffer
+
+    def values(self, stage: Stage, base: Mapping[Holders, int]) -> list[np.ndarray]:
+        """The randomness of a stage for the kernel block whose randomness begins at `base`."""
+        raw = [self._span(span, base.get(span.holders, 0) + span.offset) for span in stage.spans]
+        return [_shaped(raw[i][start : start + r.nbytes], r) for r, (i, start) in zip(stage.randoms, stage.places)]
+
+    def _span(self, span: Span, at: int) -> np.ndarray:
+        if span.holders in self._ready:
+            return self._ready[span.holders][16 * at : 16 * at + span.nbytes]
+        raw = aligned_empty(span.nbytes)
+        self._streams.stream(span.holders).fill(raw, self._start[span.holders] + at)
+        return raw
+
+
+def _shaped(raw: np.ndarray, random: Random) -> np.ndarray:
+    if random.dtype == PERMUTATION:
+        return permutations(raw, random.shape)
+    return raw.view(random.dtype).reshape(random.shape)
+
+
+class Executor:
+    """Runs programs of one party over its link; without a link, simulated programs."""
+
+    def __init__(self, streams: Streams, link: Link | None = None, listener: Listener | None = None) -> None:
+        self.streams = streams
+        self.link = link
+        self.listener = listener
+
+    def run(self, program: PartyProgram, inputs: Sequence[Component | None]) -> list[Component | None]:
+        """`inputs` and results are components, in the order of the program's ports."""
+        results = self.run_blocked(program, inputs)
+        return [None if r is None else whole(r, shape) for r, shape in zip(results, program.block.result_shapes)]
+
+    def run_blocked(self, program: PartyProgram, inputs: Sequence[Component | None]) -> list[Component | None]:
+        """The same; results may be in blocks, as the next program takes them."""
+        with jax.enable_x64(True):
+            results = self._blocked(program.block, list(inputs))
+        if self.link is not None:
+            self.link.settle()
+        return results
+
+    def _block(self, block: BlockProgram, inputs: Sequence[Component | None]) -> list[Component | None]:
+        results = self._blocked(block, inputs)
+        return [None if r is None else whole(r, shape) for r, shape in zip(results, block.result_shapes)]
+
+    def _blocked(self, block: BlockProgram, inputs: Sequence[Component | None]) -> list[Component | None]:
+        env: dict[int, Component] = dict(block.constants)
+        for register, value in zip(block.params, inputs, strict=True):
+            if register is not None:
+                assert value is not None
+                env[register] = own(value)
+        for step in block.steps:
+            self._step(step, env)
+        return [None if r is None else env[r] for r in block.results]
+
+    def _step(self, step: ProgramStep, env: dict[int, Component]) -> None:
+        match step:
+            case Straight():
+                return self._straight(step, env)
+            case LoopStep():
+                self._loop(step, env)
+            case CondStep():
+                choice = int(signed(np.asarray(whole(env[step.index], ()))))
+                branch = step.branches[min(max(choice, 0), len(step.branches) - 1)]
+                _store(env, step.outputs, self._block(branch, _load(env, step.operands)))
+            case WhileStep():
+                self._while(step, env)
+            case RankStep():
+                self._rank(step, env)
+        for register in step.frees:
+            env.pop(register, None)
+
+    def _loop(self, step: LoopStep, env: dict[int, Component]) -> None:
+        constants, carries = _load(env, step.constants), _load(env, step.carries)
+        xs = [None if r is None else np.asarray(whole(env[r], s)) for r, s in zip(step.xs, step.x_shapes)]
+        n = len(step.carries)
+        held = [r is not None for r in step.outputs[n:]]
+        stacked = [empty(s, d) if h else None for (s, d), h in zip(step.stacked, held)]
+        for trip in reversed(range(step.trips)) if step.reverse else range(step.trips):
+            rows = [None if x is None else x[trip] for x in xs]
+            results = self._block(step.body, [*constants, *carries, *rows])
+            carries = results[:n]
+            for out, value in zip(stacked, results[n:]):
+                if out is not None:
+                    out[trip] = np.asarray(value)
+        _store(env, step.outputs, [*carries, *stacked])
+
+    def _while(self, step: WhileStep, env: dict[int, Component]) -> None:
+        first, second = _load(env, step.condition_constants), _load(env, step.body_constants)
+        carries = _load(env, step.carries)
+        while np.asarray(self._block(step.condition, [*first, *carries])[0]).reshape(()):
+            carries = self._block(step.body, [*second, *carries])
+        _store(env, step.outputs, carries)
+
+    def _rank(self, step: RankStep, env: dict[int, Component]) -> None:
+        count = step.rows * step.length
+        words = [None if r is None else np.asarray(whole(env[r], (count,))) for r in step.words]
+
+        def compare(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            pairs = [None if w is None else taken(w, which) for which in (first, second) for w in words]
+            (bits,) = self._block(step.compare(len(first)), pairs)
+            return np.asarray(bits)
+
+        order = ranking(step.rows, step.length, step.wanted, compare)
+        if step.output is not None:
+            env[step.output] = order.view(np.uint64).reshape(step.rows, step.length)
+
+    # straight pieces -----------------------------------------------------------------------------
+
+    def _straight(self, piece: Straight, env: dict[int, Component]) -> None:
+        draws = _Draws(self.streams, piece.draws)
+        transfers = Transfers(self.link, env)
+        for round_ in piece.rounds:
+            exchanges = bool(round_.sends or round_.receives)
+            if exchanges:
+                transfers.begin(round_)
+                transfers.send()
+            for batch in round_.batches:
+                if batch[0].size is None:
+                    _run_whole(batch[0], env, draws, transfers)
+                else:
+                    _run_blocks(batch, batch[0].size, env, draws, transfers)
+                for task in batch:
+                    for register in task.frees:
+                        del env[register]
+                    if self.listener is not None:
+                        self.listener.did_run(task)
+            for register in round_.frees:
+                del env[register]
+            if exchanges and self.listener is not None:
+                self.listener.did_exchange(round_)
+        transfers.finish()
+
+
+def _run_whole(task: Task, env: dict[int, Component], draws: _Draws, transfers: Transfers) -> None:
+    """Run one stage on whole arrays."""
+    for register in task.inputs:
+        transfers.wait(register)
+    stage = task.stages[0]
+    arguments = [whole(env[r], shape) for r, shape in zip(task.inputs, task.shapes)]
+    arguments += draws.values(stage, task.base)
+    env.update(zip(task.outputs, stage.load()(*arguments)))
+    transfers.send()
+
+
+def _run_blocks(
+    batch: Sequence[Task], size: int, env: dict[int, Component], draws: _Draws, transfers: Transfers
+) -> None:
+    """Run successive stages on the first block, then on the second, and so on."""
+    runs = [_BlockRun(task, size, env, transfers) for task in batch]
+    freed = {r for task in batch for r in task.frees}
+    passing = [value.blocks for r in freed if isinstance(value := env[r], Blocked) and value.size == size]
+    parts = partition(size)
+    for i, (_, _, length) in enumerate(parts):
+        if i % TOGETHER == 0:
+            for run in runs:
+                run.wait(min(i + TOGETHER, len(parts)) - 1)
+        for run in runs:
+            run.block(i, length, draws)
+        for values in passing:  # nobody reads this block again
+            values[i] = None
+        if (i + 1) % TOGETHER == 0 or i + 1 == len(parts):
+            transfers.send()
+
+
+class _BlockRun:
+    """A task that runs on one block after another; its outputs grow in their registers."""
+
+    def __init__(self, task: Task, size: int, env: dict[int, Component], transfers: Transfers) -> None:
+        self._task = task
+        self._base = dict(task.base)
+        self._transfers = transfers
+        self._awaited = [r for r in task.inputs if transfers.awaits(r)]
+        self._operands = []
+        for register, scalar in zip(task.inputs, task.scalars):
+            if scalar:
+                transfers.wait(register)
+                self._operands.append(whole(env[register], ()))
+            else:
+                self._operands.append(blocks(env[register], size))
+        self._results: list[list[Any]] = [[] for _ in task.outputs]
+        env.update((r, Blocked(out, size)) for r, out in zip(task.outputs, self._results))
+
+    def wait(self, i: int) -> None:
+        """Until the blocks up to number i are there."""
+        for register in self._awaited:
+            self._transfers.wait(register, i)
+
+    def block(self, i: int, length: int, draws: _Draws) -> None:
+        stage, base = self._task.stages[length], self._base
+        arguments = [x if scalar else x[i] for x, scalar in zip(self._operands, self._task.scalars)]
+        arguments += draws.values(stage, base)
+        for out, value in zip(self._results, stage.load()(*arguments)):
+            out.append(value)
+        for holders, n in stage.draws.items():
+            base[holders] = base.get(holders, 0) + n
+
+
+def _load(env: Mapping[int, Component], registers: Registers) -> list[Component | None]:
+    return [None if r is None else env[r] for r in registers]
+
+
+def _store(env: dict[int, Component], registers: Registers, values: Sequence[Component | None]) -> None:
+    for register, value in zip(registers, values, strict=True):
+        if register is not None:
+            assert value is not None
+            env[register] = value

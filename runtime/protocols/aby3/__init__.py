@@ -1,0 +1,1 @@
+"""ABY3: the protocol and its kernels; each file is one construction."""

@@ -1,0 +1,90 @@
+"""The dealer: one process makes all correlated randomness, compressed to seeds for all parties but one.
+
+It shares a key with each party. What party i is given is expanded from that key, by both, without
+a message; only what must add up to something, the last party's component of it, is sent: one word for
+each triple, square and bit, two for each truncation, all of them to the last party. It is sent nothing
+but public control (see `tell` in `protocols/semi2k.py`): what it gives out can run ahead of what the parties do.
+
+The dealer knows every mask. Whoever is the dealer and sees an opened value knows the value behind
+it, so it must be a process that sees none, and must not collude with any party. `rank` may be a
+party's all the same, where that party is trusted with everything: then it is named unsafe.
+"""
+
+from __future__ import annotations
+
+from spuvm.runtime.engine.primitives import random, send
+from spuvm.runtime.protocols.preprocessing import WHOLE, Product, Source, Triple, parity, total
+from spuvm.runtime.protocols.protocol import Sharing
+from spuvm.runtime.ring import bits as bt
+from spuvm.runtime.ring.elements import Elements
+
+
+class Dealer(Source):
+    """The process of that rank deals among `n` parties, of ranks below n."""
+
+    def __init__(self, n: int, rank: int) -> None:
+        super().__init__(n)
+        self.dealer = rank
+        self.rank = rank if rank >= n else None
+        self.name = f"dealer {rank}"
+
+    # The two ways to give something out --------------------------------------------------------------
+
+    def _own(self, i: int, like: Elements, bits: int = WHOLE) -> Elements:
+        """A random word known to party i and the dealer."""
+        r = random({i, self.dealer}, like.shape, like.dtype)
+        return r & bt.constant(r, (1 << bits) - 1) if bits < 8 else r
+
+    def _random(self, like: Elements, bits: int = WHOLE) -> Sharing:
+        """A sharing of a random value that the dealer knows. No message."""
+        return tuple(self._own(i, like, bits) for i in range(self.n))
+
+    def _dealt(self, value: Elements, boolean: bool = False, bits: int = WHOLE) -> Sharing:
+        """A sharing of the dealer's value: random for all but the last party, which is sent the rest."""
+        shares, rest = [], value
+        for i in range(self.n - 1):
+            r = self._own(i, value, bits)
+            rest = rest ^ r if boolean else rest - r
+            shares.append(r)
+        return (*shares, send(rest, self.dealer, self.n - 1, bits))
+
+    # What is asked for -------------------------------------------------------------------------------
+
+    def triple(self, x: Elements, y: Elements, times: Product) -> Triple:
+        a, b = self._random(x), self._random(y)
+        return Triple(a, b, self._dealt(times(total(a), total(b))))
+
+    def square(self, like: Elements) -> tuple[Sharing, Sharing]:
+        a = self._random(like)
+        known = total(a)
+        return a, self._dealt(known * known)
+
+    def mask(self, owner: int, like: Elements) -> Elements:
+        return self._own(owner, like)
+
+    def knows_mask(self, owner: int) -> frozenset[int]:
+        return frozenset({owner, self.dealer})
+
+    def times_mask(self, a: Elements, owner: int, y: Elements, times: Product) -> tuple[Sharing, Sharing]:
+        b = self._random(y)
+        return b, self._dealt(times(a, total(b)))
+
+    def truncation(self, like: Elements, bits: int) -> Triple:
+        k = bt.width(like)
+        r = self._random(like)
+        known = total(r)
+        h = self._dealt(bt.shift_right(known & bt.constant(known, (1 << (k - 1)) - 1), bits))
+        t = self._dealt(bt.cast(bt.shift_right(known, k - 1), max(bits + 1, 32)))
+        return Triple(r, h, t)
+
+    def conjunction(self, like: Elements, bits: int) -> Triple:
+        a, b = self._random(like, bits), self._random(like, bits)
+        return Triple(a, b, self._dealt(parity(a) & parity(b), boolean=True, bits=bits))
+
+    def doubly_shared(self, like: Elements) -> tuple[Sharing, Sharing]:
+        r = self._random(like)
+        return r, self._dealt(total(r), boolean=True)
+
+    def bit(self, like: Elements, ring: int) -> tuple[Sharing, Sharing]:
+        beta = self._random(like, bits=1)
+        return beta, self._dealt(bt.cast(parity(beta), ring))

@@ -1,0 +1,126 @@
+"""Between the user's arrays and ring elements, and between ring elements and components.
+
+Fixed point: x is round(x 2^f) mod 2^k, two's complement. The ring holds magnitudes below
+2^(k - 2 - f) so that every truncation is exact to one unit; more, NaN and infinity are refused.
+Ring elements are uint32, uint64 or (128 bits) `word.WIDE`, bools uint8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from spuvm.runtime.engine.random import Stream
+from spuvm.runtime.errors import EncodingError
+from spuvm.runtime.machine.components import empty
+from spuvm.runtime.ring.elements import WIDE, Word, joined, limbs, signed, words
+
+
+def range_bits(ring_bits: int) -> int:
+    """Fixed-point numbers stay below 2^this in magnitude as ring elements."""
+    return ring_bits - 2
+
+
+def encode(x: Any, frac: int, name: str = "value", ring_bits: int = 64) -> np.ndarray:
+    """Ring elements of an array: bool -> uint8 0 or 1, integers and (with `frac` bits) floats -> the ring's dtype.
+
+    Raises EncodingError for NaN, infinity, and magnitudes of 2^(ring_bits - 2 - frac) and above.
+    """
+    array = np.asarray(x)
+    if array.dtype == np.bool_:
+        return array.astype(np.uint8)
+    if array.dtype.kind == "u":
+        return words(array, ring_bits)
+    if array.dtype.kind == "i" or array.dtype.name in ("int4", "int2"):
+        return words(array.astype(np.int64), ring_bits)
+    real = array.astype(np.float64)
+    limit = 2.0 ** (range_bits(ring_bits) - frac)
+    bad = ~(np.abs(real) < limit)
+    if bad.any():
+        count = int(bad.sum())
+        nan = "NaN or infinite" if not np.isfinite(real).all() else f"{limit:.6g} or more in magnitude"
+        raise EncodingError(
+            f"`{name}` has {count} of {real.size} elements that are {nan}: with {frac} fraction bits the "
+            f"ring holds magnitudes below {limit:.6g}. Clean or rescale the data, or use fewer fraction bits."
+        )
+    return scaled(real, frac, ring_bits)
+
+
+def scaled(real: Any, frac: int, ring_bits: int) -> np.ndarray:
+    """Ring elements round(real 2^frac) of float64 numbers that fit, ties to even. Exact: no further rounding."""
+    whole = np.rint(np.asarray(real, np.float64) * 2.0**frac)
+    if ring_bits < 128:
+        return words(whole.astype(np.int64), ring_bits)
+    magnitude = np.abs(whole)
+    high = np.floor(magnitude * 2.0**-64)
+    word = Word((magnitude - high * 2.0**64).astype(np.uint64), high.astype(np.uint64))
+    with np.errstate(over="ignore"):
+        minus = -word
+    return joined([np.where(whole < 0, a, b) for a, b in zip(_slots(minus), _slots(word))])
+
+
+def decode(raw: np.ndarray, kind: str, frac: int, dtype: Any) -> Any:
+    """The user's array of `dtype` from ring elements (kind `bool`, `int` or `fxp`)."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "c":
+        parts = decode(raw, kind, frac, np.float64)
+        return (parts[..., 0] + 1j * parts[..., 1]).astype(dtype)[()]
+    if kind == "bool":
+        out = raw.astype(np.bool_)
+    elif kind == "int":
+        low = limbs(raw)[0]
+        out = signed(low).astype(dtype) if dtype.kind != "u" else low.astype(dtype)
+    else:
+        out = np.asarray(_real(raw) / 2.0**frac).astype(dtype)
+    return out.astype(dtype)[()]
+
+
+def _real(raw: np.ndarray) -> np.ndarray:
+    """Signed ring elements as float64."""
+    if raw.dtype != WIDE:
+        return signed(raw).astype(np.float64)
+    low, high = limbs(raw)
+    negative = signed(high) < 0
+    with np.errstate(over="ignore"):
+        minus = -Word(low, high)
+    low, high = np.where(negative, minus.low, low), np.where(negative, minus.high, high)
+    magnitude = high * 2.0**64 + low.astype(np.float64)
+    return np.where(negative, -magnitude, magnitude)
+
+
+def split(raw: np.ndarray, kind: str, count: int, stream: Stream, first_block: int) -> tuple[list[np.ndarray], int]:
+    """`raw` as `count` random components (their slots), and the number of 16-byte keystream blocks used."""
+    parts = []
+    rest, used = _elements(limbs(raw)), 0
+    for _ in range(count - 1):
+        part = empty(raw.shape, raw.dtype)
+        view = part.reshape(-1).view(np.uint8)
+        stream.fill(view, first_block + used)
+        used += -(-view.size // 16)
+        if raw.dtype == np.uint8:
+            part &= np.uint8(1)
+        with np.errstate(over="ignore"):
+            rest = rest - _elements(limbs(part)) if kind == "a" else rest ^ _elements(limbs(part))
+        parts += limbs(part)
+    return [*_slots(rest), *parts], used
+
+
+def combine(components: Sequence[Any], kind: str, limb_count: int = 1) -> np.ndarray:
+    """The ring elements of a sharing whose slots are all there; `limb_count` of them make a component."""
+    each = [_elements(components[i : i + limb_count]) for i in range(0, len(components), limb_count)]
+    out = each[0]
+    with np.errstate(over="ignore"):
+        for c in each[1:]:
+            out = out ^ c if kind == "b" else out + c
+    return joined(_slots(out))
+
+
+def _elements(slots: Sequence[Any]) -> Any:
+    """What arithmetic works on: an array, or a Word of two."""
+    return np.asarray(slots[0]) if len(slots) == 1 else Word(*map(np.asarray, slots))
+
+
+def _slots(x: Any) -> list[np.ndarray]:
+    return [np.asarray(v) for v in ((x.low, x.high) if isinstance(x, Word) else (x,))]
