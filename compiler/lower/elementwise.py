@@ -167,7 +167,7 @@ def round_(ctx: Context, x: Value, *, rounding_method: Any) -> Value:
 
 def approximation(module: str, function: str, *args: Any) -> Any:
     """Call an approximation; imported when first used."""
-    return getattr(importlib.import_module(f"spuvm.compiler.approx_{module}"), function)(*args)
+    return getattr(importlib.import_module(f"spuvm.compiler.functions.{module}"), function)(*args)
 
 
 def approximated(module: str, function: str) -> Rule:
@@ -303,7 +303,7 @@ def is_whole(y: Any) -> bool:
 
 
 def erfc(ctx: Context, x: Value) -> Operand:
-    return ctx.b.sub(ctx.like(1.0, x), approximation("sigmoid", "erf", ctx.b, x))
+    return ctx.b.sub(ctx.like(1.0, x), approximation("saturating", "erf", ctx.b, x))
 
 
 # Rules that need no parameters: the result's type, which `Context.outs` has, says it all.
@@ -326,9 +326,9 @@ PLAIN: dict[str, Rule] = {
     "expm1": approximated("exp", "expm1"),
     "log": log,
     "log1p": approximated("log", "log1p"),
-    "logistic": approximated("sigmoid", "sigmoid"),
-    "tanh": approximated("sigmoid", "tanh"),
-    "erf": approximated("sigmoid", "erf"),
+    "logistic": approximated("saturating", "sigmoid"),
+    "tanh": approximated("saturating", "tanh"),
+    "erf": approximated("saturating", "erf"),
     "erfc": erfc,
     "sqrt": approximated("sqrt", "sqrt"),
     "rsqrt": approximated("sqrt", "rsqrt"),
