@@ -1,6 +1,7 @@
 """Builds the native kernels (runtime/ring/native) if a C++ compiler is there; all else is in pyproject.toml.
 
-Without them spuvm runs the same programs, slower. `SPUVM_BUILD_NATIVE=require` makes a failed build an error.
+Without them spuvm runs the same programs, slower. `SPUVM_BUILD_NATIVE=require` makes a failed build an error,
+`SPUVM_BUILD_NATIVE=no` leaves them out.
 """
 
 import importlib.util
@@ -10,7 +11,8 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-REQUIRED = os.environ.get("SPUVM_BUILD_NATIVE") == "require"
+WANTED = os.environ.get("SPUVM_BUILD_NATIVE", "")
+REQUIRED = WANTED == "require"
 
 
 class OptionalBuild(build_ext):
@@ -43,7 +45,9 @@ def packages() -> list[str]:
 
 setup(
     packages=packages(),
-    ext_modules=[
+    ext_modules=[]
+    if WANTED == "no"
+    else [
         Extension(
             "spuvm.runtime.ring._native",
             sources=[f"runtime/ring/native/{name}.cc" for name in ("aes_ctr", "ring_matmul", "ring_wide")],

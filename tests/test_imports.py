@@ -6,7 +6,7 @@ import ast
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -75,6 +75,83 @@ def test_imports_point_one_way(module: str) -> None:
 )
 def test_the_check_finds_what_is_wrong(module: str, source: str) -> None:
     assert wrong(module, ast.parse(source))
+
+
+def room(module: str) -> str:
+    """The folder of a module, below its layer; the files right inside of a layer are a room each."""
+    layer = next(package for package in PACKAGES if module == package or module.startswith(package + "."))
+    inner = module[len(layer) + 1 :].split(".")
+    return f"{layer}.{inner[0]}" if inner[0] else layer
+
+
+def arrows(tree: ast.AST, module: str, guarded: bool = False) -> Iterator[str]:
+    """The modules that a source imports, inside functions too; under TYPE_CHECKING only those of other rooms."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found = set(imports(ast.Module([node], []))) & FILES.keys() - PACKAGES.keys()
+            exact = {n for n in found if not any(o.startswith(n + ".") for o in found)}
+            yield from (n for n in exact if n != module and not (guarded and room(n) == room(module)))
+        else:
+            inside = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            yield from arrows(node, module, guarded or inside)
+
+
+def circles(graph: Mapping[str, Collection[str]]) -> list[set[str]]:
+    """Sets of nodes that reach each other, of two or more."""
+    reach = {node: _reach(graph, node) for node in graph}
+    groups = {frozenset(o for o in reach[node] if node in reach[o]) for node in graph if node in reach[node]}
+    return sorted((set(g) for g in groups if len(g) > 1), key=sorted)
+
+
+def _reach(graph: Mapping[str, Collection[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    work = list(graph[start])
+    while work:
+        node = work.pop()
+        if node not in seen:
+            seen.add(node)
+            work += graph[node]
+    return seen
+
+
+ARROWS = {m: set(arrows(ast.parse(FILES[m].read_text()), m)) for m in FILES if m not in PACKAGES}
+
+
+# Circles that are being opened, by one of their modules: an entry goes with its circle.
+OPEN = {"spuvm.compiler.expand.expand", "spuvm.jit", "spuvm.streaming.run", "spuvm.runtime.ring"}
+
+
+def not_open(graph: Mapping[str, Collection[str]]) -> list[set[str]]:
+    return [circle for circle in circles(graph) if not circle & OPEN]
+
+
+def test_no_file_imports_another_in_a_circle() -> None:
+    assert not_open(ARROWS) == []
+
+
+def test_no_folder_imports_another_in_a_circle() -> None:
+    rooms: dict[str, set[str]] = {room(m): set() for m in ARROWS}
+    for module, targets in ARROWS.items():
+        rooms[room(module)] |= {room(t) for t in targets} - {room(module)}
+    assert not_open(rooms) == []
+
+
+@pytest.mark.parametrize("source", ["from spuvm.b import x", "def f():\n    from spuvm.b import x"])
+def test_a_circle_is_found(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FILES, "spuvm.a", Path())
+    monkeypatch.setitem(FILES, "spuvm.b", Path())
+    graph = {
+        "spuvm.a": set(arrows(ast.parse(source), "spuvm.a")),
+        "spuvm.b": set(arrows(ast.parse("import spuvm.a"), "spuvm.b")),
+    }
+    assert circles(graph) == [{"spuvm.a", "spuvm.b"}]
+
+
+def test_every_folder_says_what_it_is() -> None:
+    for package, folder in PACKAGES.items():
+        for inside in (f.parent for f in folder.rglob("*.py")):
+            if package != "spuvm" or inside.relative_to(folder).parts[:1] not in (("compiler",), ("runtime",)):
+                assert ast.get_docstring(ast.parse((inside / "__init__.py").read_text())), inside
 
 
 def reached(module: str) -> set[str]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
-from spuvm.compiler.lower.context import is_key
+from spuvm.compiler.ir.dtypes import is_key
 
 Array = Any  # numpy: float64, bool, an integer type; a jax array of random keys
 

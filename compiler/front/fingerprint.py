@@ -16,8 +16,8 @@ import numpy as np
 from jax.extend import core as jex
 
 from spuvm.compiler.front.trace import Traced, location_of
+from spuvm.compiler.ir.dtypes import is_key
 from spuvm.compiler.ir.module import Visibility
-from spuvm.compiler.lower.context import is_key
 from spuvm.runtime.config import Config
 
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")

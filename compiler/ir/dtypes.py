@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -15,6 +16,15 @@ def kind_of(dtype: Any) -> str:
         if jnp.issubdtype(d, family):
             return kind
     return ""
+
+
+def is_key(x: Any) -> bool:
+    """Whether it is an array of random keys."""
+    return hasattr(x, "dtype") and is_key_dtype(x.dtype)
+
+
+def is_key_dtype(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jax.dtypes.extended))
 
 
 FAMILIES: dict[str, Any] = {

@@ -18,9 +18,10 @@ from jax import lax
 from jax.extend import core as jex
 
 from spuvm.compiler.front.trace import location_of
-from spuvm.compiler.ir.dtypes import kind_of
+from spuvm.compiler.ir.dtypes import is_key_dtype, kind_of
+from spuvm.compiler.lower.advice import ADVICE
 from spuvm.compiler.lower.complex_rules import PARTWISE, RULES, Pair, pair_of, real_dtype
-from spuvm.compiler.lower.context import bodies, dtype_of, is_key_dtype
+from spuvm.compiler.lower.context import bodies, dtype_of
 from spuvm.runtime.errors import UnsupportedError
 
 
@@ -125,8 +126,6 @@ def _equation(eqn: Any, args: list[Any]) -> list[Any]:
     inner = next((eqn.params[k] for k in INLINED if k in eqn.params), None)
     if inner is not None:
         return evaluate(inner, args)
-    from spuvm.compiler.lower.registry import ADVICE
-
     advice = ADVICE.get(name, "Use their real and imaginary parts.")
     raise _NoRuleError(f"`{name}`: not for complex numbers. {advice}")
 

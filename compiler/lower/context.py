@@ -18,15 +18,15 @@ from itertools import pairwise
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
 from spuvm.compiler.front.trace import JAX_FILES, SPECIAL_FUNCTIONS, in_special_function, location_of
 from spuvm.compiler.ir import fixedpoint
 from spuvm.compiler.ir.builder import Builder, element_of
-from spuvm.compiler.ir.dtypes import kind_of
+from spuvm.compiler.ir.dtypes import is_key, is_key_dtype, kind_of
 from spuvm.compiler.ir.module import Location, Region, Type, Value
+from spuvm.compiler.lower.advice import nearest
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import EncodingError, SpuError, UnsupportedError
 from spuvm.runtime.protocols.registered import protocol_of
@@ -176,7 +176,7 @@ class Context:
                 return fold(eqn, args)
             rule = self._rules.get(eqn.primitive.name)
             if rule is None:
-                raise UnsupportedError(missing(eqn.primitive.name))
+                raise UnsupportedError(missing(eqn.primitive.name, self._rules))
             region, start = self.b.region, len(self.b.region.ops)
             results = rule(self, *args, **eqn.params)
             outs = list(results) if eqn.primitive.multiple_results else [results]
@@ -253,14 +253,6 @@ def dtype_of(aval: Any) -> Any:
     return aval.dtype
 
 
-def is_key(x: Any) -> bool:
-    return hasattr(x, "dtype") and is_key_dtype(x.dtype)
-
-
-def is_key_dtype(dtype: Any) -> bool:
-    return bool(jnp.issubdtype(dtype, jax.dtypes.extended))
-
-
 def live_equations(jaxpr: Any) -> list[Any]:
     """The equations whose results are used, in order."""
     used = {v for v in jaxpr.outvars if not isinstance(v, jex.Literal)}
@@ -311,10 +303,8 @@ def _broadcast_in_dim(x: Any, *, shape: Any, broadcast_dimensions: Any, **_: Any
     return np.broadcast_to(x.reshape(spread), shape)
 
 
-def missing(name: str) -> str:
-    from spuvm.compiler.lower.registry import nearest
-
-    return f"there is no secure implementation. {nearest(name)}"
+def missing(name: str, supported: Collection[str]) -> str:
+    return f"there is no secure implementation. {nearest(name, supported)}"
 
 
 def at(location: Location, message: str) -> str:

@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from spuvm.compiler.ir.dtypes import is_key
 from spuvm.compiler.ir.module import Region, Type, Value, Visibility, join
 from spuvm.compiler.ir.ops import parse_element
-from spuvm.compiler.lower.context import Context, Known, Operand, is_key
+from spuvm.compiler.lower.context import Context, Known, Operand
 from spuvm.runtime.errors import UnsupportedError
 
 Slot = Type | Any
