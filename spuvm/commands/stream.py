@@ -132,7 +132,7 @@ def _run(target: str, options: Mapping[str, Any]) -> None:
                 progress=show,
             )
             folders = Folders(options["folder"]) if options["folder"] is not None else None
-            rows = replace(rows, options=replace(rows.options, folders=folders))
+            rows = Stream(replace(rows.plan, options=replace(rows.plan.options, folders=folders)))
             result = _apply(target, rows)
             if isinstance(result, Stream):
                 _write(result, options)

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,9 +21,6 @@ from jax import lax
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.ring.encodings import encode
 from spuvm.streaming.block import Columns, Step, through
-
-if TYPE_CHECKING:
-    from spuvm.streaming.stream import Stream
 
 GREATEST = 2.0**40  # of floats; what `min` gives for a key without rows, and minus that what `max` gives
 AGGREGATES = ("sum", "count", "min", "max")
@@ -39,38 +35,8 @@ class Wanted:
     column: str | None
 
 
-@dataclass(frozen=True)
-class Grouped:
-    """Rows by key; `agg` says what is wanted of them."""
-
-    stream: Stream
-    key: str
-    keys: int
-
-    def agg(self, *, folder: str | Path | None = None, **wanted: Any) -> dict[str, Any]:
-        """Aggregates of all rows, by key: a secret array [keys] for each name.
-
-        Args:
-            folder: where to keep finished blocks, as for `fold`.
-            wanted: name = (column, "sum" | "min" | "max"), or name = "count". Of a filtered stream,
-                rows that were not kept count for nothing.
-
-        Returns:
-            SPUObjects of shape [keys] by name: of the column's type, counts int32. A key without rows has sum 0,
-            min 2^40 and max -2^40, of integers the greatest and least of their type.
-
-        Raises:
-            InputError: for what is not an aggregate, and for a key beyond 0 to keys - 1 that its owner sees. Where
-                nobody may see it, its row counts for nothing.
-        """
-        from spuvm.streaming.run import fold
-
-        if not wanted:
-            raise InputError("`agg` wants nothing: say what, as in `agg(total=('x', 'sum'), rows='count')`.")
-        return fold(self.stream, GroupBy(self.key, self.keys, tuple(map(_wanted, wanted, wanted.values()))), folder)  # type: ignore[no-any-return]
-
-
-def _wanted(name: str, what: Any) -> Wanted:
+def aggregate(name: str, what: Any) -> Wanted:
+    """A result as `Grouped.agg` takes it. InputError for what is no aggregate."""
     if what == "count":
         return Wanted(name, "count", None)
     if not (isinstance(what, tuple) and len(what) == 2 and what[1] in ("sum", "min", "max")):

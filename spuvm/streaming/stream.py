@@ -11,27 +11,17 @@ import jax.numpy as jnp
 
 from spuvm.devices import SPU, default_machine, whereabouts
 from spuvm.runtime.errors import InputError
+from spuvm.runtime.protocols.registered import DEFAULT_PARTIES
 from spuvm.streaming.block import MASK, Fold, Step, WriteRows, passes
-from spuvm.streaming.folder import Folders
-from spuvm.streaming.grouping import Grouped
+from spuvm.streaming.grouping import GroupBy, aggregate
+from spuvm.streaming.plan import Options, Plan
+from spuvm.streaming.run import fold, write
 from spuvm.streaming.sources import Source
 from spuvm.streaming.workers import ENGINES, Home
 from spuvm.vm import VM, make_config, simulator
 
 ROWS_PER_BLOCK = 1 << 20
 PARTY_NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a stream runs."""
-
-    rows_per_block: int
-    workers: int
-    engine: str
-    home: Home | None
-    progress: bool | None
-    folders: Folders | None = None  # of passes that have none of their own
 
 
 @dataclass(frozen=True)
@@ -42,14 +32,15 @@ class Stream:
     treat every row alike, or (`fold`) not care how rows are cut into blocks.
     """
 
-    vm: VM
-    parts: tuple[Mapping[str, Source], ...]
-    options: Options
-    steps: tuple[Step, ...] = ()
+    plan: Plan
+
+    @property
+    def vm(self) -> VM:
+        return self.plan.vm
 
     def map(self, function: Callable[..., Any]) -> Stream:
         """New columns: `function(x, y)` gives an array [rows, ...], called `out`, or a dictionary of such."""
-        return replace(self, steps=(*self.steps, Step("map", function)))
+        return self._then(Step("map", function))
 
     def filter(self, function: Callable[..., Any], *, reveal: bool | Literal["count"] = False) -> Stream:
         """Keep the rows for which `function(x, y)`, a bool [rows], is true.
@@ -67,14 +58,12 @@ class Stream:
         """
         if not (isinstance(reveal, bool) or reveal == "count"):
             raise InputError(f"`reveal` must be False, True (which rows are kept) or 'count', got {reveal!r}.")
-        return replace(self, steps=(*self.steps, Step("filter", function, reveal)))
+        return self._then(Step("filter", function, reveal))
 
     def count(self, *, folder: str | Path | None = None) -> Any:
         """How many rows are kept: an int32 [], secret if that depends on what is secret."""
-        from spuvm.streaming.run import fold
-
-        filtered = any(step.kind == "filter" for step in passes(self.steps)[-1])
-        return fold(self, Fold(_count_kept if filtered else _count_all, jnp.int32(0), jnp.add, ()), folder)
+        filtered = any(step.kind == "filter" for step in passes(self.plan.steps)[-1])
+        return fold(self.plan, Fold(_count_kept if filtered else _count_all, jnp.int32(0), jnp.add, ()), folder)
 
     def fold(
         self,
@@ -100,15 +89,13 @@ class Stream:
         Raises:
             InputError: for files that do not fit each other, and a folder of another program or other data.
         """
-        from spuvm.streaming.run import fold
-
-        return fold(self, Fold(function, init, combine), folder)
+        return fold(self.plan, Fold(function, init, combine), folder)
 
     def group_by(self, key: str, keys: int) -> Grouped:
         """Rows by the integer column `key`, whose values are 0 to keys - 1: see `Grouped.agg`."""
         if isinstance(keys, bool) or not isinstance(keys, int) or keys < 1:
             raise InputError(f"`keys` must be the public number of keys, a positive integer, got {keys!r}.")
-        return Grouped(self, key, keys)
+        return Grouped(self.plan, key, keys)
 
     def to_parquet(
         self, path: str | Path, party: str, *, folder: str | Path | None = None, force: bool = False
@@ -128,15 +115,47 @@ class Stream:
         Raises:
             InputError: see `fold`; and if `path` exists or cannot be written.
         """
-        from spuvm.streaming.run import write
-
         if party not in self.vm.config.parties:
             raise InputError(f"`party` must be one of {', '.join(self.vm.config.parties)}, got {party!r}.")
-        write(self, WriteRows(party), Path(path), Path(folder or f"{path}.run"), force)
+        write(self.plan, WriteRows(party), Path(path), Path(folder or f"{path}.run"), force)
+
+    def _then(self, step: Step) -> Stream:
+        return Stream(replace(self.plan, steps=(*self.plan.steps, step)))
 
     def __repr__(self) -> str:
-        names = ", ".join(f"{n}@{s.party}" for part in self.parts for n, s in part.items())
-        return f"<Stream {names}{''.join(f'.{s.kind}({s.function.__name__})' for s in self.steps)} on {self.vm!r}>"
+        names = ", ".join(f"{n}@{s.party}" for part in self.plan.parts for n, s in part.items())
+        steps = "".join(f".{s.kind}({s.function.__name__})" for s in self.plan.steps)
+        return f"<Stream {names}{steps} on {self.vm!r}>"
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Rows by key; `agg` says what is wanted of them."""
+
+    plan: Plan
+    key: str
+    keys: int
+
+    def agg(self, *, folder: str | Path | None = None, **wanted: Any) -> dict[str, Any]:
+        """Aggregates of all rows, by key: a secret array [keys] for each name.
+
+        Args:
+            folder: where to keep finished blocks, as for `fold`.
+            wanted: name = (column, "sum" | "min" | "max"), or name = "count". Of a filtered stream,
+                rows that were not kept count for nothing.
+
+        Returns:
+            SPUObjects of shape [keys] by name: of the column's type, counts int32. A key without rows has sum 0,
+            min 2^40 and max -2^40, of integers the greatest and least of their type.
+
+        Raises:
+            InputError: for what is not an aggregate, and for a key beyond 0 to keys - 1 that its owner sees. Where
+                nobody may see it, its row counts for nothing.
+        """
+        if not wanted:
+            raise InputError("`agg` wants nothing: say what, as in `agg(total=('x', 'sum'), rows='count')`.")
+        finish = GroupBy(self.key, self.keys, tuple(map(aggregate, wanted, wanted.values())))
+        return fold(self.plan, finish, folder)  # type: ignore[no-any-return]
 
 
 def stream(
@@ -190,7 +209,7 @@ def stream(
     for owner in owners:
         if owner not in vm.config.parties:
             raise InputError(f"`sources` name {owner!r}: the parties are {', '.join(vm.config.parties)}.")
-    return Stream(vm, parts, Options(rows_per_block, workers, engine, _home(vm), progress))
+    return Stream(Plan(vm, parts, Options(rows_per_block, workers, engine, _home(vm), progress)))
 
 
 def _count_kept(t: Any, mask: Any, **columns: Any) -> Any:
@@ -225,8 +244,6 @@ def _machine(protocol: str, fraction_bits: int | None, parties: Sequence[str] | 
     if found is not None and parties is None:
         return found
     if parties is None:
-        from spuvm.runtime.protocols.registered import DEFAULT_PARTIES
-
         more = [n for n in PARTY_NAMES if n not in owners]
         parties = owners + more[: max(0, DEFAULT_PARTIES.get(protocol, 3) - len(owners))]
         parties = sorted(parties, key=lambda n: (n not in PARTY_NAMES, n in PARTY_NAMES and PARTY_NAMES.index(n)))

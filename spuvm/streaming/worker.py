@@ -1,9 +1,8 @@
-"""A worker of one party: `python -m spuvm.streaming.worker FOLDER NUMBER`."""
+"""A worker of one party, which runs some of the blocks."""
 
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -93,16 +92,3 @@ def _moved(cluster: Cluster, peers: Mapping[str, Any], me: str, listen: Address)
         address = Address(*peers[party.name])
         parties.append(replace(party, address=address, listen=listen if party.name == me else address))
     return replace(cluster, parties=tuple(parties))
-
-
-def main() -> int:
-    try:
-        work(Path(sys.argv[1]), int(sys.argv[2]))
-    except SpuError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_status
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -23,6 +23,7 @@ from spuvm.runtime.errors import ConfigError, InputError, LinkError, SpuError
 from spuvm.streaming.exchange import tell_all
 from spuvm.streaming.folder import write_whole
 from spuvm.streaming.job import Progress, Runner, describe
+from spuvm.streaming.worker import work
 
 START_SECONDS = 120.0  # for a worker to start and say where it listens
 ANSWER_SECONDS = 10.0  # for a Ray cluster to answer
@@ -110,9 +111,7 @@ Introduce = Callable[..., None]
 
 def _local(folder: Path, count: int, introduce: Introduce, finished: Callable[[], None]) -> None:
     """Processes of this machine."""
-    commands = {
-        f"worker {j}": [sys.executable, "-m", "spuvm.streaming.worker", str(folder), str(j)] for j in range(count)
-    }
+    commands = {f"worker {j}": [sys.executable, "-m", "spuvm.streaming", str(folder), str(j)] for j in range(count)}
 
     def line(worker: str, stream: str, text: str) -> None:
         if stream == "stdout":
@@ -193,8 +192,6 @@ def _check_room(ray: Any, count: int) -> None:
 
 def _work(folder: str, number: int) -> tuple[int, str]:
     """A worker's whole life as a Ray task: exit status and last words."""
-    from spuvm.streaming.worker import work
-
     try:
         work(Path(folder), number)
     except SpuError as error:
