@@ -1,6 +1,7 @@
 """Secure multi-party computation, compiled by JAX."""
 
 from spuvm import data as data
+from spuvm import psi as psi
 from spuvm import random as random
 from spuvm import utils as utils
 from spuvm.check import check as check

@@ -257,6 +257,15 @@ def default_machine() -> VM | None:
     return _context.machine(config)
 
 
+def everyone() -> tuple[tuple[str, ...], Link | None]:
+    """All parties that `init` named, by rank of the link between them; None of a simulation.
+
+    Raises ConfigError before `init`.
+    """
+    context = _here()
+    return context.parties, context.link
+
+
 def whereabouts() -> tuple[str, Path] | None:
     """Of a networked run, the party that this process is, and the cluster file."""
     if _context is None or _context.party is None or _context.file is None:

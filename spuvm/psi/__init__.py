@@ -1,0 +1,8 @@
+"""Joins of tables of several owners: in, files and key columns; out, the rows that match, to those who may see them.
+
+table = spu.psi.join({"alice": "a.parquet", "bob": "b.csv"}, key=["name", "born"], how="left", output="shared")
+table.columns, table.valid, table.present, table.matched      # secrets [rows]; nobody learns which rows match
+"""
+
+from spuvm.psi.api import join as join
+from spuvm.psi.shared import SharedTable as SharedTable

@@ -1,0 +1,58 @@
+"""A joined table that nobody sees: columns of secrets, with a public bound on its rows and a secret validity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from spuvm.devices import PYUObject
+from spuvm.objects import SPUObject
+from spuvm.vm import VM
+
+
+@dataclass(frozen=True, eq=False)
+class SharedTable:
+    """Rows of several owners' tables side by side, as secrets of one machine.
+
+    Attributes:
+        rows: the public bound; rows beyond the result are not `valid`.
+        columns: by name, secrets [rows]: bools, integers, floats; dates as days since 1970, times as microseconds,
+            text as codes. 0 where there is no cell.
+        valid: bool[rows], secret: whether the row is there at all.
+        present: of columns whose cells may be missing (or all of an owner's that may have no match), bool[rows],
+            secret: whether the cell is there.
+        matched: bool[rows], secret, by owner: whether that owner has the row's key.
+        categories: of text columns, at their owner, what the codes stand for, in order.
+        learns: who learned what when the table was made.
+    """
+
+    vm: VM
+    rows: int
+    columns: Mapping[str, SPUObject]
+    valid: SPUObject
+    present: Mapping[str, SPUObject]
+    matched: Mapping[str, SPUObject]
+    categories: Mapping[str, PYUObject]
+    learns: tuple[str, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the columns, in order."""
+        return tuple(self.columns)
+
+    def __getitem__(self, name: str) -> SPUObject:
+        return self.columns[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.columns
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __repr__(self) -> str:
+        return f"<shared table: at most {self.rows:,} rows, {len(self.columns)} columns of secrets>"
+
+    def arguments(self) -> dict[str, Any]:
+        """Columns, and `valid`, by name: what a jitted function takes."""
+        return {**self.columns, "valid": self.valid}
