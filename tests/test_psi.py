@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from joins import KEY, by_duckdb, generated, rows_of
 
 import spuvm as spu
+from spuvm.psi.cuckoo import placed, places_for, places_of
+from spuvm.psi.places import Held, Places
+from spuvm.psi.selection import Asked, Roles, group_of, select
+from spuvm.runtime.errors import InputError
 
 A, B = generated(40, 30, "a", unique=False), generated(25, 30, "b", unique=True)
 ONE = A.group_by(KEY).aggregate([(c, "min") for c in ("ax", "an", "ab")]).rename_columns([*KEY, "ax", "an", "ab"])
@@ -21,20 +26,57 @@ def devices() -> Iterator[None]:
     spu.shutdown()
 
 
+@pytest.mark.parametrize("mode", ["helper", "oblivious"])
 @pytest.mark.parametrize("how", ["inner", "left", "right", "full"])
-def test_joins_are_those_of_duckdb(how: str) -> None:
+def test_joins_are_those_of_duckdb(how: str, mode: str) -> None:
     first = A if how in ("inner", "left") else ONE
-    table = spu.psi.join({"alice": first, "bob": B}, key=KEY, how=how, mode="helper")
+    table = spu.psi.join({"alice": first, "bob": B}, key=KEY, how=how, mode=mode)
     assert rows_of(table, BOTH) == by_duckdb(
         f"select {', '.join(BOTH)} from a {how} join b using (name, born)", a=first, b=B
     )
     assert table.rows == {"inner": 40, "left": 40, "right": 25, "full": ONE.num_rows + 25}[how]
 
 
+@pytest.mark.parametrize("mode", ["helper", "oblivious"])
 @pytest.mark.parametrize("how", ["semi", "anti"])
-def test_rows_with_or_without_a_match(how: str) -> None:
-    table = spu.psi.join({"alice": A, "bob": B}, key=KEY, how=how, mode="helper")
+def test_rows_with_or_without_a_match(how: str, mode: str) -> None:
+    table = spu.psi.join({"alice": A, "bob": B}, key=KEY, how=how, mode=mode)
     names = ["name", "ax", "an", "ab"]
     assert rows_of(table, names) == by_duckdb(
         f"select {', '.join(names)} from a {how} join b using (name, born)", a=A, b=B
     )
+
+
+@pytest.mark.parametrize("keys", [1, 2, 4, 30, 700])
+def test_cuckoo_hashing_places_every_key(keys: int) -> None:
+    words = np.random.default_rng(keys).integers(0, 2**64, (3, keys), dtype=np.uint64)
+    size = places_for(keys)
+    where = places_of(words, size)
+    at = placed(where, size)
+    assert len(np.unique(at)) == keys and (where == at).any(0).all()
+    assert ((where >= 0) & (where < size)).all()
+
+
+def test_keys_that_cannot_be_placed_are_refused() -> None:
+    with pytest.raises(InputError, match="run the join again"):
+        placed(np.array([[0] * 4, [1] * 4, [2] * 4]), 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.uint64])
+@pytest.mark.parametrize(("values", "rows"), [(5, 9), (1, 1), (40, 12), (12, 40)])
+@pytest.mark.parametrize(("repeated", "together"), [(False, False), (True, False), (True, True)])
+def test_oblivious_selection(dtype: type, values: int, rows: int, repeated: bool, together: bool) -> None:
+    rng = np.random.default_rng(values)
+    x = rng.integers(0, 200, (3, values)).astype(dtype)
+    pointers = rng.integers(-1, values, rows)
+    if not repeated:
+        some = min(values, rows) // 2
+        pointers = np.full(rows, -1)
+        pointers[rng.permutation(rows)[:some]] = rng.permutation(values)[:some]
+    pointers = np.sort(pointers) if together else pointers
+    asked = Asked(3, values, rows, repeated, together)
+    held = Held(frozenset({"bob"}), x), Held(frozenset({"carol"}), pointers)
+    shares = select(Places(("alice", "bob", "carol")), *held, asked, Roles("carol", "bob", "alice"), dtype)
+    first, second = (s.value for s in shares.values())
+    assert "carol" in shares and len(shares) == 2
+    assert np.array_equal(group_of(dtype).add(first, second), np.where(pointers >= 0, x[:, pointers], 0))

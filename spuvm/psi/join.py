@@ -10,16 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from spuvm.devices import PYU, PYUObject
-from spuvm.jit import Jitted
 from spuvm.objects import SPUObject
 from spuvm.psi.helper import Helper
+from spuvm.psi.oblivious import Oblivious
 from spuvm.psi.places import Held
 from spuvm.psi.plan import Plan
 from spuvm.psi.shared import SharedTable
-from spuvm.psi.sharing import secrets_of, typed, unpacked, words_dtype
+from spuvm.psi.sharing import machine_function, secrets_of, typed, unpacked, words_dtype
 from spuvm.psi.tables import Field, as_words
 from spuvm.runtime.errors import InputError
-from spuvm.vm import VM
 
 
 class Matching(Protocol):
@@ -40,7 +39,7 @@ class Matching(Protocol):
         ...
 
 
-MATCHINGS: dict[str, Any] = {"helper": Helper}
+MATCHINGS: dict[str, Any] = {"helper": Helper, "oblivious": Oblivious}
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,14 +215,6 @@ def _below(plan: Plan, x: SPUObject | None, y: SPUObject | None, rows: tuple[int
 def _one(plan: Plan, function: Any, *args: Any) -> SPUObject:
     out: SPUObject = machine_function(plan.vm, function)(*args)
     return out
-
-
-_FUNCTIONS: dict[tuple[VM, Any], Jitted] = {}
-
-
-def machine_function(vm: VM, function: Any) -> Jitted:
-    """A function on secrets of the machine, and on public arrays; compiled once for each shape."""
-    return _FUNCTIONS.setdefault((vm, function), Jitted(function, vm, default="public"))
 
 
 def _all_of(*bits: Any) -> Any:

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from spuvm.compiler.compile import Program
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Module, Type, Value
+from spuvm.jit import Jitted
 from spuvm.objects import SPUObject
 from spuvm.psi.selection import Shares
 from spuvm.psi.tables import Field
@@ -78,6 +80,17 @@ def _program(config: Any, owners: tuple[int, ...], shape: tuple[int, ...], bits:
     return Program(
         Module("joined", builder.region, names, ("joined",), (dtype,) * len(owners), (dtype,), config.settings)
     )
+
+
+def machine_function(vm: VM, function: Any) -> Jitted:
+    """A function on secrets of the machine, and on public arrays; compiled once for each shape."""
+    known = _FUNCTIONS.setdefault(vm, {})
+    if function not in known:
+        known[function] = Jitted(function, vm, default="public")
+    return known[function]
+
+
+_FUNCTIONS: WeakKeyDictionary[VM, dict[Any, Jitted]] = WeakKeyDictionary()
 
 
 def unpacked(packed: Sequence[Any], count: int) -> list[Any]:
