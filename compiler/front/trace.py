@@ -62,13 +62,18 @@ def trace(fn: Callable[..., Any], args: Sequence[Any], static_argnums: int | Seq
     static = static_positions(static_argnums, len(args))
     dynamic = [a for i, a in enumerate(args) if i not in static]
     leaves = [jax.tree.map(_abstract, a) for a in dynamic]
+    results: list[tuple[tuple[Any, ...], Any]] = []
+    trees: list[Any] = []
 
-    def call(*given: Any) -> Any:
+    def call(*given: Any) -> list[Any]:
         rest = iter(given)
-        return fn(*(args[i] if i in static else next(rest) for i in range(len(args))))
+        out = fn(*(args[i] if i in static else next(rest) for i in range(len(args))))
+        results[:], tree = jax.tree_util.tree_flatten_with_path(out)  # now: a rebuilt object may have other leaves
+        trees[:] = [tree]
+        return [leaf for _, leaf in results]
 
     try:
-        closed, shapes = jax.make_jaxpr(call, return_shape=True)(*leaves)
+        closed = jax.make_jaxpr(call)(*leaves)
     except NEED_A_VALUE as e:
         raise VisibilityError(_needs_a_value(fn, e)) from e
     except TypeError as e:
@@ -79,9 +84,9 @@ def trace(fn: Callable[..., Any], args: Sequence[Any], static_argnums: int | Seq
         name=getattr(fn, "__name__", type(fn).__name__).strip("<>"),
         jaxpr=closed,
         in_tree=jax.tree.structure(tuple(dynamic)),
-        out_tree=jax.tree.structure(shapes),
+        out_tree=trees[0],
         inputs=tuple(_input_names(fn, args, static)),
-        outputs=tuple("out" + _path(path) for path, _ in jax.tree_util.tree_leaves_with_path(shapes)),
+        outputs=tuple("out" + _path(path) for path, _ in results),
         x64=jax.dtypes.canonicalize_dtype(np.float64) == np.float64,
         location=_definition(fn),
     )

@@ -104,10 +104,12 @@ def signbit(x: Any) -> Any:
 
 
 def copysign(x: Any, y: Any) -> Any:
+    x, y = (v if kind_of(v.dtype) == "f" else v.astype(jnp.promote_types(v.dtype, np.float32)) for v in (x, y))
     return jnp.where((x < 0) == (y < 0), x, -x)
 
 
 def ldexp(x: Any, n: Any) -> Any:
+    x = x if kind_of(x.dtype) == "f" else x.astype(np.float32)
     return x * lax.exp2(n.astype(x.dtype))
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend import core as jex
@@ -218,12 +219,43 @@ def _once(
 def while_(
     ctx: Context, *args: Operand, cond_jaxpr: Any, body_jaxpr: Any, cond_nconsts: int, body_nconsts: int
 ) -> list[Operand]:
+    if cond_jaxpr.out_avals[0].shape:
+        cond_jaxpr, body_jaxpr = _of_many(cond_jaxpr, body_jaxpr, cond_nconsts, body_nconsts)
+        args = (*args[:cond_nconsts], *args)
+        body_nconsts += cond_nconsts
     first, second = args[:cond_nconsts], args[cond_nconsts : cond_nconsts + body_nconsts]
     init = args[cond_nconsts + body_nconsts :]
     trips = _known_trips(cond_jaxpr, body_jaxpr, first, second, init)
     if trips is not None:
         return loop(ctx, body_jaxpr, second, init, [], trips, False)
     return _public_while(ctx, cond_jaxpr, body_jaxpr, first, second, init)
+
+
+def _of_many(cond: Any, body: Any, of_cond: int, of_body: int) -> tuple[Any, Any]:
+    """Loops side by side, as `vmap` makes them: they run while any goes on, and those that have ended keep their state.
+
+    The body takes the condition's constants before its own.
+    """
+    test, step = jex.jaxpr_as_fun(cond), jex.jaxpr_as_fun(body)
+
+    def going(*operands: Any) -> Any:
+        return jnp.any(test(*operands)[0])
+
+    def advance(*operands: Any) -> Any:
+        first, second, state = operands[:of_cond], operands[of_cond : of_cond + of_body], operands[of_cond + of_body :]
+        (more,) = test(*first, *state)
+        after = step(*second, *state)
+        return [jnp.where(_spread(more, new), new, old) for new, old in zip(after, state)]
+
+    constants, state = cond.in_avals[:of_cond], cond.in_avals[of_cond:]
+    return jax.make_jaxpr(going)(*constants, *state), jax.make_jaxpr(advance)(
+        *constants, *body.in_avals[:of_body], *state
+    )
+
+
+def _spread(more: Any, x: Any) -> Any:
+    """The condition of each loop for all elements of its state; the loops are the first axes."""
+    return lax.broadcast_in_dim(more, x.shape, tuple(range(more.ndim)))
 
 
 def _public_while(

@@ -17,6 +17,7 @@ from spuvm.compiler.ir.dtypes import is_key
 from spuvm.compiler.ir.module import Region, Type, Value, Visibility, join
 from spuvm.compiler.ir.ops import parse_element
 from spuvm.compiler.lower.context import Context, Known, Operand
+from spuvm.compiler.lower.elementwise import finite
 from spuvm.runtime.errors import UnsupportedError
 
 Slot = Type | Any
@@ -83,7 +84,7 @@ def lower_body(ctx: Context, closed: Any, slots: Sequence[Slot]) -> tuple[Region
 
 def shown(ctx: Context, x: Operand, type_: Type) -> Value:
     """`x` as a value of `type_`, which is as visible or less: sharing it where needed."""
-    value = ctx.value(x)
+    value = ctx.value(finite(ctx, x))
     if value.type.visibility == type_.visibility:
         return value
     return ctx.b.op("share", value, to=type_.visibility)

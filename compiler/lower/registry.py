@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from spuvm.compiler.lower import (
     bits,
@@ -25,7 +26,7 @@ from spuvm.compiler.lower import (
     sort,
     window,
 )
-from spuvm.compiler.lower.context import Rule
+from spuvm.compiler.lower.context import Context, Operand, Rule
 
 
 def merge(*families: Mapping[str, Rule]) -> dict[str, Rule]:
@@ -37,6 +38,23 @@ def merge(*families: Mapping[str, Rule]) -> dict[str, Rule]:
             raise ValueError(f"primitives registered twice: {sorted(twice)}")
         table.update(family)
     return table
+
+
+# Primitives that only move values: a constant infinity among them is a mask, as in a choice.
+MOVING = (
+    *("concatenate", "pad", "stack", "tile", "broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims"),
+    *("rev", "slice", "dynamic_slice", "dynamic_update_slice", "gather", "scatter", "scatter-min", "scatter-max"),
+    *("copy", "copy_p"),
+)
+
+
+def moving(rule: Rule) -> Rule:
+    """The rule, with finite stand-ins for infinities among its operands."""
+
+    def moved(ctx: Context, *xs: Operand, **params: Any) -> Any:
+        return rule(ctx, *(elementwise.finite(ctx, x) for x in xs), **params)
+
+    return moved
 
 
 RULES = merge(
@@ -60,6 +78,7 @@ RULES = merge(
     scatter.RULES,
     control.RULES,
 )
+RULES.update({name: moving(RULES[name]) for name in MOVING if name in RULES})
 
 # Calls that are lowered where they stand.
 INLINED = frozenset(control.INLINED)

@@ -1,0 +1,89 @@
+"""JAX programs as people write them: masks of infinity, loops under vmap, pytrees of their own making."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import spuvm as spu
+from spuvm.runtime.errors import EncodingError
+
+X = np.array([3.0, 1.0, 2.0], np.float32)
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda x: jnp.max(x.at[0].set(-jnp.inf)),
+        lambda x: jnp.max(jnp.concatenate([jnp.array([-jnp.inf]), x])),
+        lambda x: jnp.min(jnp.pad(x, 1, constant_values=jnp.inf)),
+        lambda x: jnp.max(jnp.stack([x, jnp.full(3, -jnp.inf)])),
+        lambda x: jnp.max(x.at[0:1].set(jnp.full(1, -jnp.inf))),
+        lambda x: lax.fori_loop(0, 3, lambda i, m: jnp.maximum(m, x[i]), -jnp.inf),
+        lambda x: lax.scan(lambda m, v: (jnp.maximum(m, v), m), -jnp.inf, x)[0],
+        lambda x: jax.nn.softmax(x.at[1].set(-jnp.inf)),
+    ],
+)
+def test_infinity_is_a_mask_wherever_values_are_moved(f: Callable[[Any], Any]) -> None:
+    np.testing.assert_allclose(spu.reveal(spu.jit(f)(X)), f(jnp.asarray(X)), atol=1e-4)
+
+
+def test_where_it_is_computed_with_it_is_refused() -> None:
+    with pytest.raises(EncodingError, match=r"test_surface\.py.*inf"):
+        spu.jit(lambda x: x * jnp.array([jnp.inf, 1.0, 2.0]))(X)
+
+
+def test_loops_under_vmap_run_while_any_goes_on() -> None:
+    starts = np.array([0.0, 1.0, 5.0], np.float32)
+
+    def revealed(x: Any) -> Any:
+        return jax.vmap(lambda v: lax.while_loop(lambda c: spu.reveal(c) < 3, lambda c: c + 1, v))(x)
+
+    def public(x: Any) -> Any:
+        loop = lambda v: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * 2), (v, v))  # noqa: E731
+        return jax.vmap(loop)(x)
+
+    np.testing.assert_allclose(spu.reveal(spu.jit(revealed)(starts)), [3, 3, 5], atol=1e-5)
+    got = spu.reveal(spu.jit(public)(spu.public(starts)))
+    np.testing.assert_allclose(got, public(jnp.asarray(starts)), atol=1e-5)
+
+
+@jax.tree_util.register_pytree_node_class
+class Model:
+    """One whose constructor fills in what is None, so that a rebuilt object has other leaves."""
+
+    def __init__(self, start: Any = None, centers: Any = None) -> None:
+        self.start, self.centers = np.arange(2) if start is None else start, centers
+
+    def tree_flatten(self) -> Any:
+        return [self.start, self.centers], None
+
+    @classmethod
+    def tree_unflatten(cls, _: Any, leaves: Any) -> Model:
+        return cls(*leaves)
+
+
+def test_names_of_results_are_those_of_what_the_function_returned() -> None:
+    def fit(x: Any) -> Model:
+        model = Model()
+        model.start, model.centers = None, x.sum(0)
+        return model
+
+    f = spu.jit(fit)
+    assert len(f.compile(X[:, None]).module.outputs) == 1
+    np.testing.assert_allclose(spu.reveal(f(X[:, None])).centers, [6.0], atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.int32])
+@pytest.mark.parametrize("f", [jnp.copysign, jnp.ldexp])
+def test_integers_become_floats_as_in_jax(f: Callable[..., Any], dtype: Any) -> None:
+    x, y = np.array([1, 2], dtype), np.array([3, 4], dtype)
+    got, want = spu.reveal(spu.jit(f)(x, y)), f(x, y)
+    assert got.dtype == want.dtype
+    np.testing.assert_allclose(got, want, rtol=2e-6)
