@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from spuvm.calls import Jitted
 from spuvm.compiler.check.findings import Deviation, Finding, Tolerance
 from spuvm.compiler.check.shadow import Pair, Recorder, Shadow
 from spuvm.compiler.front.trace import Traced, static_positions, trace
@@ -16,7 +17,6 @@ from spuvm.compiler.ir.in_the_clear import Ring
 from spuvm.compiler.ir.module import Module, Type, Visibility
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.pipeline import run_passes
-from spuvm.jit import Jitted
 from spuvm.objects import Marked, SPUObject, encoded, parts
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import InputError

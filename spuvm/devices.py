@@ -8,7 +8,6 @@ executes only its own PYU functions; shapes and dtypes of private values become 
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,15 +19,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from spuvm.jit import Jitted
-from spuvm.objects import Marked, SPUObject
+from spuvm.calls import Jitted
+from spuvm.objects import Marked, Receiver, Remote, SPUObject
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.link.reranked_link import renumbered
 from spuvm.runtime.link.tls.link import connect
-from spuvm.runtime.machine.session import Session, telling
+from spuvm.runtime.machine.session import Session, abort_on_error
 from spuvm.runtime.protocols.registered import has_dealer, protocol_of
 from spuvm.vm import VM
 
@@ -48,11 +47,11 @@ class _Context:
     def machine(self, config: Config) -> VM:
         if config not in self.machines:
             if self.party is None or self.link is None:
-                self.machines[config] = VM(Session(config))
+                self.machines[config] = _Machine(Session(config))
             else:
                 names = (*config.members, *(p for p in self.parties if p not in config.members))
                 link = renumbered(self.link, names)
-                self.machines[config] = VM(Session(config, link.rank, link))
+                self.machines[config] = _Machine(Session(config, link.rank, link))
         return self.machines[config]
 
     def others(self, parties: tuple[str, ...], protocol: str) -> tuple[str, ...]:
@@ -137,8 +136,15 @@ def _here() -> _Context:
 # PYU ------------------------------------------------------------------------------------------------
 
 
+class _Machine(VM):
+    """A machine whose parties have devices: what a party is handed by name is at its PYU."""
+
+    def hand_over(self, x: SPUObject, to: Any) -> Any:
+        return super().hand_over(x, PYU(to) if to in self.config.members else to)
+
+
 @dataclass(frozen=True)
-class PYU:
+class PYU(Receiver):
     """A party's own Python. `alice(fn)(*args)` runs `fn` at alice and keeps the result there."""
 
     party: str
@@ -155,10 +161,15 @@ class PYU:
             if not self.is_here:
                 return PYUObject(self, None)
             args, kwargs = jax.tree.map(_at_home, (args, kwargs), is_leaf=_is_object)
-            with telling(_here().link):
+            with abort_on_error(_here().link):
                 return PYUObject(self, fn(*args, **kwargs))
 
         return run
+
+    def receive(self, x: SPUObject) -> PYUObject:
+        """An SPUObject revealed to this party alone."""
+        out = VM.hand_over(x.vm, x, self.party)
+        return PYUObject(self, None if out.parts[0] is None else out.known_value())
 
     @property
     def is_here(self) -> bool:
@@ -170,7 +181,7 @@ class PYU:
 
 
 @dataclass(frozen=True, eq=False)
-class PYUObject:
+class PYUObject(Remote):
     """A Python object at one party; elsewhere only a name for it."""
 
     device: PYU
@@ -184,6 +195,10 @@ class PYUObject:
             return self
         value = _broadcast(self)
         return PYUObject(device, value if device.is_here else None)
+
+    def reveal(self) -> Any:
+        """The value, shown by its owner to everyone."""
+        return fetch(self)
 
     def __repr__(self) -> str:
         return f"<PYUObject at {self.device.party}>"
@@ -200,7 +215,7 @@ def _at_home(x: Any) -> Any:
 # SPU ------------------------------------------------------------------------------------------------
 
 
-class SPU:
+class SPU(Receiver):
     """The virtual machine among the parties of a cluster definition.
 
     `spu(fn, static_argnums=...)(*args)` runs a JAX function on objects of PYUs (private to their
@@ -222,7 +237,7 @@ class SPU:
         jitted = self._functions.setdefault(key, Jitted(fn, self.vm, static_argnums, default="public"))
 
         def run(*args: Any, **kwargs: Any) -> Any:
-            with telling(self.vm.session.link):
+            with abort_on_error(self.vm.session.link):
                 args, kwargs = jax.tree.map(self._argument, (args, kwargs), is_leaf=_is_object)
                 return jitted(*args, **kwargs)
 
@@ -234,6 +249,12 @@ class SPU:
         """Secret-share an object's arrays: a pytree of secret SPUObjects."""
         private, tree = jax.tree.flatten(self(_identity)(x))
         return jax.tree.unflatten(tree, self.vm.convert(private, "share", "secret"))
+
+    def receive(self, x: SPUObject) -> SPUObject:
+        """An SPUObject that is here already: there is no moving between machines."""
+        if x.vm is self.vm:
+            return x
+        raise InputError("moving between SPUs is not supported: reveal the value, or keep to one SPU.")
 
     def _argument(self, x: Any) -> Any:
         if not isinstance(x, PYUObject):
@@ -313,29 +334,14 @@ def config_from(cluster_def: Mapping[str, Any], context: _Context) -> Config:
     return config
 
 
-def move(x: SPUObject, device: Any) -> Any:
-    """Reveal an SPUObject to one party alone."""
-    name = device.party if isinstance(device, PYU) else device
-    if isinstance(device, SPU):
-        if device.vm is x.vm:
-            return x
-        raise InputError("moving between SPUs is not supported: reveal the value, or keep to one SPU.")
-    if name not in x.vm.config.members:
-        raise ConfigError(f"`to` must be one of {', '.join(x.vm.config.members)}, got {name!r}.")
-    (out,) = x.vm.convert([x], "reveal", x.vm.config.members.index(name))
-    if _context is None or name not in _context.parties:
-        return out
-    return PYUObject(PYU(name), None if out.parts[0] is None else out.known_value())
-
-
 def fetch(x: PYUObject) -> Any:
     """The value of a PYU's object, shown by its owner to everyone."""
     return x.value if _here().party is None else _broadcast(x)
 
 
-def telling_everyone() -> AbstractContextManager[None]:
-    """If the block fails here, the other parties stop, too, and learn why; see `session.telling`."""
-    return telling(_here().link)
+def abort_everyone_on_error() -> AbstractContextManager[None]:
+    """If the block fails here, the other parties stop, too, and learn why; see `session.abort_on_error`."""
+    return abort_on_error(_here().link)
 
 
 def agree(what: str, value: bytes) -> None:
@@ -359,7 +365,7 @@ def _with_shapes(x: PYUObject) -> Any:
         return x.value
     mine = x.device.is_here
     described = json.dumps(_describe(x.value)).encode() if mine else None
-    text = say(context.link, context.parties.index(x.device.party), described)
+    text = context.link.broadcast(context.parties.index(x.device.party), described)
     return x.value if mine else _undescribe(json.loads(text))
 
 
@@ -377,37 +383,14 @@ def _broadcast(x: PYUObject) -> Any:
         np.savez(buffer, **arrays)
         structure = json.dumps(_describe(x.value)).encode()
         payload = len(structure).to_bytes(8, "big") + structure + buffer.getvalue()
-    payload = _say(context.link, owner, payload)
+    payload = context.link.deliver(owner, range(len(context.parties)), payload)
+    assert payload is not None
     size = int.from_bytes(payload[:8], "big")
     with np.load(io.BytesIO(payload[8 + size :]), allow_pickle=False) as stored:
         values = [stored[str(i)][()] for i in range(len(stored.files))]
     leaves, tree = jax.tree.flatten(_undescribe(json.loads(payload[8 : 8 + size])))
     numbers = [type(x)(v) if isinstance(x, bool | int | float) else v for x, v in zip(leaves, values, strict=True)]
     return jax.tree.unflatten(tree, numbers)
-
-
-def say(link: Link, owner: int, payload: bytes | None) -> bytes:
-    """Bytes from one party to all the others, left out of the counters, like agreement on a program."""
-    counters = [(x, copy.deepcopy(x.counters)) for x in (link, link.base)]
-    said = _say(link, owner, payload)
-    for x, before in counters:
-        x.counters = before
-    return said
-
-
-def _say(link: Link, owner: int, payload: bytes | None) -> bytes:
-    """Bytes from one party to all the others: their number, then themselves."""
-    others = [p for p in range(len(link.parties)) if p != owner]
-    if link.rank == owner:
-        assert payload is not None
-        link.exchange({p: [memoryview(len(payload).to_bytes(8, "big"))] for p in others}, {})
-        link.exchange({p: [memoryview(payload)] for p in others}, {})
-        return payload
-    size = np.zeros(8, np.uint8)
-    link.exchange({}, {owner: [size]})
-    body = np.zeros(int.from_bytes(size.tobytes(), "big"), np.uint8)
-    link.exchange({}, {owner: [body]})
-    return body.tobytes()
 
 
 def _describe(x: Any) -> Any:

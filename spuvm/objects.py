@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,22 @@ from spuvm.runtime.ring.encodings import combine, decode, encode
 
 if TYPE_CHECKING:
     from spuvm.vm import VM
+
+
+class Remote(ABC):
+    """A value that lives on a device: Python has it when it is shown, and devices take it."""
+
+    @abstractmethod
+    def reveal(self) -> Any:
+        """The value, shown to all parties."""
+
+
+class Receiver(ABC):
+    """A device that values of a machine can be handed to."""
+
+    @abstractmethod
+    def receive(self, x: SPUObject) -> Any:
+        """The object there, revealed to nobody else."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +56,13 @@ class Marked:
 
 def _operator(name: str, reflected: bool = False) -> Any:
     def method(self: SPUObject, *others: Any) -> Any:
-        from spuvm.jit import operator
-
-        return operator(name, self.vm, (*others, self) if reflected else (self, *others))
+        return self.vm.apply(name, (*others, self) if reflected else (self, *others))
 
     return method
 
 
 @dataclass(eq=False, frozen=True)
-class SPUObject:
+class SPUObject(Remote):
     """`parts` are the components that this process holds, None for the others; they may be in blocks.
 
     `dtype` is the JAX dtype that the value decodes to, `type` its type on the machine.
@@ -92,9 +107,7 @@ class SPUObject:
 
     def to(self, party: Any) -> Any:
         """Reveal to one party alone: a PYU, or a name. Returns an object there."""
-        from spuvm.devices import move
-
-        return move(self, party)
+        return self.vm.hand_over(self, party)
 
     def reveal(self) -> Any:
         """The value, shown to all parties."""
@@ -151,15 +164,11 @@ class SPUObject:
     __hash__ = None  # type: ignore[assignment]
 
     def __getitem__(self, index: Any) -> Any:
-        from spuvm.jit import indexed
-
-        return indexed(self.vm, self, index)
+        return self.vm.index(self, index)
 
     @property
     def T(self) -> Any:  # the name that arrays use
-        from spuvm.jit import operator
-
-        return operator("transpose", self.vm, (self,))
+        return self.vm.apply("transpose", (self,))
 
 
 def slots_of_component(type_: Type, vm: VM) -> int:

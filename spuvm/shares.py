@@ -32,11 +32,11 @@ import numpy as np
 from spuvm.compiler.expand.expand import boundary_form
 from spuvm.compiler.ir import text
 from spuvm.compiler.ir.module import Type
-from spuvm.devices import SPU, default_machine, say
+from spuvm.devices import SPU, default_machine
 from spuvm.objects import SPUObject, slots_of_component
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.machine.components import aligned
-from spuvm.runtime.machine.session import telling
+from spuvm.runtime.machine.session import abort_on_error
 from spuvm.runtime.protocols.registered import rank_names
 from spuvm.vm import VM
 
@@ -67,7 +67,7 @@ def save_shares(tree: Any, folders: Folders, name: str = "shares") -> None:
     leaves: list[SPUObject] = []
     structure = _describe(tree, leaves)
     vm = _machine(leaves)
-    with telling(vm.session.link), contextlib.ExitStack() as stack:
+    with abort_on_error(vm.session.link), contextlib.ExitStack() as stack:
         mine = _described(structure, leaves, vm)
         common = json.loads(_said(vm, lambda: json.dumps(mine | _made_once(leaves)).encode()))
         if any(common[key] != value for key, value in json.loads(json.dumps(mine)).items()):
@@ -100,7 +100,7 @@ def load_shares(folders: Folders, device: SPU | VM | None = None, name: str = "s
     vm = device.vm if isinstance(device, SPU) else device or default_machine()
     if vm is None:
         raise InputError("`device` is missing: give the SPU that is to hold the shares.")
-    with telling(vm.session.link):
+    with abort_on_error(vm.session.link):
         parts = {rank: _read(folders, rank, name, vm) for rank in _expected(folders, name, vm)}
         here = next(iter(parts.values())).common if parts else b""
         common = json.loads(_said(vm, lambda: here))
@@ -264,7 +264,7 @@ def _types(common: Mapping[str, Any], vm: VM) -> list[Type]:
 def _said(vm: VM, payload: Callable[[], bytes]) -> bytes:
     """Bytes that the first party says to all; not counted, like agreement."""
     link = vm.session.link
-    return payload() if link is None else say(link, 0, payload() if link.rank == 0 else None)
+    return payload() if link is None else link.broadcast(0, payload() if link.rank == 0 else None)
 
 
 def _agree(vm: VM, what: str, common: Mapping[str, Any]) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from spuvm.calls import indexed, operator
 from spuvm.compiler.compile import Program
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Module, Value, Visibility
-from spuvm.objects import Marked, SPUObject, components_for, slots_of
+from spuvm.objects import Marked, Receiver, SPUObject, components_for, slots_of
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
-from spuvm.runtime.errors import InputError
-from spuvm.runtime.machine.session import Session, telling
+from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.machine.session import Session, abort_on_error
 from spuvm.runtime.protocols.registered import DEFAULT_PARTIES, protocol_of
 
 
@@ -59,7 +60,7 @@ class VM:
         module = program.module
         components: list[Any] = []
         public = hashlib.sha256()
-        with telling(self.session.link):
+        with abort_on_error(self.session.link):
             for value, param, name in zip(leaves, module.body.params, module.inputs, strict=True):
                 parts = components_for(value, param.type, name, self)
                 if param.type.is_public and not self.deals:
@@ -105,6 +106,22 @@ class VM:
         if self.deals:
             return [None] * len(opened)  # a dealer takes part, and sees nothing
         return [o.known_value() for o in opened]
+
+    def apply(self, name: str, operands: tuple[Any, ...]) -> Any:
+        """A `jax.numpy` function of objects; plain operands are public."""
+        return operator(name, self, operands)
+
+    def index(self, x: SPUObject, index: Any) -> Any:
+        """x[index], with a public index."""
+        return indexed(self, x, index)
+
+    def hand_over(self, x: SPUObject, to: Any) -> Any:
+        """Reveal an object to one party alone, by its name, or hand it to a device."""
+        if isinstance(to, Receiver):
+            return to.receive(x)
+        if to not in self.config.members:
+            raise ConfigError(f"`to` must be one of {', '.join(self.config.members)}, got {to!r}.")
+        return self.convert([x], "reveal", self.config.members.index(to))[0]
 
     def __repr__(self) -> str:
         c = self.config

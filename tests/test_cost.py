@@ -14,9 +14,9 @@ from jax import lax
 from machine import assert_cost, assert_same_shares, key, run_parties, without_compiling
 
 import spuvm as spu
+from spuvm.calls import Jitted
 from spuvm.compiler.compile import Program
 from spuvm.compiler.project import executables
-from spuvm.jit import Jitted
 from spuvm.objects import Marked
 from spuvm.runtime.config import Config
 from spuvm.runtime.link.link import Counters

@@ -320,7 +320,7 @@ def test_silence_times_out_and_says_who_what_and_how_long(session: Session, awai
 
 def test_peers_do_not_hear_what_a_partys_rows_hold(session: Session) -> None:
     def body(link: Link) -> None:
-        with link._telling_peers():
+        with link._abort_on_error():
             if link.rank == 1:
                 raise DataError("column `x` has 3 of 5 cells missing (the first in row 2)")
         link.exchange({}, {1: [np.zeros(8, np.uint8)]} if link.rank != 1 else {})

@@ -17,8 +17,9 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from enum import IntEnum
 from types import TracebackType
@@ -31,12 +32,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from spuvm.runtime.errors import DataError, LinkError, PeerAbortedError, PeerMismatchError, SpuError
 from spuvm.runtime.link.round import AtOnce, Exchange
+from spuvm.runtime.memory import memory_bytes
 
 Buffer = memoryview | npt.NDArray[Any]
 
 DEFAULT_TIMEOUT = 60.0
 MAX_REASON = 2000  # characters of an abort's reason
 KEY_BYTES = 32
+PIECE_BYTES = 16 << 20  # of what is said openly and has no size known before
 UNKNOWN = bytes(32)  # in place of a SHA-256: the sender does not know the value
 
 
@@ -113,7 +116,7 @@ class Link(ABC):
         """
         sends = self._views(outgoing, writable=False)
         receives = self._views(incoming, writable=True)
-        with self._telling_peers():
+        with self._abort_on_error():
             if not sends and not receives:
                 return
             self._begun = None
@@ -129,7 +132,7 @@ class Link(ABC):
         """
         sends = {peer: nbytes for peer, nbytes in outgoing.items() if nbytes}
         receives = self._views(incoming, writable=True)
-        with self._telling_peers():
+        with self._abort_on_error():
             exchange = self._begun = self._begin(sends, receives)
         if sends or receives:
             self._count(sends, {peer: size(views) for peer, views in receives.items()})
@@ -137,7 +140,7 @@ class Link(ABC):
 
     def settle(self) -> None:
         """Wait until all that was sent in rounds that were begun has left, and what was proposed is agreed on."""
-        with self._telling_peers():
+        with self._abort_on_error():
             self._conclude()
             self._settle()
 
@@ -155,10 +158,59 @@ class Link(ABC):
         So parties compute while these messages are under way, and nobody waits for the slowest to begin.
         """
         mine = (UNKNOWN if value is None else hashlib.sha256(value).digest()) + what.encode()
-        with self._telling_peers():
+        with self._abort_on_error():
             for peer in self.peers:
                 self._send_control(peer, Kind.AGREE, mine)
         self.proposed.append(mine)
+
+    def gather(self, body: bytes, size: int | None = None) -> list[bytes]:
+        """What every party says, by rank: in the open, and counted. `size`: of what each says, if all know it."""
+        sizes = self._sizes(len(body), self.peers, self.peers) if size is None else dict.fromkeys(self.peers, size)
+        heard = self._in_pieces(body, self.peers, sizes)
+        return [body if rank == self.rank else heard[rank] for rank in range(len(self.parties))]
+
+    def broadcast(self, owner: int, body: bytes | None) -> bytes:
+        """What one party says to all, in the open; not counted, like agreement. `body` is given by the owner alone."""
+        before = [(link, deepcopy(link.counters)) for link in (self, self.base)]
+        said = self.deliver(owner, [p for p in range(len(self.parties)) if p != owner], body)
+        for link, counters in before:
+            link.counters = counters
+        assert said is not None
+        return said
+
+    def deliver(self, owner: int, receivers: Collection[int], body: bytes | None) -> bytes | None:
+        """Bytes from one party to some, as they are, and counted: its number, then themselves. None elsewhere."""
+        if self.rank == owner:
+            assert body is not None
+            others = [p for p in receivers if p != owner]
+            self._in_pieces(body, others, self._sizes(len(body), others, ()))
+            return body
+        if self.rank not in receivers:
+            return None
+        return self._in_pieces(b"", (), self._sizes(0, (), (owner,)))[owner]
+
+    def _sizes(self, mine: int, to: Collection[int], of: Collection[int]) -> dict[int, int]:
+        """How many bytes each of `of` is about to say."""
+        sizes = {p: np.zeros(8, np.uint8) for p in of}
+        self.exchange({p: [memoryview(mine.to_bytes(8, "little"))] for p in to}, {p: [x] for p, x in sizes.items()})
+        found = {p: int.from_bytes(x.tobytes(), "little") for p, x in sizes.items()}
+        for peer, size in found.items():
+            if size > memory_bytes():
+                with self._abort_on_error():
+                    raise PeerMismatchError(f"{self.parties[peer]} claims to send {size:,} bytes, more than fit here.")
+        return found
+
+    def _in_pieces(self, body: bytes, to: Collection[int], sizes: Mapping[int, int]) -> dict[int, bytes]:
+        """Say `body`, and hear what others do; memory is taken as it comes, whatever sizes were claimed."""
+        heard = {p: bytearray() for p in sizes}
+        longest = max(len(body), *sizes.values(), 0)
+        for start in range(0, longest, PIECE_BYTES):
+            piece = memoryview(body)[start : start + PIECE_BYTES]
+            places = {p: np.empty(max(0, min(PIECE_BYTES, n - start)), np.uint8) for p, n in sizes.items()}
+            self.exchange({p: [piece] for p in to}, {p: [x] for p, x in places.items()})
+            for peer, place in places.items():
+                heard[peer] += place.data
+        return {p: bytes(x) for p, x in heard.items()}
 
     def session_key(self, holders: Iterable[int]) -> bytes:
         """32 secret bytes, fresh for this session, that exactly the parties `holders` know.
@@ -175,7 +227,7 @@ class Link(ABC):
                 f"got {ranks}: a party can only ask for keys that it holds."
             )
         if ranks not in self._keys:
-            with self._telling_peers():
+            with self._abort_on_error():
                 self._keys[ranks] = self._derive_key(ranks)
         return self._keys[ranks]
 
@@ -208,7 +260,7 @@ class Link(ABC):
             self._begun.finish()
 
         def move(sends: dict[int, list[memoryview]], receives: dict[int, list[memoryview]]) -> None:
-            with self._telling_peers():
+            with self._abort_on_error():
                 self._conclude()
                 self._transfer(sends, receives)
 
@@ -244,7 +296,7 @@ class Link(ABC):
         """Hear what the others say of what was proposed: before payload leaves, and before a wait for any."""
         if not self.proposed:
             return
-        with self._telling_peers():
+        with self._abort_on_error():
             while self.proposed:
                 self._compare(self.proposed[0])
                 self.proposed.popleft()
@@ -324,7 +376,7 @@ class Link(ABC):
         c.rounds += 1
 
     @contextmanager
-    def _telling_peers(self) -> Iterator[None]:
+    def _abort_on_error(self) -> Iterator[None]:
         """Refuse a dead link; if the body fails, tell the peers, so that they name the same cause."""
         if self._failure is not None:
             raise self._failure.with_traceback(None)

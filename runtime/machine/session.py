@@ -29,7 +29,7 @@ _SESSIONS: WeakKeyDictionary[Link, int] = WeakKeyDictionary()
 
 
 @contextmanager
-def telling(link: Link | None) -> Iterator[None]:
+def abort_on_error(link: Link | None) -> Iterator[None]:
     """Tell the peers if the block fails here, so that they stop too. Only our own errors' texts are sent."""
     try:
         yield
@@ -79,7 +79,7 @@ class Session:
         A dealer does not have these: None. Empty: there are none, and nothing is agreed on.
         Results may be in blocks.
         """
-        with self._lock, telling(self.link):
+        with self._lock, abort_on_error(self.link):
             program.prepare()
             if self.link is not None:
                 self.link.propose("program", digest.encode())
@@ -96,7 +96,7 @@ class Session:
         messages, bit by bit. Keys must never be used for another program or other inputs. That all
         parties run the same program, with the same keys, is for the caller to make sure.
         """
-        with self._lock, telling(self.link):
+        with self._lock, abort_on_error(self.link):
             program.prepare()
             return Executor(Streams(keys, self.party), self.link, self.listener).run(program, inputs)
 

@@ -16,10 +16,11 @@ from typing import Any
 
 import jax
 
+from spuvm.calls import Jitted
 from spuvm.commands.options import Argument, make_config
 from spuvm.compiler.compile import Program, compile_function, load
 from spuvm.compiler.ir.module import Visibility
-from spuvm.jit import Jitted, reveal
+from spuvm.jit import reveal
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import CompileError, InputError, SpuError
 

@@ -18,7 +18,7 @@ from spuvm.commands.results import say
 from spuvm.commands.sgb_jobs import Job
 from spuvm.commands.sgb_settings import Settings, read_settings
 from spuvm.data.tables import check_target
-from spuvm.devices import agree, telling_everyone
+from spuvm.devices import abort_everyone_on_error, agree
 from spuvm.network import make_run_folder, run_parties
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.cluster import load_cluster
@@ -271,7 +271,7 @@ def _be(asked: Asked, me: str, config_file: Path) -> None:
         say(f"waiting for {', '.join(n for n in parties if n != me)}")
     spu.init(party=me, config=config_file, timeout=asked.timeout)
     try:
-        with telling_everyone():
+        with abort_everyone_on_error():
             agree("parameters", settings.canonical)
             agree("parties with tables", ",".join(sources).encode())
             agree("command", f"{asked.command} {asked.receiver} {asked.classes}".encode())

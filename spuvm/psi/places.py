@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from spuvm.devices import everyone, say
+from spuvm.devices import everyone
 from spuvm.runtime.engine.random import Stream, derive_key, new_key, permutations
 from spuvm.runtime.errors import ConfigError, SpuError
 from spuvm.runtime.link.link import Link
-from spuvm.runtime.machine.session import telling
+from spuvm.runtime.machine.session import abort_on_error
 
 BLOCK_BYTES = 16  # of a keystream
 
@@ -66,7 +66,7 @@ class Places:
         if not self.is_here(party):
             return Held(frozenset({party}), None)
         values = [x.value if isinstance(x, Held) else x for x in args]
-        with telling(self.link):
+        with abort_on_error(self.link):
             return Held(frozenset({party}), function(*values))
 
     def move(self, *moves: Move) -> list[Held]:
@@ -90,7 +90,7 @@ class Places:
                     sends.setdefault(self.parties.index(m.target), []).append(value)
                 out.append(Held(target, None))
         if self.link is not None and (sends or receives):
-            with telling(self.link):
+            with abort_on_error(self.link):
                 self.link.exchange(sends, receives)
         return out
 
@@ -99,8 +99,8 @@ class Places:
         if self.link is None:
             return json.loads(json.dumps(said.value))
         mine = json.dumps(said.value).encode() if self.me == party else None
-        with telling(self.link):
-            return json.loads(say(self.link, self.parties.index(party), mine))
+        with abort_on_error(self.link):
+            return json.loads(self.link.broadcast(self.parties.index(party), mine))
 
     def agree(self, what: str, value: Any) -> None:
         """That all parties' scripts say the same. PeerMismatchError at every party if they do not."""
@@ -117,7 +117,7 @@ class Places:
         if self.link is None or len(names) == 1:
             secret = _simulated(self, names)
         else:
-            with telling(self.link):
+            with abort_on_error(self.link):
                 secret = self.link.session_key(self.parties.index(p) for p in names)
         return Held(frozenset(names), derive_key(secret, f"spuvm join {self._number} {','.join(names)} {label}"))
 

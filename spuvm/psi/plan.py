@@ -13,7 +13,7 @@ from spuvm.psi.learns import learned
 from spuvm.psi.places import Held, Places, here
 from spuvm.psi.tables import DUPLICATES, Field, Wanted, load
 from spuvm.runtime.errors import ConfigError, InputError
-from spuvm.runtime.machine.session import telling
+from spuvm.runtime.machine.session import abort_on_error
 from spuvm.vm import VM
 
 MODES = ("helper", "oblivious", "ecdh")
@@ -134,7 +134,7 @@ def planned(
     }
     asked = [owners, how, output, mode, helper, {p: w.__dict__ for p, w in wanted.items()}]
     places.agree("join", asked)
-    with telling(places.link):
+    with abort_on_error(places.link):
         tables = {p: places.run(p, load, files[p], p, wanted[p]) for p in owners}
         said = {p: places.tell(p, places.run(p, lambda t, p=p: t.announced(wanted[p]), tables[p])) for p in owners}
         _check_kinds(said, keys)

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from spuvm.runtime.link.link import Link
 from spuvm.vm import VM
 
 
-def tell_all(link: Link | None, body: bytes) -> list[bytes]:
-    """What every party says, by rank."""
-    if link is None:
-        return [body]
-    sizes = {p: np.zeros(8, np.uint8) for p in link.peers}
-    size = memoryview(len(body).to_bytes(8, "big"))
-    link.exchange({p: [size] for p in link.peers}, {p: [x] for p, x in sizes.items()})
-    heard = {p: np.zeros(int.from_bytes(x.tobytes(), "big"), np.uint8) for p, x in sizes.items()}
-    link.exchange({p: [memoryview(body)] for p in link.peers}, {p: [x] for p, x in heard.items()})
-    said = {p: x.tobytes() for p, x in heard.items()} | {link.rank: body}
-    return [said[rank] for rank in sorted(said)]
+def gather(link: Link | None, body: bytes, size: int | None = None) -> list[bytes]:
+    """What every party says, by rank; see `Link.gather`."""
+    return [body] if link is None else link.gather(body, size)
 
 
 def agree(vm: VM, what: str, value: bytes = b"") -> None:

@@ -22,10 +22,11 @@ from spuvm.compiler.ir.module import Type
 from spuvm.objects import SPUObject, encoded, slots_of, slots_of_component
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.link import Link
-from spuvm.runtime.machine.session import telling
+from spuvm.runtime.machine.session import abort_on_error
 from spuvm.runtime.ring.elements import limb_count, limbs, words
 from spuvm.runtime.ring.encodings import combine, decode
 from spuvm.streaming.block import Counts
+from spuvm.streaming.exchange import gather
 from spuvm.streaming.folder import Folder
 from spuvm.streaming.kept_rows import ROWS, Kept, KeptRows
 from spuvm.streaming.owner import OwnWork
@@ -121,7 +122,11 @@ class Runner:
         state = self._state_before(todo[0])
         for program in {id(p): p for p in (self.job.programs[self.job.counts(b)] for b in todo)}.values():
             program.party(self.party).prepare()
-        with telling(self.link), ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+        with (
+            abort_on_error(self.link),
+            ThreadPoolExecutor(1, "read") as reader,
+            ThreadPoolExecutor(1, "write") as writer,
+        ):
             self._committed = todo[0] - 1
             ahead = reader.submit(self._read, todo[0])
             behind: Future[None] | None = None
@@ -203,7 +208,8 @@ class Runner:
         """
         program = self.job.programs[self.job.counts(ready.block)]
         mine = hashlib.sha256(self.digest(state) + ready.digest).digest()
-        said = self.tell(mine + (self._committed + 1).to_bytes(8, "big"))
+        mine += (self._committed + 1).to_bytes(8, "big")
+        said = gather(self.link, mine, len(mine))
         if self.job.in_order:  # nobody will go back behind what all have committed
             done = min(int.from_bytes(x[32:], "big") for x in said) - 1
             self.folder.drop(range(max(done - 3, INITIAL), done))
@@ -218,15 +224,6 @@ class Runner:
     def keys(self, program: Program, what: str, digests: Sequence[bytes]) -> Any:
         """The stream keys of one execution on inputs of these digests, one of each party."""
         return self.folder.keys.streams(f"{program.hash} {what} {b''.join(digests).hex()}")
-
-    def tell(self, body: bytes) -> list[bytes]:
-        """What each party says, by rank; all say as many bytes."""
-        if self.link is None:
-            return [body]
-        heard = {peer: np.zeros(len(body), np.uint8) for peer in self.link.peers}
-        self.link.exchange({p: [memoryview(body)] for p in self.link.peers}, {p: [b] for p, b in heard.items()})
-        heard[self.link.rank] = np.frombuffer(body, np.uint8)
-        return [heard[rank].tobytes() for rank in sorted(heard)]
 
     # What blocks gave -----------------------------------------------------------------------------
 

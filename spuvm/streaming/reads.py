@@ -9,7 +9,7 @@ from typing import Any
 
 from spuvm.runtime.errors import InputError
 from spuvm.streaming.block import Column, Part
-from spuvm.streaming.exchange import is_me, tell_all
+from spuvm.streaming.exchange import gather, is_me
 from spuvm.streaming.folder import Keys
 from spuvm.streaming.kept_rows import ROWS, Kept
 from spuvm.streaming.passes import Pass
@@ -41,7 +41,7 @@ def of_kept(done: Pass) -> Reads:
     """What a pass kept. InputError if the parties do not agree how many rows that are."""
     records = done.folder.finished()
     mine = [records[block][ROWS] for block in range(done.job.blocks)]
-    said = [json.loads(s) for s in tell_all(done.vm.session.link, json.dumps(mine).encode())]
+    said = [json.loads(s) for s in gather(done.vm.session.link, json.dumps(mine).encode())]
     counts: list[int] = []
     for block, known in enumerate(zip(*said)):
         found = {c for c in known if c is not None}  # who only deals knows none
@@ -86,7 +86,7 @@ def _describe_all(vm: VM, rows: Mapping[tuple[int, str], Rows]) -> dict[str, dic
     """Rows, type and width of every source, as its owner says them to all parties."""
     mine = {f"{p} {n}": {"rows": r.rows, "dtype": r.dtype.name, "width": list(r.width)} for (p, n), r in rows.items()}
     out: dict[str, dict[str, Any]] = {}
-    for said in tell_all(vm.session.link, json.dumps(mine).encode()):
+    for said in gather(vm.session.link, json.dumps(mine).encode()):
         out |= json.loads(said)
     return out
 

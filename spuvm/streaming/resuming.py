@@ -12,7 +12,7 @@ from spuvm.runtime.errors import InputError
 from spuvm.runtime.machine.program import BlockProgram, CondStep, Holders, LoopStep, Straight, WhileStep
 from spuvm.runtime.sources import code_digest
 from spuvm.streaming.computation import fingerprint
-from spuvm.streaming.exchange import my_name, tell_all
+from spuvm.streaming.exchange import gather, my_name
 from spuvm.streaming.folder import FORMAT, Folder, Keys
 from spuvm.streaming.job import Job
 from spuvm.vm import VM
@@ -49,7 +49,7 @@ def open_folder(
     mine = folder.finished() if folder is not None else {}
     run = folder.keys.run if folder is not None else ""
     state = json.dumps({"run": run, "finished": _ranges(sorted(mine))}).encode()
-    said = [json.loads(s) for s in tell_all(vm.session.link, state)]
+    said = [json.loads(s) for s in gather(vm.session.link, state)]
     if folder is not None and len({s["run"] for s in said}) == 1:
         common = set.intersection(*(set(_numbers(s["finished"])) for s in said))
         return folder, _prefix(common) if job.in_order else common
@@ -75,7 +75,7 @@ def _new_keys(vm: VM, job: Job) -> Keys:
     if link is None:
         return Keys(new_key().hex(), new_key(), {(): new_key()}, None)
     everyone = tuple(range(len(link.parties)))
-    said = tell_all(link, new_key())
+    said = gather(link, new_key())
     run = derive_key(b"".join(said), "spuvm stream run").hex()
     holders: set[Holders] = {everyone}
     for program in job.programs.values():

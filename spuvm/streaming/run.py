@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from spuvm.runtime.machine.session import telling
+from spuvm.runtime.machine.session import abort_on_error
 from spuvm.streaming.block import Finish, KeepRows, Steps, WriteRows, columns_read, passes, through
 from spuvm.streaming.computation import Computation, structs
 from spuvm.streaming.exchange import agree, is_me, my_name
@@ -32,7 +32,7 @@ def fold(plan: Plan, finish: Finish, folder: str | Path | None) -> Any:
     """`Stream.fold`."""
     several = plan.options.folders if folder is None else None
     folder = several.next() if several is not None else folder
-    with telling(plan.vm.session.link), _folder(folder) as where, held(where / my_name(plan.vm)):
+    with abort_on_error(plan.vm.session.link), _folder(folder) as where, held(where / my_name(plan.vm)):
         done = _passes(plan, finish, where / my_name(plan.vm))
         result = state(done)
         agree(plan.vm, "end of the stream")
@@ -46,7 +46,7 @@ def fold(plan: Plan, finish: Finish, folder: str | Path | None) -> Any:
 def write(plan: Plan, finish: WriteRows, path: Path, where: Path, force: bool) -> None:
     """`Stream.to_parquet`."""
     vm = plan.vm
-    with telling(vm.session.link), held(where / my_name(vm)):
+    with abort_on_error(vm.session.link), held(where / my_name(vm)):
         output = Output(path, force) if is_me(vm, finish.party) else None
         if output is not None:
             output.check(where / my_name(vm))

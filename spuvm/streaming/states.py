@@ -10,7 +10,7 @@ import jax
 from spuvm.compiler.compile import compile_function
 from spuvm.objects import SPUObject, components_for
 from spuvm.streaming.computation import combined
-from spuvm.streaming.exchange import agree
+from spuvm.streaming.exchange import agree, gather
 from spuvm.streaming.passes import Pass, unflattened
 
 
@@ -57,7 +57,8 @@ def _combine(done: Pass, function: Any) -> Any:
         program, out_tree = cache[key]
         module = program.module
         parts = [c for x, v in zip(both, module.body.params) for c in components_for(x, v.type, "state", vm)]
-        keys = done.runner.keys(program, f"combine {number}", done.runner.tell(done.runner.digest(parts)))
+        mine = done.runner.digest(parts)
+        keys = done.runner.keys(program, f"combine {number}", gather(done.runner.link, mine, len(mine)))
         results = vm.session.run_under(keys, program.party(vm.session.party), parts)
         state = jax.tree.unflatten(out_tree, vm.objects(program, results))
     return state

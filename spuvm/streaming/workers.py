@@ -20,7 +20,7 @@ from typing import Any
 
 from spuvm.network import PartiesFailed, run_parties
 from spuvm.runtime.errors import ConfigError, InputError, LinkError, SpuError
-from spuvm.streaming.exchange import tell_all
+from spuvm.streaming.exchange import gather
 from spuvm.streaming.folder import write_whole
 from spuvm.streaming.job import Progress, Runner, describe
 from spuvm.streaming.worker import work
@@ -76,7 +76,7 @@ def _introduce(runner: Runner, count: int) -> None:
     assert runner.link is not None
     folder = runner.folder.path
     mine = [_awaited(folder / f"worker-{j}-at.json") for j in range(count)]
-    said = [json.loads(x) for x in tell_all(runner.link, json.dumps(mine).encode())]
+    said = [json.loads(x) for x in gather(runner.link, json.dumps(mine).encode())]
     for j in range(count):
         peers = {name: said[rank][j] for rank, name in enumerate(runner.link.parties)}
         write_whole(folder / f"worker-{j}-peers.json", json.dumps(peers).encode())

@@ -87,7 +87,7 @@ def decline(cluster: Cluster, party: str, reason: str) -> None:
 
 def _join(link: "TlsLink", setup: SetUp, limit: float) -> None:
     deadline = time.monotonic() + limit
-    with link._telling_peers():
+    with link._abort_on_error():
         try:
             while not link._complete:
                 if time.monotonic() > deadline:
@@ -376,22 +376,22 @@ class TlsExchange(Exchange):
         self._held[peer].append(leading(array, nbytes))
         self._missing[peer] -= nbytes
         if not self._missing[peer]:
-            with self._link._telling_peers():
+            with self._link._abort_on_error():
                 self._link._send(peer, Kind.DATA, self._held.pop(peer))
             self._make_room(peer)
 
     def _make_room(self, peer: int) -> None:
         if self._link._senders[peer].crowded(self._link._unsent):
-            with self._link._telling_peers():
+            with self._link._abort_on_error():
                 self._link._make_room(peer)
 
     def wait(self, peer: int, nbytes: int) -> None:
         self._link._conclude()
         if peer in self._started and self._link._receivers[peer].filled < (end := self._started[peer] + nbytes):
-            with self._link._telling_peers():
+            with self._link._abort_on_error():
                 self._link._arrival(peer, end)
 
     def finish(self) -> None:
         self._link._conclude()
-        with self._link._telling_peers():
+        with self._link._abort_on_error():
             self._link._arrive(self._receives)
