@@ -13,10 +13,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from spuvm.calls import Jitted
 from spuvm.compiler.compile import Program
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Module, Type, Value
-from spuvm.jit import Jitted
 from spuvm.objects import SPUObject
 from spuvm.psi.selection import Shares
 from spuvm.psi.tables import Field
