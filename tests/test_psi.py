@@ -67,7 +67,7 @@ def test_keys_that_cannot_be_placed_are_refused() -> None:
 @pytest.mark.parametrize(("repeated", "together"), [(False, False), (True, False), (True, True)])
 def test_oblivious_selection(dtype: type, values: int, rows: int, repeated: bool, together: bool) -> None:
     rng = np.random.default_rng(values)
-    x = rng.integers(0, 200, (3, values)).astype(dtype)
+    x: np.ndarray = rng.integers(0, 200, (3, values)).astype(dtype)
     pointers = rng.integers(-1, values, rows)
     if not repeated:
         some = min(values, rows) // 2

@@ -65,7 +65,8 @@ class Oblivious:
         table = run(other, _table, plan.tables[other], self._hashed(other), words, size, limbs, dtype)
         pointers = run(base, lambda h: places_of(h[:FUNCTIONS], size).reshape(-1), self._hashed(base))
         third = next(p for p in plan.places.parties if p not in (base, other) and p in plan.vm.config.members)
-        raw, flags = [], []
+        raw: list[Any] = []
+        flags: list[Any] = []
         for kind, count, out in ((0, limbs + numbers, raw), (1, bits, flags)):
             columns = -(-count // 8) if kind else count
             asked = Asked(columns, size, FUNCTIONS * rows)
@@ -93,7 +94,7 @@ class Oblivious:
             dtype = fingerprints[0].dtype
             known = jax.ShapeDtypeStruct(shape, dtype) if mine.value is None else mine.value.view(dtype)
             function = machine_function(self.plan.vm, _looked_up)
-            found: Any = function(Marked(known, base), fingerprints, numbers, bits)
+            found: tuple[list[SPUObject], list[SPUObject]] = function(Marked(known, base), fingerprints, numbers, bits)
         return found
 
     def _hashed(self, party: str) -> Held:
