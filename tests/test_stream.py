@@ -170,7 +170,7 @@ def test_formats(kind: str, data: Any, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_csv_with_fractions_after_whole_numbers(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spuvm.streaming.sources.CSV_BYTES", 256)
+    monkeypatch.setattr("spuvm.data.formats.csv.CSV_BYTES", 256)
     monkeypatch.chdir(tmp_path)
     Path("t.csv").write_text("x\n" + "1\n" * 500 + "2.5\n" * 500)
     total = stream(x="t.csv:x@alice", n="", y="").fold(lambda t, x: t + jnp.sum(x), 0.0, lambda a, b: a + b)

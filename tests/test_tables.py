@@ -11,7 +11,7 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 import pytest
 
-from spuvm.data import tables
+from spuvm.data import tables, targets
 from spuvm.runtime.errors import EncodingError, InputError
 
 COLUMNS = {"id": [7, 8, 9], "age": [1.5, -2.0, 3.25], "ill": [True, False, True]}
@@ -152,7 +152,7 @@ def test_dates_are_refused(tmp_path: Path) -> None:
         ("t.csv", b"a,b\n", "t.csv has no rows"),
         ("t.parquet", b"nonsense", "cannot be read as Parquet"),
         ("t.npy", b"nonsense", "cannot be read as an array"),
-        ("t.xlsx", b"", "must end in one of .csv, .parquet, .npy"),
+        ("t.xlsx", b"", "must end in one of .csv, .parquet, .arrow, .feather, .npy"),
     ],
 )
 def test_unreadable_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
@@ -270,7 +270,7 @@ def test_a_file_is_replaced_only_by_force(tmp_path: Path) -> None:
 
 def test_a_failure_leaves_nothing(tmp_path: Path) -> None:
     def half(force: bool) -> None:
-        with tables.replacing(tmp_path / "t.csv", force) as temporary:
+        with targets.replacing(tmp_path / "t.csv", force) as temporary:
             temporary.write_text("half")
             raise KeyboardInterrupt
 
@@ -288,7 +288,7 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
 
     def write() -> None:
-        with tables.replacing(path) as temporary:
+        with targets.replacing(path) as temporary:
             temporary.write_text("mine")
             path.write_text("theirs")
 
@@ -300,9 +300,9 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path: Path) -> None:
 
 def test_targets_are_checked_beforehand(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no folder"):
-        tables.check_target(tmp_path / "no" / "t.csv")
+        targets.check_target(tmp_path / "no" / "t.csv")
     with pytest.raises(InputError, match="must end in one of"):
-        tables.check_target(tmp_path / "t.txt")
+        targets.check_target(tmp_path / "t.txt", formats=(".csv",))
     (tmp_path / "d.csv").mkdir()
     with pytest.raises(InputError, match="is a folder"):
-        tables.check_target(tmp_path / "d.csv", force=True)
+        targets.check_target(tmp_path / "d.csv", force=True)

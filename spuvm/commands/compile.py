@@ -11,7 +11,7 @@ from spuvm.commands.options import function_options
 from spuvm.commands.programs import Options, program_of
 from spuvm.commands.results import say, who
 from spuvm.compiler.compile import STAGES, Program
-from spuvm.data.tables import check_target, replacing
+from spuvm.data.targets import check_target, replacing
 from spuvm.runtime.errors import InputError
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from spuvm.data.tables import FORMATS
+from spuvm.data.files import FORMATS
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.protocols.registered import DEFAULT_PARTIES, PROTOCOLS, protocol_of

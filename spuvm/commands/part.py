@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from spuvm.commands.results import Ran, console, differences, run_table, say
 from spuvm.compiler.compile import Program, load
-from spuvm.data.tables import replacing
+from spuvm.data.targets import replacing
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.cluster import Cluster

@@ -15,7 +15,9 @@ from spuvm.commands.options import Output
 from spuvm.compiler.compile import Program
 from spuvm.compiler.cost import Cost
 from spuvm.compiler.ir.module import Type
-from spuvm.data.tables import check_target, column_names, write
+from spuvm.data.files import FORMATS
+from spuvm.data.tables import column_names, write
+from spuvm.data.targets import check_target
 from spuvm.runtime.errors import InputError, VisibilityError
 
 
@@ -59,7 +61,7 @@ def match_outputs(program: Program, outputs: Sequence[Output], force: bool) -> d
             raise InputError(f"`--output`: `{shown}` or {output.path} is named twice.")
         if type_.is_secret:
             raise VisibilityError(secret_result(shown))
-        check_target(output.path, force)
+        check_target(output.path, force, tuple(FORMATS))
         if output.path.suffix.lower() != ".npy":
             column_names(type_.shape, shown, output.columns, output.path)
         found[index] = output

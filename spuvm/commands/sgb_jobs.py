@@ -13,7 +13,7 @@ import numpy as np
 import spuvm as spu
 from spuvm.commands.results import say
 from spuvm.commands.sgb_settings import Settings
-from spuvm.data.tables import replacing
+from spuvm.data.targets import replacing
 
 
 @dataclass(frozen=True)

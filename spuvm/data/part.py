@@ -16,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from spuvm.data.schema import Column, nearest
-from spuvm.data.tables import INSTALL, read_arrow
+from spuvm.data.files import open_table
+from spuvm.data.formats.table_file import INSTALL
+from spuvm.data.schema import Column
+from spuvm.data.words import nearest
 from spuvm.runtime.errors import DataError, InputError
 
 EXACT = 1 << 53  # integers beyond it are not exact as float64
@@ -179,7 +181,10 @@ def _table(source: Any, party: str, key: Sequence[str]) -> tuple[Any, str]:
     """Any source as an arrow table, and its name for messages."""
     arrow, _ = pyarrow()
     if isinstance(source, str | Path):
-        return read_arrow(source), str(source)
+        file = open_table(source)
+        if not file.named:
+            raise InputError(f"{source} has no named columns: save a structured array, or use Parquet.")
+        return file.read(), str(source)
     where = f"the table of {party}"
     if source is None:
         raise InputError(f"{where} is None: where {party} runs, give its path or table.")

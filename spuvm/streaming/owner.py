@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from spuvm.data.tables import INSTALL
+from spuvm.data.formats.table_file import INSTALL
 from spuvm.runtime.errors import ConfigError
 from spuvm.streaming.grouping import Aggregator, Wanted
 

@@ -1,4 +1,4 @@
-"""Columns of tables on disk, read a block of rows at a time: Parquet, Arrow, CSV and .npy.
+"""Columns of tables on disk, read a block of rows at a time.
 
 A source is what `spuvm run` takes as an input, `file[:columns]@party`; the file may be a pattern
 such as `part-*.parquet`, whose files follow one another by name. Rows are read in order, and
@@ -10,25 +10,27 @@ from __future__ import annotations
 import glob
 import hmac
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from spuvm.data.tables import Table, check_header, column_array, pyarrow_module, select
+from spuvm.data.files import FORMATS, open_table
+from spuvm.data.formats.table_file import TableFile, arrow_module
+from spuvm.data.numbers import column_array
+from spuvm.data.tables import Table
 from spuvm.runtime.errors import InputError, SpuError
 
-FORMATS = (".parquet", ".arrow", ".feather", ".csv", ".npy")
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 SOURCE = re.compile(
     rf"(?:(?P<before>{NAME}):)?(?P<path>.+?(?:{'|'.join(map(re.escape, FORMATS))}))(?::(?P<columns>.+?))?"
     rf"(?:@(?P<after>{NAME}))?",
     re.IGNORECASE,
 )
-CSV_BYTES = 1 << 20  # of a file that are parsed at once
 
 Arrays = tuple[np.ndarray, ...]
 
@@ -60,34 +62,52 @@ class Source:
 
 @dataclass(frozen=True)
 class File:
-    """One file of a source: how many rows, their columns, and how to read on from any row.
+    """One file of a source, all of whose columns hold numbers."""
 
-    `batches(row)` gives the first row of what it yields, at or before `row`, and an iterator of
-    tuples of arrays.
-    """
+    table: TableFile
+    batch: int  # rows read at once
 
-    path: Path
-    rows: int
-    dtypes: tuple[np.dtype, ...]
-    names: tuple[str, ...]
-    batches: Callable[[int], tuple[int, Iterator[Arrays]]]
+    @cached_property
+    def dtypes(self) -> tuple[np.dtype, ...]:
+        """Of the columns; those that hold no numbers are refused."""
+        arrow, _ = arrow_module("types")
+        return tuple(
+            column_array(arrow.chunked_array([], f.type), self._where(f.name)).dtype for f in self.table.schema
+        )
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """What files of one source have in common: types, or, of text, whether these are numbers."""
-        text = self.path.suffix.lower() == ".csv"
-        return tuple("number" if text and d.kind in "if" else d.name for d in self.dtypes)
+        return tuple("number" if not self.table.typed and d.kind in "if" else d.name for d in self.dtypes)
+
+    def arrays(self, row: int) -> Iterator[Arrays]:
+        """All rows from `row` on, in pieces."""
+        arrow, _ = arrow_module("types")
+        for batch in self.table.batches(row, self.batch):
+            yield tuple(
+                column_array(arrow.chunked_array([batch.column(j)]), self._where(n), row + 1)
+                for j, n in enumerate(self.table.names)
+            )
+            row += batch.num_rows
 
     def fingerprint(self) -> dict[str, Any]:
         """What a run remembers of the file, to recognise it."""
-        status = self.path.stat()
+        status = self.table.path.stat()
         return {
-            "path": str(self.path.absolute()),
+            "path": str(self.table.path.absolute()),
             "bytes": status.st_size,
             "modified_ns": status.st_mtime_ns,
-            "rows": self.rows,
-            "columns": {n: str(d) for n, d in zip(self.names, self.dtypes)},
+            "rows": self.table.rows,
+            "columns": {n: str(d) for n, d in zip(self.table.names, self.dtypes)},
         }
+
+    def _where(self, name: str) -> str:
+        return f"column `{name}` of {self.table.path}"
+
+    def __str__(self) -> str:
+        if not self.table.named:
+            return str(self.dtypes[0])
+        return ", ".join(f"{n} {d}" for n, d in zip(self.table.names, self.dtypes))
 
 
 class Rows:
@@ -95,15 +115,15 @@ class Rows:
 
     def __init__(self, source: Source, name: str, batch: int) -> None:
         self.source, self.name = source, name
-        self.files = [_open(path, source.columns, batch) for path in _paths(source.path)]
+        self.files = [File(open_table(path, source.columns), batch) for path in _paths(source.path)]
         first = self.files[0]
         for file in self.files[1:]:
-            if (file.names, file.kinds) != (first.names, first.kinds):
+            if (file.table.names, file.kinds) != (first.table.names, first.kinds):
                 raise InputError(
-                    f"source `{name}`: {file.path} has columns {_columns(file)}, {first.path} has {_columns(first)}: "
+                    f"source `{name}`: {file.table.path} has columns {file}, {first.table.path} has {first}: "
                     "the files of a source must have the same columns and types."
                 )
-        self.rows = sum(file.rows for file in self.files)
+        self.rows = sum(file.table.rows for file in self.files)
         if self.rows == 0:
             raise InputError(f"source `{name}`: {source.path} has no rows.")
         self._at = 0
@@ -140,7 +160,7 @@ class Rows:
             raise type(error)(f"{error} (In the part of `{self.name}` from row {start + 1} on.)") from None
         self._at = stop
         whole = [np.concatenate(c) if len(c) > 1 else c[0] for c in zip(*pieces)]
-        names = self.files[0].names
+        names = self.files[0].table.names
         cure = "Let JAX use 64 bits: `--x64`, or the variable JAX_ENABLE_X64=1."
         table = Table(Path(self.source.path), names, tuple(whole), start + 1, cure)
         return table.array(dtype, (stop - start, *self.width), self.name)
@@ -152,20 +172,9 @@ class Rows:
     def _from(self, row: int) -> Iterator[Arrays]:
         """All rows from `row` on, in pieces; files are opened when their turn comes."""
         for file in self.files:
-            if row >= file.rows:
-                row -= file.rows
-                continue
-            first, batches = file.batches(row)
-            given = first
-            for arrays in batches:
-                count = len(arrays[0])
-                skip = min(max(row - given, 0), count)
-                given += count
-                if skip < count:
-                    yield tuple(a[skip:] for a in arrays)
-            if given != file.rows:
-                raise InputError(f"{file.path} ended after {given:,} of {file.rows:,} rows: it was changed or cut off.")
-            row = 0
+            if row < file.table.rows:
+                yield from file.arrays(row)
+            row = max(row - file.table.rows, 0)
 
     def _take(self, count: int) -> Iterator[Arrays]:
         while count:
@@ -187,10 +196,6 @@ def digest(arrays: Sequence[np.ndarray], key: bytes) -> bytes:
     return mac.digest()
 
 
-def _columns(file: File) -> str:
-    return ", ".join(f"{n} {d}" for n, d in zip(file.names, file.dtypes)) or str(file.dtypes[0])
-
-
 def _paths(pattern: str) -> list[Path]:
     path = Path(pattern)
     if path.is_file():
@@ -199,137 +204,3 @@ def _paths(pattern: str) -> list[Path]:
     if not found:
         raise InputError(f"{pattern}: there is no such file.")
     return found
-
-
-def _open(path: Path, columns: tuple[str, ...], batch: int) -> File:
-    arrow, _ = pyarrow_module("compute")
-    opener = _OPENERS[path.suffix.lower()]
-    try:
-        return opener(path, columns, batch)
-    except (OSError, arrow.ArrowException) as error:
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: BaseException) -> InputError:
-    text = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-    return InputError(f"{path} cannot be read: {text}.")
-
-
-def _guarded(path: Path, batches: Iterator[Any], names: tuple[str, ...], row: int = 0) -> Iterator[Arrays]:
-    """Record batches from a row on as arrays, with errors of the reader in our words."""
-    arrow, _ = pyarrow_module("compute")
-    while True:
-        try:
-            batch = next(batches, None)
-        except (OSError, arrow.ArrowException) as error:
-            raise _unreadable(path, error) from None
-        if batch is None:
-            return
-        if batch.num_rows:
-            yield tuple(
-                column_array(
-                    arrow.chunked_array([batch.column(batch.schema.get_field_index(n))]), _where(path, n), row + 1
-                )
-                for n in names
-            )
-            row += batch.num_rows
-
-
-def _where(path: Path, name: str) -> str:
-    return f"column `{name}` of {path}"
-
-
-def _selected(path: Path, schema: Any, columns: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[np.dtype, ...]]:
-    """Names and dtypes of the columns to read; columns that hold no numbers are refused."""
-    arrow, _ = pyarrow_module("compute")
-    names = select(path, schema.names, columns)
-    empty = [column_array(arrow.chunked_array([], schema.field(n).type), _where(path, n)) for n in names]
-    return names, tuple(a.dtype for a in empty)
-
-
-# Formats --------------------------------------------------------------------------------------------
-
-
-def _parquet(path: Path, columns: tuple[str, ...], batch: int) -> File:
-    _, parquet = pyarrow_module("parquet")
-    with parquet.ParquetFile(path) as file:
-        names, dtypes = _selected(path, file.schema_arrow, columns)
-        metadata = file.metadata
-        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-    ends = np.cumsum(sizes)
-
-    def batches(row: int) -> tuple[int, Iterator[Arrays]]:
-        group = int(np.searchsorted(ends, row, side="right"))
-        reader = parquet.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
-        found = reader.iter_batches(batch, list(range(group, len(sizes))), list(names), use_threads=False)
-        first = int(ends[group] - sizes[group])
-        return first, _guarded(path, found, names, first)
-
-    return File(path, int(metadata.num_rows), dtypes, names, batches)
-
-
-def _ipc(path: Path, columns: tuple[str, ...], batch: int) -> File:
-    arrow, ipc = pyarrow_module("ipc")
-    file = ipc.open_file(arrow.memory_map(str(path)))
-    names, dtypes = _selected(path, file.schema, columns)
-    ends = np.cumsum([file.get_batch(i).num_rows for i in range(file.num_record_batches)], dtype=np.int64)
-
-    def batches(row: int) -> tuple[int, Iterator[Arrays]]:
-        first = int(np.searchsorted(ends, row, side="right"))
-        found = (file.get_batch(i) for i in range(first, len(ends)))
-        row = int(ends[first - 1]) if first else 0
-        return row, _guarded(path, found, names, row)
-
-    return File(path, int(ends[-1]) if len(ends) else 0, dtypes, names, batches)
-
-
-def _csv(path: Path, columns: tuple[str, ...], batch: int) -> File:
-    arrow, csv = pyarrow_module("csv")
-
-    def open_(types: Mapping[str, Any] | None = None) -> Any:
-        options = csv.ConvertOptions(include_columns=list(types or ()) or None, column_types=types)
-        return csv.open_csv(path, csv.ReadOptions(use_threads=False, block_size=CSV_BYTES), convert_options=options)
-
-    with open_() as reader:
-        schema = reader.schema
-    check_header(path, schema.names)
-    names, dtypes = _selected(path, schema, columns)
-    types = {n: schema.field(n).type for n in names}
-    try:
-        rows = _csv_rows(open_(types))
-    except arrow.ArrowInvalid:  # fractions that come after whole numbers
-        types = {n: arrow.float64() if arrow.types.is_integer(t) else t for n, t in types.items()}
-        dtypes = tuple(np.dtype(np.float64) if d.kind in "iu" else d for d in dtypes)
-        rows = _csv_rows(open_(types))
-    return File(path, rows, dtypes, names, lambda row: (0, _guarded(path, iter(open_(types)), names)))
-
-
-def _csv_rows(reader: Any) -> int:
-    with reader:
-        return sum(batch.num_rows for batch in reader)
-
-
-def _npy(path: Path, columns: tuple[str, ...], batch: int) -> File:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise _unreadable(path, error) from None
-    if columns or array.dtype.names is not None or array.ndim not in (1, 2) or array.dtype.kind not in "fiub":
-        raise InputError(f"{path}: a .npy file must be one array [rows] or [rows, columns] of numbers, without names.")
-    matrix = array.reshape(array.shape[0], -1)
-
-    def batches(row: int) -> tuple[int, Iterator[Arrays]]:
-        starts = range(row, len(matrix), batch)
-        return row, (tuple(matrix[s : s + batch, j] for j in range(matrix.shape[1])) for s in starts)
-
-    names = tuple(str(j) for j in range(matrix.shape[1]))
-    return File(path, len(matrix), (array.dtype,) * matrix.shape[1], names, batches)
-
-
-_OPENERS: dict[str, Callable[[Path, tuple[str, ...], int], File]] = {
-    ".parquet": _parquet,
-    ".arrow": _ipc,
-    ".feather": _ipc,
-    ".csv": _csv,
-    ".npy": _npy,
-}

@@ -1,0 +1,58 @@
+"""Where results go: refused before the work begins if they could not be written, whole or not at all in the end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from spuvm.runtime.errors import InputError
+
+
+def check_target(path: str | Path, force: bool = False, formats: Sequence[str] = ()) -> None:
+    """Refuse a file that could not be written at the end, before the work begins.
+
+    Raises InputError if its folder is missing, its format unknown, or, without `force`, it exists.
+    """
+    path = Path(path)
+    if formats and path.suffix.lower() not in formats:
+        raise InputError(f"{path}: the name must end in one of {', '.join(formats)}.")
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}.")
+    if path.is_dir():
+        raise InputError(f"{path} is a folder.")
+    if path.exists() and not force:
+        raise InputError(f"{path} is there already: give another name, or `--force` to replace it.")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{path}: the folder {path.parent.absolute()} cannot be written to.")
+
+
+@contextmanager
+def replacing(path: str | Path, force: bool = False) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its name when the body ends, and vanishes if it fails.
+
+    Raises InputError if, without `force`, somebody else made the file meanwhile.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        if not force:
+            try:
+                os.link(temporary, path)  # unlike rename, it fails if the name is taken
+                return
+            except FileExistsError:
+                raise InputError(f"{path} has appeared meanwhile: give another name, or `--force`.") from None
+            except OSError:  # a file system without links
+                check_target(path, formats=())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}.") from None
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
