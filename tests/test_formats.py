@@ -53,9 +53,13 @@ def test_batches_begin_at_any_row(path: Path, row: int) -> None:
 def test_a_file_that_was_cut_off(path: Path) -> None:
     file = open_table(path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match=str(path)):
+
+    def again() -> None:
         list(file.batches())
-        open_table(path)  # of .npy and .arrow the old content stays mapped
+        open_table(path).read()  # of .npy the old content may still be mapped
+
+    with pytest.raises(InputError, match=str(path)):
+        again()
 
 
 def test_columns_that_are_missing(path: Path) -> None:

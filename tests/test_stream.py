@@ -204,7 +204,7 @@ def test_files_that_differ_in_layout(data: Any, tmp_path: Path, monkeypatch: pyt
     ("sources", "words"),
     [
         ({"y": "b.parquet"}, "write it like 'data.parquet:age,bmi@alice'"),
-        ({"y": "b.txt@bob"}, "files end in .parquet"),
+        ({"y": "b.txt@bob"}, "files end in .csv, .parquet"),
         ({"y": "b.parquet:z@bob"}, "b.parquet has no column `z`"),
         ({"y": "nowhere.parquet:y@bob"}, "there is no such file"),
         ({"y": "broken.parquet:y@bob"}, "broken.parquet cannot be read"),
