@@ -99,6 +99,12 @@ def test_csv_does_not_round_integers(cells: list[str], tmp_path: Path) -> None:
         open_table(tmp_path / "t.csv")
 
 
+def test_csv_columns_taken_as_text(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,c\n007,1\n123456789012345678901,2\n")
+    file = open_table(tmp_path / "t.csv", text=["id"])
+    assert file.read().to_pydict() == {"id": ["007", "123456789012345678901"], "c": [1, 2]}
+
+
 def test_csv_keeps_large_fractions(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("c\n1e300\n9007199254740993.0\n12\n")
     assert open_table(tmp_path / "t.csv").read()["c"].to_pylist() == [1e300, 9007199254740992.0, 12.0]

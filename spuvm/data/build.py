@@ -12,8 +12,7 @@ import numpy as np
 from spuvm.data.frame import Frame
 from spuvm.data.part import PUBLIC, Part, Request, load
 from spuvm.data.same_keys import differing
-from spuvm.data.schema import NUMBERS, Column, Schema
-from spuvm.data.words import nearest
+from spuvm.data.schema import NUMBERS, Column, Schema, nearest
 from spuvm.devices import PYU, PYUObject, agree, fetch
 from spuvm.runtime.errors import InputError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,16 +11,16 @@ from spuvm.data.formats.csv import csv_writer, open_csv
 from spuvm.data.formats.ipc import ipc_writer, open_ipc
 from spuvm.data.formats.npy import npy_writer, open_npy
 from spuvm.data.formats.parquet import open_parquet, parquet_writer
-from spuvm.data.formats.table_file import TableFile, arrow_module
+from spuvm.data.formats.table_file import TableFile, pyarrow_module
+from spuvm.data.schema import nearest
 from spuvm.data.targets import check_target, replacing
-from spuvm.data.words import nearest
 from spuvm.runtime.errors import InputError
 
 
 class Format(NamedTuple):
     """How files of a format are read and written."""
 
-    open: Callable[[Path, tuple[str, ...]], TableFile]
+    open: Callable[[Path, tuple[str, ...], frozenset[str]], TableFile]
     writer: Callable[[Path, Any], AbstractContextManager[Any]]
 
 
@@ -33,17 +33,18 @@ FORMATS = {
 }
 
 
-def open_table(path: str | Path, columns: Sequence[str] = ()) -> TableFile:
+def open_table(path: str | Path, columns: Sequence[str] = (), text: Collection[str] = ()) -> TableFile:
     """Open a file, whose rows are then read by `batches` or `read`.
 
     Args:
         columns: to read, in this order; all if none are named; all but `x` for `-x`.
+        text: columns that are taken as text where a file has no types (CSV): "007" stays what it is.
 
     Raises:
         InputError: for a file that is missing or cannot be read, and for columns that it does not have.
     """
     path = checked(path)
-    return FORMATS[path.suffix.lower()].open(path, tuple(columns))
+    return FORMATS[path.suffix.lower()].open(path, tuple(columns), frozenset(text))
 
 
 def checked(path: str | Path) -> Path:
@@ -65,7 +66,7 @@ def table_writer(path: str | Path, schema: Any, force: bool = False) -> Iterator
     """
     path = Path(path)
     check_target(path, force, tuple(FORMATS))
-    arrow, _ = arrow_module("types")
+    arrow, _ = pyarrow_module("types")
     with replacing(path, force) as temporary:
         try:
             with FORMATS[path.suffix.lower()].writer(temporary, schema) as writer:

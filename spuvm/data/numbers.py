@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from spuvm.data.formats.table_file import arrow_module, is_number
+from spuvm.data.formats.table_file import is_number, pyarrow_module
 from spuvm.runtime.errors import DataError, EncodingError
 
 
 def column_array(column: Any, where: str, first_row: int = 1) -> np.ndarray:
     """The numbers of a pyarrow ChunkedArray; InputError for text and empty cells, naming `where` and the row."""
-    arrow, types = arrow_module("types")
+    arrow, types = pyarrow_module("types")
     if column.null_count:
         first = np.flatnonzero(column.is_null().to_numpy())[0] + first_row
         raise DataError(

@@ -18,8 +18,7 @@ import numpy as np
 
 from spuvm.data.files import open_table
 from spuvm.data.formats.table_file import INSTALL
-from spuvm.data.schema import Column
-from spuvm.data.words import nearest
+from spuvm.data.schema import Column, nearest
 from spuvm.runtime.errors import DataError, InputError
 
 EXACT = 1 << 53  # integers beyond it are not exact as float64

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from spuvm.data.words import listed, nearest
 from spuvm.runtime.errors import InputError
 
 TYPES = ("float", "int", "bool", "category")
@@ -121,3 +121,16 @@ class Schema:
 
 def _owner(column: Column) -> str:
     return f"at {column.party}" if column.party else "at all parties, each with some rows"
+
+
+def listed(names: Sequence[str]) -> str:
+    """For messages: what there is."""
+    if not names:
+        return "there are no columns"
+    return "there are " + ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """For messages: the known name that was probably meant."""
+    found = difflib.get_close_matches(name, known, 1) or [k for k in known if k.lower() == name.lower()][:1]
+    return f" (did you mean `{found[0]}`?)" if found else ""

@@ -16,7 +16,7 @@ import numpy as np
 
 from spuvm.data.files import FORMATS, checked, open_table, table_writer
 from spuvm.data.formats.npy import load, named_columns
-from spuvm.data.formats.table_file import arrow_module
+from spuvm.data.formats.table_file import pyarrow_module
 from spuvm.data.numbers import check_range, column_array, converted
 from spuvm.data.targets import check_target, replacing
 from spuvm.runtime.errors import InputError
@@ -152,7 +152,7 @@ def write(path: str | Path, values: Any, name: str = "out", columns: Sequence[st
         with replacing(path, force) as temporary, temporary.open("wb") as file:
             np.save(file, array, allow_pickle=False)
         return
-    arrow, _ = arrow_module("types")
+    arrow, _ = pyarrow_module("types")
     names = column_names(array.shape, name, columns, path)
     matrix = array.reshape(array.shape[0] if array.ndim else 1, len(names))
     table = arrow.table({n: np.ascontiguousarray(matrix[:, j]) for j, n in enumerate(names)})

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from spuvm.data.files import open_table
 from spuvm.data.part import pyarrow
 from spuvm.data.schema import nearest
-from spuvm.data.tables import pyarrow_module, read_arrow
 from spuvm.psi.keys import Keys, as_kind, canonical, kind_of, look_alikes
 from spuvm.psi.tags import PUBLIC_KEY, order, starts_of_groups, tags
 from spuvm.runtime.errors import DataError, InputError
@@ -161,9 +161,10 @@ def _read(source: Any, party: str, wanted: Wanted) -> tuple[Any, str]:
         raise InputError(f"the table of {party} is None: where {party} runs, give its path or table.")
     if isinstance(source, str | Path):
         path = Path(source)
-        if path.suffix.lower() == ".csv" and wanted.types:
-            return _typed_csv(path, wanted.types), str(source)
-        return read_arrow(path), str(source)
+        file = open_table(path, text=wanted.types)
+        if not file.named:
+            raise InputError(f"{source} has no named columns: save a structured array, or use Parquet.")
+        return file.read(), str(source)
     where = f"the table of {party}"
     try:
         if hasattr(source, "columns") and hasattr(source, "iloc"):
@@ -174,19 +175,6 @@ def _read(source: Any, party: str, wanted: Wanted) -> tuple[Any, str]:
             f"{where} is a `{type(source).__name__}` that makes no table: give a path, a pandas frame, an arrow table, "
             "or arrays by name."
         ) from None
-
-
-def _typed_csv(path: Path, types: Mapping[str, str]) -> Any:
-    """A CSV file whose key columns of a declared type are read as text first: '007' stays what it is."""
-    arrow, csv = pyarrow_module("csv")
-    if not path.is_file():
-        read_arrow(path)  # says what is wrong
-    options = csv.ConvertOptions(column_types=dict.fromkeys(types, arrow.large_string()), strings_can_be_null=True)
-    try:
-        return csv.read_csv(path, csv.ReadOptions(use_threads=False), convert_options=options)
-    except (arrow.ArrowException, UnicodeDecodeError):
-        read_arrow(path)
-        raise InputError(f"{path} cannot be read as CSV.") from None
 
 
 # Columns as words -----------------------------------------------------------------------------------------

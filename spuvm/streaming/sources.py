@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from spuvm.data.files import FORMATS, open_table
-from spuvm.data.formats.table_file import TableFile, arrow_module
+from spuvm.data.formats.table_file import TableFile, pyarrow_module
 from spuvm.data.numbers import column_array
 from spuvm.data.tables import Table
 from spuvm.runtime.errors import InputError, SpuError
@@ -70,7 +70,7 @@ class File:
     @cached_property
     def dtypes(self) -> tuple[np.dtype, ...]:
         """Of the columns; those that hold no numbers are refused."""
-        arrow, _ = arrow_module("types")
+        arrow, _ = pyarrow_module("types")
         return tuple(
             column_array(arrow.chunked_array([], f.type), self._where(f.name)).dtype for f in self.table.schema
         )
@@ -82,7 +82,7 @@ class File:
 
     def arrays(self, row: int) -> Iterator[Arrays]:
         """All rows from `row` on, in pieces."""
-        arrow, _ = arrow_module("types")
+        arrow, _ = pyarrow_module("types")
         for batch in self.table.batches(row, self.batch):
             yield tuple(
                 column_array(arrow.chunked_array([batch.column(j)]), self._where(n), row + 1)

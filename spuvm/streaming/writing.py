@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from spuvm.compiler.compile import Program
-from spuvm.data.formats.table_file import arrow_module
+from spuvm.data.formats.table_file import pyarrow_module
 from spuvm.data.tables import column_names
 from spuvm.data.targets import check_target, replacing
 from spuvm.runtime.errors import InputError
@@ -45,7 +45,7 @@ class Output:
         """One row group for each block, in the order of rows. Raises InputError if it cannot be written."""
         if self._there:
             return
-        arrow, parquet = arrow_module("parquet")
+        arrow, parquet = pyarrow_module("parquet")
         records = runner.folder.finished()
         schema = arrow.schema(self._fields(runner, arrow))
         with replacing(self.path, self.force) as temporary:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spuvm.data.formats.table_file import TableFile, arrow_module, check_header, reading, select
+from spuvm.data.formats.table_file import TableFile, check_header, pyarrow_module, reading, select
 from spuvm.runtime.errors import DataError
 
 CSV_BYTES = 1 << 20  # of a file that are parsed at once
@@ -22,15 +22,16 @@ EXACT = 1 << 53  # integers beyond it are not exact as float64
 INTEGER = r"^\s*[-+]?\d+\s*$"
 
 
-def open_csv(path: Path, columns: tuple[str, ...]) -> TableFile:
+def open_csv(path: Path, columns: tuple[str, ...], text: frozenset[str] = frozenset()) -> TableFile:
     """See `spuvm.data.files.open_table`."""
+    arrow, _ = pyarrow_module("csv")
     with reading(path, "CSV"):
         with _reader(path) as reader:
             schema = reader.schema
         check_header(path, schema.names)
         names = select(path, schema.names, columns)
-        types, rows = _types_and_rows(path, {n: schema.field(n).type for n in names})
-    arrow, _ = arrow_module("csv")
+        first = {n: arrow.string() if n in text else schema.field(n).type for n in names}
+        types, rows = _types_and_rows(path, first)
 
     def batches(row: int, size: int) -> tuple[int, Iterator[Any]]:
         return 0, iter(_reader(path, types))
@@ -41,14 +42,14 @@ def open_csv(path: Path, columns: tuple[str, ...]) -> TableFile:
 @contextmanager
 def csv_writer(path: Path, schema: Any) -> Iterator[Any]:
     """What takes batches by `write`."""
-    _, csv = arrow_module("csv")
+    _, csv = pyarrow_module("csv")
     with csv.CSVWriter(path, schema) as writer:
         yield writer
 
 
 def _reader(path: Path, types: Mapping[str, Any] | None = None) -> Any:
     """One thread: only then do the reader's errors give a row."""
-    _, csv = arrow_module("csv")
+    _, csv = pyarrow_module("csv")
     options = csv.ConvertOptions(
         include_columns=list(types or ()) or None, column_types=types, strings_can_be_null=True
     )
@@ -57,7 +58,7 @@ def _reader(path: Path, types: Mapping[str, Any] | None = None) -> Any:
 
 def _types_and_rows(path: Path, types: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """The types that all cells have, from those of the first piece on, and the number of rows."""
-    arrow, _ = arrow_module("csv")
+    arrow, _ = pyarrow_module("csv")
     names = list(types)
     while True:
         try:
@@ -76,7 +77,7 @@ def _types_and_rows(path: Path, types: dict[str, Any]) -> tuple[dict[str, Any], 
 
 def _pass(path: Path, types: Mapping[str, Any]) -> tuple[int, set[str]]:
     """Rows, and columns of fractions with a number so large that an integer there was rounded."""
-    arrow, compute = arrow_module("compute")
+    arrow, compute = pyarrow_module("compute")
     rows, large = 0, set()
     floats = [n for n, t in types.items() if arrow.types.is_floating(t)]
     with _reader(path, types) as reader:
@@ -90,7 +91,7 @@ def _pass(path: Path, types: Mapping[str, Any]) -> tuple[int, set[str]]:
 
 def _refuse_rounded(path: Path, name: str) -> None:
     """Refuse a column of floats where a cell is an integer that a float64 rounds."""
-    arrow, compute = arrow_module("compute")
+    arrow, compute = pyarrow_module("compute")
     row = 1
     with _reader(path, {name: arrow.string()}) as reader:
         for batch in reader:
@@ -111,7 +112,7 @@ def _position(path: Path, column: int, names: Sequence[str]) -> int:
 
 
 def _type_named(name: str) -> Any:
-    arrow, _ = arrow_module("csv")
+    arrow, _ = pyarrow_module("csv")
     kinds = {
         "int64": arrow.int64(),
         "bool": arrow.bool_(),

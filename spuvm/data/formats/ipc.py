@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from spuvm.data.formats.table_file import TableFile, arrow_module, reading, select
+from spuvm.data.formats.table_file import TableFile, pyarrow_module, reading, select
 
 
-def open_ipc(path: Path, columns: tuple[str, ...]) -> TableFile:
+def open_ipc(path: Path, columns: tuple[str, ...], text: frozenset[str] = frozenset()) -> TableFile:
     """See `spuvm.data.files.open_table`."""
-    arrow, ipc = arrow_module("ipc")
+    arrow, ipc = pyarrow_module("ipc")
     with reading(path, "Arrow"):
         file = ipc.open_file(arrow.memory_map(str(path)))
         names = select(path, file.schema.names, columns)
@@ -32,6 +32,6 @@ def open_ipc(path: Path, columns: tuple[str, ...]) -> TableFile:
 @contextmanager
 def ipc_writer(path: Path, schema: Any) -> Iterator[Any]:
     """What takes batches by `write`."""
-    _, ipc = arrow_module("ipc")
+    _, ipc = pyarrow_module("ipc")
     with ipc.new_file(str(path), schema) as writer:
         yield writer

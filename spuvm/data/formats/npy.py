@@ -9,15 +9,15 @@ from typing import IO, Any
 
 import numpy as np
 
-from spuvm.data.formats.table_file import TableFile, arrow_module, first_line, select
+from spuvm.data.formats.table_file import TableFile, first_line, pyarrow_module, select
 from spuvm.runtime.errors import InputError
 
 NUMBERS = "fiub"  # kinds of dtypes
 
 
-def open_npy(path: Path, columns: tuple[str, ...]) -> TableFile:
+def open_npy(path: Path, columns: tuple[str, ...], text: frozenset[str] = frozenset()) -> TableFile:
     """See `spuvm.data.files.open_table`; columns without names are called "0", "1", ..."""
-    arrow, _ = arrow_module("types")
+    arrow, _ = pyarrow_module("types")
     array = load(path)
     if array.dtype.names is None:
         if columns or array.ndim not in (1, 2):
@@ -66,7 +66,7 @@ def _check_kind(dtype: np.dtype, where: str) -> None:
 
 
 def _batch(columns: dict[str, np.ndarray], schema: Any, start: int, stop: int) -> Any:
-    arrow, _ = arrow_module("types")
+    arrow, _ = pyarrow_module("types")
     native = [np.ascontiguousarray(a[start:stop], a.dtype.newbyteorder("=")) for a in columns.values()]
     return arrow.record_batch([arrow.array(a) for a in native], schema=schema)
 

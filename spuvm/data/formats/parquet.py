@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from spuvm.data.formats.table_file import TableFile, arrow_module, reading, select
+from spuvm.data.formats.table_file import TableFile, pyarrow_module, reading, select
 
 BUFFER_BYTES = 1 << 20
 
 
-def open_parquet(path: Path, columns: tuple[str, ...]) -> TableFile:
+def open_parquet(path: Path, columns: tuple[str, ...], text: frozenset[str] = frozenset()) -> TableFile:
     """See `spuvm.data.files.open_table`."""
-    arrow, parquet = arrow_module("parquet")
+    arrow, parquet = pyarrow_module("parquet")
     with reading(path, "Parquet"), parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
         names = select(path, schema.names, columns)
@@ -39,6 +39,6 @@ def open_parquet(path: Path, columns: tuple[str, ...]) -> TableFile:
 @contextmanager
 def parquet_writer(path: Path, schema: Any) -> Iterator[Any]:
     """What takes batches by `write`; each becomes a row group."""
-    _, parquet = arrow_module("parquet")
+    _, parquet = pyarrow_module("parquet")
     with parquet.ParquetWriter(path, schema, write_page_checksum=True) as writer:
         yield writer

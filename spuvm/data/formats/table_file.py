@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spuvm.data.words import nearest
+from spuvm.data.schema import nearest
 from spuvm.runtime.errors import InputError
 
 INSTALL = "install them with `pip install 'spuvm[cli]'`"
@@ -65,14 +65,14 @@ class TableFile:
 
     def read(self) -> Any:
         """All rows, as a `pyarrow.Table`."""
-        arrow, _ = arrow_module("types")
+        arrow, _ = pyarrow_module("types")
         return arrow.Table.from_batches(list(self.batches()), self.schema)
 
 
 @contextmanager
 def reading(path: Path, format_: str) -> Iterator[None]:
     """A reader's errors as ours, without the cells that they may show."""
-    arrow, _ = arrow_module("types")
+    arrow, _ = pyarrow_module("types")
     try:
         yield
     except arrow.ArrowException as error:
@@ -81,7 +81,7 @@ def reading(path: Path, format_: str) -> Iterator[None]:
         raise InputError(f"{path} cannot be read: {first_line(error)}.") from None
 
 
-def arrow_module(module: str) -> tuple[Any, Any]:
+def pyarrow_module(module: str) -> tuple[Any, Any]:
     """pyarrow and one of its modules, imported when the first table is read."""
     try:
         return importlib.import_module("pyarrow"), importlib.import_module(f"pyarrow.{module}")
