@@ -80,3 +80,48 @@ def test_oblivious_selection(dtype: type, values: int, rows: int, repeated: bool
     first, second = (s.value for s in shares.values())
     assert "carol" in shares and len(shares) == 2
     assert np.array_equal(group_of(dtype).add(first, second), np.where(pointers >= 0, x[:, pointers], 0))
+
+
+@pytest.mark.parametrize("mode", ["helper", "oblivious"])
+def test_rows_that_somebody_sees(mode: str) -> None:
+    names = [*KEY, *BOTH]
+    for how in ("left", "full"):
+        shown = spu.psi.join({"alice": ONE, "bob": B}, key=KEY, how=how, output="carol", mode=mode)
+        assert repr(shown) == "<PYUObject at carol>"
+        rows = sorted((tuple(r[n] for n in names) for r in shown.value.to_pylist()), key=str)
+        query = f"select {', '.join(names)} from a {how} join b using (name, born)"
+        assert rows == by_duckdb(query, a=ONE, b=B)
+    everybody = spu.psi.join({"alice": ONE, "bob": B}, key=KEY, output="all", mode=mode)
+    assert everybody.num_rows == by_duckdb("select count(*) from a join b using (name, born)", a=ONE, b=B)[0][0]
+
+
+@pytest.mark.parametrize("mode", ["helper", "oblivious"])
+def test_intersections_counts_and_sums(mode: str) -> None:
+    files = {"alice": ONE, "bob": B}
+    (expected,) = by_duckdb("select count(*), sum(bx), sum(an) from a join b using (name, born)", a=ONE, b=B)
+    both = spu.psi.intersect(files, key=KEY, mode=mode)
+    assert [x.value.num_rows for x in both.values()] == [expected[0]] * 2
+    mine = spu.psi.intersect(files, key=KEY, to="bob", mode=mode).value
+    assert mine["bx"].to_pylist() == [r["bx"] for r in B.to_pylist() if r["bx"] in set(mine["bx"].to_pylist())]
+    assert spu.psi.difference(files, key=KEY, mode=mode).value.num_rows == ONE.num_rows - expected[0]
+    assert spu.psi.count(files, key=KEY, mode=mode) == expected[0]
+    assert spu.psi.sum(files, key=KEY, column="bx", mode=mode) == pytest.approx(expected[1], abs=1e-3)
+    assert spu.psi.sum(files, key=KEY, column="an", mode=mode) == expected[2]
+    union = spu.psi.union(files, key=KEY, output="carol", mode=mode).value
+    query = "select name, born from a union all (select name, born from b anti join a using (name, born))"
+    assert sorted((tuple(r.values()) for r in union.to_pylist()), key=str) == by_duckdb(query, a=ONE, b=B)
+
+
+@pytest.mark.parametrize("parties", [("alice", "bob"), ("alice", "bob", "carol")])
+def test_a_frame_of_different_rows(parties: tuple[str, ...]) -> None:
+    tables = {
+        "alice": {"id": [5, 3, 9, 1], "age": [1.0, 2.0, 3.0, 4.0]},
+        "bob": {"id": [1, 7, 3, 5], "visits": [10, 70, 30, 50]},
+        "carol": {"id": [3, 2, 5, 1], "ill": [True, False, False, True]},
+    }
+    frame = spu.data.vertical({p: tables[p] for p in parties}, key="id", match="inner")
+    keys = frame.keys("alice").value["id"]
+    assert sorted(keys) == [1, 3, 5] and frame.rows == 3
+    assert list(frame.at("bob").value[:, 0]) == [{1: 10, 3: 30, 5: 50}[k] for k in keys]
+    with pytest.raises(InputError, match="no key is at all of"):
+        spu.data.vertical({"alice": {"id": [1], "x": [1.0]}, "bob": {"id": [2], "y": [1.0]}}, key="id", match="inner")

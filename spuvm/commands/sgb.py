@@ -53,6 +53,7 @@ def sgb() -> None:
       [data]                               # optional, of all tables
       frame = "vertical"                   # each party has some columns; or "horizontal": some rows
       parties = ["alice", "bob"]           # who brings one, if not all
+      match = "inner"                      # tables have different rows: find those that all have
       drop = ["name"]
       missing = false                      # no cell is missing: faster
       categories = { ward = "public" }     # all may know which there are

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,5 +109,5 @@ def _write(job: Job, keys: Mapping[str, np.ndarray], values: np.ndarray) -> None
         say(f"wrote {job.output} ({len(values):,} rows)")
 
 
-FRAMES = {"vertical": spu.data.vertical, "horizontal": spu.data.horizontal}
+FRAMES: dict[str, Callable[..., spu.data.Frame]] = {"vertical": spu.data.vertical, "horizontal": spu.data.horizontal}
 JOBS = {"train": train, "predict": predict}

@@ -23,6 +23,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "drop": NAMES,
         "missing": "true, false or names",
         "categories": TABLE,
+        "match": "'inner'",
+        "mode": "'helper', 'oblivious' or 'ecdh'",
+        "types": TABLE,
     },
     "test": {"size": NUMBER, "seed": WHOLE},
 }
@@ -118,5 +121,7 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     NUMBER: lambda v: isinstance(v, int | float) and not isinstance(v, bool),
     WHOLE: lambda v: isinstance(v, int) and not isinstance(v, bool),
     TABLE: lambda v: isinstance(v, dict),
+    "'inner'": lambda v: v == "inner",
+    "'helper', 'oblivious' or 'ecdh'": lambda v: v in ("helper", "oblivious", "ecdh"),
     "true, false or names": lambda v: isinstance(v, bool) or _is_names(v),
 }

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from spuvm.data.frame import Frame
+from spuvm.data.matching import matched
 from spuvm.data.part import PUBLIC, Part, Request, load
 from spuvm.data.same_keys import differing
 from spuvm.data.schema import NUMBERS, Column, Schema, nearest
@@ -28,10 +29,14 @@ def vertical(
     drop: Names = (),
     categories: Categories | None = None,
     missing: bool | Sequence[str] = True,
+    match: str | None = None,
+    **matching: Any,
 ) -> Frame:
     """A frame of which each party holds some columns of the same rows, in the same order.
 
     All parties learn the schema and, for each party, whether its rows are the first party's: one bit.
+    With `match="inner"` tables may have different rows: those whose key all owners have are found first, brought into
+    one order, and each owner learns which of its rows they are, and all parties how many.
 
     Args:
         sources: by party: a path (.parquet, .csv, .npy), a pandas frame, an arrow table, arrays by column
@@ -44,6 +49,8 @@ def vertical(
         categories: of columns whose categories all may know: a list of them in order, or "public" for
             those that occur. Of all other text columns they stay with the owner, sorted by name.
         missing: whether cells may be missing; or the names of the columns where they may.
+        match: None: all bring the same rows, in the same order; "inner": rows are matched (`spuvm.psi`).
+        matching: `types`, `duplicates`, `mode`, `helper` of `spuvm.psi.intersect`.
 
     Raises:
         InputError: for a table that cannot be read or has no rows; a key that is missing, incomplete or
@@ -54,6 +61,10 @@ def vertical(
     request = _request(key, columns, drop, categories, missing)
     if not request.key:
         raise InputError("`key` is empty: name the column that says which row is whose, at every party.")
+    if match is not None:
+        sources = matched(sources, request.key, match, matching)
+    elif matching:
+        raise InputError(f"`{next(iter(matching))}` belongs to `match='inner'`: give that, too.")
     parts, said = _loaded("vertical frame", sources, request)
     counts = {p: s["rows"] for p, s in said.items()}
     if len(set(counts.values())) > 1:

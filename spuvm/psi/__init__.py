@@ -4,5 +4,11 @@ table = spu.psi.join({"alice": "a.parquet", "bob": "b.csv"}, key=["name", "born"
 table.columns, table.valid, table.present, table.matched      # secrets [rows]; nobody learns which rows match
 """
 
+from spuvm.psi.api import count as count
+from spuvm.psi.api import difference as difference
+from spuvm.psi.api import intersect as intersect
 from spuvm.psi.api import join as join
+from spuvm.psi.api import sum as sum
+from spuvm.psi.api import union as union
+from spuvm.psi.frames import inner as inner
 from spuvm.psi.shared import SharedTable as SharedTable

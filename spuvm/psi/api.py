@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spuvm.devices import SPU
+from spuvm.devices import PYU, SPU, PYUObject
 from spuvm.psi.join import to_shares
-from spuvm.psi.plan import Key, Names, planned
-from spuvm.psi.shared import SharedTable
+from spuvm.psi.places import Held
+from spuvm.psi.plan import Key, Names, Plan, planned
+from spuvm.psi.revealed import count as how_many
+from spuvm.psi.revealed import joined_rows, matches, total
 from spuvm.runtime.errors import InputError
 from spuvm.vm import VM
 
+SHARED = "shared"
 KINDS = ("inner", "left", "right", "full", "semi", "anti", "union")
 MANY = {"inner": (0, 1), "left": (0,), "semi": (0, 1), "anti": (0, 1), "right": (1,)}  # sides whose keys may repeat
 
@@ -30,8 +33,8 @@ def join(
     mode: str | None = None,
     helper: str | None = None,
     device: SPU | VM | None = None,
-) -> SharedTable:
-    """Join the owners' tables by key, as secrets: nobody learns which rows match.
+) -> Any:
+    """Join the owners' tables by key. As secrets, nobody learns which rows match.
 
     Args:
         files: by owner, two or more: a path, an arrow table, a pandas frame, or arrays by name. In a networked run each
@@ -39,7 +42,7 @@ def join(
         key: the key columns, or by party their names there.
         how: "inner", "left", "right", "full", "semi", "anti" (rows of the first without a match), or "union" (of keys).
             Of three owners and more: "inner", "left", "semi", "anti", all others looked up by the first one's keys.
-        output: "shared".
+        output: "shared"; or the party that alone sees the joined rows; or "all", then every party does.
         columns, drop: the columns to use beside the key, or to leave out; for all, or by party.
         types: of key columns, by the first owner's names: "int", "text", "date", "time", "instant", "decimal", "bool".
             A CSV file's are read as that ("007" is no number then).
@@ -51,8 +54,9 @@ def join(
         device: the SPU that holds the result; the one of all parties that `spu.init` named if not given.
 
     Returns:
-        A `SharedTable`. Its bound is the rows of the first owner ("right": the second; "full", "union": of both),
-        of "inner" of two tables without repeated keys, of the smaller.
+        A `SharedTable`, or an arrow table at the party, or everywhere. The bound of a shared table is the rows of the
+        first owner ("right": of the second; "full", "union": of both); of "inner" of two tables: of the one whose
+        keys repeat, else of the smaller.
 
     Raises:
         InputError, DataError: for tables and keys that do not fit; every party stops.
@@ -70,14 +74,69 @@ def join(
         key,
         how,
         output,
+        many=MANY.get(how, ()),
+        raw=output != SHARED,
+        mode=mode,
+        helper=helper,
+        device=device,
         columns=columns,
         drop=drop,
         types=types,
         missing=missing,
         duplicates=duplicates,
-        many=MANY.get(how, ()),
-        mode=mode,
-        helper=helper,
-        device=device,
     )
-    return to_shares(plan)
+    return to_shares(plan) if output == SHARED else joined_rows(plan)
+
+
+def intersect(files: Mapping[str, Any], key: Key, to: str = "owners", **options: Any) -> Any:
+    """The rows of an owner whose key all other owners have.
+
+    Args:
+        files, key: as of `join`, two tables or more.
+        to: the owner that learns which of its rows these are; "owners": all of them, each of its own.
+        options: types, duplicates, mode, helper, device: as of `join`.
+
+    Returns:
+        An arrow table at that owner, its rows in their order; for "owners", one for each, by party.
+    """
+    return _rows(planned(files, key, "semi", to, **options), to, without=False)
+
+
+def difference(files: Mapping[str, Any], key: Key, to: str | None = None, **options: Any) -> Any:
+    """The rows of an owner (the first, if `to` is not given) whose key no other owner has; else as `intersect`."""
+    to = next(iter(files)) if to is None else to
+    return _rows(planned(files, key, "anti", to, **options), to, without=True)
+
+
+def _rows(plan: Plan, to: str, without: bool) -> Any:
+    if to != "owners" and to not in plan.owners:
+        raise InputError(f"`to` must be one of {', '.join(plan.owners)}, who own the rows, or 'owners', got {to!r}.")
+    found = matches(plan, plan.owners if to == "owners" else (to,), without)
+    out = {p: PYU(p)(lambda t, rows: t.arrow.filter(rows))(_at(plan.tables[p], p), _at(found[p], p)) for p in found}
+    return out if to == "owners" else out[to]
+
+
+def _at(held: Held, party: str) -> PYUObject:
+    return PYUObject(PYU(party), held.value)
+
+
+def count(files: Mapping[str, Any], key: Key, **options: Any) -> int:
+    """How many keys of the first owner all others have; all parties learn it. Options as of `intersect`."""
+    return how_many(planned(files, key, "semi", "count", **options))
+
+
+def sum(files: Mapping[str, Any], key: Key, column: str, **options: Any) -> Any:
+    """The sum of one owner's `column` over its rows whose key all others have; all parties learn it.
+
+    Options as of `intersect`. A float is the machine's fixed point. InputError unless exactly one owner has the column.
+    """
+    plan = planned(files, key, "semi", "sum", **options)
+    having = [p for p in plan.owners if any(n == column for n, *_ in plan.said[p]["columns"])]
+    if len(having) != 1:
+        raise InputError(f"`column` `{column}` is at {' and '.join(having) or 'no owner'}: it must be at exactly one.")
+    return total(plan, having[0], column)
+
+
+def union(files: Mapping[str, Any], key: Key, output: str = SHARED, **options: Any) -> Any:
+    """All keys that one of two owners has, once each; nobody learns which both have. Else as `join`."""
+    return join(files, key, "union", output, **options)

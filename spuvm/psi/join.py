@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -107,7 +108,7 @@ class Brought:
 
     @property
     def numbers(self) -> int:
-        return sum(not f.is_bool for f in self.fields)
+        return sum(len(f.numbers) for f in self.fields)
 
     @property
     def bits(self) -> int:
@@ -140,11 +141,7 @@ def _fields(plan: Plan, party: str, keys: bool, second: bool = False) -> list[Fi
     out = [] if plan.how == "union" or (plan.how in ("semi", "anti") and not keys) else plan.fields(party)
     if not keys:
         return out
-    found = []
-    for name, shown, dtype in zip(plan.wanted[party].key, plan.shown, plan.said[party]["key_dtypes"]):
-        if dtype is not None:
-            found.append(Field(name, f"{shown}_{party}" if second and dtype == "category" else shown, dtype))
-    return [*found, *out]
+    return [*plan.key_fields(party, not second), *out]
 
 
 def _own(plan: Plan, matching: Matching, party: str, brought: Brought) -> Piece:
@@ -165,7 +162,9 @@ def _probed(plan: Plan, matching: Matching, base: str, other: str, brought: Brou
 
 def _piece(brought: Brought, numbers: Sequence[SPUObject], bits: Sequence[SPUObject]) -> Piece:
     words, flags = iter(numbers), iter(bits)
-    columns = {f.shown: typed(next(flags if f.is_bool else words), f) for f in brought.fields}
+    columns: dict[str, SPUObject] = {}
+    for f in brought.fields:
+        columns |= {f.shown: next(flags)} if f.is_bool else {n: typed(next(words), f) for n in f.numbers}
     present = {f.shown: next(flags) for f in brought.fields} if brought.missing else {}
     matched = next(flags)
     return Piece(columns, present or {f.shown: matched for f in brought.fields}, matched)
@@ -174,9 +173,9 @@ def _piece(brought: Brought, numbers: Sequence[SPUObject], bits: Sequence[SPUObj
 def _valid(plan: Plan, own: SPUObject, matched: Sequence[SPUObject]) -> SPUObject:
     """Which rows are there; `own` is true in all."""
     if plan.how == "anti":
-        return _one(plan, _none_of, *matched)
+        return _one(plan, none_of, *matched)
     if plan.how in ("inner", "semi"):
-        return matched[0] if len(matched) == 1 else _one(plan, _all_of, *matched)
+        return matched[0] if len(matched) == 1 else _one(plan, all_of, *matched)
     return own
 
 
@@ -196,7 +195,7 @@ def _stacked(
     names = list(dict.fromkeys([*first, *rest.columns]))
     rows = plan.rows(base), plan.rows(other)
     columns = {n: _below(plan, first.get(n), rest.columns.get(n), rows) for n in names}
-    present = {n: _below(plan, there.get(n), rest.present.get(n), rows) for n in names}
+    present = {n: _below(plan, there.get(n), rest.present.get(n), rows) for n in dict.fromkeys([*there, *rest.present])}
     valid = _one(plan, _rest_of, pieces[0].matched, found)
     has = {
         base: _one(plan, _joined, pieces[0].matched, np.zeros(rows[1], bool)),
@@ -213,19 +212,20 @@ def _below(plan: Plan, x: SPUObject | None, y: SPUObject | None, rows: tuple[int
 
 
 def _one(plan: Plan, function: Any, *args: Any) -> SPUObject:
-    out: SPUObject = machine_function(plan.vm, function)(*args)
+    with jax.enable_x64(True):
+        out: SPUObject = machine_function(plan.vm, function)(*args)
     return out
 
 
-def _all_of(*bits: Any) -> Any:
+def all_of(*bits: Any) -> Any:
     out = bits[0]
     for x in bits[1:]:
         out = out & x
     return out
 
 
-def _none_of(*bits: Any) -> Any:
-    return _all_of(*(~x for x in bits))
+def none_of(*bits: Any) -> Any:
+    return all_of(*(~x for x in bits))
 
 
 def _joined(x: Any, y: Any) -> Any:

@@ -65,8 +65,8 @@ class Oblivious:
         table = run(other, _table, plan.tables[other], self._hashed(other), words, size, limbs, dtype)
         pointers = run(base, lambda h: places_of(h[:FUNCTIONS], size).reshape(-1), self._hashed(base))
         third = next(p for p in plan.places.parties if p not in (base, other) and p in plan.vm.config.members)
-        raw: list[Any] = []
-        flags: list[Any] = []
+        raw: list[SPUObject] = []
+        flags: list[SPUObject] = []
         for kind, count, out in ((0, limbs + numbers, raw), (1, bits, flags)):
             columns = -(-count // 8) if kind else count
             asked = Asked(columns, size, FUNCTIONS * rows)
@@ -94,8 +94,8 @@ class Oblivious:
             dtype = fingerprints[0].dtype
             known = jax.ShapeDtypeStruct(shape, dtype) if mine.value is None else mine.value.view(dtype)
             function = machine_function(self.plan.vm, _looked_up)
-            found: tuple[list[SPUObject], list[SPUObject]] = function(Marked(known, base), fingerprints, numbers, bits)
-        return found
+            found, flags = function(Marked(known, base), fingerprints, numbers, bits)
+        return list(found), list(flags)
 
     def _hashed(self, party: str) -> Held:
         """At the party, uint64[5, rows]: three words that say where a key may be, and two of its fingerprint."""

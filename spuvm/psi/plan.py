@@ -11,6 +11,7 @@ from spuvm.devices import SPU, default_machine
 from spuvm.psi.keys import GUESSABLE
 from spuvm.psi.learns import learned
 from spuvm.psi.places import Held, Places, here
+from spuvm.psi.raw import RawColumn, common
 from spuvm.psi.tables import DUPLICATES, Field, Wanted, load
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.machine.session import abort_on_error
@@ -73,17 +74,32 @@ class Plan:
     def fields(self, party: str) -> list[Field]:
         """The party's columns that come into a sharing, without the key's; names that several have get the party's."""
         mine = self.said[party]["columns"]
-        taken = {n for p in self.owners if p != party for n, _ in self.said[p]["columns"]} | set(self.shown)
+        taken = {n for p in self.owners if p != party for n, *_ in self.said[p]["columns"]} | set(self.shown)
         first = self.owners.index(party) == 0
         out = []
-        for name, dtype in mine:
+        for name, dtype, raw in mine:
             if dtype is None:
                 raise InputError(
                     f"column `{name}` of {party} has a type that no sharing holds: convert it, or leave it out: "
                     f"drop=['{name}']."
                 )
             shown = name if name not in taken or (first and name not in self.shown) else f"{name}_{party}"
-            out.append(Field(name, shown, dtype))
+            out.append(Field(name, shown, dtype, None if raw is None else RawColumn(shown, *raw)))
+        return out
+
+    def key_fields(self, party: str, alone: bool) -> list[Field]:
+        """The party's key columns; unless they stand alone, text has codes of its own, and a name of its own.
+
+        Key columns that all see are in one form, whoever's they are.
+        """
+        out = []
+        for i, (name, shown) in enumerate(zip(self.wanted[party].key, self.shown)):
+            _, dtype, raw = self.said[party]["keys"][i]
+            if raw is not None:
+                forms = [RawColumn(shown, *self.said[p]["keys"][i][2]) for p in self.owners]
+                out.append(Field(name, shown, dtype, common(forms)))
+            elif dtype is not None:
+                out.append(Field(name, shown if alone or dtype != "category" else f"{shown}_{party}", dtype))
         return out
 
 
@@ -99,6 +115,7 @@ def planned(
     missing: bool = True,
     duplicates: str = "refuse",
     many: Sequence[int] = (),
+    raw: bool = False,
     mode: str | None = None,
     helper: str | None = None,
     device: SPU | VM | None = None,
@@ -129,6 +146,7 @@ def planned(
             _typed(types, keys, p),
             missing,
             "any" if i in many and duplicates == "refuse" else duplicates,
+            raw,
         )
         for i, p in enumerate(owners)
     }

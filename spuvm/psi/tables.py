@@ -16,7 +16,8 @@ import numpy as np
 from spuvm.data.files import open_table
 from spuvm.data.part import pyarrow
 from spuvm.data.schema import nearest
-from spuvm.psi.keys import Keys, as_kind, canonical, kind_of, look_alikes
+from spuvm.psi.keys import Fixed, Keys, Text, as_kind, canonical, kind_of, look_alikes
+from spuvm.psi.raw import RawColumn, described, encoded
 from spuvm.psi.tags import PUBLIC_KEY, order, starts_of_groups, tags
 from spuvm.runtime.errors import DataError, InputError
 from spuvm.runtime.ring.encodings import encode
@@ -32,7 +33,8 @@ class Wanted:
         key: its key columns, in the order that all parties have agreed on.
         columns: the others that are used; all if None.
         drop: to be left out; types: of key columns, where the file does not say it (see `keys`).
-        categories: of text columns, if all may know them.
+        missing: whether cells may be missing.
+        raw: whether columns are to be shown to somebody exactly (`raw.py`), rather than computed with.
         duplicates: "refuse" a key that is there twice, or keep its "first" row; "any" where a join allows it.
     """
 
@@ -42,6 +44,7 @@ class Wanted:
     types: Mapping[str, str] | None = None
     missing: bool = True
     duplicates: str = "refuse"
+    raw: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +73,16 @@ class Table:
 
     def announced(self, wanted: Wanted) -> dict[str, Any]:
         """What all parties learn: rows, kinds of keys, whether they repeat, and the other columns' names and types."""
-        x64 = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
-        columns = [[n, _dtype(self.arrow[n].type, x64)] for n in self.columns(wanted)]
-        keys = [_dtype(self.arrow[n].type, x64) for n in wanted.key]
-        return {"rows": self.rows, "kinds": self.kinds, "unique": self.unique, "columns": columns, "key_dtypes": keys}
+        form = self._raw if wanted.raw else self._typed
+        columns, keys = [form(n) for n in self.columns(wanted)], [form(n) for n in wanted.key]
+        return {"rows": self.rows, "kinds": self.kinds, "unique": self.unique, "columns": columns, "keys": keys}
+
+    def _typed(self, name: str) -> list[Any]:
+        return [name, _dtype(self.arrow[name].type, bool(jax.config.jax_enable_x64)), None]  # type: ignore[attr-defined]
+
+    def _raw(self, name: str) -> list[Any]:
+        raw = described(name, self.arrow[name], f"column `{name}` of {self.where}")
+        return [name, "raw", [raw.type_text, raw.words]]
 
     def columns(self, wanted: Wanted) -> list[str]:
         """The columns used, without the key's."""
@@ -114,7 +123,7 @@ def load(source: Any, party: str, wanted: Wanted) -> Table:
             "keep one row for each, or say duplicates='first'."
         )
     if not unique and wanted.duplicates == "first":
-        table, keys, unique = table.filter(first), _kept(keys, first), True
+        table, keys, unique = table.filter(first), kept(keys, first), True
     return Table(where, table, keys, kinds, unique, _notes(columns, wanted.key, where, keys))
 
 
@@ -130,9 +139,8 @@ def _first_rows(keys: Keys) -> tuple[np.ndarray, bool]:
     return first, False
 
 
-def _kept(keys: Keys, rows: np.ndarray) -> Keys:
-    from spuvm.psi.keys import Fixed, Text
-
+def kept(keys: Keys, rows: np.ndarray) -> Keys:
+    """The keys of some rows: positions, or bools."""
     columns = tuple(
         Fixed(c.words[rows]) if isinstance(c, Fixed) else Text(c.data, c.starts[rows], c.lengths[rows])
         for c in keys.columns
@@ -201,12 +209,21 @@ class Field:
 
     Attributes:
         name: of the column at its owner; shown: what it is called in the joined table.
-        dtype: "bool", "int32", "int64", "float32", "float64"; "category" for codes of text.
+        dtype: "bool", "int32", "int64", "float32", "float64"; "category" for codes of text; "raw" for words.
+        raw: how a column of words travels.
     """
 
     name: str
     shown: str
     dtype: str
+    raw: RawColumn | None = None
+
+    @property
+    def numbers(self) -> list[str]:
+        """The names of its columns of numbers."""
+        if self.raw is not None:
+            return [f"{self.shown}\0{i}" for i in range(self.raw.words)]
+        return [] if self.is_bool else [self.shown]
 
     @property
     def is_bool(self) -> bool:
@@ -214,7 +231,7 @@ class Field:
 
     @property
     def jax_dtype(self) -> np.dtype:
-        return np.dtype("int32" if self.dtype == "category" else self.dtype)
+        return np.dtype({"category": "int32", "raw": "int64"}.get(self.dtype, self.dtype))
 
 
 def _dtype(type_: Any, x64: bool) -> str | None:
@@ -246,6 +263,11 @@ def as_words(table: Table, fields: Sequence[Field], missing: bool, frac: int, ri
     for field in fields:
         column = table.arrow[field.name]
         where = f"column `{field.name}` of {table.where}"
+        if field.raw is not None:
+            cells, valid = encoded(column, field.raw)
+            numbers += list(cells)
+            present.append(valid)
+            continue
         valid = column.is_valid().to_numpy()
         cells, texts = _cells(column, field, where)
         if cells.dtype.kind == "f":

@@ -14,6 +14,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from spuvm.psi.keys import Fixed, Keys, Text
+from spuvm.psi.raw import low_bytes
 
 PUBLIC_KEY = bytes(16)  # of an order that anybody can compute, where nothing needs to be hidden
 BLOCK_ROWS = 1 << 20
@@ -75,10 +76,8 @@ def _word(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray, position: i
     words = np.ndarray((len(data) - 7,), "<u8", data, strides=(1,))  # at every byte
     left = np.clip(lengths - position, 0, 8)
     found = words[np.where(left > 0, starts + position, 0)]
-    mask = np.where(
-        left >= 8, ~np.uint64(0), (np.uint64(1) << (8 * np.minimum(left, 7)).astype(np.uint64)) - np.uint64(1)
-    )
-    return found & mask
+    out: np.ndarray = found & low_bytes(left)
+    return out
 
 
 def order(found: np.ndarray) -> np.ndarray:
