@@ -14,12 +14,13 @@ from spuvm.compiler.expand.expand import expand
 from spuvm.compiler.front.fingerprint import fingerprint
 from spuvm.compiler.front.trace import Traced, trace
 from spuvm.compiler.ir import text
+from spuvm.compiler.ir.configuration import config_of as config_of
 from spuvm.compiler.ir.module import Module, Visibility
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.compiler.project.project import project
 from spuvm.runtime.config import Config
-from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.errors import InputError
 from spuvm.runtime.machine.program import PartyProgram, Straight
 from spuvm.runtime.protocols.registered import protocol_of, rank_names
 
@@ -117,15 +118,6 @@ def load(path: str | Path) -> Program:
     except (OSError, UnicodeDecodeError) as e:
         raise InputError(f"cannot read the program {path}: {e}") from None
     return Program(text.parse(source))
-
-
-def config_of(module: Module) -> Config:
-    """The configuration that a module was lowered for."""
-    try:
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in module.config.items()}
-        return Config(**settings)
-    except TypeError as e:
-        raise ConfigError(f"the program's configuration is not understood: {e}") from None
 
 
 def _jaxpr(program: Program) -> str:

@@ -16,6 +16,7 @@ from spuvm.compiler.front.trace import Traced, static_positions, trace
 from spuvm.compiler.ir.in_the_clear import Ring
 from spuvm.compiler.ir.module import Module, Type, Visibility
 from spuvm.compiler.lower.lower import lower
+from spuvm.compiler.passes.choose import choose_functions
 from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.objects import Marked, SPUObject, encoded, parts
 from spuvm.runtime.config import Config
@@ -138,6 +139,7 @@ def check_traced(
     tolerance = Tolerance(rtol, absolute, config.fxp_fraction_bits, config.ring_bits)
     recorder = Recorder()
     module = lower(traced, owners, config, recorder)
+    recorder.move(choose_functions(module))
     shadow, ring = Shadow(recorder.regions, tolerance, seed), Ring(config.ring_bits)
     with np.errstate(all="ignore"):
         inputs = []

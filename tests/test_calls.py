@@ -15,7 +15,7 @@ from jax import lax
 from lowering import UNIT, lowered, run
 
 import spuvm as spu
-from spuvm.compiler.lower import gamma, normal_tails
+from spuvm.compiler.functions import gamma, normal
 from spuvm.runtime.errors import UnsupportedError
 
 RNG = np.random.default_rng(12)
@@ -128,7 +128,7 @@ def test_gamma_errors(name: str, top: float) -> None:
             assert excess.max() <= 0, (x[excess.argmax()], excess.max())
 
 
-@pytest.mark.parametrize("table", [gamma.LGAMMA, gamma.DIGAMMA, normal_tails.TAIL])
+@pytest.mark.parametrize("table", [gamma.LGAMMA, gamma.DIGAMMA, normal.TAIL])
 def test_odd_coefficients_are_short(table: tuple[float, ...]) -> None:
     assert all(float(c * 2**16).is_integer() for c in table[1::2])
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from spuvm.compiler.ir.module import Location, Op, Region, Type, Value
 from spuvm.compiler.lower import randomness
 from spuvm.compiler.lower.context import Lowered
 from spuvm.compiler.lower.control import INLINED, own_rule
+from spuvm.compiler.passes.choose import Moved
 
 Raw = plain.Raw
 Blame = NDArray[np.int32]  # 0, or the number of a finding
@@ -44,6 +45,12 @@ class Recorder:
     """Collects what lowering says, by region. An equation whose rule is one algorithm keeps no inner ones."""
 
     regions: dict[Region, list[Lowered]] = field(default_factory=dict)
+
+    def move(self, moved: Moved) -> None:
+        """Follow a pass that kept every value of the equations and moved their operations."""
+        for region, at in moved.items():  # a loop's body may have been lowered more than once
+            records = self.regions.get(region, [])
+            self.regions[region] = [replace(r, start=at[r.start], end=at[r.end]) for r in records]
 
     def __call__(self, made: Lowered) -> None:
         records = self.regions.setdefault(made.region, [])

@@ -98,7 +98,7 @@ def _signed_large_int_div(b: Builder, x: Value, y: Value) -> Value:
     zero, one = (b.integer(i, x.type) for i in (0, 1))
     negative = b.convert(b.less(x, zero), x.type.element)
     sign = b.sub(one, b.add(negative, negative))
-    data, unsigned = _constant_of(b, y), f"uint{x.type.bits}"
+    data, unsigned = constant_of(b, y), f"uint{x.type.bits}"
     if data is None:
         negative_y = b.less(y, zero)
         magnitude, other = b.select(negative_y, b.neg(y), y), b.select(negative_y, b.neg(one), one)
@@ -262,14 +262,14 @@ def _constants_of(d: float | int, k: int) -> list[int]:
 
 def _divisor_of(b: Builder, y: Value) -> Divisor:
     """A public integer: a constant of the program, or known when it runs."""
-    data = _constant_of(b, y)
+    data = constant_of(b, y)
     if data is None:
         return _runtime_divisor(b, y, 0)
     numbers = signed(data) if y.type.signed or data.dtype == WIDE else data
     return _constant_divisor(b, numbers.reshape(()) if data.size == 1 else numbers, y.shape)
 
 
-def _constant_of(b: Builder, y: Value) -> np.ndarray[Any, Any] | None:
+def constant_of(b: Builder, y: Value) -> np.ndarray[Any, Any] | None:
     """The raw elements of a constant of the program, read as another type or repeated; of other values None."""
     makers = {value: op for op in b.region.ops for value in op.outputs}
     source = makers.get(y)

@@ -56,19 +56,21 @@ def exp(b: Builder, x: Value) -> Value:
     Error: relative 4e-6 plus one unit; 2e-7 under ABY3; 2^-39 in a ring of 128 bits, 2^-7 in one of 32.
     Cost: that of `exp2_raw`.
     """
-    return _exponential(b, x, *_scaled(b, LOG2_E, x))
+    return exponential(b, x, *_scaled(b, LOG2_E, x))
 
 
 def exp2(b: Builder, x: Value) -> Value:
     """2^x, for all x: 0 below -(f + 1), the largest number from k - 2 - f on. Error and cost: as exp."""
-    return _exponential(b, x, 1, 0)
+    return exponential(b, x, 1, 0)
 
 
 def power_of(b: Builder, base: float, x: Value) -> Value:
     """base^x = 2^(x log2 base) for a public base > 0 and all x. Error and cost: as exp."""
+    if base == 2.0:
+        return exp2(b, x)
     with localcontext(prec=60):
         log = Fraction(Decimal(base).ln() / Decimal(2).ln())
-    return _exponential(b, x if log > 0 else b.neg(x), *_scaled(b, abs(log), x))
+    return exponential(b, x if log > 0 else b.neg(x), *_scaled(b, abs(log), x))
 
 
 def expm1(b: Builder, x: Value) -> Value:
@@ -88,7 +90,7 @@ def _scaled(b: Builder, log: Fraction, x: Value) -> tuple[int, int]:
     return round(log * 2**frac), frac
 
 
-def _exponential(b: Builder, x: Value, factor: int, frac: int) -> Value:
+def exponential(b: Builder, x: Value, factor: int, frac: int) -> Value:
     """2^y, y = x factor 2^-frac. The limits are compared on x, as y may have overflowed; -(-p // q) rounds up."""
     y = b.mul_raw(x, raw_constant(b, factor, frac, x.shape))
     lowest = -(((b.frac + 1) << y.type.frac) // max(factor, 1))

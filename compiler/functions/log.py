@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from spuvm.compiler.functions import by_logarithm
+from spuvm.compiler.functions.exact_division import div_public
 from spuvm.compiler.functions.leading_bit import COARSE, FINE, MIDDLE, Leading, leading_bit, mantissa, scales
 from spuvm.compiler.functions.polynomial import coefficient, plus, polynomial_sum, raw_constant, table
 from spuvm.compiler.ir.builder import Builder
@@ -53,14 +56,17 @@ def log(b: Builder, x: Value) -> Value:
     return _logarithm(b, x, leading_bit(b, x, signed=False), table(b, "log", LOG), math.log(2.0), b.frac)
 
 
-def log_over(b: Builder, x: Value, base: float) -> Value | None:
-    """ln x / ln(base), given ln(base), as `log`: to base 2, and where the protocol has its kernels to larger ones."""
+def log_over(b: Builder, x: Value, base: float) -> Value:
+    """ln x / ln(base), given ln(base), as `log`: to base 2, and where the protocol has its kernels to larger ones.
+
+    Elsewhere the logarithm is divided.
+    """
     unit = math.log(2.0) / base
     unit = 1.0 if abs(unit - 1.0) < 1e-6 else unit  # ln 2 may be a float32
     if 0.0 < unit <= 1.0 and by_logarithm.available(b, x.type.frac):
         return by_logarithm.magnitude(b, x, signed=False).log(b, unit, -x.type.frac, b.frac)
     if unit != 1.0:
-        return None
+        return div_public(b, log(b, x), np.full(x.shape, base))
     return _logarithm(b, x, leading_bit(b, x, signed=False), table(b, "log2", LOG2), unit, b.frac)
 
 

@@ -46,6 +46,10 @@ class Builder:
         (out,) = self.ops(name, inputs, **attrs)
         return out
 
+    def function(self, name: str, *inputs: Value, frac: int | None = None, **attrs: Any) -> Value:
+        """An elementary function with `frac` fraction bits (default: the program's), see ir/elementary.py."""
+        return self.op(name, *inputs, to=f"fxp{self.frac if frac is None else frac}", **attrs)
+
     # constants ---------------------------------------------------------------------------------
 
     def const(self, data: Any, element: str) -> Value:

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from spuvm.compiler.ir.elementary import ELEMENTARY, rounded
 from spuvm.compiler.ir.module import Module, Op, Region, Type, Value
 from spuvm.compiler.ir.ops import LOCAL, index_operands
 from spuvm.runtime.errors import IRError
@@ -265,6 +266,31 @@ def _integer_division(r: Ring, op: Op, xs: list[Raw]) -> Raw:
     return np.where(by_zero, r.number(-1), quotient)
 
 
+def _elementary(r: Ring, op: Op, xs: list[Raw]) -> Raw:
+    """The function of the numbers, correctly rounded as far as float64 goes."""
+    reals = (np.asarray(r.signed(x)).astype(np.float64) / 2.0**v.type.frac for x, v in zip(xs, op.inputs))
+    attrs = {k: v for k, v in op.attrs.items() if k != "to"}
+    with np.errstate(all="ignore"):
+        real = ELEMENTARY[op.name](*reals, **attrs) if xs[0].size else np.zeros(xs[0].shape)
+    return r.make(rounded(real, op.output.type.frac, r.bits))
+
+
+def _quotient(r: Ring, op: Op, xs: list[Raw]) -> Raw:
+    """Toward zero, in Python's integers."""
+    t = op.inputs[0].type
+    unsigned = t.kind == "int" and not t.signed
+    x, y = (np.asarray(v if unsigned else r.signed(v)).astype(object) for v in xs)
+    zero = np.asarray(y == 0, bool)
+    size = abs(x) // np.where(zero, 1, abs(y))
+    return canonical(r, r.make(np.where(zero, -1, np.where((x < 0) ^ (y < 0), -size, size))), t)
+
+
+def _remainder(r: Ring, op: Op, xs: list[Raw]) -> Raw:
+    zero = np.asarray(xs[1] == 0, bool)
+    left = r.wrap(xs[0] - r.wrap(_quotient(r, op, xs) * xs[1]))
+    return canonical(r, r.wrap(np.where(zero, xs[0], left)), op.output.type)
+
+
 def _random(r: Ring, op: Op, xs: list[Raw]) -> Raw:
     """By its number alone, so that two runs of a program, before and after the passes, draw the same."""
     high = 2 if op.output.type.kind == "bool" else 2**64
@@ -356,6 +382,9 @@ RULES: dict[str, Rule] = {
     "wrap": lambda r, op, xs: canonical(r, xs[0], op.output.type),
     "select": lambda r, op, xs: np.where(np.asarray(xs[0] != 0, bool), xs[1], xs[2]),
     "integer_division": _integer_division,
+    **dict.fromkeys(ELEMENTARY, _elementary),
+    "quotient": _quotient,
+    "remainder": _remainder,
     "reveal": lambda r, op, xs: canonical(r, xs[0], op.output.type),
     "share": lambda r, op, xs: xs[0],
     "mask": lambda r, op, xs: xs[0],

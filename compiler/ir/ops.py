@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from spuvm.compiler.ir.elementary import ELEMENTARY, EXACT
 from spuvm.compiler.ir.module import Module, Op, Region, Type, Value, join
 from spuvm.runtime.errors import IRError
 from spuvm.runtime.protocols.aby3.exponential import FRACTION
@@ -174,6 +175,12 @@ def _integer_division(types: list[Type], attrs: Attrs) -> list[Type]:
     return [types[0].with_(visibility=_who(types))]
 
 
+def _elementary(types: list[Type], attrs: Attrs) -> list[Type]:
+    _same_shape(types)
+    _need(all(t.kind == "fxp" for t in types), f"an elementary function of {[str(t) for t in types]}")
+    return [parse_element(attrs["to"]).with_(shape=types[0].shape, visibility=_who(types))]
+
+
 def _bit(types: list[Type], attrs: Attrs) -> list[Type]:
     _need(types[0].kind != "bool", "bit of bool")
     return [Type("bool", types[0].shape, types[0].visibility)]
@@ -309,6 +316,8 @@ RULES: dict[str, TypeRule] = {
     # {places}: the word is where each goes
     "sort": _sort,
     "integer_division": _integer_division,  # floor, of values that somebody knows
+    **dict.fromkeys(ELEMENTARY, _elementary),  # {to, ...}: see ir/elementary.py
+    **dict.fromkeys(EXACT, _linear),  # {to}: the type of the operands
     "reveal": _visible,  # {to}: "public" or the rank of a party
     "share": _visible,  # {to}: "secret"
     "mask": _mask,  # send the masked value of a party to the others: products with secrets are cheap then

@@ -17,10 +17,7 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
 
-from spuvm.compiler.functions.division import div
-from spuvm.compiler.functions.exp import _exponential as exponential
-from spuvm.compiler.functions.log import LOG_FRAC, log2_and_valid
-from spuvm.compiler.functions.polynomial import constant, plus, polynomial, stack, table, times, times_integer, work
+from spuvm.compiler.functions.polynomial import stack
 from spuvm.compiler.ir.module import Value
 from spuvm.compiler.lower.context import Context, Operand, Rule
 from spuvm.compiler.lower.jax_rules import apply, written
@@ -86,32 +83,13 @@ def atanh(x: Array) -> Array:
 
 # angles ---------------------------------------------------------------------------------------------------
 
-# atan(1/2 + u), |u| <= 1/2; error 1.7e-6. The odd coefficients are multiples of 2^-16.
-ATAN = (
-    0.4636492596877539,
-    0.8000030517578125,
-    -0.32011326092900466,
-    -0.0428924560546875,
-    0.15528504169463672,
-    -0.0749664306640625,
-    -0.04013832441276948,
-    0.0512237548828125,
-)
-
 ARC = Primitive("spu_arc")  # atan(y / x) for 0 <= y <= x
 ARC.def_impl(jnp.arctan2)
 ARC.def_abstract_eval(lambda y, x: y)
 
 
 def _arc(ctx: Context, y: Operand, x: Operand, **_: Any) -> Value:
-    """A quotient with more fraction bits than the result, then a polynomial."""
-    b, frac = ctx.b, ctx.b.frac
-    b.frac = work(b)
-    try:
-        quotient = div(b, ctx.value(y), ctx.value(x))
-    finally:
-        b.frac = frac
-    return polynomial(b, plus(b, quotient, -0.5), table(b, "atan", ATAN), frac)
+    return ctx.b.function("arc", ctx.value(y), ctx.value(x))
 
 
 def atan2(y: Array, x: Array) -> Array:
@@ -151,42 +129,11 @@ def acos(x: Array) -> Array:
 
 # the inverse error function ----------------------------------------------------------------------------------
 
-# erf_inv(x) / x for w = -ln(1 - x^2) = 5 (u + 1/2) and 5 + 15/2 (u + 1/2), |u| <= 1/2; errors 2.7e-6, 6.2e-7
-ERF_INV = (
-    1.5014067405990277,
-    1.2332000732421875,
-    -0.10431125138439554,
-    -0.156768798828125,
-    0.13504047398192284,
-    -0.0132904052734375,
-    -0.04794375178294351,
-    0.02581787109375,
-)
-ERF_INV_TAIL = (
-    2.790963007950776,
-    1.268798828125,
-    -0.2549935943725153,
-    0.0915985107421875,
-    -0.031651259067835565,
-    0.0014190673828125,
-    0.0199958204509646,
-    -0.02008056640625,
-)
-_U = {32: 8, 64: 20, 128: 40}  # fraction bits of u
-_TAIL, _END = 5.0, 12.5  # of w; beyond the end, |x| > 1 - 1.9e-6, the result stays
+_END = 12.5  # of w = -ln(1 - x^2); beyond, |x| > 1 - 1.9e-6, the result stays
 
 
 def _ratio(ctx: Context, w: Operand, **_: Any) -> Value:
-    """Both polynomials, and a choice; what the other one gives may overflow and is dropped."""
-    b, w = ctx.b, ctx.value(w)
-    near = plus(b, times(b, w, 1 / _TAIL, work(b)), -0.5)
-    far = plus(b, times(b, w, 1 / (_END - _TAIL), work(b)), -_TAIL / (_END - _TAIL) - 0.5)
-    small = b.less(w, ctx.like(_TAIL, w))
-    near, far = (
-        polynomial(b, b.with_frac(u, _U[b.ring_bits]), table(b, name, of_64), b.frac)
-        for u, name, of_64 in ((near, "erf_inv", ERF_INV), (far, "erf_inv_tail", ERF_INV_TAIL))
-    )
-    return b.select(small, near, far)
+    return ctx.b.function("erf_inv_ratio", ctx.value(w))
 
 
 RATIO = Primitive("spu_erf_inv_ratio")
@@ -204,19 +151,6 @@ def erf_inv(x: Array) -> Array:
 
 
 # by builder ------------------------------------------------------------------------------------------------
-
-_THIRD = {32: 10, 64: 28, 128: 60}  # fraction bits of 1/3; log2 |x| < 2^6 and 6 + 26 + 28 < 62
-
-
-def cbrt(ctx: Context, x: Value, **_: Any) -> Value:
-    """sign(x) 2^(log2 |x| / 3); 0 for 0. Error: relative 6e-6 plus one unit. Cost: 43 rounds, 790 bytes."""
-    b = ctx.b
-    negative = b.convert(b.less(x, ctx.like(0.0, x)), "fxp0")
-    sign = b.sub(constant(b, 1, 0, x.shape), times_integer(b, negative, 2))
-    third = _THIRD[b.ring_bits]
-    logarithm, valid = log2_and_valid(b, b.mul_raw(x, sign), LOG_FRAC[b.ring_bits])
-    size = exponential(b, logarithm, (2**third + 1) // 3, third)
-    return b.mul_raw(size, b.mul_raw(sign, valid))
 
 
 def population_count(ctx: Context, x: Value, **_: Any) -> Value:
@@ -241,7 +175,7 @@ RULES: dict[str, Rule] = {
     "acosh": lambda ctx, x, **_: apply(ctx, partial(acosh, bits=ctx.b.ring_bits - 4 - 2 * ctx.b.frac), x)[0],
     "spu_arc": _arc,
     "spu_erf_inv_ratio": _ratio,
-    "cbrt": cbrt,
+    "cbrt": lambda ctx, x, **_: ctx.b.function("cbrt", x),
     "population_count": population_count,
     "clz": clz,
 }

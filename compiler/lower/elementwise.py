@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from spuvm.compiler.functions import secret_division
 from spuvm.compiler.ir import fixedpoint
 from spuvm.compiler.ir.dtypes import kind_of
-from spuvm.compiler.ir.module import Value, join
+from spuvm.compiler.ir.module import Value
 from spuvm.compiler.lower import powers
 from spuvm.compiler.lower.context import Context, Known, Operand, Rule
 from spuvm.runtime.errors import EncodingError, UnsupportedError
@@ -165,21 +163,12 @@ def round_(ctx: Context, x: Value, *, rounding_method: Any) -> Value:
 # division and powers ---------------------------------------------------------------------------------
 
 
-def approximation(module: str, function: str, *args: Any) -> Any:
-    """Call an approximation; imported when first used."""
-    return getattr(importlib.import_module(f"spuvm.compiler.functions.{module}"), function)(*args)
-
-
-def approximated(module: str, function: str) -> Rule:
-    def rule(ctx: Context, x: Value) -> Value:
-        out: Value = approximation(module, function, ctx.b, x)
-        return out
-
-    return rule
+def elementary(name: str) -> Rule:
+    return lambda ctx, x: ctx.b.function(name, x)
 
 
 def log(ctx: Context, x: Value) -> Value:
-    out: Value = approximation("log", "log", ctx.b, x)
+    out = ctx.b.function("log", x)
     ctx.logarithms[out] = x
     return out
 
@@ -191,37 +180,20 @@ def div(ctx: Context, x: Operand, y: Operand) -> Operand:
         return zeros(ctx)
     if not isinstance(y, Value):
         return _div_known(ctx, ctx.value(x), np.asarray(y).astype(np.float64))
-    if y.type.is_public:
-        return approximation("division", "div_public", ctx.b, *both(ctx, x, y))
-    if is_number(x, 1.0):
-        return approximation("division", "reciprocal", ctx.b, ctx.broadcast(y, ctx.outs[0].shape))
-    return approximation("division", "div", ctx.b, *both(ctx, x, y))
+    if is_number(x, 1.0) and not y.type.is_public:
+        return ctx.b.function("reciprocal", ctx.broadcast(y, ctx.outs[0].shape))
+    return ctx.b.function("div", *both(ctx, x, y))
 
 
 def _integer_quotient(ctx: Context, x: Operand, y: Operand) -> Operand:
     """Toward zero; by zero, all ones."""
     by_zero = np.zeros((), bool) if isinstance(y, Value) else np.asarray(y) == 0
     p, q = both(ctx, x, y if isinstance(y, Value) else np.where(by_zero, np.ones_like(y), y))
-    if _by_a_secret(p, q):
-        return secret_division.quotient(ctx.b, p, q)
-    if p.type.is_secret and not isinstance(y, Value) and _is_large(np.asarray(y), ctx.b.ring_bits - 5):
-        out: Value = secret_division.by_bits(ctx.b, p, q)[0]
-    else:
-        out = approximation("division", "int_div", ctx.b, p, q)
+    out = ctx.b.op("quotient", p, q, to=p.type.element)
     if not by_zero.any():
         return out
     mask = ctx.b.const(np.broadcast_to(by_zero, out.shape).astype(np.uint64), "bool")
     return ctx.b.select(mask, ctx.like(-1 if p.type.signed else 2**p.type.bits - 1, out), out)
-
-
-def _is_large(y: Known, bits: int) -> bool:
-    """Whether a divisor is beyond what a quotient by constants takes."""
-    return bool(y.size) and max(abs(int(n)) for n in (y.min(), y.max())) >= 1 << bits
-
-
-def _by_a_secret(x: Value, y: Value) -> bool:
-    """Whether the divisor is no public number, and nobody knows both."""
-    return not y.type.is_public and join(x.type.visibility, y.type.visibility) == "secret"
 
 
 def _div_known(ctx: Context, x: Value, c: Known) -> Operand:
@@ -231,32 +203,24 @@ def _div_known(ctx: Context, x: Value, c: Known) -> Operand:
         return zeros(ctx)
     number = fixedpoint.uniform(c)
     if x in ctx.logarithms and number is not None:
-        quotient = approximation("log", "log_over", ctx.b, ctx.logarithms[x], number)
-        if quotient is not None:
-            return ctx.broadcast(quotient, ctx.outs[0].shape)
+        return ctx.broadcast(ctx.b.function("log_over", ctx.logarithms[x], base=number), ctx.outs[0].shape)
     x = ctx.broadcast(x, ctx.outs[0].shape)
     if number is not None and np.frexp(abs(number))[0] == 0.5:
         return fixedpoint.mul_constant(ctx.b, x, 1.0 / number)
-    return approximation("division", "div_public", ctx.b, x, np.broadcast_to(c, x.shape))
+    return ctx.b.function("div_by", x, by=np.broadcast_to(c, x.shape))
 
 
 def rem(ctx: Context, x: Operand, y: Operand) -> Operand:
     """The sign of x, as in C. Floats: the remainder of the raw integers, exact on the fixed-point grid."""
     p, q = both(ctx, x, y)
-    if _by_a_secret(p, q):
-        rule = secret_division.fixed_point_remainder if is_float(p) else secret_division.remainder
-        return rule(ctx.b, p, q)
-    if not is_float(ctx.outs[0]):
-        whole = ctx.value(_integer_quotient(ctx, x, y))
-        return ctx.b.bitcast(ctx.b.bitcast(ctx.b.sub(p, ctx.b.mul_raw(whole, q)), "fxp0"), p.type.element)
-    return approximation("division", "raw_rem", ctx.b, p, q)
+    return ctx.b.op("remainder", p, q, to=p.type.element)
 
 
 def integer_pow(ctx: Context, x: Value, *, y: int) -> Operand:
     if y in (0, 1):
         return x if y else full(ctx, 1)
     if is_float(x) and y != 2:
-        return approximation("division", "integer_pow", ctx.b, x, y)
+        return ctx.b.function("integer_pow", x, n=y)
     if y < 0:
         raise UnsupportedError("a negative power of an integer: convert it to float first.")
     return _power(ctx, x, y)
@@ -278,7 +242,7 @@ def power(ctx: Context, x: Operand, y: Operand) -> Operand:
         if number.is_integer():
             return integer_pow(ctx, x, y=int(number))
         if abs(number) == 0.5:
-            return approximation("sqrt", "sqrt" if number > 0 else "rsqrt", ctx.b, x)
+            return ctx.b.function("sqrt" if number > 0 else "rsqrt", x)
     if not isinstance(y, Value) and is_whole(y) and isinstance(x, Value):
         return powers.by_whole_numbers(ctx, x, np.asarray(y).astype(np.int64))
     if not is_float(ctx.outs[0]):
@@ -288,11 +252,11 @@ def power(ctx: Context, x: Operand, y: Operand) -> Operand:
         if isinstance(y, Value) and y.type.kind == "int":
             y = ctx.b.convert(y, f"fxp{ctx.b.frac}")
         if base is not None and base != 1 and isinstance(y, Value):
-            return approximation("exp", "power_of", ctx.b, base, ctx.broadcast(y, ctx.outs[0].shape))
+            return ctx.b.function("power_of", ctx.broadcast(y, ctx.outs[0].shape), base=base)
         exponent = mul(ctx, y, np.log(np.asarray(x).astype(np.float64)))
-        return approximation("exp", "exp", ctx.b, exponent) if isinstance(exponent, Value) else full(ctx, 1)
+        return ctx.b.function("exp", exponent) if isinstance(exponent, Value) else full(ctx, 1)
     if not isinstance(y, Value) and (np.asarray(y).astype(np.float64) % 1 != 0).all():  # of positive numbers only
-        return approximation("sqrt", "pow_", ctx.b, *both(ctx, x, y))
+        return ctx.b.function("pow", *both(ctx, x, y))
     return powers.signed_power(ctx, *both(ctx, x, y))
 
 
@@ -303,8 +267,10 @@ def is_whole(y: Any) -> bool:
 
 
 def erfc(ctx: Context, x: Value) -> Operand:
-    return ctx.b.sub(ctx.like(1.0, x), approximation("saturating", "erf", ctx.b, x))
+    return ctx.b.sub(ctx.like(1.0, x), ctx.b.function("erf", x))
 
+
+ELEMENTARY = ("exp", "expm1", "log1p", "logistic", "tanh", "erf", "sqrt", "rsqrt", "sin", "cos")
 
 # Rules that need no parameters: the result's type, which `Context.outs` has, says it all.
 PLAIN: dict[str, Rule] = {
@@ -321,19 +287,10 @@ PLAIN: dict[str, Rule] = {
     "floor": floor,
     "ceil": ceil,
     "pow": power,
-    "exp": approximated("exp", "exp"),
-    "exp2": approximated("exp", "exp2"),
-    "expm1": approximated("exp", "expm1"),
     "log": log,
-    "log1p": approximated("log", "log1p"),
-    "logistic": approximated("saturating", "sigmoid"),
-    "tanh": approximated("saturating", "tanh"),
-    "erf": approximated("saturating", "erf"),
+    "exp2": lambda ctx, x: ctx.b.function("power_of", x, base=2.0),
     "erfc": erfc,
-    "sqrt": approximated("sqrt", "sqrt"),
-    "rsqrt": approximated("sqrt", "rsqrt"),
-    "sin": approximated("trig", "sin"),
-    "cos": approximated("trig", "cos"),
+    **{name: elementary(name) for name in ELEMENTARY},
 }
 
 

@@ -10,41 +10,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
 
-from spuvm.compiler.functions.polynomial import polynomial, table, work
-from spuvm.compiler.ir.module import Value
-from spuvm.compiler.lower.context import Context, Rule
+from spuvm.compiler.lower.context import Rule
 from spuvm.compiler.lower.jax_rules import apply
 
 Array = jax.Array
 
-# ln G(5/2 + u) and psi(5/2 + u), |u| <= 1/2; errors 4.8e-7 and 2.8e-7. Odd coefficients are multiples of 2^-16.
-LGAMMA = (
-    0.28468253912096025,
-    0.703155517578125,
-    0.24518437283413944,
-    -0.03936767578125,
-    0.009295470168297668,
-    -0.0026092529296875,
-    0.0008954282481694869,
-    -0.000274658203125,
-)
-DIGAMMA = (
-    0.7031566755486242,
-    0.4903564453125,
-    -0.11810335926053199,
-    0.037322998046875,
-    -0.013054114505922471,
-    0.0048065185546875,
-    -0.0019507296725073437,
-    0.0007781982421875,
-)
 _LARGE = 4.0
 
 # Stirling's series in 1 / x^2: a term 1 / x of ln G, and 1 of psi. Three in rings up to 64 bits.
@@ -58,11 +34,8 @@ for _name, _function in (("lgamma", lax.lgamma), ("digamma", lax.digamma)):
     NEAR[_name].def_abstract_eval(lambda u: u)
 
 
-def _near(name: str, of_64: Sequence[float]) -> Rule:
-    def rule(ctx: Context, u: Value, **_: Any) -> Value:
-        return polynomial(ctx.b, ctx.b.with_frac(u, work(ctx.b)), table(ctx.b, name, of_64), ctx.b.frac)
-
-    return rule
+def _near(name: str) -> Rule:
+    return lambda ctx, u, **_: ctx.b.function(f"{name}_near", u)
 
 
 def _places(x: Array) -> tuple[Array, Array, Array, Array]:
@@ -127,6 +100,6 @@ def _rule(function: Callable[..., Array]) -> Rule:
 RULES: dict[str, Rule] = {
     "lgamma": _rule(lgamma),
     "digamma": _rule(digamma),
-    "spu_lgamma_near": _near("lgamma", LGAMMA),
-    "spu_digamma_near": _near("digamma", DIGAMMA),
+    "spu_lgamma_near": _near("lgamma"),
+    "spu_digamma_near": _near("digamma"),
 }

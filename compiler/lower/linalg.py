@@ -20,10 +20,9 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
 
-from spuvm.compiler.functions.division import reciprocal
 from spuvm.compiler.functions.leading_bit import COARSE, FINE, MIDDLE, leading_bit, mantissa, scales
 from spuvm.compiler.functions.polynomial import FORMATS, constant, polynomial, reread, table
-from spuvm.compiler.functions.sqrt import RSQRT, rsqrt, sqrt
+from spuvm.compiler.functions.sqrt import RSQRT
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Value
 from spuvm.compiler.lower.context import Context, Operand, Rule
@@ -50,11 +49,11 @@ NORM = _primitive("spu_norm", lambda x: jnp.linalg.norm(x, axis=-1), lambda x: x
 
 
 def over(ctx: Context, x: Operand, y: Operand, **_: Any) -> Value:
-    return _product(ctx, ctx.value(x), reciprocal, ctx.value(y))
+    return _product(ctx, ctx.value(x), "reciprocal", ctx.value(y))
 
 
 def over_root(ctx: Context, x: Operand, y: Operand, **_: Any) -> Value:
-    return _product(ctx, ctx.value(x), rsqrt, ctx.value(y))
+    return _product(ctx, ctx.value(x), "rsqrt", ctx.value(y))
 
 
 def unit(ctx: Context, x: Operand, *, more: int, **_: Any) -> Value:
@@ -98,7 +97,7 @@ def _spread(b: Builder, x: Value, shape: tuple[int, ...]) -> Value:
 
 def norm(ctx: Context, x: Operand, **_: Any) -> Value:
     """|x|: relative error 5e-6 plus two units. |x| < 2^13 (f = 18)."""
-    return sqrt(ctx.b, _square(ctx, ctx.value(x)))
+    return ctx.b.function("sqrt", _square(ctx, ctx.value(x)))
 
 
 def _square(ctx: Context, x: Value) -> Value:
@@ -106,18 +105,14 @@ def _square(ctx: Context, x: Value) -> Value:
     return ctx.b.sum(ctx.b.mul_raw(x, x), [len(x.shape) - 1])
 
 
-def _product(ctx: Context, x: Value, inverse: Callable[[Builder, Value], Value], y: Value) -> Value:
+def _product(ctx: Context, x: Value, inverse: str, y: Value) -> Value:
     """x[..., i] inverse(y[...]): relative error 6e-6 plus one unit for results below 2^14 (f = 18).
 
     The inverse has so many fraction bits that those of a large y do not matter: one inverse and a product for
     each x, in place of divisions.
     """
     b, frac = ctx.b, ctx.b.frac
-    b.frac = max(frac, {32: 18, 64: 48, 128: 80}[b.ring_bits] - frac)
-    try:
-        factor = inverse(b, y)
-    finally:
-        b.frac = frac
+    factor = b.function(inverse, y, frac=max(frac, {32: 18, 64: 48, 128: 80}[b.ring_bits] - frac))
     return b.with_frac(b.mul_raw(x, _spread(b, factor, x.shape)), frac)
 
 

@@ -15,27 +15,11 @@ from jax import lax
 from jax.extend.core import Primitive
 from jax.scipy import special
 
-from spuvm.compiler.functions.division import reciprocal
-from spuvm.compiler.functions.polynomial import plus, polynomial, table, work
 from spuvm.compiler.ir.module import Value
 from spuvm.compiler.lower.context import Context, Operand, Rule
 from spuvm.compiler.lower.jax_rules import apply
 
 Array = jax.Array
-
-# L(1/2 + u), |u| <= 1/2; error 3.2e-7. The odd coefficients are multiples of 2^-16.
-TAIL = (
-    -0.6717940517728869,
-    1.3452911376953125,
-    0.1893698835268715,
-    -0.3753204345703125,
-    -0.15793498393984912,
-    0.282867431640625,
-    0.11343292248580185,
-    -0.284454345703125,
-    -0.05271943594257373,
-    0.2091827392578125,
-)
 
 _LOWEST = 10.0  # e^100 fits no ring
 
@@ -45,14 +29,7 @@ NEAR.def_abstract_eval(lambda y: y)
 
 
 def _tail(ctx: Context, y: Operand, **_: Any) -> Value:
-    """An inverse with more fraction bits than the result, then the polynomial."""
-    b, frac = ctx.b, ctx.b.frac
-    b.frac = work(b)
-    try:
-        inverse = reciprocal(b, ctx.value(y))
-    finally:
-        b.frac = frac
-    return polynomial(b, plus(b, inverse, -0.5), table(b, "erfc_tail", TAIL), frac)
+    return ctx.b.function("erfc_tail", ctx.value(y))
 
 
 def log_erfcx(z: Array) -> Array:

@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from spuvm.compiler.functions.division import reciprocal
 from spuvm.compiler.functions.polynomial import constant
-from spuvm.compiler.functions.sqrt import pow_
 from spuvm.compiler.ir import fixedpoint
 from spuvm.compiler.ir.module import Value
 from spuvm.compiler.lower.context import Context
@@ -32,7 +30,7 @@ def by_whole_numbers(ctx: Context, x: Value, y: np.ndarray[Any, Any]) -> Value:
             product = square if out is one else b.mul(out, square)
             out = product if mask.all() else b.select(_known(ctx, mask), product, out)
     if (y < 0).any():
-        inverse = reciprocal(b, out)
+        inverse = b.function("reciprocal", out)
         out = inverse if (y < 0).all() else b.select(_known(ctx, y < 0), inverse, out)
     return out
 
@@ -44,7 +42,7 @@ def _known(ctx: Context, mask: np.ndarray[Any, Any]) -> Value:
 def signed_power(ctx: Context, x: Value, y: Value) -> Value:
     """x^y for any x: |x|^y, with a sign where x is negative and y odd. 0 where x < 0 and y is not whole (JAX: NaN).
 
-    x^0 is 1. Domain and error: of `approx_sqrt.pow_` for |x|. 51 rounds.
+    x^0 is 1. Domain and error: of `functions.sqrt.pow_` for |x|. 51 rounds.
     """
     b = ctx.b
     zero = ctx.like(0.0, x)
@@ -58,7 +56,7 @@ def signed_power(ctx: Context, x: Value, y: Value) -> Value:
         rest = b.op("shift_left", y, bits=b.ring_bits - y.type.frac)
         stray = b.not_(b.equal(rest, ctx.like(0.0, rest)))
         exponent = y
-    out = pow_(b, size, exponent)
+    out = b.function("pow", size, exponent)
     flipped = b.convert(b.logical("and", negative, odd), "fxp0")
     sign = b.sub(constant(b, 1, 0, x.shape), b.add(flipped, flipped))
     if stray is not None:

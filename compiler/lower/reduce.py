@@ -14,7 +14,7 @@ import numpy as np
 from spuvm.compiler.ir.dtypes import kind_of, limits_of
 from spuvm.compiler.ir.module import Value
 from spuvm.compiler.lower.context import Context, Operand, Rule
-from spuvm.compiler.lower.elementwise import approximation, product
+from spuvm.compiler.lower.elementwise import product
 from spuvm.compiler.lower.logic import larger, smaller
 from spuvm.compiler.lower.shape import ints
 
@@ -135,7 +135,7 @@ def log_add_exp(ctx: Context, x: Value, y: Value) -> Value:
     c = ctx.b.less(d, ctx.like(0.0, d))
     far = ctx.b.select(c, d, ctx.b.neg(d))
     top = ctx.b.select(c, y, x)
-    return ctx.b.add(top, approximation("log", "log1p", ctx.b, approximation("exp", "exp", ctx.b, far)))
+    return ctx.b.add(top, ctx.b.function("log1p", ctx.b.function("exp", far)))
 
 
 RULES: dict[str, Rule] = {

@@ -14,6 +14,7 @@ from spuvm.compiler.ir import ops
 from spuvm.compiler.ir.in_the_clear import evaluate
 from spuvm.compiler.ir.module import Module, Op, Region, Value
 from spuvm.compiler.ir.ops import RULES, with_results
+from spuvm.compiler.passes.choose import choose_functions
 from spuvm.compiler.passes.dead_code import dead_code
 from spuvm.compiler.passes.hoist import hoist
 from spuvm.compiler.passes.selection import selection
@@ -281,7 +282,12 @@ def one_truncation_per_sum(module: Module) -> None:
         merge_truncations(region, module.config["fxp_fraction_bits"], module.config["ring_bits"])
 
 
+def functions(module: Module) -> None:
+    choose_functions(module)
+
+
 PASSES: tuple[Pass, ...] = (
+    functions,
     wrap_integers,
     everywhere(simplify),
     everywhere(common_subexpressions),
