@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from spuvm.compiler.functions import (
     cbrt,
     division,
@@ -31,7 +33,7 @@ Way = Callable[..., Value]
 
 
 def _by(b: Builder, x: Value, *, by: Any) -> Value:
-    return exact_division.div_public(b, x, by)
+    return exact_division.div_public(b, x, np.broadcast_to(np.asarray(by, np.float64), x.shape))
 
 
 WAYS: dict[str, Way] = {

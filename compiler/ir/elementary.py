@@ -81,7 +81,7 @@ ELEMENTARY: dict[str, Meaning] = {
     "sin": np.sin,
     "cos": np.cos,
     "div": _quotient,
-    "div_by": lambda x, *, by: _quotient(x, by),  # `by`: real numbers of the shape of x
+    "div_by": lambda x, *, by: _quotient(x, np.asarray(by)),  # `by`: real numbers, broadcast to the shape of x
     "reciprocal": lambda x: _quotient(1.0, x),
     "integer_pow": _integer_pow,
     "pow": lambda x, y: np.where(x > 0, np.power(np.maximum(x, 0.0), y), 0.0),

@@ -67,12 +67,19 @@ def stand_in(real: Any, frac: int, ring_bits: int = 64) -> Any:
     return np.broadcast_to(np.where(masks, np.copysign(limit(frac, ring_bits) / 2, wide), wide), x.shape)
 
 
-def constant(b: Builder, raw: Any, element: str) -> Value:
-    """A constant from raw integers; one that repeats a single number is a broadcast scalar."""
+def constant(b: Builder, raw: Any, element: str, exact: Any = None) -> Value:
+    """A constant from raw integers; one that repeats a single number is a broadcast scalar.
+
+    `exact` are the real numbers that were rounded: a finer constant may be made of them.
+    """
     data = np.asarray(raw)
-    if data.size > 1 and is_uniform(data):
-        return b.broadcast(b.const(data[(0,) * data.ndim], element), data.shape)
-    return b.const(np.ascontiguousarray(data).reshape(data.shape), element)
+    repeated = data.size > 1 and is_uniform(data) and (exact is None or is_uniform(exact))
+    if repeated:
+        data = data[(0,) * data.ndim]
+        exact = None if exact is None else np.asarray(exact)[(0,) * np.ndim(exact)]
+    out = b.const(np.ascontiguousarray(data).reshape(data.shape), element)
+    b.region.ops[-1].exact = exact
+    return b.broadcast(out, np.shape(raw)) if repeated else out
 
 
 def is_uniform(x: Any) -> bool:
@@ -109,7 +116,7 @@ def constant_frac(c: NDArray[np.float64], frac: int, ring_bits: int = 64) -> int
 def factor(b: Builder, c: NDArray[np.float64]) -> Value:
     """A constant to multiply with: `fxp0` if whole, else with as many fraction bits as it deserves."""
     frac = 0 if is_whole(c) else constant_frac(c, b.frac, b.ring_bits)
-    return constant(b, encode(c, frac, b.ring_bits), f"fxp{frac}")
+    return constant(b, encode(c, frac, b.ring_bits), f"fxp{frac}", c)
 
 
 def mul_constant(b: Builder, x: Value, real: Any) -> Value:

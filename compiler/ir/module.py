@@ -122,6 +122,7 @@ class Op:
     regions: list[Region] = field(default_factory=list)
     location: Location = Location()
     checked: tuple[Any, ...] = field(default=(), repr=False)  # what the checker found right, see `ops`
+    exact: Any = field(default=None, repr=False)  # the real numbers that a constant rounds, while they are known
 
     @property
     def output(self) -> Value:

@@ -99,6 +99,8 @@ class _Printer:
 def _plain(attribute: Any) -> Any:
     if not isinstance(attribute, np.ndarray):
         return attribute
+    if attribute.dtype.kind == "f":  # real numbers of an elementary function
+        return attribute.tolist()
     if attribute.size <= INLINE_CONSTANT:
         return signed(np.ascontiguousarray(attribute)).ravel().tolist()
     return base64.b64encode(zlib.compress(attribute.tobytes(), 6)).decode()  # all supported hosts are little-endian

@@ -98,8 +98,10 @@ class Context:
         element, shape = self.element(x.dtype), x.shape
         if x.size > 1 and fixedpoint.is_uniform(x):
             x = x[(0,) * x.ndim]
-        raw = fixedpoint.encode(x, self.b.frac, self.b.ring_bits) if element.startswith("fxp") else x
-        return self.b.broadcast(fixedpoint.constant(self.b, raw, element), shape)
+        if not element.startswith("fxp"):
+            return self.b.broadcast(fixedpoint.constant(self.b, x, element), shape)
+        raw = fixedpoint.encode(x, self.b.frac, self.b.ring_bits)
+        return self.b.broadcast(fixedpoint.constant(self.b, raw, element, x), shape)
 
     def element(self, dtype: Any) -> str:
         """The element type for a JAX dtype."""
@@ -112,10 +114,9 @@ class Context:
     def like(self, x: Any, template: Value) -> Value:
         """A known number or array in the shape and type of `template`."""
         element = template.type.element
-        raw = (
-            fixedpoint.encode(x, template.type.frac, self.b.ring_bits) if template.type.kind == "fxp" else np.asarray(x)
-        )
-        return self.broadcast(fixedpoint.constant(self.b, raw, element), template.shape)
+        fixed = template.type.kind == "fxp"
+        raw = fixedpoint.encode(x, template.type.frac, self.b.ring_bits) if fixed else np.asarray(x)
+        return self.broadcast(fixedpoint.constant(self.b, raw, element, x if fixed else None), template.shape)
 
     def broadcast(self, x: Value, shape: Sequence[int]) -> Value:
         return self.map(lambda v: self.b.broadcast(v, shape), x)

@@ -207,7 +207,7 @@ def _div_known(ctx: Context, x: Value, c: Known) -> Operand:
     x = ctx.broadcast(x, ctx.outs[0].shape)
     if number is not None and np.frexp(abs(number))[0] == 0.5:
         return fixedpoint.mul_constant(ctx.b, x, 1.0 / number)
-    return ctx.b.function("div_by", x, by=np.broadcast_to(c, x.shape))
+    return ctx.b.function("div_by", x, by=c if number is None else number)
 
 
 def rem(ctx: Context, x: Operand, y: Operand) -> Operand:

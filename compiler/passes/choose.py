@@ -7,6 +7,7 @@ from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.configuration import config_of
 from spuvm.compiler.ir.module import Module, Op, Region, Value
 from spuvm.compiler.ir.ops import with_results
+from spuvm.runtime.errors import SpuError
 from spuvm.runtime.protocols.registered import protocol_of
 
 Moved = dict[Region, list[int]]  # where an operation begins now, by where it was; the last: how many there are
@@ -44,6 +45,8 @@ def _compute(b: Builder, op: Op) -> None:
         if op.output.type.kind == "fxp" and op.name != "remainder":
             b.frac = op.output.type.frac
         result = WAYS[op.name](b, *op.inputs, **attrs)
+    except SpuError as e:
+        raise type(e)(f"{op.location}: `{op.name}`: {e}") from None
     finally:
         b.frac = frac
     if result.type != op.output.type:

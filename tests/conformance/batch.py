@@ -19,6 +19,7 @@ from spuvm.compiler.front.trace import reveal, trace
 from spuvm.compiler.ir import text
 from spuvm.compiler.ir.module import Visibility
 from spuvm.compiler.lower.lower import lower
+from spuvm.compiler.passes.choose import choose_functions
 from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, RING_BITS, Config
 from spuvm.runtime.errors import CompileError, EncodingError
@@ -123,7 +124,7 @@ def _is_float(x: Any) -> bool:
 def refusal(c: Combination, config: Config) -> str | None:
     """Why a combination does not compile, without its place; None if it does."""
     try:
-        lower(trace(c.case.function, operands(c, 0)), [WHO[w] for w in c.pattern], config)
+        choose_functions(lower(trace(c.case.function, operands(c, 0)), [WHO[w] for w in c.pattern], config))
     except (CompileError, EncodingError) as e:
         return re.sub(r"^\S+:\d+: ", "", str(e))
     return None
