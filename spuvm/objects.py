@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from spuvm.compiler.expand.expand import boundary_form
+from spuvm.compiler.expand.expander import boundary_form
 from spuvm.compiler.ir.module import Type
 from spuvm.runtime.errors import InputError, VisibilityError
 from spuvm.runtime.machine.components import Blocked, Component, aligned, whole
+from spuvm.runtime.protocols.sharings import reconstruct
 from spuvm.runtime.ring.elements import limb_count, limbs
-from spuvm.runtime.ring.encodings import combine, decode, encode
+from spuvm.runtime.ring.encodings import decode, encode
 
 if TYPE_CHECKING:
     from spuvm.vm import VM
@@ -119,8 +120,9 @@ class SPUObject(Remote):
             raise VisibilityError("this party does not hold the value: its owner does. Use `spu.reveal`.")
         kind, _ = boundary_form(self.type)
         count = slots_of_component(self.type, self.vm)
-        components = self.components[:count] if kind == "h" else self.components
-        return decode(combine(components, kind, count), self.type.kind, self.type.frac, self.dtype)
+        known, components = ("v", self.components[:count]) if kind == "h" else (kind, self.components)
+        raw = reconstruct(self.vm.protocol.algebra, known, components, count)
+        return decode(raw, self.type.kind, self.type.frac, self.dtype)
 
     def __repr__(self) -> str:
         dims = ",".join(map(str, self.shape))
@@ -219,4 +221,4 @@ def components_for(value: Any, type_: Type, name: str, vm: VM) -> Sequence[Any]:
             f"`{name}` is a plain array that would become secret, but in a networked run somebody must own it: "
             "create it at its owner with `PYU`, or mark it `spu.public`."
         )
-    return vm.session.share(raw, kind, len(vm.protocol.components(kind)))
+    return vm.session.share(raw, kind)

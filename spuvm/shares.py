@@ -29,7 +29,7 @@ from typing import IO, Any
 import jax
 import numpy as np
 
-from spuvm.compiler.expand.expand import boundary_form
+from spuvm.compiler.expand.expander import boundary_form
 from spuvm.compiler.ir import text
 from spuvm.compiler.ir.module import Type
 from spuvm.devices import SPU, default_machine

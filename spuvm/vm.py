@@ -18,7 +18,7 @@ from spuvm.objects import Marked, Receiver, SPUObject, components_for, slots_of
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.machine.session import Session, abort_on_error
-from spuvm.runtime.protocols.registered import DEFAULT_PARTIES, protocol_of
+from spuvm.runtime.protocols.registered import protocol_of, usual_parties
 
 
 class VM:
@@ -144,7 +144,7 @@ def make_config(
     """A configuration from the arguments of `jit` and `SPU`."""
     frac = DEFAULT_FRACTION_BITS.get(ring, 18) if fxp_fraction_bits is None else fxp_fraction_bits
     if parties is None:
-        n = DEFAULT_PARTIES.get(protocol, 3) if world_size is None else world_size
+        n = usual_parties(protocol) if world_size is None else world_size
         parties = tuple(f"party{i}" for i in range(n))
     config = Config(protocol, ring, frac, tuple(parties))
     protocol_of(config)

@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 
 from spuvm.compiler.cost import Cost, cost
 from spuvm.compiler.expand import choreography as ch
-from spuvm.compiler.expand.expand import Expander, Shared, expand, group
+from spuvm.compiler.expand.expand import expand
+from spuvm.compiler.expand.expander import Expander, Shared, group
+from spuvm.compiler.expand.rules import EXPAND
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Module, Type, Value
 from spuvm.compiler.ir.ops import check, parse_element
@@ -33,17 +35,19 @@ from spuvm.runtime.link.link import Counters
 from spuvm.runtime.link.memory_link import MemoryLink, memory_links
 from spuvm.runtime.machine.executor import Executor, Streams
 from spuvm.runtime.machine.program import Holders, PartyProgram
+from spuvm.runtime.protocols.algebra import Algebra, Summands
 from spuvm.runtime.protocols.protocol import Kernel, Protocol
 from spuvm.runtime.protocols.ranking import ranking
+from spuvm.runtime.protocols.sharings import element, reconstruct, slots
 from spuvm.runtime.ring import elements
 from spuvm.runtime.ring.elements import RING_DTYPE, WIDE, Word, limbs
-from spuvm.runtime.ring.encodings import combine
 
 Raw = NDArray[Any]
 Components = list[Any]
 
 EDGES = (0, 1, -1, 2**61, -(2**61), 2**62 - 1, -(2**62), 2**63 - 1, -(2**63))
 TIMEOUT = 60.0
+SUMMANDS = Summands(1)  # to reconstruct, of any number
 
 
 # IR modules ------------------------------------------------------------------------------------------
@@ -73,30 +77,21 @@ def key(holders: Holders) -> bytes:
     return bytes([len(holders), *holders]).ljust(16, b"k")
 
 
-def split(raw: Raw, kind: str, count: int, rng: np.random.Generator, bits: int = 64) -> Components:
-    """The slots of random components of `raw`: ring elements, or words of `bits` significant bits."""
-    if raw.dtype == WIDE:
-        return _split_wide(raw, kind, count, rng)
-    high = min(bits if kind == "b" else 64, 8 * raw.dtype.itemsize)
-    parts = [
-        rng.integers(0, 2**high, raw.shape, raw.dtype, endpoint=False)
-        if high < 64
-        else rng.integers(0, 2**64 - 1, raw.shape, np.uint64, endpoint=True)
-        for _ in range(count - 1)
-    ]
-    rest = raw
-    for part in parts:
-        rest = rest ^ part if kind == "b" else rest - part
-    return [np.asarray(rest), *parts]
+def split(raw: Raw, kind: str, algebra: Algebra, rng: np.random.Generator, bits: int = 64) -> Components:
+    """The slots of a random sharing of `raw`: ring elements, or words of `bits` significant bits."""
+    if kind in "pv":
+        return list(limbs(raw))
 
+    def draw() -> Any:
+        if raw.dtype == WIDE:
+            return Word(*(rng.integers(0, 2**64 - 1, raw.shape, np.uint64, endpoint=True) for _ in range(2)))
+        high = min(bits if kind == "b" else 64, 8 * raw.dtype.itemsize)
+        if high < 64:
+            return rng.integers(0, 2**high, raw.shape, raw.dtype, endpoint=False)
+        return rng.integers(0, 2**64 - 1, raw.shape, np.uint64, endpoint=True)
 
-def _split_wide(raw: Raw, kind: str, count: int, rng: np.random.Generator) -> Components:
-    rest, parts = Word(*limbs(raw)), []
-    for _ in range(count - 1):
-        part = Word(*(rng.integers(0, 2**64 - 1, raw.shape, np.uint64, endpoint=True) for _ in range(2)))
-        rest = rest ^ part if kind == "b" else rest - part
-        parts.append(part)
-    return [np.asarray(x) for c in (rest, *parts) for x in (c.low, c.high)]
+    with np.errstate(over="ignore"):
+        return slots(algebra.split(kind, element(limbs(raw)), draw))
 
 
 def words(values: Sequence[int], ring: int = 64) -> Raw:
@@ -141,8 +136,10 @@ def program(choreography: ch.Choreography, party: int | None) -> PartyProgram:
     return made
 
 
-def shared_inputs(choreography: ch.Choreography, raws: Sequence[Raw], bits: int = 64) -> Components:
-    """The flat components of the inputs, the same for every party and run."""
+def shared_inputs(
+    choreography: ch.Choreography, raws: Sequence[Raw], bits: int = 64, algebra: Algebra | None = None
+) -> Components:
+    """The flat components of the inputs, the same for every party and run; they add up if no algebra says else."""
     rng = np.random.default_rng(1)
     out: Components = []
     for port, raw in zip(choreography.inputs, raws, strict=True):
@@ -150,15 +147,15 @@ def shared_inputs(choreography: ch.Choreography, raws: Sequence[Raw], bits: int 
         if raw.dtype != WIDE:
             raw = raw.astype(port.slots[0].dtype)
         assert raw.shape == port.slots[0].shape
-        count = len(port.slots) // len(limbs(raw))
+        used = algebra or Summands(len(port.slots) // len(limbs(raw)), masked=len(port.slots) - 1)
         if port.kind == "h":  # the value, then what the others hold of it
-            out += [raw, *split(raw.astype(np.uint64), "m", len(port.slots) - 1, rng)]
+            out += [raw, *split(raw.astype(np.uint64), "m", used, rng)]
             continue
-        out += split(raw, port.kind, count, rng, 1 if raw.dtype == np.uint8 and bits >= 32 else bits)
+        out += split(raw, port.kind, used, rng, 1 if raw.dtype == np.uint8 and bits >= 32 else bits)
     return out
 
 
-def values(choreography: ch.Choreography, components: Components) -> list[Raw]:
+def values(choreography: ch.Choreography, components: Components, algebra: Algebra = SUMMANDS) -> list[Raw]:
     """The results from all their components."""
     out, at = [], 0
     wide = any(isinstance(s, ch.Call) and s.spec.limbs == 2 for s in choreography.block.walk())
@@ -166,7 +163,7 @@ def values(choreography: ch.Choreography, components: Components) -> list[Raw]:
         n = len(port.slots)
         masked = port.kind == "h"  # the value itself is the first component
         each = 2 if wide and port.slots[-1].dtype == "uint64" else 1
-        got = combine(components[at + masked : at + n], port.kind, each)
+        got = reconstruct(algebra, "m" if masked else port.kind, components[at + masked : at + n], each)
         out.append(got.astype(port.slots[0].dtype) if masked else got)
         at += n
     return out
@@ -263,19 +260,20 @@ def ranks(protocol: Protocol) -> int:
 def both(program_: Module | ch.Choreography, protocol: Protocol, raws: Sequence[Raw], bits: int = 64) -> list[Raw]:
     """Simulated and networked: shares are identical, costs as predicted. The values of the results."""
     choreography = expand(program_, protocol) if isinstance(program_, Module) else program_
-    inputs = shared_inputs(choreography, raws, bits)
+    inputs = shared_inputs(choreography, raws, bits, protocol.algebra)
     whole = simulate(choreography, inputs)
     parties, counters = network(choreography, inputs, n=ranks(protocol))
     assert_same_shares(choreography, whole, parties)
     if (predicted := predicted_cost(choreography, len(parties))).exact:
         assert_cost(predicted, counters)
-    return values(choreography, whole)
+    return values(choreography, whole, protocol.algebra)
 
 
 def simulated(program_: Module | ch.Choreography, protocol: Protocol, raws: Sequence[Raw], bits: int = 64) -> list[Raw]:
     """The values of the results of a simulated run."""
     choreography = expand(program_, protocol) if isinstance(program_, Module) else program_
-    return values(choreography, simulate(choreography, shared_inputs(choreography, raws, bits)))
+    inputs = shared_inputs(choreography, raws, bits, protocol.algebra)
+    return values(choreography, simulate(choreography, inputs), protocol.algebra)
 
 
 # Single kernels --------------------------------------------------------------------------------------
@@ -382,7 +380,7 @@ def shapes_of(case: Case, n: int) -> list[tuple[int, ...]]:
 
 def kernel_choreography(case: Case, protocol: Protocol, shapes: Sequence[tuple[int, ...]]) -> ch.Choreography:
     """A program of one call."""
-    ex = Expander(protocol, case.ring)
+    ex = Expander(EXPAND, protocol, case.ring)
     kernel, owner = case.kernel, dict(case.params).get("owner")
     operands = []
     for i, (kind, shape) in enumerate(zip(kernel.inputs, shapes, strict=True)):

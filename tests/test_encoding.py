@@ -10,7 +10,11 @@ import pytest
 
 from spuvm.runtime.engine.random import Stream
 from spuvm.runtime.errors import EncodingError
-from spuvm.runtime.ring.encodings import combine, decode, encode, split
+from spuvm.runtime.protocols.algebra import Summands
+from spuvm.runtime.protocols.sharings import reconstruct, split
+from spuvm.runtime.ring.encodings import decode, encode
+
+THREE = Summands(3)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
@@ -82,25 +86,25 @@ def test_no_secret_is_in_the_message() -> None:
 @pytest.mark.parametrize("shape", [(), (0,), (7,), (3, 5)])
 def test_components_combine_to_the_value(kind: str, count: int, shape: tuple[int, ...]) -> None:
     raw = np.random.default_rng(0).integers(0, 2**64 - 1, shape, np.uint64)
-    parts, used = split(raw, kind, count, Stream(bytes(16)), 5)
+    parts, used = split(Summands(count), kind, raw, Stream(bytes(16)), 5)
     assert len(parts) == count
     assert used == (count - 1) * -(-raw.nbytes // 16)
-    np.testing.assert_array_equal(combine(parts, kind), raw)
+    np.testing.assert_array_equal(reconstruct(Summands(count), kind, parts), raw)
     assert all(p.shape == shape for p in parts)
 
 
 def test_components_of_bools_are_bools() -> None:
     raw = np.random.default_rng(0).integers(0, 2, 1000, np.uint8)
-    parts, _ = split(raw, "b", 3, Stream(bytes(16)), 0)
+    parts, _ = split(THREE, "b", raw, Stream(bytes(16)), 0)
     assert all(set(np.unique(p)) == {0, 1} for p in parts)
-    np.testing.assert_array_equal(combine(parts, "b"), raw)
+    np.testing.assert_array_equal(reconstruct(THREE, "b", parts), raw)
 
 
 @pytest.mark.parametrize("kind", ["a", "b"])
 def test_any_two_components_say_nothing(kind: str) -> None:
     """Of a constant: every bit of every component, and of sums of two of them, is a fair coin."""
     n = 4096
-    parts, _ = split(np.full(n, 42, np.uint64), kind, 3, Stream(b"k" * 16), 0)
+    parts, _ = split(THREE, kind, np.full(n, 42, np.uint64), Stream(b"k" * 16), 0)
     pairs = [parts[i] + parts[j] if kind == "a" else parts[i] ^ parts[j] for i, j in ((0, 1), (0, 2), (1, 2))]
     for words in [*parts, *pairs]:
         ones = np.unpackbits(words.view(np.uint8).reshape(n, 8), axis=1).sum(0)
@@ -110,7 +114,7 @@ def test_any_two_components_say_nothing(kind: str) -> None:
 def test_used_blocks_do_not_overlap() -> None:
     """Two values shared one after another have different masks; so have the components of one."""
     stream = Stream(b"k" * 16)
-    first, used = split(np.zeros(3, np.uint64), "a", 3, stream, 0)
-    second, _ = split(np.zeros(3, np.uint64), "a", 3, stream, used)
+    first, used = split(THREE, "a", np.zeros(3, np.uint64), stream, 0)
+    second, _ = split(THREE, "a", np.zeros(3, np.uint64), stream, used)
     masks = [p.tobytes() for p in (*first[1:], *second[1:])]
     assert len(set(masks)) == 4

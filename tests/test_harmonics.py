@@ -18,6 +18,7 @@ import spuvm as spu
 from spuvm.compiler.functions import harmonics
 from spuvm.runtime.machine.program import Holders
 from spuvm.runtime.protocols.aby3 import harmonics as hm
+from spuvm.runtime.ring.harmonics import harmonics as harmonics_of
 
 RNG = np.random.default_rng(0)
 ANGLES = np.concatenate(
@@ -33,7 +34,7 @@ ANGLES = np.concatenate(
 def test_circles_and_recurrences(step: int) -> None:
     angle = ANGLES * (2 * np.pi * 2.0**-64)
     with jax.enable_x64(True):
-        for i, (c, s) in enumerate(hm.harmonics(jnp.asarray(ANGLES), 18, step)):
+        for i, (c, s) in enumerate(harmonics_of(jnp.asarray(ANGLES), 18, step)):
             m = 1 + i * step
             error = 2.0**-30 * (12 + m) * m
             assert np.abs(signed(c) * 2.0**-30 - np.cos(m * angle)).max() < error

@@ -52,8 +52,9 @@ from spuvm.runtime.link.memory_link import MemoryLink
 from spuvm.runtime.machine.executor import Streams
 from spuvm.runtime.machine.program import Holders
 from spuvm.runtime.machine.session import Session
-from spuvm.runtime.protocols.aby3 import protocol as aby3
-from spuvm.runtime.protocols.aby3.protocol import ABY3, HOLDERS
+from spuvm.runtime.protocols.aby3 import products as aby3
+from spuvm.runtime.protocols.aby3.products import HOLDERS
+from spuvm.runtime.protocols.aby3.protocol import ABY3
 from spuvm.runtime.protocols.protocol import Kernel, Protocol, Sharing
 from spuvm.runtime.protocols.semi2k import semi2k, semi2k_first_party_unsafe
 from spuvm.runtime.ring import bits as bt
@@ -83,12 +84,11 @@ def views(
     """
     rng = np.random.default_rng(seed)
     numbers = count()
-    owner = dict(case.params).get("owner")
     shapes = shapes_of(case, samples)
     components: Components = []
     for i, (kind, shape) in enumerate(zip(case.kernel.inputs, shapes)):
         one = random_operands(case, [(20,)] * len(shapes))[i][15:16]
-        parts = split(one, kind, len(protocol.components(kind, owner)), rng, case.width)
+        parts = split(one, kind, protocol.algebra, rng, case.width)
         components += [np.broadcast_to(p, shape) for p in parts]
 
     def draw(holders: Holders, shape: tuple[int, ...], dtype: str) -> Raw:

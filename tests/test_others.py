@@ -23,17 +23,16 @@ from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.cluster import load_cluster
-from spuvm.runtime.protocols.aby3.protocol import ABY3
-from spuvm.runtime.protocols.guests import with_others
+from spuvm.runtime.protocols.aby3.protocol import aby3
 from spuvm.runtime.protocols.protocol import Protocol
 from spuvm.runtime.protocols.ref2k import ref2k
 from spuvm.runtime.protocols.semi2k import semi2k
 
 PROTOCOLS = {
-    "aby3": with_others(ABY3, 1),
-    "ref2k": with_others(ref2k(2), 2),
-    "semi2k": with_others(semi2k(2, 1), 1),
-    "semi2k of 3": with_others(semi2k(3, 2), 2),
+    "aby3": aby3(3, 1),
+    "ref2k": ref2k(2, 2),
+    "semi2k": semi2k(2, 1),
+    "semi2k of 3": semi2k(3, 2),
 }
 LIMIT = 120.0
 

@@ -32,7 +32,7 @@ from spuvm.runtime.protocols.aby3.protocol import ABY3
 from spuvm.runtime.protocols.protocol import Kernel, Protocol, table
 from spuvm.runtime.protocols.ref2k import ref2k
 from spuvm.runtime.protocols.registered import protocol_of
-from spuvm.runtime.ring.encodings import combine
+from spuvm.runtime.protocols.sharings import reconstruct
 
 REF2K = ref2k(3)
 
@@ -206,10 +206,9 @@ def test_meaning(protocol: Protocol, case: Case) -> None:
     shapes = shapes_of(case, 96)
     operands = random_operands(case, shapes)
     rng = np.random.default_rng(2)
-    owner = dict(case.params).get("owner")
     components = []
     for kind, x in zip(case.kernel.inputs, operands):
-        components += split(x, kind, len(protocol.components(kind, owner)), rng, case.width)
+        components += split(x, kind, protocol.algebra, rng, case.width)
 
     def draw(holders: Any, shape: Any, dtype: Any) -> Raw:
         return np.frombuffer(rng.bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize), dtype).reshape(shape)
@@ -217,7 +216,7 @@ def test_meaning(protocol: Protocol, case: Case) -> None:
     with jax.enable_x64(True):
         closed = traced(case, protocol, shapes)
         out = interpret(closed.jaxpr, closed.consts, components, draw, [])
-    assert_right(case, operands, combine(out, case.kernel.output))
+    assert_right(case, operands, reconstruct(protocol.algebra, case.kernel.output, out))
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, id=str(c)) for c in cases(ABY3)])

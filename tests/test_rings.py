@@ -30,12 +30,13 @@ from spuvm.runtime.protocols.aby3.protocol import ABY3
 from spuvm.runtime.protocols.protocol import Protocol
 from spuvm.runtime.protocols.ref2k import ref2k
 from spuvm.runtime.protocols.semi2k import semi2k
+from spuvm.runtime.protocols.sharings import reconstruct
+from spuvm.runtime.protocols.sharings import split as split_input
 from spuvm.runtime.ring import arithmetic, in_the_clear
 from spuvm.runtime.ring import bits as bt
 from spuvm.runtime.ring.elements import WIDE, Word, joined, limbs
 from spuvm.runtime.ring.elements import words as ring_words
-from spuvm.runtime.ring.encodings import combine, decode, encode, scaled
-from spuvm.runtime.ring.encodings import split as split_input
+from spuvm.runtime.ring.encodings import decode, encode, scaled
 
 RINGS = (32, 128)
 PROTOCOLS = (ABY3, ref2k(1), semi2k(2), semi2k(3))
@@ -125,12 +126,12 @@ def test_meaning(protocol: Protocol, k: int) -> None:
         owner = dict(case.params).get("owner")
         slots = []
         for kind, x in zip(case.kernel.inputs, operands):
-            slots += split(x, kind, len(protocol.components(kind, owner)), rng, case.width)
+            slots += split(x, kind, protocol.algebra, rng, case.width)
         with jax.enable_x64(True):
             closed = traced(case, protocol, shapes_of(case, 96))
             out = [np.asarray(x) for x in interpret(closed.jaxpr, closed.consts, slots, draw, [])]
         count = len(out) // len(protocol.components(case.kernel.output, owner))
-        assert_right(case, operands, combine(out, case.kernel.output, count))
+        assert_right(case, operands, reconstruct(protocol.algebra, case.kernel.output, out, count))
 
 
 @pytest.mark.parametrize("k", RINGS)
@@ -307,7 +308,7 @@ def test_integers(k: int) -> None:
 @pytest.mark.parametrize("kind", ["a", "b"])
 def test_inputs_split_and_combine(kind: str) -> None:
     raw = words(EDGES, 128)
-    parts, used = split_input(raw, kind, 3, Stream(b"k" * 16), 0)
+    parts, used = split_input(ABY3.algebra, kind, raw, Stream(b"k" * 16), 0)
     assert len(parts) == 6
     assert used == 2 * len(EDGES)
-    assert (combine(parts, kind, 2) == raw).all()
+    assert (reconstruct(ABY3.algebra, kind, parts, 2) == raw).all()

@@ -32,6 +32,7 @@ from spuvm.compiler.project.kernels import plan
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.machine.executor import Executor, Streams
+from spuvm.runtime.protocols.algebra import Summands
 from spuvm.runtime.protocols.preprocessing import Source, Triple
 from spuvm.runtime.protocols.semi2k import among, semi2k, semi2k_first_party_unsafe
 from spuvm.runtime.ring import bits as bt
@@ -70,7 +71,7 @@ def test_parties_and_dealer_hold_the_simulators_shares(name: str) -> None:
     ports = program.choreography.inputs
     raws = [np.rint(v * 2.0**18).astype(np.int64).view(np.uint64) for v in (X, Y)]
     rng = np.random.default_rng(1)
-    components = [c for port, raw in zip(ports, raws) for c in split(raw, port.kind, len(port.slots), rng)]
+    components = [c for port, raw in zip(ports, raws) for c in split(raw, port.kind, Summands(len(port.slots)), rng)]
     slots = [s for port in ports for s in port.slots]
     whole = Executor(Streams(key, None)).run(program.party(None), components)
 
@@ -221,7 +222,7 @@ def test_the_dealer_follows_public_control(function: Any, n: int, others: tuple[
     ports = program.choreography.inputs
     rng = np.random.default_rng(1)
     raws = [np.rint(v * 2.0**18).astype(np.int64).view(np.uint64) for v in (x, y)]
-    components = [c for port, raw in zip(ports, raws) for c in split(raw, port.kind, len(port.slots), rng)]
+    components = [c for port, raw in zip(ports, raws) for c in split(raw, port.kind, Summands(len(port.slots)), rng)]
     slots = [s for port in ports for s in port.slots]
     whole = Executor(Streams(key, None)).run(program.party(None), components)
     dealer = n + len(others)

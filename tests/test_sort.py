@@ -41,9 +41,9 @@ from spuvm.runtime.machine import executor
 from spuvm.runtime.machine.program import Holders
 from spuvm.runtime.protocols import ranking
 from spuvm.runtime.protocols.aby3.protocol import ABY3
+from spuvm.runtime.protocols.aby3.sorting import before_aby3, shuffle_aby3
 from spuvm.runtime.protocols.protocol import Kernel, Sharing
 from spuvm.runtime.protocols.ref2k import ref2k
-from spuvm.runtime.protocols.sorting import before_aby3, shuffle_aby3
 
 Ranges = tuple[tuple[int, int], ...]
 RNG = np.random.default_rng(5)
@@ -125,7 +125,7 @@ def test_a_shuffle_keeps_the_elements_and_its_messages_are_masked() -> None:
     samples = 1024
     rng = np.random.default_rng(3)
     raws: list[Raw] = [np.full((samples, 1), 7, np.uint64), np.full((samples, 1), 1, np.uint8)]
-    parts = [c for raw, k in zip(raws, "ab") for c in split(raw[:1], k, 3, rng, 1 if k == "b" else 64)]
+    parts = [c for raw, k in zip(raws, "ab") for c in split(raw[:1], k, ABY3.algebra, rng, 1 if k == "b" else 64)]
     inputs = [np.broadcast_to(c, (samples, 1)) for c in parts]
 
     def flat(*arrays: Any) -> Any:

@@ -8,19 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from spuvm.compiler.expand.expand import Components, Expander, Product, Shared
+from spuvm.compiler.expand.expander import LINEAR, Expander, Product, Rule, Shared
 from spuvm.compiler.expand.masked import factors, keep_converted
 from spuvm.compiler.expand.sharings import (
-    DOT_EACH,
-    DOT_PUBLIC,
-    DOT_PUBLIC_LEFT,
-    MUL_EACH,
+    DOT,
+    MUL,
     NONZERO,
-    PLAIN_DIVISION,
-    PLAIN_TOWARD_ZERO,
-    PLAIN_TRUNCATE,
-    WRAP,
-    Rule,
     add,
     compute_known,
     invert,
@@ -32,20 +25,18 @@ from spuvm.compiler.expand.sharings import (
     sub,
     trunc,
 )
-from spuvm.compiler.ir.module import Op, Region, Type, Value
+from spuvm.compiler.ir.module import Op, Type, Value
 from spuvm.compiler.ir.ops import parse_element
-from spuvm.runtime.protocols.aby3.exponential import exp2_plain
-from spuvm.runtime.protocols.aby3.harmonics import harmonics_plain
-from spuvm.runtime.protocols.aby3.one_bit import position_plain, power_plain
-from spuvm.runtime.protocols.aby3.times_power import scaled_plain
+from spuvm.runtime.ring import exponential, harmonics, one_bit, times_power
+from spuvm.runtime.ring import in_the_clear as clear
 
 # Linear operations and products -------------------------------------------------------------------------
 
 
-def linear(name: str, plain_function: Callable[..., Components], rule: Callable[..., Shared]) -> Rule:
+def linear(name: str, in_the_clear: Callable[..., Any], rule: Callable[..., Shared]) -> Rule:
     def run(ex: Expander, op: Op) -> None:
         if xs := known(ex, op):
-            return ex.set(op.output, compute_known(ex, name, plain_function, xs))
+            return ex.set(op.output, compute_known(ex, name, in_the_clear, xs))
         xs = [ex.summand(v) for v in op.inputs]
         if {"a", "d"} <= {x.kind for x in xs} and op.output not in ex.truncated:
             # Resharing the product now does not make it wait for the other operand's rounds.
@@ -55,22 +46,6 @@ def linear(name: str, plain_function: Callable[..., Components], rule: Callable[
     return run
 
 
-LINEAR = {"add", "sub", "neg", "sum", "cumsum", "reshape", "transpose", "slice", "rev", "bitcast"}
-
-
-def leading_to_trunc(region: Region, users: dict[Value, list[Op | None]]) -> set[Value]:
-    """Values between which and truncations only linear operations stand: products there need no reshare."""
-    out: set[Value] = set()
-    for op in reversed(region.ops):
-        for value in op.outputs:
-            readers = users.get(value, [])
-            if readers and all(
-                u is not None and (u.name == "trunc" or (u.name in LINEAR and u.output in out)) for u in readers
-            ):
-                out.add(value)
-    return out
-
-
 def _only_linear_uses(ex: Expander, value: Value) -> bool:
     users = ex.users.get(value, [])
     return bool(users) and all(user is not None and user.name in {*LINEAR, "trunc"} for user in users)
@@ -78,7 +53,7 @@ def _only_linear_uses(ex: Expander, value: Value) -> bool:
 
 def expand_mul(ex: Expander, op: Op) -> None:
     if xs := known(ex, op):
-        return ex.set(op.output, compute_known(ex, "mul", MUL_EACH, xs))
+        return ex.set(op.output, compute_known(ex, "mul", MUL, xs))
     private = factors(ex, op.inputs)
     operands = private.operands if private else tuple(ex.arithmetic(v) for v in op.inputs)
     if any(x.kind == "p" for x in operands):
@@ -114,7 +89,7 @@ def expand_dot(ex: Expander, op: Op) -> None:
 
     if xs := known(ex, op):
         xs = [at(v, s) for v, s in zip(op.inputs, xs)]
-        out = ex.local("plain_dot", DOT_EACH, *xs, kind=known_kind(xs), shape=shape, elementwise=False, dims=dims)
+        out = ex.apply("plain_dot", DOT, *xs, kind=known_kind(xs), shape=shape, elementwise=False, dims=dims)
         return ex.set(op.output, out)
     if private := factors(ex, op.inputs):
         v, m, a = private.operands
@@ -124,9 +99,9 @@ def expand_dot(ex: Expander, op: Op) -> None:
         return ex.set(op.output, ex.kernel(name, *operands, shape=shape, owner=private.owner, dims=dims))
     a, b = at(x, ex.arithmetic(x)), at(y, ex.arithmetic(y))
     if b.kind == "p":
-        out = ex.local("dot_p", DOT_PUBLIC, a, b, kind="a", shape=shape, elementwise=False, dims=dims)
+        out = ex.apply("dot_p", DOT, a, b, kind="a", public=(1,), shape=shape, elementwise=False, dims=dims)
     elif a.kind == "p":
-        out = ex.local("p_dot", DOT_PUBLIC_LEFT, b, a, kind="a", shape=shape, elementwise=False, dims=dims)
+        out = ex.apply("p_dot", DOT, a, b, kind="a", public=(0,), shape=shape, elementwise=False, dims=dims)
     else:
         out = ex.kernel("dot_aa", a, b, shape=shape, dims=dims)
     ex.set(op.output, out)
@@ -140,7 +115,7 @@ def expand_trunc(ex: Expander, op: Op) -> None:
         return ex.set(op.output, _multiplied(ex, "mul_trunc", product, bits=bits))
     x = ex.primary(value)
     if x.known:
-        return ex.set(op.output, compute_known(ex, "truncate", PLAIN_TRUNCATE, [x], bits=bits))
+        return ex.set(op.output, compute_known(ex, "truncate", clear.truncate, [x], bits=bits))
     ex.set(op.output, trunc(ex, ex.summand(value), bits))
 
 
@@ -148,7 +123,7 @@ def expand_integer_division(ex: Expander, op: Op) -> None:
     xs = known(ex, op)
     assert xs is not None
     signed = op.inputs[0].type.kind == "fxp" or op.inputs[0].type.signed
-    ex.set(op.output, compute_known(ex, "integer_division", PLAIN_DIVISION, xs, signed=signed))
+    ex.set(op.output, compute_known(ex, "integer_division", clear.integer_division, xs, signed=signed))
 
 
 # Conversions -----------------------------------------------------------------------------------------------
@@ -202,14 +177,14 @@ def _nonzero_bool(ex: Expander, value: Value) -> Shared:
 def _change_fraction(ex: Expander, x: Shared, bits: int) -> Shared:
     if bits >= 0:
         return shifted(ex, x, bits)
-    return compute_known(ex, "truncate", PLAIN_TRUNCATE, [x], bits=-bits) if x.known else trunc(ex, x, -bits)
+    return compute_known(ex, "truncate", clear.truncate, [x], bits=-bits) if x.known else trunc(ex, x, -bits)
 
 
 def _toward_zero(ex: Expander, value: Value, bits: int) -> Shared:
     """Fixed point to integer, exactly: truncate |x|, step back where that was one too many, put the sign on."""
     x = ex.primary(value)
     if x.known:
-        return compute_known(ex, "toward_zero", PLAIN_TOWARD_ZERO, [x], bits=bits)
+        return compute_known(ex, "toward_zero", clear.toward_zero, [x], bits=bits)
     if not bits:
         return ex.as_kind(value, "a")
     x = ex.as_kind(value, "a")
@@ -226,13 +201,13 @@ def _wrapped(ex: Expander, x: Shared, target: Type) -> Shared:
     """The canonical form modulo the target's width. Boolean sharings only; others must fit."""
     if target.bits >= ex.ring_bits or x.kind not in "pvb":
         return x
-    return ex.local("wrap", WRAP, x, kind=x.kind, bits=target.bits, signed=target.signed)
+    return ex.apply("wrap", clear.wrap, x, kind=x.kind, bits=target.bits, signed=target.signed)
 
 
 def expand_exp2(ex: Expander, op: Op) -> None:
     params = {name: op.attrs[name] for name in ("factors", "tops")}
     if xs := known(ex, op):
-        return ex.set(op.output, compute_known(ex, "exp2", exp2_plain, xs, **params))
+        return ex.set(op.output, compute_known(ex, "exp2", exponential.exp2, xs, **params))
     bits = op.inputs[1:]
     kinds = "a" + "b" * len(bits)
     ex.set(op.output, ex.kernel(f"exp2_{kinds}", *map(ex.as_kind, op.inputs, kinds), **params))
@@ -242,31 +217,31 @@ def expand_harmonics(ex: Expander, op: Op) -> None:
     x = ex.primary(op.inputs[0])
     params = {name: op.attrs[name] for name in ("weights", "step")} | {"frac": op.output.type.frac}
     if x.known:
-        return ex.set(op.output, compute_known(ex, "harmonics", harmonics_plain, [x], **params))
+        return ex.set(op.output, compute_known(ex, "harmonics", harmonics.sum_of_harmonics, [x], **params))
     ex.set(op.output, ex.kernel("harmonics_a", ex.as_kind(op.inputs[0], "a"), **params))
 
 
 def expand_scaled(ex: Expander, op: Op) -> None:
     if xs := known(ex, op):
-        return ex.set(op.output, compute_known(ex, "scaled", scaled_plain, xs))
+        return ex.set(op.output, compute_known(ex, "scaled", times_power.times_power, xs))
     ex.set(op.output, ex.kernel("scaled_aa", *(ex.as_kind(v, "a") for v in op.inputs)))
 
 
-def of_leading_bit(name: str, plain_function: Callable[..., Components]) -> Rule:
+def of_leading_bit(name: str, in_the_clear: Callable[..., Any]) -> Rule:
     """A function of a word with one bit."""
 
     def run(ex: Expander, op: Op) -> None:
         x = ex.primary(op.inputs[0])
         if x.known:
-            return ex.set(op.output, compute_known(ex, name, plain_function, [x]))
+            return ex.set(op.output, compute_known(ex, name, in_the_clear, [x]))
         ex.set(op.output, ex.kernel(f"{name}_b", ex.as_kind(op.inputs[0], "b")))
 
     return run
 
 
 LEADING: dict[str, Rule] = {
-    "power": of_leading_bit("power", power_plain),
-    "position": of_leading_bit("position", position_plain),
+    "power": of_leading_bit("power", one_bit.power),
+    "position": of_leading_bit("position", one_bit.position),
 }
 
 

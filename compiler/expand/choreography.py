@@ -50,9 +50,8 @@ class KernelSpec:
     out_holders: tuple[Ranks, ...]
     elementwise: bool
     communicates: bool
-    function: Callable[..., tuple[Any, ...]] = field(compare=False, repr=False)
+    function: Callable[..., tuple[Any, ...]] = field(repr=False)
     limbs: int = 1  # slots of a ring element
-    source: str = ""  # of correlated randomness, in which the kernels of one name may differ
 
     def __str__(self) -> str:
         params = ", ".join(f"{k}={v}" for k, v in self.params)

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from spuvm.compiler.expand import choreography as ch
-from spuvm.compiler.expand.expand import Components, Expander, Shared
+from spuvm.compiler.expand.expander import Expander, Shared
 from spuvm.compiler.expand.masked import masked_before
 from spuvm.compiler.expand.wrap import is_narrow, low_word, opened_word
 from spuvm.compiler.ir.module import Op, Region, Value, uses
@@ -119,10 +119,10 @@ def _communicates(*blocks: ch.Block) -> bool:
     return any(isinstance(step, ch.Call) and step.spec.communicates for b in blocks for step in b.walk())
 
 
-def _choice(x: Components, *, count: int) -> Components:
+def _choice(x: Any, *, count: int) -> Any:
     """The number of the branch, of `count`, that an index takes: all that a dealer is told of it."""
-    low = x[0].low if isinstance(x[0], Word) else x[0]
-    return (jnp.clip(low.view(f"int{8 * low.dtype.itemsize}"), 0, count - 1).astype(jnp.uint32),)
+    low = x.low if isinstance(x, Word) else x
+    return jnp.clip(low.view(f"int{8 * low.dtype.itemsize}"), 0, count - 1).astype(jnp.uint32)
 
 
 def _told(ex: Expander, x: Shared) -> Shared:
@@ -134,7 +134,7 @@ def expand_cond(ex: Expander, op: Op) -> None:
     index, operands = ex.boundary(op.inputs[0]), _slots(ex, op.inputs[1:])
     branches = [ex.region(r) for r in op.regions]
     if ex.protocol.dealer is not None and _communicates(*branches):
-        chosen = ex.local("choice", _choice, index, kind="p", dtype="uint32", count=len(branches))
+        chosen = ex.apply("choice", _choice, index, kind="p", dtype="uint32", count=len(branches))
         index = _told(ex, chosen)
     ex.block.steps.append(ch.Cond(branches, index.slots[0], operands, _set_outputs(ex, op), op.name, op.location))
 

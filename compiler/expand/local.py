@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 
-from spuvm.compiler.expand.expand import Components, Expander, Shared
+from spuvm.compiler.expand.expander import Expander, Rule, Shared
 from spuvm.compiler.expand.masked import keep_forms
-from spuvm.compiler.expand.sharings import Rule, known_kind
+from spuvm.compiler.expand.sharings import known_kind
 from spuvm.compiler.ir.module import Op, Value
 from spuvm.compiler.ir.ops import LOCAL, index_operands
 from spuvm.runtime.ring import arithmetic, in_the_clear
@@ -40,7 +40,7 @@ def local_rule(name: str) -> Rule:
     function = LOCAL[name]
 
     def run(ex: Expander, op: Op) -> None:
-        positions = index_operands(name, len(op.inputs))
+        positions = tuple(index_operands(name, len(op.inputs)))
         data = [v for i, v in enumerate(op.inputs) if i not in positions]
         owners = {ex.primary(v).owner for v in data if ex.primary(v).kind == "v"}
         if all(ex.primary(v).known for v in data) and len(owners) <= 1:
@@ -57,12 +57,13 @@ def local_rule(name: str) -> Rule:
         attrs = {k: _hashable(v) for k, v in op.attrs.items()}
 
         def rearranged(first: Shared, kind: str) -> Shared:
-            return ex.local(
+            return ex.apply(
                 name,
-                _componentwise(function, positions),
+                _on_elements(function, positions, name in ADDING),
                 first,
                 *operands[1:],
                 kind=kind,
+                public=positions if kind not in "pv" else (),
                 shape=op.output.shape,
                 dtype=first.dtype,
                 elementwise=False,
@@ -73,13 +74,6 @@ def local_rule(name: str) -> Rule:
         if len(data) == 1 and kind == "v" and name not in ADDING:
             keep_forms(ex, op, lambda x: rearranged(ex.whole(x, op.inputs[0].shape), x.kind))
 
-    _componentwise_cache: dict[tuple[int, ...], Callable[..., Components]] = {}
-
-    def _componentwise(function: Callable[..., Any], positions: tuple[int, ...]) -> Callable[..., Components]:
-        if positions not in _componentwise_cache:
-            _componentwise_cache[positions] = _on_components(name, function, positions)
-        return _componentwise_cache[positions]
-
     return run
 
 
@@ -87,17 +81,14 @@ ADDING = {"sum", "cumsum", "scatter_add"}  # within a component: not what exclus
 SPLAT = {"reshape", "transpose", "slice", "rev", "broadcast"}  # of equal elements: still equal
 
 
-def _on_components(name: str, function: Callable[..., Any], positions: tuple[int, ...]) -> Callable[..., Components]:
-    over_limbs = arithmetic.linear if name in ADDING else arithmetic.moved
+@cache
+def _on_elements(function: Callable[..., Any], positions: tuple[int, ...], adds: bool) -> Callable[..., Any]:
+    """The function of arrays on ring elements, of one or two limbs; indices are known, and in one array."""
+    over_limbs = arithmetic.linear if adds else arithmetic.moved
 
-    def run(*sharings: Components, **params: Any) -> Components:
-        indices = {i: in_the_clear.signed(sharings[i][0]).astype(np.int64) for i in positions}
-        count = max(len(s) for i, s in enumerate(sharings) if i not in positions)
-        out = []
-        for c in range(count):
-            operands = [indices[i] if i in positions else s[c] for i, s in enumerate(sharings)]
-            out.append(over_limbs(partial(function, **params), *operands))
-        return tuple(out)
+    def run(*operands: Any, **params: Any) -> Any:
+        ready = [in_the_clear.signed(x).astype(np.int64) if i in positions else x for i, x in enumerate(operands)]
+        return over_limbs(partial(function, **params), *ready)
 
     return run
 

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from spuvm.compiler.expand.expand import Components, Expander, Shared
+from spuvm.compiler.expand.expander import Expander, Rule, Shared
 from spuvm.compiler.expand.sharings import (
     ADD,
     MASK,
     PARITY,
-    PICK,
-    PLAIN_EQUAL,
-    PLAIN_LESS,
-    PLAIN_PREFIX_OR,
-    XOR_EACH,
-    Rule,
+    XOR,
     and_,
     blend,
     compute_known,
     invert,
     known,
-    pick_public,
     shifted,
     sign_bit,
     sub,
     xor,
 )
 from spuvm.compiler.ir.module import Op, Value
+from spuvm.runtime.ring import in_the_clear as clear
 
 # Comparison and logic ----------------------------------------------------------------------------------------
 
@@ -37,7 +33,7 @@ def expand_less(ex: Expander, op: Op) -> None:
     type_ = op.inputs[0].type
     unsigned_word = type_.kind == "int" and type_.bits >= ex.ring_bits and not type_.signed
     if xs := known(ex, op):
-        out = compute_known(ex, "less", PLAIN_LESS, xs, dtype="uint8", signed=not unsigned_word)
+        out = compute_known(ex, "less", clear.less, xs, dtype="uint8", signed=not unsigned_word)
         return ex.set(op.output, out)
     if op.output in ex.values:
         return  # it came with an earlier comparison of the same value
@@ -72,10 +68,10 @@ def _less_public(ex: Expander, ops: Sequence[Op]) -> None:
     x = ex.as_kind(ops[0].inputs[above[0]], "a")
     one = ex.constant(1)
     limits = [ex.primary(op.inputs[not a]) for op, a in zip(ops, above)]
-    limits = [ex.local("add", ADD, y, one, kind="p") if a else y for y, a in zip(limits, above)]
+    limits = [ex.apply("add", ADD, y, one, kind="p") if a else y for y, a in zip(limits, above)]
     word = ex.kernel(f"below_a{'p' * len(ops)}", x, *limits, dtype="uint8")
     for i, (op, a) in enumerate(zip(ops, above)):
-        bit = ex.local("bit_parity", PARITY, word, kind="b", dtype="uint8", mask=1 << i)
+        bit = ex.apply("bit_parity", PARITY, word, kind="b", dtype="uint8", mask=1 << i)
         ex.set(op.output, invert(ex, bit) if a else bit)
 
 
@@ -88,16 +84,16 @@ def _less_word(ex: Expander, x: Shared, y: Shared, unsigned: bool) -> Shared:
 
 def expand_equal(ex: Expander, op: Op) -> None:
     if xs := known(ex, op):
-        return ex.set(op.output, compute_known(ex, "equal", PLAIN_EQUAL, xs, dtype="uint8"))
+        return ex.set(op.output, compute_known(ex, "equal", clear.equal, xs, dtype="uint8"))
     x, y = (ex.summand(v) for v in op.inputs)
     difference = sub(ex, x, y)
     ex.set(op.output, ex.kernel("eqz_a", ex.converted(difference, "a"), dtype="uint8"))
 
 
-def logical(name: str, plain_function: Callable[..., Components], rule: Callable[..., Shared]) -> Rule:
+def logical(name: str, in_the_clear: Callable[..., Any], rule: Callable[..., Shared]) -> Rule:
     def run(ex: Expander, op: Op) -> None:
         if xs := known(ex, op):
-            out = compute_known(ex, name, plain_function, xs, dtype=xs[0].dtype)
+            out = compute_known(ex, name, in_the_clear, xs, dtype=xs[0].dtype)
         else:
             out = rule(ex, *(ex.boolean(v) for v in op.inputs))
         ex.set(op.output, out)
@@ -115,11 +111,11 @@ def expand_not(ex: Expander, op: Op) -> None:
     x = ex.boolean(op.inputs[0]) if not ex.primary(op.inputs[0]).known else ex.primary(op.inputs[0])
     mask = ex.constant(np.asarray(ones, object), x.dtype)
     if x.known:
-        return ex.set(op.output, compute_known(ex, "xor", XOR_EACH, [x, mask], dtype=x.dtype))
+        return ex.set(op.output, compute_known(ex, "xor", XOR, [x, mask], dtype=x.dtype))
     ex.set(op.output, xor(ex, x, mask))
 
 
-def bits_rule(name: str, function: Callable[..., Components], dtype: str | None = None, attr: str = "bits") -> Rule:
+def bits_rule(name: str, function: Callable[..., Any], dtype: str | None = None, attr: str = "bits") -> Rule:
     """An operation on the words of a boolean sharing, linear over exclusive or."""
 
     def run(ex: Expander, op: Op) -> None:
@@ -133,8 +129,8 @@ def bits_rule(name: str, function: Callable[..., Components], dtype: str | None 
             and type_.signed
             and type_.bits < ex.ring_bits
         ):
-            x = ex.local("mask", MASK, x, kind=x.kind, value=(1 << type_.bits) - 1)
-        ex.set(op.output, ex.local(name, function, x, kind=x.kind, dtype=dtype, **{attr: op.attrs[attr]}))
+            x = ex.apply("mask", MASK, x, kind=x.kind, value=(1 << type_.bits) - 1)
+        ex.set(op.output, ex.apply(name, function, x, kind=x.kind, dtype=dtype, **{attr: op.attrs[attr]}))
 
     return run
 
@@ -146,20 +142,22 @@ def expand_shift_left(ex: Expander, op: Op) -> None:
 
 def expand_prefix_or(ex: Expander, op: Op) -> None:
     if xs := known(ex, op):
-        return ex.set(op.output, compute_known(ex, "prefix_or", PLAIN_PREFIX_OR, xs))
+        return ex.set(op.output, compute_known(ex, "prefix_or", clear.prefix_or, xs))
     ex.set(op.output, ex.kernel("prefix_or_b", ex.as_kind(op.inputs[0], "b")))
 
 
 def expand_select(ex: Expander, op: Op) -> None:
     if xs := known(ex, op):
-        return ex.set(op.output, compute_known(ex, "select", PICK, xs, dtype=xs[1].dtype))
+        return ex.set(op.output, compute_known(ex, "select", clear.select, xs, dtype=xs[1].dtype))
     c, x, y = op.inputs
     choice = ex.primary(c)
     boolean = x.type.kind == "bool"
     if choice.kind == "p":
         kind = "b" if boolean else "a"
         a, b = ex.as_kind(x, kind), ex.as_kind(y, kind)
-        return ex.set(op.output, ex.local("select_p", pick_public, choice, a, b, kind=kind, dtype=a.dtype))
+        return ex.set(
+            op.output, ex.apply("select_p", clear.select, choice, a, b, kind=kind, dtype=a.dtype, public=(0,))
+        )
     if boolean:
         a, b = ex.boolean(x), ex.boolean(y)
         return ex.set(op.output, xor(ex, b, and_(ex, ex.as_kind(c, "b"), xor(ex, a, b))))

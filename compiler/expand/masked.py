@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from spuvm.compiler.expand.expand import Expander, Shared
+from spuvm.compiler.expand.expander import Expander, Shared
 from spuvm.compiler.expand.sharings import shifted
 from spuvm.compiler.ir.module import Op, Region, Value, uses
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
-from spuvm.compiler.expand.expand import Components, Expander
+from spuvm.compiler.expand.expander import Components, Expander
 from spuvm.compiler.expand.wrap import BITWISE
 from spuvm.compiler.ir.module import Op
 from spuvm.runtime.engine.primitives import random
+from spuvm.runtime.protocols.algebra import Algebra
 from spuvm.runtime.ring import bits as bt
 
 
-def _drawn(*, holders: tuple[tuple[int, ...], ...], shape: tuple[int, ...], dtype: Any) -> Components:
-    return tuple(_component(who, shape, dtype) for who in holders)
+@cache
+def _drawn(algebra: Algebra, kind: str) -> Any:
+    def draw(*, holders: tuple[tuple[int, ...], ...], shape: tuple[int, ...], dtype: Any) -> Components:
+        def component(i: int) -> Any:
+            x: Any = random(holders[i], shape, dtype)
+            return x & bt.constant(x, 1) if dtype == "uint8" else x
 
+        return algebra.uniform(kind, component)
 
-def _component(holders: tuple[int, ...], shape: tuple[int, ...], dtype: Any) -> Any:
-    x: Any = random(holders, shape, dtype)
-    return x & bt.constant(x, 1) if dtype == "uint8" else x
+    return draw
 
 
 def expand_random(ex: Expander, op: Op) -> None:
-    """A sharing of uniform ring elements or bools: a sum of independent components, of which each party lacks one."""
+    """A sharing of uniform ring elements or bools."""
     t = op.output.type
     readers = ex.users.get(op.output, [])
     bitwise = t.kind == "bool" or (readers and all(r is not None and r.name in BITWISE for r in readers))
@@ -29,6 +34,14 @@ def expand_random(ex: Expander, op: Op) -> None:
     holders = tuple(tuple(sorted(h)) for h in ex.protocol.components(kind))
     params = tuple(sorted({"holders": holders, "shape": t.shape, "dtype": dtype}.items()))
     shared = ex.emit(
-        "random", _drawn, [], kind, shape=t.shape, dtype=dtype, elementwise=False, communicates=True, params=params
+        "random",
+        _drawn(ex.protocol.algebra, kind),
+        [],
+        kind,
+        shape=t.shape,
+        dtype=dtype,
+        elementwise=False,
+        communicates=True,
+        params=params,
     )
     ex.set(op.output, shared)

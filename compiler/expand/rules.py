@@ -1,8 +1,7 @@
-"""How each IR operation becomes kernel calls: one rule an operation.
+"""How each operation of the IR becomes kernel calls: one rule an operation.
 
 Every rule reads its operands in the share kind that suits it and sets its output. Known operands are
-computed where they are known; the rest is in `expand_numbers`, `expand_logic`, `expand_local` and
-`expand_control`.
+computed where they are known; the rest is in the other files of this folder.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from spuvm.compiler.expand.arithmetic import (
     linear,
 )
 from spuvm.compiler.expand.control import expand_cond, expand_loop, expand_reveal, expand_share, expand_while
+from spuvm.compiler.expand.expander import Rule
 from spuvm.compiler.expand.local import expand_const, local_rule
 from spuvm.compiler.expand.logic import (
     bits_rule,
@@ -37,15 +37,13 @@ from spuvm.compiler.expand.masked import expand_mask
 from spuvm.compiler.expand.random import expand_random
 from spuvm.compiler.expand.sharings import (
     ADD,
-    AND_EACH,
+    AND,
     NEG,
-    OR_EACH,
+    OR,
     PARITY,
-    SHIFT_ARITHMETIC,
     SHIFT_RIGHT,
     SUB,
-    XOR_EACH,
-    Rule,
+    XOR,
     add,
     and_,
     neg,
@@ -55,6 +53,7 @@ from spuvm.compiler.expand.sharings import (
 from spuvm.compiler.expand.sort import expand_sort
 from spuvm.compiler.expand.wrap import expand_wrap
 from spuvm.compiler.ir.ops import LOCAL
+from spuvm.runtime.ring import in_the_clear
 
 EXPAND: dict[str, Rule] = {
     "const": expand_const,
@@ -73,13 +72,13 @@ EXPAND: dict[str, Rule] = {
     **LEADING,
     "less": expand_less,
     "equal": expand_equal,
-    "and": logical("and", AND_EACH, and_),
-    "or": logical("or", OR_EACH, or_),
-    "xor": logical("xor", XOR_EACH, xor),
+    "and": logical("and", AND, and_),
+    "or": logical("or", OR, or_),
+    "xor": logical("xor", XOR, xor),
     "not": expand_not,
     "shift_left": expand_shift_left,
     "shift_right_logical": bits_rule("shift_right", SHIFT_RIGHT),
-    "shift_right_arithmetic": bits_rule("shift_right_arithmetic", SHIFT_ARITHMETIC),
+    "shift_right_arithmetic": bits_rule("shift_right_arithmetic", in_the_clear.shift_right_arithmetic),
     "prefix_or": expand_prefix_or,
     "bit_parity": bits_rule("parity", PARITY, "uint8", "mask"),
     "wrap": expand_wrap,

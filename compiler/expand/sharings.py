@@ -1,4 +1,4 @@
-"""What the rules of `expand` are made of: functions of components, sums and products of sharings."""
+"""What the rules of `expand` are made of: functions of elements, sums and products of sharings."""
 
 from __future__ import annotations
 
@@ -7,71 +7,66 @@ from typing import Any
 
 import numpy as np
 
-from spuvm.compiler.expand.expand import Components, Expander, Shared
+from spuvm.compiler.expand.expander import Expander, Shared
 from spuvm.compiler.ir.module import Op
-from spuvm.runtime.ring import arithmetic, in_the_clear
+from spuvm.runtime.ring import arithmetic
 from spuvm.runtime.ring import bits as bt
 
 Rule = Callable[[Expander, Op], None]
 
-# Functions of components; each name is one kernel for all programs. --------------------------------
+# Functions of elements; each name is one kernel for all programs. ------------------------------------
 
 
-def each_component(function: Callable[..., Any]) -> Callable[..., Components]:
-    """The same function on the i-th components of all operands."""
-
-    def run(*sharings: Components, **params: Any) -> Components:
-        return tuple(function(*components, **params) for components in zip(*sharings))
-
-    return run
+def ADD(a: Any, b: Any) -> Any:
+    return a + b
 
 
-def first_component(function: Callable[..., Any]) -> Callable[..., Components]:
-    """A public operand joins the first component alone."""
-
-    def run(x: Components, y: Components) -> Components:
-        return (function(x[0], y[0]), *x[1:])
-
-    return run
+def SUB(a: Any, b: Any) -> Any:
+    return a - b
 
 
-def all_components(function: Callable[..., Any]) -> Callable[..., Components]:
-    """A public operand applies to every component."""
-
-    def run(x: Components, y: Components, **params: Any) -> Components:
-        return tuple(function(c, y[0], **params) for c in x)
-
-    return run
+def NEG(a: Any) -> Any:
+    return -a
 
 
-ADD, SUB = each_component(lambda a, b: a + b), each_component(lambda a, b: a - b)
-NEG = each_component(lambda a: -a)
-ADD_FIRST, SUB_FIRST = first_component(lambda a, b: a + b), first_component(lambda a, b: a - b)
-MUL_EACH, MUL_PUBLIC = each_component(lambda a, b: a * b), all_components(lambda a, b: a * b)
-DOT_EACH = each_component(lambda a, b, *, dims: arithmetic.dot_general(a, b, dims))
-DOT_PUBLIC = all_components(lambda a, b, *, dims: arithmetic.dot_general(a, b, dims))
-DOT_PUBLIC_LEFT = all_components(lambda a, b, *, dims: arithmetic.dot_general(b, a, dims))
-XOR_EACH, XOR_FIRST = each_component(lambda a, b: a ^ b), first_component(lambda a, b: a ^ b)
-AND_EACH, AND_PUBLIC = each_component(lambda a, b: a & b), all_components(lambda a, b: a & b)
-OR_EACH = each_component(lambda a, b: a | b)
-SHIFT_LEFT = each_component(lambda a, *, bits: bt.shift_left(a, bits))
-SHIFT_RIGHT = each_component(lambda a, *, bits: bt.shift_right(a, bits))
-SHIFT_ARITHMETIC = each_component(in_the_clear.shift_right_arithmetic)
-MASK = each_component(lambda a, *, value: a & bt.constant(a, value))
-PARITY = each_component(lambda a, *, mask: bt.parity(a, mask))
-WRAP = each_component(in_the_clear.wrap)
-PICK = each_component(lambda c, a, b: in_the_clear.select(c, a, b))
-PLAIN_LESS = each_component(in_the_clear.less)
-PLAIN_EQUAL = each_component(in_the_clear.equal)
-PLAIN_TRUNCATE = each_component(in_the_clear.truncate)
-PLAIN_TOWARD_ZERO = each_component(in_the_clear.toward_zero)
-PLAIN_DIVISION = each_component(in_the_clear.integer_division)
-PLAIN_PREFIX_OR = each_component(in_the_clear.prefix_or)
-NONZERO = each_component(lambda a: (a != bt.constant(a, 0)).astype(np.uint8))
+def MUL(a: Any, b: Any) -> Any:
+    return a * b
 
 
-def pick_public(c: Components, x: Components, y: Components) -> Components:
-    return tuple(in_the_clear.select(c[0], a, b) for a, b in zip(x, y))
+def DOT(a: Any, b: Any, *, dims: arithmetic.DimensionNumbers) -> Any:
+    return arithmetic.dot_general(a, b, dims)
+
+
+def XOR(a: Any, b: Any) -> Any:
+    return a ^ b
+
+
+def AND(a: Any, b: Any) -> Any:
+    return a & b
+
+
+def OR(a: Any, b: Any) -> Any:
+    return a | b
+
+
+def SHIFT_LEFT(a: Any, *, bits: int) -> Any:
+    return bt.shift_left(a, bits)
+
+
+def SHIFT_RIGHT(a: Any, *, bits: int) -> Any:
+    return bt.shift_right(a, bits)
+
+
+def MASK(a: Any, *, value: int) -> Any:
+    return a & bt.constant(a, value)
+
+
+def PARITY(a: Any, *, mask: int) -> Any:
+    return bt.parity(a, mask)
+
+
+def NONZERO(a: Any) -> Any:
+    return (a != bt.constant(a, 0)).astype(np.uint8)
 
 
 # Sums and products of sharings -------------------------------------------------------------------------------
@@ -92,13 +87,13 @@ def known_kind(xs: list[Shared]) -> str:
 def compute_known(
     ex: Expander,
     name: str,
-    function: Callable[..., Components],
+    function: Callable[..., Any],
     xs: list[Shared],
     *,
     dtype: str | None = None,
     **params: Any,
 ) -> Shared:
-    return ex.local("plain_" + name, function, *xs, kind=known_kind(xs), dtype=dtype, **params)
+    return ex.apply("plain_" + name, function, *xs, kind=known_kind(xs), dtype=dtype, **params)
 
 
 def add(ex: Expander, x: Shared, y: Shared) -> Shared:
@@ -106,20 +101,20 @@ def add(ex: Expander, x: Shared, y: Shared) -> Shared:
     if x.kind == "p" and y.kind != "p":
         x, y = y, x
     if y.kind == "p" and x.kind != "p":
-        return ex.local("add_p", ADD_FIRST, x, y, kind=x.kind)
-    return ex.local("add", ADD, x, y, kind="d" if "d" in x.kind + y.kind else x.kind)
+        return ex.join("add_p", ADD, x, y)
+    return ex.apply("add", ADD, x, y, kind="d" if "d" in x.kind + y.kind else x.kind)
 
 
 def neg(ex: Expander, x: Shared) -> Shared:
-    return ex.local("neg", NEG, x, kind=x.kind)
+    return ex.apply("neg", NEG, x, kind=x.kind)
 
 
 def sub(ex: Expander, x: Shared, y: Shared) -> Shared:
     if y.kind == "p" and x.kind != "p":
-        return ex.local("sub_p", SUB_FIRST, x, y, kind=x.kind)
+        return ex.join("sub_p", SUB, x, y)
     if x.kind == "p" and y.kind != "p":
         return add(ex, neg(ex, y), x)
-    return ex.local("sub", SUB, x, y, kind="d" if "d" in x.kind + y.kind else x.kind)
+    return ex.apply("sub", SUB, x, y, kind="d" if "d" in x.kind + y.kind else x.kind)
 
 
 def mul(ex: Expander, x: Shared, y: Shared) -> Shared:
@@ -127,9 +122,9 @@ def mul(ex: Expander, x: Shared, y: Shared) -> Shared:
     if x.kind == "p":
         x, y = y, x
     if x.kind == "p":
-        return compute_known(ex, "mul", MUL_EACH, [x, y])
+        return compute_known(ex, "mul", MUL, [x, y])
     if y.kind == "p":
-        return ex.local("mul_p", MUL_PUBLIC, x, y, kind=x.kind)
+        return ex.apply("mul_p", MUL, x, y, kind=x.kind, public=(1,))
     return ex.kernel("mul_aa", x, y)
 
 
@@ -137,17 +132,17 @@ def xor(ex: Expander, x: Shared, y: Shared) -> Shared:
     if x.kind == "p":
         x, y = y, x
     if y.kind == "p" and x.kind != "p":
-        return ex.local("xor_p", XOR_FIRST, x, y, kind="b", dtype=x.dtype)
-    return ex.local("xor", XOR_EACH, x, y, kind=x.kind, dtype=x.dtype)
+        return ex.join("xor_p", XOR, x, y, dtype=x.dtype)
+    return ex.apply("xor", XOR, x, y, kind=x.kind, dtype=x.dtype)
 
 
 def and_(ex: Expander, x: Shared, y: Shared) -> Shared:
     if x.kind == "p":
         x, y = y, x
     if x.kind == "p":
-        return ex.local("plain_and", AND_EACH, x, y, kind="p", dtype=x.dtype)
+        return ex.apply("plain_and", AND, x, y, kind="p", dtype=x.dtype)
     if y.kind == "p":
-        return ex.local("and_p", AND_PUBLIC, x, y, kind="b", dtype=x.dtype)
+        return ex.apply("and_p", AND, x, y, kind="b", dtype=x.dtype, public=(1,))
     return ex.kernel("and_bb", x, y, bits=ex.bits(x), dtype=x.dtype)
 
 
@@ -173,4 +168,4 @@ def trunc(ex: Expander, x: Shared, bits: int) -> Shared:
 
 
 def shifted(ex: Expander, x: Shared, bits: int) -> Shared:
-    return ex.local("shift_left", SHIFT_LEFT, x, kind=x.kind, bits=bits) if bits else x
+    return ex.apply("shift_left", SHIFT_LEFT, x, kind=x.kind, bits=bits) if bits else x

@@ -8,7 +8,7 @@ Words that somebody knows need none of it: their order is worked out where they 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,10 +16,10 @@ import numpy as np
 from jax import lax
 
 from spuvm.compiler.expand.choreography import Call, KernelSpec, Rank, Slot
-from spuvm.compiler.expand.expand import Components, Expander, Shared, group
+from spuvm.compiler.expand.expander import Components, Expander, Shared, group
 from spuvm.compiler.expand.sharings import known_kind
 from spuvm.compiler.ir.module import Op, Value
-from spuvm.runtime.protocols.sorting import SORTING
+from spuvm.runtime.protocols.sorting import Sorting
 from spuvm.runtime.ring import bits as bt
 
 
@@ -59,11 +59,11 @@ def _carried(ex: Expander, value: Value) -> Shared:
 def _narrowed(ex: Expander, x: Shared, width: int) -> Shared:
     """Differences below 2^(width - 1) need no more bits."""
     dtype = bt.word_dtype(max(width, 8)).__name__
-    return x if dtype == x.dtype else ex.local("narrow", _narrow, x, kind="a", dtype=dtype, to=dtype)
+    return x if dtype == x.dtype else ex.apply("narrow", _narrow, x, kind="a", dtype=dtype, to=dtype)
 
 
-def _narrow(x: Components, *, to: str) -> Components:
-    return tuple(c.astype(to) for c in x)
+def _narrow(x: Any, *, to: str) -> Any:
+    return x.astype(to)
 
 
 # Known words -----------------------------------------------------------------------------------------
@@ -72,29 +72,39 @@ def _narrow(x: Components, *, to: str) -> Components:
 def _sort_known(ex: Expander, op: Op, words: Sequence[Value], operands: Sequence[Value]) -> None:
     keys = [ex.whole(ex.primary(v), v.shape) for v in words]
     shape = words[0].shape
-    order = ex.local("order", _order, *keys, kind=known_kind(keys), shape=shape, elementwise=False)
+    order = ex.apply("order_of_known", _order, *keys, kind=known_kind(keys), shape=shape, elementwise=False)
     for value, operand in zip(op.outputs, operands):
         x = ex.primary(operand)
         x = ex.whole(x, operand.shape) if x.known else _carried(ex, operand)
         ex.set(value, _rearranged(ex, x, order))
 
 
-def _order(*words: Components) -> Components:
-    signed = [lax.bitcast_convert_type(w[0], np.int64) for w in words]
+def _order(*words: Any) -> Any:
+    signed = [lax.bitcast_convert_type(w, np.int64) for w in words]
     index = jnp.arange(signed[0].size, dtype=np.int64).reshape(signed[0].shape)
     ordered = lax.sort((*signed, index), dimension=1, num_keys=len(signed))
-    return (lax.bitcast_convert_type(ordered[-1], np.uint64),)
+    return lax.bitcast_convert_type(ordered[-1], np.uint64)
 
 
 def _rearranged(ex: Expander, x: Shared, order: Shared) -> Shared:
     """The elements of x at the flat indices `order`."""
     kind = known_kind([x, order]) if x.known else x.kind
-    return ex.local("rearrange", _take, x, order, kind=kind, shape=x.shape, dtype=x.dtype, elementwise=False)
+    return ex.apply(
+        "rearrange",
+        _take,
+        x,
+        order,
+        kind=kind,
+        public=() if x.known else (1,),
+        shape=x.shape,
+        dtype=x.dtype,
+        elementwise=False,
+    )
 
 
-def _take(x: Components, order: Components) -> Components:
-    index = lax.bitcast_convert_type(order[0], np.int64)
-    return tuple(jnp.take(c.reshape(-1), index, mode="clip") for c in x)
+def _take(x: Any, order: Any) -> Any:
+    index = lax.bitcast_convert_type(order, np.int64)
+    return jnp.take(x.reshape(-1), index, mode="clip")
 
 
 # Secret words ----------------------------------------------------------------------------------------
@@ -107,23 +117,32 @@ def _shuffled(ex: Expander, xs: Sequence[Shared]) -> list[Shared]:
     kinds = "".join(x.kind for x in xs)
     spec = KernelSpec(
         name="shuffle",
-        params=(("kinds", kinds), ("protocol", ex.protocol.name)),
+        params=(("kinds", kinds),),
         shapes=tuple(s.shape for s in slots),
         dtypes=tuple(s.dtype for s in slots),
         holders=tuple(s.holders for s in slots),
         out_holders=tuple(s.holders for s in slots),
         elementwise=False,
         communicates=True,
-        function=partial(_shuffle, ex.protocol.name, kinds, len(slots) // len(xs)),
+        function=_shuffle(sorting_of(ex), kinds, len(slots) // len(xs)),
     )
     ex.block.steps.append(Call(spec, slots, fresh, ex.op, ex.location))
     mixed = group(fresh, [len(x.slots) for x in xs])
     return [Shared(x.kind, slots) for x, slots in zip(xs, mixed)]
 
 
-def _shuffle(protocol: str, kinds: str, count: int, *arrays: Any) -> Components:
-    mixed = SORTING[protocol].shuffle(group(arrays, [count] * len(kinds)), kinds)
-    return tuple(c for x in mixed for c in x)
+def sorting_of(ex: Expander) -> Sorting:
+    assert ex.protocol.sorting is not None
+    return ex.protocol.sorting
+
+
+@cache
+def _shuffle(sorting: Sorting, kinds: str, count: int) -> Any:
+    def shuffle(*arrays: Any) -> Components:
+        mixed = sorting.shuffle(group(arrays, [count] * len(kinds)), kinds)
+        return tuple(c for x in mixed for c in x)
+
+    return shuffle
 
 
 def _rank(ex: Expander, words: Sequence[Shared], wanted: Any) -> Shared:
@@ -131,14 +150,14 @@ def _rank(ex: Expander, words: Sequence[Shared], wanted: Any) -> Shared:
     computing = frozenset(range(ex.protocol.world_size))  # what is opened is not for others
     spec = KernelSpec(
         name="precedes",
-        params=(("protocol", ex.protocol.name),),
+        params=(),
         shapes=(None,) * (2 * len(slots)),
         dtypes=tuple(s.dtype for s in slots) * 2,
         holders=tuple(s.holders for s in slots) * 2,
         out_holders=(computing,),
         elementwise=True,
         communicates=True,
-        function=_comparison(ex.protocol.name, len(words), len(slots) // len(words)),
+        function=_comparison(sorting_of(ex), len(words), len(slots) // len(words)),
     )
     out = Slot(words[0].shape, "uint64", computing)
     ex.block.steps.append(Rank(spec, slots, [out], tuple(map(tuple, wanted)), ex.op, ex.location))
@@ -148,20 +167,20 @@ def _rank(ex: Expander, words: Sequence[Shared], wanted: Any) -> Shared:
 def _opened(ex: Expander, place: Shared) -> Shared:
     """The order of shuffled elements that say where they go: opened, a permutation that tells nothing."""
     shown = ex.kernel("reveal_a", place, dtype=place.dtype)
-    return ex.local("order", _inverse, shown, kind="p", shape=place.shape, elementwise=False)
+    return ex.apply("order_of_places", _inverse, shown, kind="p", shape=place.shape, elementwise=False)
 
 
-def _inverse(place: Components) -> Components:
-    rows, n = place[0].shape
-    at = place[0].astype(np.int64) + np.arange(rows)[:, None] * n
+def _inverse(place: Any) -> Any:
+    rows, n = place.shape
+    at = place.astype(np.int64) + np.arange(rows)[:, None] * n
     flat = jnp.zeros(rows * n, np.uint64).at[at.reshape(-1)]
-    return (flat.set(jnp.arange(rows * n, dtype=np.uint64), unique_indices=True).reshape(rows, n),)
+    return flat.set(jnp.arange(rows * n, dtype=np.uint64), unique_indices=True).reshape(rows, n)
 
 
 @cache
-def _comparison(protocol: str, words: int, count: int) -> Any:
+def _comparison(sorting: Sorting, words: int, count: int) -> Any:
     def compare(*arrays: Any) -> Components:
         xs = group(arrays, [count] * (2 * words))
-        return SORTING[protocol].precedes(xs[:words], xs[words:])
+        return sorting.precedes(xs[:words], xs[words:])
 
     return compare

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from spuvm.compiler.expand.expand import Expander, Shared
-from spuvm.compiler.expand.sharings import WRAP, add, each_component, neg, shifted, sub, trunc
+from spuvm.compiler.expand.expander import Expander, Shared
+from spuvm.compiler.expand.sharings import add, neg, shifted, sub, trunc
 from spuvm.compiler.ir.module import Op, Type
 from spuvm.runtime.ring import bits as bt
+from spuvm.runtime.ring import in_the_clear
 from spuvm.runtime.ring.elements import Elements
 
 BITWISE = {"and", "or", "xor", "not", "shift_right_logical", "shift_right_arithmetic", "prefix_or", "bit_parity"}
@@ -25,7 +26,11 @@ def expand_wrap(ex: Expander, op: Op) -> None:
 
 def wrapped(ex: Expander, x: Shared, t: Type) -> Shared:
     """The integer of type t that is x modulo 2^bits, of a known value or of bits."""
-    return x if t.bits >= ex.ring_bits else ex.local("wrap", WRAP, x, kind=x.kind, bits=t.bits, signed=t.signed)
+    return (
+        x
+        if t.bits >= ex.ring_bits
+        else ex.apply("wrap", in_the_clear.wrap, x, kind=x.kind, bits=t.bits, signed=t.signed)
+    )
 
 
 def _wrapped_sum(ex: Expander, x: Shared, t: Type) -> Shared:
@@ -54,8 +59,8 @@ def _low_word(x: Elements, *, bits: int) -> Elements:
     return bt.cast(low, 32) if bits <= 32 else low
 
 
-LOW_WORD = each_component(_low_word)
-WIDEN = each_component(lambda x, *, ring: bt.cast(x, ring))
+def _widened(x: Elements, *, ring: int) -> Elements:
+    return bt.cast(x, ring)
 
 
 def is_narrow(t: Type, ring_bits: int) -> bool:
@@ -64,9 +69,9 @@ def is_narrow(t: Type, ring_bits: int) -> bool:
 
 def low_word(ex: Expander, x: Shared, t: Type) -> Shared:
     """The components modulo 2^bits: they say x modulo 2^bits and nothing else about x."""
-    return ex.local("low_word", LOW_WORD, x, kind=x.kind, dtype="uint32" if t.bits <= 32 else ex.word, bits=t.bits)
+    return ex.apply("low_word", _low_word, x, kind=x.kind, dtype="uint32" if t.bits <= 32 else ex.word, bits=t.bits)
 
 
 def opened_word(ex: Expander, x: Shared, t: Type) -> Shared:
     """A known sum of such components as an integer of type t."""
-    return wrapped(ex, ex.local("widen_word", WIDEN, x, kind=x.kind, ring=ex.ring_bits), t)
+    return wrapped(ex, ex.apply("widen_word", _widened, x, kind=x.kind, ring=ex.ring_bits), t)

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from spuvm.compiler.functions.polynomial import inject, plus, raw_constant, reread, times, times_integer
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Value
-from spuvm.runtime.protocols.aby3.harmonics import COEFFICIENT, EXPONENT
-from spuvm.runtime.protocols.aby3.one_bit import PLACE
-from spuvm.runtime.protocols.aby3.times_power import LEAST
+from spuvm.runtime.ring.harmonics import COEFFICIENT, EXPONENT
+from spuvm.runtime.ring.one_bit import PLACE
+from spuvm.runtime.ring.times_power import LEAST
 
 _KERNELS = {"exp2_abb", "harmonics_a", "power_b", "position_b"}
 _MOST = 30  # fraction bits of x, so that reciprocals of a unit fit

@@ -25,7 +25,7 @@ from spuvm.compiler.functions.polynomial import (
 )
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Value
-from spuvm.runtime.protocols.aby3.exponential import FRACTION as EXPONENT
+from spuvm.runtime.ring.exponential import FRACTION as EXPONENT
 
 LOG2_E = Fraction("1.44269504088896340735992468100189213742664595")
 # 2^(u + 1/2), |u| <= 1/2; relative error 2.9e-6. The odd coefficients and the last are multiples of 2^-16.

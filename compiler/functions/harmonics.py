@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from spuvm.compiler.functions.polynomial import below, inject, plus, raw_constant, reread, times_integer
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Value
-from spuvm.runtime.protocols.aby3.harmonics import COEFFICIENT
+from spuvm.runtime.ring.harmonics import COEFFICIENT
 
 _MOST = 30  # fraction bits of x that leave enough for those of 1 / 4L
 

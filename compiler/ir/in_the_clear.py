@@ -26,10 +26,10 @@ from spuvm.compiler.ir.elementary import ELEMENTARY, rounded
 from spuvm.compiler.ir.module import Module, Op, Region, Type, Value
 from spuvm.compiler.ir.ops import LOCAL, index_operands
 from spuvm.runtime.errors import IRError
-from spuvm.runtime.protocols.aby3.exponential import FRACTION
-from spuvm.runtime.protocols.aby3.harmonics import COEFFICIENT
-from spuvm.runtime.protocols.aby3.one_bit import PLACE
 from spuvm.runtime.ring.elements import RING_DTYPE, WIDE, signed, words
+from spuvm.runtime.ring.exponential import FRACTION
+from spuvm.runtime.ring.harmonics import COEFFICIENT
+from spuvm.runtime.ring.one_bit import PLACE
 
 Raw = NDArray[Any]
 Random = np.random.Generator | None

@@ -19,7 +19,7 @@ from jax import lax
 from spuvm.compiler.ir.elementary import ELEMENTARY, EXACT
 from spuvm.compiler.ir.module import Module, Op, Region, Type, Value, join
 from spuvm.runtime.errors import IRError
-from spuvm.runtime.protocols.aby3.exponential import FRACTION
+from spuvm.runtime.ring.exponential import FRACTION
 
 Attrs = dict[str, Any]
 TypeRule = Callable[[list[Type], Attrs], list[Type]]

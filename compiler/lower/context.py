@@ -29,6 +29,7 @@ from spuvm.compiler.ir.module import Location, Region, Type, Value
 from spuvm.compiler.lower.advice import nearest
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import EncodingError, SpuError, UnsupportedError
+from spuvm.runtime.protocols.registered import protocol_of
 
 Known = np.ndarray[Any, Any]
 Operand = Value | Any  # Any stands for Known, for arrays of random keys, and for Undefined
@@ -71,6 +72,7 @@ class Context:
         did_lower: Callable[[Lowered], None] | None = None,
     ) -> None:
         self.b = Builder(config.fxp_fraction_bits, config.ring_bits)
+        self.can_shuffle = protocol_of(config).sorting is not None
         self.config = config
         self.integral: dict[Value, Value] = {}
         self.logarithms: dict[Value, Value] = {}

@@ -14,7 +14,6 @@ import numpy as np
 from spuvm.compiler.ir.module import Value, join
 from spuvm.compiler.lower.context import Context
 from spuvm.compiler.lower.sort_bools import places
-from spuvm.runtime.protocols.sorting import SORTING
 
 SHORT = 4  # elements from which on shuffling pays; fewer take a few comparisons in a network
 WORD = 63  # bits of the numbers in a word, so that differences stay below 2^63
@@ -29,7 +28,7 @@ def opens(ctx: Context, keys: Sequence[Value], operands: Sequence[Value], axis: 
     who = join(*(k.type.visibility for k in keys))
     if who == "public" or (who != "secret" and join(who, *(v.type.visibility for v in operands)) == who):
         return True
-    return ctx.config.protocol in SORTING and keys[0].shape[axis] >= SHORT
+    return ctx.can_shuffle and keys[0].shape[axis] >= SHORT
 
 
 def sort_words(

@@ -24,6 +24,7 @@ from jax.extend import core as jex
 
 from spuvm.compiler.cache import disk
 from spuvm.compiler.expand.choreography import KernelSpec, Ranks
+from spuvm.compiler.project.content import content
 from spuvm.runtime.engine.primitives import random_p, send_p
 from spuvm.runtime.errors import ProtocolError
 from spuvm.runtime.machine.program import Holders, Random
@@ -187,8 +188,9 @@ def _restored(spec: KernelSpec, length: int | None, key: str, stored: dict[str, 
 
 
 def _key(spec: KernelSpec, length: int | None) -> str:
-    layout = (spec.limbs, spec.source)
-    text = repr((spec.name, spec.params, spec.shapes, spec.dtypes, spec.holders, spec.out_holders, *layout, length))
+    """What tells compiled forms apart: types and holders of the components, and what the function does with them."""
+    types = (spec.shapes, spec.dtypes, spec.holders, spec.out_holders, spec.limbs, length)
+    text = repr((spec.name, types, content(spec.function)))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -146,7 +147,8 @@ def fuse(calls: Sequence[Call], users: dict[Slot, set[int]]) -> Call:
     return Call(spec, inputs, outputs, "+".join(dict.fromkeys(c.op for c in calls)), calls[0].location)
 
 
-def _sequence(wiring: Sequence[Any], wanted: Sequence[int]) -> Callable[..., tuple[Any, ...]]:
+@cache
+def _sequence(wiring: tuple[Any, ...], wanted: tuple[int, ...]) -> Callable[..., tuple[Any, ...]]:
     def run(*arrays: Any) -> tuple[Any, ...]:
         env = dict(enumerate(arrays))
         for spec, ins, outs in wiring:

@@ -23,7 +23,8 @@ from spuvm.runtime.machine.components import Component
 from spuvm.runtime.machine.executor import Executor, Listener, Streams
 from spuvm.runtime.machine.program import Holders, PartyProgram
 from spuvm.runtime.memory import keep_large_blocks
-from spuvm.runtime.ring.encodings import split
+from spuvm.runtime.protocols.registered import protocol_of
+from spuvm.runtime.protocols.sharings import split
 
 _SESSIONS: WeakKeyDictionary[Link, int] = WeakKeyDictionary()
 
@@ -100,9 +101,9 @@ class Session:
             program.prepare()
             return Executor(Streams(keys, self.party), self.link, self.listener).run(program, inputs)
 
-    def share(self, raw: np.ndarray, kind: str, count: int) -> list[np.ndarray]:
+    def share(self, raw: np.ndarray, kind: str) -> list[np.ndarray]:
         """Fresh components of a value that this process knows in full (the simulator's inputs)."""
         with self._lock:
-            parts, used = split(raw, kind, count, self._input_stream, self._input_blocks)
+            parts, used = split(protocol_of(self.config).algebra, kind, raw, self._input_stream, self._input_blocks)
             self._input_blocks += used
         return parts

@@ -13,8 +13,8 @@ party's all the same, where that party is trusted with everything: then it is na
 from __future__ import annotations
 
 from spuvm.runtime.engine.primitives import random, send
+from spuvm.runtime.protocols.algebra import Sharing
 from spuvm.runtime.protocols.preprocessing import WHOLE, Product, Source, Triple, parity, total
-from spuvm.runtime.protocols.protocol import Sharing
 from spuvm.runtime.ring import bits as bt
 from spuvm.runtime.ring.elements import Elements
 
@@ -26,6 +26,7 @@ class Dealer(Source):
         super().__init__(n)
         self.dealer = rank
         self.rank = rank if rank >= n else None
+        self.givers = frozenset({rank})
         self.name = f"dealer {rank}"
 
     # The two ways to give something out --------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 Their ranks follow those of the computing parties. They hold no component of any sharing, so the
 security of a protocol is what it is among the computing parties. Kernels at the edge of a protocol,
-the sharing of a value and its reveal, are the same for every protocol; they are written here.
+the sharing of a value and its reveal, are the same for all protocols whose components add up; they are written here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Combine = Callable[[Any, Any], Any]  # of words
 
 
 def with_others(protocol: Protocol, count: int) -> Protocol:
-    """The protocol with `count` more parties that do not compute."""
+    """The protocol, whose components add up, with `count` more parties that do not compute."""
     if not count:
         return protocol
     edge = _Edge(protocol, count)
@@ -31,7 +31,9 @@ def with_others(protocol: Protocol, count: int) -> Protocol:
         Kernel("reveal_a_to", edge.reveal_a_to, "a", "v"),
         Kernel("reveal_b_to", edge.reveal_b_to, "b", "v"),
     )
-    return replace(protocol, others=count, kernels={**protocol.kernels, **replaced})
+    guests = frozenset(range(protocol.world_size, protocol.world_size + count))
+    coalitions = tuple(c | guests if min(c) < protocol.world_size else c for c in protocol.coalitions)
+    return replace(protocol, coalitions=coalitions, others=count, kernels={**protocol.kernels, **replaced})
 
 
 class _Edge:

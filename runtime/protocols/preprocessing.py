@@ -17,7 +17,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
-from spuvm.runtime.protocols.protocol import Sharing
+from spuvm.runtime.protocols.algebra import Sharing
 from spuvm.runtime.ring.elements import Elements
 
 Product = Callable[[Elements, Elements], Elements]  # any bilinear map of ring elements
@@ -41,6 +41,7 @@ class Source(ABC):
 
     name: str
     rank: int | None
+    givers: frozenset[int] = frozenset()  # who knows what it gives out, and colludes with nobody
 
     def __init__(self, n: int) -> None:
         self.n = n

@@ -1,16 +1,17 @@
-"""What a protocol is: where each kind of share lives, and a table of kernels.
+"""What a protocol is: where each kind of share lives, how sharings combine, and a table of kernels.
 
 Share kinds, one letter each, the same for every protocol:
 
     p  public: one component, known to all
     v  private: one component, known to its owner
-    a  arithmetic sharing: the components add up to the value mod 2^k
-    b  boolean sharing: the exclusive or of the components is the value (a bool or a whole word)
-    d  arithmetic sharing as a local product leaves it: each component at one party only
+    a  arithmetic sharing of a value mod 2^k
+    b  boolean sharing of a bool or a whole word
+    d  arithmetic sharing as a local product leaves it
     m  what the others hold of a private value, masked for products with secrets: its owner keeps v
     h  v and m together, as they enter and leave a program: the value, then the components of m
     c  public control: p that a dealer knows, too
 
+How the components of a, b and d make up the value is the protocol's own: its `algebra` says it.
 A kernel is a JAX function over sharings (tuples of component arrays). It says what happens at
 all parties at once; `project` works out who does what. Kernels named here are the ones that
 `expand` calls; those in the second half are derived once from a protocol's `and_bb`.
@@ -22,10 +23,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from spuvm.runtime.protocols.algebra import Algebra
+from spuvm.runtime.protocols.algebra import Sharing as Sharing
+from spuvm.runtime.protocols.sorting import Sorting
 from spuvm.runtime.ring import bits as bt
-from spuvm.runtime.ring.elements import Elements
 
-Sharing = tuple[Elements, ...]
 And = Callable[..., Sharing]
 
 
@@ -46,13 +48,15 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Protocol:
-    """`holders[kind][i]` are the ranks that know component i of a sharing of that kind.
+    """`holders[kind][i]` are the ranks that know component i of a sharing of that kind; `algebra` combines them.
 
+    `coalitions` are the largest sets of ranks that may put together all that they see and still learn nothing:
+    what `security` promises, and what the checker of leakage goes by. None: it promises nothing.
+    `sorting` is there if it can shuffle; else sorts are networks of comparisons.
     `others` is how many parties there are, after those that compute, that only bring values and are
     shown results. A dealer is one more rank, the last: it takes part in kernels and holds no component
     but, where masked products need it, the mask; `tell_p` lets it follow control that depends on public
-    values. `source` names where correlated randomness comes from: kernels of one name, of two sources,
-    differ. `masked(owner)` are the holders of kind m;
+    values. `masked(owner)` are the holders of kind m;
     `masked_in_shared(owner)` says which components of the owner's `share_v` would serve as well,
     nothing if none do.
     """
@@ -61,11 +65,13 @@ class Protocol:
     security: str
     world_size: int
     holders: Mapping[str, tuple[frozenset[int], ...]]
+    algebra: Algebra
     masked: Callable[[int], tuple[frozenset[int], ...]]
+    coalitions: tuple[frozenset[int], ...] = ()
+    sorting: Sorting | None = None
     masked_in_shared: Callable[[int], tuple[int, ...]] = lambda owner: ()
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
     dealer: int | None = None
-    source: str = ""
     others: int = 0
 
     def components(self, kind: str, owner: int | None = None) -> tuple[frozenset[int], ...]:

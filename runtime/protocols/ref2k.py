@@ -7,14 +7,16 @@ secret.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import or_
+from typing import Any
+
+import numpy as np
 
 from spuvm.runtime.engine.primitives import send
-from spuvm.runtime.protocols.aby3.exponential import exp2_plain
-from spuvm.runtime.protocols.aby3.harmonics import harmonics_plain
-from spuvm.runtime.protocols.aby3.one_bit import position_plain, power_plain
-from spuvm.runtime.protocols.aby3.times_power import scaled_plain
+from spuvm.runtime.protocols.algebra import Summands
+from spuvm.runtime.protocols.guests import with_others
 from spuvm.runtime.protocols.protocol import (
     Kernel,
     Protocol,
@@ -23,7 +25,8 @@ from spuvm.runtime.protocols.protocol import (
     products_with_private,
     table,
 )
-from spuvm.runtime.ring import arithmetic, in_the_clear
+from spuvm.runtime.protocols.sorting import Sorting
+from spuvm.runtime.ring import arithmetic, exponential, harmonics, in_the_clear, one_bit, times_power
 from spuvm.runtime.ring import bits as bt
 from spuvm.runtime.ring.elements import Elements
 
@@ -68,14 +71,36 @@ def _keep(x: Sharing) -> Sharing:
     return x
 
 
-def ref2k(world_size: int) -> Protocol:
+def _in_the_clear(function: Callable[..., Any]) -> Callable[..., Sharing]:
+    """The kernel that computes what somebody who knows the values does."""
+
+    def kernel(*xs: Sharing, **params: Any) -> Sharing:
+        return (function(*(x for (x,) in xs), **params),)
+
+    return kernel
+
+
+def precedes_ref2k(xs: Sequence[Sharing], ys: Sequence[Sharing]) -> Sharing:
+    """The same on plain values."""
+    before = None
+    for (x,), (y,) in zip(reversed(xs), reversed(ys)):
+        top = x.dtype.itemsize * 8 - 1
+        less = bt.shift_right(x - y, top).astype(np.uint8)
+        before = less if before is None else less | ((x == y).astype(np.uint8) & before)
+    assert before is not None
+    return (before,)
+
+
+def ref2k(world_size: int, others: int = 0) -> Protocol:
     """The protocol for any number of parties, one included."""
     everyone = (frozenset(range(world_size)),)
-    return Protocol(
+    protocol = Protocol(
         name="ref2k",
         security="none: every party sees every value",
         world_size=world_size,
         holders={"a": everyone, "b": everyone, "d": everyone},
+        algebra=Summands(1, masked=1),
+        sorting=Sorting(lambda xs, kinds: list(xs), precedes_ref2k),
         masked=lambda owner: everyone,
         masked_in_shared=lambda owner: (0,),
         kernels=table(
@@ -99,12 +124,12 @@ def ref2k(world_size: int) -> Protocol:
             Kernel("b2a", _keep, "b", "a"),
             Kernel("bit2a", lambda x, *, ring: (bt.cast(x[0], ring),), "b", "a"),
             Kernel("prefix_or_b", lambda x: (in_the_clear.prefix_or(x[0]),), "b", "b"),
-            Kernel("exp2_ab", exp2_plain, "ab", "a"),
-            Kernel("exp2_abb", exp2_plain, "abb", "a"),
-            Kernel("harmonics_a", harmonics_plain, "a", "a"),
-            Kernel("scaled_aa", scaled_plain, "aa", "a"),
-            Kernel("power_b", power_plain, "b", "a"),
-            Kernel("position_b", position_plain, "b", "a"),
+            Kernel("exp2_ab", _in_the_clear(exponential.exp2), "ab", "a"),
+            Kernel("exp2_abb", _in_the_clear(exponential.exp2), "abb", "a"),
+            Kernel("harmonics_a", _in_the_clear(harmonics.sum_of_harmonics), "a", "a"),
+            Kernel("scaled_aa", _in_the_clear(times_power.times_power), "aa", "a"),
+            Kernel("power_b", _in_the_clear(one_bit.power), "b", "a"),
+            Kernel("position_b", _in_the_clear(one_bit.position), "b", "a"),
             Kernel("share_v", lambda x, *, owner: _share(x, world_size, owner), "v", "a"),
             Kernel("share_vb", lambda x, *, owner, bits: _share(x, world_size, owner), "v", "b"),
             Kernel("reveal_a", _keep, "a", "p"),
@@ -113,3 +138,4 @@ def ref2k(world_size: int) -> Protocol:
             Kernel("reveal_b_to", lambda x, *, owner, bits: x, "b", "v"),
         ),
     )
+    return with_others(protocol, others)

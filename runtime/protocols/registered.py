@@ -1,33 +1,48 @@
-"""The protocols by name."""
+"""The protocols by name: one line each, here and nowhere else."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
+from typing import NamedTuple
 
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError
-from spuvm.runtime.protocols.aby3.protocol import ABY3
-from spuvm.runtime.protocols.guests import with_others
+from spuvm.runtime.protocols.aby3.protocol import aby3
 from spuvm.runtime.protocols.protocol import Protocol
 from spuvm.runtime.protocols.ref2k import ref2k
 from spuvm.runtime.protocols.semi2k import semi2k, semi2k_first_party_unsafe
 
-# By the number of computing parties, and of others.
-PROTOCOLS: dict[str, Callable[[int, int], Protocol]] = {
-    "aby3": lambda n, others: ABY3,
-    "ref2k": lambda n, others: ref2k(n),
-    "semi2k": semi2k,
-    "semi2k_first_party_unsafe": semi2k_first_party_unsafe,
+
+class Registered(NamedTuple):
+    """`build(n, others)`: the protocol among n computing parties, with so many others; `parties`: its usual n."""
+
+    build: Callable[[int, int], Protocol]
+    parties: int
+
+
+PROTOCOLS: dict[str, Registered] = {
+    "aby3": Registered(aby3, 3),
+    "ref2k": Registered(ref2k, 1),
+    "semi2k": Registered(semi2k, 2),
+    "semi2k_first_party_unsafe": Registered(semi2k_first_party_unsafe, 2),
 }
-DEFAULT_PARTIES = {"aby3": 3, "ref2k": 1, "semi2k": 2, "semi2k_first_party_unsafe": 2}
+
+
+def usual_parties(name: str) -> int:
+    """How many parties compute if nobody says."""
+    return PROTOCOLS[name].parties if name in PROTOCOLS else 3
 
 
 @cache
+def _built(build: Callable[[int, int], Protocol], world_size: int, others: int) -> Protocol:
+    return build(world_size, others)
+
+
 def _protocol(name: str, world_size: int, others: int) -> Protocol:
     if name not in PROTOCOLS:
         raise ConfigError(f"`protocol` must be one of {sorted(PROTOCOLS)}, got {name!r}.")
-    return with_others(PROTOCOLS[name](world_size, others), others)
+    return _built(PROTOCOLS[name].build, world_size, others)
 
 
 def protocol_of(config: Config) -> Protocol:
@@ -44,7 +59,7 @@ def protocol_of(config: Config) -> Protocol:
 
 def has_dealer(name: str) -> bool:
     """Whether a protocol has a dealer, a process beside the parties."""
-    return _protocol(name, DEFAULT_PARTIES.get(name, 0), 0).dealer is not None
+    return _protocol(name, usual_parties(name), 0).dealer is not None
 
 
 def rank_names(config: Config) -> tuple[str, ...]:

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from spuvm.runtime.engine.primitives import random, send
 from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.protocols.algebra import Summands
 from spuvm.runtime.protocols.dealer import Dealer
+from spuvm.runtime.protocols.guests import with_others
 from spuvm.runtime.protocols.preprocessing import WHOLE, Product, Source, parity, total
 from spuvm.runtime.protocols.protocol import (
     Kernel,
@@ -268,18 +270,27 @@ class _Semi2k:
 def semi2k(world_size: int, others: int = 0) -> Protocol:
     """The protocol for `world_size` parties, and a dealer whose rank leaves room for `others`."""
     _check(world_size, "semi2k")
-    return among(Dealer(world_size, world_size + others), "semi2k", "a dealer that colludes with nobody")
+    protocol = among(Dealer(world_size, world_size + others), "semi2k", "a dealer that colludes with nobody")
+    return with_others(protocol, others)
 
 
 def semi2k_first_party_unsafe(world_size: int, others: int = 0) -> Protocol:
     """The same among parties of which the first is the dealer, and can compute every secret."""
     _check(world_size, FIRST_PARTY)
-    return among(Dealer(world_size, 0), FIRST_PARTY, "UNSAFE: party 0, the dealer, can compute every secret")
+    protocol = among(Dealer(world_size, 0), FIRST_PARTY, "UNSAFE: party 0, the dealer, can compute every secret")
+    return with_others(protocol, others)
 
 
 def _check(world_size: int, name: str) -> None:
     if world_size < 2:
         raise ConfigError(f"`protocol` {name!r} needs two parties or more, got {world_size}.")
+
+
+def _coalitions(source: Source) -> tuple[frozenset[int], ...]:
+    """All parties but one, and those that give out the randomness; a party that gives it out is in none."""
+    inside = [i for i in range(source.n) if i not in source.givers]
+    allowed = [frozenset(inside) - {i} for i in range(source.n)]
+    return tuple(c for c in dict.fromkeys([*allowed, source.givers - set(range(source.n))]) if c)
 
 
 def among(source: Source, name: str, trust: str) -> Protocol:
@@ -291,8 +302,9 @@ def among(source: Source, name: str, trust: str) -> Protocol:
         name=name,
         security=f"semi-honest, dishonest majority, with {trust}",
         world_size=source.n,
+        algebra=Summands(source.n),
+        coalitions=_coalitions(source),
         dealer=source.rank,
-        source=source.name,
         holders={"a": holders, "b": holders, "d": holders},
         masked=lambda owner: (frozenset(range(source.n)), source.knows_mask(owner)),
         kernels=table(

@@ -1,25 +1,11 @@
-"""What a protocol needs to sort by opened comparisons: a secret shuffle, and a comparison of several words.
-
-The protocols that have both are in `SORTING`; the others sort by a network. ABY3's shuffle is that of
-Laur, Willemson and Zhang (ISC 2011), in the form for replicated sharings of Asharov et al. (CCS 2022):
-each pair of parties in turn applies a permutation that the third does not know.
-"""
+"""What a protocol needs to sort by opened comparisons: a secret shuffle, and a comparison of several words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-
-from spuvm.runtime.engine.primitives import permutation, random, send
-from spuvm.runtime.protocols.aby3 import protocol as aby3
-from spuvm.runtime.protocols.aby3.sign import negative
-from spuvm.runtime.protocols.protocol import Sharing, xor_constant
-from spuvm.runtime.ring import bits as bt
-from spuvm.runtime.ring.elements import Elements
+from spuvm.runtime.protocols.algebra import Sharing
 
 
 @dataclass(frozen=True)
@@ -32,85 +18,3 @@ class Sorting:
 
     shuffle: Callable[[Sequence[Sharing], str], list[Sharing]]
     precedes: Callable[[Sequence[Sharing], Sequence[Sharing]], Sharing]
-
-
-# ABY3 --------------------------------------------------------------------------------------------------
-
-
-def shuffle_aby3(xs: Sequence[Sharing], kinds: str) -> list[Sharing]:
-    """Sharings [x] -> of the same rows, each in an order that no party knows. Three rounds, 6 n words in all.
-
-    For each pair of parties, with the third one outside:
-    1. The pair draws a permutation for each row from its common key, unknown to the third.
-    2. x = u + v, where one of them knows u, the other v; both permute theirs.
-    3. They reshare: the components that the outsider holds are random words from keys common with it; of the
-       remaining one, which only the pair holds, each tells the other its part, masked by those words.
-    """
-    for pair in ((0, 1), (1, 2), (2, 0)):
-        order = permutation(pair, xs[0][0].shape)
-        xs = [_permuted(x, order, pair, kind == "b") for x, kind in zip(xs, kinds)]
-    return list(xs)
-
-
-def _permuted(x: Sharing, order: jax.Array, pair: tuple[int, int], boolean: bool) -> Sharing:
-    a, b = pair
-    outside = 3 - a - b
-    both, first, second = (aby3.HOLDERS.index(frozenset(h)) for h in ({a, b}, {a, outside}, {b, outside}))
-    u = _at(x[both] ^ x[first] if boolean else x[both] + x[first], order)
-    v = _at(x[second], order)
-    r, s = (_mask(aby3.HOLDERS[i], x[i], boolean) for i in (first, second))
-    parts = (u ^ r, v ^ s) if boolean else (u - r, v - s)
-    sent = send(parts[0], a, b), send(parts[1], b, a)
-    y = {both: sent[0] ^ sent[1] if boolean else sent[0] + sent[1], first: r, second: s}
-    return tuple(y[i] for i in range(3))
-
-
-def _at(x: jax.Array, order: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(x, order, axis=1, mode="promise_in_bounds")
-
-
-def _mask(holders: frozenset[int], like: Elements, boolean: bool) -> Elements:
-    """A random word; a random bit for a bool, which is 0 or 1 in a byte."""
-    r = random(holders, like.shape, like.dtype)
-    return r & bt.constant(r, 1) if boolean and like.dtype == np.uint8 else r
-
-
-def precedes_aby3(xs: Sequence[Sharing], ys: Sequence[Sharing]) -> Sharing:
-    """`before_aby3`, opened to all."""
-    return aby3.reveal_b(before_aby3(xs, ys), bits=1)
-
-
-def before_aby3(xs: Sequence[Sharing], ys: Sequence[Sharing]) -> Sharing:
-    """Whether (x_1, x_2, ...) < (y_1, y_2, ...) in lexicographic order. Eight rounds for two words.
-
-    With d = x_1 - y_1 and c = [the rest of x precedes that of y]: the first word decides unless d = 0, so the
-    answer is [d < 0] if not c and [d <= 0] if c: the sign of (d - 1) + (1 - c), a sum with a carry in.
-    """
-    before: Sharing | None = None
-    for x, y in zip(reversed(xs), reversed(ys)):
-        d = tuple(a - b for a, b in zip(x, y))
-        if before is not None:
-            d = (d[0] - bt.constant(d[0], 1), *d[1:])
-        before = negative(aby3.and_bb, d, None if before is None else xor_constant(before, 1))
-    assert before is not None
-    return before
-
-
-# REF2K -------------------------------------------------------------------------------------------------
-
-
-def precedes_ref2k(xs: Sequence[Sharing], ys: Sequence[Sharing]) -> Sharing:
-    """The same on plain values."""
-    before = None
-    for (x,), (y,) in zip(reversed(xs), reversed(ys)):
-        top = x.dtype.itemsize * 8 - 1
-        less = bt.shift_right(x - y, top).astype(np.uint8)
-        before = less if before is None else less | ((x == y).astype(np.uint8) & before)
-    assert before is not None
-    return (before,)
-
-
-SORTING: dict[str, Sorting] = {
-    "aby3": Sorting(shuffle_aby3, precedes_aby3),
-    "ref2k": Sorting(lambda xs, kinds: list(xs), precedes_ref2k),
-}

@@ -1,4 +1,4 @@
-"""Between the user's arrays and ring elements, and between ring elements and components.
+"""Between the user's arrays and ring elements.
 
 Fixed point: x is round(x 2^f) mod 2^k, two's complement. The ring holds magnitudes below
 2^(k - 2 - f) so that every truncation is exact to one unit; more, NaN and infinity are refused.
@@ -7,14 +7,11 @@ Ring elements are uint32, uint64 or (128 bits) `word.WIDE`, bools uint8.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from spuvm.runtime.engine.random import Stream
 from spuvm.runtime.errors import EncodingError
-from spuvm.runtime.machine.components import empty
 from spuvm.runtime.ring.elements import WIDE, Word, joined, limbs, signed, words
 
 
@@ -88,38 +85,6 @@ def _real(raw: np.ndarray) -> np.ndarray:
     low, high = np.where(negative, minus.low, low), np.where(negative, minus.high, high)
     magnitude = high * 2.0**64 + low.astype(np.float64)
     return np.where(negative, -magnitude, magnitude)
-
-
-def split(raw: np.ndarray, kind: str, count: int, stream: Stream, first_block: int) -> tuple[list[np.ndarray], int]:
-    """`raw` as `count` random components (their slots), and the number of 16-byte keystream blocks used."""
-    parts = []
-    rest, used = _elements(limbs(raw)), 0
-    for _ in range(count - 1):
-        part = empty(raw.shape, raw.dtype)
-        view = part.reshape(-1).view(np.uint8)
-        stream.fill(view, first_block + used)
-        used += -(-view.size // 16)
-        if raw.dtype == np.uint8:
-            part &= np.uint8(1)
-        with np.errstate(over="ignore"):
-            rest = rest - _elements(limbs(part)) if kind == "a" else rest ^ _elements(limbs(part))
-        parts += limbs(part)
-    return [*_slots(rest), *parts], used
-
-
-def combine(components: Sequence[Any], kind: str, limb_count: int = 1) -> np.ndarray:
-    """The ring elements of a sharing whose slots are all there; `limb_count` of them make a component."""
-    each = [_elements(components[i : i + limb_count]) for i in range(0, len(components), limb_count)]
-    out = each[0]
-    with np.errstate(over="ignore"):
-        for c in each[1:]:
-            out = out ^ c if kind == "b" else out + c
-    return joined(_slots(out))
-
-
-def _elements(slots: Sequence[Any]) -> Any:
-    """What arithmetic works on: an array, or a Word of two."""
-    return np.asarray(slots[0]) if len(slots) == 1 else Word(*map(np.asarray, slots))
 
 
 def _slots(x: Any) -> list[np.ndarray]:

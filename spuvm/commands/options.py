@@ -14,7 +14,7 @@ import click
 from spuvm.data.files import FORMATS
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError
-from spuvm.runtime.protocols.registered import DEFAULT_PARTIES, PROTOCOLS, protocol_of
+from spuvm.runtime.protocols.registered import PROTOCOLS, protocol_of, usual_parties
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
 LEAF = r"[A-Za-z_][\w.\[\]]*"
@@ -213,7 +213,7 @@ def make_config(
     if fxp is None:
         fxp = base.fxp_fraction_bits if base and base.ring_bits == ring else DEFAULT_FRACTION_BITS.get(ring, 18)
     if parties is None:
-        parties = base.parties if base else USUAL_PARTIES[: DEFAULT_PARTIES.get(protocol, 3)]
+        parties = base.parties if base else USUAL_PARTIES[: usual_parties(protocol)]
     if others is None:
         others = base.others if base else ()
     for name in (*parties, *others):

@@ -22,7 +22,7 @@ from spuvm.commands.results import console, say
 from spuvm.network import make_run_folder, run_parties
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import InputError
-from spuvm.runtime.protocols.registered import DEFAULT_PARTIES, rank_names
+from spuvm.runtime.protocols.registered import PROTOCOLS, rank_names, usual_parties
 from spuvm.streaming.folder import Folders
 from spuvm.streaming.sources import NAME, Source
 from spuvm.streaming.stream import ROWS_PER_BLOCK, Stream
@@ -74,7 +74,7 @@ THE_STREAM = "stream"  # the parameter of a function that takes the stream itsel
     show_default=True,
     help="Limit of any wait.",
 )
-@click.option("--protocol", type=click.Choice(sorted(DEFAULT_PARTIES)), help="[default: aby3]")
+@click.option("--protocol", type=click.Choice(sorted(PROTOCOLS)), help="[default: aby3]")
 @click.option("--fxp", type=int, help="Fraction bits of fixed point.  [default: 18]")
 @click.option("--parties", type=NamesType(), help="Names by rank.  [default: alice,bob,carol]")
 @click.option("--x64", is_flag=True, help="Trace with 64-bit numbers, as with JAX_ENABLE_X64.")
@@ -226,7 +226,7 @@ def _sources(inputs: Sequence[str]) -> list[dict[str, Source]]:
 def _parties(options: Mapping[str, Any], parts: Sequence[Mapping[str, Source]]) -> tuple[str, ...]:
     if options["parties"] is not None:
         return tuple(options["parties"])
-    count = DEFAULT_PARTIES[options["protocol"] or "aby3"]
+    count = usual_parties(options["protocol"] or "aby3")
     owners = list(dict.fromkeys(s.party for part in parts for s in part.values()))
     if options["output"] is not None:
         owners = list(dict.fromkeys([*owners, _output(options["output"])[1]]))

@@ -17,14 +17,15 @@ from typing import Any, Literal
 import numpy as np
 
 from spuvm.compiler.compile import Program
-from spuvm.compiler.expand.expand import boundary_form
+from spuvm.compiler.expand.expander import boundary_form
 from spuvm.compiler.ir.module import Type
 from spuvm.objects import SPUObject, encoded, slots_of, slots_of_component
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.machine.session import abort_on_error
+from spuvm.runtime.protocols.sharings import public, reconstruct
 from spuvm.runtime.ring.elements import limb_count, limbs, words
-from spuvm.runtime.ring.encodings import combine, decode
+from spuvm.runtime.ring.encodings import decode
 from spuvm.streaming.block import Counts
 from spuvm.streaming.exchange import gather
 from spuvm.streaming.folder import Folder
@@ -255,7 +256,7 @@ class Runner:
             if self.job.gives != "rows":
                 out |= {f"{i}.{c}": np.asarray(x) for c, x in enumerate(parts) if x is not None}
             elif parts[0] is not None:
-                raw = combine(parts, kind, slots_of_component(value.type, self.vm))
+                raw = reconstruct(self.vm.protocol.algebra, kind, parts, slots_of_component(value.type, self.vm))
                 out[str(i)] = np.asarray(decode(raw, value.type.kind, value.type.frac, np.dtype(dtype)))
         return out
 
@@ -282,12 +283,12 @@ class Runner:
         return [c for x, t in zip(self.job.initial, types) for c in self._known_to_all(x, t)]
 
     def _known_to_all(self, value: np.ndarray, type_: Type) -> list[Any]:
-        """A sharing of what everybody knows: one component is the value, the others are zero."""
+        """A sharing of what everybody knows."""
+        kind, owner = boundary_form(type_)
         raw = encoded(value, type_, "init", self.vm.config.ring_bits)
-        first, *others = self.vm.protocol.components(*boundary_form(type_))
-        parts = [(x, first) for x in limbs(raw)]
-        parts += [(np.zeros_like(x), ranks) for ranks in others for x in limbs(raw)]
-        return [x if self.party is None or self.party in ranks else None for x, ranks in parts]
+        slots = public(self.vm.protocol.algebra, kind, raw)
+        holders = [h for h in self.vm.protocol.components(kind, owner) for _ in limbs(raw)]
+        return [x if self.party is None or self.party in ranks else None for x, ranks in zip(slots, holders)]
 
 
 def describe(job: Job) -> str:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from spuvm.devices import SPU, default_machine, whereabouts
 from spuvm.runtime.errors import InputError
-from spuvm.runtime.protocols.registered import DEFAULT_PARTIES
+from spuvm.runtime.protocols.registered import usual_parties
 from spuvm.streaming.block import MASK, Fold, Step, WriteRows, passes
 from spuvm.streaming.grouping import GroupBy, aggregate
 from spuvm.streaming.plan import Options, Plan
@@ -245,6 +245,6 @@ def _machine(protocol: str, fraction_bits: int | None, parties: Sequence[str] | 
         return found
     if parties is None:
         more = [n for n in PARTY_NAMES if n not in owners]
-        parties = owners + more[: max(0, DEFAULT_PARTIES.get(protocol, 3) - len(owners))]
+        parties = owners + more[: max(0, usual_parties(protocol) - len(owners))]
         parties = sorted(parties, key=lambda n: (n not in PARTY_NAMES, n in PARTY_NAMES and PARTY_NAMES.index(n)))
     return simulator(make_config(protocol, 64, fraction_bits, None, parties))

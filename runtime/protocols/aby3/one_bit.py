@@ -14,23 +14,7 @@ from spuvm.runtime.protocols.aby3.harmonics import joined
 from spuvm.runtime.protocols.protocol import Sharing
 from spuvm.runtime.ring import bits as bt
 from spuvm.runtime.ring.elements import Elements
-
-PLACE = 56  # the place of the bit has so many fraction bits, modulo 256
-_TOP = (1 << 63) - 1
-
-
-def _reversed(x: Elements) -> Elements:
-    """Bit p < 63 at place 62 - p; bit 63 is dropped."""
-    for distance in (1, 2, 4, 8, 16, 32):
-        low = sum(1 << i for i in range(64) if not i & distance)
-        x = bt.shift_left(x & bt.constant(x, low), distance) | (bt.shift_right(x, distance) & bt.constant(x, low))
-    return bt.shift_right(x, 1) & bt.constant(x, _TOP)
-
-
-def _sign(x: Elements) -> Elements:
-    """-1 for a bit that is set, 1 for one that is not, as ring elements."""
-    wide = x.astype(np.uint64)
-    return bt.constant(wide, 1) - bt.shift_left(wide, 1)
+from spuvm.runtime.ring.one_bit import PLACE, TOP, reversed_bits, sign
 
 
 def power_aby3(x: Sharing) -> Sharing:
@@ -44,16 +28,16 @@ def power_aby3(x: Sharing) -> Sharing:
     3. What each has of the sum is masked by a word that party 0 knows, and exchanged.
     """
     dealt, known = x[0] ^ x[1], x[2]
-    beta, gamma = _reversed(dealt), _reversed(known)
+    beta, gamma = reversed_bits(dealt), reversed_bits(known)
     r = random((0, 1), beta.shape, beta.dtype)
     first, second = r - gamma, send(beta - r, 0, 2)
-    signed, mask = beta | (dealt & ~bt.constant(dealt, _TOP)), random((0, 1), beta.shape, beta.dtype)
+    signed, mask = beta | (dealt & ~bt.constant(dealt, TOP)), random((0, 1), beta.shape, beta.dtype)
     other = send(signed ^ mask, 0, 2)
     counted = ~gamma  # with bit 63
     g = bt.parity(mask & counted, -1)
     h = bt.parity(other & counted, -1) ^ bt.cast(bt.shift_right(known, 63), 8) ^ np.uint8(1)
-    mine, theirs = _times_sign(first * _sign(g), h, 1, 2)
-    theirs_too, mine_too = _times_sign(second * _sign(h), g, 2, 1)
+    mine, theirs = _times_sign(first * sign(g), h, 1, 2)
+    theirs_too, mine_too = _times_sign(second * sign(h), g, 2, 1)
     return joined(mine + mine_too, theirs + theirs_too)
 
 
@@ -62,10 +46,10 @@ def _times_sign(x: Elements, bit: Elements, i: int, j: int) -> tuple[Elements, E
     p = random((0, i), x.shape, x.dtype)
     q = random((0, j), bit.shape, bit.dtype) & np.uint8(1)
     part = random((0, 1), x.shape, x.dtype)
-    rest = send(p * _sign(q) - part, 0, 2)
-    less, flipped = send(x - p, i, j), _sign(send(bit ^ q, j, i, 1))
+    rest = send(p * sign(q) - part, 0, 2)
+    less, flipped = send(x - p, i, j), sign(send(bit ^ q, j, i, 1))
     at_one, at_two = flipped * part, flipped * rest
-    return (at_one, less * _sign(bit) + at_two) if j == 2 else (at_two, less * _sign(bit) + at_one)
+    return (at_one, less * sign(bit) + at_two) if j == 2 else (at_two, less * sign(bit) + at_one)
 
 
 def position_aby3(x: Sharing) -> Sharing:
@@ -84,17 +68,3 @@ def position_aby3(x: Sharing) -> Sharing:
         shares = r * sign, rest * sign + gamma
         parts = [total + bt.shift_left(share, digit) for total, share in zip(parts, shares)]
     return tuple(bt.shift_left(z.astype(np.uint64), PLACE) for z in joined(*parts))
-
-
-def power_plain(x: Sharing) -> Sharing:
-    """The same of a word that somebody knows."""
-    out = _reversed(x[0])
-    return (out * _sign(bt.shift_right(x[0], 63)),)
-
-
-def position_plain(x: Sharing) -> Sharing:
-    total = bt.zeros_like(x[0])
-    for digit in range(6):
-        mask = sum(1 << p for p in range(63) if p >> digit & 1)
-        total = total + bt.shift_left(bt.parity(x[0], mask).astype(np.uint64), PLACE + digit)
-    return (total,)

@@ -14,42 +14,13 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from spuvm.runtime.protocols.aby3.exponential import (
-    FRACTION,
-    Long,
-    difference,
-    rotated,
-    selected,
-    shared,
-    significand,
-    times_short,
-    total,
-)
+from spuvm.runtime.protocols.aby3.exponential import shared
 from spuvm.runtime.protocols.aby3.harmonics import joined
 from spuvm.runtime.protocols.protocol import Sharing
 from spuvm.runtime.ring import bits as bt
-
-SIGNIFICANT = 20  # fraction bits of A and of B, each in [1, 2] times a power of two
-SHIFT = 64 - 2 * SIGNIFICANT  # 2^64 x 2^y = x A B with 2^(y + SHIFT) = 2^-40 A B
-LEAST = 1 - SHIFT  # of y, so that A B is whole
-
-
-def _short(y: jax.Array) -> jax.Array:
-    """The significand of 2^y with 20 fraction bits, to nearest."""
-    drop = 31 - SIGNIFICANT
-    rounded: jax.Array = bt.shift_right(significand(y) + bt.constant(y, 1 << (drop - 1)), drop)
-    return rounded
-
-
-def _shifted(x: Long, y: jax.Array) -> Long:
-    """x 2^y for the whole part of y."""
-    return rotated(x, bt.shift_right(y, FRACTION))
-
-
-def _times_word(x: Long, t: jax.Array) -> Long:
-    """x t modulo M."""
-    low, high = t & bt.constant(t, (1 << 32) - 1), bt.shift_right(t, 32)
-    return total(times_short(x, low), rotated(times_short(x, high), jnp.full_like(t, bt.constant(t, 32))))
+from spuvm.runtime.ring.exponential import FRACTION
+from spuvm.runtime.ring.rotations import Long, difference, selected, times_short, total
+from spuvm.runtime.ring.times_power import SHIFT, short_significand, times_whole_power, times_word
 
 
 def scaled_aby3(x: Sharing, y: Sharing) -> Sharing:
@@ -64,29 +35,18 @@ def scaled_aby3(x: Sharing, y: Sharing) -> Sharing:
     shift = bt.constant(y[0], SHIFT << FRACTION)
     exponent, t, theirs = y[0] + y[1] + shift, x[2], y[2]
     s = x[0] + x[1] + bt.constant(t, 1 << 62)
-    m, g, h = _short(exponent), bt.shift_right(s, 63), bt.shift_right(t, 63)
+    m, g, h = short_significand(exponent), bt.shift_right(s, 63), bt.shift_right(t, 63)
     zero = jnp.zeros_like(s)
     factors = (
         times_short(difference((zero, s), (g, zero + bt.constant(s, 1 << 62))), m),
         (zero, m),
         (g * m, zero),
     )
-    mine, others = zip(*(shared(_shifted(factor, exponent)) for factor in factors))
+    mine, others = zip(*(shared(times_whole_power(factor, exponent)) for factor in factors))
 
     def part(own: Long, product: Long, both: Long) -> jax.Array:
         wrapped = difference(both, (product[1], product[0]))  # times 2^64: the halves change places
-        sum_of_all = total(total(own, _times_word(product, t)), selected(h, wrapped))
-        return _shifted(times_short(sum_of_all, _short(theirs)), theirs)[0]
+        sum_of_all = total(total(own, times_word(product, t)), selected(h, wrapped))
+        return times_whole_power(times_short(sum_of_all, short_significand(theirs)), theirs)[0]
 
     return joined(part(*mine), part(*others) + bt.constant(t, 1))  # of two units, to the middle
-
-
-def scaled_plain(x: Sharing, y: Sharing) -> Sharing:
-    """The same of values that somebody knows."""
-    exponent = y[0] + bt.constant(y[0], SHIFT << FRACTION)
-    m = bt.shift_left(_short(exponent), SIGNIFICANT)
-    negative = bt.shift_right(x[0], 63)
-    size = jnp.where(negative != 0, -x[0], x[0])
-    low = times_short((jnp.zeros_like(m), size), bt.shift_right(m, 2 * SIGNIFICANT - 31))
-    high = _shifted(rotated(low, jnp.full_like(m, bt.constant(m, 2 * SIGNIFICANT - 31))), exponent)[0]
-    return (jnp.where(negative != 0, -high, high),)
