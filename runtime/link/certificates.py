@@ -35,7 +35,7 @@ def make_authority(folder: str | Path, days: float = 10 * DEFAULT_DAYS) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP256R1())
-    name = _name("spuvm authority")
+    name = name_of("spuvm authority")
     builder = (
         _builder(name, name, key.public_key(), days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -58,16 +58,27 @@ def issue(folder: str | Path, party: str, days: float = DEFAULT_DAYS) -> Path:
     assert isinstance(authority_key, ec.EllipticCurvePrivateKey)
     key = ec.generate_private_key(ec.SECP256R1())
     issuer_key_id = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    builder = of_a_party(party, authority.subject, issuer_key_id, key.public_key(), days)
+    return _write(folder, party, builder.sign(authority_key, SHA256()), key)
+
+
+def of_a_party(
+    party: str,
+    issuer: x509.Name,
+    issuer_key_id: x509.SubjectKeyIdentifier,
+    key: ec.EllipticCurvePublicKey,
+    days: float,
+) -> x509.CertificateBuilder:
+    """A party's certificate, not yet signed: for both ends of a connection, and for nothing else."""
     usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-    builder = (
-        _builder(_name(party), authority.subject, key.public_key(), days)
+    return (
+        _builder(name_of(party), issuer, key, days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(party)]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id), critical=False)
     )
-    return _write(folder, party, builder.sign(authority_key, SHA256()), key)
 
 
 def make_cluster(
@@ -143,7 +154,7 @@ def read_der(path: Path) -> bytes:
         raise ConfigError(f"{path} holds no PEM certificate: give the file that the authority issued.") from None
 
 
-def _name(common_name: str) -> x509.Name:
+def name_of(common_name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
 
 

@@ -205,8 +205,7 @@ def _check_dealer(config: Config, dealer: str | None, path: Path) -> None:
 
 def _party(name: str, entry: Any, path: Path) -> Party:
     where = f"[parties.{name}] in {path}"
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", name):
-        raise ConfigError(f"{where}: a party's name has 1 to 63 ASCII letters, digits, `_`, `-` and `.`.")
+    party_name(name, where)
     if not isinstance(entry, dict):
         raise ConfigError(f"{where} must be a table with {', '.join(PARTY_KEYS)}.")
     _refuse_unknown(entry, PARTY_KEYS, where)
@@ -214,6 +213,13 @@ def _party(name: str, entry: Any, path: Path) -> Party:
     listen = _address(_text(entry, "listen", where), "listen", where) if "listen" in entry else address
     files = {key: path.parent / _text(entry, key, where) for key in ("certificate", "key") if key in entry}
     return Party(name, address, listen, **files)
+
+
+def party_name(name: str, where: str) -> str:
+    """The name, if a party can have it."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", name):
+        raise ConfigError(f"{where}: a party's name has 1 to 63 ASCII letters, digits, `_`, `-` and `.`, got {name!r}.")
+    return name
 
 
 def _address(text: str, key: str, where: str) -> Address:

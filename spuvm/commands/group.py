@@ -16,6 +16,7 @@ COMMANDS = {
     "dealer": "spuvm.commands.dealer:dealer",
     "stream": "spuvm.commands.stream:stream",
     "sgb": "spuvm.commands.sgb:sgb",
+    "keys": "spuvm.commands.keys:keys",
     "certificates": "spuvm.commands.certificates:certificates",
     "bench": "spuvm.bench:bench",
 }
