@@ -17,6 +17,7 @@ COMMANDS = {
     "stream": "spuvm.commands.stream:stream",
     "sgb": "spuvm.commands.sgb:sgb",
     "keys": "spuvm.commands.keys:keys",
+    "psi": "spuvm.commands.psi:psi",
     "certificates": "spuvm.commands.certificates:certificates",
     "bench": "spuvm.bench:bench",
 }

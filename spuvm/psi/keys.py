@@ -128,6 +128,11 @@ def canonical(columns: Sequence[Any], where: str) -> Keys:
     return Keys(tuple(out), present)
 
 
+def of_numbers(numbers: np.ndarray) -> Keys:
+    """Integers [rows] as keys."""
+    return Keys((_fixed(numbers),), np.ones(len(numbers), bool))
+
+
 def _whole(column: Any) -> Any:
     arrow, _ = pyarrow()
     if arrow.types.is_dictionary(column.type):

@@ -69,7 +69,7 @@ class Plan:
     @property
     def learns(self) -> tuple[str, ...]:
         """Who learns what, a line each."""
-        return learned(self)
+        return learned(self.owners, self.mode, self.helper, self.output)
 
     def fields(self, party: str) -> list[Field]:
         """The party's columns that come into a sharing, without the key's; names that several have get the party's."""

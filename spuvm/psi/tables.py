@@ -169,7 +169,7 @@ def _read(source: Any, party: str, wanted: Wanted) -> tuple[Any, str]:
         raise InputError(f"the table of {party} is None: where {party} runs, give its path or table.")
     if isinstance(source, str | Path):
         path = Path(source)
-        file = open_table(path, text=wanted.types)
+        file = open_table(path, text=wanted.types or ())
         if not file.named:
             raise InputError(f"{source} has no named columns: save a structured array, or use Parquet.")
         return file.read(), str(source)

@@ -81,13 +81,25 @@ def _word(data: np.ndarray, starts: np.ndarray, lengths: np.ndarray, position: i
 
 
 def order(found: np.ndarray) -> np.ndarray:
-    """int64[rows]: the order in which tags ascend; equal ones stay in theirs."""
-    by_first = np.argsort(found[:, 0], kind="stable")
-    first = found[by_first, 0]
-    tied = first[1:] == first[:-1]
-    if tied.any() and not np.array_equal(found[by_first[1:], 1][tied], found[by_first[:-1], 1][tied]):
-        return np.lexsort((found[:, 1], found[:, 0]))
-    return by_first
+    """int64[rows]: the order in which tags ascend; equal ones stay in theirs.
+
+    Words of a tag's upper bits and the row's number are sorted; only where upper bits are equal all bits are compared.
+    """
+    rows = len(found)
+    low = np.uint64((1 << max(rows - 1, 0).bit_length()) - 1)
+    words = found[:, 0] & ~low
+    words |= np.arange(rows, dtype=np.uint64)
+    words.sort()
+    by: np.ndarray = (words & low).view(np.int64)
+    words &= ~low
+    equal = words[1:] == words[:-1]
+    if equal.any():
+        tied = np.zeros(rows, bool)
+        tied[1:] |= equal
+        tied[:-1] |= equal
+        who = by[tied]
+        by[tied] = who[np.lexsort((who, found[who, 1], found[who, 0]))]
+    return by
 
 
 def starts_of_groups(found: np.ndarray) -> np.ndarray:

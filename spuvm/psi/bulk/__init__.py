@@ -1,0 +1,1 @@
+"""Intersections of any size: in, files of the owners; out, files of the rows that match, in bounded memory."""

@@ -1,0 +1,150 @@
+"""What an owner keeps of a large run, so that it goes on after a kill: its folder.
+
+    run.json          what is matched with whom, on which data, and the run's key; readable by its owner alone
+    pass-N.json       that all tags of a pass are cut into buckets, and how many there are of each
+    tags-N/           these tags, until the pass is over
+    bits-NNNNNN.npz   of a finished bucket: which of its rows match, in the order of the file's rows
+
+A bucket's file appears whole or not at all. The run's key makes tags that never leave the owner: those that the helper
+gets are these, encrypted under a key of the session, so that it cannot tell two attempts of a bucket from two buckets.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from spuvm.runtime.errors import InputError
+from spuvm.streaming.folder import write_whole
+
+FORMAT = 1
+
+
+class RunKeys(NamedTuple):
+    """`shared` by the owners, for tags of keys; `own`, for those of rows without one."""
+
+    shared: bytes
+    own: bytes
+
+
+class RunFolder:
+    """An owner's folder; `run` is what `run.json` says, None before the run began."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.run: dict[str, Any] | None = None
+        try:
+            if (path / "run.json").exists():
+                self.run = json.loads((path / "run.json").read_text())
+            elif path.exists() and (strange := [p.name for p in path.iterdir() if not _ours(p.name)]):
+                raise InputError(f"{path} holds other files ({strange[0]}, ...): give another folder for the run.")
+        except OSError as error:
+            raise InputError(f"the run's folder {path} cannot be read: {error.strerror or error}.") from None
+        except ValueError:
+            raise InputError(f"{path}/run.json is damaged: remove the folder to start anew.") from None
+        if self.run is not None and self.run.get("format") != FORMAT:
+            raise InputError(f"{path} is of another version: finish with that, or remove the folder.")
+
+    def check(self, manifest: Mapping[str, Any]) -> None:
+        """Refuse to go on with other data or another question. InputError says what differs."""
+        assert self.run is not None
+        for name, now in manifest.items():
+            if json.loads(json.dumps(now)) != self.run["manifest"].get(name):
+                raise InputError(
+                    f"{self.path} belongs to another run: {_WHAT.get(name, name)} differ. Nothing was changed. Give "
+                    "another folder, or remove this one, at every party, to start anew."
+                )
+
+    def begin(self, run: str, key: bytes, manifest: Mapping[str, Any]) -> None:
+        """Begin a run in a new folder, or in one where none began."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            raise InputError(f"the run's folder {self.path} cannot be made: {error.strerror or error}.") from None
+        keys = {"shared": key.hex(), "own": secrets.token_hex(16)}
+        self.run = {"format": FORMAT, "run": run, "keys": keys, "manifest": manifest}
+        write_whole(self.path / "run.json", json.dumps(self.run).encode())
+
+    @property
+    def keys(self) -> RunKeys:
+        """Of the run's tags."""
+        assert self.run is not None
+        return RunKeys(*(bytes.fromhex(self.run["keys"][name]) for name in ("shared", "own")))
+
+    def finished(self) -> set[int]:
+        """Numbers of the buckets whose bits are here."""
+        return {int(p.name[5:11]) for p in self.path.glob("bits-*.npz")}
+
+    def keep(self, bucket: int, bits: np.ndarray) -> None:
+        """Store a bucket's bits, bool[rows]."""
+        buffer = io.BytesIO()
+        np.savez(buffer, count=len(bits), bits=np.packbits(bits))
+        write_whole(self.path / f"bits-{bucket:06d}.npz", buffer.getbuffer())
+
+    def bits(self, bucket: int) -> tuple[int, np.ndarray]:
+        """How many rows a finished bucket has, and its bits, packed."""
+        with np.load(self.path / f"bits-{bucket:06d}.npz", allow_pickle=False) as stored:
+            return int(stored["count"]), stored["bits"]
+
+    def cut(self, number: int) -> list[int] | None:
+        """The rows of each bucket of a pass, if all its tags are in buckets."""
+        with suppress(OSError, ValueError):
+            counts: list[int] = json.loads((self.path / f"pass-{number}.json").read_text())
+            return counts
+        return None
+
+    def keep_cut(self, number: int, counts: list[int]) -> None:
+        """That all tags of a pass are in buckets, of so many rows."""
+        write_whole(self.path / f"pass-{number}.json", json.dumps(counts).encode())
+
+    def remove(self) -> None:
+        """All of the run; what it began with goes last."""
+        for path in sorted(self.path.iterdir(), key=lambda p: p.name == "run.json") if self.path.exists() else []:
+            if _ours(path.name):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.path.rmdir()
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keep a run's folder to this process. InputError if another one has it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = (path / "lock").open("a")
+    except OSError as error:
+        raise InputError(f"the run's folder {path} cannot be made: {error.strerror or error}.") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(f"{path} is in use: another process runs the same join just now.") from None
+        for left in path.glob(".*.tmp"):
+            left.unlink()
+        yield
+    with suppress(OSError):
+        if [p.name for p in path.iterdir()] == ["lock"]:
+            (path / "lock").unlink()
+            path.rmdir()
+
+
+_WHAT = {
+    "owners": "the owners",
+    "rows": "the numbers of rows",
+    "file": "the files (size, time of change, columns)",
+    "key": "the key columns",
+    "layout": "the buckets",
+}
+
+
+def _ours(name: str) -> bool:
+    return name in ("lock", "run.json") or name.startswith(("pass-", "tags-", "bits-")) or name.endswith(".tmp")

@@ -1,0 +1,353 @@
+"""A large run in helper mode: tags go to the helper bucket by bucket, and what was finished is kept.
+
+Security: that of `helper.py`. Nobody but the helper learns sizes of buckets, and it learns nothing from them: which
+bucket a key is in follows from its tag. A bucket that has to be sent again is encrypted anew, so that the helper cannot
+tell that it has seen it. Owners keep the run's key in a folder that they alone can read.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from spuvm.data.targets import check_target
+from spuvm.psi.bulk.folder import RunFolder, held
+from spuvm.psi.bulk.layout import BUCKET_ROWS, SCRATCH_BYTES, Layout, layout_of
+from spuvm.psi.bulk.scratch import InMemory, OnDisk, check_room
+from spuvm.psi.bulk.source import Source, cut, write_rows
+from spuvm.psi.helper import find
+from spuvm.psi.places import Held, Move, Places
+from spuvm.psi.tags import order, starts_of_groups
+from spuvm.runtime.errors import DataError, InputError
+from spuvm.streaming.progress import reporting
+
+log = logging.getLogger("spuvm.psi")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What every party's command says.
+
+    Attributes:
+        key: the key columns of each owner.
+        to: the owners that learn which of their rows match, and write them.
+        duplicates: "refuse" or "first"; scratch: bytes of tags on an owner's disk at once.
+    """
+
+    owners: tuple[str, ...]
+    helper: str
+    key: Mapping[str, tuple[str, ...]]
+    types: Mapping[str, Mapping[str, str]]
+    to: tuple[str, ...]
+    duplicates: str = "refuse"
+    scratch: int = SCRATCH_BYTES
+    bucket_rows: int = BUCKET_ROWS
+
+
+@dataclass(eq=False)
+class Here:
+    """What an owner's process has of a run; `sent`: of the last bucket's tags the rows of the bucket."""
+
+    source: Source
+    folder: RunFolder
+    output: Path | None
+    scratch: InMemory | OnDisk = field(default_factory=InMemory)
+    sent: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+
+
+def intersect_files(
+    places: Places,
+    asked: Asked,
+    paths: Mapping[str, Any],
+    outputs: Mapping[str, Any],
+    folders: Mapping[str, Any],
+    force: bool = False,
+    progress: bool | None = None,
+    say: Callable[[str], None] = log.info,
+) -> dict[str, Held]:
+    """Write each receiver's rows whose key all owners have; how many, at each.
+
+    Args:
+        paths, outputs, folders: by party; those of other parties may be None. A folder is kept until all is done.
+        say: told before the run what it needs, and after it what it did.
+
+    Raises:
+        InputError, DataError: for files and folders that cannot be used; nothing is overwritten.
+    """
+    places.agree("join of files", [asked.owners, asked.helper, asked.key, asked.to, asked.duplicates, asked.scratch])
+    with ExitStack() as stack:
+        mine = {p: (paths.get(p), outputs.get(p), folders.get(p)) for p in asked.owners}
+        here = {p: places.run(p, _opened, p, asked, *mine[p], force, stack) for p in asked.owners}
+        said = {p: places.tell(p, places.run(p, _announced, here[p])) for p in asked.owners}
+        _same_kinds(said, asked)
+        rows = {p: int(s["rows"]) for p, s in said.items()}
+        layout = layout_of(list(rows.values()), asked.scratch, asked.bucket_rows)
+        for party in asked.owners:
+            places.run(party, lambda h, n=rows[party]: _check_disk(h, layout.peak(n)), here[party])
+        peak = layout.peak(max(rows.values()))
+        say(f"{layout.buckets} buckets in {layout.passes} passes; an owner's scratch: {peak / 1e9:.1f} GB at most")
+        done = _begun(places, asked, here, rows, layout)
+        already = sum(rows.values()) * len(done) // layout.buckets
+        with reporting(sum(rows.values()), already, progress) as advance:
+            for number in range(layout.passes):
+                _pass(places, asked, here, layout, number, done, advance)
+        written = {p: places.run(p, _written, here[p], layout, force) for p in asked.to}
+        places.agree("end of the join", "all rows are written")
+        for party in asked.owners:
+            places.run(party, lambda h: h.folder.remove(), here[party])
+        return written
+
+
+# Before -------------------------------------------------------------------------------------------------------
+
+
+def _opened(party: str, asked: Asked, path: Any, output: Any, folder: Any, force: bool, stack: ExitStack) -> Here:
+    if path is None:
+        raise InputError(f"the file of {party} is missing: give its path where {party} runs.")
+    source = Source.open(path, asked.key[party], asked.types.get(party, {}))
+    if party in asked.to:
+        if output is None:
+            raise InputError(f"`output` of {party} is missing: where does it write the rows that match?")
+        check_target(output, force)
+    if folder is None:
+        folder = f"{output}.run" if output is not None else stack.enter_context(tempfile.TemporaryDirectory())
+    stack.enter_context(held(Path(folder)))
+    return Here(source, RunFolder(Path(folder)), None if output is None or party not in asked.to else Path(output))
+
+
+def _announced(here: Here) -> dict[str, Any]:
+    run = here.folder.run
+    return {
+        "rows": here.source.file.rows,
+        "kinds": here.source.kinds,
+        "run": "" if run is None else run["run"],
+        "finished": sorted(here.folder.finished()) if run is not None else [],
+    }
+
+
+def _same_kinds(said: Mapping[str, Any], asked: Asked) -> None:
+    first, *others = asked.owners
+    for party in others:
+        for i, (a, b) in enumerate(zip(said[first]["kinds"], said[party]["kinds"])):
+            if a != b:
+                raise InputError(
+                    f"key column `{asked.key[first][i]}` holds {a} at {first}, and `{asked.key[party][i]}` {b} at "
+                    f"{party}: declare one type for both."
+                )
+
+
+def _check_disk(here: Here, peak: int) -> None:
+    if peak:
+        check_room(here.folder.path, peak)
+
+
+def _begun(places: Places, asked: Asked, here: Mapping[str, Held], rows: Mapping[str, int], layout: Layout) -> set[int]:
+    """Go on with the run of the owners' folders, or begin a new one; the buckets that all owners finished."""
+    said = {p: places.tell(p, places.run(p, _announced, here[p])) for p in asked.owners}
+    runs = {s["run"] for s in said.values()}
+    manifest = {"owners": asked.owners, "rows": dict(rows), "layout": [layout.bits, layout.passes]}
+    if runs != {""} and len(runs) == 1:
+        for party in asked.owners:
+            places.run(party, _go_on, here[party], manifest)
+        return set.intersection(*(set(s["finished"]) for s in said.values()))
+    if any(s["finished"] for s in said.values()):
+        raise InputError(
+            f"the folders of {' and '.join(asked.owners)} are of different runs, and some have finished buckets: bring "
+            "those of one run, or remove them all to start anew."
+        )
+    run = places.tell(asked.owners[0], places.run(asked.owners[0], secrets.token_hex, 16))
+    key = places.key(asked.owners, f"run {run}")
+    for party in asked.owners:
+        places.run(party, _begin, here[party], manifest, run, key)
+    return set()
+
+
+def _manifest(here: Here, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {**manifest, "file": here.source.fingerprint(), "key": [here.source.key, here.source.types]}
+
+
+def _go_on(here: Here, manifest: Mapping[str, Any]) -> None:
+    here.folder.check(_manifest(here, manifest))
+
+
+def _begin(here: Here, manifest: Mapping[str, Any], run: str, key: bytes) -> None:
+    here.folder.remove()
+    here.folder.begin(run, key, _manifest(here, manifest))
+
+
+# A pass -------------------------------------------------------------------------------------------------------
+
+
+def _pass(
+    places: Places,
+    asked: Asked,
+    here: Mapping[str, Held],
+    layout: Layout,
+    number: int,
+    done: set[int],
+    advance: Callable[[int], None] | None,
+) -> None:
+    todo = [b for b in layout.of_pass(number) if b not in done]
+    if not todo:
+        return
+    start = layout.of_pass(number).start
+    sizes = {p: places.run(p, _cut, here[p], layout, number) for p in asked.owners}
+    counts = {p: places.run(p, _counts, sizes[p], [b - start for b in todo]) for p in asked.owners}
+    moves = [Move(counts[p], p, asked.helper, (len(todo),), np.int64) for p in asked.owners]
+    told = dict(zip(asked.owners, places.move(*moves)))
+    key = places.key(asked.owners, "tags")
+    found: dict[str, Held] = {}
+    for i in range(len(todo) + 1):
+        found = _step(places, asked, here, todo, i, told, key, found, advance)
+    for party in asked.owners:
+        places.run(party, _passed, here[party])
+
+
+def _counts(sizes: Sequence[int], buckets: Sequence[int]) -> np.ndarray:
+    return np.array([sizes[b] for b in buckets], np.int64)
+
+
+def _step(
+    places: Places,
+    asked: Asked,
+    here: Mapping[str, Held],
+    todo: Sequence[int],
+    i: int,
+    told: Mapping[str, Held],
+    key: Held,
+    found: Mapping[str, Held],
+    advance: Callable[[int], None] | None,
+) -> dict[str, Held]:
+    """Send a bucket's tags, hear of the one before what matches: one round. The helper looks, owners sort the next."""
+    owners, helper = asked.owners, asked.helper
+    sending = i < len(todo)
+    ready = {p: places.run(p, _ready, here[p], todo[i], key, asked) for p in owners} if sending else {}
+    moves = []
+    for p in owners if sending else ():
+        mine = places.run(p, lambda r: r.tags, ready[p])
+        size = len(mine.value) if mine.value is not None else 0
+        if told[p].value is not None:
+            size = int(told[p].value[i])
+        moves.append(Move(mine, p, helper, (size, 2), np.uint64))
+    for p in asked.to if found else ():
+        size = _size(here, told, p, i - 1)
+        moves.append(Move(found[p], helper, p, (-(-size // 8),), np.uint8))
+    heard = places.move(*moves)
+    if found:
+        bits = dict(zip(asked.to, heard[len(moves) - len(asked.to) :]))
+        for p in owners:
+            places.run(p, _kept, here[p], todo[i - 1], bits.get(p))
+            if advance is not None and places.is_here(p):
+                advance(len(here[p].value.sent) * (1 if places.me is None else len(owners)))
+    for p in owners if sending else ():
+        places.run(p, _sent, here[p], ready[p])
+    return _matched(places, asked, dict(zip(owners, heard[: len(owners)]))) if sending else {}
+
+
+def _matched(places: Places, asked: Asked, got: Mapping[str, Held]) -> dict[str, Held]:
+    """At the helper: for each receiver a bit of each tag, packed, whether all other owners sent it."""
+    found = places.run(asked.helper, lambda *t: _all_have(dict(zip(asked.owners, t)), asked.to), *got.values())
+    return {p: places.run(asked.helper, lambda f, p=p: f[p], found) for p in asked.to}
+
+
+def _all_have(got: Mapping[str, np.ndarray], to: Sequence[str]) -> dict[str, np.ndarray]:
+    out = {}
+    for p in to:
+        bits = np.ones(len(got[p]), bool)
+        for other, tags in got.items():
+            if other != p:
+                bits &= find(got[p], tags) >= 0 if len(tags) and len(got[p]) else False
+        out[p] = np.packbits(bits)
+    return out
+
+
+# At an owner --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A bucket's tags as they are sent, and of each the row of the bucket that it is of."""
+
+    tags: np.ndarray
+    at: np.ndarray
+
+
+def _cut(here: Here, layout: Layout, number: int) -> list[int]:
+    """The tags of a pass in buckets, if they are not."""
+    here.source.check(here.folder.run["manifest"]["file"] if here.folder.run else {})
+    here.scratch = OnDisk(here.folder.path / f"tags-{number}") if layout.on_disk else InMemory()
+    counts = here.folder.cut(number) if layout.on_disk else None
+    if counts is None:
+        counts = cut(here.source, here.folder, layout, number, here.scratch)
+        if layout.on_disk:
+            here.folder.keep_cut(number, counts)
+    return counts
+
+
+def _ready(here: Here, bucket: int, key: bytes, asked: Asked) -> Ready:
+    """The bucket under the session's key, sorted."""
+    tags = _encrypted(here.scratch.take(bucket), key)
+    by = order(tags)
+    tags = tags[by]
+    if len(tags):
+        new = starts_of_groups(tags)
+        if not new.all():
+            if asked.duplicates == "refuse":
+                raise DataError(
+                    f"{here.source.path} has rows with the same key ({', '.join(here.source.key)}): keep one row for "
+                    "each, or say duplicates='first'."
+                )
+            # A repeated key is sent again as a tag that nobody has: its number says nothing then.
+            tags = tags.copy()
+            tags[~new] = np.frombuffer(secrets.token_bytes(16 * int((~new).sum())), np.uint64).reshape(-1, 2)
+            again = order(tags)
+            tags, by = tags[again], by[again]
+    return Ready(tags, by)
+
+
+def _encrypted(tags: np.ndarray, key: bytes) -> np.ndarray:
+    encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
+    out = np.empty((len(tags) + 1, 2), np.uint64)
+    plain = np.ascontiguousarray(tags).reshape(-1).view(np.uint8)
+    encryptor.update_into(plain.data, out.reshape(-1).view(np.uint8).data)
+    return out[:-1]
+
+
+def _sent(here: Here, ready: Ready) -> None:
+    here.sent = ready.at
+
+
+def _kept(here: Here, bucket: int, bits: np.ndarray | None) -> None:
+    """Store which rows of the bucket match; who is told nothing stores that it is over."""
+    at = here.sent
+    found = np.zeros(len(at), bool)
+    if bits is not None:
+        found[at] = np.unpackbits(bits, count=len(at)).astype(bool)
+    here.folder.keep(bucket, found)
+
+
+def _size(here: Mapping[str, Held], told: Mapping[str, Held], party: str, i: int) -> int:
+    """Tags that an owner sent of a bucket, as far as this process knows."""
+    if told[party].value is not None:
+        return int(told[party].value[i])
+    return len(here[party].value.sent) if here[party].value is not None else 0
+
+
+def _passed(here: Here) -> None:
+    if isinstance(here.scratch, OnDisk):
+        here.scratch.remove()
+
+
+def _written(here: Here, layout: Layout, force: bool) -> int:
+    assert here.output is not None and here.folder.run is not None
+    here.source.check(here.folder.run["manifest"]["file"])
+    return write_rows(here.source, here.folder, layout, here.output, force, None)

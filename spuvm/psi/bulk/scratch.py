@@ -1,0 +1,97 @@
+"""Tags of one pass on their way to the helper: by bucket, in memory or in a file each."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from spuvm.runtime.errors import InputError
+
+
+class Scratch(Protocol):
+    """What keeps a pass's tags, uint64[rows, 2] a bucket, in the order of the table's rows."""
+
+    def add(self, bucket: int, tags: np.ndarray) -> None:
+        """More rows of a bucket."""
+        ...
+
+    def take(self, bucket: int) -> np.ndarray:
+        """All rows of a bucket; they may be gone then."""
+        ...
+
+
+class InMemory:
+    """For tables whose tags memory holds."""
+
+    def __init__(self) -> None:
+        self._tags: dict[int, list[np.ndarray]] = {}
+
+    def add(self, bucket: int, tags: np.ndarray) -> None:
+        self._tags.setdefault(bucket, []).append(tags)
+
+    def take(self, bucket: int) -> np.ndarray:
+        pieces = self._tags.pop(bucket, [])
+        return np.concatenate(pieces) if pieces else np.empty((0, 2), np.uint64)
+
+
+class OnDisk:
+    """Files of a folder of the run; `written` while the pass is being cut."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[int, Any] = {}
+
+    def path(self, bucket: int) -> Path:
+        return self.folder / f"tags-{bucket:06d}"
+
+    @contextmanager
+    def writing(self, buckets: Sequence[int]) -> Iterator[None]:
+        """Keep the files of these buckets open."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with ExitStack() as stack:
+                for b in buckets:
+                    descriptor = os.open(self.path(b), os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
+                    self._files[b] = stack.enter_context(os.fdopen(descriptor, "wb", buffering=0))
+                yield
+        except OSError as error:
+            raise full(self.folder, error) from None
+        finally:
+            self._files = {}
+
+    def add(self, bucket: int, tags: np.ndarray) -> None:
+        self._files[bucket].write(np.ascontiguousarray(tags).data.cast("B"))
+
+    def take(self, bucket: int) -> np.ndarray:
+        return np.fromfile(self.path(bucket), np.uint64).reshape(-1, 2)
+
+    def remove(self) -> None:
+        """The pass is over."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def full(path: Path, error: OSError) -> InputError:
+    """The error for a disk that takes no more."""
+    return InputError(
+        f"{path} cannot be written: {error.strerror or error}. What is finished is kept: make room, or give less "
+        "`scratch`, and start the same command again."
+    )
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """InputError unless the disk of a folder has so many bytes left."""
+    there = folder
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise InputError(
+            f"the run needs {needed / 1e9:.1f} GB of scratch in {folder}, and the disk has {free / 1e9:.1f} GB: make "
+            "room, give another `folder`, or less `scratch` (more passes over the file)."
+        )

@@ -1,0 +1,185 @@
+"""`spuvm psi run`: files to files, over TLS, killed and gone on with; bad input."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+import pytest
+
+import spuvm as spu
+from spuvm.cli import run as spuvm
+from spuvm.network import make_run_folder
+from spuvm.psi.bulk.folder import RunFolder
+from spuvm.psi.bulk.layout import layout_of
+from spuvm.psi.bulk.run import Asked, intersect_files
+from spuvm.psi.places import here
+from spuvm.runtime.errors import DataError, InputError
+
+PARTIES = ("alice", "bob", "carol")
+ROWS = 3000
+
+
+def tables(rows: int = ROWS) -> tuple[pa.Table, pa.Table]:
+    """Half of the rows of one have their key in the other; some have none."""
+    rng = np.random.default_rng(rows)
+    ids = rng.permutation(2 * rows)
+    gaps = [None if i % 50 == 0 else int(x) for i, x in enumerate(ids[:rows])]
+    second = rng.permutation(ids[rows // 2 : rows // 2 + rows])
+    return pa.table({"id": pa.array(gaps), "x": ids[:rows] / 7}), pa.table({"no": second.astype("int32"), "y": second})
+
+
+def matching(table: pa.Table, key: str, other: pa.Table, other_key: str) -> pa.Table:
+    known = set(other[other_key].to_pylist()) - {None}
+    return table.filter(pa.array([x in known for x in table[key].to_pylist()]))
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    a, b = tables()
+    pq.write_table(a, tmp_path / "a.parquet", row_group_size=700)
+    pc.write_csv(b, tmp_path / "b.csv")
+    return tmp_path
+
+
+def expected(folder: Path) -> pa.Table:
+    a, b = tables()
+    return matching(a, "id", b, "no")
+
+
+@pytest.mark.parametrize("bucket_rows", [1 << 20, 100, 10])
+def test_files_to_files(files: Path, bucket_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(files)
+    line = "psi run alice=a.parquet:id bob=b.csv:no --output alice=m.parquet --output bob=n.csv --mode helper --scratch 0.001"
+    assert spuvm([*line.split(), "--bucket-rows", str(bucket_rows)]) == 0
+    assert pq.read_table("m.parquet").equals(expected(files))
+    assert pc.read_csv("n.csv")["y"].to_pylist() == matching(tables()[1], "no", tables()[0], "id")["y"].to_pylist()
+    assert sorted(p.name for p in files.iterdir()) == ["a.parquet", "b.csv", "m.parquet", "n.csv"]
+
+
+def test_layouts_follow_from_sizes() -> None:
+    assert (layout_of([10]).buckets, layout_of([10]).passes) == (1, 1)
+    large = layout_of([10**9, 5])
+    assert (large.buckets, large.passes) == (1024, 2)
+    assert large.peak(10**9) == 8 * 10**9
+    assert [b for p in range(2) for b in large.of_pass(p)] == list(range(1024))
+
+
+def asked(**options: object) -> Asked:
+    return Asked(("alice", "bob"), "carol", {"alice": ("id",), "bob": ("no",)}, {}, ("alice",), **options)  # type: ignore[arg-type]
+
+
+class Stop(Exception):
+    """In place of a kill."""
+
+
+def test_a_run_goes_on_where_it_ended(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spu.init(parties=PARTIES, address="local")
+    paths = {"alice": files / "a.parquet", "bob": files / "b.csv"}
+    folders = {p: files / p for p in paths}
+    kept: list[int] = []
+    keep = RunFolder.keep
+
+    def stopping(self: RunFolder, bucket: int, bits: np.ndarray) -> None:
+        if len(kept) == stop:
+            raise Stop
+        kept.append(bucket)
+        keep(self, bucket, bits)
+
+    monkeypatch.setattr(RunFolder, "keep", stopping)
+    for stop in (0, 7, 18, -1):  # noqa: B007
+        try:
+            intersect_files(here(), asked(bucket_rows=100), paths, {"alice": files / "m.parquet"}, folders)
+        except Stop:
+            assert not (files / "m.parquet").exists()
+    assert pq.read_table(files / "m.parquet").equals(expected(files))
+    repeated = len(kept) - 2 * layout_of([ROWS], bucket_rows=100).buckets
+    assert 0 <= repeated <= 2  # a bucket that one of two owners had kept
+    assert not list(files.glob("*/*"))
+    spu.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: os.utime(f / "a.parquet"), "belongs to another run: the files"),
+        (lambda f: (f / "alice" / "run.json").write_text("{"), "is damaged"),
+    ],
+)
+def test_a_run_refuses_to_go_on_with_something_else(
+    files: Path, change: object, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spu.init(parties=PARTIES, address="local")
+    paths = {"alice": files / "a.parquet", "bob": files / "b.csv"}
+    folders = {p: files / p for p in paths}
+
+    def stop(*_: object) -> None:
+        raise Stop
+
+    with monkeypatch.context() as patch:
+        patch.setattr("spuvm.psi.bulk.run._written", stop)
+        with pytest.raises(Stop):
+            intersect_files(here(), asked(), paths, {"alice": files / "m.parquet"}, folders)
+    assert callable(change)
+    change(files)
+    with pytest.raises(InputError, match=message):
+        intersect_files(here(), asked(), paths, {"alice": files / "m.parquet"}, folders)
+    spu.shutdown()
+
+
+def test_bad_files_are_refused(files: Path) -> None:
+    spu.init(parties=PARTIES, address="local")
+    paths = {"alice": files / "a.parquet", "bob": files / "b.csv"}
+    pq.write_table(pa.table({"id": [1, 2, 1]}), files / "twice.parquet")
+    out = {"alice": files / "m.parquet"}
+    with pytest.raises(DataError, match="rows with the same key"):
+        intersect_files(here(), asked(), {**paths, "alice": files / "twice.parquet"}, out, {})
+    with pytest.raises(InputError, match="holds text at alice, and `no` int at bob"):
+        pq.write_table(pa.table({"id": ["a"]}), files / "text.parquet")
+        intersect_files(here(), asked(), {**paths, "alice": files / "text.parquet"}, out, {})
+    with pytest.raises(InputError, match="no key column `id`"):
+        pq.write_table(pa.table({"x": [1]}), files / "none.parquet")
+        intersect_files(here(), asked(), {**paths, "alice": files / "none.parquet"}, out, {})
+    (files / "m.parquet").write_text("mine")
+    with pytest.raises(InputError, match="is there already"):
+        intersect_files(here(), asked(), paths, out, {})
+    assert (files / "m.parquet").read_text() == "mine"
+    spu.shutdown()
+
+
+def test_processes_that_are_killed_go_on(files: Path) -> None:
+    """Three processes over TLS, one of them killed twice: the same output, byte for byte."""
+    cluster = make_run_folder(files / "keys", spu.Config(parties=PARTIES), timeout=30)
+    common = ["--config", str(cluster), "--mode", "helper", "--bucket-rows", "40", "--quiet"]
+    own = {
+        "alice": ["a=a.parquet:id", "--output", "m.parquet"],
+        "bob": ["b=b.csv:no", "--folder", "bob.run"],
+        "carol": [],
+    }
+
+    def start() -> dict[str, subprocess.Popen[bytes]]:
+        line = [sys.executable, "-m", "spuvm", "psi", "run"]
+        return {
+            p: subprocess.Popen([*line, *own[p], "--as", p, *common], cwd=files, stderr=subprocess.DEVNULL)
+            for p in PARTIES
+        }
+
+    for victim in ("bob", "carol"):
+        running = start()
+        deadline = time.monotonic() + 60
+        before = len(list(files.glob("m.parquet.run/bits-*")))
+        while len(list(files.glob("m.parquet.run/bits-*"))) < before + 3 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        running[victim].send_signal(signal.SIGKILL)
+        assert [p.wait(60) != 0 for p in running.values()] == [True] * 3
+        assert not (files / "m.parquet").exists() and before + 3 <= len(list(files.glob("m.parquet.run/bits-*")))
+    assert [p.wait(60) for p in start().values()] == [0, 0, 0]
+    assert pq.read_table(files / "m.parquet").equals(expected(files))
