@@ -58,8 +58,8 @@ def expected(folder: Path) -> pa.Table:
 @pytest.mark.parametrize("bucket_rows", [1 << 20, 100, 10])
 def test_files_to_files(files: Path, bucket_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(files)
-    line = "psi run alice=a.parquet:id bob=b.csv:no --output alice=m.parquet --output bob=n.csv --mode helper --scratch 0.001"
-    assert spuvm([*line.split(), "--bucket-rows", str(bucket_rows)]) == 0
+    line = "psi run alice=a.parquet:id bob=b.csv:no --output alice=m.parquet --output bob=n.csv --mode helper"
+    assert spuvm([*line.split(), "--scratch", "0.001", "--bucket-rows", str(bucket_rows)]) == 0
     assert pq.read_table("m.parquet").equals(expected(files))
     assert pc.read_csv("n.csv")["y"].to_pylist() == matching(tables()[1], "no", tables()[0], "id")["y"].to_pylist()
     assert sorted(p.name for p in files.iterdir()) == ["a.parquet", "b.csv", "m.parquet", "n.csv"]
@@ -142,11 +142,11 @@ def test_bad_files_are_refused(files: Path) -> None:
     out = {"alice": files / "m.parquet"}
     with pytest.raises(DataError, match="rows with the same key"):
         intersect_files(here(), asked(), {**paths, "alice": files / "twice.parquet"}, out, {})
+    pq.write_table(pa.table({"id": ["a"]}), files / "text.parquet")
     with pytest.raises(InputError, match="holds text at alice, and `no` int at bob"):
-        pq.write_table(pa.table({"id": ["a"]}), files / "text.parquet")
         intersect_files(here(), asked(), {**paths, "alice": files / "text.parquet"}, out, {})
+    pq.write_table(pa.table({"x": [1]}), files / "none.parquet")
     with pytest.raises(InputError, match="no key column `id`"):
-        pq.write_table(pa.table({"x": [1]}), files / "none.parquet")
         intersect_files(here(), asked(), {**paths, "alice": files / "none.parquet"}, out, {})
     (files / "m.parquet").write_text("mine")
     with pytest.raises(InputError, match="is there already"):
@@ -167,10 +167,8 @@ def test_processes_that_are_killed_go_on(files: Path) -> None:
 
     def start() -> dict[str, subprocess.Popen[bytes]]:
         line = [sys.executable, "-m", "spuvm", "psi", "run"]
-        return {
-            p: subprocess.Popen([*line, *own[p], "--as", p, *common], cwd=files, stderr=subprocess.DEVNULL)
-            for p in PARTIES
-        }
+        commands = {p: [*line, *own[p], "--as", p, *common] for p in PARTIES}
+        return {p: subprocess.Popen(c, cwd=files, stderr=subprocess.DEVNULL) for p, c in commands.items()}
 
     for victim in ("bob", "carol"):
         running = start()
