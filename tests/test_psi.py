@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ from joins import KEY, by_duckdb, generated, rows_of
 
 import spuvm as spu
 from spuvm.psi.cuckoo import placed, places_for, places_of
+from spuvm.psi.curve import expanded, random_scalar, times
 from spuvm.psi.places import Held, Places
 from spuvm.psi.selection import Asked, Roles, group_of, select
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import ConfigError, InputError, PeerMismatchError
 
 A, B = generated(40, 30, "a", unique=False), generated(25, 30, "b", unique=True)
 ONE = A.group_by(KEY).aggregate([(c, "min") for c in ("ax", "an", "ab")]).rename_columns([*KEY, "ax", "an", "ab"])
@@ -125,3 +127,32 @@ def test_a_frame_of_different_rows(parties: tuple[str, ...]) -> None:
     assert list(frame.at("bob").value[:, 0]) == [{1: 10, 3: 30, 5: 50}[k] for k in keys]
     with pytest.raises(InputError, match="no key is at all of"):
         spu.data.vertical({"alice": {"id": [1], "x": [1.0]}, "bob": {"id": [2], "y": [1.0]}}, key="id", match="inner")
+
+
+def test_two_parties_by_themselves(tmp_path: Path) -> None:
+    spu.init(parties=["alice", "bob"], address="local")
+    files = {"alice": ONE, "bob": B}
+    (expected,) = by_duckdb("select count(*) from a join b using (name, born)", a=ONE, b=B)
+    both = spu.psi.intersect(files, key=KEY)
+    assert [x.value.num_rows for x in both.values()] == [*expected, *expected]
+    assert spu.psi.count(files, key=KEY) == expected[0]
+    assert spu.psi.difference(files, key=KEY, to="bob").value.num_rows == B.num_rows - expected[0]
+    kept = {p: tmp_path / p for p in files}
+    first = spu.psi.intersect(files, key=KEY, to="alice", kept=kept).value
+    sent = (tmp_path / "alice" / "spuvm-psi-known.npz").stat()
+    few = spu.psi.intersect({**files, "alice": ONE.slice(0, 5)}, key=KEY, to="alice", kept=kept).value
+    assert few.equals(first.slice(0, few.num_rows)) and (tmp_path / "alice" / "spuvm-psi-known.npz").stat() == sent
+    with pytest.raises(ConfigError, match="two parties alone cannot share"):
+        spu.psi.join(files, key=KEY)
+
+
+def test_messages_expand_as_in_rfc_9380() -> None:
+    suite = b"QUUX-V01-CS02-with-expander-SHA512-256"  # appendix K.3
+    assert expanded(b"", suite, 32).hex() == "6b9a7312411d92f921c6f68ca0b6380730a1a4d982c507211a90964c394179ba"
+    assert expanded(b"abc", suite, 32).hex() == "0da749f12fbe5483eb066a5f595055679b976e93abe9be6f0f6318bce7aca8dc"
+
+
+def test_what_is_no_point_is_refused() -> None:
+    for bad in (bytes(32), bytes([1]) + bytes(31)):
+        with pytest.raises(PeerMismatchError, match="no point of ristretto255"):
+            times(random_scalar(), np.frombuffer(bad, np.uint8).reshape(1, 32))

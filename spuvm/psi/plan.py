@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from spuvm.devices import SPU, default_machine
@@ -36,6 +36,7 @@ class Plan:
         tables: each owner's `Table`, at the owner.
         said: what each owner announced of it.
         shown: the key columns' names in the result.
+        kept: by party, a folder for what serves the next query, too (`ecdh.py`).
     """
 
     places: Places
@@ -49,6 +50,7 @@ class Plan:
     tables: Mapping[str, Held]
     said: Mapping[str, Any]
     shown: tuple[str, ...]
+    kept: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def vm(self) -> VM:
@@ -119,6 +121,7 @@ def planned(
     mode: str | None = None,
     helper: str | None = None,
     device: SPU | VM | None = None,
+    kept: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Read every owner's table, agree on what is asked, and choose the mode.
 
@@ -158,7 +161,8 @@ def planned(
         _check_kinds(said, keys)
         machine = _machine(device)
         mode, helper = _mode(mode, helper, owners, said, machine, places, output)
-        plan = Plan(places, machine, owners, mode, helper, how, output, wanted, tables, said, keys[owners[0]])
+        shown = keys[owners[0]]
+        plan = Plan(places, machine, owners, mode, helper, how, output, wanted, tables, said, shown, kept or {})
         for party in owners:
             if places.is_here(party):
                 for note in tables[party].value.notes:

@@ -13,6 +13,7 @@ import numpy as np
 from spuvm.data.part import pyarrow
 from spuvm.devices import PYU, PYUObject
 from spuvm.objects import SPUObject
+from spuvm.psi.ecdh import matches_by_curve
 from spuvm.psi.helper import Helper, find
 from spuvm.psi.join import MATCHINGS, all_of, none_of, to_shares
 from spuvm.psi.places import Held, Move
@@ -93,6 +94,8 @@ def matches(plan: Plan, to: Sequence[str], without: bool = False) -> dict[str, H
     """At each of the owners in `to`, bool[rows]: whether all (`without`: none) of the others have its row's key."""
     if plan.mode == "helper":
         return _by_helper(plan, to, without)
+    if plan.mode == "ecdh":
+        return _by_curve(plan, to, without)
     return _by_machine(plan, to, without)
 
 
@@ -128,16 +131,31 @@ def _by_machine(plan: Plan, to: Sequence[str], without: bool) -> dict[str, Held]
     bits = machine_function(plan.vm, _none if without else _all)(*found)
     (shown,) = _to(plan, [bits], first)
     out = {first: places.run(first, lambda x, o: _back(x, o), Held(frozenset({first}), shown), matching.order(first))}
-    if others:
-        key = places.key(plan.owners, "tags of matches")
-        tell = places.run(first, lambda t, k, b: tags(t.keys, k)[b], plan.tables[first], key, out[first])
-        for party in others:
-            count = places.run(first, lambda x: np.array([len(x)]), tell)
-            (size,) = places.move(Move(count, first, party, (1,), np.int64))
-            n = next((int(x.value[0]) for x in (count, size) if x.value is not None), 0)
-            (told,) = places.move(Move(tell, first, party, (n, 2), np.uint64))
-            out[party] = places.run(party, _has, plan.tables[party], key, told)
+    for party in others:
+        out[party] = _told(plan, first, party, out[first])
     return out
+
+
+def _by_curve(plan: Plan, to: Sequence[str], without: bool) -> dict[str, Held]:
+    """The first of the owners finds its matches, and tells the other tags of the rows that both have."""
+    first, *others = to
+    places = plan.places
+    found = {first: matches_by_curve(plan, first)}
+    for other in others:
+        found[other] = _told(plan, first, other, found[first])
+    return {p: places.run(p, np.logical_not, x) if without else x for p, x in found.items()}
+
+
+def _told(plan: Plan, first: str, other: str, found: Held) -> Held:
+    """At another owner, bool[rows]: whether the first one's rows that match have its row's key."""
+    places = plan.places
+    key = places.key(plan.owners, f"tags of matches at {first}")
+    tell = places.run(first, lambda t, k, b: tags(t.keys, k)[b], plan.tables[first], key, found)
+    count = places.run(first, lambda x: np.array([len(x)]), tell)
+    (size,) = places.move(Move(count, first, other, (1,), np.int64))
+    n = next((int(x.value[0]) for x in (count, size) if x.value is not None), 0)
+    (told,) = places.move(Move(tell, first, other, (n, 2), np.uint64))
+    return places.run(other, _has, plan.tables[other], key, told)
 
 
 def _all(*found: Any) -> Any:
@@ -169,6 +187,9 @@ def _has(table: Table, key: bytes, told: np.ndarray) -> np.ndarray:
 def count(plan: Plan) -> int:
     """How many keys of the first owner all others have, told to all parties."""
     first, *others = plan.owners
+    if plan.mode == "ecdh":
+        found_here = plan.places.run(first, lambda x: int(x.sum()), matches_by_curve(plan, first))
+        return int(plan.places.tell(first, found_here))
     matching = MATCHINGS[plan.mode](plan)
     if isinstance(matching, Helper):
         found = [matching.pointers(first, other) for other in others]
