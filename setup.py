@@ -50,8 +50,14 @@ setup(
     else [
         Extension(
             "spuvm.runtime.ring._native",
-            sources=[f"runtime/ring/native/{name}.cc" for name in ("aes_ctr", "ring_matmul", "ring_wide")],
-            depends=["runtime/ring/native/ring_tile.h", "runtime/ring/native/ring_work.h"],
+            sources=[f"runtime/ring/native/{name}.cc" for name in ("aes_ctr", "ring_matmul", "ring_wide")]
+            + [f"runtime/engine/native/{name}.cc" for name in ("engine", "loops", "views", "calls", "threads")],
+            depends=[
+                "runtime/ring/native/ring_tile.h",
+                "runtime/ring/native/ring_work.h",
+                "runtime/engine/native/engine.h",
+                "runtime/engine/native/loops.h",
+            ],
             language="c++",
             extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-psabi"],
             optional=not REQUIRED,

@@ -19,3 +19,9 @@ def share_cores(parties: int) -> None:
     """Leave each of so many parties of this host its part of the processors, at least one."""
     if parties > 1:
         os.environ.setdefault("NPROC", str(max(1, available() // parties)))
+
+
+def allowed() -> int:
+    """Threads that this process may keep busy: `NPROC` where it is set, else one for each processor."""
+    wanted = os.environ.get("NPROC", "")
+    return max(1, min(int(wanted), available())) if wanted.isdigit() else available()

@@ -125,7 +125,7 @@ def signed(x: Any) -> NDArray[Any]:
 @contextmanager
 def without_compiling() -> Iterator[None]:
     """Stages run operation by operation: the same values, and fast for programs that run once."""
-    with patch("spuvm.compiler.project.project.stage_loader", lambda key, stage: lambda: stage.function):
+    with patch("spuvm.compiler.project.project.stage_loader", lambda key, stage, *of_unit: lambda: stage.function):
         yield
 
 

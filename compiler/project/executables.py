@@ -1,4 +1,7 @@
-"""Compiled stages: in memory by key, on disk by key, else compiled now.
+"""Stages that can run: in memory by key, on disk by key, else assembled or compiled now.
+
+A stage is bytecode for the vector engine, or, if it has an operation that the engine lacks or XLA is asked for,
+compiled by XLA. The code of an element-wise stage is that of one unit of elements, the same for every length.
 
 On disk an entry `KEY` names the entry that holds what was compiled, by the text of its module: stages of
 different parties, and of different programs, are often the same. Several threads may ask: whoever wants
@@ -8,30 +11,46 @@ what another is just compiling waits for it.
 from __future__ import annotations
 
 import hashlib
+import pickle
 import re
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 from jax.experimental import serialize_executable
 
+from spuvm.compiler.assemble.assemble import assemble
+from spuvm.compiler.assemble.values import Unsupported
 from spuvm.compiler.cache import disk
 from spuvm.compiler.project.kernels import StagePlan
+from spuvm.runtime.engine import tier
+from spuvm.runtime.engine.check import BadCode, check
+from spuvm.runtime.engine.code import Code
+from spuvm.runtime.engine.interpreter import Interpreted
+from spuvm.runtime.engine.primitives import PERMUTATION
 from spuvm.runtime.ring import native
 
-Executable = Callable[..., Sequence[Any]]
+Executable = Callable[..., Sequence[Any]]  # an `Interpreted`, or XLA's
 
 # Circuits run 1.5 times faster on registers of 512 bits; processors without them take what they have.
 OPTIONS: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512}
 
+EARNED = 0.3  # seconds of a stage on wide arrays by the engine, after which it is compiled by XLA
+
 NAME = re.compile(rb"[0-9a-f]{32}\.stage")
 
 _LOADED: dict[str, Executable] = {}
+_INTERPRETED: dict[str, Interpreted | None] = {}  # None: the engine lacks an operation
+_PROMOTED: dict[str, Future[Executable | None]] = {}
+_BESIDE = ThreadPoolExecutor(1, "compile beside")
 _BUSY: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by key, and by the module's text
 compiled_count = 0  # how many stages this process compiled, for tests of the cache
+assembled_count = 0
+left_to_xla: Counter[str] = Counter()  # what the engine lacks, and for how many stages of this process
 
 
 class StageMissing(Exception):
@@ -40,26 +59,72 @@ class StageMissing(Exception):
 
 @dataclass(frozen=True)
 class StageLoader:
-    """Gives the compiled stage, compiling it the first time that anyone asks.
+    """Gives the stage ready to run, making it the first time that anyone asks.
 
-    `stage` is None in a program that was read from disk: such a stage cannot be compiled.
+    `stage` is None in a program that was read from disk: such a stage cannot be made. `unit` is the key, and
+    `unit_stage` the plan, of an element-wise stage at one unit of elements.
     """
 
     key: str
     inputs: int
     outputs: int
     stage: StagePlan | None
+    unit: str = ""
+    unit_stage: StagePlan | None = None
 
     def __call__(self) -> Executable:
+        if tier.current() == "native":
+            found = self._for_engine()
+            if found is not None:
+                return found if found.seconds < EARNED else self._promoted(found)
+        return self._for_xla()
+
+    def _promoted(self, found: Interpreted) -> Executable:
+        """What ran long enough on wide arrays is compiled beside the work, and then takes its place."""
+        if self.key not in _PROMOTED:
+            _PROMOTED[self.key] = _BESIDE.submit(self._compiled_beside)
+        done = _PROMOTED[self.key]
+        return done.result() or found if done.done() else found
+
+    def _compiled_beside(self) -> Executable | None:
+        try:
+            return self._for_xla()
+        except StageMissing:  # a program from disk: the engine goes on
+            return None
+
+    def __reduce__(self) -> Any:
+        return StageLoader, (self.key, self.inputs, self.outputs, None, self.unit)
+
+    # the vector engine -------------------------------------------------------------------------------
+
+    def _for_engine(self) -> Interpreted | None:
+        found = self._interpreted(self.unit, self.unit_stage, scales=True) if self.unit else None
+        return found or self._interpreted(self.key, self.stage, scales=False)
+
+    def _interpreted(self, key: str, stage: StagePlan | None, *, scales: bool) -> Interpreted | None:
+        name = f"{key}.code"
+        if name in _INTERPRETED:
+            return _INTERPRETED[name]
+        with _BUSY[name]:
+            if name not in _INTERPRETED:
+                code = _stored_code(name)
+                if code is None:
+                    code = _assembled(key, stage, scales=scales)
+                    disk.write(name, pickle.dumps(code, pickle.HIGHEST_PROTOCOL))
+                if isinstance(code, str):
+                    left_to_xla[code] += 1
+                _INTERPRETED[name] = Interpreted(code) if isinstance(code, Code) else None
+        return _INTERPRETED[name]
+
+    # XLA ---------------------------------------------------------------------------------------------
+
+    def _for_xla(self) -> Executable:
         found = _LOADED.get(self.key)
         if found is None:
             with _BUSY[self.key]:
                 found = _LOADED.get(self.key) or self._from_disk() or self._compiled()
                 _LOADED[self.key] = found
         return found
-
-    def __reduce__(self) -> Any:
-        return StageLoader, (self.key, self.inputs, self.outputs, None)
 
     def _from_disk(self) -> Executable | None:
         name = disk.read(self.key)
@@ -104,5 +169,38 @@ class StageLoader:
         return found
 
 
-def stage_loader(key: str, stage: StagePlan) -> Callable[[], Executable]:
-    return StageLoader(key, len(stage.avals), len(stage.outputs), stage)
+def _stored_code(name: str) -> Code | str | None:
+    """What is on disk: code that passes its checks, or what the engine lacks."""
+    content = disk.read(name)
+    if content is None:
+        return None
+    try:  # the folder is this user's alone, see `disk`
+        found = pickle.loads(content)
+        if isinstance(found, Code):
+            check(found)
+    except (Exception, BadCode):  # whatever is wrong with an entry, making it anew puts it right
+        return None
+    return found if isinstance(found, (Code, str)) else None
+
+
+def _assembled(key: str, stage: StagePlan | None, *, scales: bool) -> Code | str:
+    """The stage's code, or what the engine lacks for it."""
+    global assembled_count
+    if stage is None:
+        raise StageMissing(key)
+    first = len(stage.avals) - len(stage.randoms)
+    streams = [False] * first + [r.dtype != PERMUTATION for r in stage.randoms]
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(stage.function)(*stage.avals)
+    try:
+        code = assemble(closed, streams, scales=scales)
+    except Unsupported as lack:
+        return str(lack)
+    assembled_count += 1
+    return code
+
+
+def stage_loader(
+    key: str, stage: StagePlan, unit: str = "", unit_stage: StagePlan | None = None
+) -> Callable[[], Executable]:
+    return StageLoader(key, len(stage.avals), len(stage.outputs), stage, unit, unit_stage)

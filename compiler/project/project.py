@@ -218,11 +218,13 @@ class _Projector:
         for value in first.outputs:
             registers[value] = next(self.fresh)
         at = f"{'all' if self.party is None else self.party}.{index}"
+        unit = reference_plan(call)
+        of_unit = (f"{unit.key}.{at}", unit.stages[self.party][index]) if call.spec.elementwise else ()
         return Task(
             stages={
                 length or 0: Stage(
                     f"{p.key}.{at}",
-                    stage_loader(f"{p.key}.{at}", stages[length]),
+                    stage_loader(f"{p.key}.{at}", stages[length], *of_unit),
                     stages[length].randoms,
                     p.draws,
                 )

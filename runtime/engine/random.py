@@ -46,6 +46,11 @@ class Stream:
     def by_openssl(self) -> bool:
         return self._level == 0
 
+    @property
+    def schedule_address(self) -> int:
+        """Where the native kernels find the expanded key, while this object lives; not there by OpenSSL."""
+        return self._schedule_address
+
     def fill(self, out: NDArray[np.uint8], first_block: int) -> None:
         """Writes the keystream from block `first_block` on into `out`: C-contiguous, writable, any length.
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from spuvm.runtime.engine.interpreter import Interpreted, place
 from spuvm.runtime.engine.primitives import PERMUTATION
 from spuvm.runtime.engine.random import Stream, aligned_empty, permutations
 from spuvm.runtime.link.link import Link
@@ -81,20 +82,37 @@ class _Draws:
     def __init__(self, streams: Streams, draws: Mapping[Holders, int]) -> None:
         self._streams = streams
         self._start = streams.advance(draws)
+        self._draws = draws
         self._ready: dict[Holders, np.ndarray] = {}
-        for holders, n in draws.items():
-            if 16 * n <= PREFETCH_BYTES and streams.may_use(holders):
-                buffer = aligned_empty(16 * n)
-                streams.stream(holders).fill(buffer, self._start[holders])
-                self._ready[holders] = buffer
 
     def values(self, stage: Stage, base: Mapping[Holders, int]) -> list[np.ndarray]:
         """The randomness of a stage for the kernel block whose randomness begins at `base`."""
         raw = [self._span(span, base.get(span.holders, 0) + span.offset) for span in stage.spans]
         return [_shaped(raw[i][start : start + r.nbytes], r) for r, (i, start) in zip(stage.randoms, stage.places)]
 
+    def run(self, stage: Stage, arguments: list[Any], base: Mapping[Holders, int], length: int = 0) -> Sequence[Any]:
+        """A stage's results: the engine draws randomness as it goes, XLA is given it."""
+        function = stage.load()
+        if not isinstance(function, Interpreted):
+            return function(*arguments, *self.values(stage, base))
+        streams = []
+        for r in stage.randoms:
+            at = base.get(r.holders, 0) + r.offset
+            stream = self._streams.stream(r.holders)
+            if r.dtype == PERMUTATION:
+                arguments.append(_shaped(self._span(Span(r.holders, r.offset, r.nbytes), at), r))
+            elif stream.by_openssl:
+                streams.append((self._span(Span(r.holders, r.offset, r.nbytes), at), 0))
+            else:
+                streams.append((stream, self._start[r.holders] + at))
+        return function(arguments, place(streams), length)
+
     def _span(self, span: Span, at: int) -> np.ndarray:
-        if span.holders in self._ready:
+        n = self._draws[span.holders]
+        if 16 * n <= PREFETCH_BYTES:
+            if span.holders not in self._ready:
+                self._ready[span.holders] = aligned_empty(16 * n)
+                self._streams.stream(span.holders).fill(self._ready[span.holders], self._start[span.holders])
             return self._ready[span.holders][16 * at : 16 * at + span.nbytes]
         raw = aligned_empty(span.nbytes)
         self._streams.stream(span.holders).fill(raw, self._start[span.holders] + at)
@@ -227,8 +245,7 @@ def _run_whole(task: Task, env: dict[int, Component], draws: _Draws, transfers: 
         transfers.wait(register)
     stage = task.stages[0]
     arguments = [whole(env[r], shape) for r, shape in zip(task.inputs, task.shapes)]
-    arguments += draws.values(stage, task.base)
-    env.update(zip(task.outputs, stage.load()(*arguments)))
+    env.update(zip(task.outputs, draws.run(stage, arguments, task.base)))
     transfers.send()
 
 
@@ -278,8 +295,7 @@ class _BlockRun:
     def block(self, i: int, length: int, draws: _Draws) -> None:
         stage, base = self._task.stages[length], self._base
         arguments = [x if scalar else x[i] for x, scalar in zip(self._operands, self._task.scalars)]
-        arguments += draws.values(stage, base)
-        for out, value in zip(self._results, stage.load()(*arguments)):
+        for out, value in zip(self._results, draws.run(stage, arguments, base, length)):
             out.append(value)
         for holders, n in stage.draws.items():
             base[holders] = base.get(holders, 0) + n

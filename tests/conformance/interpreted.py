@@ -184,7 +184,7 @@ def stages_by_numpy() -> Iterator[None]:
     """Programs prepared within run without XLA."""
     with (
         np.errstate(over="ignore"),
-        patch("spuvm.compiler.project.project.stage_loader", lambda key, stage: lambda: stage.function),
+        patch("spuvm.compiler.project.project.stage_loader", lambda key, stage, *of_unit: lambda: stage.function),
         patch("spuvm.compiler.project.kernels.bind_equation", bind),
     ):
         yield

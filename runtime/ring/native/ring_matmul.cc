@@ -110,8 +110,8 @@ void block_product(const Matrix<const X>& x, const Matrix<const Y>& y, const Mat
   }
 }
 
-template <typename Tile, typename X, typename Y, typename T>
-void product(ffi::ThreadPool& pool, int64_t batch, const std::vector<Pair<X, Y>>& pairs, const Matrix<T>& z) {
+template <typename Tile, typename X, typename Y, typename T, typename Pool>
+void product(Pool& pool, int64_t batch, const std::vector<Pair<X, Y>>& pairs, const Matrix<T>& z) {
   if (z.columns < Tile::kColumns && z.columns < z.rows) {  // the longer side goes along the vectors
     std::vector<Pair<Y, X>> turned;
     for (const auto& pair : pairs) turned.push_back(pair.transposed());
@@ -140,6 +140,23 @@ void product(ffi::ThreadPool& pool, int64_t batch, const std::vector<Pair<X, Y>>
   });
 }
 
+template <typename X, typename Y, typename T, typename Pool>
+void sum_of_products(Pool& pool, int64_t batch, int64_t m, int64_t n, int64_t k, bool x_transposed, bool y_transposed,
+                     const std::vector<const void*>& operands, T* to) {
+  std::vector<Pair<X, Y>> pairs;
+  for (size_t i = 0; i < operands.size(); i += 2)
+    pairs.push_back({{reinterpret_cast<const X*>(operands[i]), m, k, x_transposed ? 1 : k, x_transposed ? m : 1},
+                     {reinterpret_cast<const Y*>(operands[i + 1]), k, n, y_transposed ? 1 : n, y_transposed ? k : 1}});
+  if (k == 0) std::fill(to, to + batch * m * n, T{0});
+  if (batch * m * n * k == 0) return;
+  const Matrix<T> result{to, m, n, n, 1};
+#if defined(__x86_64__)
+  if (level == 2) return product<TileAvx512<T>>(pool, batch, pairs, result);
+  if (level == 1) return product<TileAvx2<T>>(pool, batch, pairs, result);
+#endif
+  product<TilePlain<T>>(pool, batch, pairs, result);
+}
+
 template <typename X, typename Y, typename T>
 ffi::Error matmul(ffi::ThreadPool& pool, bool x_transposed, bool y_transposed,
                   const std::vector<ffi::AnyBuffer>& operands, ffi::AnyBuffer& z) {
@@ -151,30 +168,14 @@ ffi::Error matmul(ffi::ThreadPool& pool, bool x_transposed, bool y_transposed,
   const int64_t k = operands[0].dimensions()[rank - (x_transposed ? 2 : 1)];
   int64_t batch = 1;
   for (size_t i = 0; i + 2 < rank; ++i) batch *= shape[i];
-  std::vector<Pair<X, Y>> pairs;
-  for (size_t i = 0; i < operands.size(); i += 2) {
-    const ffi::AnyBuffer &x = operands[i], &y = operands[i + 1];
-    if (static_cast<int64_t>(x.element_count()) != batch * m * k ||
-        static_cast<int64_t>(y.element_count()) != batch * k * n)
+  std::vector<const void*> data;
+  for (size_t i = 0; i < operands.size(); ++i) {
+    if (static_cast<int64_t>(operands[i].element_count()) != batch * k * (i % 2 ? n : m))
       return ffi::Error::InvalidArgument("spuvm_ring_matmul: shapes that do not fit");
-    pairs.push_back({{reinterpret_cast<const X*>(x.untyped_data()), m, k, x_transposed ? 1 : k, x_transposed ? m : 1},
-                     {reinterpret_cast<const Y*>(y.untyped_data()), k, n, y_transposed ? 1 : n, y_transposed ? k : 1}});
+    data.push_back(operands[i].untyped_data());
   }
   T* to = reinterpret_cast<T*>(z.untyped_data());
-  if (k == 0) std::fill(to, to + batch * m * n, T{0});
-  if (batch * m * n * k == 0) return ffi::Error::Success();
-  const Matrix<T> result{to, m, n, n, 1};
-#if defined(__x86_64__)
-  if (level == 2) {
-    product<TileAvx512<T>>(pool, batch, pairs, result);
-    return ffi::Error::Success();
-  }
-  if (level == 1) {
-    product<TileAvx2<T>>(pool, batch, pairs, result);
-    return ffi::Error::Success();
-  }
-#endif
-  product<TilePlain<T>>(pool, batch, pairs, result);
+  sum_of_products<X, Y, T>(pool, batch, m, n, k, x_transposed, y_transposed, data, to);
   return ffi::Error::Success();
 }
 
@@ -212,6 +213,20 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(spuvm_ring_matmul, dispatch,
                                   .Ret<ffi::AnyBuffer>());
 
 extern "C" {
+
+// The same without XLA: `type` 0 for uint64, 1 for uint8 by uint64, 2 for uint64 by uint8, 3 for uint32.
+void spuvm_ring_product(int type, int64_t batch, int64_t m, int64_t n, int64_t k, bool x_transposed, bool y_transposed,
+                        int64_t pairs, const void* const* operands, void* z, int threads) {
+  EngineThreads pool{threads};
+  const std::vector<const void*> data(operands, operands + 2 * pairs);
+  const auto run = [&](auto x, auto y, auto* to) {
+    sum_of_products<decltype(x), decltype(y)>(pool, batch, m, n, k, x_transposed, y_transposed, data, to);
+  };
+  if (type == 0) run(uint64_t{}, uint64_t{}, static_cast<uint64_t*>(z));
+  if (type == 1) run(uint8_t{}, uint64_t{}, static_cast<uint64_t*>(z));
+  if (type == 2) run(uint64_t{}, uint8_t{}, static_cast<uint64_t*>(z));
+  if (type == 3) run(uint32_t{}, uint32_t{}, static_cast<uint32_t*>(z));
+}
 
 // The instruction set in use: 0 plain, 1 AVX2, 2 AVX-512.
 int spuvm_ring_level() { return level; }

@@ -139,8 +139,8 @@ void block_product(const Limbs& x, const Limbs& y, const Matrix<uint64_t>& low, 
   }
 }
 
-template <typename Tile>
-void product(ffi::ThreadPool& pool, int64_t batch, const Limbs& x, const Limbs& y, const Matrix<uint64_t>& low,
+template <typename Tile, typename Pool>
+void product(Pool& pool, int64_t batch, const Limbs& x, const Limbs& y, const Matrix<uint64_t>& low,
              const Matrix<uint64_t>& high) {
   if (low.columns < Tile::kColumns && low.columns < low.rows)  // the longer side goes along the vectors
     return product<Tile>(pool, batch, y.transposed(), x.transposed(), low.transposed(), high.transposed());
@@ -167,6 +167,29 @@ bool detect() {
 #endif
 }
 
+template <typename Pool>
+void whole_product(Pool& pool, int64_t batch, int64_t m, int64_t n, int64_t k, bool x_transposed, bool y_transposed,
+                   const uint64_t* x_low, const uint64_t* x_high, const uint64_t* y_low, const uint64_t* y_high,
+                   uint64_t* z_low, uint64_t* z_high) {
+  if (k == 0) {
+    std::fill_n(z_low, batch * m * n, 0);
+    std::fill_n(z_high, batch * m * n, 0);
+  }
+  if (batch * m * n * k == 0) return;
+  auto left = [&](const uint64_t* data) {
+    return Matrix<const uint64_t>{data, m, k, x_transposed ? 1 : k, x_transposed ? m : 1};
+  };
+  auto right = [&](const uint64_t* data) {
+    return Matrix<const uint64_t>{data, k, n, y_transposed ? 1 : n, y_transposed ? k : 1};
+  };
+  const Limbs x{left(x_low), left(x_high)}, y{right(y_low), right(y_high)};
+  const Matrix<uint64_t> low{z_low, m, n, n, 1}, high{z_high, m, n, n, 1};
+#if defined(__x86_64__)
+  if (spuvm_ring_level() == 2 && detect()) return product<TileIfma>(pool, batch, x, y, low, high);
+#endif
+  product<TilePlain>(pool, batch, x, y, low, high);
+}
+
 ffi::Error dispatch(ffi::ThreadPool pool, bool x_transposed, bool y_transposed, ffi::Buffer<ffi::U64> x_low,
                     ffi::Buffer<ffi::U64> x_high, ffi::Buffer<ffi::U64> y_low, ffi::Buffer<ffi::U64> y_high,
                     ffi::ResultBuffer<ffi::U64> z_low, ffi::ResultBuffer<ffi::U64> z_high) {
@@ -178,27 +201,8 @@ ffi::Error dispatch(ffi::ThreadPool pool, bool x_transposed, bool y_transposed, 
   if (!has(x_low, batch * m * k) || !has(x_high, batch * m * k) || !has(y_low, batch * k * n) ||
       !has(y_high, batch * k * n) || !has(*z_high, batch * m * n))
     return ffi::Error::InvalidArgument("spuvm_ring_matmul_wide: shapes that do not fit");
-  if (k == 0) {
-    std::fill_n(z_low->typed_data(), batch * m * n, 0);
-    std::fill_n(z_high->typed_data(), batch * m * n, 0);
-  }
-  if (batch * m * n * k == 0) return ffi::Error::Success();
-  auto left = [&](const uint64_t* data) {
-    return Matrix<const uint64_t>{data, m, k, x_transposed ? 1 : k, x_transposed ? m : 1};
-  };
-  auto right = [&](const uint64_t* data) {
-    return Matrix<const uint64_t>{data, k, n, y_transposed ? 1 : n, y_transposed ? k : 1};
-  };
-  const Limbs x{left(x_low.typed_data()), left(x_high.typed_data())};
-  const Limbs y{right(y_low.typed_data()), right(y_high.typed_data())};
-  const Matrix<uint64_t> low{z_low->typed_data(), m, n, n, 1}, high{z_high->typed_data(), m, n, n, 1};
-#if defined(__x86_64__)
-  if (spuvm_ring_level() == 2 && detect()) {
-    product<TileIfma>(pool, batch, x, y, low, high);
-    return ffi::Error::Success();
-  }
-#endif
-  product<TilePlain>(pool, batch, x, y, low, high);
+  whole_product(pool, batch, m, n, k, x_transposed, y_transposed, x_low.typed_data(), x_high.typed_data(),
+                y_low.typed_data(), y_high.typed_data(), z_low->typed_data(), z_high->typed_data());
   return ffi::Error::Success();
 }
 
@@ -218,3 +222,13 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(spuvm_ring_matmul_wide, dispatch,
 
 // Whether this is faster than the sum of eleven products modulo 2^64: not where those alone run on vectors.
 extern "C" int spuvm_ring_wide_pays() { return spuvm_ring_level() == 0 || (spuvm_ring_level() == 2 && detect()); }
+
+// The same without XLA: `operands` are the limbs of x, then of y, the low ones first.
+extern "C" void spuvm_ring_product_wide(int64_t batch, int64_t m, int64_t n, int64_t k, bool x_transposed,
+                                        bool y_transposed, const void* const* operands, void* low, void* high,
+                                        int threads) {
+  EngineThreads pool{threads};
+  const auto at = [&](int i) { return static_cast<const uint64_t*>(operands[i]); };
+  whole_product(pool, batch, m, n, k, x_transposed, y_transposed, at(0), at(1), at(2), at(3),
+                static_cast<uint64_t*>(low), static_cast<uint64_t*>(high));
+}

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -18,6 +19,8 @@
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
+
+void parallel_for(int threads, int64_t count, const std::function<void(int64_t)>& body);  // of the vector engine
 
 extern "C" int spuvm_ring_level();  // the instruction set in use: 0 plain, 1 AVX2, 2 AVX-512
 
@@ -57,8 +60,19 @@ T* scratch(int64_t count) {
   return static_cast<T*>(memory.get());
 }
 
+// The threads of the vector engine, where XLA's are not at hand.
+struct EngineThreads {
+  int64_t count;
+  int64_t num_threads() const { return count; }
+};
+
 // Runs tasks 0 .. count - 1 on the pool and on the calling thread. The caller takes tasks itself and
 // then waits only for those already begun, so a pool with no free thread cannot block it.
+template <typename Function>
+void parallel(EngineThreads& pool, int64_t count, const Function& function) {
+  parallel_for((int)pool.count, count, function);
+}
+
 template <typename Function>
 void parallel(ffi::ThreadPool& pool, int64_t count, const Function& function) {
   struct State {

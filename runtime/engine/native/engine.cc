@@ -1,0 +1,292 @@
+// The vector engine: runs a stage, given as bytecode, over blocks that stay in the first-level cache.
+//
+// A program has arrays (inputs, outputs, temporaries, constants, keystreams) and segments: loops of element-wise
+// operations, and calls on whole arrays. A loop passes over its `units`, a block of them at a time; what it computes
+// in between lies in registers of one block. A program for one unit of 64 elements runs on any number of them:
+// `factor`. Code is checked before it comes here (runtime/engine/check.py); no operation depends on the values.
+
+#include "engine.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <string>
+
+extern "C" {
+int spuvm_aes_level();
+void spuvm_aes_ctr(int level, const uint8_t* schedule, uint8_t* out, uint64_t nbytes, uint64_t high, uint64_t low);
+}
+
+namespace {
+
+constexpr int64_t kThreadsPay = 1 << 18;  // element operations below which no other thread is woken
+
+// Where the bytes of a keystream come from: a key schedule and its first block, or ready bytes at `low`.
+struct Draw {
+  const uint8_t* schedule;
+  uint64_t high, low;
+};
+
+enum Source { kInput, kOutput, kTemporary, kConstant, kStream };
+
+struct Array {
+  Source source;
+  int64_t where, bytes;  // number of the input, output or stream; byte in the arena or among the constants
+};
+
+enum Mode { kNone, kRegister, kArray, kScalar };
+
+struct Operand {
+  Mode mode;
+  int64_t where, offset, step;  // register: byte of a unit's; array: its number; bytes a unit
+};
+
+struct Instruction {
+  Function function;
+  int64_t elements;  // of each unit
+  Operand d, operand[3];
+  int view = -1;     // a load through a view instead of a function
+  int width = 0;     // of its elements, or of the stream's
+};
+
+struct Segment {
+  int kind;  // 0: a loop
+  int64_t units, block, scratch, work;
+  std::vector<Instruction> code;
+  std::vector<View> views;
+  std::vector<int64_t> parameters;
+};
+
+struct Program {
+  std::vector<Array> arrays;
+  std::vector<Segment> segments;
+  std::vector<uint8_t> constants;
+  int64_t arena = 0;
+  int inputs = 0, outputs = 0;
+};
+
+std::atomic<int> level{kBestLevel};
+
+struct Reader {
+  const int64_t* at;
+  int64_t next() { return *at++; }
+};
+
+View read_view(Reader& from) {
+  View view;
+  view.array = from.next();
+  view.offset = from.next();
+  view.rank = (int)from.next();
+  for (int i = 0; i < view.rank; ++i) {
+    view.size[i] = from.next();
+    view.stride[i] = from.next();
+  }
+  return view;
+}
+
+Operand read_operand(Reader& from) {
+  Operand o;
+  o.mode = (Mode)from.next();
+  o.where = from.next();
+  o.offset = from.next();
+  o.step = from.next();
+  return o;
+}
+
+Instruction read_instruction(Reader& from, Segment& segment, const Loops& table) {
+  Instruction out;
+  const int64_t code = from.next();
+  out.elements = from.next();
+  out.width = (int)from.next();
+  out.d = read_operand(from);
+  for (auto& o : out.operand) o = read_operand(from);
+  out.function = nullptr;
+  if (code >= 0) {
+    const Operation& operation = table.operations[code];
+    const bool scalar = operation.scalar && out.operand[1].mode == kScalar;
+    out.function = scalar ? operation.scalar : operation.vector;
+  } else if (code == -1) {
+    out.view = (int)segment.views.size();
+    segment.views.push_back(read_view(from));
+  }
+  return out;
+}
+
+Segment read_segment(Reader& from, const Loops& table) {
+  Segment out;
+  out.kind = (int)from.next();
+  if (out.kind == 0) {
+    out.units = from.next();
+    out.block = from.next();
+    out.scratch = from.next();
+    out.work = 0;
+    for (int64_t n = from.next(); n > 0; --n) {
+      out.code.push_back(read_instruction(from, out, table));
+      out.work += out.code.back().elements;
+    }
+    return out;
+  }
+  for (int64_t n = from.next(); n > 0; --n) out.views.push_back(read_view(from));
+  for (int64_t n = from.next(); n > 0; --n) out.parameters.push_back(from.next());
+  return out;
+}
+
+constexpr int64_t kLine = 64;
+
+// Memory that a thread keeps: registers of a loop, or the temporaries of a program.
+class Memory {
+ public:
+  uint8_t* of(int64_t bytes) {
+    if (bytes > size_) {
+      size_ = std::max<int64_t>(bytes, 2 * size_);
+      memory_.reset(static_cast<uint8_t*>(::operator new(size_, std::align_val_t{kLine})));
+    }
+    return memory_.get();
+  }
+  void keep_below(int64_t bytes) {
+    if (size_ > bytes) {
+      memory_.reset();
+      size_ = 0;
+    }
+  }
+
+ private:
+  struct Free {
+    void operator()(uint8_t* p) const { ::operator delete(p, std::align_val_t{kLine}); }
+  };
+  std::unique_ptr<uint8_t, Free> memory_;
+  int64_t size_ = 0;
+};
+
+void draw(const Draw& from, uint8_t* to, int64_t first, int64_t bytes) {
+  if (!from.schedule) {
+    std::memcpy(to, (const uint8_t*)from.low + first, bytes);
+    return;
+  }
+  const uint64_t low = from.low + (uint64_t)first / 16;
+  spuvm_aes_ctr(spuvm_aes_level(), from.schedule, to, bytes, from.high + (low < from.low), low);
+}
+
+class Run {
+ public:
+  Run(const Program& program, int64_t factor, void* const* arrays, const Draw* draws, int threads)
+      : program_(program), factor_(factor), draws_(draws), threads_(threads), loops_(loops(level)) {
+    thread_local Memory memory;
+    uint8_t* arena = memory.of(program.arena * factor + kLine);
+    base_.reserve(program.arrays.size());
+    for (const Array& a : program.arrays) switch (a.source) {
+        case kInput: base_.push_back((uint8_t*)arrays[a.where]); break;
+        case kOutput: base_.push_back((uint8_t*)arrays[program.inputs + a.where]); break;
+        case kTemporary: base_.push_back(arena + a.where * factor); break;
+        case kConstant: base_.push_back((uint8_t*)program.constants.data() + a.where); break;
+        case kStream: base_.push_back(nullptr); break;
+      }
+    for (const Segment& s : program.segments) s.kind == 0 ? loop(s) : whole(s);
+    memory.keep_below(int64_t{64} << 20);
+  }
+
+ private:
+  void whole(const Segment& s) {
+    const Context context{base_.data(), threads_, loops_};
+    call(s.kind, s.parameters, s.views, context);
+  }
+
+  void loop(const Segment& s) {
+    const int64_t units = s.units * factor_;
+    if (units == 0) return;
+    const int64_t chunks = (units + s.block - 1) / s.block;
+    auto blocks = [&](int64_t from, int64_t to) {
+      thread_local Memory memory;
+      uint8_t* scratch = memory.of(s.scratch * s.block + kLine);
+      for (int64_t c = from; c < to; ++c) block(s, scratch, c * s.block, std::min(s.block, units - c * s.block));
+    };
+    if (threads_ <= 1 || chunks == 1 || s.work * units < kThreadsPay) return blocks(0, chunks);
+    const int64_t pieces = std::min<int64_t>(chunks, 8 * threads_);
+    parallel_for(threads_, pieces, [&](int64_t i) { blocks(i * chunks / pieces, (i + 1) * chunks / pieces); });
+  }
+
+  void block(const Segment& s, uint8_t* scratch, int64_t first, int64_t units) {
+    auto at = [&](const Operand& o) -> uint8_t* {
+      switch (o.mode) {
+        case kRegister: return scratch + o.where * s.block;
+        case kArray: return base_[o.where] + o.offset + first * o.step;
+        case kScalar: return base_[o.where] + o.offset;
+        default: return nullptr;
+      }
+    };
+    for (const Instruction& i : s.code) {
+      const int64_t n = units * i.elements;
+      uint8_t* d = at(i.d);
+      if (i.function) {
+        i.function(d, at(i.operand[0]), at(i.operand[1]), at(i.operand[2]), n);
+      } else if (i.view >= 0) {
+        const View& view = s.views[i.view];
+        load(view, base_[view.array], i.width, first * i.elements, n, d);
+      } else {
+        draw(draws_[program_.arrays[i.operand[0].where].where], d, first * i.elements * i.width, n * i.width);
+      }
+    }
+  }
+
+  const Program& program_;
+  const int64_t factor_;
+  const Draw* draws_;
+  const int threads_;
+  const Loops loops_;
+  std::vector<uint8_t*> base_;
+};
+
+}  // namespace
+
+extern "C" {
+
+// The names of the element-wise operations, in the order of their numbers, separated by spaces.
+const char* spuvm_engine_operations() {
+  static const std::string names = [] {
+    std::string all;
+    const Loops table = loops(0);
+    for (int i = 0; i < table.count; ++i) all += (i ? " " : "") + std::string(table.operations[i].name);
+    return all;
+  }();
+  return names.c_str();
+}
+
+// The instruction set in use: 0 plain, 1 AVX2, 2 AVX-512; programs made afterwards use `wanted`, if the processor does.
+int spuvm_engine_level() { return level; }
+int spuvm_engine_set_level(int wanted) { return level = std::max(0, std::min(wanted, kBestLevel)); }
+
+// A program from `words`, as runtime/engine/encode.py writes them, and its constants. To be freed by _free.
+void* spuvm_engine_new(const int64_t* words, const uint8_t* constants, int64_t constant_bytes) {
+  Reader from{words};
+  auto program = std::make_unique<Program>();
+  program->inputs = (int)from.next();
+  program->outputs = (int)from.next();
+  program->arena = from.next();
+  for (int64_t n = from.next(); n > 0; --n) {
+    Array a;
+    a.source = (Source)from.next();
+    a.where = from.next();
+    a.bytes = from.next();
+    program->arrays.push_back(a);
+  }
+  const Loops table = loops(level);
+  for (int64_t n = from.next(); n > 0; --n) program->segments.push_back(read_segment(from, table));
+  program->constants.assign(constants, constants + constant_bytes);
+  return program.release();
+}
+
+void spuvm_engine_free(void* program) { delete static_cast<Program*>(program); }
+
+// Runs a program: `arrays` are its inputs, then its outputs. Not 0: there is no memory.
+int spuvm_engine_run(const void* program, int64_t factor, void* const* arrays, const void* draws, int threads) {
+  try {
+    Run(*static_cast<const Program*>(program), factor, arrays, static_cast<const Draw*>(draws), threads);
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+  return 0;
+}
+
+}  // extern "C"

@@ -1,0 +1,56 @@
+"""What runs stages: the vector engine where it can, XLA where it cannot or is asked for.
+
+`SPUVM_ENGINE` is `native` (the default: the engine, and XLA for stages with an operation that the engine lacks) or
+`xla` (every stage by XLA, the twin that defines the bits). `use` changes it for this process.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+from spuvm.runtime.engine import interpreter
+from spuvm.runtime.errors import ConfigError
+
+TIERS = ("native", "xla")
+_wanted: str | None = None
+
+
+def current() -> str:
+    """`native` or `xla`: what stages that are loaded from now on run by."""
+    wanted = _wanted or checked(os.environ.get("SPUVM_ENGINE") or "native", "SPUVM_ENGINE")
+    return "xla" if wanted == "xla" or not _available() else "native"
+
+
+def checked(name: str, where: str) -> str:
+    if name not in TIERS:
+        raise ConfigError(f"`{where}` must be one of {', '.join(TIERS)}, got {name!r}.")
+    return name
+
+
+@contextmanager
+def use(name: str) -> Iterator[None]:
+    """Within the block stages are loaded for this tier. Programs that were prepared before keep theirs."""
+    global _wanted
+    before, _wanted = _wanted, checked(name, "engine")
+    try:
+        yield
+    finally:
+        _wanted = before
+
+
+@cache
+def _available() -> bool:
+    if interpreter.library() is not None:
+        return True
+    if os.environ.get("SPUVM_NATIVE", "1") != "0":
+        warnings.warn(
+            "spuvm runs without its vector engine, by XLA alone: the native library was not built. "
+            "With a C++ compiler, install spuvm again.",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return False
