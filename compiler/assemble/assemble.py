@@ -61,7 +61,7 @@ def _run(b: Builder, jaxpr: Any, consts: Sequence[Any], arguments: Sequence[Valu
     def read(atom: Any) -> Value:
         if not isinstance(atom, jex.Literal):
             return env[atom]
-        return _known(b, np.asarray(atom.val, atom.aval.dtype))
+        return _known(b, np.asarray(atom.val, np.dtype(atom.aval.dtype)))  # type: ignore[attr-defined]
 
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name

@@ -12,7 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from spuvm.compiler.assemble.values import Constant, Local, Placed, Shape, Value, reshaped, size, strides_of, word
+from spuvm.compiler.assemble.values import (
+    Constant,
+    Local,
+    Placed,
+    Shape,
+    Value,
+    broadcast,
+    reshaped,
+    size,
+    strides_of,
+    word,
+)
 from spuvm.runtime.engine.code import DRAW, UNIT, VIEW, View
 
 # Operations of two operands whose second may be one element for all, by what they are with the operands exchanged.
@@ -167,17 +178,24 @@ class Builder:
     ) -> Local:
         """An element-wise operation; the width in its name is that of the first operand."""
         count = self.count(shape)
+        operands = [self._spread(v, shape) for v in operands]
         loop = self._loop_for(count, operands)
         width = word(operands[0].dtype)
-        if name in BINARY and self._one_for_all(operands[0], count) and not self._one_for_all(operands[1], count):
-            if name in EXCHANGED:
-                name, operands = EXCHANGED[name], operands[::-1]
+        first_only = self._one_for_all(operands[0], count) and not self._one_for_all(operands[-1], count)
+        if first_only and name in EXCHANGED:
+            name, operands = EXCHANGED[name], operands[::-1]
         reads = tuple(
             self._read(loop, v, count, scalar=name == "fill" or (i == 1 and name in BINARY))
             for i, v in enumerate(operands)
         )
         word(dtype)
         return self._add(loop, f"{name}.{width}", dtype, shape, reads, shared=shared)
+
+    def _spread(self, value: Value, shape: Shape) -> Value:
+        """An operand of one element along an axis stands for all of them, as JAX has it."""
+        if self.scales or isinstance(value, Constant) or size(value.shape) == size(shape):
+            return value
+        return broadcast(self.placed(value), shape, range(len(shape) - len(value.shape), len(shape)))
 
     def draw(self, stream: Placed) -> Local:
         """What a stream gives, once for all that reads it."""

@@ -50,9 +50,9 @@ def operation(name: str) -> Rule:
         (out,) = outs
         dtype = x[0].dtype
         word(dtype)
-        if dtype == bool and name == "not":
+        if dtype.kind == "b" and name == "not":
             return [b.emit("xor", dtype, out.shape, [x[0], Constant(np.bool_(True), out.shape)])]
-        made = ON_BOOLS.get(name) if dtype == bool else None
+        made = ON_BOOLS.get(name) if dtype.kind == "b" else None
         if made is None:
             made = OPERATIONS[name][dtype.kind == "i"]
         return [b.emit(made, out.dtype, out.shape, x)]
@@ -72,7 +72,7 @@ def converted(b: Builder, value: Value, dtype: np.dtype[Any]) -> Value:
         return Constant(value.value.astype(dtype), value.shape)
     if dtype == value.dtype:
         return value
-    if dtype == bool:
+    if dtype.kind == "b":
         return b.emit("bool", dtype, value.shape, [value])
     if dtype.itemsize == value.dtype.itemsize:
         return _retyped(value, dtype)
@@ -91,7 +91,7 @@ def bitcast(b: Builder, x: Sequence[Value], outs: Sequence[Any], params: Params)
     (value,), (out,) = x, outs
     word(value.dtype)
     word(out.dtype)
-    if value.dtype == bool or out.dtype == bool:
+    if value.dtype.kind == "b" or out.dtype.kind == "b":
         raise Unsupported("bitcasts of bools")
     if value.dtype.itemsize == out.dtype.itemsize:
         return [_retyped(value, out.dtype)]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
-from typing import Any
 
 import numpy as np
 
 from spuvm.compiler.assemble.builder import Builder, CallInMaking, LoopInMaking, Operation, Read
-from spuvm.compiler.assemble.values import Local, Placed, Value
+from spuvm.compiler.assemble.values import Local, Value
 from spuvm.runtime.engine.code import UNIT, Array, Call, Code, Instruction, Loop, Operand, Port, View
 
 BLOCK_BYTES = 24 << 10  # of registers: they and what is read stay in the first-level cache
@@ -119,7 +117,8 @@ def _place_temporaries(builder: Builder, spans: dict[int, tuple[int, int]]) -> i
 
 def _segment(builder: Builder, segment: LoopInMaking | CallInMaking) -> Loop | Call:
     if isinstance(segment, CallInMaking):
-        return Call(segment.kind, tuple(map(_collapsed, segment.views)) if segment.kind == "copy" else segment.views, segment.parameters)
+        views = tuple(map(_collapsed, segment.views)) if segment.kind == "copy" else segment.views
+        return Call(segment.kind, views, segment.parameters)
     registers, total = _registers(segment)
     code = tuple(_instruction(segment, o, registers) for o in segment.operations)
     unit = UNIT if builder.scales else 1

@@ -33,9 +33,13 @@ LARGEST_RANK = 11
 
 
 def reshape(b: Builder, x: Sequence[Value], outs: Sequence[Any], params: Params) -> list[Value]:
-    if params.get("dimensions") is not None:
-        raise Unsupported("reshape in another order")
     return [b.reshape(x[0], tuple(outs[0].shape))]
+
+
+def in_order(b: Builder, x: Sequence[Value], outs: Sequence[Any], params: Params) -> list[Value]:
+    if params["dimensions"] is not None:
+        raise Unsupported("`reshape` in another order")
+    return reshape(b, x, outs, params)
 
 
 def moved(view: Any) -> Rule:
@@ -128,8 +132,11 @@ def pad(b: Builder, x: Sequence[Value], outs: Sequence[Any], params: Params) -> 
         step = interior + 1
         begin = max(0, -(low // step)) if low < 0 else 0  # the first element that is not cut off
         end = min(d, max(begin, -(-(n - low) // step)))
-        starts.append(begin), limits.append(end), steps.append(step)
-        first.append(low + begin * step), last.append(low + begin * step + max(0, (end - begin - 1) * step) + 1)
+        starts.append(begin)
+        limits.append(end)
+        steps.append(step)
+        first.append(low + begin * step)
+        last.append(low + begin * step + max(0, (end - begin - 1) * step) + 1)
     if all(end > begin for begin, end in zip(starts, limits)):
         inner = sliced(b.placed(value), starts, limits, (1,) * len(starts))
         target = sliced(whole, first, last, steps)
@@ -160,13 +167,13 @@ SCANS = {"cumsum": "reduce_sum", "cumprod": "reduce_prod", "cummax": "reduce_max
 
 
 def _identity(name: str, dtype: np.dtype[Any]) -> np.generic:
-    which = REDUCTIONS[name][2]
+    which: Any = REDUCTIONS[name][2]
     if which in ("min", "max"):
-        limits = (False, True) if dtype == bool else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+        limits = (False, True) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
         which = limits[which == "max"]
     if which == "ones":
-        return np.bool_(True) if dtype == bool else ~np.zeros((), dtype)[()]
-    identity: np.generic = dtype.type(which)
+        which = True if dtype.kind == "b" else -1
+    identity: np.generic = np.asarray(which).astype(dtype)[()]
     return identity
 
 
@@ -181,7 +188,7 @@ def reduction(name: str) -> Rule:
         (value,), (out,), axes = x, outs, params["axes"]
         dtype = value.dtype
         word(dtype)
-        if dtype == bool and name in ("reduce_sum", "reduce_prod"):
+        if dtype.kind == "b" and name in ("reduce_sum", "reduce_prod"):
             raise Unsupported("sums of bools")
         kept = [a for a in range(len(value.shape)) if a not in axes]
         depth = math.prod(value.shape[a] for a in axes)
@@ -205,7 +212,9 @@ def running(name: str) -> Rule:
             return [value]
         to = _new(b, out)
         shape = (size(value.shape[:axis]), value.shape[axis], size(value.shape[axis + 1 :]))
-        source, target = (replace(v, shape=shape, strides=strides_of(shape, v.dtype)) for v in (b.contiguous(value), to))
+        source, target = (
+            replace(v, shape=shape, strides=strides_of(shape, v.dtype)) for v in (b.contiguous(value), to)
+        )
         number = _folding(SCANS[name], value.dtype)
         b.call("scan", [source, target], [number, value.dtype.itemsize, int(params["reverse"])], [to])
         return [to]
@@ -217,7 +226,7 @@ def dot_general(b: Builder, x: Sequence[Value], outs: Sequence[Any], params: Par
     (left, right), (out,) = x, outs
     dtype = np.dtype(out.dtype)
     (left_sum, right_sum), (left_batch, right_batch) = params["dimension_numbers"]
-    if dtype == bool or dtype.kind == "f":
+    if dtype.kind == "b" or dtype.kind == "f":
         raise Unsupported(f"products of {dtype}")
     left, right = converted(b, left, dtype), converted(b, right, dtype)
     if size(out.shape) == 0:
@@ -314,13 +323,13 @@ def gather(b: Builder, x: Sequence[Value], outs: Sequence[Any], params: Params) 
 def _filler(value: Any, dtype: np.dtype[Any]) -> int:
     """What stands for a missing element, as JAX has it: the largest unsigned number, the least with a sign."""
     if value is None:
-        value = True if dtype == bool else np.iinfo(dtype).min if dtype.kind == "i" else np.iinfo(dtype).max
+        value = True if dtype.kind == "b" else np.iinfo(dtype).min if dtype.kind == "i" else np.iinfo(dtype).max
     raw = np.asarray(value, dtype).tobytes()
     return int.from_bytes(raw.ljust(8, b"\0"), "little", signed=True)
 
 
 RULES: dict[str, Rule] = {
-    "reshape": reshape,
+    "reshape": in_order,
     "squeeze": reshape,
     "expand_dims": reshape,
     "broadcast_in_dim": broadcast_in_dim,

@@ -100,9 +100,7 @@ def reshaped(value: Value, shape: Shape) -> Value | None:
 
 
 def transposed(value: Placed, order: Sequence[int]) -> Placed:
-    return replace(
-        value, shape=tuple(value.shape[a] for a in order), strides=tuple(value.strides[a] for a in order)
-    )
+    return replace(value, shape=tuple(value.shape[a] for a in order), strides=tuple(value.strides[a] for a in order))
 
 
 def sliced(value: Placed, starts: Sequence[int], limits: Sequence[int], steps: Sequence[int]) -> Placed:

@@ -110,9 +110,9 @@ def _lines(code: Code) -> Iterator[str]:
             continue
         each = " each of 64 elements" if code.scales else ""
         yield f"loop {segment.units} units{each}, {segment.block} at a time, {segment.registers} bytes of registers:"
-        for i in segment.code:
-            operands = [_view(i.view)] if i.view is not None else [_operand(o) for o in i.operands]
-            yield f"  {_operand(i.result)} = {i.operation} {', '.join(operands)}"
+        for step in segment.code:
+            operands = [_view(step.view)] if step.view is not None else [_operand(o) for o in step.operands]
+            yield f"  {_operand(step.result)} = {step.operation} {', '.join(operands)}"
 
 
 def _view(view: View) -> str:

@@ -95,7 +95,7 @@ class _Draws:
         function = stage.load()
         if not isinstance(function, Interpreted):
             return function(*arguments, *self.values(stage, base))
-        streams = []
+        streams: list[tuple[Stream | np.ndarray, int]] = []
         for r in stage.randoms:
             at = base.get(r.holders, 0) + r.offset
             stream = self._streams.stream(r.holders)

@@ -1,0 +1,285 @@
+"""The vector engine: the bits of XLA, over every kernel of every protocol and over random programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jax import lax
+from machine import Case, cases, kernel_choreography, shapes_of
+
+from spuvm.compiler.assemble.assemble import assemble
+from spuvm.compiler.assemble.values import Unsupported
+from spuvm.compiler.expand.choreography import Call
+from spuvm.compiler.project.kernels import StagePlan, analyse
+from spuvm.runtime.engine import interpreter, tier
+from spuvm.runtime.engine.check import BadCode, check
+from spuvm.runtime.engine.code import Code, Loop, Operand
+from spuvm.runtime.engine.interpreter import Interpreted, place
+from spuvm.runtime.engine.primitives import PERMUTATION
+from spuvm.runtime.engine.random import Stream
+from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.protocols.aby3.protocol import ABY3
+from spuvm.runtime.protocols.protocol import Protocol
+from spuvm.runtime.protocols.ref2k import ref2k
+from spuvm.runtime.protocols.semi2k import semi2k, semi2k_first_party_unsafe
+
+pytestmark = pytest.mark.skipif(interpreter.library() is None, reason="needs the native library")
+
+rng = np.random.default_rng(0)
+KEY = bytes(range(16))
+
+
+def run_code(code: Code, inputs: Sequence[Any], blocks: Sequence[int] = (), length: int = 64) -> list[np.ndarray]:
+    stream = Stream(KEY)
+    return Interpreted(code)([np.asarray(x) for x in inputs], place([(stream, b) for b in blocks]), length)
+
+
+def assert_same(function: Callable[..., Any], *arguments: Any) -> Code:
+    """The engine's results of a function are XLA's, to the bit and the type."""
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(function)(*arguments)
+        want = jax.tree.leaves(jax.jit(function)(*arguments))
+    code = assemble(closed, [False] * len(arguments))
+    for got, wanted in zip(run_code(code, arguments), want, strict=True):
+        assert got.dtype == wanted.dtype
+        np.testing.assert_array_equal(got, np.asarray(wanted))
+    return code
+
+
+def numbers(dtype: Any, *shape: int) -> np.ndarray:
+    """Uniform words, with zero, the limits and -1 among them."""
+    if np.dtype(dtype).kind == "b":
+        return rng.integers(0, 2, shape).astype(bool)
+    words = np.frombuffer(rng.bytes(int(np.prod(shape)) * 8), np.uint64).astype(dtype).reshape(shape)
+    flat = words.reshape(-1)
+    for i, edge in enumerate((0, np.iinfo(dtype).min, np.iinfo(dtype).max, np.array(-1).astype(dtype))):
+        flat[i::7] = edge
+    return words
+
+
+# every kernel ----------------------------------------------------------------------------------------
+
+
+def drawn(stage: StagePlan, blocks: list[int]) -> list[np.ndarray]:
+    """The randoms of a stage, from the keystream at the given blocks."""
+    out = []
+    for r, block in zip(stage.randoms, blocks, strict=True):
+        if r.dtype == PERMUTATION:
+            out.append(np.stack([rng.permutation(r.shape[-1]) for _ in range(r.shape[0])]).reshape(r.shape))
+            continue
+        raw = np.empty(r.nbytes, np.uint8)
+        Stream(KEY).fill(raw, block)
+        out.append(raw.view(r.dtype).reshape(r.shape))
+    return out
+
+
+def assert_stage(unit: StagePlan, stage: StagePlan, length: int, *, scales: bool) -> None:
+    """The code of `unit`, run on `length` elements, gives the results of `stage`."""
+    first = len(stage.avals) - len(stage.randoms)
+    streams = [False] * first + [r.dtype != PERMUTATION for r in stage.randoms]
+    blocks = [100 * i + 5 for i in range(len(stage.randoms))]
+    inputs = [numbers(a.dtype, *a.shape) for a in stage.avals[:first]]
+    randoms = drawn(stage, blocks)
+    with jax.enable_x64(True):
+        code = assemble(jax.make_jaxpr(unit.function)(*unit.avals), streams, scales=scales)
+        want = stage.function(*map(jnp.asarray, [*inputs, *randoms]))
+    arrays = [x for x, is_stream in zip([*inputs, *randoms], streams) if not is_stream]
+    got = run_code(code, arrays, [b for b, is_stream in zip(blocks, streams[first:]) if is_stream], length)
+    for g, w in zip(got, want, strict=True):
+        assert g.dtype == w.dtype
+        np.testing.assert_array_equal(g, np.asarray(w))
+
+
+def chosen(protocol: Protocol, ring: int) -> list[Case]:
+    """Each kernel with one choice of its parameters."""
+    fitting = [c for c in cases(protocol, ring) if dict(c.params).get("owner", 0) < protocol.world_size]
+    return list({c.kernel.name: c for c in fitting if ring == 64 or c.kernel.name not in FOR_64_BITS}.values())
+
+
+FOR_64_BITS = {"exp2_ab", "exp2_abb", "harmonics_a", "scaled_aa", "power_b", "position_b"}
+PROTOCOLS = [(ABY3, 64), (ABY3, 128), (semi2k(2, 0), 64), (semi2k_first_party_unsafe(3, 0), 64), (ref2k(1), 64)]
+
+
+@pytest.mark.parametrize(("protocol", "ring"), [pytest.param(p, r, id=f"{p.name}-{r}") for p, r in PROTOCOLS])
+def test_every_stage_of_every_kernel(protocol: Protocol, ring: int) -> None:
+    """Simulated, and what one of the parties does; element-wise code made for 64 elements runs on 192."""
+    for case in chosen(protocol, ring):
+        scales = case.kernel.elementwise
+        call = kernel_choreography(case, protocol, shapes_of(case, 64 if scales else 16)).block.steps[0]
+        assert isinstance(call, Call)
+        unit = analyse(call.spec, 64 if scales else None)
+        wide = analyse(call.spec, 192) if scales else unit
+        parties = [p for p in unit.stages if p in (None, 1)] if ring == 64 else [None]
+        for party in parties:
+            for of_unit, of_block in zip(unit.stages[party], wide.stages[party], strict=True):
+                if of_block.outputs:
+                    assert_stage(of_unit, of_block, 192, scales=scales)
+
+
+# every operation -------------------------------------------------------------------------------------
+
+WORDS = (np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int32, np.uint64, np.int64)
+
+
+@pytest.mark.parametrize("dtype", WORDS)
+def test_arithmetic_has_the_edges_of_xla(dtype: Any) -> None:
+    """Overflow, division by zero and of the least number by -1, comparisons with and without a sign."""
+    n = 77
+    x, y = numbers(dtype, n), numbers(dtype, n)[::-1].copy()
+    two = [lax.add, lax.sub, lax.mul, lax.max, lax.min, lax.div, lax.rem, lax.bitwise_and, lax.bitwise_or]
+    two += [lax.bitwise_xor, lax.lt, lax.le, lax.gt, lax.ge, lax.eq, lax.ne]
+    one = [lax.bitwise_not, lax.neg, lax.population_count, lax.clz, lax.sign]
+    one += [lax.abs] if np.dtype(dtype).kind == "i" else []
+    assert_same(lambda a, b: [f(a, b) for f in two] + [f(a) for f in one], x, y)
+    assert_same(lambda a: [f(a, dtype(3)) for f in two] + [f(dtype(3), a) for f in two], x)
+    assert_same(lambda a, b: (jnp.where(a < b, a, b), jnp.where(a == b, dtype(1), a), a**5), x, y)
+    assert_same(lambda a: [lax.convert_element_type(a, to) for to in (*WORDS, bool)], x)
+
+
+@pytest.mark.parametrize("dtype", WORDS)
+def test_shifts_by_the_width_and_more(dtype: Any) -> None:
+    x, by = numbers(dtype, 130), np.arange(130).astype(dtype)
+    shifts = (lax.shift_left, lax.shift_right_logical, lax.shift_right_arithmetic)
+    width = 8 * np.dtype(dtype).itemsize
+    assert_same(lambda a, b: [f(a, b) for f in shifts], x, by)
+    assert_same(lambda a: [f(a, dtype(b)) for f in shifts for b in (0, 1, width - 1, width, width + 3, 100)], x)
+
+
+U64 = np.uint64
+MOVES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "transposes": (lambda a: (a.T + a.T, jnp.transpose(a.reshape(2, 2, 6), (2, 0, 1)).reshape(6, 4)), ((4, 6),)),
+    "slices": (lambda a: (a[::2, 1:5:3], a[3:1:-1], a[:, ::-1] ^ a, a[1:1]), ((4, 6),)),
+    "broadcasts": (lambda a, b: (a[:, None] * b, jnp.broadcast_to(a, (3, 4)) + a), ((4,), (4, 6))),
+    "joins": (lambda a, b: (jnp.concatenate([a, b, a], 0), jnp.concatenate([a, b], 1)[:, 3:]), ((4, 6), (4, 6))),
+    "pads": (lambda a: lax.pad(a, U64(7), ((-1, 2, 1), (2, -3, 2))), ((4, 6),)),
+    "pads that cut all": (lambda a: lax.pad(a, U64(7), ((-5, 9, 0), (0, 0, 0))), ((4, 6),)),
+    "sums": (lambda a: (a.sum(), a.sum(0), a.sum(1), a.T.max(0), a.min((0, 1))), ((37, 70),)),
+    "long sums": (lambda a: (a.sum(dtype=a.dtype), (a & U64(3)).sum(0)), ((3, 5000),)),
+    "running sums": (lambda a: (lax.cumsum(a, 1), lax.cumsum(a, 0, reverse=True), lax.cummax(a, 1)), ((5, 9),)),
+    "products": (lambda a, b: (a @ b, b.T @ a.T, a @ b[:, 0], jnp.tensordot(a, b.T, 2)), ((5, 7), (7, 5))),
+    "batches": (lambda a, b: jnp.einsum("bij,bkj->kbi", a, b), ((2, 3, 4), (2, 5, 4))),
+    "rows": (
+        lambda a: (a[jnp.array([3, 0, 9, -1])], jnp.take(a, jnp.array([[1], [7]]), 1, mode="clip")),
+        ((4, 6),),
+    ),
+    "along": (lambda a: jnp.take_along_axis(a, (a % U64(6)).astype(np.int32), axis=1), ((4, 6),)),
+    "counted": (lambda a: a + lax.broadcasted_iota(U64, (4, 6), 1), ((4, 6),)),
+    "a loop after a sum": (lambda a: (a - a.sum(0)) * (a + a[0].sum()), ((4, 6),)),
+    "results twice": (lambda a: (a, a + U64(1), a + U64(1), a.T, jnp.zeros((3,), U64)), ((4, 6),)),
+}
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_whole_arrays(name: str) -> None:
+    function, shapes = MOVES[name]
+    assert_same(function, *(numbers(U64, *shape) for shape in shapes))
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), ()])
+def test_nothing_and_one(shape: tuple[int, ...]) -> None:
+    x = np.full(shape, 5, U64)
+    assert_same(lambda a: (a + a, a.sum(dtype=a.dtype), a.reshape(-1), jnp.broadcast_to(a, (2, *a.shape)) * a), x)
+
+
+def test_wide_arrays_on_several_threads() -> None:
+    x, y = numbers(np.uint64, 300_001), numbers(np.uint8, 300_001)
+    assert_same(
+        lambda a, b: ((a * a + U64(1)) >> U64(3), b ^ (a >> U64(60)).astype(np.uint8), a.sum(), a[::-1] + a), x, y
+    )
+
+
+def step(what: int, x: Any, y: Any, i: int, j: int, to: Any) -> Any:
+    y, of = y.astype(x.dtype), x.dtype.type
+    made: list[Callable[[], Any]] = [
+        lambda: x + y,
+        lambda: x - of(j),
+        lambda: of(j) - x * y,
+        lambda: x & ~y | of(i),
+        lambda: jnp.where(x < y, y ^ x, x),
+        lambda: lax.shift_left(x, of(j % 70)) ^ lax.shift_right_logical(y, of(i % 70)),
+        lambda: x.astype(to),
+        lambda: (x == y).astype(x.dtype) + lax.max(x, y),
+        lambda: lax.rem(x, y) + lax.div(y, of(j + 1)),
+    ]
+    return made[what]()
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.data())
+def test_random_programs(data: st.DataObject) -> None:
+    """Chains of operations on words of all widths."""
+    n = data.draw(st.sampled_from([1, 5, 64, 600]))
+    steps = data.draw(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 99), st.integers(0, 99)), max_size=12))
+    to = data.draw(st.sampled_from(WORDS))
+
+    def program(*inputs: Any) -> Any:
+        values = list(inputs)
+        for what, i, j in steps:
+            values.append(step(what, values[i % len(values)], values[j % len(values)], i, j, to))
+        return values[len(inputs) :]
+
+    assert_same(program, *(numbers(d, n) for d in (np.uint64, np.uint8, np.int32, np.uint16)))
+
+
+# what is refused -------------------------------------------------------------------------------------
+
+
+def test_floating_point_is_left_to_xla() -> None:
+    closed = jax.make_jaxpr(lambda a: a * 0.5)(np.ones(3, np.float32))
+    with pytest.raises(Unsupported, match="float32"):
+        assemble(closed, [False])
+
+
+def test_an_operation_that_the_engine_lacks_is_named() -> None:
+    closed = jax.make_jaxpr(lambda a: lax.sort(a))(np.ones(3, np.int32))
+    with pytest.raises(Unsupported, match="`sort`"):
+        assemble(closed, [False])
+
+
+def test_code_that_leaves_its_arrays_is_refused() -> None:
+    code = assert_same(lambda a: a + a, numbers(np.uint32, 64))
+    (loop,) = code.segments
+    assert isinstance(loop, Loop)
+    (add,) = loop.code
+    result = Operand("array", add.result.where, 4, add.result.step)
+    for bad in (add._replace(result=result), add._replace(operation="add.u64"), add._replace(elements=2)):
+        with pytest.raises(BadCode):
+            check(replace(code, segments=(loop._replace(code=(bad,)),)))
+    with pytest.raises(BadCode):
+        check(replace(code, segments=(loop._replace(units=65),)))
+
+
+def test_the_tier_is_a_setting() -> None:
+    with tier.use("xla"):
+        assert tier.current() == "xla"
+    with pytest.raises(ConfigError, match="`engine` must be one of native, xla, got 'fast'"), tier.use("fast"):
+        pass
+
+
+PROGRAM = """
+import numpy as np, spuvm as spu
+from spuvm.compiler.project import executables
+x = np.linspace(-1, 1, 20, dtype=np.float32)
+r = spu.jit(lambda a, b: (a * b + a, a < b))(x, x[::-1].copy())
+print(spu.reveal(r)[0].tolist(), executables.compiled_count > 0, executables.assembled_count > 0)
+"""
+
+
+@pytest.mark.parametrize("engine", ["native", "xla"])
+def test_the_environment_chooses(engine: str, tmp_path: Any) -> None:
+    """XLA compiles nothing by default, and everything when it is asked for."""
+    tmp_path.chmod(0o700)
+    env = {**os.environ, "SPUVM_ENGINE": engine, "SPUVM_CACHE_DIR": str(tmp_path)}
+    out = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, timeout=120)
+    assert out.stdout.split("]")[1].split() == [str(engine == "xla"), str(engine == "native")], out.stderr
