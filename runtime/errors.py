@@ -31,6 +31,12 @@ class EncodingError(DataError):
     """A value that the ring cannot hold: NaN, infinite, or beyond the stated limit."""
 
 
+class PolicyError(SpuError):
+    """A query, or another use of an owner's data, that the owner does not allow; says whose rule and what it allows."""
+
+    exit_status = 2
+
+
 class CompileError(SpuError):
     """A program that cannot be compiled; names the primitive and the user's line."""
 

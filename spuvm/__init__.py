@@ -1,5 +1,7 @@
 """Secure multi-party computation, compiled by JAX."""
 
+import importlib
+
 from spuvm import data as data
 from spuvm import psi as psi
 from spuvm import random as random
@@ -25,3 +27,10 @@ from spuvm.shares import load_shares as load_shares
 from spuvm.shares import save_shares as save_shares
 from spuvm.streaming.stream import Stream as Stream
 from spuvm.streaming.stream import stream as stream
+
+
+def __getattr__(name: str) -> object:
+    """`spuvm.sql` is loaded when it is first used: it needs packages of its own."""
+    if name == "sql":
+        return importlib.import_module("spuvm.sql")
+    raise AttributeError(f"module `spuvm` has no attribute `{name}`")

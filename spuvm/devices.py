@@ -287,6 +287,11 @@ def everyone() -> tuple[tuple[str, ...], Link | None]:
     return context.parties, context.link
 
 
+def default_parties() -> tuple[str, ...] | None:
+    """All parties that `init` named; None before `init`."""
+    return None if _context is None else _context.parties
+
+
 def whereabouts() -> tuple[str, Path] | None:
     """Of a networked run, the party that this process is, and the cluster file."""
     if _context is None or _context.party is None or _context.file is None:

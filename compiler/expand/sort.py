@@ -1,6 +1,7 @@
 """Sorting by opened comparisons: shuffle, rank, rearrange (see sorting and ranking in `runtime/protocols`).
 
-Where the word of each element says where it goes, that is opened after the shuffle and nothing compared.
+Where the word of each element says where it goes, that is opened after the shuffle and nothing compared. Where any
+order will do, the shuffle is all.
 
 Words that somebody knows need none of it: their order is worked out where they are known.
 """
@@ -26,6 +27,8 @@ from spuvm.runtime.ring import bits as bt
 def expand_sort(ex: Expander, op: Op) -> None:
     widths = op.attrs["widths"]
     words, operands = op.inputs[: len(widths)], op.inputs[len(widths) :]
+    if op.attrs.get("mixed"):
+        return _mixed(ex, op, operands)
     if _is_known(ex, words, operands):
         return _sort_known(ex, op, words, operands)
     shared = [_narrowed(ex, ex.whole(ex.as_kind(v, "a"), v.shape), width) for v, width in zip(words, widths)]
@@ -36,6 +39,15 @@ def expand_sort(ex: Expander, op: Op) -> None:
     order = _opened(ex, words_mixed[0]) if op.attrs.get("places") else _rank(ex, words_mixed, op.attrs["wanted"])
     for value, x in zip(op.outputs, carried):
         ex.set(value, _rearranged(ex, mixed[x.slots], order))
+
+
+def _mixed(ex: Expander, op: Op, operands: Sequence[Value]) -> None:
+    """Shuffled, and left so."""
+    carried = [_carried(ex, v) for v in operands]
+    distinct = list({x.slots: x for x in carried}.values())
+    mixed = dict(zip((x.slots for x in distinct), _shuffled(ex, distinct)))
+    for value, x in zip(op.outputs, carried):
+        ex.set(value, mixed[x.slots])
 
 
 def _is_known(ex: Expander, words: Sequence[Value], operands: Sequence[Value]) -> bool:

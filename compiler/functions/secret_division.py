@@ -48,6 +48,12 @@ def quotient(b: Builder, x: Value, y: Value) -> Value:
     return b.bitcast(out, t.element)
 
 
+def bounded_quotient(b: Builder, x: Value, y: Value, bits: int) -> Value:
+    """x / y of integers below 2^bits, bits <= ring - 4, in any type; by 0 it is 0. An estimate for each 17 bits."""
+    d = _divide(b, x, y, bits)
+    return b.bitcast(b.mul_raw(d.valid, d.quotient), x.type.element)
+
+
 def remainder(b: Builder, x: Value, y: Value) -> Value:
     """x rem y, the sign of x. Cost: that of the quotient, and a product."""
     if x.type.bits >= b.ring_bits or b.ring_bits < 64:

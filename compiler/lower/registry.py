@@ -21,6 +21,7 @@ from spuvm.compiler.lower import (
     normal_tails,
     randomness,
     reduce,
+    rows,
     scatter,
     shape,
     sort,
@@ -74,6 +75,7 @@ RULES = merge(
     window.RULES,
     derived.RULES,
     randomness.RULES,
+    rows.RULES,
     index.RULES,
     scatter.RULES,
     control.RULES,
@@ -84,4 +86,4 @@ RULES.update({name: moving(RULES[name]) for name in MOVING if name in RULES})
 INLINED = frozenset(control.INLINED)
 
 # Primitives whose rule runs even if all operands are known.
-UNFOLDED = INLINED | {*randomness.NAMES, "spu_reveal", "spu_masked"}
+UNFOLDED = INLINED | {*randomness.NAMES, *rows.NAMES, "spu_reveal", "spu_masked"}

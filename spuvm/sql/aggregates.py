@@ -1,0 +1,276 @@
+"""GROUP BY, HAVING, aggregates and window functions of a SELECT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlglot import exp
+
+from spuvm.runtime.errors import InputError
+from spuvm.sql.expressions import AGGREGATES, Binder, key_of
+from spuvm.sql.plan import Aggregate, Expr, Field, Group, Order, Ranked, Window
+from spuvm.sql.scope import Scope, column
+from spuvm.sql.types import BOOL, FLOATING, LIMIT, Type, decimal, integer
+
+AVERAGE_DIGITS = 6  # that an average has at least behind the point
+NUMERIC = frozenset({"sum", "avg", "stddev", "stddev_pop", "variance", "var_pop", "median", "quantile"})
+
+
+def aggregate_type(fn: str, type_: Type | None, rows: int) -> Type:
+    """The type of an aggregate of a column (None: of rows) over at most so many rows.
+
+    Raises:
+        InputError: if the column has not the type for it, or its sum could leave the ring.
+    """
+    if fn in ("count", "count_if"):
+        return integer(0, rows)
+    assert type_ is not None
+    if fn in ("bool_or", "bool_and"):
+        if type_.kind != "bool":
+            raise InputError(f"{fn} of {type_}: it takes conditions.")
+        return BOOL
+    if fn in NUMERIC and type_.kind not in ("int", "decimal", "float"):
+        raise InputError(f"{fn} of {type_}: it takes numbers.")
+    if fn in ("min", "max", "any"):
+        return type_
+    if fn in ("stddev", "stddev_pop", "variance", "var_pop", "quantile") or type_.kind == "float":
+        return FLOATING
+    if fn == "sum":
+        make = decimal if type_.kind == "decimal" else lambda scale, lo, hi: integer(lo, hi)
+        return make(type_.scale, min(0, type_.lo) * rows, max(0, type_.hi) * rows)
+    more = 1 if fn == "median" else max(0, AVERAGE_DIGITS - type_.scale)
+    while more and type_.size * 10 ** (more + 1) > LIMIT:
+        more -= 1
+    return decimal(type_.scale + more, type_.lo * 10**more, type_.hi * 10**more)
+
+
+class Aggregates:
+    """What a SELECT does with groups and windows."""
+
+    extra_keys: Sequence[Expr] = ()
+
+    def clauses(self) -> list[Any]:
+        """Where aggregates may stand."""
+        me: Any = self
+        out = list(me.ast.expressions)
+        for name in ("having", "order", "qualify"):
+            if me.ast.args.get(name) is not None:
+                out.append(me.ast.args[name])
+        return out
+
+    def aggregated(self) -> list[Any]:
+        """The aggregates of this SELECT, not those of its subqueries or windows."""
+        me: Any = self
+        found = []
+        for clause in self.clauses():
+            for node in clause.find_all(*AGGREGATES):
+                window = isinstance(node.parent, exp.Window) or (
+                    isinstance(node.parent, exp.Filter) and isinstance(node.parent.parent, exp.Window)
+                )
+                if not window and node.find_ancestor(exp.Select) is me.ast:
+                    found.append(node)
+        return found
+
+    def group(self, items: Sequence[Any]) -> None:
+        """GROUP BY and HAVING."""
+        me: Any = self
+        clause, calls = me.ast.args.get("group"), self.aggregated()
+        if clause is None and not calls:
+            if me.ast.args.get("having") is not None:
+                raise InputError("HAVING without GROUP BY or an aggregate: write WHERE.")
+            return
+        if clause is not None and (
+            clause.args.get("rollup") or clause.args.get("cube") or clause.args.get("grouping_sets")
+        ):
+            raise InputError("ROLLUP, CUBE and GROUPING SETS are not supported: join several queries with UNION ALL.")
+        keys = [self._key(node, items) for node in self._keys(clause, items)]
+        for node in calls:
+            self._call(node)
+        names = tuple(dict.fromkeys([*(k.value for k in keys), *(k.value for k in self.extra_keys)]))
+        bound = me.node.bound if names else 1
+        me.node = Group((), bound, (frozenset(names),), me.node, names, tuple(me.calls.values()))
+        me.grouping = True
+        me.binder.scope = Grouped(me.scope, frozenset(names))
+        if (having := me.ast.args.get("having")) is not None:
+            condition = me.binder.bind(having.this)
+            me.settle()
+            me.filter(condition)
+
+    def _keys(self, clause: Any | None, items: Sequence[Any]) -> list[Any]:
+        me: Any = self
+        if clause is None:
+            return []
+        if clause.args.get("all"):
+            return [n for n in items if not isinstance(n, Expr) and not n.find(*AGGREGATES)]
+        out = []
+        for node in clause.expressions:
+            if isinstance(node, exp.Literal) and not node.is_string:
+                if not 1 <= int(node.name) <= len(items):
+                    raise InputError(f"GROUP BY {node.name}: there are {len(items)} columns.")
+                node = items[int(node.name) - 1]
+            elif isinstance(node, exp.Column) and not node.table and me.scope.find(node.name, None) is None:
+                aliases = {label.lower(): ast for label, ast in me.items()}
+                node = aliases.get(node.name.lower(), node)
+            out.append(node)
+        return out
+
+    def _key(self, node: Any, items: Sequence[Any]) -> Expr:
+        me: Any = self
+        if isinstance(node, Expr):
+            given: Expr = me.extended(node, "key")
+            return given
+        expr: Expr = me.extended(Binder(me.bases, me.scope).bind(node), "key")
+        me.binder.known[key_of(node)] = replace(expr, sql=None, sources=frozenset())  # above the groups
+        return expr
+
+    def aggregate(self, node: Any, name: str) -> Expr:
+        """A column of the grouped relation."""
+        me: Any = self
+        call = me.calls.get(key_of(node))
+        if call is None:
+            raise InputError(f"`{node.sql('duckdb')}`: an aggregate cannot be used here: use HAVING, or a subquery.")
+        return column(call.field.name, call.field.type, call.field.nullable, call.field.origin)
+
+    def _call(self, node: Any) -> None:
+        me: Any = self
+        if key_of(node) in me.calls:
+            return
+        if node.this is not None and node.this.find(*AGGREGATES):
+            raise InputError(f"`{node.sql('duckdb')}`: an aggregate of an aggregate: use a subquery.")
+        fn = next(name for kind, name in AGGREGATES.items() if isinstance(node, kind))
+        fn, argument, distinct, value = self._argument(node, fn)
+        arg = None if argument is None else me.extended(Binder(me.bases, me.scope).bind(argument), fn)
+        try:
+            type_ = aggregate_type(fn, None if arg is None else arg.type, me.node.bound)
+        except InputError as error:
+            raise InputError(f"`{node.sql('duckdb')}`: {error}") from None
+        nullable = fn != "count" and (not self._has_keys() or bool(arg and arg.nullable))
+        nullable = nullable or fn in ("stddev", "variance")
+        origin = frozenset() if arg is None else arg.origin
+        field = Field(me.bases.names(fn), type_, nullable, origin, fn)
+        distinct = distinct and fn in ("count", "sum", "avg")
+        me.calls[key_of(node)] = Aggregate(field, fn, None if arg is None else arg.value, distinct, value)
+
+    def _has_keys(self) -> bool:
+        me: Any = self
+        return me.ast.args.get("group") is not None or bool(self.extra_keys)
+
+    def _argument(self, node: Any, fn: str) -> tuple[str, Any | None, bool, Any]:
+        """(function, argument, distinct, value)."""
+        argument, distinct, value = node.this, False, None
+        if isinstance(argument, exp.Distinct):
+            if len(argument.expressions) != 1:
+                raise InputError(f"`{node.sql('duckdb')}`: DISTINCT of several columns: use a subquery.")
+            argument, distinct = argument.expressions[0], True
+        if isinstance(argument, exp.Star):
+            argument = None
+        if fn == "count_if":
+            fn, argument = "count", exp.Case(ifs=[exp.If(this=argument.copy(), true=exp.Literal.number(1))])
+        if fn == "quantile":
+            share = node.args.get("quantile") or node.args.get("expression")
+            inner = node.parent
+            if isinstance(inner, exp.WithinGroup):
+                share, argument = node.this, inner.expression.expressions[0].this
+            if not isinstance(share, exp.Literal):
+                raise InputError(f"`{node.sql('duckdb')}`: the share must be a constant.")
+            value = float(share.name)
+        filtered = node.parent if isinstance(node.parent, exp.Filter) else None
+        if filtered is not None:
+            test, then = filtered.expression.this.copy(), exp.Literal.number(1) if argument is None else argument.copy()
+            argument = exp.Case(ifs=[exp.If(this=test, true=then)])
+        return fn, argument, distinct, value
+
+    # Windows ----------------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Lookups of subqueries that stand in what was bound last."""
+        me: Any = self
+        pending, me.pending = me.pending, []
+        me.apply(pending)
+
+    def window(self, node: exp.Window) -> Expr:
+        """A column that a window function gives."""
+        me: Any = self
+        partition = [me.extended(me.binder.bind(e), "partition").value for e in node.args.get("partition_by") or ()]
+        clause = node.args.get("order")
+        order = []
+        for o in clause.expressions if clause is not None else ():
+            key = me.extended(me.binder.bind(o.this), "order").value
+            order.append(Order(key, bool(o.args.get("desc")), bool(o.args.get("nulls_first"))))
+        fn, arg, type_, value = self._window_function(node)
+        name = me.bases.names(fn)
+        nullable = fn in ("lag", "lead", "min", "max", "sum", "avg", "first_value", "last_value")
+        origin = frozenset() if arg is None else arg.origin
+        frame = _frame(node, bool(order))
+        item = Ranked(Field(name, type_, nullable, origin, fn), fn, None if arg is None else arg.value, frame, value)
+        me.node = Window((), me.node.bound, me.node.unique, me.node, tuple(partition), tuple(order), (item,))
+        return column(name, type_, nullable, origin)
+
+    def _window_function(self, node: exp.Window) -> tuple[str, Expr | None, Type, int]:
+        me: Any = self
+        call, rows = node.this, me.node.bound
+        for kind, name in RANKS.items():
+            if isinstance(call, kind):
+                return name, None, FLOATING if name == "percent_rank" else integer(0, rows), 1
+        for kind, name in MOVES.items():
+            if isinstance(call, kind):
+                arg = me.extended(me.binder.bind(call.this), name)
+                offset = call.args.get("offset")
+                if call.args.get("default") is not None:
+                    raise InputError(f"`{call.sql('duckdb')}`: a default is not supported: use coalesce.")
+                return name, arg, arg.type, 1 if offset is None else int(offset.name)
+        for kind, name in AGGREGATES.items():
+            if isinstance(call, kind) and name in ("sum", "count", "avg", "min", "max"):
+                whole = isinstance(call.this, exp.Star) or call.this is None
+                arg = None if whole else me.extended(me.binder.bind(call.this), name)
+                return name, arg, aggregate_type(name, None if arg is None else arg.type, rows), 1
+        known = (
+            "row_number, rank, dense_rank, percent_rank, lag, lead, first_value, last_value, sum, count, avg, min, max"
+        )
+        raise InputError(f"`{call.sql('duckdb')}` over a window is not supported: use {known}.")
+
+
+RANKS: dict[type[Any], str] = {
+    exp.RowNumber: "row_number",
+    exp.Rank: "rank",
+    exp.DenseRank: "dense_rank",
+    exp.PercentRank: "percent_rank",
+}
+MOVES: dict[type[Any], str] = {
+    exp.Lag: "lag",
+    exp.Lead: "lead",
+    exp.FirstValue: "first_value",
+    exp.LastValue: "last_value",
+}
+
+
+def _frame(node: exp.Window, ordered: bool) -> str:
+    spec = node.args.get("spec")
+    if spec is None:
+        return "running" if ordered else "all"
+    start, end = str(spec.args.get("start")).upper(), str(spec.args.get("end")).upper()
+    if start == "UNBOUNDED" and end == "UNBOUNDED":
+        return "all"
+    if start == "UNBOUNDED" and end in ("CURRENT ROW", "NONE"):
+        return "rows" if str(spec.args.get("kind")).upper() == "ROWS" else "running"
+    raise InputError(
+        f"the frame {spec.sql('duckdb')} is not supported: use UNBOUNDED PRECEDING to CURRENT ROW or UNBOUNDED "
+        f"FOLLOWING."
+    )
+
+
+class Grouped(Scope):
+    """After GROUP BY: the keys alone."""
+
+    def __init__(self, scope: Scope, keys: frozenset[str]) -> None:
+        super().__init__(scope.relations, scope.outer)
+        self.keys = keys
+
+    def column(self, name: str, table: str | None) -> Expr:
+        found = super().column(name, table)
+        if found.value not in self.keys:
+            shown = f"{table}.{name}" if table else name
+            raise InputError(f"column `{shown}` is neither in GROUP BY nor in an aggregate: put it into one of them.")
+        return replace(found, sql=None, sources=frozenset())

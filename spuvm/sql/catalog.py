@@ -1,0 +1,146 @@
+"""What all parties know of the tables: names, columns, types, owners, rows; and what DuckDB says of expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spuvm.data.schema import nearest
+from spuvm.runtime.errors import InputError
+from spuvm.sql.sources import duckdb, quoted
+from spuvm.sql.types import Type, from_duckdb, text
+
+
+@dataclass(frozen=True)
+class Column:
+    """`declared`: its type in DuckDB."""
+
+    name: str
+    declared: str
+    type: Type
+    nullable: bool
+    unique: bool
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of a table that one owner has."""
+
+    owner: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Table:
+    """`parts`: one owner's whole table, or rows of several owners."""
+
+    name: str
+    columns: tuple[Column, ...]
+    parts: tuple[Part, ...]
+    keys: tuple[frozenset[str], ...]
+
+    @property
+    def rows(self) -> int:
+        return sum(p.rows for p in self.parts)
+
+    @property
+    def owners(self) -> tuple[str, ...]:
+        return tuple(p.owner for p in self.parts)
+
+    def __getitem__(self, name: str) -> Column:
+        for column in self.columns:
+            if column.name == name:
+                return column
+        names = [c.name for c in self.columns]
+        raise InputError(
+            f"table `{self.name}` has no column `{name}`{nearest(name, names)}: it has {', '.join(names)}."
+        )
+
+
+class Catalog:
+    """All tables, by lower-case name."""
+
+    def __init__(self, announced: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+        self.tables: dict[str, Table] = {}
+        for owner, tables in announced.items():
+            for entry in tables:
+                self._add(owner, entry)
+        self._empty = duckdb().connect(":memory:")
+        self._empty.execute("SET enable_external_access = false")
+        for table in self.tables.values():
+            columns = ", ".join(f"{quoted(c.name)} {c.declared}" for c in table.columns)
+            self._empty.execute(f"CREATE TABLE {quoted(table.name)} ({columns})")
+
+    def _add(self, owner: str, said: Mapping[str, Any]) -> None:
+        name = str(said["name"]).lower()
+        columns = tuple(_column(c, f"column `{c['name']}` of table `{name}` of {owner}") for c in said["columns"])
+        keys = [frozenset(c.name for c in columns if c.name in k) for k in said["keys"]]
+        keys += [frozenset({c.name}) for c in columns if c.unique]
+        here = Part(owner, int(said["rows"]))
+        known = self.tables.get(name)
+        if known is None:
+            self.tables[name] = Table(name, columns, (here,), tuple(dict.fromkeys(keys)))
+            return
+        if [(c.name, c.type.kind, c.type.scale) for c in known.columns] != [
+            (c.name, c.type.kind, c.type.scale) for c in columns
+        ]:
+            raise InputError(
+                f"table `{name}` has other columns at {owner} than at {known.owners[0]}: rows of one table must "
+                f"agree in "
+                "names, order and types. Give one of the tables another name."
+            )
+        declared = {frozenset(k) for k in said["keys"]} & {k for k in known.keys if len(k) >= 1}
+        both = tuple(_wider(a, b) for a, b in zip(known.columns, columns))
+        self.tables[name] = Table(name, both, (*known.parts, here), tuple(declared))
+
+    def __getitem__(self, name: str) -> Table:
+        found = self.tables.get(name.lower())
+        if found is None:
+            raise InputError(
+                f"there is no table `{name}`{nearest(name.lower(), list(self.tables))}: there are "
+                f"{', '.join(self.tables)}."
+            )
+        return found
+
+    # What DuckDB says, of tables without rows ------------------------------------------------------------------
+
+    def type_of(self, sql: str, table: str, what: str) -> Type:
+        """The type of an expression of one table's columns.
+
+        Raises:
+            InputError: if DuckDB has no such function, or not for these types.
+        """
+        try:
+            described = self._empty.execute(f"DESCRIBE SELECT {sql} AS x FROM {quoted(table)}").fetchall()[0]
+        except duckdb().Error as error:
+            raise InputError(f"{what}: {_message(error)}") from None
+        return from_duckdb(described[1], what)
+
+    def constant(self, sql: str) -> tuple[Any, str]:
+        """The value and the type's name of an expression without columns."""
+        try:
+            value, type_name = self._empty.execute(f"SELECT x, typeof(x) FROM (SELECT {sql} AS x)").fetchall()[0]
+            return value, str(type_name)
+        except duckdb().Error as error:
+            raise InputError(f"`{sql}`: {_message(error)}") from None
+
+
+def _column(said: Mapping[str, Any], where: str) -> Column:
+    type_ = from_duckdb(said["type"], where)
+    if said["range"] is not None:
+        lo, hi = said["range"]
+        type_ = text(hi) if type_.kind == "text" else type_.within(max(lo, type_.lo), min(hi, type_.hi))
+    return Column(said["name"], said["type"], type_, bool(said["nullable"]), bool(said["unique"]))
+
+
+def _wider(a: Column, b: Column) -> Column:
+    """A column of rows at two owners."""
+    type_ = Type(
+        a.type.kind, min(a.type.lo, b.type.lo), max(a.type.hi, b.type.hi), a.type.scale, max(a.type.words, b.type.words)
+    )
+    return Column(a.name, a.declared, type_, a.nullable or b.nullable, False)
+
+
+def _message(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0].split(": ", 1)[-1].rstrip(".") + "."

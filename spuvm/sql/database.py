@@ -1,0 +1,277 @@
+"""`connect`, and what a connection does: plan, ask the owners' policies, run on the machine, give rows to one party."""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from spuvm import devices
+from spuvm.compiler.lower.rows import shuffle_p
+from spuvm.devices import PYU, SPU, PYUObject, agree, fetch
+from spuvm.jit import reveal
+from spuvm.objects import Marked
+from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.sql import machine, scanning
+from spuvm.sql.catalog import Catalog
+from spuvm.sql.columns import chosen
+from spuvm.sql.explanation import Explanation
+from spuvm.sql.ordering import rebuilt
+from spuvm.sql.plan import Expand, nodes
+from spuvm.sql.planning import Plan, plan
+from spuvm.sql.policy import OwnerPolicy, checked, everything, owner_policy, section
+from spuvm.sql.results import Result, decoded
+from spuvm.sql.sources import Store
+from spuvm.sql.units import protected
+from spuvm.sql.verdicts import Ledger, enforce, refusals
+from spuvm.utils.testing import cluster_def
+
+Parameters = Sequence[Any] | Mapping[str, Any]
+SPARE = ("alice", "bob", "carol", "dave", "erin")
+
+
+def connect(
+    tables: Mapping[str, Mapping[str, Any]],
+    policy: Any = None,
+    *,
+    parties: Sequence[str] = (),
+    device: SPU | None = None,
+) -> Database:
+    """A connection to the tables of several owners.
+
+    All parties learn of each table its name, columns, types and number of rows; and, unless its owner's policy says
+    `statistics = false`, of each column whether it has NULLs, whether values repeat, and a range of whole half-bytes
+    (of text, of 7 bytes) that holds them.
+
+    Args:
+        tables: by owner, its tables by name: a path (.parquet, .csv), `sqlite:///file.db`, `duckdb:///file.db`,
+            `postgresql://...`, a pandas frame, an arrow table, lists by column, or an object of the owner's PYU; or
+            {"source": any of these, "key": column or columns that are unique}. In a networked run each owner's are
+            read at that owner alone. A table that several owners have under one name is one table, of which each has
+            some rows.
+        policy: what the owners allow: a TOML file, or a mapping of its form; see `spuvm.sql.policy`. In a networked run
+            each owner's own section counts, in the file of that owner. Without it everything is allowed.
+        parties: of a simulation, if `spu.init` was not called: all that take part; the owners come first if not given.
+        device: the SPU that computes; of the first parties of `spu.init` if not given.
+
+    Raises:
+        InputError: for tables that cannot be read.
+        PeerMismatchError: if the parties' scripts ask for different things.
+    """
+    if not isinstance(tables, Mapping) or not tables or not all(isinstance(t, Mapping) for t in tables.values()):
+        raise InputError(
+            "`tables` must map owners to their tables by name: {'alice': {'orders': 'orders.parquet'}, ...}."
+        )
+    if devices.default_parties() is None:
+        spare = [p for p in SPARE if p not in tables and p not in parties]
+        names = list(dict.fromkeys([*tables, *parties]))
+        devices.init(names + spare[: max(0, 3 - len(names))], "local")
+    everyone = devices.default_parties()
+    assert everyone is not None
+    for owner in tables:
+        if owner not in everyone:
+            raise ConfigError(f"`tables` names {owner}: the parties are {', '.join(everyone)}.")
+    if device is None:
+        device = SPU(cluster_def(everyone[:3]) if len(everyone) > 3 else {"nodes": [{"party": p} for p in everyone]})
+    agree("sql tables", json.dumps([[owner, sorted(named)] for owner, named in tables.items()]).encode())
+    stores = {owner: _opened(owner, named) for owner, named in tables.items()}
+    policies = _policies(policy, list(tables))
+    said = {owner: _announced(owner, store, policies[owner].statistics) for owner, store in stores.items()}
+    catalog = Catalog(said)
+    checked(policies, catalog)
+    return Database(stores, catalog, device, policies)
+
+
+def _policies(policy: Any, owners: Sequence[str]) -> dict[str, OwnerPolicy]:
+    """Each owner's section as the owner has it; all may know it."""
+    out = {}
+    for owner in owners:
+
+        def mine(owner: str = owner) -> np.ndarray:
+            return _as_bytes(section(policy, owner, owners))
+
+        tree = _from_bytes(fetch(PYU(owner)(mine)()))
+        out[owner] = everything(owner) if tree is None else owner_policy(owner, tree)
+    return out
+
+
+def _as_bytes(value: Any) -> np.ndarray:
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
+
+
+def _from_bytes(value: Any) -> Any:
+    return json.loads(np.asarray(value).tobytes())
+
+
+def _opened(owner: str, named: Mapping[str, Any]) -> PYUObject:
+    objects = {n: t for n, t in named.items() if isinstance(t, PYUObject)}
+    plain = {n: t for n, t in named.items() if n not in objects}
+    return PYU(owner)(lambda *values: Store(owner, {**plain, **dict(zip(objects, values))}))(*objects.values())
+
+
+def _announced(owner: str, store: PYUObject, statistics: bool) -> Any:
+    return _from_bytes(fetch(PYU(owner)(lambda s: _as_bytes(s.announced(statistics)))(store)))
+
+
+class Database:
+    """A connection; made by `connect`."""
+
+    def __init__(
+        self, stores: Mapping[str, PYUObject], catalog: Catalog, device: SPU, policies: Mapping[str, OwnerPolicy]
+    ) -> None:
+        self.stores = stores
+        self.catalog = catalog
+        self.device = device
+        self.policies = policies
+        self._functions: dict[Any, Any] = {}
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        return self.device.vm.config.members
+
+    def plan(self, sql: str, to: str, *, parameters: Parameters = (), join_rows: int | None = None) -> Plan:
+        """The plan of a query whose rows are for `to`; see `spuvm.sql.plan`."""
+        receiver = self._receiver(to)
+        return plan(self.catalog, sql, parameters, join_rows, lambda n, b: protected(n, b, self.policies, receiver))
+
+    def compile(self, sql: str, to: str, *, parameters: Parameters = (), join_rows: int | None = None) -> Any:
+        """The program of a query: its text, hash, and cost; nothing runs."""
+        return self._program(self.plan(sql, to, parameters=parameters, join_rows=join_rows), to)
+
+    def explain(
+        self, sql: str, to: str, *, parameters: Parameters = (), join_rows: int | None = None, cost: bool = True
+    ) -> Explanation:
+        """What a query would do, cost and tell: nothing runs, and no party is asked.
+
+        Args:
+            cost: whether to compile it, for rounds and bytes; it takes some seconds.
+
+        Raises:
+            InputError: for what is wrong with the query. A query that is not allowed is explained.
+        """
+        chosen_plan = self.plan(sql, to, parameters=parameters, join_rows=join_rows)
+        against = refusals(chosen_plan.root, chosen_plan.sql, self.policies, to)
+        price = self._program(chosen_plan, to).cost if cost else None
+        return Explanation(chosen_plan, to, tuple(against), self._reveals(chosen_plan, to), price)
+
+    def sql(self, sql: str, to: str, *, parameters: Parameters = (), join_rows: int | None = None) -> Result:
+        """Run a query; its rows are for the party `to` alone.
+
+        Args:
+            parameters: values of `?`, or by name of `:name`.
+            join_rows: how many rows a join has at most whose keys are unique on neither side.
+
+        Raises:
+            InputError: for what is wrong with the query.
+            PolicyError: if an owner does not allow it: whose rule, of which column, and what would be allowed.
+            PeerMismatchError: if the parties ask for different queries, or plan them differently.
+        """
+        chosen_plan = self.plan(sql, to, parameters=parameters, join_rows=join_rows)
+        agree("sql", json.dumps([chosen_plan.text, chosen_plan.sql, to]).encode())
+        self._allowed(chosen_plan, to)
+        started = time.perf_counter()
+        with jax.enable_x64(True):
+            given = {machine.scan_name(s): self._scan(chosen_plan, s) for s in chosen_plan.scans}
+            out = self.device(self._function(chosen_plan, to))(given)
+        return self._result(chosen_plan, to, out, time.perf_counter() - started)
+
+    def _receiver(self, to: str) -> str:
+        if to not in self.members:
+            raise InputError(f"`to` must be one of {', '.join(self.members)}, got {to!r}.")
+        return to
+
+    def _allowed(self, chosen_plan: Plan, to: str) -> None:
+        """Every owner asks its own policy, where it runs; if one refuses, all stop."""
+        with devices.abort_everyone_on_error():
+            mine = [o for o in self.policies if PYU(o).is_here]
+            enforce(chosen_plan.root, chosen_plan.sql, self.policies, to, mine)
+        # Nobody goes on before all have agreed.
+        agree("sql: every owner allows it", chosen_plan.text.encode())
+        for owner in mine:
+            Ledger(self.policies[owner]).answered(chosen_plan.sql, to)
+
+    def _reveals(self, chosen_plan: Plan, to: str) -> tuple[str, ...]:
+        columns = ", ".join(chosen_plan.columns)
+        out = [f"to {to}: up to {chosen_plan.root.bound:,} rows of {columns}, and how many there are"]
+        out += [
+            f"to all parties: whether a join has at most {n.bound:,} rows"
+            for n in nodes(chosen_plan.root)
+            if isinstance(n, Expand) and n.limited
+        ]
+        return tuple(out)
+
+    # On the machine -----------------------------------------------------------------------------------------------
+
+    def _scan(self, chosen_plan: Plan, scan: Any) -> PYUObject:
+        wanted, spelled = _wanted(scan), machine.dictionaries(chosen_plan.root)
+        run = PYU(scan.owner)(lambda s: scanning.scanned(s, scan.sql(), wanted, scan.bound, scan.filtered, spelled))
+        return run(self.stores[scan.owner])
+
+    def _program(self, chosen_plan: Plan, to: str) -> Any:
+        spelled = machine.dictionaries(chosen_plan.root)
+        with jax.enable_x64(True):
+            given = {}
+            for scan in chosen_plan.scans:
+                struct = scanning.inputs(_wanted(scan), scan.bound, scan.filtered, spelled)
+                given[machine.scan_name(scan)] = jax.tree.map(lambda x, s=scan: Marked(x, s.owner), struct)
+            return self.device(self._function(chosen_plan, to)).compile(given)  # type: ignore[attr-defined]
+
+    def _function(self, chosen_plan: Plan, to: str) -> Any:
+        key = (chosen_plan.text, chosen_plan.ordered, to)
+        return self._functions.setdefault(key, query_function(chosen_plan, to))
+
+    def _result(self, chosen_plan: Plan, to: str, out: Any, seconds: float) -> Result:
+        if out["fits"] is not None and not bool(reveal(out["fits"])):
+            raise InputError("a join has more rows than `join_rows` states: give a larger bound. Nothing was shown.")
+        values = None
+        if PYU(to).is_here:
+            shown = jax.tree.map(lambda x: x.known_value(), {"columns": out["columns"], "there": out["there"]})
+            values = cells(chosen_plan, shown)
+        return Result(to, chosen_plan.labels, self._reveals(chosen_plan, to), values, seconds)
+
+
+def _wanted(scan: Any) -> dict[str, Any]:
+    return {f.name: (f.type, f.nullable) for f in scan.fields}
+
+
+def cells(chosen_plan: Plan, shown: Any) -> tuple[list[Any], ...]:
+    """The result's columns as Python values."""
+    shown = jax.tree.map(np.asarray, shown)
+    keep = slice(None) if shown["there"] is None else shown["there"]
+    return tuple(
+        decoded(label.type, [w[keep] for w in words], None if valid is None else valid[keep])
+        for label, (words, valid) in zip(chosen_plan.labels, shown["columns"])
+    )
+
+
+def query_function(chosen_plan: Plan, to: str) -> Any:
+    """The plan as a JAX function of the owners' arrays, which reveals rows to one party."""
+
+    def query(given: Any) -> Any:
+        out = computed(chosen_plan, given)
+        shown = reveal({"columns": out["columns"], "there": out["there"]}, to=to)
+        return {**shown, "fits": None if out["fits"] is None else reveal(out["fits"])}
+
+    return query
+
+
+def computed(chosen_plan: Plan, given: Any) -> Any:
+    """What is revealed of a result: its columns, of which rows that are not there are zeros; which rows are; and
+    whether stated bounds held. Unless the query orders the rows, they are shuffled."""
+    run = machine.Run({name: machine.ScanInput(**tree) for name, tree in given.items()})
+    rows = run.rows(chosen_plan.root)
+    fits = functools.reduce(jax.numpy.logical_and, run.limits) if run.limits else None
+    if fits is not None:
+        rows = rows.where(jax.numpy.broadcast_to(fits, (rows.count,)))
+    vecs, there = list(rows.columns.values()), rows.valid
+    arrays = [chosen(there, a) for v in vecs for a in v.arrays]
+    if not chosen_plan.ordered and rows.count > 1:
+        mixed = shuffle_p.bind(*arrays, *([] if there is None else [there]))
+        arrays, there = mixed[: len(arrays)], None if there is None else mixed[-1]
+    columns = [(list(v.words), v.valid) for v in rebuilt(vecs, arrays)]
+    return {"columns": columns, "there": there, "fits": fits}

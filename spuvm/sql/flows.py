@@ -1,0 +1,178 @@
+"""What a query does with each column of each owner: a pure function of its plan, from which policies decide.
+
+Uses, by the relation where they happen: "join" (a key of a join), "filter" (rows depend on it and are shown as they
+are) or "filter of groups" (what is shown is aggregated after it), "order", and how it reaches the result: as its
+"value", "compared" with something, as a "group" key, or through an aggregate: "count", "aggregate" (sum, avg, stddev)
+or "extreme" (min, max, median: a value of one row).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from spuvm.sql.plan import (
+    Expand,
+    Expr,
+    Filter,
+    Group,
+    Lookup,
+    Node,
+    Project,
+    Scan,
+    Sort,
+    Union,
+    Window,
+    nodes,
+)
+
+Column = tuple[str, str, str]  # owner, table, column
+Uses = frozenset[tuple[Column, str]]  # a column, and how a field depends on it
+NOTHING: Uses = frozenset()
+COMPARING = frozenset({"=", "<>", "<", ">", "<=", ">=", "is null", "and", "or", "not"})
+THROUGH = {
+    "count": "count",
+    "sum": "aggregate",
+    "avg": "aggregate",
+    "stddev": "aggregate",
+    "stddev_pop": "aggregate",
+    "variance": "aggregate",
+    "var_pop": "aggregate",
+    "bool_or": "extreme",
+    "bool_and": "extreme",
+    "min": "extreme",
+    "max": "extreme",
+    "median": "extreme",
+    "quantile": "extreme",
+    "any": "extreme",
+}
+RANKING = frozenset({"row_number", "rank", "dense_rank", "percent_rank"})
+STRONGER = ("compared", "count", "aggregate", "group", "extreme", "value")
+
+
+@dataclass(frozen=True)
+class Use:
+    """A column, and what the query does with it."""
+
+    column: Column
+    use: str
+
+
+def uses(root: Node) -> frozenset[Use]:
+    """Everything that the result tells of owners' columns, and by which uses."""
+    found: set[Use] = set()
+    shown = _visible(root)
+    fields: dict[int, dict[str, Uses]] = {}
+    for node in nodes(root):
+        fields[id(node)] = _fields(node, fields)
+        for columns, use in _conditions(node, fields):
+            use = "filter of groups" if use == "filter" and id(node) not in shown else use
+            found |= {Use(c, use) for c, _ in columns}
+    for name in root.names:
+        found |= {Use(c, how) for c, how in fields[id(root)][name]}
+    return frozenset(found)
+
+
+def _visible(root: Node) -> set[int]:
+    """The relations whose rows are rows of the result: those that no GROUP BY stands above of."""
+    out: set[int] = set()
+
+    def visit(node: Node) -> None:
+        if id(node) in out:
+            return
+        out.add(id(node))
+        if isinstance(node, Lookup) and node.kind == "mark":
+            visit(node.probe)
+            visit(node.table)
+        elif not isinstance(node, Group):
+            for child in node.inputs:
+                visit(child)
+
+    visit(root)
+    return out
+
+
+def _conditions(node: Node, fields: Mapping[int, Mapping[str, Uses]]) -> Iterator[tuple[Uses, str]]:
+    """What the presence or order of a relation's rows depends on."""
+    match node:
+        case Scan():
+            yield frozenset(((node.owner, node.table, c), "value") for c in node.reads), "filter"
+        case Filter():
+            yield _expr(node.predicate, fields[id(node.input)]), "filter"
+        case Lookup():
+            for a, b in node.pairs:
+                yield fields[id(node.probe)][a] | fields[id(node.table)][b], "join"
+        case Expand():
+            for a, b in node.pairs:
+                yield fields[id(node.left)][a] | fields[id(node.right)][b], "join"
+        case Sort():
+            for k in node.keys:
+                seen = fields[id(node.input)][k.column]
+                yield frozenset((c, how) for c, how in seen if how == "value"), "order"
+        case Window():
+            below = fields[id(node.input)]
+            for name in (*node.partition, *(o.column for o in node.order)):
+                yield frozenset((c, how) for c, how in below[name] if how == "value"), "order"
+
+
+def _fields(node: Node, fields: Mapping[int, Mapping[str, Uses]]) -> dict[str, Uses]:
+    match node:
+        case Scan():
+            return {f.name: _scanned(node, f.name, f.origin) for f in node.fields}
+        case Project():
+            below = fields[id(node.input)]
+            kept = dict(below) if node.keep else {}
+            return kept | {n: _expr(e, below) for n, e in node.items.items()}
+        case Lookup():
+            mine = dict(fields[id(node.probe)])
+            if node.kind == "mark":
+                return mine | {node.mark: NOTHING}
+            return mine | fields[id(node.table)]
+        case Group():
+            below = fields[id(node.input)]
+            keys = {k: _as(below[k], "group", {"value"}) for k in node.keys}
+            calls = {
+                a.field.name: _as(below[a.column], THROUGH[a.fn], {"value", "compared"}) if a.column else NOTHING
+                for a in node.aggregates
+            }
+            return keys | calls
+        case Window():
+            below = dict(fields[id(node.input)])
+            return below | {r.field.name: _ranked(r.fn, below[r.column] if r.column else NOTHING) for r in node.items}
+        case Union():
+            out: dict[str, Uses] = {}
+            for part in node.parts:
+                for n, u in fields[id(part)].items():
+                    out[n] = out.get(n, NOTHING) | u
+            return out
+    out = {}
+    for child in node.inputs:
+        out |= fields[id(child)]
+    return out
+
+
+def _scanned(node: Scan, name: str, origin: frozenset[Column]) -> Uses:
+    how = "compared" if name in node.compared else "value"
+    return frozenset((c, how) for c in origin if c[0] == node.owner)
+
+
+def _ranked(fn: str, below: Uses) -> Uses:
+    """A window function's values belong to single rows: what they show is of rows."""
+    return NOTHING if fn in RANKING else below
+
+
+def _as(below: Uses, how: str, changed: set[str]) -> Uses:
+    return frozenset((c, how if h in changed else h) for c, h in below)
+
+
+def _expr(e: Expr, below: Mapping[str, Uses]) -> Uses:
+    if e.op == "col":
+        return below[e.value]
+    args = [_expr(a, below) for a in e.args]
+    if e.op in COMPARING:
+        return _as(frozenset().union(*args), "compared", {"value"})
+    if e.op == "case":
+        half = len(args) // 2
+        tests = _as(frozenset().union(*args[:half]), "compared", {"value"})
+        return tests | frozenset().union(*args[half:])
+    return frozenset().union(*args) if args else NOTHING

@@ -1,0 +1,32 @@
+"""The plain meaning of a plan: the same relations, of all owners' rows in one process, without protocol and shares."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from spuvm.runtime.errors import InputError
+from spuvm.sql import machine, scanning
+from spuvm.sql.database import Database, cells, computed
+
+
+def evaluate(db: Database, sql: str, to: str, **options: Any) -> list[tuple[Any, ...]]:
+    """The rows of a query, in a simulation: what `db.sql` gives, for tests and debugging. Policies are not asked.
+
+    Raises:
+        InputError: as `Database.plan`.
+    """
+    plan = db.plan(sql, to, **options)
+    spelled = machine.dictionaries(plan.root)
+    with jax.enable_x64(True):
+        given = {}
+        for scan in plan.scans:
+            wanted = {f.name: (f.type, f.nullable) for f in scan.fields}
+            tree = scanning.scanned(db.stores[scan.owner].value, scan.sql(), wanted, scan.bound, scan.filtered, spelled)
+            given[machine.scan_name(scan)] = jax.tree.map(jnp.asarray, tree)
+        out = computed(plan, given)
+        if out["fits"] is not None and not bool(out["fits"]):
+            raise InputError("a join has more rows than `join_rows` states: give a larger bound.")
+        return list(zip(*cells(plan, {"columns": out["columns"], "there": out["there"]})))

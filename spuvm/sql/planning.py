@@ -1,0 +1,136 @@
+"""SQL text as a checked plan: parse, bind, finish. What all parties agree on before anything runs is its text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from spuvm.runtime.errors import InputError
+from spuvm.sql.binding import Session, query
+from spuvm.sql.catalog import Catalog
+from spuvm.sql.expressions import words
+from spuvm.sql.finishing import finished
+from spuvm.sql.plan import Expr, Node, Project, Scan, check, nodes, text
+from spuvm.sql.results import Label
+from spuvm.sql.scope import Bases, Names
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A query that can run.
+
+    Attributes:
+        sql: the query with its parameters' values.
+        root: a relation whose fields are the result's columns, in order.
+        labels: their names.
+        ordered: whether the rows' order is the query's.
+    """
+
+    sql: str
+    root: Node
+    labels: tuple[Label, ...]
+    ordered: bool
+
+    @property
+    def scans(self) -> tuple[Scan, ...]:
+        return tuple(n for n in nodes(self.root) if isinstance(n, Scan))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return tuple(label.name for label in self.labels)
+
+    @property
+    def text(self) -> str:
+        return text(self.root)
+
+
+def parsed(sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = ()) -> Any:
+    """The syntax tree, with values for `?`, `$1` and `:name`; None leaves them.
+
+    Raises:
+        InputError: for a syntax error, several statements, and what is not a query.
+    """
+    try:
+        import sqlglot
+        from sqlglot import errors
+    except ImportError:
+        raise InputError("SQL needs packages that are missing: install spuvm[sql].") from None
+    try:
+        statements = [s for s in sqlglot.parse(sql, dialect="duckdb") if s is not None]
+    except errors.SqlglotError as error:
+        raise InputError(f"the query is not SQL: {_where(error)}") from None
+    if len(statements) != 1:
+        raise InputError(f"{len(statements)} statements: give one query.")
+    return statements[0] if parameters is None else _with_values(statements[0], parameters)
+
+
+def _where(error: Any) -> str:
+    first = next(iter(getattr(error, "errors", None) or [{}]))
+    if not first:
+        return str(error).partition("\n")[0]
+    near = f", near `{first.get('highlight')}`" if first.get("highlight") else ""
+    return f"{first.get('description')} (line {first.get('line')}, column {first.get('col')}{near})."
+
+
+def _with_values(tree: Any, parameters: Sequence[Any] | Mapping[str, Any]) -> Any:
+    from sqlglot import exp
+
+    found = list(tree.find_all(exp.Placeholder, exp.Parameter))
+    if not found and parameters:
+        raise InputError(f"{len(parameters)} parameters, but the query has no `?`.")
+    for i, node in enumerate(found):
+        name = node.name if isinstance(node, exp.Placeholder) else node.this.name
+        try:
+            place: Any = name if name and not name.isdigit() else int(name) - 1 if name else i
+            value = parameters[place]
+        except (KeyError, IndexError, TypeError):
+            raise InputError(f"parameter `{name or i + 1}` has no value: pass it in `parameters`.") from None
+        node.replace(_constant(value))
+    return tree
+
+
+def _constant(value: Any) -> Any:
+    import datetime as dt
+    from decimal import Decimal
+
+    from sqlglot import exp
+
+    if isinstance(value, dt.datetime):
+        return exp.cast(exp.Literal.string(value.isoformat(" ")), "timestamp")
+    if isinstance(value, dt.date):
+        return exp.cast(exp.Literal.string(value.isoformat()), "date")
+    if isinstance(value, Decimal):
+        return exp.Literal.number(str(value))
+    if value is None or isinstance(value, bool | int | float | str):
+        return exp.convert(value)
+    raise InputError(f"a parameter is a `{type(value).__name__}`: give numbers, text, dates or None.")
+
+
+def plan(
+    catalog: Catalog,
+    sql: str,
+    parameters: Sequence[Any] | Mapping[str, Any] = (),
+    join_rows: int | None = None,
+    protect: Callable[[Node, Bases], Node] | None = None,
+) -> Plan:
+    """The plan of a query over the catalog's tables; `protect` may change it before it is finished.
+
+    Raises:
+        InputError: for what is wrong with it; see `binding.query`.
+    """
+    tree = parsed(sql, parameters)
+    bases = Bases(catalog, Names())
+    out = query(Session(bases, join_rows, {}, query), tree)
+    items: dict[str, Expr] = {}
+    labels = []
+    for i, (label, e) in enumerate(out.columns):
+        shown = words(bases.push(e))
+        items[f"{i}:{label}"] = shown
+        labels.append(Label(label, shown.type))
+    root: Node = Project((), out.node.bound, (), out.node, items)
+    if protect is not None:
+        root = protect(root, bases)
+    root = finished(root, bases)
+    check(root)
+    return Plan(str(tree.sql("duckdb")), root, tuple(labels), out.ordered)

@@ -1,0 +1,140 @@
+"""Groups of fewer than k units are left out inside of the computation: the plan counts each owner's units and filters.
+
+A unit is a value of the owner's column `unit`, or a row of its table; joins repeat rows, so distinct ones are counted.
+Where a GROUP BY stands below another, units do not reach the upper one: then the lower one leaves out its small
+groups, and what the upper one totals has none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from spuvm.sql.plan import (
+    Aggregate,
+    Expand,
+    Expr,
+    Field,
+    Filter,
+    Group,
+    Lookup,
+    Node,
+    Project,
+    Scan,
+    Sort,
+    Union,
+    Window,
+    nodes,
+)
+from spuvm.sql.policy import OwnerPolicy
+from spuvm.sql.scope import Bases, coded, column
+from spuvm.sql.sources import quoted
+from spuvm.sql.types import BOOL, integer
+
+
+def protected(root: Node, bases: Bases, policies: Mapping[str, OwnerPolicy], to: str) -> Node:
+    """The plan with the filters of all owners that ask for them, before it is finished: those with k, other than the
+    receiver."""
+    asking = {o: p for o, p in policies.items() if p.k >= 2 and o != to}
+    return _under(root, bases, asking) if asking else root
+
+
+def _under(node: Node, bases: Bases, policies: Mapping[str, OwnerPolicy]) -> Node:
+    """Replace the first GROUP BY on each way down by one that is filtered."""
+    if isinstance(node, Group):
+        return _filtered(node, bases, policies)
+    match node:
+        case Filter() | Project() | Sort() | Window():
+            node.input = _under(node.input, bases, policies)
+        case Lookup():
+            node.probe = _under(node.probe, bases, policies)
+            node.table = _under(node.table, bases, policies)
+        case Expand():
+            node.left = _under(node.left, bases, policies)
+            node.right = _under(node.right, bases, policies)
+        case Union():
+            node.parts = tuple(_under(p, bases, policies) for p in node.parts)
+    return node
+
+
+def _filtered(group: Group, bases: Bases, policies: Mapping[str, OwnerPolicy]) -> Node:
+    out: Node = group
+    hidden = False
+    for scan in [n for n in nodes(group.input) if isinstance(n, Scan)]:
+        policy = policies.get(scan.owner)
+        if policy is None:
+            continue
+        unit = _unit(scan, policy, bases)
+        if not _carried(group.input, scan, unit):
+            hidden = True
+            continue
+        out = _at_least(out, group, unit, policy, scan, bases)
+    if hidden:
+        group.input = _under(group.input, bases, policies)
+    return out
+
+
+def _unit(scan: Scan, policy: OwnerPolicy, bases: Bases) -> str:
+    """The scan's column that says whose row it is."""
+    base = bases.known[scan.id]
+    named = policy.unit(scan.table)
+    if named is None:
+        name, sql, type_, nullable = f"{scan.id}.unit", "rowid", integer(0, scan.bound), False
+    else:
+        found = base.table[next(c.name for c in base.table.columns if c.name.lower() == named.lower())]
+        name, sql, type_, nullable = f"{scan.id}.unit", quoted(found.name), found.type, found.nullable
+    several = len(base.scans) > 1
+    for part in base.scans:  # rows of several owners: a unit is one owner's
+        name = f"{scan.id}.unit of {scan.owner}"
+        part.items.setdefault(name, sql if part is scan else "NULL")
+    base.types.setdefault(name, (coded(type_, name, not several, scan.bound), nullable or several))
+    base.origins.setdefault(name, frozenset())
+    return name
+
+
+def _carried(node: Node, scan: Scan, name: str) -> bool:
+    """Bring the scan's column up to a relation; whether nothing is in the way."""
+    match node:
+        case Scan():
+            return node is scan
+        case Project():
+            if not _carried(node.input, scan, name):
+                return False
+            if not node.keep:
+                node.items.setdefault(name, Expr("col", (), integer(0, 1), True, name))
+            return True
+        case Filter() | Sort() | Window():
+            return _carried(node.input, scan, name)
+        case Lookup():
+            return _carried(node.probe, scan, name) or (node.kind != "mark" and _carried(node.table, scan, name))
+        case Expand():
+            return _carried(node.left, scan, name) or _carried(node.right, scan, name)
+        case Union():
+            return any([_carried(p, scan, name) for p in node.parts])
+    return False
+
+
+def _once(node: Node, scan: Scan) -> bool:
+    """Whether every row of the scan is one row of the relation at most."""
+    match node:
+        case Scan():
+            return node is scan
+        case Filter() | Project() | Sort() | Window():
+            return _once(node.input, scan)
+        case Lookup():
+            return _once(node.probe, scan)
+        case Union():
+            return sum(any(n is scan for n in nodes(p)) for p in node.parts) == 1 and any(
+                _once(p, scan) for p in node.parts
+            )
+    return False
+
+
+def _at_least(node: Node, group: Group, unit: str, policy: OwnerPolicy, scan: Scan, bases: Bases) -> Node:
+    """Only groups with k units or more."""
+    top = integer(0, group.input.bound)
+    k, repeated = policy.k, policy.unit(scan.table) is not None or not _once(group.input, scan)
+    field = Field(bases.names("units"), top, False, frozenset(), "count")
+    group.aggregates = (*group.aggregates, Aggregate(field, "count", unit, repeated))
+    group.k = max(group.k, k)
+    enough = Expr(">=", (column(field.name, top, False), Expr("lit", (), integer(k, k), False, k, str(k))), BOOL, False)
+    return Filter((), node.bound, node.unique, node, enough)

@@ -1,0 +1,155 @@
+"""Whether the owners allow a query: each column's uses against its rule, templates, tripwires. With reasons.
+
+The tripwire refuses a query that differs from an answered one in a single constant: two such answers, subtracted, can
+tell of one row. It is a tripwire only, easily walked around; what protects is a privacy budget.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlglot import exp
+
+from spuvm.runtime.errors import InputError, PolicyError
+from spuvm.sql.flows import uses
+from spuvm.sql.plan import Node
+from spuvm.sql.planning import parsed
+from spuvm.sql.policy import RULES, OwnerPolicy
+
+WORDS = {
+    "join": "joins by it",
+    "filter": "shows rows that it filters by it",
+    "filter of groups": "filters by it what it aggregates",
+    "order": "orders rows by it",
+    "value": "shows its values",
+    "compared": "shows what a comparison of it gave",
+    "group": "shows it as the key of groups",
+    "count": "counts it",
+    "aggregate": "shows sums or averages of it",
+    "extreme": "shows a least, greatest or middle value of it",
+}
+IMPLIED = {"value": {"order", "compared", "group", "count"}}
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a query is not allowed: whose rule, of which column, and what it would allow."""
+
+    owner: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.owner}: {self.reason}"
+
+
+def refusals(root: Node, sql: str, policies: Mapping[str, OwnerPolicy], to: str) -> list[Refusal]:
+    """What speaks against a query whose rows are for `to`; nothing runs. Tripwires aside, see `Ledger`."""
+    out = []
+    for use in sorted(uses(root), key=lambda u: (u.column, u.use)):
+        owner, table, column = use.column
+        policy = policies[owner]
+        rule = policy.rule(table, column, to)
+        allowed, words = RULES[rule]
+        if not _permits(rule, allowed, use.use, policy):
+            out.append(
+                Refusal(
+                    owner,
+                    f"`{table}.{column}` is {rule} for {to}, and the query {WORDS[use.use]}. Allowed would be: "
+                    f"{words}.",
+                )
+            )
+    for owner in dict.fromkeys(u.column[0] for u in uses(root)):
+        out += _of_templates(policies[owner], sql)
+    return out
+
+
+def _permits(rule: str, allowed: frozenset[str], use: str, policy: OwnerPolicy) -> bool:
+    return use in allowed or (use == "order" and bool(allowed & {"value", "group"}))
+
+
+def _of_templates(policy: OwnerPolicy, sql: str) -> list[Refusal]:
+    if not policy.templates or not policy.given:
+        return []
+    mine = shape(sql)[0]
+    if any(shape(t)[0] == mine for t in policy.templates):
+        return []
+    return [Refusal(policy.owner, f"the query is none of the {len(policy.templates)} templates: {policy.templates[0]}")]
+
+
+def shape(sql: str) -> tuple[str, list[str]]:
+    """A query with `?` for its constants, and the constants in order."""
+    tree = parsed(sql, None)
+    constants: list[str] = []
+    for node in list(tree.find_all(exp.Literal, exp.Placeholder, exp.Boolean)):
+        constants.append(node.sql("duckdb"))
+        node.replace(exp.Placeholder())
+    return str(tree.sql("duckdb", normalize=True, comments=False)).lower(), constants
+
+
+def enforce(root: Node, sql: str, policies: Mapping[str, OwnerPolicy], to: str, mine: Sequence[str]) -> None:
+    """Refuse what the owners `mine`, who decide here, do not allow.
+
+    Raises:
+        PolicyError: with all reasons.
+    """
+    against = [r for r in refusals(root, sql, policies, to) if r.owner in mine]
+    against += [r for o in mine for r in Ledger(policies[o]).refusals(sql, to)]
+    if against:
+        raise PolicyError("the query is not allowed. " + " ".join(map(str, against)))
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The answered queries of an owner whose policy has a tripwire: one line of JSON each, in a file of the owner's."""
+
+    policy: OwnerPolicy
+
+    @property
+    def path(self) -> Path | None:
+        return None if self.policy.tripwire is None else Path(self.policy.tripwire)
+
+    def refusals(self, sql: str, to: str) -> list[Refusal]:
+        """Against a query that differs from an answered one in one constant."""
+        mine, constants = shape(sql)
+        for line in self._lines():
+            if line["shape"] != mine or line["to"] != to:
+                continue
+            if sum(a != b for a, b in zip(line["constants"], constants)) == 1:
+                return [
+                    Refusal(
+                        self.policy.owner,
+                        "the query differs in one constant from one that was answered: the difference of the two "
+                        "can tell "
+                        "of single rows (a tripwire; ask the owner).",
+                    )
+                ]
+        return []
+
+    def answered(self, sql: str, to: str) -> None:
+        """Note a query; it counts as answered before it runs."""
+        if self.path is None:
+            return
+        mine, constants = shape(sql)
+        line = json.dumps({"shape": mine, "constants": constants, "to": to}) + "\n"
+        try:
+            with self.path.open("a") as file:
+                file.write(line)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise InputError(f"the tripwire's ledger {self.path} cannot be written: {error.strerror}.") from None
+
+    def _lines(self) -> list[dict[str, Any]]:
+        if self.path is None or not self.path.exists():
+            return []
+        try:
+            return [json.loads(line) for line in self.path.read_text().splitlines()]
+        except (OSError, json.JSONDecodeError):
+            raise InputError(
+                f"the tripwire's ledger {self.path} is damaged: nothing is answered until it is put right."
+            ) from None

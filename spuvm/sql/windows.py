@@ -1,0 +1,236 @@
+"""Window functions: rows sorted by partition and order, running sums, and values carried from flagged rows to those
+behind.
+
+To carry, the flagged rows are brought together by opened places of shuffled rows, where each takes the difference to
+the one before; back at their places, running sums of the differences are the carried values (as in `lookups`). Results
+go back to where the rows were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+
+from spuvm.sql.columns import Array, Vec, both, chosen, nulled, number
+from spuvm.sql.functions import less
+from spuvm.sql.groups import mean
+from spuvm.sql.ordering import Part, changes, packed, partitioned, parts, placed, rebuilt, shifted, sorted_vecs
+from spuvm.sql.plan import Aggregate, Order, Ranked
+from spuvm.sql.relation import Rows
+
+
+def carried(flags: Array, values: Sequence[Array]) -> list[Array]:
+    """For each row the values at the last flagged row that is not behind it; zero before the first."""
+    rows = int(flags.shape[0])
+    out = partitioned(flags, [flags, jnp.arange(rows), *values])
+    flag = number(out[0])
+    steps = [(x - shifted(x)) * flag for x in out[2:]]
+    return [jnp.cumsum(x) for x in placed(out[1], steps)]
+
+
+def carried_back(flags: Array, values: Sequence[Array]) -> list[Array]:
+    """The same of the first flagged row that is not before it."""
+    return [x[::-1] for x in carried(flags[::-1], [v[::-1] for v in values])]
+
+
+@dataclass(eq=False)
+class Frame:
+    """Sorted rows. Flags of first and last rows of partitions (`starts`, `ends`) and of rows that are equal in the
+    order (`fresh`, `stale`); what several functions need is worked out once."""
+
+    rows: Rows
+    starts: Array
+    fresh: Array
+
+    def __post_init__(self) -> None:
+        count, one = self.rows.count, jnp.ones(1, jnp.bool_)
+        self.place = jnp.arange(count)
+        self.ends = jnp.concatenate([self.starts[1:], one])
+        self.stale = jnp.concatenate([self.fresh[1:], one])
+        (self.begin,) = carried(self.starts, [self.place])
+
+    @property
+    def number(self) -> Array:
+        """0 for the first row of a partition."""
+        return self.place - self.begin
+
+
+def window(rows: Rows, partition: Sequence[str], order: Sequence[Order], items: Sequence[Ranked]) -> Rows:
+    """The relation with the functions' columns."""
+    out = rows
+    for item in items:
+        out = out.with_columns({item.field.name: _one(rows, partition, order, item)})
+    return out
+
+
+def _one(rows: Rows, partition: Sequence[str], order: Sequence[Order], item: Ranked) -> Vec:
+    extreme = item.fn in ("min", "max") and item.frame == "all" and item.column is not None
+    if extreme:  # the order does not count: by the value itself, the best last
+        order = [Order(str(item.column), item.fn == "min", True)]
+    frame, back = _sorted(rows, partition, order, [item.column] if item.column else [])
+    v = FUNCTIONS[item.fn](frame, item)
+    # Back to where the rows were.
+    (result,) = rebuilt([v], placed(back, v.arrays))
+    return Vec(item.field.type, nulled(result, result.valid).words, result.valid)
+
+
+def _sorted(rows: Rows, partition: Sequence[str], order: Sequence[Order], more: Sequence[str]) -> tuple[Frame, Array]:
+    names = list(dict.fromkeys([*partition, *(o.column for o in order), *more]))
+
+    def keys(r: Rows) -> tuple[list[Part], list[Part]]:
+        absent = [] if r.valid is None else [Part(1 - r.ones, 1)]
+        return (
+            [*absent, *(p for n in partition for p in parts(r[n]))],
+            [p for o in order for p in parts(r[o.column], o.descending, o.nulls_first)],
+        )
+
+    outer, inner = keys(rows)
+    flags = [] if rows.valid is None else [rows.valid]
+    vecs, extra = sorted_vecs([*outer, *inner], rows.vecs(names), [jnp.arange(rows.count), *flags])
+    found = Rows(dict(zip(names, vecs)), extra[1] if flags else None, rows.count)
+    outer, inner = keys(found)
+    first = jnp.concatenate([jnp.ones(1, jnp.bool_), jnp.zeros(rows.count - 1, jnp.bool_)])
+    starts = changes(packed(outer)) if outer else first
+    fresh = starts | changes(packed(inner)) if inner else starts
+    return Frame(found, starts, fresh), extra[0]
+
+
+# Functions ----------------------------------------------------------------------------------------------------
+
+
+def _row_number(f: Frame, item: Ranked) -> Vec:
+    return Vec(item.field.type, (f.number + 1,))
+
+
+def _rank(f: Frame, item: Ranked) -> Vec:
+    (first,) = carried(f.fresh, [f.place])
+    return Vec(item.field.type, (first - f.begin + 1,))
+
+
+def _dense_rank(f: Frame, item: Ranked) -> Vec:
+    seen = jnp.cumsum(number(f.fresh))
+    (before,) = carried(f.starts, [seen])
+    return Vec(item.field.type, (seen - before + 1,))
+
+
+def _percent_rank(f: Frame, item: Ranked) -> Vec:
+    (first,) = carried(f.fresh, [f.place])
+    (end,) = carried_back(f.ends, [f.place])
+    size = (end - f.begin).astype(jnp.float64)
+    share = (first - f.begin).astype(jnp.float64) / size  # by zero it is zero
+    return Vec(item.field.type, (share,))
+
+
+def _moved(sign: int) -> Callable[[Frame, Ranked], Vec]:
+    def run(f: Frame, item: Ranked) -> Vec:
+        v, k, count = f.rows[str(item.column)], sign * item.value, f.rows.count
+
+        def move(x: Array) -> Array:
+            if abs(k) >= count:
+                return jnp.zeros_like(x)
+            empty = jnp.zeros(abs(k), x.dtype)
+            return jnp.concatenate([empty, x[:-k]]) if k > 0 else jnp.concatenate([x[-k:], empty]) if k < 0 else x
+
+        if k >= 0:
+            inside = f.number >= k
+        else:
+            (end,) = carried_back(f.ends, [f.place])
+            inside = f.place - k <= end
+        there = both(None if v.valid is None else move(v.valid), inside)
+        return nulled(Vec(v.type, tuple(map(move, v.words))), there)
+
+    return run
+
+
+def _edge(first: bool) -> Callable[[Frame, Ranked], Vec]:
+    def run(f: Frame, item: Ranked) -> Vec:
+        v = f.rows[str(item.column)]
+        arrays = [number(a) if a.dtype == jnp.bool_ else a for a in v.arrays]
+        if not first:
+            return v if item.frame == "rows" else _from_behind(f.stale if item.frame == "running" else f.ends, v)
+        out = carried(f.starts, arrays)
+        return v.rebuilt([o != 0 if a.dtype == jnp.bool_ else o for o, a in zip(out, v.arrays)])
+
+    return run
+
+
+def _summed(f: Frame, item: Ranked, values: Sequence[Array]) -> list[Array]:
+    """Sums over the frame: to its end, less what comes before the partition."""
+    ends = [jnp.cumsum(x) for x in values]
+    before = carried(f.starts, [e - x for e, x in zip(ends, values)])
+    if item.frame != "rows":
+        ends = carried_back(f.ends if item.frame == "all" else f.stale, ends)
+    return [e - b for e, b in zip(ends, before)]
+
+
+def _count_and_sum(f: Frame, item: Ranked) -> tuple[Array, Array | None]:
+    v = f.rows[item.column] if item.column else None
+    there = number(both(f.rows.there, None if v is None else v.valid))
+    values = [there] if v is None or item.fn == "count" else [there, chosen(f.rows.valid, v.value)]
+    out = _summed(f, item, values)
+    return out[0], out[1] if len(out) > 1 else None
+
+
+def _count(f: Frame, item: Ranked) -> Vec:
+    return Vec(item.field.type, (_count_and_sum(f, item)[0],))
+
+
+def _sum(f: Frame, item: Ranked) -> Vec:
+    count, total = _count_and_sum(f, item)
+    return Vec(item.field.type, (total,), count != 0)
+
+
+def _avg(f: Frame, item: Ranked) -> Vec:
+    count, total = _count_and_sum(f, item)
+    call = Aggregate(item.field, "avg", item.column)
+    return mean(call, total, count, f.rows[str(item.column)].type, f.rows.count, True)
+
+
+def _extreme(f: Frame, item: Ranked) -> Vec:
+    """Over the whole partition the last row is the best; running ones double their reach log n times."""
+    v = f.rows[str(item.column)]
+    if item.frame == "all":
+        return _from_behind(f.ends, v)
+    best = _scanned(f, v, item.fn == "max")
+    return _from_behind(f.stale, best) if item.frame == "running" else best
+
+
+def _from_behind(flags: Array, v: Vec) -> Vec:
+    """The column at the first flagged row that is not before."""
+    arrays = [number(a) if a.dtype == jnp.bool_ else a for a in v.arrays]
+    out = carried_back(flags, arrays)
+    return v.rebuilt([o != 0 if a.dtype == jnp.bool_ else o for o, a in zip(out, v.arrays)])
+
+
+def _scanned(f: Frame, v: Vec, greatest: bool) -> Vec:
+    step, place = 1, f.number
+    while step < f.rows.count:
+        before = v.map(lambda x, s=step: jnp.concatenate([jnp.zeros(s, x.dtype), x[:-s]]))
+        better = less(v, before) if greatest else less(before, v)
+        if v.valid is not None and before.valid is not None:
+            better = (better | ~v.valid) & before.valid
+        better = better & (place >= step)
+        words = tuple(jnp.where(better, a, b) for a, b in zip(before.words, v.words))
+        v = Vec(v.type, words, None if v.valid is None else v.valid | better)
+        step *= 2
+    return v
+
+
+FUNCTIONS: dict[str, Callable[[Frame, Ranked], Any]] = {
+    "row_number": _row_number,
+    "rank": _rank,
+    "dense_rank": _dense_rank,
+    "percent_rank": _percent_rank,
+    "lag": _moved(1),
+    "lead": _moved(-1),
+    "first_value": _edge(True),
+    "last_value": _edge(False),
+    "count": _count,
+    "sum": _sum,
+    "avg": _avg,
+    "min": _extreme,
+    "max": _extreme,
+}
