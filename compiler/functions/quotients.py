@@ -9,9 +9,11 @@ from spuvm.compiler.ir.module import Value, join
 from spuvm.runtime.ring.elements import signed
 
 
-def quotient(b: Builder, x: Value, y: Value) -> Value:
-    """x / y of integers, toward zero."""
+def quotient(b: Builder, x: Value, y: Value, *, bits: int | None = None) -> Value:
+    """x / y of integers, toward zero; `bits`, if known, of both their magnitudes."""
     if _by_a_secret(x, y):
+        if bits is not None:
+            return secret_division.bounded_quotient(b, x, y, bits)
         return secret_division.quotient(b, x, y)
     if x.type.is_secret and _is_large(b, y):
         return secret_division.by_bits(b, x, y)[0]

@@ -49,9 +49,10 @@ def quotient(b: Builder, x: Value, y: Value) -> Value:
 
 
 def bounded_quotient(b: Builder, x: Value, y: Value, bits: int) -> Value:
-    """x / y of integers below 2^bits, bits <= ring - 4, in any type; by 0 it is 0. An estimate for each 17 bits."""
+    """x / y of integers below 2^bits, bits <= ring - 4, in any signed type. An estimate for each 17 bits."""
     d = _divide(b, x, y, bits)
-    return b.bitcast(b.mul_raw(d.valid, d.quotient), x.type.element)
+    one = _whole(b, 1, x)
+    return b.bitcast(b.sub(b.mul_raw(d.valid, b.add(d.quotient, one)), one), x.type.element)
 
 
 def remainder(b: Builder, x: Value, y: Value) -> Value:

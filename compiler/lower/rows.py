@@ -12,13 +12,11 @@ import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
 
-from spuvm.compiler.functions import secret_division
 from spuvm.compiler.ir.module import Value
 from spuvm.compiler.lower.context import Context, Operand, Rule
 from spuvm.compiler.lower.sort import sort as by_network
 from spuvm.compiler.lower.sort_words import opens
 from spuvm.runtime.errors import UnsupportedError
-from spuvm.runtime.protocols.sorting import SORTING
 
 order_p: Any = Primitive("spu_rows_order")  # words, then operands; {widths}: bits that differences of each word need
 arrange_p: Any = Primitive("spu_rows_arrange")  # places, then operands: x[i] goes to row places[i]
@@ -41,7 +39,7 @@ def _arrange(place: Any, *xs: Any) -> list[Any]:
 
 
 def _quotient(x: Any, y: Any, *, bits: int) -> Any:
-    return jnp.where(y == 0, 0, lax.div(x, jnp.where(y == 0, 1, y)))
+    return lax.div(x, y)
 
 
 def _shapes(count: int) -> Any:
@@ -101,7 +99,7 @@ def shuffle(ctx: Context, *xs: Operand) -> list[Value]:
     values = [ctx.value(x) for x in xs]
     ctx.randoms += 1
     key = ctx.b.op("random", shape=values[0].shape, to="uint64", number=ctx.randoms)
-    if ctx.config.protocol in SORTING and ctx.config.ring_bits == 64 and values[0].shape[0] > 1:
+    if ctx.can_shuffle and ctx.config.ring_bits == 64 and values[0].shape[0] > 1:
         words = [ctx.b.bitcast(key, "int64")]
         return _flat(
             ctx, ctx.b.ops("sort", [_rows(ctx, x) for x in (*words, *values)], widths=(64,), wanted=(), mixed=True)
@@ -111,11 +109,12 @@ def shuffle(ctx: Context, *xs: Operand) -> list[Value]:
 
 
 def quotient(ctx: Context, x: Operand, y: Operand, *, bits: int) -> Value:
-    """Rounded toward zero; by 0 it is 0. |x|, |y| < 2^bits, bits up to 60: about 20 rounds for each 17 bits."""
+    """Rounded toward zero; by 0 it is -1. |x|, |y| < 2^bits, bits up to 60: about 15 rounds for each 17 bits."""
     if bits > LARGEST_BITS:
         raise UnsupportedError(f"quotients of numbers of {bits} bits: at most {LARGEST_BITS}.")
     shape = ctx.outs[0].shape
-    return secret_division.bounded_quotient(ctx.b, ctx.value(x, shape), ctx.value(y, shape), bits)
+    p, q = ctx.value(x, shape), ctx.value(y, shape)
+    return ctx.b.op("quotient", p, q, to=p.type.element, bits=bits)
 
 
 def below(ctx: Context, x: Operand, y: Operand) -> Value:

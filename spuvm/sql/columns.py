@@ -168,7 +168,7 @@ def _converted(x: Vec, type_: Type) -> Vec:
 
 
 def divided(x: Array, y: Array, size: int, divisor: int, digits: int) -> Array:
-    """x 10^digits / y, toward zero, for integers |x| <= size and |y| <= divisor; by zero it is zero.
+    """x 10^digits / y, toward zero, for integers |x| <= size and |y| <= divisor; by zero it is nothing in particular.
 
     Digit by digit as far as the machine's quotients of 60 bits reach: 10^j x / y = 10^j (x / y) + 10^j (x mod y) / y.
     """

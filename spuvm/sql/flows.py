@@ -127,7 +127,7 @@ def _fields(node: Node, fields: Mapping[int, Mapping[str, Uses]]) -> dict[str, U
             mine = dict(fields[id(node.probe)])
             if node.kind == "mark":
                 return mine | {node.mark: NOTHING}
-            return mine | fields[id(node.table)]
+            return {**mine, **fields[id(node.table)]}
         case Group():
             below = fields[id(node.input)]
             keys = {k: _as(below[k], "group", {"value"}) for k in node.keys}

@@ -109,7 +109,7 @@ def _carried(node: Node, scan: Scan, name: str) -> bool:
         case Expand():
             return _carried(node.left, scan, name) or _carried(node.right, scan, name)
         case Union():
-            return any([_carried(p, scan, name) for p in node.parts])
+            return bool([p for p in node.parts if _carried(p, scan, name)])  # into every part
     return False
 
 
