@@ -43,7 +43,7 @@ def join(
         how: "inner", "left", "right", "full", "semi", "anti" (rows of the first without a match), or "union" (of keys).
             Of three owners and more: "inner", "left", "semi", "anti", all others looked up by the first one's keys.
         output: "shared"; or the party that alone sees the joined rows; or "all", then every party does.
-        columns, drop: the columns to use beside the key, or to leave out; for all, or by party.
+        columns, drop: the columns to use beside the key, or to leave out (the key's, too); for all, or by party.
         types: of key columns, by the first owner's names: "int", "text", "date", "time", "instant", "decimal", "bool".
             A CSV file's are read as that ("007" is no number then).
         missing: whether cells beside the key may be missing; False is faster.

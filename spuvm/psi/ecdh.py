@@ -117,10 +117,11 @@ def _own(secret: tuple[bytes, str], table: Table, folder: Any) -> np.ndarray:
 
 def _evaluated(table: Table, factor: bytes) -> np.ndarray:
     """F_b of the keys, sorted; of rows without a key random numbers."""
-    found = np.array(outputs(table.keys, times(factor, points(table.keys))))
+    found: np.ndarray = np.array(outputs(table.keys, times(factor, points(table.keys))))
     missing = np.flatnonzero(~table.keys.present)
     found[missing] = random_tags(len(missing))
-    return found[order(found)]
+    ordered: np.ndarray = found[order(found)]
+    return ordered
 
 
 def _digest(table: Table) -> str:

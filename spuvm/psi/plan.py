@@ -97,6 +97,8 @@ class Plan:
         out = []
         for i, (name, shown) in enumerate(zip(self.wanted[party].key, self.shown)):
             _, dtype, raw = self.said[party]["keys"][i]
+            if name in self.wanted[party].drop:
+                continue
             if raw is not None:
                 forms = [RawColumn(shown, *self.said[p]["keys"][i][2]) for p in self.owners]
                 out.append(Field(name, shown, dtype, common(forms)))

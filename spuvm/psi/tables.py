@@ -303,5 +303,5 @@ def _cells(column: Any, field: Field, where: str) -> tuple[np.ndarray, tuple[str
     if not field.is_bool and len(cells):
         limits = np.iinfo(field.dtype)
         if int(cells.min()) < limits.min or int(cells.max()) > limits.max:
-            raise DataError(f"{where} has integers that {field.dtype} cannot hold: use x64, or leave the column out.")
+            raise DataError(f"{where} has integers that {field.dtype} cannot hold: use x64, or `drop` it.")
     return cells, None
