@@ -9,11 +9,11 @@ from spuvm import utils as utils
 from spuvm.check import check as check
 from spuvm.compiler.compile import Program as Program
 from spuvm.compiler.compile import load as load
+from spuvm.context import init as init
+from spuvm.context import shutdown as shutdown
 from spuvm.devices import PYU as PYU
 from spuvm.devices import SPU as SPU
 from spuvm.devices import PYUObject as PYUObject
-from spuvm.devices import init as init
-from spuvm.devices import shutdown as shutdown
 from spuvm.jit import jit as jit
 from spuvm.jit import masked as masked
 from spuvm.jit import private as private

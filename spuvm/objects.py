@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -45,6 +45,7 @@ class Marked:
 
     value: Any
     visibility: str  # "secret", "public", or a party's name
+    identity: str = ""  # which object it is, at every party
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -73,6 +74,10 @@ class SPUObject(Remote):
     type: Type
     dtype: Any
     vm: VM
+    number: int = field(init=False)  # of all objects of the machine, the same at every party
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "number", self.vm.number())
 
     __array_priority__ = 100  # NumPy arrays on the left leave operators to us
     __array_ufunc__ = None
@@ -171,6 +176,13 @@ class SPUObject(Remote):
     @property
     def T(self) -> Any:  # the name that arrays use
         return self.vm.apply("transpose", (self,))
+
+
+def identity(leaf: Any) -> str:
+    """Which object an argument is, in words that are the same at every party; a plain one is `public`."""
+    if isinstance(leaf, SPUObject):
+        return f"object {leaf.number} of {leaf.vm.session.name}"
+    return leaf.identity or leaf.visibility if isinstance(leaf, Marked) else "public"
 
 
 def slots_of_component(type_: Type, vm: VM) -> int:

@@ -14,10 +14,10 @@ from spuvm.calls import indexed, operator
 from spuvm.compiler.compile import Program
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Module, Value, Visibility
-from spuvm.objects import Marked, Receiver, SPUObject, components_for, slots_of
+from spuvm.objects import Marked, Receiver, SPUObject, components_for, identity, slots_of
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError, InputError
-from spuvm.runtime.machine.session import Session, abort_on_error
+from spuvm.runtime.machine.session import Call, Session, abort_on_error
 from spuvm.runtime.protocols.registered import protocol_of, usual_parties
 
 
@@ -28,6 +28,7 @@ class VM:
         self.session = session
         self.protocol = protocol_of(session.config)
         self._conversions: dict[Any, Program] = {}
+        self._made = 0
 
     @property
     def config(self) -> Config:
@@ -67,11 +68,20 @@ class VM:
                     for part in parts:
                         public.update(np.ascontiguousarray(part).tobytes())
                 components.extend(parts)
-        known = None if self.deals else public.digest()
-        if not any(param.type.is_public for param in module.body.params):
-            known = b""  # nothing to agree on
-        results = self.session.run(program.party(self.session.party), program.hash, components, known)
-        return self.objects(program, results)
+        dealer = self.protocol.dealer
+        call = Call(
+            program.hash,
+            ", ".join(map(identity, leaves)),
+            public.digest() if any(param.type.is_public for param in module.body.params) else None,
+            None if dealer is None else tuple(r for r in range(len(self.config.members))),
+            f"a call of `{module.name}` with {', '.join(map(identity, leaves)) or 'nothing'}",
+        )
+        return self.objects(program, self.session.run(program.party(self.session.party), components, call))
+
+    def number(self) -> int:
+        """Of the next object: scripts that do the same number their objects alike."""
+        self._made += 1
+        return self._made
 
     def objects(self, program: Program, results: Sequence[Any]) -> list[SPUObject]:
         """The components that a program gave, as objects."""
@@ -102,6 +112,9 @@ class VM:
         """The values, shown to all parties; what is public already costs nothing."""
         secret = [o for o in objects if not o.type.is_public]
         shown = iter(self.convert(secret, "reveal", "public") if secret else [])
+        self.session.conclude()
+        if not secret:
+            self.session.propose("objects shown", ", ".join(map(identity, objects)))
         opened = [o if o.type.is_public else next(shown) for o in objects]
         if self.deals:
             return [None] * len(opened)  # a dealer takes part, and sees nothing
@@ -121,7 +134,9 @@ class VM:
             return to.receive(x)
         if to not in self.config.members:
             raise ConfigError(f"`to` must be one of {', '.join(self.config.members)}, got {to!r}.")
-        return self.convert([x], "reveal", self.config.members.index(to))[0]
+        (out,) = self.convert([x], "reveal", self.config.members.index(to))
+        self.session.conclude()
+        return out
 
     def __repr__(self) -> str:
         c = self.config

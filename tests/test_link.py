@@ -194,8 +194,8 @@ def test_who_proposes_waits_for_nobody(session: Session) -> None:
     def body(link: Link) -> bool:
         if link.rank:
             assert proposed.wait(10)
-        link.propose("program", b"same")
-        link.propose("public arguments", b"same")
+        link.propose({"program": b"same"})
+        link.propose({"public arguments": b"same"})
         proposed.set()
         got = np.zeros(8, np.uint8)
         after, before = ring(link)
@@ -213,7 +213,7 @@ def test_nothing_moves_before_what_was_proposed_is_agreed_on(session: Session, t
     arrived = [np.zeros(8, np.uint8) for _ in PARTIES]
 
     def body(link: Link) -> None:
-        link.propose("program", b"other" if link.rank == 1 else b"same")
+        link.propose({"program": b"other" if link.rank == 1 else b"same"})
         (after, before), got, sent = ring(link), [arrived[link.rank]], np.ones(8, np.uint8)
         if then == "exchange":
             return link.exchange({after: [sent]}, {before: got})

@@ -18,7 +18,7 @@ import spuvm as spu
 from spuvm.compiler.compile import config_of
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Value
-from spuvm.devices import _Context
+from spuvm.context import Context
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.link.certificates import make_cluster
@@ -157,7 +157,7 @@ def test_a_sort_opens_its_comparisons_to_the_computing_parties(dave: spu.PYU) ->
 
 
 def test_who_deals() -> None:
-    session = _Context(("alice", "bob", "carol", "dave"), party="alice")
+    session = Context(("alice", "bob", "carol", "dave"), party="alice")
     assert session.others(("alice", "bob"), "aby3") == ("carol", "dave")
     assert session.others(("alice", "bob"), "semi2k") == ("carol",)
     session.dealer = "carol"

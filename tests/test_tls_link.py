@@ -29,10 +29,11 @@ from spuvm.runtime.errors import (
     PeerMismatchError,
     PeerTimeoutError,
 )
+from spuvm.runtime.legible import legible
 from spuvm.runtime.link import certificates
 from spuvm.runtime.link.certificates import free_ports, issue, make_authority, make_cluster
 from spuvm.runtime.link.cluster import load_cluster
-from spuvm.runtime.link.link import MAX_REASON, legible
+from spuvm.runtime.link.link import MAX_REASON
 from spuvm.runtime.link.tls.channel import Channel, in_words, make_context
 from spuvm.runtime.link.tls.link import connect
 
@@ -417,8 +418,9 @@ def test_one_key_is_advised_against_after_so_many_records(
 
 
 def test_what_a_peer_says_cannot_control_the_terminal() -> None:
-    assert legible("no\x1b[2J such\ncolumn é") == "no?[2J such\ncolumn é"
-    assert len(legible("x" * 10**6)) == MAX_REASON
+    assert legible("no\x1b[2J such\ncolumn é\u202e") == "no?[2J such?column é?"
+    assert legible("a\nb\x85", lines=True) == "a\nb?"
+    assert len(legible("x" * 10**6, MAX_REASON)) == MAX_REASON
 
 
 def test_free_ports_are_different() -> None:

@@ -1,8 +1,9 @@
 """The cluster file: who the parties are, where they listen, and how they prove who they are.
 
     ca = "ca.crt"                       # the authority that signs all parties' certificates
-    timeout_seconds = 60                # optional, as are the next three
+    timeout_seconds = 60                # optional, as are the next four
     protocol = "aby3"
+    protocols = ["aby3"]                # that scripts may ask for; `protocol` alone if not given
     ring = 64
     fxp_fraction_bits = 18
     dealer = "dave"                     # for protocols with a dealer: which of [parties.*] it is
@@ -31,10 +32,11 @@ from typing import Any
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.link import DEFAULT_TIMEOUT
-from spuvm.runtime.protocols.registered import has_dealer, protocol_of
+from spuvm.runtime.protocols.registered import PROTOCOLS, has_dealer, protocol_of
 
 CLUSTER_KEYS = (
-    "ca", "timeout_seconds", "protocol", "ring", "fxp_fraction_bits", "dealer", "dealer_ahead_mb", "compute", "parties",
+    "ca", "timeout_seconds", "protocol", "protocols", "ring", "fxp_fraction_bits", "dealer", "dealer_ahead_mb",
+    "compute", "parties",
 )  # fmt: skip
 DEFAULT_AHEAD_MB = 64
 PARTY_KEYS = ("address", "listen", "certificate", "key")
@@ -75,6 +77,7 @@ class Cluster:
     config: Config
     dealer: str | None = None
     ahead: int = DEFAULT_AHEAD_MB << 20  # bytes
+    protocols: tuple[str, ...] = ()  # that a script may ask for, `config.protocol` among them
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -132,7 +135,18 @@ def load_cluster(path: str | Path) -> Cluster:
     count = len(table.get("compute", names))
     config = replace(_config(table, names[:count], path), others=names[count:])
     _check_dealer(config, dealer, path)
-    return Cluster(parties, ca, float(timeout), config, dealer, _ahead(table, dealer, path))
+    protocols = _protocols(table, config.protocol, path)
+    return Cluster(parties, ca, float(timeout), config, dealer, _ahead(table, dealer, path), protocols)
+
+
+def _protocols(table: dict[str, Any], usual: str, path: Path) -> tuple[str, ...]:
+    protocols = table.get("protocols", [usual])
+    if not isinstance(protocols, list) or not all(isinstance(p, str) and p in PROTOCOLS for p in protocols):
+        known = ", ".join(PROTOCOLS)
+        raise ConfigError(f"`protocols` in {path} must be a list of names among {known}, got {protocols!r}.")
+    if usual not in protocols:
+        raise ConfigError(f"`protocols` in {path} must have the file's own `protocol`, {usual}: got {protocols!r}.")
+    return tuple(protocols)
 
 
 def _ahead(table: dict[str, Any], dealer: str | None, path: Path) -> int:

@@ -13,12 +13,11 @@ error names the original cause. A link that failed is dead: every later call rai
 One thread at a time may use a link.
 """
 
-import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from enum import IntEnum
@@ -31,6 +30,8 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from spuvm.runtime.errors import DataError, LinkError, PeerAbortedError, PeerMismatchError, SpuError
+from spuvm.runtime.legible import legible
+from spuvm.runtime.link.agreement import AHEAD, Proposal, disagreement, encoded
 from spuvm.runtime.link.round import AtOnce, Exchange
 from spuvm.runtime.memory import memory_bytes
 
@@ -40,7 +41,6 @@ DEFAULT_TIMEOUT = 60.0
 MAX_REASON = 2000  # characters of an abort's reason
 KEY_BYTES = 32
 PIECE_BYTES = 16 << 20  # of what is said openly and has no size known before
-UNKNOWN = bytes(32)  # in place of a SHA-256: the sender does not know the value
 
 
 class Kind(IntEnum):
@@ -97,7 +97,7 @@ class Link(ABC):
         self._cause: tuple[str, str] | None = None  # who stopped first, and why, if a peer told us
         self._closed = False
         self._begun: Exchange | None = None  # the last one
-        self.proposed: deque[bytes] = deque()  # and sent; what the others say is still to be heard
+        self._proposed: deque[Proposal] = deque()  # and sent; what the others say is still to be heard
         self._told = False  # the peers know that this party stopped with an error
         self._keys: dict[tuple[int, ...], bytes] = {}
         self._contributions: dict[tuple[int, tuple[int, ...]], bytes] = {}  # (from, holders)
@@ -120,7 +120,7 @@ class Link(ABC):
             if not sends and not receives:
                 return
             self._begun = None
-            self._conclude()
+            self._concluded()
             self._transfer(sends, receives)
         self._count({p: size(v) for p, v in sends.items()}, {p: size(v) for p, v in receives.items()})
 
@@ -141,42 +141,68 @@ class Link(ABC):
     def settle(self) -> None:
         """Wait until all that was sent in rounds that were begun has left, and what was proposed is agreed on."""
         with self._abort_on_error():
-            self._conclude()
+            self._concluded()
             self._settle()
 
-    def agree(self, what: str, value: bytes | None) -> None:
-        """Check that `value` is the same at every party, by its SHA-256; every party raises if it is not.
+    def agree(self, what: str, value: bytes, note: str = "") -> None:
+        """Check that `value` is the same at every party, by its SHA-256; every party raises if it is not."""
+        self.propose({what: value}, note=note)
+        self.conclude()
 
-        A party that does not know the value says None, and goes by what the others say.
+    def propose(self, values: Mapping[str, bytes], among: Collection[int] | None = None, note: str = "") -> None:
+        """Like `agree` on each of these, by topic, but what the others say is awaited when it is needed: no payload
+        moves before.
+
+        So parties compute while these messages are under way, and nobody waits for the slowest to begin. `among`:
+        the ranks that have to agree, if not all; `note`: what this party is about to do, for its own error.
         """
-        self.propose(what, value)
-        self._conclude()
-
-    def propose(self, what: str, value: bytes | None) -> None:
-        """Like `agree`, but what the others say is awaited when it is needed: no payload moves before.
-
-        So parties compute while these messages are under way, and nobody waits for the slowest to begin.
-        """
-        mine = (UNKNOWN if value is None else hashlib.sha256(value).digest()) + what.encode()
+        if len(self._proposed) >= AHEAD:
+            self.conclude()
+        ranks = tuple(range(len(self.parties))) if among is None else tuple(sorted({*among, self.rank}))
+        proposal = Proposal(encoded(values), ranks, note)
         with self._abort_on_error():
-            for peer in self.peers:
-                self._send_control(peer, Kind.AGREE, mine)
-        self.proposed.append(mine)
+            for peer in ranks:
+                if peer != self.rank:
+                    self._send_control(peer, Kind.AGREE, proposal.body)
+        self._proposed.append(proposal)
 
-    def gather(self, body: bytes, size: int | None = None) -> list[bytes]:
-        """What every party says, by rank: in the open, and counted. `size`: of what each says, if all know it."""
-        sizes = self._sizes(len(body), self.peers, self.peers) if size is None else dict.fromkeys(self.peers, size)
-        heard = self._in_pieces(body, self.peers, sizes)
+    def conclude(self) -> None:
+        """Hear what the others say of what was proposed; raises at every party if they do not say the same."""
+        with self._abort_on_error():
+            while self._proposed:
+                self._compare(self._proposed[0])
+                self._proposed.popleft()
+
+    @property
+    def proposing(self) -> bool:
+        """Whether something was proposed of which the others have still to be heard."""
+        return bool(self._proposed)
+
+    @property
+    def failed(self) -> bool:
+        """Whether it has ended with an error: every call raises."""
+        return self._failure is not None or self._closed
+
+    def gather(self, body: bytes, size: int | None = None, *, counted: bool = True) -> list[bytes]:
+        """What every party says, by rank, in the open. `size`: of what each says, if all know it."""
+        with nullcontext() if counted else self._uncounted():
+            sizes = self._sizes(len(body), self.peers, self.peers) if size is None else dict.fromkeys(self.peers, size)
+            heard = self._in_pieces(body, self.peers, sizes)
         return [body if rank == self.rank else heard[rank] for rank in range(len(self.parties))]
 
     def broadcast(self, owner: int, body: bytes | None) -> bytes:
         """What one party says to all, in the open; not counted, like agreement. `body` is given by the owner alone."""
-        before = [(link, deepcopy(link.counters)) for link in (self, self.base)]
-        said = self.deliver(owner, [p for p in range(len(self.parties)) if p != owner], body)
-        for link, counters in before:
-            link.counters = counters
+        with self._uncounted():
+            said = self.deliver(owner, range(len(self.parties)), body)
         assert said is not None
         return said
+
+    @contextmanager
+    def _uncounted(self) -> Iterator[None]:
+        before = [(link, deepcopy(link.counters)) for link in (self, self.base)]
+        yield
+        for link, counters in before:
+            link.counters = counters
 
     def deliver(self, owner: int, receivers: Collection[int], body: bytes | None) -> bytes | None:
         """Bytes from one party to some, as they are, and counted: its number, then themselves. None elsewhere."""
@@ -261,7 +287,7 @@ class Link(ABC):
 
         def move(sends: dict[int, list[memoryview]], receives: dict[int, list[memoryview]]) -> None:
             with self._abort_on_error():
-                self._conclude()
+                self._concluded()
                 self._transfer(sends, receives)
 
         return AtOnce(sends, receives, move)
@@ -292,24 +318,19 @@ class Link(ABC):
 
     # Shared by the transports.
 
-    def _conclude(self) -> None:
-        """Hear what the others say of what was proposed: before payload leaves, and before a wait for any."""
-        if not self.proposed:
-            return
-        with self._abort_on_error():
-            while self.proposed:
-                self._compare(self.proposed[0])
-                self.proposed.popleft()
+    def _concluded(self) -> None:
+        """Before payload leaves, and before a wait for any."""
+        if self._proposed:
+            self.conclude()
 
-    def _compare(self, mine: bytes) -> None:
-        awaited = f"agreement on `{mine[32:].decode()}`"
-        said = {peer: self._receive_control(peer, Kind.AGREE, awaited) for peer in self.peers}
-        said[self.rank] = mine
-        known = {rank: text for rank, text in said.items() if text[:32] != UNKNOWN}
-        topics = {text[32:] for text in said.values()}
-        if len(topics) > 1 or len(set(known.values())) > 1:
-            # Everyone sees the same values and stops by itself: nobody needs to be told.
-            self._failure = PeerMismatchError(self._disagreement(said if len(topics) > 1 else known))
+    def _compare(self, mine: Proposal) -> None:
+        awaited = f"agreement on {mine.topics}"
+        said = {p: mine.body if p == self.rank else self._receive_control(p, Kind.AGREE, awaited) for p in mine.among}
+        if len(set(said.values())) > 1:
+            # Everyone who was asked sees the same and stops by itself; who was not has to be told.
+            self._failure = PeerMismatchError(disagreement(said, self.parties, mine.note))
+            if len(said) < len(self.parties):
+                self._tell(self.parties[self.rank], _reason(self._failure))
             raise self._failure
 
     @property
@@ -395,7 +416,7 @@ class Link(ABC):
 
     def _aborted(self, teller: int, origin: str, reason: str) -> PeerAbortedError:
         """The error for a peer's abort; `origin` stopped first, and is named to whom we tell it in turn."""
-        origin, reason = legible(origin), legible(reason)
+        origin, reason = legible(origin, MAX_REASON), legible(reason, MAX_REASON)
         self._cause = (origin, reason)
         told = "" if self.parties[teller] == origin else f" (told by {self.parties[teller]})"
         return PeerAbortedError(f"{origin} stopped{told}: {reason}")
@@ -420,20 +441,6 @@ class Link(ABC):
             f"Nothing came from {' and '.join(names)} for {self.timeout:g} s while "
             f"{self.parties[self.rank]} awaited {awaited}. {self._advice}"
         )
-
-    def _disagreement(self, said: Mapping[int, bytes]) -> str:
-        groups: dict[bytes, list[int]] = {}
-        for rank in sorted(said):
-            groups.setdefault(said[rank], []).append(rank)
-        ordered = sorted(groups.values(), key=len)
-        names = [" and ".join(self.parties[r] for r in ranks) for ranks in ordered]
-        lone = len(ordered[-1]) > len(ordered[-2])
-        who = f"{', '.join(names[:-1])} {'differs' if lone else 'and'} {'from ' if lone else ''}{names[-1]}"
-        if not lone:
-            who += " differ"
-        topics = " / ".join(dict.fromkeys(f"`{said[r[0]][32:].decode()}`" for r in ordered))
-        values = ", ".join(f"{name}: {said[r[0]][:6].hex()}" for name, r in zip(names, ordered))
-        return f"{who} in {topics} (SHA-256 begins {values}): give every party the same and start again."
 
 
 def size(views: Iterable[memoryview]) -> int:
@@ -461,11 +468,6 @@ def scatter(source: Iterable[memoryview], target: Iterable[memoryview]) -> None:
             n = min(len(view), len(piece))
             view[:n] = piece[:n]
             view, piece = view[n:], piece[n:]
-
-
-def legible(text: str) -> str:
-    """What a peer said, of at most MAX_REASON characters, without those that control a terminal."""
-    return "".join(c if c.isprintable() or c in "\0\n" else "?" for c in text[:MAX_REASON])
 
 
 def _reason(error: BaseException) -> str:

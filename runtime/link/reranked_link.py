@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from spuvm.runtime.link.link import Buffer, Kind, Link
 from spuvm.runtime.link.round import Exchange, Renamed
@@ -44,11 +44,15 @@ class Renumbered(Link):
     def settle(self) -> None:
         self._link.settle()
 
-    def agree(self, what: str, value: bytes | None) -> None:
-        self._link.agree(what, value)
+    def propose(self, values: Mapping[str, bytes], among: Collection[int] | None = None, note: str = "") -> None:
+        self._link.propose(values, None if among is None else [self._ranks[p] for p in among], note)
 
-    def propose(self, what: str, value: bytes | None) -> None:
-        self._link.propose(what, value)
+    def conclude(self) -> None:
+        self._link.conclude()
+
+    @property
+    def failed(self) -> bool:
+        return self._link.failed
 
     def session_key(self, holders: Iterable[int]) -> bytes:
         return self._link.session_key(self._ranks[h] for h in holders)

@@ -40,6 +40,21 @@ def abort_on_error(link: Link | None) -> Iterator[None]:
         raise
 
 
+@dataclass(frozen=True)
+class Call:
+    """What all parties must mean alike when they run a program together.
+
+    `program` is its hash; `objects` names all that goes in, in order; `public` is a digest of the public values
+    among it, None if there are none, which only the ranks `informed` know (None: all do).
+    """
+
+    program: str
+    objects: str = ""
+    public: bytes | None = None
+    informed: tuple[int, ...] | None = None
+    note: str = ""
+
+
 @dataclass
 class Session:
     """`party` is None in the simulator, which is all parties at once."""
@@ -62,6 +77,11 @@ class Session:
             self._number = _SESSIONS[self.link.base] = _SESSIONS.get(self.link.base, 0) + 1
             self.link.agree("configuration", f"{self._number} {self.config.digest}".encode())
 
+    @property
+    def name(self) -> str:
+        """Of its machine, the same at every party."""
+        return f"machine {self._number}"
+
     def _key(self, holders: Holders) -> bytes:
         if self.link is None:
             return new_key()
@@ -71,22 +91,39 @@ class Session:
     def run(
         self,
         program: PartyProgram,
-        digest: str,
         inputs: Sequence[Component | None],
-        public: bytes | None,
+        call: Call,
     ) -> list[Component | None]:
-        """Run a program; `digest` is its hash and `public` its public inputs, which all parties must share.
-
-        A dealer does not have these: None. Empty: there are none, and nothing is agreed on.
-        Results may be in blocks.
-        """
+        """Run a program, after all parties have agreed on the call. Results may be in blocks."""
         with self._lock, abort_on_error(self.link):
             program.prepare()
-            if self.link is not None:
-                self.link.propose("program", digest.encode())
-                if public != b"":
-                    self.link.propose("public arguments", public)
+            self._propose(call)
             return Executor(self._streams, self.link, self.listener).run_blocked(program, inputs)
+
+    def _propose(self, call: Call) -> None:
+        if self.link is None:
+            return
+        values = {"program": call.program.encode(), "objects": call.objects.encode()}
+        if call.public is None:
+            return self.link.propose(values, note=call.note)
+        with_public = {**values, "public arguments": call.public}
+        if call.informed is None:
+            return self.link.propose(with_public, note=call.note)
+        self.link.propose(values, note=call.note)
+        if self.party in call.informed:
+            self.link.propose({"public arguments": call.public}, call.informed, call.note)
+
+    def propose(self, what: str, value: str) -> None:
+        """What all parties' scripts have to say alike before anything else moves; nothing in a simulation."""
+        if self.link is not None:
+            with abort_on_error(self.link):
+                self.link.propose({what: value.encode()}, note=value)
+
+    def conclude(self) -> None:
+        """Until all that was proposed is agreed on: to be called before a script sees a value."""
+        if self.link is not None:
+            with abort_on_error(self.link):
+                self.link.conclude()
 
     def run_under(
         self, keys: Callable[[Holders], bytes], program: PartyProgram, inputs: Sequence[Component | None]

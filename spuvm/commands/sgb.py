@@ -17,8 +17,8 @@ from spuvm.commands.options import USUAL_PARTIES, NamesType
 from spuvm.commands.results import say
 from spuvm.commands.sgb_jobs import Job
 from spuvm.commands.sgb_settings import Settings, read_settings
+from spuvm.context import abort_everyone_on_error, agree
 from spuvm.data.targets import check_target
-from spuvm.devices import abort_everyone_on_error, agree
 from spuvm.network import make_run_folder, run_parties
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.cluster import load_cluster

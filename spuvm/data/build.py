@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from spuvm.context import agree
 from spuvm.data.frame import Frame
 from spuvm.data.matching import matched
 from spuvm.data.part import PUBLIC, Part, Request, load
 from spuvm.data.same_keys import differing
 from spuvm.data.schema import NUMBERS, Column, Schema, nearest
-from spuvm.devices import PYU, PYUObject, agree, fetch
+from spuvm.devices import PYU, PYUObject, fetch
 from spuvm.runtime.errors import InputError
 
 Names = str | Sequence[str]

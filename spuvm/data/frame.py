@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from spuvm.context import agree
 from spuvm.data.part import Part
 from spuvm.data.schema import Column, Schema
-from spuvm.devices import PYU, PYUObject, agree
+from spuvm.devices import PYU, PYUObject
 from spuvm.runtime.errors import InputError
 
 

@@ -238,9 +238,9 @@ def load(folders: Mapping[str, str | Path], device: SPU | None = None) -> Sgb:
 
 def default_device() -> SPU:
     """The SPU among the parties that the cluster file says compute; in a simulation, among the first three."""
-    from spuvm.devices import _here
+    from spuvm.context import here
 
-    context = _here()
+    context = here()
     return SPU(spu.utils.testing.cluster_def(context.config.parties if context.config else context.parties[:3]))
 
 

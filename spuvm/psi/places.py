@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from spuvm.devices import everyone
+from spuvm.context import everyone
 from spuvm.runtime.engine.random import Stream, derive_key, new_key, permutations
 from spuvm.runtime.errors import ConfigError, SpuError
 from spuvm.runtime.link.link import Link

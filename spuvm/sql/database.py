@@ -11,9 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from spuvm import devices
+from spuvm import context
 from spuvm.compiler.lower.rows import shuffle_p
-from spuvm.devices import PYU, SPU, PYUObject, agree, fetch
+from spuvm.context import agree
+from spuvm.devices import PYU, SPU, PYUObject, fetch
 from spuvm.jit import reveal
 from spuvm.objects import Marked
 from spuvm.runtime.errors import ConfigError, InputError
@@ -67,11 +68,11 @@ def connect(
         raise InputError(
             "`tables` must map owners to their tables by name: {'alice': {'orders': 'orders.parquet'}, ...}."
         )
-    if devices.default_parties() is None:
+    if context.default_parties() is None:
         spare = [p for p in SPARE if p not in tables and p not in parties]
         names = list(dict.fromkeys([*tables, *parties]))
-        devices.init(names + spare[: max(0, 3 - len(names))], "local")
-    everyone = devices.default_parties()
+        context.init(names + spare[: max(0, 3 - len(names))], "local")
+    everyone = context.default_parties()
     assert everyone is not None
     for owner in tables:
         if owner not in everyone:
@@ -187,7 +188,7 @@ class Database:
 
     def _allowed(self, chosen_plan: Plan, to: str) -> None:
         """Every owner asks its own policy, where it runs; if one refuses, all stop."""
-        with devices.abort_everyone_on_error():
+        with context.abort_everyone_on_error():
             mine = [o for o in self.policies if PYU(o).is_here]
             enforce(chosen_plan.root, chosen_plan.sql, self.policies, to, mine)
         # Nobody goes on before all have agreed.

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from spuvm.devices import SPU, default_machine, whereabouts
+from spuvm.context import whereabouts
+from spuvm.devices import SPU, default_machine
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.protocols.registered import usual_parties
 from spuvm.streaming.block import MASK, Fold, Step, WriteRows, passes

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from spuvm.runtime.errors import CertificateError, LinkError, PeerMismatchError, SpuError
+from spuvm.runtime.legible import legible
 from spuvm.runtime.link import certificates
 from spuvm.runtime.link.cluster import Cluster
-from spuvm.runtime.link.link import Kind, legible
+from spuvm.runtime.link.link import MAX_REASON, Kind
 from spuvm.runtime.link.tls.channel import Channel
 from spuvm.runtime.link.tls.stream import PROTOCOL_VERSION, get_frame, put_frame
 
@@ -110,7 +111,7 @@ class Greeter:
                     channel,
                     PeerMismatchError(
                         f"{self.party} and {name} differ in `{key}`: {self.party} has {due}, {name} has "
-                        f"{legible(str(theirs.get(key)))[:SHOWN]}. Give both the same version of spuvm and "
+                        f"{legible(str(theirs.get(key)), SHOWN)}. Give both the same version of spuvm and "
                         "the same cluster file."
                     ),
                 )
@@ -129,7 +130,7 @@ class Greeter:
         got, body = get_frame(channel)
         if got is kind:
             return body
-        first, _, text = legible(body.decode(errors="replace")).partition("\0")
+        first, _, text = (legible(part, MAX_REASON) for part in body.decode(errors="replace").partition("\0"))
         self.told.add(peer)
         if got is Kind.REJECT:
             raise (CertificateError if first == "CertificateError" else PeerMismatchError)(text)
@@ -144,7 +145,7 @@ class Greeter:
     # What is wrong with a certificate.
 
     def _misnamed(self, channel: Channel, who: str, expected: str | None = None) -> CertificateError:
-        due = "" if expected is None else f" (expected: {legible(expected)[:SHOWN]})"
+        due = "" if expected is None else f" (expected: {legible(expected, SHOWN)})"
         return CertificateError(
             f"{self.party} rejected the certificate of {who}{due}: it is another party's "
             f"({certificates.describe(channel.certificate())}). "

@@ -369,7 +369,7 @@ class TlsExchange(Exchange):
             link._senders[peer].open(sends[peer])
 
     def put(self, peer: int, array: Any, nbytes: int) -> None:
-        self._link._conclude()
+        self._link._concluded()
         if peer not in self._held:
             self._link._senders[peer].put(array, nbytes)
             return self._make_room(peer)
@@ -386,12 +386,12 @@ class TlsExchange(Exchange):
                 self._link._make_room(peer)
 
     def wait(self, peer: int, nbytes: int) -> None:
-        self._link._conclude()
+        self._link._concluded()
         if peer in self._started and self._link._receivers[peer].filled < (end := self._started[peer] + nbytes):
             with self._link._abort_on_error():
                 self._link._arrival(peer, end)
 
     def finish(self) -> None:
-        self._link._conclude()
+        self._link._concluded()
         with self._link._abort_on_error():
             self._link._arrive(self._receives)

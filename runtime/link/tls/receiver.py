@@ -156,7 +156,7 @@ class Receiver:
             raise self._link._aborted(self.peer, origin, reason)
         if kind is Kind.CLOSE:
             self.closed = True
-        elif kind is Kind.AGREE and self._due and not self.discard and not self._link.proposed:
+        elif kind is Kind.AGREE and self._due and not self.discard and not self._link.proposing:
             raise self._link._out_of_step(self.peer, kind, self._link._awaiting_data())
         elif kind in self.inbox:
             self.inbox[kind].append((self.filled + sum(len(frame) for _, frame in self._held), body))
