@@ -167,8 +167,8 @@ def test_the_end_of_a_script_is_agreed_on(tmp_path: Path, way: str) -> None:
         assert [p.returncode for p in processes.values()] == [0, 0, 0]
         return
     assert all(process.returncode != 0 for process in processes.values()), said
-    assert [out for out, _ in said.values()] == ["1.0\n"] * 3
+    assert all(out in ("", "1.0\n") for out, _ in said.values())  # an abort may overtake another's last message
     assert "4711" not in said["alice"][1] + said["carol"][1]
-    words = "end of the script" if way == "exit" else "bob stopped: its script ended with an error of its own"
+    words = ["end of the script"] if way == "exit" else ["bob stopped", "its script ended with an error of its own"]
     for party in ("alice", "carol"):
-        assert words in said[party][1]
+        assert all(w in said[party][1] for w in words)
