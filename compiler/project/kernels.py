@@ -13,7 +13,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -25,6 +25,7 @@ from jax.extend import core as jex
 from spuvm.compiler.cache import disk
 from spuvm.compiler.expand.choreography import KernelSpec, Ranks
 from spuvm.compiler.project.content import content
+from spuvm.runtime.engine.code import UNIT
 from spuvm.runtime.engine.primitives import random_p, send_p
 from spuvm.runtime.errors import ProtocolError
 from spuvm.runtime.machine.program import Holders, Random
@@ -126,14 +127,46 @@ def kernel_avals(spec: KernelSpec, length: int | None) -> tuple[jax.ShapeDtypeSt
 
 @cache
 def plan(spec: KernelSpec, length: int | None) -> KernelPlan:
-    """The analysis of `spec` at one block length (None: its exact shapes), from disk if it is there."""
+    """The analysis of `spec` at one block length (None: its exact shapes), from disk if it is there.
+
+    An element-wise kernel is analysed for one unit of elements; longer blocks follow from that.
+    """
     key = _key(spec, length)
+    if length is not None and length > UNIT and length % UNIT == 0:
+        return _longer(spec, plan(spec, UNIT), length, key)
     stored = disk.read(key + ".plan")
     if stored is not None:
         return _restored(spec, length, key, json.loads(stored))
     made = analyse(spec, length)
     disk.write(key + ".plan", json.dumps(_stored(made)).encode())
     return made
+
+
+def _longer(spec: KernelSpec, unit: KernelPlan, length: int, key: str) -> KernelPlan:
+    """The plan at several units: whole cache lines of randomness a unit, so that all places are multiples."""
+    times = length // UNIT
+
+    def shape(of_unit: tuple[int, ...]) -> tuple[int, ...]:
+        return (of_unit[0] * times, *of_unit[1:]) if of_unit else ()
+
+    def stage(party: int | None, index: int, s: StagePlan) -> StagePlan:
+        randoms = tuple(Random(r.holders, r.offset * times, shape(r.shape), r.dtype) for r in s.randoms)
+        avals = tuple(jax.ShapeDtypeStruct(shape(a.shape), a.dtype) for a in s.avals)
+        return StagePlan(s.inputs, randoms, s.outputs, avals, _later(spec, length, party, index))
+
+    return KernelPlan(
+        key,
+        unit.rounds,
+        {holders: n * times for holders, n in unit.draws.items()},
+        tuple(replace(s, shape=shape(s.shape)) for s in unit.sent),
+        unit.outputs,
+        {p: [stage(p, i, s) for i, s in enumerate(stages)] for p, stages in unit.stages.items()},
+    )
+
+
+def _later(spec: KernelSpec, length: int | None, party: int | None, index: int) -> Callable[..., Sequence[Any]]:
+    """A stage's function that traces the kernel when (and only if) it is called."""
+    return lambda *arrays: analyse(spec, length).stages[party][index].function(*arrays)
 
 
 @cache
@@ -164,9 +197,6 @@ def _stored(made: KernelPlan) -> dict[str, Any]:
 def _restored(spec: KernelSpec, length: int | None, key: str, stored: dict[str, Any]) -> KernelPlan:
     """A plan from JSON; its functions trace the kernel when (and only if) they are called."""
 
-    def later(party: int | None, index: int) -> Callable[..., Sequence[Any]]:
-        return lambda *arrays: analyse(spec, length).stages[party][index].function(*arrays)
-
     def stage(party: int | None, index: int, s: list[Any]) -> StagePlan:
         inputs, randoms, outputs, avals = s
         return StagePlan(
@@ -174,7 +204,7 @@ def _restored(spec: KernelSpec, length: int | None, key: str, stored: dict[str, 
             tuple(Random(tuple(h), offset, tuple(shape), dtype) for h, offset, shape, dtype in randoms),
             tuple(outputs),
             tuple(jax.ShapeDtypeStruct(tuple(shape), np.dtype(dtype)) for shape, dtype in avals),
-            later(party, index),
+            _later(spec, length, party, index),
         )
 
     return KernelPlan(
@@ -201,6 +231,9 @@ class Equation:
     apply: Callable[..., Sequence[Any]]
     ins: tuple[int | _Constant, ...]
     outs: tuple[int, ...]
+
+
+_Read = tuple[Equation, list[int]]  # an equation, and what a party reads for it
 
 
 class _Analysis:
@@ -362,28 +395,37 @@ class _Analysis:
             if n in needed[s.dst]
         )
         rounds = max((s.stage + 1 for s in sent), default=0)
-        stages: dict[int | None, list[StagePlan]] = {None: [self._stage(None, 0, needed[None], ())]}
-        outputs: dict[int | None, tuple[int | None, ...]] = {None: tuple(self._at(None, v) for v in self.outputs)}
-        for party in self.parties:
-            mine = tuple(s for s in sent if s.src == party)
-            stages[party] = [self._stage(party, r, needed[party], mine) for r in range(rounds + 1)]
-            outputs[party] = tuple(
-                self._at(party, v) if party in holders else None
-                for v, holders in zip(self.outputs, self.spec.out_holders)
-            )
+        held = self.spec.out_holders
+        stages: dict[int | None, list[StagePlan]] = {}
+        outputs: dict[int | None, tuple[int | None, ...]] = {}
+        for party in (None, *self.parties):
+            holds = [party is None or party in h for h in held]
+            outputs[party] = tuple(self._at(party, v) if h else None for v, h in zip(self.outputs, holds))
+            leaving = [v for v in outputs[party] if v is not None] + [s.value for s in sent if s.src == party]
+            stages[party] = self._stages(party, needed[party], leaving, 0 if party is None else rounds)
         return KernelPlan(key, rounds, self.draws, sent, outputs, stages)
 
-    def _stage(self, party: int | None, index: int, needed: set[int], sent: tuple[Sent, ...]) -> StagePlan:
-        def is_mine(outs: tuple[int, ...]) -> bool:
-            return any(o in needed for o in outs) and self._step(party, outs[0]) == index
+    def _stages(self, party: int | None, needed: set[int], leaving: Sequence[int], rounds: int) -> list[StagePlan]:
+        """The stages of one party; what leaves them is `leaving` (results and messages), and what later ones read."""
+        mine: list[list[_Read]] = [[] for _ in range(rounds + 1)]
+        last: dict[int, int] = {}  # by value, the last stage that reads it
+        for e in self.equations:
+            if not needed.isdisjoint(e.outs):
+                index = self._step(party, e.outs[0])
+                reads = self._reads(party, e)
+                mine[index].append((e, reads))
+                last.update((v, max(index, last.get(v, 0))) for v in reads if v not in self.randoms)
+        return [self._stage(party, index, equations, leaving, last) for index, equations in enumerate(mine)]
 
-        mine = [e for e in self.equations if is_mine(e.outs)]
-        made = {o for e in mine for o in e.outs}
-        read = dict.fromkeys(v for e in mine for v in self._reads(party, e) if v not in made)
-        wanted = self._wanted(party, index, needed, sent)
-        through = [v for v in wanted if v in self.randoms and index == 0]
+    def _stage(
+        self, party: int | None, index: int, mine: list[_Read], leaving: Sequence[int], last: dict[int, int]
+    ) -> StagePlan:
+        made = dict.fromkeys(o for e, _ in mine for o in e.outs)
+        read = dict.fromkeys(v for _, reads in mine for v in reads if v not in made)
+        through = [v for v in leaving if v in self.randoms and index == 0]
         randoms = list(dict.fromkeys([v for v in read if v in self.randoms] + through))
         inputs = tuple(v for v in read if v not in self.randoms)
+        wanted = dict.fromkeys([*leaving, *(v for v in made if last.get(v, 0) > index)])
         outputs = tuple(v for v in wanted if v in made or v in through)
         names = (*inputs, *randoms)
         return StagePlan(
@@ -391,18 +433,8 @@ class _Analysis:
             tuple(self.randoms[v] for v in randoms),
             outputs,
             tuple(self.avals[v] for v in names),
-            self._function(party, mine, names, outputs),
+            self._function(party, [e for e, _ in mine], names, outputs),
         )
-
-    def _wanted(self, party: int | None, index: int, needed: set[int], sent: tuple[Sent, ...]) -> list[int]:
-        """What must leave a stage: results, messages, and what later stages read."""
-        held = self.spec.out_holders
-        wanted = [self._at(party, v) for v, h in zip(self.outputs, held) if party is None or party in h]
-        wanted += [s.value for s in sent]
-        for e in self.equations:
-            if any(o in needed for o in e.outs) and self._step(party, e.outs[0]) > index:
-                wanted += [v for v in self._reads(party, e) if v not in self.randoms]
-        return list(dict.fromkeys(wanted))
 
     def _function(
         self, party: int | None, mine: list[Equation], names: Sequence[int], outputs: Sequence[int]

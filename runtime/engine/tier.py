@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -44,13 +44,12 @@ def use(name: str) -> Iterator[None]:
 
 @cache
 def _available() -> bool:
+    """Whether there is an engine; that there is none is said once."""
     if interpreter.library() is not None:
         return True
     if os.environ.get("SPUVM_NATIVE", "1") != "0":
-        warnings.warn(
-            "spuvm runs without its vector engine, by XLA alone: the native library was not built. "
-            "With a C++ compiler, install spuvm again.",
-            RuntimeWarning,
-            stacklevel=3,
+        logging.getLogger(__name__).warning(
+            "spuvm runs without its vector engine, every stage by XLA: the native library is not there, or of older "
+            "source. With a C++ compiler at hand, install spuvm again."
         )
     return False
