@@ -50,7 +50,7 @@ def assert_same(function: Callable[..., Any], *arguments: Any) -> Code:
     with jax.enable_x64(True):
         closed = jax.make_jaxpr(function)(*arguments)
         want = jax.tree.leaves(jax.jit(function)(*arguments))
-    code = assemble(closed, [False] * len(arguments))
+    code = assemble(closed.jaxpr, closed.consts, [False] * len(arguments))
     for got, wanted in zip(run_code(code, arguments), want, strict=True):
         assert got.dtype == wanted.dtype
         np.testing.assert_array_equal(got, np.asarray(wanted))
@@ -92,7 +92,7 @@ def assert_stage(unit: StagePlan, stage: StagePlan, length: int, *, scales: bool
     inputs = [numbers(a.dtype, *a.shape) for a in stage.avals[:first]]
     randoms = drawn(stage, blocks)
     with jax.enable_x64(True):
-        code = assemble(jax.make_jaxpr(unit.function)(*unit.avals), streams, scales=scales)
+        code = assemble(unit.function.equations(), (), streams, scales=scales)
         want = stage.function(*map(jnp.asarray, [*inputs, *randoms]))
     arrays = [x for x, is_stream in zip([*inputs, *randoms], streams) if not is_stream]
     got = run_code(code, arrays, [b for b, is_stream in zip(blocks, streams[first:]) if is_stream], length)
@@ -239,13 +239,13 @@ def test_random_programs(data: st.DataObject) -> None:
 def test_floating_point_is_left_to_xla() -> None:
     closed = jax.make_jaxpr(lambda a: a * 0.5)(np.ones(3, np.float32))
     with pytest.raises(Unsupported, match="float32"):
-        assemble(closed, [False])
+        assemble(closed.jaxpr, closed.consts, [False])
 
 
 def test_an_operation_that_the_engine_lacks_is_named() -> None:
     closed = jax.make_jaxpr(lambda a: lax.sort(a))(np.ones(3, np.int32))
     with pytest.raises(Unsupported, match="`sort`"):
-        assemble(closed, [False])
+        assemble(closed.jaxpr, closed.consts, [False])
 
 
 def test_code_that_leaves_its_arrays_is_refused() -> None:

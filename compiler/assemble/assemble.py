@@ -23,15 +23,15 @@ INLINED = {"pjit", "jit", "closed_call", "custom_jvp_call"}
 LARGEST_CONSTANT = 1 << 24  # bytes
 
 
-def assemble(closed: Any, streams: Sequence[bool], *, scales: bool = False) -> Code:
-    """The code of a closed jaxpr; `streams` says which arguments are drawn from a keystream.
+def assemble(jaxpr: Any, consts: Sequence[Any], streams: Sequence[bool], *, scales: bool = False) -> Code:
+    """The code of a jaxpr and its constants; `streams` says which arguments are drawn from a keystream.
 
     With `scales` it was traced for one unit of elements, and the code is for any number of units.
     """
     builder = Builder(scales)
     ports: dict[bool, list[Port]] = {False: [], True: []}
     arguments: list[Value] = []
-    for var, is_stream in zip(closed.jaxpr.invars, streams, strict=True):
+    for var, is_stream in zip(jaxpr.invars, streams, strict=True):
         dtype, shape = np.dtype(var.aval.dtype), tuple(var.aval.shape)
         word(dtype)
         number = len(ports[is_stream])
@@ -39,7 +39,7 @@ def assemble(closed: Any, streams: Sequence[bool], *, scales: bool = False) -> C
         argument = builder.array("stream" if is_stream else "input", number, shape, dtype)
         uniform = scales and shape == ()
         arguments.append(Placed(argument.array, 0, shape, (0,) * len(shape) if uniform else argument.strides, dtype))
-    results = _run(builder, closed.jaxpr, closed.consts, arguments)
+    results = _run(builder, jaxpr, consts, arguments)
     code = finished(builder, ports[False], ports[True], [_settled(builder, v) for v in results])
     if scales:
         _check_scales(code)

@@ -191,9 +191,9 @@ def _assembled(key: str, stage: StagePlan | None, *, scales: bool) -> Code | str
     first = len(stage.avals) - len(stage.randoms)
     streams = [False] * first + [r.dtype != PERMUTATION for r in stage.randoms]
     with jax.enable_x64(True):
-        closed = jax.make_jaxpr(stage.function)(*stage.avals)
+        equations = stage.function.equations()
     try:
-        code = assemble(closed, streams, scales=scales)
+        code = assemble(equations, (), streams, scales=scales)
     except Unsupported as lack:
         return str(lack)
     assembled_count += 1

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache
 from typing import Any
@@ -25,6 +25,7 @@ from jax.extend import core as jex
 from spuvm.compiler.cache import disk
 from spuvm.compiler.expand.choreography import KernelSpec, Ranks
 from spuvm.compiler.project.content import content
+from spuvm.compiler.project.stage_function import Equation, Known, Later, StageFunction
 from spuvm.runtime.engine.code import UNIT
 from spuvm.runtime.engine.primitives import random_p, send_p
 from spuvm.runtime.errors import ProtocolError
@@ -56,7 +57,7 @@ class StagePlan:
     randoms: tuple[Random, ...]
     outputs: tuple[int, ...]
     avals: tuple[jax.ShapeDtypeStruct, ...]
-    function: Callable[..., Sequence[Any]]
+    function: StageFunction | Later
 
 
 @dataclass(eq=False)
@@ -83,7 +84,7 @@ def _equations(jaxpr: Any, rename: dict[Any, Atom]) -> Iterator[tuple[Any, list[
         if eqn.primitive.name in INLINED:
             closed = eqn.params.get("jaxpr") or eqn.params["call_jaxpr"]
             inner: dict[Any, Atom] = dict(zip(closed.jaxpr.invars, ins))
-            inner |= {v: _Constant(c) for v, c in zip(closed.jaxpr.constvars, closed.consts)}
+            inner |= {v: Known(c) for v, c in zip(closed.jaxpr.constvars, closed.consts)}
             yield from _equations(closed.jaxpr, inner)
             for var, out in zip(eqn.outvars, closed.jaxpr.outvars):
                 rename[var] = out if isinstance(out, jex.Literal) else inner.get(out, out)
@@ -108,15 +109,8 @@ def bind_equation(eqn: Any, arguments: Sequence[Any]) -> Any:
     return eqn.primitive.bind(*subfuns, *arguments, **params)
 
 
-@dataclass(frozen=True, eq=False)
-class _Constant:
-    """A traced constant, known to all."""
-
-    value: Any
-
-
-def _constant(atom: Atom) -> _Constant:
-    return _Constant(atom.val) if isinstance(atom, jex.Literal) else atom
+def _constant(atom: Atom) -> Known:
+    return Known(atom.val) if isinstance(atom, jex.Literal) else atom
 
 
 def kernel_avals(spec: KernelSpec, length: int | None) -> tuple[jax.ShapeDtypeStruct, ...]:
@@ -164,9 +158,13 @@ def _longer(spec: KernelSpec, unit: KernelPlan, length: int, key: str) -> Kernel
     )
 
 
-def _later(spec: KernelSpec, length: int | None, party: int | None, index: int) -> Callable[..., Sequence[Any]]:
-    """A stage's function that traces the kernel when (and only if) it is called."""
-    return lambda *arrays: analyse(spec, length).stages[party][index].function(*arrays)
+def _later(spec: KernelSpec, length: int | None, party: int | None, index: int) -> Later:
+    def made() -> StageFunction:
+        function = analyse(spec, length).stages[party][index].function
+        assert isinstance(function, StageFunction)
+        return function
+
+    return Later(made)
 
 
 @cache
@@ -224,15 +222,6 @@ def _key(spec: KernelSpec, length: int | None) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-@dataclass(frozen=True)
-class Equation:
-    """`ins` are value numbers or constants, `apply` gives the values of `outs`."""
-
-    apply: Callable[..., Sequence[Any]]
-    ins: tuple[int | _Constant, ...]
-    outs: tuple[int, ...]
-
-
 _Read = tuple[Equation, list[int]]  # an equation, and what a party reads for it
 
 
@@ -241,7 +230,7 @@ class _Analysis:
 
     def __init__(self, spec: KernelSpec, closed: Any) -> None:
         self.spec = spec
-        rename: dict[Any, Atom] = {v: _Constant(c) for v, c in zip(closed.jaxpr.constvars, closed.consts)}
+        rename: dict[Any, Atom] = {v: Known(c) for v, c in zip(closed.jaxpr.constvars, closed.consts)}
         equations = list(_equations(closed.jaxpr, rename))
         self.parties = sorted(frozenset().union(*spec.holders, *spec.out_holders, *map(_named_ranks, equations)))
         self.numbers: dict[Any, int] = {}
@@ -299,7 +288,8 @@ class _Analysis:
             return list(result) if several else [result]
 
         numbered = tuple(self.numbers[a] if isinstance(a, jex.Var) else _constant(a) for a in ins)
-        self.equations.append(Equation(apply, numbered, tuple(self._define(v, owners, dict(stage)) for v in outs)))
+        defined = tuple(self._define(v, owners, dict(stage)) for v in outs)
+        self.equations.append(Equation(apply, numbered, defined, eqn.primitive, eqn.params))
 
     def _random(self, eqn: Any, out: Any) -> None:
         holders = eqn.params["holders"]
@@ -438,13 +428,6 @@ class _Analysis:
 
     def _function(
         self, party: int | None, mine: list[Equation], names: Sequence[int], outputs: Sequence[int]
-    ) -> Callable[..., Sequence[Any]]:
-        def run(*arrays: Any) -> Sequence[Any]:
-            env = dict(zip(names, arrays))
-
-            for e in mine:
-                arguments = [env[self._at(party, v)] if isinstance(v, int) else v.value for v in e.ins]
-                env.update(zip(e.outs, e.apply(*arguments)))
-            return [env[v] for v in outputs]
-
-        return run
+    ) -> StageFunction:
+        steps = [(e, [self._at(party, v) if isinstance(v, int) else v for v in e.ins]) for e in mine]
+        return StageFunction(names, steps, outputs, self.avals)
