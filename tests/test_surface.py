@@ -26,7 +26,7 @@ X = np.array([3.0, 1.0, 2.0], np.float32)
         lambda x: jnp.max(jnp.stack([x, jnp.full(3, -jnp.inf)])),
         lambda x: jnp.max(x.at[0:1].set(jnp.full(1, -jnp.inf))),
         lambda x: lax.fori_loop(0, 3, lambda i, m: jnp.maximum(m, x[i]), -jnp.inf),
-        lambda x: lax.scan(lambda m, v: (jnp.maximum(m, v), m), -jnp.inf, x)[0],
+        lambda x: lax.scan(lambda m, v: (jnp.maximum(m, v), m), jnp.float32(-jnp.inf), x)[0],
         lambda x: jax.nn.softmax(x.at[1].set(-jnp.inf)),
     ],
 )
@@ -47,7 +47,7 @@ def test_loops_under_vmap_run_while_any_goes_on() -> None:
 
     def public(x: Any) -> Any:
         loop = lambda v: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, c[1] * 2), (v, v))  # noqa: E731
-        return jax.vmap(loop)(x)
+        return jax.vmap(loop)(x)  # type: ignore[no-untyped-call]
 
     np.testing.assert_allclose(spu.reveal(spu.jit(revealed)(starts)), [3, 3, 5], atol=1e-5)
     got = spu.reveal(spu.jit(public)(spu.public(starts)))

@@ -223,8 +223,8 @@ def _party(name: str, entry: Any, path: Path) -> Party:
     if not isinstance(entry, dict):
         raise ConfigError(f"{where} must be a table with {', '.join(PARTY_KEYS)}.")
     _refuse_unknown(entry, PARTY_KEYS, where)
-    address = _address(_text(entry, "address", where), "address", where)
-    listen = _address(_text(entry, "listen", where), "listen", where) if "listen" in entry else address
+    address = parse_address(_text(entry, "address", where), "address", where)
+    listen = parse_address(_text(entry, "listen", where), "listen", where) if "listen" in entry else address
     files = {key: path.parent / _text(entry, key, where) for key in ("certificate", "key") if key in entry}
     return Party(name, address, listen, **files)
 
@@ -236,7 +236,8 @@ def party_name(name: str, where: str) -> str:
     return name
 
 
-def _address(text: str, key: str, where: str) -> Address:
+def parse_address(text: str, key: str, where: str) -> Address:
+    """`host:port`, the host of IPv6 in brackets."""
     host, colon, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     if not colon or not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import Certificate
 
 from spuvm.commands.results import say
 from spuvm.runtime.errors import InputError
@@ -105,7 +107,7 @@ def show(certificate: Path) -> None:
         say(f"warning: {warning}")
 
 
-def _described(certificate: identity.x509.Certificate) -> str:
-    (name,) = certificates.names(certificate.public_bytes(identity.Encoding.DER))
+def _described(certificate: Certificate) -> str:
+    (name,) = certificates.names(certificate.public_bytes(Encoding.DER))
     end = certificate.not_valid_after_utc
     return f"{name}, {identity.fingerprint(certificate)}, until {end:%Y-%m-%d}"

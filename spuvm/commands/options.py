@@ -139,7 +139,7 @@ class NamesType(_Type):
 
 
 def _is_file(text: str) -> bool:
-    return text.lower().endswith(FORMATS)
+    return text.lower().endswith(tuple(FORMATS))
 
 
 def _file(text: str) -> tuple[Path, tuple[str, ...], str | None]:

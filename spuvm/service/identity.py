@@ -91,9 +91,14 @@ def sign(authority: Path, csr: Path, days: float = DAYS, passphrase: str | None 
         raise InputError(f"the request {csr} cannot be read: {error.strerror}.") from None
     except ValueError:
         raise InputError(f"{csr} is no PEM certificate request: make one with `spuvm keys new`.") from None
-    key = asked.public_key()
-    if not asked.is_signature_valid or not isinstance(key, ec.EllipticCurvePublicKey):
+    try:
+        key = asked.public_key()
+        genuine = asked.is_signature_valid and isinstance(key, ec.EllipticCurvePublicKey)
+    except ValueError:  # a key that is no point of the curve
+        genuine = False
+    if not genuine:
         raise InputError(f"{csr} is not signed by the key that it is for: it may have been changed on its way.")
+    assert isinstance(key, ec.EllipticCurvePublicKey)
     party = party_name(_common_name(asked.subject), f"the request {csr}")
     issuer, issuer_key = _authority(authority, passphrase)
     key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value

@@ -1,0 +1,305 @@
+"""`spuvm serve`, and what a party's people say to their service: `submit`, `jobs`, `users`, `audit`."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.table import Table
+
+from spuvm.commands.results import console, say
+from spuvm.policy import record
+from spuvm.runtime.errors import ConfigError, InputError, LinkError
+from spuvm.service import identity, settings
+from spuvm.service.jobs import ENDED
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+CONFIG = click.option("--service", "config", type=FILE, default="service.toml", show_default=True, help="Its file.")
+TOKEN = click.option("--token", envvar="SPUVM_TOKEN", required=True, help="Yours; better in SPUVM_TOKEN.")
+PASSPHRASE = click.option(
+    "--passphrase", envvar="SPUVM_KEY_PASSPHRASE", help="Of the key; better in SPUVM_KEY_PASSPHRASE."
+)
+ANSWER_SECONDS = 30.0
+
+
+@click.command()
+@click.argument("config", type=FILE)
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning"]), default="info", show_default=True)
+@PASSPHRASE
+def serve(config: Path, log_level: str, passphrase: str | None) -> None:
+    """Be a party all day: take jobs from the parties that the file names, and run what its policy allows.
+
+    Every party runs its own service; no one is the master. A job runs when all its parties have approved,
+    by policy or by their people: `spuvm jobs approve`, or the page. `spuvm users add` makes the first user.
+
+    \b
+      spuvm users add ann --roles submit,approve,operate --service service.toml
+      spuvm serve service.toml
+    """
+    from spuvm.service.serve import serve as run
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=log_level.upper())
+    loaded = settings.load(config)
+    run(loaded, passphrase, lambda: say(f"{loaded.party} serves peers at {loaded.listen}, people at {loaded.page}"))
+
+
+@click.command()
+@click.argument("program", type=FILE)
+@click.option(
+    "--input",
+    "inputs",
+    multiple=True,
+    metavar="NAME=DATA[:COLUMNS]@PARTY",
+    help="An argument's data, by its name in that party's catalogue; or NAME=NUMBER.",
+)
+@click.option("--note", default="", help="What it is for: people at all parties read it.")
+@click.option("--wait", is_flag=True, help="Wait for the end.")
+@CONFIG
+@TOKEN
+def submit(program: Path, inputs: tuple[str, ...], note: str, wait: bool, config: Path, token: str) -> None:
+    """Ask all parties of a program (.spux) to run it together.
+
+    \b
+      spuvm submit correlation.spux --input x=patients:age@alice --input y=visits:cost@bob --note "yearly report"
+    """
+    try:
+        text = program.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"the program {program} cannot be read: {error}.") from None
+    desk = _Desk(config, token)
+    body = {"program": text, "inputs": dict(map(_source, inputs)), "note": note}
+    job = desk.post("/api/jobs", body)
+    click.echo(job["id"])
+    while wait and job["state"] not in ENDED:
+        time.sleep(0.5)
+        job = desk.get(f"/api/jobs/{job['id']}")
+    say(f"{job['state']}{': ' if job['reason'] else ''}{job['reason']}")
+    if job["state"] in ("failed", "refused", "cancelled"):
+        raise click.exceptions.Exit(LinkError.exit_status)
+
+
+def _source(given: str) -> tuple[str, dict[str, Any]]:
+    name, equals, rest = given.partition("=")
+    what, at, party = rest.rpartition("@")
+    if equals and name and not at:
+        try:
+            return name, {"party": None, "data": None, "columns": [], "number": float(rest)}
+        except ValueError:
+            pass
+    data, _, columns = what.partition(":")
+    if not (equals and name and at and data and party):
+        raise InputError(f"`--input` must be like x=patients:age@alice or rate=0.1, got {given!r}.")
+    return name, {"party": party, "data": data, "columns": columns.split(",") if columns else [], "number": None}
+
+
+@click.group()
+def jobs() -> None:
+    """Jobs of this party's service.
+
+    \b
+      spuvm jobs list
+      spuvm jobs show 3f2a
+      spuvm jobs approve 3f2a --hash 1b7c...
+    """
+
+
+@jobs.command(name="list")
+@CONFIG
+@TOKEN
+def list_(config: Path, token: str) -> None:
+    """All jobs, the newest first."""
+    table = Table("job", "state", "asked by", "received", "shows", "why")
+    for job in _Desk(config, token).get("/api/jobs"):
+        table.add_row(
+            job["id"][:12], job["state"], job["requester"], job["received"], "\n".join(job["reveals"]), job["reason"]
+        )
+    console().print(table)
+
+
+@jobs.command()
+@click.argument("job")
+@CONFIG
+@TOKEN
+def show(job: str, config: Path, token: str) -> None:
+    """A job whole: what it takes and shows, what each party says, and its program."""
+    click.echo(json.dumps(_Desk(config, token).job(job), indent=2))
+
+
+@jobs.command()
+@click.argument("job")
+@click.option("--hash", "hash_", required=True, help="Of the program that you approve, as `show` prints it.")
+@CONFIG
+@TOKEN
+def approve(job: str, hash_: str, config: Path, token: str) -> None:
+    """Let a job run with exactly this program."""
+    desk = _Desk(config, token)
+    say(desk.post(f"/api/jobs/{desk.job(job)['id']}/approve", {"hash": hash_})["state"])
+
+
+def _ending(name: str, text: str) -> None:
+    @jobs.command(name=name, help=text)
+    @click.argument("job")
+    @CONFIG
+    @TOKEN
+    def end(job: str, config: Path, token: str) -> None:
+        desk = _Desk(config, token)
+        say(desk.post(f"/api/jobs/{desk.job(job)['id']}/{name}", {})["state"])
+
+
+_ending("refuse", "Refuse a job that waits for approval.")
+_ending("cancel", "End a job that waits or runs.")
+
+
+@jobs.command()
+@click.argument("job")
+@CONFIG
+@TOKEN
+def logs(job: str, config: Path, token: str) -> None:
+    """What a job's process printed at this party."""
+    desk = _Desk(config, token)
+    click.echo(desk.raw(f"/api/jobs/{desk.job(job)['id']}/log").decode(errors="replace"), nl=False)
+
+
+@jobs.command()
+@click.argument("job")
+@click.argument("result")
+@click.option("-o", "--output", type=FILE, required=True, help="A new file (.npy).")
+@CONFIG
+@TOKEN
+def result(job: str, result: str, output: Path, config: Path, token: str) -> None:
+    """Fetch a result that this party may see."""
+    if output.exists():
+        raise InputError(f"{output} is there already: give a new file.")
+    desk = _Desk(config, token)
+    output.write_bytes(desk.raw(f"/api/jobs/{desk.job(job)['id']}/results/{result}"))
+    say(f"wrote {output}")
+
+
+class _Desk:
+    """The service's own page, as a program uses it."""
+
+    def __init__(self, config: Path, token: str) -> None:
+        self._page = settings.load(config).page
+        self._token = token
+
+    def get(self, path: str) -> Any:
+        return json.loads(self.raw(path))
+
+    def post(self, path: str, body: Any) -> Any:
+        return json.loads(self.raw(path, json.dumps(body).encode()))
+
+    def job(self, start: str) -> Any:
+        """A job by the beginning of its number."""
+        found = [j["id"] for j in self.get("/api/jobs") if j["id"].startswith(start)] if start else []
+        if len(found) != 1:
+            what = "no job" if not found else f"{len(found)} jobs"
+            raise InputError(f"{what} begins with {start!r:.40}: `spuvm jobs list` shows them.")
+        return self.get(f"/api/jobs/{found[0]}")
+
+    def raw(self, path: str, body: bytes | None = None) -> bytes:
+        request = urllib.request.Request(f"http://{self._page}{path}", body, {"Authorization": f"Bearer {self._token}"})
+        if body is not None:
+            request.add_header("Content-Type", "application/json")
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
+                content: bytes = answer.read()
+                return content
+        except urllib.error.HTTPError as error:
+            raise InputError(_told(error)) from None
+        except OSError as error:
+            raise LinkError(f"no service answers at {self._page}: start it with `spuvm serve` ({error}).") from None
+
+
+def _told(error: urllib.error.HTTPError) -> str:
+    try:
+        return f"the service says: {json.loads(error.read())['error']}"
+    except (ValueError, KeyError, TypeError):
+        return f"the service answers {error.code}."
+
+
+@click.group()
+def users() -> None:
+    """Who of this party's people may do what: submit, approve, operate.
+
+    \b
+      spuvm users add ann --roles submit,approve
+    """
+
+
+@users.command()
+@click.argument("name")
+@click.option("--roles", required=True, help="Of submit, approve, operate, with commas between.")
+@click.option(
+    "--days", type=click.FloatRange(0.001, 3650), default=90.0, show_default=True, help="Until the token ends."
+)
+@CONFIG
+def add(name: str, roles: str, days: float, config: Path) -> None:
+    """Add a user, or give one a new token: it is printed once, and kept as a hash."""
+    click.echo(_store(config).add_user(name, tuple(r for r in roles.split(",") if r), days))
+
+
+@users.command()
+@click.argument("name")
+@CONFIG
+def remove(name: str, config: Path) -> None:
+    """Remove a user: the token is worth nothing from now on."""
+    _store(config).remove_user(name)
+
+
+@users.command(name="list")
+@CONFIG
+def list_users(config: Path) -> None:
+    """All users, their roles, and when their tokens end."""
+    table = Table("name", "roles", "ends")
+    for name, roles, ends in _store(config).users():
+        table.add_row(name, roles, time.strftime("%Y-%m-%d", time.gmtime(ends)))
+    console().print(table)
+
+
+def _store(config: Path) -> Any:
+    from spuvm.service.store import Store
+
+    state = settings.load(config).state
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return Store(state / "service.sqlite")
+
+
+@click.group()
+def audit() -> None:
+    """Records of services: whole, genuine, and of one mind?
+
+    \b
+      spuvm audit verify alice=alice/record.jsonl,alice.crt bob=bob/record.jsonl,bob.crt
+    """
+
+
+@audit.command()
+@click.argument("records", nargs=-1, required=True, metavar="PARTY=RECORD.jsonl,PARTY.crt ...")
+def verify(records: tuple[str, ...]) -> None:
+    """Check records: every line, and whether several parties' records agree on what ran and what was revealed.
+
+    \b
+      spuvm audit verify alice=alice/record.jsonl,alice.crt bob=bob/record.jsonl,bob.crt
+    """
+    entries = {}
+    for given in records:
+        party, equals, files = given.partition("=")
+        path, comma, certificate = files.rpartition(",")
+        if not (equals and comma and path and certificate):
+            raise InputError(f"give PARTY=RECORD.jsonl,PARTY.crt, got {given!r}.")
+        if not Path(path).is_file():
+            raise ConfigError(f"there is no record {path}.")
+        key = identity.read(Path(certificate)).public_key()
+        entries[party] = list(record.verified(Path(path), key))  # type: ignore[arg-type]
+        say(f"{party}: {len(entries[party])} entries, each follows from the one before and is signed")
+    found = record.disagreements(entries)
+    for what in found:
+        click.echo(what)
+    if found:
+        raise click.exceptions.Exit(InputError.exit_status)

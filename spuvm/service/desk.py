@@ -1,0 +1,271 @@
+"""For a party's own people: pages that need no JavaScript, the same as JSON for the command line, health and metrics.
+
+A request proves who it is by a token (`Authorization: Bearer`) or by the cookie of a log-in; what changes something
+needs a role, and from a page also the log-in's own number, which another site cannot know.
+"""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from spuvm.runtime.errors import InputError, SpuError
+from spuvm.service import jobs
+from spuvm.service.jobs import STATES, Source
+from spuvm.service.party import Party
+from spuvm.service.store import Row, User
+
+SESSION_SECONDS = 8 * 3600.0
+COOKIE = "spuvm_session"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
+
+
+@dataclass
+class Session:
+    token: str  # of the user: a user who is removed is logged out
+    csrf: str
+    ends: float
+
+
+@dataclass
+class Desk:
+    """The pages of one party."""
+
+    party: Party
+    sessions: dict[str, Session] = field(default_factory=dict)
+    pages: jinja2.Environment = field(
+        default_factory=lambda: jinja2.Environment(
+            loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"), autoescape=True
+        )
+    )
+
+    def app(self) -> web.Application:
+        made = web.Application(client_max_size=jobs.MAX_PROGRAM * 2, middlewares=[self._guard])
+        add = made.router
+        add.add_get("/", self.index)
+        add.add_get("/jobs/{id}", self.job)
+        add.add_post("/login", self.login)
+        add.add_post("/logout", self.logout)
+        add.add_get("/health", self.health)
+        add.add_get("/metrics", self.metrics)
+        add.add_get("/api/jobs", self.list)
+        add.add_post("/api/jobs", self.submit)
+        add.add_get("/api/jobs/{id}", self.show)
+        add.add_get("/api/jobs/{id}/log", self.log)
+        add.add_get("/api/jobs/{id}/results/{name}", self.result)
+        for act in ("approve", "refuse", "cancel"):
+            add.add_post(f"/jobs/{{id}}/{act}", self._act(act, page=True))
+            add.add_post(f"/api/jobs/{{id}}/{act}", self._act(act, page=False))
+        return made
+
+    # who asks -----------------------------------------------------------------------------------------
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        try:
+            response: web.StreamResponse = await handler(request)
+        except web.HTTPException as answer:
+            answer.headers.update(HEADERS)
+            raise
+        except SpuError as error:
+            response = self._problem(request, str(error), 422)
+        except (ValueError, KeyError, TypeError):
+            response = self._problem(request, "the request is not of the form that this page or command sends", 400)
+        response.headers.update(HEADERS)
+        return response
+
+    def _problem(self, request: web.Request, what: str, status: int) -> web.Response:
+        if request.path.startswith("/api/"):
+            return web.json_response({"error": what}, status=status)
+        return web.Response(text=what, status=status)
+
+    def _session(self, request: web.Request) -> Session | None:
+        session = self.sessions.get(request.cookies.get(COOKIE, ""))
+        return session if session is not None and session.ends > time.time() else None
+
+    def _user(self, request: web.Request, role: str | None = None) -> User:
+        session = self._session(request)
+        header = request.headers.get("Authorization", "")
+        token = header.removeprefix("Bearer ") if header.startswith("Bearer ") else session.token if session else ""
+        user = self.party.store.user(token)
+        if user is None:
+            if request.path.startswith("/api/"):
+                raise web.HTTPUnauthorized(text='{"error": "no user has this token, or it has ended"}')
+            raise web.HTTPSeeOther("/login") if request.path != "/" else web.HTTPUnauthorized
+        if role is not None and role not in user.roles:
+            raise web.HTTPForbidden(text=f'{{"error": "this needs the role {role}, which {user.name} has not"}}')
+        return user
+
+    # pages --------------------------------------------------------------------------------------------
+
+    def _page(self, name: str, request: web.Request, status: int = 200, **values: Any) -> web.Response:
+        session = self._session(request)
+        text = self.pages.get_template(name).render(
+            party=self.party.settings.party, alerts=self.party.alerts, csrf=session.csrf if session else "", **values
+        )
+        return web.Response(text=text, content_type="text/html", status=status)
+
+    async def index(self, request: web.Request) -> web.Response:
+        session = self._session(request)
+        user = self.party.store.user(session.token) if session else None
+        if user is None:
+            return self._page("login.html", request, user=None)
+        rows = [_shown(row) for row in self.party.store.jobs(limit=100)]
+        return self._page("jobs.html", request, user=user, rows=rows)
+
+    async def job(self, request: web.Request) -> web.Response:
+        user = self._user(request)
+        row = self.party.store.job(request.match_info["id"])
+        return self._page("job.html", request, user=user, row=_shown(row) | self._parties(row))
+
+    async def login(self, request: web.Request) -> web.StreamResponse:
+        token = str((await request.post()).get("token", ""))
+        if self.party.store.user(token) is None:
+            return self._page("login.html", request, 401, user=None, wrong=True)
+        now = time.time()
+        self.sessions = {k: s for k, s in self.sessions.items() if s.ends > now}
+        key = secrets.token_urlsafe(32)
+        self.sessions[key] = Session(token, secrets.token_urlsafe(32), now + SESSION_SECONDS)
+        response = web.HTTPSeeOther("/")
+        response.set_cookie(COOKIE, key, httponly=True, samesite="Strict", max_age=int(SESSION_SECONDS))
+        raise response
+
+    async def logout(self, request: web.Request) -> web.StreamResponse:
+        await self._from_our_page(request)
+        self.sessions.pop(request.cookies.get(COOKIE, ""), None)
+        raise web.HTTPSeeOther("/")
+
+    async def _from_our_page(self, request: web.Request) -> Any:
+        form, session = await request.post(), self._session(request)
+        if session is None or not hmac.compare_digest(str(form.get("csrf", "")), session.csrf):
+            raise web.HTTPForbidden(text="this form is not of your log-in: go back, load the page again")
+        return form
+
+    def _act(self, act: str, page: bool) -> Callable[[web.Request], Any]:
+        role = "operate" if act == "cancel" else "approve"
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            user, id = self._user(request, role), request.match_info["id"]
+            body = await self._from_our_page(request) if page else await request.json()
+            if act == "approve":
+                row = self.party.approve(user.name, id, str(body["hash"]))
+            else:
+                row = self.party.stop(user.name, id, "refused" if act == "refuse" else "cancelled")
+            if page:
+                raise web.HTTPSeeOther(f"/jobs/{id}")
+            return web.json_response(_brief(row))
+
+        return handler
+
+    # for programs -------------------------------------------------------------------------------------
+
+    async def list(self, request: web.Request) -> web.Response:
+        self._user(request)
+        return web.json_response([_brief(row) for row in self.party.store.jobs()])
+
+    async def show(self, request: web.Request) -> web.Response:
+        self._user(request)
+        row = self.party.store.job(request.match_info["id"])
+        more = self._parties(row)
+        return web.json_response(
+            _brief(row)
+            | {"program": row.job.program, "inputs": {k: s.as_dict() for k, s in row.job.inputs.items()}}
+            | {"parties": more["parties"], "rounds": more["cost"].rounds}
+        )
+
+    async def submit(self, request: web.Request) -> web.Response:
+        user = self._user(request, "submit")
+        body = await request.json()
+        inputs = {
+            str(name): Source(s["party"], s["data"], tuple(map(str, s["columns"])), s["number"])
+            for name, s in body["inputs"].items()
+        }
+        row = self.party.submit(user.name, str(body["program"]), inputs, str(body.get("note", "")))
+        return web.json_response(_brief(row))
+
+    async def log(self, request: web.Request) -> web.Response:
+        self._user(request, "operate")
+        row = self.party.store.job(request.match_info["id"])
+        path = self.party.settings.state / "jobs" / row.id / "output.txt"
+        return web.Response(text=path.read_text(errors="replace") if path.exists() else "")
+
+    async def result(self, request: web.Request) -> web.Response:
+        self._user(request, "submit")
+        row, name = self.party.store.job(request.match_info["id"]), request.match_info["name"]
+        if name not in jobs.read(row.job.program).module.outputs:
+            raise InputError(f"job {row.id} has no result {name!r:.60}.")
+        path = self.party.settings.state / "jobs" / row.id / "results" / f"{name}.npy"
+        if row.state != "done" or not path.is_file():
+            raise InputError(
+                f"result {name} of job {row.id} is not here: the job is {row.state}, and who may see it is said."
+            )
+        return web.Response(body=path.read_bytes(), content_type="application/octet-stream")
+
+    async def health(self, _: web.Request) -> web.Response:
+        return web.json_response({"party": self.party.settings.party, "running": len(self.party.running)})
+
+    async def metrics(self, _: web.Request) -> web.Response:
+        registry = CollectorRegistry()
+        count = Gauge("spuvm_jobs", "Jobs by their state at this party", ["state"], registry=registry)
+        rows = self.party.store.jobs(limit=100_000)
+        for state in STATES:
+            count.labels(state).set(sum(row.state == state for row in rows))
+        Gauge("spuvm_alerts", "Records of peers that have gone back", registry=registry).set(len(self.party.alerts))
+        Gauge("spuvm_record_entries", "Entries of this party's record", registry=registry).set(self.party.record.number)
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    def _parties(self, row: Row) -> dict[str, Any]:
+        program, news = jobs.read(row.job.program), self.party.store.news(row.id)
+        cost = program.cost
+        sent = dict(zip(cost.parties, cost.bytes_sent))
+        parties = []
+        for name in program.config.members:
+            said = news.get(name)
+            parties.append(
+                {
+                    "name": name,
+                    "state": said.state if said else "not heard of",
+                    "reason": said.reason if said else "",
+                    "bytes": f"{int(sent.get(name, 0)):,} bytes",
+                }
+            )
+        return {"parties": parties, "cost": cost}
+
+
+def _when(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def _shown(row: Row) -> dict[str, Any]:
+    names = ("job", "id", "state", "reason", "over")
+    shown = [str(r) for r in jobs.reveals(jobs.read(row.job.program))]
+    return {k: getattr(row, k) for k in names} | {"when": _when(row.received), "reveals": shown}
+
+
+def _brief(row: Row) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "state": row.state,
+        "reason": row.reason,
+        "requester": row.job.requester,
+        "hash": row.job.hash,
+        "note": row.job.note,
+        "received": _when(row.received),
+        "reveals": [str(r) for r in jobs.reveals(jobs.read(row.job.program))],
+    }

@@ -1,0 +1,270 @@
+"""What a party's service does with jobs: takes them in, decides by policy, runs what all agree on, keeps a record.
+
+No party is the master. Each decides for itself and tells the others; a job starts when all have approved, at the word
+of its first computing party, which counts how many run at once. What a party's own people may read of a failure stays
+here: peers hear that it failed, and nothing about rows, paths or columns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from spuvm.compiler.compile import Program
+from spuvm.policy.record import Heads, Record
+from spuvm.policy.rules import Decision, decide, load_rules
+from spuvm.runtime.errors import DataError, InputError, SpuError
+from spuvm.service import jobs, runner
+from spuvm.service.identity import load_key
+from spuvm.service.jobs import ENDED, Job, Source
+from spuvm.service.settings import Settings
+from spuvm.service.store import News, Row, Store
+
+LOG = logging.getLogger("spuvm.service")
+MESSAGE_SECONDS = 7 * 86400.0  # how long a message waits for a peer that is away
+SAID = ("waiting", "approved", "running", *ENDED)
+
+
+class Party:
+    """One party's jobs. All methods run on one event loop; `changed` is called when there is something to send."""
+
+    def __init__(self, settings: Settings, passphrase: str | None = None) -> None:
+        settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.settings = settings
+        self.store = Store(settings.state / "service.sqlite")
+        self.record = Record(settings.state / "record.jsonl", settings.party, load_key(settings.key, passphrase))
+        self.heads = Heads(self.store.heads())
+        self.alerts: list[str] = []
+        self.running: dict[str, asyncio.Task[None]] = {}
+        self.changed: Callable[[], None] = lambda: None
+        self._check_own_head()
+
+    def _check_own_head(self) -> None:
+        """A record that is behind what was told to peers was cut or restored: nothing runs on it."""
+        wrong = self.heads.hear(self.settings.party, self.record.number, self.record.head)
+        if wrong is not None and self.store.heads()[self.settings.party][0] > self.record.number:
+            raise DataError(f"{wrong}. Put back the newest {self.record.path}, or move the state folder away.")
+
+    def resume(self) -> None:
+        """After a start: what ran when the service ended is over, all else goes on."""
+        for row in self.store.jobs(only_open=True):
+            if row.state == "running":
+                self._end(row.id, "failed", "the service was started again while it ran")
+            else:
+                self.step(row.id)
+
+    # taking jobs in -----------------------------------------------------------------------------------
+
+    def submit(self, user: str, program: str, inputs: Mapping[str, Source], note: str = "") -> Row:
+        """A job that one of this party's people asks for."""
+        job = jobs.make(self.settings.party, program, inputs, note)
+        unknown = [p for p in jobs.read(program).config.members if p not in self.settings.services]
+        if unknown:
+            raise InputError(f"the program names {unknown[0]}, and [services] does not: it has {self._known()}.")
+        others = [p for p in jobs.read(program).config.members if p != self.settings.party]
+        self._send(others, "/jobs", job.as_dict())  # before any news of it
+        self.take(job, user)
+        return self.store.job(job.id)
+
+    def _known(self) -> str:
+        return ", ".join(self.settings.services)
+
+    def receive(self, peer: str, body: Any) -> None:
+        """A job that a peer asks for."""
+        job = jobs.from_dict(body)
+        if job.requester != peer:
+            raise InputError(f"{peer} sends a job in the name of {job.requester:.64}.")
+        if self.settings.party not in jobs.read(job.program).config.members:
+            raise InputError(f"{self.settings.party} takes no part in this job.")
+        if self.store.open_of(peer) >= self.settings.limits.open_jobs:
+            raise InputError(f"{peer} has {self.settings.limits.open_jobs} open jobs here, which is the limit.")
+        if abs(time.time() - job.created) > self.settings.limits.wait_seconds:
+            raise InputError("the job is too old, or a clock is wrong: ask anew.")
+        self.take(job, peer)
+
+    def take(self, job: Job, by: str) -> None:
+        """Decide about a job that is new."""
+        program = jobs.check(job)
+        decision = self._decide(job, program)
+        state = {"ask": "waiting", "approved": "approved", "refused": "refused"}[decision.state]
+        reason = "; ".join(decision.reasons)
+        if not self.store.add(job, state, reason, decision.rule, decision.approvers):
+            return
+        self.record.append("asked", job=job.id, program=job.hash, by=by, requester=job.requester)
+        self.record.append("decided", job=job.id, state=state, rule=decision.rule, reasons=list(decision.reasons))
+        if state == "refused":
+            self._end(job.id, "refused", reason, public="its policy does not allow it")
+        else:
+            self._say(job, state)
+        self.step(job.id)
+
+    def _decide(self, job: Job, program: Program) -> Decision:
+        asked = jobs.asked(job, program, self.settings.party)
+        missing = [name for name in asked.data if name not in self.settings.data]
+        if missing:
+            return Decision("refused", (f"there is no `{missing[0]}` in the catalogue",))
+        try:
+            rules = load_rules(self.settings.policy)  # anew each time: a changed policy holds at once
+        except SpuError as error:
+            return Decision("refused", (f"the policy cannot be read: {error}",))
+        return decide(rules, asked, datetime.now(UTC).date(), self.store.taken_today())
+
+    # people -------------------------------------------------------------------------------------------
+
+    def approve(self, user: str, id: str, hash: str) -> Row:
+        """One of this party's people approves a job with exactly this program."""
+        row = self.store.job(id)
+        if row.job.hash != hash:
+            raise InputError(f"job {id} has program {row.job.hash:.16}, the approval is for {hash:.16}: look again.")
+        if row.state != "waiting":
+            raise InputError(f"job {id} waits for nobody: it is {row.state}.")
+        count = self.store.approve(id, user)
+        self.record.append("approved", job=id, program=hash, user=user)
+        if count >= row.approvers:
+            decision = self._decide(row.job, jobs.check(row.job))
+            if decision.state == "refused":  # the policy has changed meanwhile
+                self._end(id, "refused", "; ".join(decision.reasons), public="its policy does not allow it")
+            else:
+                self.store.set(id, "approved")
+                self._say(row.job, "approved")
+            self.step(id)
+        return self.store.job(id)
+
+    def stop(self, user: str, id: str, state: str = "cancelled") -> Row:
+        """Refuse a job that waits, or end one that runs."""
+        row = self.store.job(id)
+        if row.over:
+            raise InputError(f"job {id} is over: it is {row.state}.")
+        self.record.append(state, job=id, user=user)
+        self._end(id, state, f"by {user}", public=f"{self.settings.party} has {state} it")
+        return self.store.job(id)
+
+    # peers --------------------------------------------------------------------------------------------
+
+    def hear(self, peer: str, id: str, body: Any) -> None:
+        """What a peer says of a job."""
+        row = self.store.job(id)
+        if peer not in jobs.read(row.job.program).config.members:
+            raise InputError(f"{peer} takes no part in job {id}.")
+        state, port, reason = str(body["state"]), body["port"], str(body["reason"])[:300]
+        if state not in SAID or not (port is None or (type(port) is int and 0 < port < 65536)):
+            raise InputError(f"this is no news of a job: {state!r:.40}, port {port!r:.40}.")
+        before = self.store.news(id).get(peer)
+        if before is None or before.state not in ENDED:
+            self.store.hear(id, News(peer, state, port, "".join(c for c in reason if c.isprintable())))
+        self.step(id)
+
+    def refused(self, peer: str, body: Any, why: str) -> None:
+        """A peer does not take a job in at all."""
+        id = jobs.from_dict(body).id
+        self.store.hear(id, News(peer, "refused", None, "".join(c for c in why if c.isprintable())[:300]))
+        self.step(id)
+
+    def hear_head(self, peer: str, number: int, head: str) -> None:
+        """How far a peer's record has come."""
+        wrong = self.heads.hear(peer, number, head)
+        if wrong is None:
+            self.store.set_head(peer, number, head)
+        elif wrong not in self.alerts:
+            self.alerts.append(wrong)
+            self.record.append("alert", what=wrong)
+            LOG.warning(wrong)
+
+    def _say(self, job: Job, state: str, reason: str = "") -> None:
+        mine = self.store.news(job.id).get(self.settings.party)
+        port = mine.port if mine else None
+        if state == "approved" and port is None:
+            port = runner.free_port(self.settings, self._ports())
+        self.store.hear(job.id, News(self.settings.party, state, port, reason))
+        others = [p for p in jobs.read(job.program).config.members if p != self.settings.party]
+        self._send(others, f"/jobs/{job.id}/news", {"state": state, "port": port, "reason": reason})
+
+    def _ports(self) -> set[int]:
+        news = (self.store.news(row.id).get(self.settings.party) for row in self.store.jobs(only_open=True))
+        return {n.port for n in news if n is not None and n.port is not None}
+
+    def _send(self, peers: list[str], path: str, body: Mapping[str, Any]) -> None:
+        self.store.send(peers, path, body, MESSAGE_SECONDS)
+        self.store.set_head(self.settings.party, self.record.number, self.record.head)
+        self.changed()
+
+    # running ------------------------------------------------------------------------------------------
+
+    def step(self, id: str) -> None:
+        """Do what a job's state and the news of all parties ask for."""
+        row = self.store.job(id)
+        if row.over:
+            return
+        program = jobs.read(row.job.program)
+        news = self.store.news(id)
+        stopped = next((n for n in news.values() if n.state in ("refused", "cancelled", "failed")), None)
+        if stopped is not None and stopped.party != self.settings.party:
+            self._end(id, stopped.state, f"{stopped.party}: {stopped.reason or stopped.state}", public="a peer stopped")
+            return
+        members = program.config.members
+        if row.state != "approved" or not all(p in news and news[p].port for p in members):
+            return
+        leader = members[0]
+        if leader != self.settings.party and news[leader].state not in ("running", "done"):
+            return
+        if leader == self.settings.party and len(self.running) >= self.settings.limits.parallel:
+            return
+        self._start(row, program, news)
+
+    def _start(self, row: Row, program: Program, news: dict[str, News]) -> None:
+        command = runner.prepare(self.settings, row.job, program, news)
+        shown = [[r.what, r.to, r.elements] for r in jobs.reveals(program)]
+        members = list(program.config.members)
+        self.record.append("started", job=row.id, program=row.job.hash, parties=members, reveals=shown)
+        self.store.set(row.id, "running")
+        self._say(row.job, "running")
+        self.running[row.id] = asyncio.get_running_loop().create_task(self._run(row, command))
+
+    async def _run(self, row: Row, command: list[str]) -> None:
+        try:
+            ended = await runner.run(self.settings, row.job, command)
+        except asyncio.CancelledError:
+            return
+        except OSError as error:
+            ended = runner.Ended("failed", "its process could not be started", str(error))
+        finally:
+            self.running.pop(row.id, None)
+        if ended.private:
+            LOG.info("job %s: %s", row.id, ended.private)
+        self._end(row.id, ended.state, ended.public)
+        for waiting in self.store.jobs(only_open=True):
+            self.step(waiting.id)
+
+    def _end(self, id: str, state: str, reason: str, public: str | None = None) -> None:
+        row = self.store.job(id)
+        task = self.running.pop(id, None)
+        if task is not None and task is not asyncio.current_task():
+            task.cancel()
+        self.store.set(id, state, reason)
+        self.record.append("ended", job=id, state=state, reason=reason, counted=self._counted(id))
+        self._say(row.job, state, reason if public is None else public)
+
+    def _counted(self, id: str) -> Any:
+        """Rounds and bytes of a job, as its process reported them."""
+        try:
+            return json.loads((self.settings.state / "jobs" / id / "report.json").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def expire(self) -> None:
+        """End what has waited too long."""
+        for row in self.store.jobs(only_open=True):
+            if row.state != "running" and time.time() - row.received > self.settings.limits.wait_seconds:
+                self._end(row.id, "cancelled", "not all parties approved in time")
+
+    async def close(self) -> None:
+        """End all processes of jobs."""
+        tasks = list(self.running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

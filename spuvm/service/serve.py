@@ -1,0 +1,99 @@
+"""Running a service: one port for peers, one page for the party's own people, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import signal
+import ssl
+from collections.abc import AsyncIterator, Callable
+
+from aiohttp import web
+
+from spuvm.runtime.errors import ConfigError
+from spuvm.service import identity, wire
+from spuvm.service.desk import Desk
+from spuvm.service.party import Party
+from spuvm.service.settings import Settings
+
+LOG = logging.getLogger("spuvm.service")
+TICK = 1.0
+KEEPALIVE = 20.0
+
+
+@contextlib.asynccontextmanager
+async def running(settings: Settings, passphrase: str | None = None) -> AsyncIterator[Party]:
+    """A service as a context: it serves while the block runs."""
+    party = Party(settings, passphrase)
+    _warn(settings)
+    sender = wire.Sender(party, passphrase)
+    runners = [
+        web.AppRunner(wire.app(party), keepalive_timeout=KEEPALIVE, access_log=None),
+        web.AppRunner(Desk(party).app(), keepalive_timeout=KEEPALIVE, access_log=None),
+    ]
+    peers = wire.context(settings, ssl.Purpose.CLIENT_AUTH, passphrase)
+    doors = [
+        (settings.listen, peers),
+        (settings.page, None if _loopback(settings.page.host) else _page_tls(settings, passphrase)),
+    ]
+    ticker: asyncio.Task[None] | None = None
+    try:
+        for runner, (address, tls) in zip(runners, doors):
+            await runner.setup()
+            try:
+                await web.TCPSite(runner, address.host, address.port, ssl_context=tls).start()
+            except OSError as error:
+                raise ConfigError(f"cannot listen at {address}: {error.strerror or error}.") from None
+        await sender.start()
+        party.resume()
+        ticker = asyncio.get_running_loop().create_task(_tick(party))
+        yield party
+    finally:
+        if ticker is not None:
+            ticker.cancel()
+            await sender.close()
+        await party.close()
+        for runner in runners:
+            await runner.cleanup()
+
+
+async def _tick(party: Party) -> None:
+    while True:
+        await asyncio.sleep(TICK)
+        party.expire()
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _page_tls(settings: Settings, passphrase: str | None) -> ssl.SSLContext:
+    """A page that others than this machine reach has TLS."""
+    made = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    made.load_cert_chain(settings.certificate, settings.key, password=passphrase or "")
+    return made
+
+
+def _warn(settings: Settings) -> None:
+    warning = identity.ending(identity.read(settings.certificate))
+    if warning is not None:
+        LOG.warning("%s: %s", settings.certificate, warning)
+
+
+def serve(settings: Settings, passphrase: str | None = None, ready: Callable[[], None] = lambda: None) -> None:
+    """Serve until SIGTERM or SIGINT."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        async with running(settings, passphrase):
+            ready()
+            await stop.wait()
+
+    asyncio.run(main())

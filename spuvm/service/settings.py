@@ -1,0 +1,135 @@
+"""The file of a service: who it is, where it and its peers are, what data it has, and its limits.
+
+    party = "alice"
+    listen = "0.0.0.0:9443"              # where peers' services reach this one
+    page = "127.0.0.1:8443"              # where this party's people do
+    state = "state"                      # a folder of its own
+    policy = "policy.toml"
+    ca = "ca.crt"
+    certificate = "alice.crt"
+    key = "alice.key"
+    crl = "ca.crl"                       # optional: certificates that were taken back
+
+    [services]                           # every party, this one too, by rank: where its service is reached
+    alice = "alice.example.com:9443"
+    bob = "bob.example.com:9443"
+    carol = "carol.example.com:9443"
+
+    [data]                               # this party's catalogue: what jobs may name
+    patients = "/data/patients.parquet"
+
+    [limits]                             # all optional
+    parallel = 2                         # jobs at once
+    job_ports = [9500, 9599]             # where jobs listen, one port each
+    job_seconds = 3600
+    job_memory_mb = 8192
+    silence_seconds = 60                 # how long a job waits for a peer
+    wait_seconds = 86400                 # how long a job waits for approval
+    open_jobs = 20                       # of one asking party
+
+Paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spuvm.policy import fields
+from spuvm.policy.fields import Field
+from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.link.cluster import Address, parse_address, party_name
+
+
+def _ports(value: Any) -> tuple[int, int]:
+    whole = isinstance(value, list) and len(value) == 2 and all(type(v) is int for v in value)
+    if not whole or not 0 < value[0] <= value[1] < 65536:
+        raise ValueError("two ports, the first and the last, such as [9500, 9599]")
+    return value[0], value[1]
+
+
+LIMITS = {
+    "parallel": Field(fields.whole(1, 64), 2),
+    "job_ports": Field(_ports, (9500, 9599)),
+    "job_seconds": Field(fields.seconds, 3600.0),
+    "job_memory_mb": Field(fields.whole(256, 1 << 20), 8192),
+    "silence_seconds": Field(fields.seconds, 60.0),
+    "wait_seconds": Field(fields.seconds, 86400.0),
+    "open_jobs": Field(fields.whole(1, 100_000), 20),
+}
+FILE = {
+    "party": Field(fields.text),
+    "listen": Field(fields.text),
+    "page": Field(fields.text, "127.0.0.1:8443"),
+    "state": Field(fields.text),
+    "policy": Field(fields.text),
+    "ca": Field(fields.text),
+    "certificate": Field(fields.text),
+    "key": Field(fields.text),
+    "crl": Field(fields.text, None),
+    "services": Field(fields.table_of(fields.text)),
+    "data": Field(fields.table_of(fields.text), {}),
+    "limits": Field(lambda value: value, {}),
+}
+
+
+@dataclass(frozen=True)
+class Limits:
+    parallel: int
+    job_ports: tuple[int, int]
+    job_seconds: float
+    job_memory_mb: int
+    silence_seconds: float
+    wait_seconds: float
+    open_jobs: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    party: str
+    listen: Address
+    page: Address
+    state: Path
+    policy: Path
+    ca: Path
+    certificate: Path
+    key: Path
+    crl: Path | None
+    services: Mapping[str, Address]
+    data: Mapping[str, Path]
+    limits: Limits
+
+    @property
+    def peers(self) -> tuple[str, ...]:
+        return tuple(name for name in self.services if name != self.party)
+
+
+def load(path: str | Path) -> Settings:
+    """Read and check the file of a service; what it names must be there."""
+    path = Path(path)
+    values = fields.read(fields.load(path), FILE, str(path))
+    services = {
+        party_name(name, f"[services] in {path}"): parse_address(where, name, f"[services] in {path}")
+        for name, where in values["services"].items()
+    }
+    if values["party"] not in services or len(services) < 2:
+        raise ConfigError(
+            f"{path}: [services] must name all parties, `{values['party']}` too: it has {list(services)}."
+        )
+    files = {name: path.parent / values[name] for name in ("policy", "ca", "certificate", "key")}
+    files["crl"] = path.parent / values["crl"] if values["crl"] else None
+    for name, file in files.items():
+        if file is not None and not file.is_file():
+            raise ConfigError(f"{path}: `{name}`: there is no file {file}.")
+    return Settings(
+        party=values["party"],
+        listen=parse_address(values["listen"], "listen", str(path)),
+        page=parse_address(values["page"], "page", str(path)),
+        state=path.parent / values["state"],
+        services=services,
+        data={name: path.parent / file for name, file in values["data"].items()},
+        limits=Limits(**fields.read(values["limits"], LIMITS, f"[limits] in {path}")),
+        **files,
+    )

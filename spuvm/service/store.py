@@ -1,0 +1,201 @@
+"""What a service knows, in SQLite, so that it goes on when it is started again: jobs, what parties said, users."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from spuvm.runtime.errors import InputError
+from spuvm.service.jobs import ENDED, Job, from_dict
+
+ROLES = ("submit", "approve", "operate")
+SCHEMA = """
+create table if not exists jobs (
+    id text primary key, spec text not null, requester text not null, received real not null, state text not null,
+    reason text not null, rule integer, approvers integer not null default 0, ended real
+);
+create table if not exists news (
+    job text not null, party text not null, state text not null, port integer, reason text not null,
+    primary key (job, party)
+);
+create table if not exists approvals (job text not null, user text not null, at real not null, primary key (job, user));
+create table if not exists outbox (
+    number integer primary key autoincrement, peer text not null, path text not null, body text not null,
+    until real not null
+);
+create table if not exists users (name text primary key, roles text not null, token text not null, ends real not null);
+create table if not exists heads (party text primary key, number integer not null, head text not null);
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job with its state at this party."""
+
+    job: Job
+    id: str
+    received: float
+    state: str
+    reason: str
+    rule: int | None
+    approvers: int
+    ended: float | None
+
+    @property
+    def over(self) -> bool:
+        return self.state in ENDED
+
+
+@dataclass(frozen=True)
+class News:
+    """What a party said last of a job; `port` is where it listens for it."""
+
+    party: str
+    state: str
+    port: int | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class User:
+    name: str
+    roles: tuple[str, ...]
+
+
+class Store:
+    """Every change is on disk when its method returns."""
+
+    def __init__(self, path: Path) -> None:
+        self.db = sqlite3.connect(path, isolation_level=None)
+        self.db.row_factory = sqlite3.Row
+        path.chmod(0o600)
+        self.db.execute("pragma journal_mode=wal")
+        self.db.execute("pragma synchronous=full")
+        self.db.executescript(SCHEMA)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self.db.execute("begin immediate")
+        try:
+            yield
+        except BaseException:
+            self.db.execute("rollback")
+            raise
+        self.db.execute("commit")
+
+    # jobs -----------------------------------------------------------------------------------------
+
+    def add(self, job: Job, state: str, reason: str, rule: int | None, approvers: int) -> bool:
+        """Whether the job is new: one that is known stays as it is."""
+        row = (job.id, json.dumps(job.as_dict()), job.requester, time.time(), state, reason, rule, approvers)
+        names = "id, spec, requester, received, state, reason, rule, approvers"
+        sql = f"insert or ignore into jobs ({names}) values (?, ?, ?, ?, ?, ?, ?, ?)"
+        return self.db.execute(sql, row).rowcount == 1
+
+    def job(self, id: str) -> Row:
+        found = self.db.execute("select * from jobs where id = ?", (id,)).fetchone()
+        if found is None:
+            raise InputError(f"there is no job {id:.40}: `spuvm jobs` lists them.")
+        return _row(found)
+
+    def jobs(self, only_open: bool = False, limit: int = 500) -> list[Row]:
+        where = f"where state not in {ENDED}" if only_open else ""
+        return [
+            _row(r) for r in self.db.execute(f"select * from jobs {where} order by received desc limit ?", (limit,))
+        ]
+
+    def set(self, id: str, state: str, reason: str = "") -> None:
+        ended = time.time() if state in ENDED else None
+        self.db.execute("update jobs set state = ?, reason = ?, ended = ? where id = ?", (state, reason, ended, id))
+
+    def open_of(self, requester: str) -> int:
+        sql = f"select count(*) from jobs where requester = ? and state not in {ENDED}"
+        return int(self.db.execute(sql, (requester,)).fetchone()[0])
+
+    def taken_today(self) -> Mapping[int, int]:
+        """How many jobs each rule allowed since midnight, UTC."""
+        midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+        sql = "select rule, count(*) from jobs where rule is not null and received >= ? group by rule"
+        return {int(rule): int(n) for rule, n in self.db.execute(sql, (midnight,))}
+
+    def approve(self, id: str, user: str) -> int:
+        """Remember that a user approved; how many have."""
+        self.db.execute("insert or ignore into approvals values (?, ?, ?)", (id, user, time.time()))
+        return int(self.db.execute("select count(*) from approvals where job = ?", (id,)).fetchone()[0])
+
+    # what parties say -------------------------------------------------------------------------------
+
+    def hear(self, id: str, news: News) -> None:
+        sql = "insert or replace into news (job, party, state, port, reason) values (?, ?, ?, ?, ?)"
+        self.db.execute(sql, (id, news.party, news.state, news.port, news.reason))
+
+    def news(self, id: str) -> dict[str, News]:
+        found = self.db.execute("select * from news where job = ?", (id,))
+        return {r["party"]: News(r["party"], r["state"], r["port"], r["reason"]) for r in found}
+
+    def send(self, peers: Sequence[str], path: str, body: Mapping[str, Any], seconds: float) -> None:
+        """Put a message into the outbox: it is sent until it arrives, or its time is over."""
+        with self._transaction():
+            for peer in peers:
+                row = (peer, path, json.dumps(body), time.time() + seconds)
+                self.db.execute("insert into outbox (peer, path, body, until) values (?, ?, ?, ?)", row)
+
+    def unsent(self, peer: str) -> list[tuple[int, str, str]]:
+        self.db.execute("delete from outbox where until < ?", (time.time(),))
+        sql = "select number, path, body from outbox where peer = ? order by number limit 100"
+        return [(r["number"], r["path"], r["body"]) for r in self.db.execute(sql, (peer,))]
+
+    def sent(self, number: int) -> None:
+        self.db.execute("delete from outbox where number = ?", (number,))
+
+    def heads(self) -> dict[str, tuple[int, str]]:
+        return {r["party"]: (r["number"], r["head"]) for r in self.db.execute("select * from heads")}
+
+    def set_head(self, party: str, number: int, head: str) -> None:
+        self.db.execute("insert or replace into heads values (?, ?, ?)", (party, number, head))
+
+    # users ------------------------------------------------------------------------------------------
+
+    def add_user(self, name: str, roles: Sequence[str], days: float) -> str:
+        """A new user, or a new token for one: the token, which is kept as a hash only."""
+        wrong = [r for r in roles if r not in ROLES]
+        if wrong or not roles:
+            raise InputError(f"`roles` are among {', '.join(ROLES)}, got {', '.join(roles) or 'none'}.")
+        if not name.isprintable() or not 0 < len(name) <= 64:
+            raise InputError(f"`name` must have 1 to 64 printable characters, got {name!r:.80}.")
+        token = secrets.token_urlsafe(32)
+        row = (name, ",".join(roles), _hash(token), time.time() + 86400 * days)
+        self.db.execute("insert or replace into users values (?, ?, ?, ?)", row)
+        return token
+
+    def user(self, token: str) -> User | None:
+        """Who has this token, if it has not ended."""
+        sql = "select * from users where token = ? and ends > ?"
+        found = self.db.execute(sql, (_hash(token), time.time())).fetchone()
+        return User(found["name"], tuple(found["roles"].split(","))) if found else None
+
+    def remove_user(self, name: str) -> None:
+        if self.db.execute("delete from users where name = ?", (name,)).rowcount == 0:
+            raise InputError(f"there is no user {name!r:.80}.")
+
+    def users(self) -> list[tuple[str, str, float]]:
+        return [(r["name"], r["roles"], r["ends"]) for r in self.db.execute("select * from users order by name")]
+
+
+def _hash(token: str) -> str:
+    """Of 256 random bits: nothing slower is needed."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _row(r: sqlite3.Row) -> Row:
+    job = from_dict(json.loads(r["spec"]))
+    return Row(job, r["id"], r["received"], r["state"], r["reason"], r["rule"], r["approvers"], r["ended"])

@@ -1,0 +1,157 @@
+"""Between services: HTTPS with certificates on both sides, each of which must name the party that speaks.
+
+What has to reach a peer is in the store's outbox and is sent again, with growing pauses, until the peer has it: a peer
+that is away for an hour misses nothing. Messages are idempotent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from spuvm.runtime.errors import ConfigError, SpuError
+from spuvm.service.party import Party
+from spuvm.service.settings import Settings
+
+LOG = logging.getLogger("spuvm.service")
+MAX_BODY = 40 << 20  # bytes
+ANSWER_SECONDS = 30.0
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
+PARTY = web.AppKey("party", Party)
+
+
+def context(settings: Settings, side: ssl.Purpose, passphrase: str | None = None) -> ssl.SSLContext:
+    """TLS 1.3 with this party's certificate; the peer's must come from the same authority and not be taken back."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if side is ssl.Purpose.SERVER_AUTH else ssl.PROTOCOL_TLS_SERVER)
+    made.minimum_version = ssl.TLSVersion.TLSv1_3
+    made.verify_mode = ssl.CERT_REQUIRED
+    made.verify_flags |= ssl.VERIFY_X509_STRICT
+    try:
+        made.load_verify_locations(settings.ca)
+        if settings.crl is not None:
+            made.load_verify_locations(settings.crl)
+            made.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        made.load_cert_chain(settings.certificate, settings.key, password=passphrase or "")
+    except (ssl.SSLError, ValueError, OSError) as error:
+        raise ConfigError(f"{settings.certificate}, {settings.key} or {settings.ca} cannot be used: {error}.") from None
+    return made
+
+
+def caller(request: web.Request, services: Mapping[str, Any]) -> str:
+    """The party that the certificate of a connection names."""
+    transport = request.transport
+    certificate = transport.get_extra_info("peercert") if transport is not None else None
+    names = {value for kind, value in (certificate or {}).get("subjectAltName", ()) if kind == "DNS"}
+    known = sorted(names & services.keys())
+    if len(known) != 1:
+        raise web.HTTPForbidden(text="the certificate names no party of this service")
+    return str(known[0])
+
+
+def app(party: Party) -> web.Application:
+    """What peers may ask of this service."""
+    made = web.Application(client_max_size=MAX_BODY, middlewares=[_errors])
+    made[PARTY] = party
+    made.router.add_post("/jobs", _jobs)
+    made.router.add_post("/jobs/{id}/news", _news)
+    return made
+
+
+@web.middleware
+async def _errors(request: web.Request, handler: Any) -> web.StreamResponse:
+    """An error on purpose is told in words; any other is told as such, and stays in this party's log."""
+    try:
+        response: web.StreamResponse = await handler(request)
+        return response
+    except SpuError as error:
+        return web.json_response({"error": str(error)[:500]}, status=422)
+    except (KeyError, ValueError, TypeError):
+        return web.json_response({"error": "this is no message of a service"}, status=400)
+
+
+async def _body(request: web.Request) -> tuple[Party, str, Any]:
+    party = request.app[PARTY]
+    peer = caller(request, party.settings.services)
+    body = json.loads(await request.read())
+    number, head = body["head"]
+    party.hear_head(peer, int(number), str(head)[:64])
+    return party, peer, body["message"]
+
+
+async def _jobs(request: web.Request) -> web.Response:
+    party, peer, message = await _body(request)
+    party.receive(peer, message)
+    return web.json_response({})
+
+
+async def _news(request: web.Request) -> web.Response:
+    party, peer, message = await _body(request)
+    party.hear(peer, request.match_info["id"], message)
+    return web.json_response({})
+
+
+class Sender:
+    """Empties the outbox: one task a peer, woken when there is something to send."""
+
+    def __init__(self, party: Party, passphrase: str | None = None) -> None:
+        self.party = party
+        self._context = context(party.settings, ssl.Purpose.SERVER_AUTH, passphrase)
+        self._news = {peer: asyncio.Event() for peer in party.settings.peers}
+        self._tasks: list[asyncio.Task[None]] = []
+        party.changed = self.wake
+
+    def wake(self) -> None:
+        for event in self._news.values():
+            event.set()
+
+    async def start(self) -> None:
+        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
+        self._session = aiohttp.ClientSession(timeout=timeout)
+        self._tasks = [asyncio.get_running_loop().create_task(self._empty(peer)) for peer in self._news]
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._session.close()
+
+    async def _empty(self, peer: str) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            self._news[peer].clear()
+            for number, path, body in self.party.store.unsent(peer):
+                if not await self._post(peer, path, body):
+                    break
+                self.party.store.sent(number)
+                pause = FIRST_PAUSE
+            else:
+                await self._news[peer].wait()
+                continue
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _post(self, peer: str, path: str, body: str) -> bool:
+        """Whether the peer has it; one that it refuses is told to this party's log, and not sent again."""
+        head = [self.party.record.number, self.party.record.head]
+        content = json.dumps({"head": head, "message": json.loads(body)})
+        url = f"https://{self.party.settings.services[peer]}{path}"
+        try:
+            answer = await self._session.post(url, data=content, ssl=self._context, server_hostname=peer)
+            async with answer:
+                if answer.status == 200:
+                    return True
+                why = (await answer.json(content_type=None)).get("error", "")
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, AttributeError) as error:
+            LOG.debug("%s cannot be reached: %s", peer, error)
+            return False
+        LOG.warning("%s refuses a message: %s", peer, why)
+        if path == "/jobs":
+            self.party.refused(peer, json.loads(body), why)
+        return not (path.endswith("/news") and "there is no job" in why)  # the job itself may still be on its way

@@ -1,0 +1,311 @@
+"""Three services on one machine: jobs from asking to results, policies that hold, records that agree, and attacks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import spuvm as spu
+from spuvm.compiler.compile import compile_function
+from spuvm.policy import record
+from spuvm.runtime.config import Config
+from spuvm.runtime.errors import DataError, InputError
+from spuvm.runtime.link.certificates import free_ports, make_authority
+from spuvm.service import identity, jobs, settings, wire
+from spuvm.service.jobs import Source
+from spuvm.service.party import Party
+from spuvm.service.serve import running
+
+PARTIES = ("alice", "bob", "carol")
+ROWS = 40
+POLICY = """
+[[allow]]
+from = ["alice"]
+programs = ["any"]
+data = { table = ["x", "y"] }
+receivers = ["alice"]
+min_rows = 20
+approval = "automatic"
+"""
+
+
+def total(x: Any, y: Any) -> Any:
+    return spu.reveal(jnp.mean(x) + jnp.mean(y), to="alice")
+
+
+@pytest.fixture(scope="module")
+def program() -> str:
+    column = np.zeros(ROWS, np.float32)
+    config = Config("aby3", 64, 18, PARTIES)
+    return compile_function(total, (column, column), [0, 1], config).text
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder for each party, with its own key, data, policy and service.toml."""
+    make_authority(tmp_path / "ca")
+    ports = free_ports(9)
+    for i, party in enumerate(PARTIES):
+        home = tmp_path / party
+        key = identity.new_key(home, party)
+        identity.write(home / f"{party}.crt", identity.sign(tmp_path / "ca", identity.request(key, party)))
+        (home / "ca.crt").write_bytes((tmp_path / "ca" / "ca.crt").read_bytes())
+        rng = np.random.default_rng(i)
+        table = rng.normal(size=(ROWS, 2)).round(4)
+        (home / "table.csv").write_text("x,y\n" + "\n".join(f"{a},{b}" for a, b in table) + "\n")
+        (home / "policy.toml").write_text(POLICY)
+        services = "\n".join(f'{p} = "127.0.0.1:{ports[j]}"' for j, p in enumerate(PARTIES))
+        (home / "service.toml").write_text(
+            f'party = "{party}"\nlisten = "127.0.0.1:{ports[i]}"\npage = "127.0.0.1:{ports[3 + i]}"\nstate = "state"\n'
+            f'policy = "policy.toml"\nca = "ca.crt"\ncertificate = "{party}.crt"\nkey = "{party}.key"\n'
+            f'[services]\n{services}\n[data]\ntable = "table.csv"\n[limits]\nsilence_seconds = 30\n'
+            f"job_ports = [{20000 + 100 * (ports[6 + i] % 300)}, {20099 + 100 * (ports[6 + i] % 300)}]\n"
+        )
+    return tmp_path
+
+
+@asynccontextmanager
+async def services(folder: Path, *names: str) -> AsyncIterator[dict[str, Party]]:
+    async with AsyncExitStack() as stack:
+        yield {
+            name: await stack.enter_async_context(running(settings.load(folder / name / "service.toml")))
+            for name in names or PARTIES
+        }
+
+
+def inputs(x: str = "x", y: str = "y") -> dict[str, Source]:
+    return {"x": Source("alice", "table", (x,)), "y": Source("bob", "table", (y,))}
+
+
+async def until(condition: Callable[[], Any], seconds: float = 200.0) -> None:
+    for _ in range(int(seconds / 0.1)):
+        if condition():
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError("it did not happen in time")
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(scenario, 400))
+
+
+def entries(folder: Path, party: str) -> list[record.Entry]:
+    key = identity.read(folder / party / f"{party}.crt").public_key()
+    return list(record.verified(folder / party / "state" / "record.jsonl", key))  # type: ignore[arg-type]
+
+
+def test_a_job_from_asking_to_its_result(folder: Path, program: str) -> None:
+    async def scenario() -> None:
+        async with services(folder) as parties:
+            row = parties["alice"].submit("ann", program, inputs(), "a report")
+            await until(
+                lambda: all(p.store.job(row.id).over for p in parties.values()) if _known(parties, row) else False
+            )
+            assert {n: p.store.job(row.id).state for n, p in parties.items()} == dict.fromkeys(PARTIES, "done")
+            results = folder / "alice" / "state" / "jobs" / row.id / "results"
+            want = sum(
+                np.genfromtxt(folder / p / "table.csv", delimiter=",", names=True)[c].mean()
+                for p, c in (("alice", "x"), ("bob", "y"))
+            )
+            assert np.load(results / "out.npy") == pytest.approx(want, abs=1e-4)
+            assert not list((folder / "bob" / "state" / "jobs" / row.id / "results").iterdir())
+
+    run(scenario())
+    told = {p: entries(folder, p) for p in PARTIES}
+    assert [e.event for e in told["bob"]] == ["asked", "decided", "started", "ended"]
+    assert record.disagreements(told) == []
+    assert told["alice"][-1].body["counted"]
+
+
+def column(path: Path, name: str) -> Any:
+    return np.genfromtxt(path, delimiter=",", names=True)[name]
+
+
+def _known(parties: dict[str, Party], row: Any) -> bool:
+    return all(any(r.id == row.id for r in p.store.jobs()) for p in parties.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"data": '{ table = ["x"] }'}, "column `y` of `table`"),
+        ({"receivers": '["bob"]'}, "shown to alice"),
+        ({"min_rows": "41"}, "fewer than 41 rows"),
+        ({"from": '["carol"]'}, "no rule lets alice ask"),
+        ({"programs": '["0123"]'}, "another program"),
+        ({"until": "2020-01-01"}, "it ended on 2020-01-01"),
+        ({"approval": '"never"'}, "the policy cannot be read"),
+    ],
+)
+def test_what_a_policy_forbids_is_refused_and_peers_learn_no_more(
+    folder: Path, program: str, change: dict[str, str], why: str
+) -> None:
+    lines = POLICY.strip().splitlines()
+    for key, value in change.items():
+        lines = [line for line in lines if not line.startswith(f"{key} =")] + [f"{key} = {value}"]
+    (folder / "bob" / "policy.toml").write_text("\n".join(lines))
+    bob, alice = (Party(settings.load(folder / p / "service.toml")) for p in ("bob", "alice"))
+
+    async def scenario() -> None:
+        row = alice.submit("ann", program, inputs())
+        bob.receive("alice", row.job.as_dict())
+        assert bob.store.job(row.id).state == "refused"
+        assert why in bob.store.job(row.id).reason
+        ((_, _, said),) = [m for m in bob.store.unsent("alice") if "refused" in m[2]]
+        assert json.loads(said)["reason"] == "its policy does not allow it"
+        alice.hear("bob", row.id, json.loads(said))
+        assert alice.store.job(row.id).state == "refused"
+        with pytest.raises(InputError, match="waits for nobody"):
+            bob.approve("ben", row.id, row.job.hash)
+
+    run(scenario())
+
+
+def test_approval_is_by_people_of_exactly_one_program(folder: Path, program: str) -> None:
+    ask = POLICY.replace('"automatic"', '"ask"\napprovers = 2')
+    (folder / "bob" / "policy.toml").write_text(ask)
+    bob, alice = (Party(settings.load(folder / p / "service.toml")) for p in ("bob", "alice"))
+
+    async def scenario() -> None:
+        row = alice.submit("ann", program, inputs())
+        bob.receive("alice", row.job.as_dict())
+        with pytest.raises(InputError, match="look again"):
+            bob.approve("ben", row.id, "0" * 64)
+        for _ in range(2):  # the same person twice is one
+            assert bob.approve("ben", row.id, row.job.hash).state == "waiting"
+        (folder / "bob" / "policy.toml").write_text(ask.replace('receivers = ["alice"]', 'receivers = ["bob"]'))
+        assert bob.approve("bea", row.id, row.job.hash).state == "refused"  # the policy has changed meanwhile
+
+    run(scenario())
+
+
+def altered(job: dict[str, Any], **change: Any) -> dict[str, Any]:
+    return {**job, **change}
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        lambda job: altered(job, requester="bob"),
+        lambda job: altered(job, program=job["program"].replace("mul", "sub")),
+        lambda job: altered(job, hash="0" * 64),
+        lambda job: altered(job, inputs={**job["inputs"], "y": {**job["inputs"]["y"], "party": "carol"}}),
+        lambda job: altered(job, inputs={"x": job["inputs"]["x"]}),
+        lambda job: altered(job, created=0.0),
+        lambda job: altered(job, format=2),
+        lambda job: altered(job, program="x" * (jobs.MAX_PROGRAM + 1)),
+        lambda job: altered(job, note="\x1b[2J"),
+        lambda job: {},
+        lambda job: [],
+    ],
+)
+def test_jobs_that_are_not_what_they_say(folder: Path, program: str, attack: Callable[[Any], Any]) -> None:
+    bob = Party(settings.load(folder / "bob" / "service.toml"))
+    job = jobs.make("alice", program, inputs()).as_dict()
+    with pytest.raises(InputError):
+        bob.receive("alice", attack(job))
+    assert bob.store.jobs() == []
+
+
+@pytest.mark.parametrize("name", ["../table.csv", "/etc/passwd", "state", "other"])
+def test_data_are_named_in_the_catalogue_and_nowhere_else(folder: Path, program: str, name: str) -> None:
+    bob = Party(settings.load(folder / "bob" / "service.toml"))
+    sources = inputs() | {"y": Source("bob", name, ("y",))}
+
+    async def scenario() -> None:
+        job = jobs.make("alice", program, sources)
+        bob.receive("alice", job.as_dict())
+        assert bob.store.job(job.id).state == "refused"
+
+    run(scenario())
+
+
+def test_the_port_and_the_page_let_nobody_in_who_does_not_prove_who_it_is(folder: Path, program: str) -> None:
+    async def scenario() -> None:
+        async with (
+            services(folder, "bob") as parties,
+            aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session,
+        ):
+            bob = parties["bob"]
+            peers, page = f"https://{bob.settings.listen}", f"http://{bob.settings.page}"
+            anybody = ssl.create_default_context(cafile=str(folder / "ca" / "ca.crt"))
+            with pytest.raises((aiohttp.ClientError, ssl.SSLError)):
+                async with session.post(f"{peers}/jobs", data=b"{}", ssl=anybody, server_hostname="bob") as answer:
+                    await answer.read()
+            carol = settings.load(folder / "carol" / "service.toml")
+            body = {"head": [0, "0"], "message": jobs.make("alice", program, inputs()).as_dict()}
+            tls = wire.context(carol, ssl.Purpose.SERVER_AUTH)
+            async with session.post(f"{peers}/jobs", json=body, ssl=tls, server_hostname="bob") as answer:
+                assert answer.status == 422
+                assert "in the name of" in (await answer.json())["error"]
+            for path in ("/api/jobs", "/api/jobs/x/log", "/jobs/x"):
+                async with session.get(page + path, allow_redirects=False) as answer:
+                    assert answer.status in (303, 401)
+            token = bob.store.add_user("ben", ["submit"], 1)
+            async with session.post(f"{page}/login", data={"token": token}) as answer:
+                assert "No party has asked" in await answer.text()
+            job = jobs.make("alice", program, inputs())
+            bob.receive("alice", job.as_dict())
+            async with session.post(f"{page}/jobs/{job.id}/cancel", data={"csrf": "guessed"}) as answer:
+                assert answer.status == 403
+            async with session.get(f"{page}/metrics") as answer:
+                assert "spuvm_jobs" in await answer.text()
+            bob.store.remove_user("ben")
+            async with session.get(page) as answer:
+                assert "Log in" in await answer.text()
+
+    run(scenario())
+
+
+def test_a_service_that_is_started_again_goes_on(folder: Path, program: str) -> None:
+    async def scenario() -> None:
+        async with services(folder, "alice") as parties:  # bob and carol are away
+            id = parties["alice"].submit("ann", program, inputs()).id
+        async with services(folder, "alice") as parties:
+            assert parties["alice"].store.job(id).state == "approved"
+            parties["alice"].store.set(id, "running")
+        async with services(folder, "alice") as parties:
+            row = parties["alice"].store.job(id)
+            assert (row.state, row.reason) == ("failed", "the service was started again while it ran")
+
+    run(scenario())
+
+
+def test_a_record_that_was_changed_or_cut_is_noticed(folder: Path, program: str) -> None:
+    async def scenario() -> None:
+        alice = Party(settings.load(folder / "alice" / "service.toml"))
+        for _ in range(2):
+            alice.submit("ann", program, inputs())
+
+    run(scenario())
+    path = folder / "alice" / "state" / "record.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    for broken in (
+        lines[1:],
+        [*lines[:2], lines[2].replace(b"asked", b"ended"), *lines[3:]],
+        [lines[1], lines[0]],
+    ):
+        path.write_bytes(b"".join(broken))
+        with pytest.raises(DataError, match="line"):
+            entries(folder, "alice")
+    path.write_bytes(b"".join(lines[:2]))  # whole, and older than what was told
+    with pytest.raises(DataError, match="gone back"):
+        Party(settings.load(folder / "alice" / "service.toml"))
+
+
+def test_peers_notice_a_record_that_goes_back(folder: Path) -> None:
+    bob = Party(settings.load(folder / "bob" / "service.toml"))
+    bob.hear_head("alice", 5, "five")
+    bob.hear_head("alice", 5, "five")
+    bob.hear_head("alice", 3, "three")
+    assert "gone back from entry 5 to 3" in bob.alerts[0]
