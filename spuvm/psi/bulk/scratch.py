@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,6 +54,7 @@ class OnDisk:
     @contextmanager
     def writing(self, buckets: Sequence[int]) -> Iterator[None]:
         """Keep the files of these buckets open."""
+        _allow_files(len(buckets) + 64)
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with ExitStack() as stack:
@@ -74,6 +76,14 @@ class OnDisk:
     def remove(self) -> None:
         """The pass is over."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _allow_files(count: int) -> None:
+    """Raise this process's limit of open files, as far as the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (count if hard < 0 else min(count, hard), hard))
 
 
 def full(path: Path, error: OSError) -> InputError:
