@@ -1,4 +1,4 @@
-"""The SPU as learning uses it: functions of static arguments, and a record of what is revealed."""
+"""The SPU as learning uses it: functions of static arguments, and a record of what is revealed and what it cost."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import numpy as np
 
 import spuvm as spu
+from spuvm import devices
+from spuvm.compiler.compile import Program
 from spuvm.compiler.ir.module import Region
 from spuvm.devices import SPU, PYUObject
+from spuvm.vm import VM
 
 
 @dataclass(frozen=True)
@@ -36,10 +40,11 @@ class Reveal:
 
 @dataclass(eq=False)
 class Machine:
-    """An SPU and the reveals of all that it ran."""
+    """An SPU, and the reveals and programs of all that it ran."""
 
     spu: SPU
     _counts: dict[tuple[str, str, tuple[int, ...]], int] = field(default_factory=dict)
+    _ran: list[tuple[str, Program]] = field(default_factory=list)
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -50,11 +55,22 @@ class Machine:
     def reveals(self) -> tuple[Reveal, ...]:
         return tuple(Reveal(*key, times) for key, times in self._counts.items())
 
-    def run(self, function: Callable[..., Any], *args: Any, what: str) -> Any:
-        """Run a JAX function; `what` names its reveals, which its compiled program tells."""
+    @property
+    def costs(self) -> tuple[tuple[str, int, float], ...]:
+        """Of what ran, by its name: rounds, and megabytes that all parties sent; of loops that stop early, one trip."""
+        out: dict[str, tuple[int, float]] = {}
+        for what, program in self._ran:
+            rounds, sent = out.get(what, (0, 0.0))
+            out[what] = rounds + program.cost.rounds, sent + float(program.cost.bytes_sent.sum()) / 1e6
+        return tuple((what, *cost) for what, cost in out.items())
+
+    def run(self, function: Callable[..., Any], *args: Any, what: str, shows: str | None = None) -> Any:
+        """Run a JAX function; `shows`, or else `what`, names its reveals, which its compiled program tells."""
         call = self.spu(function)
-        for to, shape in _reveals(call.compile(*args).module.body):  # type: ignore[attr-defined]
-            self._note(what, "all parties" if isinstance(to, str) else self.members[to], shape)
+        program = call.compile(*args)  # type: ignore[attr-defined]
+        for to, shape in _reveals(program.module.body):
+            self.note(shows or what, "all parties" if isinstance(to, str) else self.members[to], shape)
+        self._ran.append((what, program))
         return call(*args)
 
     def share(self, x: PYUObject) -> Any:
@@ -68,17 +84,38 @@ class Machine:
     def reveal(self, x: Any, what: str) -> Any:
         """To all parties."""
         for leaf in jax.tree.leaves(x):
-            self._note(what, "all parties", leaf.shape)
+            self.note(what, "all parties", leaf.shape)
         return spu.reveal(x)
 
     def to(self, x: Any, party: str, what: str) -> Any:
         """To one party: a PYUObject there."""
-        self._note(what, party, x.shape)
+        self.note(what, party, x.shape)
         return x.to(party)
 
-    def _note(self, what: str, to: str, shape: tuple[int, ...]) -> None:
+    def note(self, what: str, to: str, shape: tuple[int, ...]) -> None:
+        """Remember that something was shown."""
         key = (what, to, tuple(shape))
         self._counts[key] = self._counts.get(key, 0) + 1
+
+
+class Inside(Machine):
+    """In place of a machine inside a jitted function: its operations are that function's own."""
+
+    def __init__(self) -> None:
+        self._counts = {}
+        self._ran = []
+
+    def run(self, function: Callable[..., Any], *args: Any, what: str, shows: str | None = None) -> Any:
+        """The function, called."""
+        return function(*args)
+
+    def share(self, x: Any) -> Any:
+        """The same: what a function is given is on the machine already."""
+        return x
+
+    def reveal(self, x: Any, what: str) -> Any:
+        """Public from here on."""
+        return spu.reveal(x)
 
 
 def _reveals(region: Region) -> Iterator[tuple[Any, tuple[int, ...]]]:
@@ -88,3 +125,34 @@ def _reveals(region: Region) -> Iterator[tuple[Any, tuple[int, ...]]]:
             yield op.attrs["to"], op.output.shape
         for inner in op.regions:
             yield from _reveals(inner)
+
+
+SIMULATED = ("alice", "bob", "carol")  # where `spu.init` was not called
+_LAST: list[tuple[VM, SPU]] = []  # the default device keeps what it compiled
+
+
+def default_device() -> SPU:
+    """The SPU among the parties that the cluster file says compute; in a simulation, among the first three.
+
+    Before `spu.init`, three parties are simulated in this process from here on.
+    """
+    context = devices._context
+    if context is None:
+        spu.init(parties=SIMULATED, address="local")
+        context = devices._here()
+    device = SPU(spu.utils.testing.cluster_def(context.config.parties if context.config else context.parties[:3]))
+    for vm, known in _LAST:
+        if vm is device.vm:
+            return known
+    _LAST[:] = [(device.vm, device)]
+    return device
+
+
+def is_inside(*values: Any) -> bool:
+    """Whether any value is traced: we are inside a jitted function."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
+
+
+def plain(x: Any) -> np.ndarray:
+    """A revealed array in double precision."""
+    return np.asarray(x, np.float64)

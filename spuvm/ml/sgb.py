@@ -12,7 +12,7 @@ from spuvm.data import Frame
 from spuvm.devices import SPU, PYUObject
 from spuvm.ml import predictions, saving
 from spuvm.ml.evaluation import named
-from spuvm.ml.machine import Machine, Reveal
+from spuvm.ml.machine import Machine, Reveal, default_device
 from spuvm.ml.model import Model
 from spuvm.ml.parameters import NAMES, Parameters
 from spuvm.ml.partitions import SIDES
@@ -234,14 +234,6 @@ def load(folders: Mapping[str, str | Path], device: SPU | None = None) -> Sgb:
     out = Sgb(device=device, **asdict(model.parameters))
     out.model = model
     return out
-
-
-def default_device() -> SPU:
-    """The SPU among the parties that the cluster file says compute; in a simulation, among the first three."""
-    from spuvm.context import here
-
-    context = here()
-    return SPU(spu.utils.testing.cluster_def(context.config.parties if context.config else context.parties[:3]))
 
 
 def _parameters(given: Mapping[str, Any]) -> Parameters:

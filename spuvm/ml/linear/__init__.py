@@ -1,0 +1,1 @@
+"""Linear models: tables and labels come in; coefficients that stay secret until they are asked for go out."""

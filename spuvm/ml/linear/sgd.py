@@ -1,0 +1,192 @@
+"""Stochastic gradients: linear models in batches, for many rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from spuvm.ml.common import rules
+from spuvm.ml.common.estimator import Fitted
+from spuvm.ml.common.predictors import CLASSES_RULE, Classifier, Given, Regressor
+from spuvm.ml.common.rules import Rule
+from spuvm.ml.common.table import Table
+from spuvm.ml.linear.irls import ridge_of
+from spuvm.ml.linear.least_squares import lasso_of
+from spuvm.ml.linear.model import NO_UNIT, LinearModel
+from spuvm.ml.linear.proximal import shrink
+from spuvm.ml.linear.svm import beside, targets
+from spuvm.ml.machine import Machine
+
+
+def _hinge(z: jax.Array, y: jax.Array) -> jax.Array:
+    sign = 2 * y - 1
+    return jnp.where(sign * z < 1, -sign, 0.0)
+
+
+def _perceptron(z: jax.Array, y: jax.Array) -> jax.Array:
+    sign = 2 * y - 1
+    return jnp.where(sign * z <= 0, -sign, 0.0)
+
+
+def _squared_hinge(z: jax.Array, y: jax.Array) -> jax.Array:
+    sign = 2 * y - 1
+    return -2 * sign * jax.nn.relu(1 - sign * z)
+
+
+LOSSES: dict[str, Callable[[jax.Array, jax.Array], jax.Array]] = {  # derivatives by the linear predictor
+    "hinge": _hinge,
+    "log_loss": lambda z, y: jax.nn.sigmoid(z) - y,
+    "squared_hinge": _squared_hinge,
+    "perceptron": _perceptron,
+    "squared_error": lambda z, y: z - y,
+    "huber": lambda z, y: jnp.clip(z - y, -1.0, 1.0),
+}
+
+
+@cache
+def descend(loss: str, alpha: float, l1_ratio: float, intercept: bool, rate: float, epochs: int, batch: int) -> Any:
+    """A function of features, labels, weights, powers and an order of the rows that makes the epochs' steps.
+
+    Step t of T moves by rate (1 - t / T) times the batch's mean gradient.
+    """
+
+    def run(
+        x: jax.Array, y: jax.Array, weight: Any, power: jax.Array, label_power: Any, order: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        rows, batches = x.shape[0], max(x.shape[0] // batch, 1)
+        size = min(batch, rows)
+        ones = jnp.ones((rows, int(intercept)), x.dtype)
+        design, y = jnp.concatenate([x, ones], axis=1)[order], y[order]
+        scaled = None if weight is None else weight[order]
+        pad = (0, int(intercept))
+        ridge = jnp.pad(ridge_of(alpha * (1 - l1_ratio), power, None), pad)
+        lasso = jnp.pad(lasso_of(alpha * l1_ratio, power + label_power), pad)
+
+        def step(t: jax.Array, w: jax.Array) -> jax.Array:
+            at = (t % batches) * size
+            some = lax.dynamic_slice(design, (at, 0), (size, design.shape[1]))
+            slope = LOSSES[loss](some @ w, lax.dynamic_slice(y, (at,), (size,)))
+            if scaled is not None:
+                slope = slope * lax.dynamic_slice(scaled, (at,), (size,))
+            by = rate * (1 - t.astype(jnp.float32) / (epochs * batches))
+            w = w - by * (some.T @ slope / size + ridge * w)
+            return shrink(w, lasso * by) if alpha * l1_ratio else w
+
+        w = lax.fori_loop(0, epochs * batches, step, jnp.zeros(design.shape[1], x.dtype))
+        return w[: x.shape[1]], w[-1] if intercept else jnp.zeros(())
+
+    return run
+
+
+SGD_CHECKS: dict[str, Rule] = {
+    "alpha": rules.NOT_NEGATIVE,
+    "l1_ratio": rules.SHARE,
+    "penalty": rules.one_of("l2", "l1", "elasticnet", None),
+    "fit_intercept": rules.FLAG,
+    "max_iter": rules.COUNT,
+    "batch_size": rules.COUNT,
+    "eta0": rules.POSITIVE,
+    "random_state": rules.SEED,
+}
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class _Sgd(LinearModel):
+    """The parameters of stochastic gradients.
+
+    Args:
+        max_iter: epochs; all are made, and nothing is revealed.
+        batch_size: rows of a step.
+        eta0: the first step size, in units of the features; it falls linearly to 0.
+        random_state: of the rows' order, which is public.
+    """
+
+    penalty: str | None = "l2"
+    alpha: float = 0.0001
+    l1_ratio: float = 0.15
+    fit_intercept: bool = True
+    max_iter: int = 20
+    batch_size: int = 64
+    eta0: float = 0.5
+    random_state: int = 0
+
+    def _trained(self, machine: Machine, given: Given, loss: str, goals: list[Any], label_power: Any) -> Any:
+        alpha = 0.0 if self.penalty is None else self.alpha
+        ratio = {"l2": 0.0, "l1": 1.0}.get(self.penalty or "", self.l1_ratio)
+        known, x, scales = self._prepared(given.table, alpha * (1 - ratio), self.fit_intercept)
+        run = descend(loss, alpha, ratio, self.fit_intercept, self.eta0, self.max_iter, self.batch_size)
+        # RandomState, as its numbers are the same in every version of NumPy.
+        order = np.random.RandomState(self.random_state).permutation(given.table.rows).astype(np.int32)
+        models = [
+            machine.run(run, x, y, given.weight, scales["power"], label_power, order, what="training") for y in goals
+        ]
+        coef, intercept = machine.run(beside, models, what="training") if len(models) > 1 else models[0]
+        return known, {"coef": coef, "intercept": intercept, "scales": scales}
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class SGDClassifier(_Sgd, Classifier):
+    """A linear classifier by stochastic gradients; of several classes one against the rest.
+
+    Args:
+        loss: "hinge", "log_loss", "squared_hinge" or "perceptron".
+    """
+
+    loss: str = "hinge"
+    checks: ClassVar[dict[str, Rule]] = {
+        **SGD_CHECKS,
+        "loss": rules.one_of("hinge", "log_loss", "squared_hinge", "perceptron"),
+        "n_classes": CLASSES_RULE,
+    }
+
+    def _learn(self, machine: Machine, given: Given) -> Fitted:
+        goals = targets(machine, given.labels.values, given.labels.classes)
+        known, arrays = self._trained(machine, given, self.loss, goals, 0)
+        facts = {"classes": given.labels.classes, "rows": given.table.rows, "intercept": self.fit_intercept}
+        return Fitted(machine, known, {**arrays, "unit": NO_UNIT}, facts)
+
+    def _margins(self, table: Table) -> Any:
+        return self._predictor(table)
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class Perceptron(SGDClassifier):
+    """Rosenblatt's: steps only for rows on the wrong side, no penalty."""
+
+    loss: str = "perceptron"
+    penalty: str | None = None
+    probabilities: ClassVar[bool] = False
+
+
+@dataclass(eq=False, kw_only=True, repr=False)
+class SGDRegressor(_Sgd, Regressor):
+    """A linear regression by stochastic gradients.
+
+    Args:
+        loss: "squared_error", or "huber" (linear beyond one unit of the labels).
+    """
+
+    loss: str = "squared_error"
+    eta0: float = 0.2
+    checks: ClassVar[dict[str, Rule]] = {**SGD_CHECKS, "loss": rules.one_of("squared_error", "huber")}
+
+    def _learn(self, machine: Machine, given: Given) -> Fitted:
+        unit = given.labels.unit
+        assert unit is not None
+        known, arrays = self._trained(machine, given, self.loss, [given.labels.values], unit["power"])
+        facts = {"rows": given.table.rows, "intercept": self.fit_intercept}
+        return Fitted(machine, known, {**arrays, "unit": dict(unit)}, facts)
+
+    def _values(self, table: Table) -> Any:
+        return self._fitted().machine.run(_column, self._predictor(table), what="prediction")
+
+
+def _column(x: jax.Array) -> jax.Array:
+    return x[:, 0]
