@@ -137,11 +137,12 @@ class ByColumn:
         return cls(machine, kind, tuple(_known(b) for b in blocks))
 
 
-def learn(table: Table, at_owner: Learn, on_secrets: Learn, what: str) -> ByColumn:
-    """What the functions learn of each block."""
+def learn(table: Table, at_owner: Learn, on_secrets: Learn, what: str, with_columns: bool = False) -> ByColumn:
+    """What the functions learn of each block; `with_columns`: at the owner they are told which these are."""
     blocks = []
     for b in table.blocks:
-        state = b.local(at_owner) if b.owner else table.machine.run(on_secrets, b.value, what=what)
+        more = (b.columns,) if with_columns else ()
+        state = b.local(at_owner, *more) if b.owner else table.machine.run(on_secrets, b.value, what=what)
         blocks.append(Known(b.columns, b.owner, state, b.power, b.categories))
     return ByColumn(table.machine, table.kind, tuple(blocks))
 
@@ -167,7 +168,8 @@ def packed(state: State, categories: Mapping[str, Sequence[str]] | None) -> np.n
     """What an owner knows as int32 [n]: NumPy's .npz, padded."""
     file = io.BytesIO()
     text = np.frombuffer(json.dumps(categories or {}).encode(), np.uint8)
-    np.savez(file, **{f"state_{k}": np.asarray(v) for k, v in state.items()}, categories=text)
+    arrays: dict[str, Any] = {f"state_{k}": np.asarray(v) for k, v in state.items()}
+    np.savez(file, **arrays, categories=text)
     data = file.getvalue()
     length = LEAST_BYTES
     while length < len(data) + 8:

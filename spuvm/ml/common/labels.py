@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spuvm.data import Column, Frame
+from spuvm.data import Column, Frame, Series
 from spuvm.devices import PYU, PYUObject, fetch
 from spuvm.ml.common import units
 from spuvm.ml.common.table import Table, here
@@ -137,6 +137,8 @@ def features_of(data: Any, *names: Any) -> Any:
 
 def _pieces(machine: Machine, data: Any, y: Any, what: str, kind: str) -> tuple[list[Any], str, int]:
     """The column in the pieces of its holders, what to call it, and the number of its public categories."""
+    if isinstance(y, Series):
+        data, y = y.frame, y.name
     if isinstance(y, str):
         return _column(data, y, what, kind)
     if y is None:
@@ -246,7 +248,7 @@ def count_classes(y: np.ndarray, where: str) -> np.ndarray:
     count = int(y.max()) + 1
     if count > MOST_CLASSES:
         raise DataError(f"{where}: labels of classes are codes from 0 to {MOST_CLASSES - 1}: is this a regression?")
-    return np.int64(max(count, 2))  # type: ignore[return-value]
+    return np.array(max(count, 2))
 
 
 def coded(y: np.ndarray, classes: int, where: str, alone: bool) -> np.ndarray:
@@ -259,7 +261,7 @@ def coded(y: np.ndarray, classes: int, where: str, alone: bool) -> np.ndarray:
     return y.astype(np.float32)
 
 
-def in_units(y: np.ndarray, kind: str, where: str) -> dict[str, np.ndarray]:
+def in_units(y: np.ndarray, kind: str, where: str) -> dict[str, Any]:
     """All labels of a regression in their units: values float32 [rows], mean float32, power int32."""
     _refuse(y, kind, where)
     if kind == "numbers":
@@ -268,9 +270,9 @@ def in_units(y: np.ndarray, kind: str, where: str) -> dict[str, np.ndarray]:
         unit = {k: v[0] for k, v in units.learned(y[:, None], 0.0, centred=True).items()}
     else:
         power = np.ceil(np.log2(max(float(y.mean()), 2.0**units.LOW)))
-        unit = {"mean": np.float64(0.0), "power": np.int32(power)}  # type: ignore[dict-item]
+        unit = {"mean": np.float64(0.0), "power": np.int32(power)}
     values = units.applied(y[:, None], unit["mean"], unit["power"])[:, 0]
-    return {"values": values, "mean": np.float32(unit["mean"]), "power": np.int32(unit["power"])}  # type: ignore[dict-item]
+    return {"values": values, "mean": np.float32(unit["mean"]), "power": np.int32(unit["power"])}
 
 
 def rough(y: np.ndarray, kind: str, where: str) -> dict[str, np.ndarray]:

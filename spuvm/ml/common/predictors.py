@@ -188,7 +188,8 @@ CLASSES_RULE: Rule = optional(whole(2, 1000))
 
 def to_unit(values: jax.Array, own: Any, unit: Any) -> jax.Array:
     """Labels in their own unit -> in that of training."""
-    return units.times_power(values + own["mean"], own["power"] - unit["power"]) - unit["mean"]
+    out: jax.Array = units.times_power(values + own["mean"], own["power"] - unit["power"]) - unit["mean"]
+    return out
 
 
 def _number(x: Any) -> Any:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -94,6 +94,16 @@ class Table:
         blocks = [self._some(b, tuple(i for i, c in enumerate(b.columns) if c.name in names)) for b in self.blocks]
         return replace(self, blocks=tuple(b for b in blocks if b.columns), frame=None)
 
+    def column(self, name: str) -> Any:
+        """The values of one column, [rows]: an object of its owner, or secret."""
+        for block in self.blocks:
+            if name in block.names:
+                at = block.names.index(name)
+                if block.owner:
+                    return block.local(partial(_column_at, at=at))
+                return self.machine.run(_columns, block.value, np.int64(at), what="columns")
+        raise InputError(f"there is no column `{name}`{nearest(name, self.names)}: {listed(self.names)}.")
+
     def drop(self, *names: str) -> Table:
         """All columns but these."""
         return self[[n for n in self.names if n not in names]]
@@ -136,7 +146,8 @@ def table_of(machine: Machine, data: Any, *, missing: bool = False) -> Table:
     if isinstance(data, Frame):
         return _of_frame(machine, data, missing)
     parts = list(data) if _several(data) else [data]
-    blocks, rows, start = [], 0, 0
+    blocks: list[Block] = []
+    rows = start = 0
     for part in parts:
         block, rows_here = _block(machine, part, start)
         if blocks and rows_here != rows:
@@ -188,7 +199,8 @@ def _joined(machine: Machine, frame: Frame) -> Block:
 def _shareable(columns: tuple[Column, ...], party: str) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     def encode(x: np.ndarray) -> dict[str, np.ndarray]:
         refuse_missing(x, columns, party)
-        power = units.exponents(x)
+        codes = np.array([c.type in ("category", "bool") for c in columns])
+        power = np.where(codes, 0, units.exponents(x)).astype(np.int32)
         return {"value": (x * 2.0 ** -power.astype(float)).astype(np.float32), "power": power}
 
     return encode
@@ -293,6 +305,10 @@ def _rows(x: jax.Array, at: jax.Array) -> jax.Array:
 
 
 def _columns(x: jax.Array, at: jax.Array) -> jax.Array:
+    return x[:, at]
+
+
+def _column_at(x: np.ndarray, at: int) -> np.ndarray:
     return x[:, at]
 
 

@@ -41,13 +41,15 @@ def learned(x: np.ndarray, least: float, centred: bool) -> dict[str, np.ndarray]
 def applied(x: np.ndarray, mean: np.ndarray, power: np.ndarray) -> np.ndarray:
     """An owner's columns in units: float32 [rows, n]."""
     z: np.ndarray = np.clip(x * 2.0 ** -np.asarray(power, float) - mean, -FAR, FAR)
-    return z.astype(np.float32)
+    out: np.ndarray = z.astype(np.float32)
+    return out
 
 
 def exponents(x: np.ndarray) -> np.ndarray:
     """Of each column, the power of two at or above all its numbers: int32 [n]."""
     largest = np.abs(x).max(axis=0, initial=0.0)
-    return np.clip(np.ceil(np.log2(np.maximum(largest, 2.0**LOW))), LOW, HIGH).astype(np.int32)
+    out: np.ndarray = np.clip(np.ceil(np.log2(np.maximum(largest, 2.0**LOW))), LOW, HIGH).astype(np.int32)
+    return out
 
 
 # On secrets --------------------------------------------------------------------------------------------------

@@ -144,7 +144,8 @@ def _explained(name: str, variance: float) -> Any:
         else:
             logs = jnp.log(jnp.maximum(y, 2.0**-12))
             best = jnp.mean(jnp.exp((2 - variance) * logs)) * (1 / (2 - variance) + 1 / (variance - 1))
-        return spu.reveal(1 - (jnp.mean(loss(z[:, 0], y)) - best) / (jnp.mean(loss(base + 0 * y, y)) - best))
+        out: jax.Array = spu.reveal(1 - (jnp.mean(loss(z[:, 0], y)) - best) / (jnp.mean(loss(base + 0 * y, y)) - best))
+        return out
 
     return score
 

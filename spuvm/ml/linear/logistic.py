@@ -31,7 +31,7 @@ class LogisticRegression(LinearModel, Classifier):
         penalty: "l2", "l1", "elasticnet" (with `l1_ratio`), or None.
         C: the inverse of the penalty's strength.
         tol: Newton's steps end when none is above its root: one bit a step is revealed. None: all `max_iter` are made.
-        max_iter: steps at most, of Newton's method; of gradients, which several classes and "l1" need, 20 times as many.
+        max_iter: Newton's steps at most; 20 times as many of gradients, which several classes and "l1" need.
         inference: keep the covariance of the coefficients, secret, for `summary`.
     """
 

@@ -118,14 +118,14 @@ def outcome(machine: Machine, what: str, found: Any, limit: int, tol: float | No
         return limit
     if strict and not bool(np.asarray(machine.reveal(found["regular"], "whether the design is regular"))):
         raise DataError(
-            "the design is singular: some column is a sum of others (with the intercept: of a constant). Leave one out, "
+            "the design is singular: some column is a sum of others, or constant beside the intercept. Leave one out, "
             "or use a penalty."
         )
     steps = int(np.asarray(machine.spu.vm.reveal([found["iterations"]])[0]))
     if tol is not None and steps >= limit:
         warnings.warn(
-            f"{what} did not converge in {limit} steps to `tol` = {tol:g}: scale the features, use a stronger penalty or "
-            "raise `max_iter`.",
+            f"{what} did not converge in {limit} steps to `tol` = {tol:g}: scale the features, use a stronger penalty "
+            "or raise `max_iter`.",
             ConvergenceWarning,
             stacklevel=4,
         )

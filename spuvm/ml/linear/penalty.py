@@ -36,7 +36,7 @@ def as_they_are(
 
 
 def covariance_diagonal(covariance: jax.Array, scales: Mapping[str, jax.Array], intercept: bool) -> Any:
-    """Variances of the coefficients of features as they are, [d], and of the intercept, as floats; of labels in units."""
+    """Variances of coefficients of features as they are, [d], and of the intercept, as floats; of labels in units."""
     d = scales["power"].shape[0]
     out = units.as_float(jnp.diag(covariance)[:d], -2 * scales["power"])
     if not intercept:

@@ -1,0 +1,1 @@
+"""Preparation: tables come in; scaled, encoded, binned, filled and chosen columns go out, each where it was."""

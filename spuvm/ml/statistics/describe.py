@@ -1,0 +1,84 @@
+"""What columns are like: counts, means, deviations, quantiles, missing cells; each owner says its own, as asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from spuvm.devices import SPU, fetch
+from spuvm.ml.common import units
+from spuvm.ml.common.table import Block, table_of
+from spuvm.ml.machine import Machine
+from spuvm.ml.statistics.columns import LEAST_ROWS, machine_of, shown
+from spuvm.runtime.errors import InputError
+
+QUANTILES = (0.25, 0.5, 0.75)
+ROWS = ("count", "missing", "mean", "std", *(f"{q:.0%}" for q in QUANTILES))
+
+
+@dataclass(frozen=True)
+class Description:
+    """A table: float64 [rows, columns], with the names of both."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    values: np.ndarray
+
+    def __getitem__(self, name: str) -> dict[str, float]:
+        return dict(zip(self.rows, self.values[:, self.columns.index(name)].tolist()))
+
+    def __repr__(self) -> str:
+        lines = [["", *self.columns]] + [[r, *(f"{v:.6g}" for v in row)] for r, row in zip(self.rows, self.values)]
+        widths = [max(map(len, cells)) for cells in zip(*lines)]
+        return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths)) for line in lines)
+
+
+def describe(data: Any, *, device: SPU | None = None) -> Description:
+    """Count, missing cells, mean, standard deviation (n - 1) and quartiles of each column, revealed to all parties.
+
+    The least and the largest value are some row's own, and are not shown. Columns with fewer than `LEAST_ROWS` cells
+    are refused.
+    """
+    machine = machine_of(data, device=device)
+    table = table_of(machine, data, missing=True)
+    parts = [_owned(b) if b.owner else _secret(machine, b) for b in table.blocks]
+    return Description(ROWS, table.names, np.concatenate(parts, axis=1))
+
+
+def _owned(block: Block) -> np.ndarray:
+    return np.asarray(fetch(block.local(described)), np.float64)
+
+
+def described(x: np.ndarray) -> np.ndarray:
+    """The table of an owner's columns: float64 [rows, n]."""
+    there = (~np.isnan(x)).sum(axis=0)
+    if (there < LEAST_ROWS).any():
+        raise InputError(f"a column has fewer than {LEAST_ROWS} cells: statistics that are shown need more.")
+    moments = [np.nanmean(x, axis=0), np.nanstd(x, axis=0, ddof=1), *np.nanquantile(x, QUANTILES, axis=0)]
+    return np.stack([there, len(x) - there, *moments]).astype(np.float64)
+
+
+def _secret(machine: Machine, block: Block) -> np.ndarray:
+    power = np.zeros(len(block.columns), np.int32) if block.power is None else block.power
+    parts = shown(machine, _moments, block.value, power, what="description")
+    rows = block.value.shape[0]
+    if rows < LEAST_ROWS:
+        raise InputError(f"there are {rows} rows: statistics that are shown need {LEAST_ROWS} or more.")
+    count = np.array([[rows] * len(block.columns), [0] * len(block.columns)], np.float64)
+    return np.concatenate([count, np.stack([units.number(m, e) for m, e in parts])])
+
+
+def _moments(x: Any, power: Any) -> Any:
+    import jax.numpy as jnp
+
+    import spuvm as spu
+
+    unit = units.secretly_learned(x, 0.0, centred=True)
+    z = units.secretly_applied(x, unit["mean"], unit["power"])
+    spread = jnp.sqrt(jnp.mean(z * z, axis=0) * (x.shape[0] / (x.shape[0] - 1)))
+    quantiles = jnp.quantile(x, jnp.asarray(QUANTILES), axis=0)
+    floats = [units.as_float(unit["mean"], power), units.as_float(spread, unit["power"] + power)]
+    floats += [units.as_float(q, power) for q in quantiles]
+    return spu.reveal(floats)

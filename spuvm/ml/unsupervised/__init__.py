@@ -1,0 +1,1 @@
+"""Without labels: tables come in; clusters, components and densities go out, secret until they are asked for."""

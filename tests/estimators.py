@@ -1,0 +1,153 @@
+"""Every estimator beside the one that people know: small tables of scikit-learn's, and what both are to score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+from sklearn import datasets, linear_model, svm
+
+import spuvm as spu
+from spuvm import ml
+
+PARTIES = ("alice", "bob", "carol")
+ROWS, FEATURES = 90, 4
+
+
+@dataclass(frozen=True)
+class Case:
+    """Two estimators that should agree.
+
+    Attributes:
+        ours, theirs: estimators with nothing learned.
+        tables: names in `TABLES`, of one shape, so that nothing is compiled twice.
+        reveals: what training may show besides nothing.
+        coefficients: how far the largest may be off, in units of the largest; None if there are none.
+    """
+
+    ours: Callable[[], Any]
+    theirs: Callable[[], Any]
+    tables: tuple[str, ...]
+    reveals: frozenset[str] = frozenset()
+    coefficients: float | None = None
+    tolerance: float = 0.01
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@cache
+def table(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Features float64 [ROWS, FEATURES] and labels [ROWS]."""
+    x, y = TABLES[name]()
+    order = np.random.RandomState(0).permutation(len(x))[:ROWS]
+    return np.asarray(x, np.float64)[order, :FEATURES], np.asarray(y, np.float64)[order]
+
+
+def _diabetes() -> tuple[np.ndarray, np.ndarray]:
+    x, y = datasets.load_diabetes(return_X_y=True, scaled=False)
+    return x[:, [2, 3, 8, 9]], y
+
+
+def _counts(source: Callable[[], tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    x, y = source()
+    return x, np.floor(y / y.mean() * 3)
+
+
+def _linnerud() -> tuple[np.ndarray, np.ndarray]:
+    r = np.random.RandomState(3)
+    x = r.gamma(2.0, 10.0, (ROWS, FEATURES))
+    return x, 1000 * np.exp(0.01 * x @ np.array([1.0, -1, 0.5, 0])) * r.gamma(5.0, 0.2, ROWS)
+
+
+def _wine() -> tuple[np.ndarray, np.ndarray]:
+    x, y = datasets.load_wine(return_X_y=True)
+    return x[:, [0, 6, 9, 12]], y
+
+
+def _two(source: Callable[[], tuple[np.ndarray, np.ndarray]], kept: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    x, y = source()
+    rows = np.isin(y, kept)
+    return x[rows], (y[rows] == kept[1]).astype(float)
+
+
+def _iris() -> tuple[np.ndarray, np.ndarray]:
+    x, y = datasets.load_iris(return_X_y=True)
+    return x, y
+
+
+def _cancer() -> tuple[np.ndarray, np.ndarray]:
+    x, y = datasets.load_breast_cancer(return_X_y=True)
+    return x[:, [0, 1, 4, 8]] * [1, 1, 1000, 1], y
+
+
+TABLES: dict[str, Callable[[], tuple[np.ndarray, np.ndarray]]] = {
+    "iris": _iris,
+    "wine": _wine,
+    "iris of two": lambda: _two(_iris, (1, 2)),
+    "breast cancer": _cancer,
+    "diabetes": _diabetes,
+    "gammas": _linnerud,
+    "counts of diabetes": lambda: _counts(_diabetes),
+    "counts of gammas": lambda: _counts(_linnerud),
+}
+BINARY, SEVERAL = ("breast cancer", "iris of two"), ("iris", "wine")
+NUMBERS, COUNTS = ("diabetes", "gammas"), ("counts of diabetes", "counts of gammas")
+GOES_ON = frozenset({"whether training goes on"})
+REGULAR = frozenset({"whether the design is regular"})
+
+
+def frame(name: str, kind: str = "vertical") -> Any:
+    """The table among three parties, the label `y` at carol; or cut by rows."""
+    x, y = table(name)
+    ids = np.arange(len(x))
+    named = {f"x{i}": x[:, i] for i in range(x.shape[1])}
+    if kind == "horizontal":
+        thirds = np.array_split(ids, 3)
+        rows = {p: {k: v[at] for k, v in named.items()} | {"y": y[at]} for p, at in zip(PARTIES, thirds)}
+        return spu.data.horizontal(rows, missing=False)
+    alice = {"id": ids, "x0": named["x0"], "x1": named["x1"]}
+    bob = {"id": ids, "x2": named["x2"], "x3": named["x3"]}
+    return spu.data.vertical({"alice": alice, "bob": bob, "carol": {"id": ids, "y": y}}, "id", missing=False)
+
+
+CASES: dict[str, Case] = {
+    "LogisticRegression": Case(
+        ml.LogisticRegression, lambda: linear_model.LogisticRegression(max_iter=5000, tol=1e-8), BINARY, GOES_ON, 0.02
+    ),
+    "LogisticRegression, several classes": Case(
+        lambda: ml.LogisticRegression(C=0.1, max_iter=20),
+        lambda: linear_model.LogisticRegression(C=0.1, max_iter=5000, tol=1e-8),
+        SEVERAL,
+        GOES_ON,
+        0.03,
+    ),
+    "LogisticRegression, l1": Case(
+        lambda: ml.LogisticRegression(penalty="l1", C=0.2, max_iter=30),
+        lambda: linear_model.LogisticRegression(l1_ratio=1, C=0.2, solver="saga", max_iter=100_000, tol=1e-7),
+        BINARY,
+        GOES_ON,
+    ),
+    "LinearRegression": Case(ml.LinearRegression, linear_model.LinearRegression, NUMBERS, REGULAR, 0.01),
+    "Ridge": Case(ml.Ridge, linear_model.Ridge, NUMBERS, frozenset(), 0.01),
+    "Lasso": Case(ml.Lasso, linear_model.Lasso, NUMBERS, GOES_ON, 0.01),
+    "ElasticNet": Case(ml.ElasticNet, linear_model.ElasticNet, NUMBERS, GOES_ON, 0.01),
+    "PoissonRegressor": Case(ml.PoissonRegressor, linear_model.PoissonRegressor, COUNTS, GOES_ON, 0.01),
+    "GammaRegressor": Case(ml.GammaRegressor, linear_model.GammaRegressor, NUMBERS, GOES_ON, 0.01),
+    "TweedieRegressor": Case(
+        lambda: ml.TweedieRegressor(power=1.5),
+        lambda: linear_model.TweedieRegressor(power=1.5, max_iter=1000),
+        COUNTS,
+        GOES_ON,
+        0.01,
+    ),
+    "LinearSVC": Case(ml.LinearSVC, lambda: svm.LinearSVC(max_iter=100_000, intercept_scaling=100), BINARY, GOES_ON),
+    "SGDClassifier": Case(
+        lambda: ml.SGDClassifier(loss="log_loss", batch_size=16, max_iter=60),
+        lambda: linear_model.LogisticRegression(max_iter=5000),
+        BINARY,
+        tolerance=0.04,
+    ),
+    "SGDRegressor": Case(lambda: ml.SGDRegressor(batch_size=16, max_iter=60), linear_model.LinearRegression, NUMBERS),
+}
