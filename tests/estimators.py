@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from sklearn import datasets, linear_model, svm
+from sklearn import datasets, linear_model, pipeline, preprocessing, svm
 
 import spuvm as spu
 from spuvm import ml
@@ -149,5 +149,9 @@ CASES: dict[str, Case] = {
         BINARY,
         tolerance=0.04,
     ),
-    "SGDRegressor": Case(lambda: ml.SGDRegressor(batch_size=16, max_iter=60), linear_model.LinearRegression, NUMBERS),
+    "SGDRegressor": Case(
+        lambda: ml.SGDRegressor(batch_size=16, max_iter=60),
+        lambda: pipeline.make_pipeline(preprocessing.StandardScaler(), linear_model.SGDRegressor(random_state=0)),
+        NUMBERS,
+    ),
 }

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from spuvm.data.schema import Column
-from spuvm.runtime.errors import DataError
 
 Edges = list[np.ndarray]  # of each feature: float32 [split_count], for a category the codes
 
@@ -37,8 +36,7 @@ def find_edges(values: np.ndarray, columns: Sequence[Column], max_bin: int) -> E
     Args:
         values: float64 [rows, features], NaN where missing, categories as codes.
 
-    Raises:
-        DataError: for a feature that is the same in all rows.
+    A feature that is the same in all rows has no edge that rows pass: it is never split.
     """
     return [_edges(values[:, i], column, max_bin) for i, column in enumerate(columns)]
 
@@ -48,8 +46,6 @@ def _edges(x: np.ndarray, column: Column, max_bin: int) -> np.ndarray:
     there = ~np.isnan(x)
     x = np.sort(x[there].astype(np.float32))
     distinct = np.unique(x)
-    if len(distinct) + (not there.all()) < 2:
-        raise DataError(f"{column.where} has the same value in all rows: leave it out.")
     if column.type == "category":
         codes = np.unique(x, return_counts=True)
         if column.categories is not None:

@@ -22,7 +22,7 @@ from spuvm.ml.binning import Edges, goes_left, public_edges
 from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
 from spuvm.ml.objectives import LEAST_SHARE, OBJECTIVES, checked, threshold_of, weights_of
-from spuvm.ml.parameters import Parameters
+from spuvm.ml.parameters import LOG_LINK, Parameters
 from spuvm.ml.partition import Bins, Labels
 from spuvm.runtime.errors import ConfigError, DataError
 
@@ -61,6 +61,10 @@ class HorizontalBins(Bins):
 
     @staticmethod
     def layout_of(features: Frame, parameters: Parameters) -> Layout:
+        if parameters.objective in LOG_LINK:
+            raise ConfigError(
+                f"`objective` {parameters.objective!r} needs labels that one party holds: a vertical frame."
+            )
         if parameters.reveal_splits_to_owner:
             raise ConfigError("`reveal_splits_to_owner`: no feature of a horizontal frame has an owner: leave it out.")
         return Layout((EVERYONE,), (features.schema.columns,), parameters.max_bin)
@@ -298,6 +302,8 @@ def mean(target: jax.Array, weight: jax.Array | None) -> jax.Array:
 def base_of(parameters: Parameters, share: jax.Array) -> jax.Array:
     """The margins [K] before the first tree, of the classes' shares [K]; as `objectives` has them."""
     given = parameters.base_score
+    if parameters.objective.endswith(":squared"):
+        return share
     if parameters.multiclass:
         if given is not None:
             return jnp.full(parameters.outputs, given, jnp.float32)

@@ -15,6 +15,7 @@ import numpy as np
 import spuvm as spu
 from spuvm.data import Column, Frame
 from spuvm.ml.boosting import first_margins, margins
+from spuvm.ml.frames import as_frame
 from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
 from spuvm.ml.parameters import Parameters
@@ -53,8 +54,9 @@ class Model:
     def layout(self) -> Layout:
         return self.bins.layout
 
-    def margins(self, data: Frame) -> Any:
+    def margins(self, data: Any) -> Any:
         """Secret margins [rows, K]."""
+        data, _, _ = as_frame(data)
         x = self.bins.matrices(self.conformed(data))
         like = np.zeros((data.rows, 1), np.int8)
         margin = self.machine.run(first_margins, self.base, like, what="prediction")

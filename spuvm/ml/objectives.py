@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spuvm.ml.parameters import Parameters
+from spuvm.ml.parameters import LOG_LINK, TWEEDIE, Parameters
 from spuvm.runtime.errors import DataError
 
 Pair = tuple[jax.Array, jax.Array]
@@ -22,6 +22,9 @@ MAX_WEIGHT = 4.0  # on average: scores have two bits for it
 LEAST_SHARE = 1e-5  # of a class, where its logarithm is taken
 SMALLEST_GAIN = 1e-6  # XGBoost's: a gain below is none
 THRESHOLDS = (2.0**-17, 2.0**30)  # a unit of fixed point; more than any score
+MOST_MEANS = 64.0  # of a label, where margins are logarithms
+MOST_MARGIN = 4.0  # of a logarithm, from that of the mean label
+STEADY = float(np.exp(0.7))  # XGBoost's `max_delta_step` for counts
 SMALLEST_UNIT, LARGEST_UNIT = 2.0**-12, 2.0**30
 
 
@@ -71,16 +74,38 @@ def prepare(
     w = np.ones(len(y)) if weights is None else weights_of(weights)
     target = OBJECTIVES[parameters.objective].target(y, parameters)
     base = OBJECTIVES[parameters.objective].base(target, w, parameters)
-    unit = _unit(target - base, where) if parameters.objective == "reg:squarederror" else 1.0
+    unit = 1.0
+    if parameters.objective == "reg:squarederror":
+        unit = _unit(target - base, where)
+    elif parameters.objective in LOG_LINK:
+        unit = float(2.0 ** np.ceil(np.log2(np.exp(base[0]))))
+        target, base, unit = target / unit, base - np.log(unit), 1.0 * unit
+        largest = float(target.max())
+        if largest > MOST_MEANS:
+            raise DataError(f"{where}: a label is more than {MOST_MEANS:g} times the mean: cap it.")
+        return _given(target, base, unit, 1.0, w if weights is not None else None, parameters, scores)
+    return _given(target / unit, base / unit, unit, unit, w if weights is not None else None, parameters, scores)
+
+
+def _given(
+    target: np.ndarray,
+    base: np.ndarray,
+    unit: float,
+    gains: float,
+    weight: np.ndarray | None,
+    parameters: Parameters,
+    scores: int,
+) -> dict[str, Any]:
+    """What `prepare` returns: targets were divided by `unit`, and losses by the square of `gains`."""
     out: dict[str, Any] = {
-        "target": (target / unit).astype(np.float32),
-        "base": (base / unit).astype(np.float32),
-        "threshold": threshold_of(parameters, unit, scores),
+        "target": target.astype(np.float32),
+        "base": base.astype(np.float32),
+        "threshold": threshold_of(parameters, gains, scores),
         "up": np.int32(max(unit, 1.0)),
         "down": np.float32(min(unit, 1.0)),
     }
-    if weights is not None:
-        out["weight"] = w[:, None].astype(np.float32)
+    if weight is not None:
+        out["weight"] = weight[:, None].astype(np.float32)
     return out
 
 
@@ -108,7 +133,7 @@ def checked(labels: np.ndarray, parameters: Parameters, where: str, all_rows: bo
     wrong = OBJECTIVES[parameters.objective].check(y, parameters)
     if wrong:
         raise DataError(f"{where}: {wrong}")
-    if all_rows and parameters.objective == "binary:logistic" and len(np.unique(y)) < 2:
+    if all_rows and parameters.objective.startswith("binary:") and len(np.unique(y)) < 2:
         raise DataError(f"{where}: all labels are of one class: there is nothing to learn.")
     return y
 
@@ -125,7 +150,7 @@ def weights_of(weights: np.ndarray) -> np.ndarray:
 
 def _binary(y: np.ndarray, parameters: Parameters) -> str | None:
     if not np.isin(y, (0.0, 1.0)).all():
-        return "labels of 'binary:logistic' are 0 and 1, or False and True: convert them."
+        return f"labels of {parameters.objective!r} are 0 and 1, or False and True: convert them."
     return None
 
 
@@ -137,6 +162,13 @@ def _classes(y: np.ndarray, parameters: Parameters) -> str | None:
 
 
 def _no_check(y: np.ndarray, parameters: Parameters) -> str | None:
+    return None
+
+
+def _not_negative(y: np.ndarray, parameters: Parameters) -> str | None:
+    positive = parameters.objective == "reg:gamma"
+    if (y <= 0).any() if positive else (y < 0).any() or not (y > 0).any():
+        return f"labels of {parameters.objective!r} are {'above 0' if positive else '0 or more, and not all 0'}."
     return None
 
 
@@ -158,6 +190,17 @@ def _log_odds(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.n
     p = _mean(target, w, parameters)
     odds: np.ndarray = np.log(p / (1 - p))
     return odds
+
+
+def _log_mean(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.ndarray:
+    if parameters.base_score is not None and parameters.base_score <= 0:
+        raise DataError(f"`base_score` of {parameters.objective!r} must be above 0, got {parameters.base_score}.")
+    logs: np.ndarray = np.log(_mean(target, w, parameters))
+    return logs
+
+
+def _shares(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.ndarray:
+    return np.average(target, axis=0, weights=w)
 
 
 def _log_shares(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.ndarray:
@@ -185,9 +228,33 @@ def _softmax(margin: jax.Array, target: jax.Array) -> Pair:
     return p - target, 2 * p * (1 - p)
 
 
+def _exponential(margin: jax.Array) -> jax.Array:
+    return jnp.exp(jnp.clip(margin, -MOST_MARGIN, MOST_MARGIN))
+
+
+def _poisson(margin: jax.Array, target: jax.Array) -> Pair:
+    mean = _exponential(margin)
+    return mean - target, mean * STEADY
+
+
+def _gamma(margin: jax.Array, target: jax.Array) -> Pair:
+    ratio = target * _exponential(-margin)
+    return 1 - ratio, ratio
+
+
+def _tweedie(margin: jax.Array, target: jax.Array) -> Pair:
+    a, b = _exponential((1 - TWEEDIE) * margin), _exponential((2 - TWEEDIE) * margin)
+    return b - target * a, (2 - TWEEDIE) * b - (1 - TWEEDIE) * target * a
+
+
 OBJECTIVES = {
     "binary:logistic": Objective(_binary, _column, _log_odds, _logistic, 8),
     "reg:squarederror": Objective(_no_check, _column, _mean, _squared, 2),
     "multi:softprob": Objective(_classes, _one_hot, _log_shares, _softmax, 8),
     "multi:softmax": Objective(_classes, _one_hot, _log_shares, _softmax, 8),
+    "count:poisson": Objective(_not_negative, _column, _log_mean, _poisson, 10),
+    "reg:gamma": Objective(_not_negative, _column, _log_mean, _gamma, 10),
+    "reg:tweedie": Objective(_not_negative, _column, _log_mean, _tweedie, 10),
+    "binary:squared": Objective(_binary, _column, _shares, _squared, 2),
+    "multi:squared": Objective(_classes, _one_hot, _shares, _squared, 2),
 }

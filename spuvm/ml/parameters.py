@@ -15,7 +15,14 @@ METRICS = {  # of each objective, the default first
     "reg:squarederror": ("rmse", "mae"),
     "multi:softprob": MULTICLASS,
     "multi:softmax": MULTICLASS,
+    "count:poisson": ("poisson-nloglik",),
+    "reg:gamma": ("gamma-nloglik",),
+    "reg:tweedie": ("tweedie-nloglik",),
+    "binary:squared": ("error", "accuracy"),
+    "multi:squared": ("merror", "accuracy"),
 }
+LOG_LINK = ("count:poisson", "reg:gamma", "reg:tweedie")  # the margin is the logarithm of the prediction
+TWEEDIE = 1.5  # the power of the variance
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,9 @@ class Parameters:
     """Public: part of the program that all parties agree on.
 
     Attributes:
-        objective: "binary:logistic", "reg:squarederror", "multi:softprob" or "multi:softmax".
+        objective: "binary:logistic", "reg:squarederror", "multi:softprob", "multi:softmax"; of a vertical frame
+            also "count:poisson", "reg:gamma" and "reg:tweedie" (of variance power 1.5). "binary:squared" and
+            "multi:squared" fit the classes' shares, as decision trees do.
         num_class: number of classes of the multi-class objectives; labels are 0 to num_class - 1.
         n_estimators: rounds of boosting; each grows one tree, or one for each class.
         max_depth: of each tree, 1 to 10.

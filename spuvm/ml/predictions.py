@@ -18,8 +18,8 @@ from spuvm.ml.metrics import (
     multiclass_accuracy,
     rmse,
 )
-from spuvm.ml.objectives import checked
-from spuvm.ml.parameters import Parameters
+from spuvm.ml.objectives import MOST_MARGIN, checked
+from spuvm.ml.parameters import LOG_LINK, TWEEDIE, Parameters
 
 # Of margins [rows, K] -> [rows] or [rows, K].
 
@@ -65,11 +65,43 @@ def values(margin: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
     return (margin[:, 0] * down) * up.astype(margin.dtype)
 
 
-CLASS = {"binary:logistic": is_positive, "multi:softprob": best_class, "multi:softmax": best_class}
+def exponentials(margin: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+    """Predictions whose logarithms the margins are, in the units of the labels, [rows]."""
+    mean = jnp.exp(jnp.clip(margin[:, 0], -MOST_MARGIN, MOST_MARGIN))
+    return (mean * down) * up.astype(margin.dtype)
+
+
+def more_than_half(margin: jax.Array) -> jax.Array:
+    """Whether the share of class 1 is above one half, int32 [rows]."""
+    return (margin[:, 0] > 0.5).astype(jnp.int32)
+
+
+def both_shares(margin: jax.Array) -> jax.Array:
+    """Of the classes 0 and 1, [rows, 2]."""
+    return jnp.concatenate([1 - margin, margin], axis=1)
+
+
+def shares(margin: jax.Array) -> jax.Array:
+    """Of the classes: what is above 0, adding up to 1, [rows, K]."""
+    some = jnp.maximum(margin, 2.0**-10)
+    return some / jnp.sum(some, axis=1, keepdims=True)
+
+
+VALUES = dict.fromkeys(LOG_LINK, exponentials)  # the others are `values`
+SHARES = frozenset({"binary:squared", "multi:squared"})  # margins are probabilities
+CLASS = {
+    "binary:squared": more_than_half,
+    "multi:squared": best_class,
+    "binary:logistic": is_positive,
+    "multi:softprob": best_class,
+    "multi:softmax": best_class,
+}
 PROBABILITY = {
     "binary:logistic": both_probabilities,
     "multi:softprob": probabilities,
     "multi:softmax": probabilities,
+    "binary:squared": both_shares,
+    "multi:squared": shares,
 }
 
 
@@ -83,6 +115,22 @@ def r2(labels: jax.Array, predictions: jax.Array, shrink: jax.Array) -> jax.Arra
         return jnp.mean((x * shrink[0] * shrink[1]) ** 2)
 
     return 1 - mean_square(labels - predictions) / mean_square(labels - jnp.mean(labels))
+
+
+def poisson_loss(z: jax.Array, y: jax.Array) -> jax.Array:
+    """Less the logarithm of the likelihood, but for what depends on labels alone: of counts with mean e^z."""
+    return jnp.exp(jnp.clip(z, -MOST_MARGIN, MOST_MARGIN)) - y * z
+
+
+def gamma_loss(z: jax.Array, y: jax.Array) -> jax.Array:
+    """Likewise of exponential numbers with mean e^z."""
+    return y * jnp.exp(jnp.clip(-z, -MOST_MARGIN, MOST_MARGIN)) + z
+
+
+def tweedie_loss(z: jax.Array, y: jax.Array) -> jax.Array:
+    """Likewise of Tweedie's distribution with mean e^z."""
+    a, b = jnp.exp((1 - TWEEDIE) * z), jnp.exp((2 - TWEEDIE) * z)
+    return b / (2 - TWEEDIE) - y * a / (1 - TWEEDIE)
 
 
 # Scores: of labels [rows] and margins [rows, K], labels of a regression in units of up * down.
@@ -106,6 +154,14 @@ SCORES: dict[str, dict[str, Score]] = {
     },
 }
 SCORES["multi:softmax"] = SCORES["multi:softprob"]
+SCORES["multi:squared"] = {k: SCORES["multi:softprob"][k] for k in ("merror", "accuracy")}
+SCORES["binary:squared"] = {
+    "error": lambda y, m: 1 - accuracy(y, m[:, 0]),
+    "accuracy": lambda y, m: accuracy(y, m[:, 0]),
+}
+for _name, _loss in (("poisson", poisson_loss), ("gamma", gamma_loss), ("tweedie", tweedie_loss)):
+    _objective = "count:poisson" if _name == "poisson" else f"reg:{_name}"
+    SCORES[_objective] = {f"{_name}-nloglik": lambda y, m, loss=_loss: jnp.mean(loss(m[:, 0], y))}  # type: ignore[misc]
 IN_LABEL_UNITS = frozenset({"rmse", "mae"})
 LARGER_IS_BETTER = frozenset({"auc", "accuracy"})
 
@@ -121,7 +177,7 @@ def score_of(objective: str) -> Callable[..., jax.Array]:
         if "accuracy" in SCORES[objective]:
             shown = SCORES[objective]["accuracy"](labels, margin)
         else:
-            shown = r2(labels, values(margin, up, down), shrink)
+            shown = r2(labels, VALUES.get(objective, values)(margin, up, down), shrink)
         out: jax.Array = reveal(jnp.asarray(shown))
         return out
 

@@ -22,7 +22,6 @@ from spuvm.ml.model import Model
 from spuvm.ml.parameters import Parameters
 from spuvm.ml.partitions import SIDES
 from spuvm.ml.tree import Tree
-from spuvm.runtime.errors import InputError
 
 VERSION = 2
 NAME = "model"
@@ -30,8 +29,13 @@ NAME = "model"
 
 def save(model: Model, folders: Mapping[str, str | Path]) -> None:
     """Write `model.share` into each party's folder; a networked run needs its own party's alone."""
+    spu.save_shares(tree_of(model), folders, NAME)
+
+
+def tree_of(model: Model) -> dict[str, Any]:
+    """What `spuvm.save_shares` takes."""
     layout, p = model.layout, model.parameters
-    tree = {
+    return {
         "kind": "spuvm.ml.Sgb",
         "version": VERSION,
         "parameters": json.dumps(asdict(p)),
@@ -46,18 +50,10 @@ def save(model: Model, folders: Mapping[str, str | Path]) -> None:
         "down": model.down,
         "bins": model.bins.to_store(),
     }
-    spu.save_shares(tree, folders, NAME)
 
 
-def load(folders: Mapping[str, str | Path], device: SPU) -> Model:
-    """The model that `save` stored, on a machine of the same configuration."""
-    tree = spu.load_shares(folders, device, NAME)
-    if not isinstance(tree, dict) or tree.get("kind") != "spuvm.ml.Sgb":
-        raise InputError("`folders` have shares that are no model of `Sgb`: give the folders that `save` was given.")
-    if tree["version"] != VERSION:
-        raise InputError(
-            f"the model has format {tree['version']}, this version of spuvm reads {VERSION}: train it anew."
-        )
+def model_of(tree: Mapping[str, Any], device: SPU) -> Model:
+    """The inverse of `tree_of`, on a machine of the same configuration."""
     p = Parameters(**_tuples(json.loads(tree["parameters"])))
     features = tuple(tuple(Column.from_json(json.loads(c)) for c in some) for some in tree["features"])
     layout = Layout(tuple(tree["owners"]), features, p.max_bin)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import spuvm as spu
 from spuvm.data import Frame
 from spuvm.devices import SPU, PYUObject
 from spuvm.ml import predictions, saving
+from spuvm.ml.common.estimator import CLASSES
 from spuvm.ml.evaluation import named
+from spuvm.ml.frames import as_frame
 from spuvm.ml.machine import Machine, Reveal, default_device
 from spuvm.ml.model import Model
 from spuvm.ml.parameters import NAMES, Parameters
@@ -45,6 +47,8 @@ class Sgb:
         ConfigError: for unknown parameters, and values that they cannot have.
     """
 
+    version: ClassVar[int] = saving.VERSION
+
     def __init__(self, *, device: SPU | None = None, **parameters: Any) -> None:
         self.device = device
         self.parameters = _parameters(parameters)
@@ -55,10 +59,10 @@ class Sgb:
 
     def fit(
         self,
-        data: Frame,
-        label: str,
+        data: Any,
+        label: Any,
         *,
-        sample_weight: str | None = None,
+        sample_weight: Any = None,
         eval_set: Frame | Sequence[Frame] | Mapping[str, Frame] | None = None,
         verbose: bool = False,
     ) -> Sgb:
@@ -69,9 +73,9 @@ class Sgb:
         feature, and a comparison of each cell with each edge), and nobody learns them.
 
         Args:
-            data: features of any number of parties, and the label.
-            label: the label's column: 0 and 1 (or bools), numbers, or classes from 0.
-            sample_weight: a column of weights, where the labels are.
+            data: features of any number of parties, and the label: a frame, or arrays; see `as_frame`.
+            label: the label's column, or an array: 0 and 1 (or bools), numbers, or classes from 0.
+            sample_weight: a column of weights, or an array, where the labels are.
             eval_set: frames with the same columns; their scores are revealed to all parties after each round.
             verbose: show progress: the rounds, and the scores of `eval_set`.
 
@@ -80,8 +84,9 @@ class Sgb:
         """
         if self.parameters.reveal_splits_to_owner:
             print("reveal_splits_to_owner: each owner of features learns the splits on them, of every tree.")
-        machine = Machine(self.device or default_device())
-        progress = Progress(verbose)
+        device = self.device or default_device()
+        data, label, sample_weight = as_frame(data, label, sample_weight)
+        machine, progress = Machine(device), Progress(verbose)
         sets = named(eval_set)
         self.model, self.history = train(machine, self.parameters, data, label, sample_weight, sets, progress)
         return self
@@ -106,7 +111,7 @@ class Sgb:
 
     # Prediction
 
-    def predict(self, data: Frame, to: str | None = None) -> Any:
+    def predict(self, data: Any, to: str | None = None) -> Any:
         """Predict classes, int32 [rows], or the values of a regression, float32 [rows].
 
         Args:
@@ -123,12 +128,13 @@ class Sgb:
         margin = model.margins(data)
         function = predictions.CLASS.get(self.parameters.objective)
         if function is None:
-            result = model.machine.run(predictions.values, margin, model.up, model.down, what="prediction")
+            values = predictions.VALUES.get(self.parameters.objective, predictions.values)
+            result = model.machine.run(values, margin, model.up, model.down, what="prediction")
         else:
             result = model.machine.run(function, margin, what="prediction")
         return self._given(result, to)
 
-    def predict_proba(self, data: Frame, to: str | None = None) -> Any:
+    def predict_proba(self, data: Any, to: str | None = None) -> Any:
         """The probability of each class, float32 [rows, classes]; otherwise as `predict`.
 
         The party is shown the differences of the classes' margins, which say what the probabilities say, and are
@@ -138,27 +144,26 @@ class Sgb:
         function = predictions.PROBABILITY.get(self.parameters.objective)
         if function is None:
             raise ConfigError(f"{self.parameters.objective!r} predicts no probabilities: use `predict`.")
-        if to is None:
-            return model.machine.run(function, model.margins(data), what="prediction")
+        if to is None or self.parameters.objective in predictions.SHARES:
+            return self._given(model.machine.run(function, model.margins(data), what="prediction"), to)
         shown = model.machine.run(predictions.differences, model.margins(data), what="prediction")
         return spu.PYU(to)(predictions.probabilities_of)(self._given(shown, to))
 
-    def predict_margin(self, data: Frame, to: str | None = None) -> Any:
+    def predict_margin(self, data: Any, to: str | None = None) -> Any:
         """What the trees add up to, before sigmoid or softmax, float32 [rows, K]; otherwise as `predict`."""
         model = self._fitted()
-        if self.parameters.objective not in predictions.CLASS:
+        if self.parameters.objective not in (*predictions.CLASS, *predictions.VALUES):
             return self.predict(data, to)
         return self._given(model.margins(data), to)
 
-    def score(self, data: Frame, label: str | None = None) -> float:
+    def score(self, data: Any, label: Any = None) -> float:
         """Accuracy, or for a regression R^2, on a frame with labels; revealed to all parties.
 
         Args:
             label: the label's column, if not named as in training.
         """
         model = self._fitted()
-        if not isinstance(data, Frame):
-            raise InputError(f"`data` must be a frame (`spuvm.data`), got a `{type(data).__name__}`.")
+        data, label, _ = as_frame(data, label)
         name = label or model.label.name
         margin = model.margins(data.drop(name))
         labels = SIDES[data.kind].labels.to_score(model.machine, self.parameters, data, name, (model.up, model.down))
@@ -179,6 +184,18 @@ class Sgb:
             InputError: for a folder that is missing or cannot be written.
         """
         saving.save(self._fitted(), folders)
+
+    def to_tree(self) -> dict[str, Any]:
+        """What `spuvm.save_shares` takes."""
+        return saving.tree_of(self._fitted())
+
+    @classmethod
+    def of_tree(cls, tree: Mapping[str, Any], device: SPU) -> Sgb:
+        """The inverse of `to_tree`."""
+        model = saving.model_of(tree, device)
+        out = cls(device=device, **asdict(model.parameters))
+        out.model = model
+        return out
 
     def feature_importance(self, importance_type: str = "weight") -> dict[str, float]:
         """By feature, shown to all parties: "weight", how often it is split; "total_gain", "gain" (a split's mean)."""
@@ -206,6 +223,16 @@ class Sgb:
         self.parameters = _parameters({**asdict(self.parameters), **parameters})
         return self
 
+    def clone(self) -> Sgb:
+        """The same parameters, nothing learned."""
+        return Sgb(**self.get_params())
+
+    def explain(self) -> str:
+        """What training and predictions cost, and what they revealed, to whom."""
+        lines = [repr(self), "", f"{'what ran':24}  {'rounds':>7}  {'MB sent':>9}"]
+        lines += [f"{what:24}  {rounds:7,}  {sent:9,.3f}" for what, rounds, sent in self._fitted().machine.costs]
+        return "\n".join([*lines, "", "revealed:", *(f"  {r}" for r in self.reveals or ("nothing",))])
+
     def __repr__(self) -> str:
         changed = [f"{k}={v!r}" for k, v in asdict(self.parameters).items() if v != getattr(Parameters, k)]
         return f"Sgb({', '.join(changed)})" + ("" if self.model is None else f" of {len(self.model.trees)} rounds")
@@ -219,25 +246,24 @@ class Sgb:
         return result if to is None else self._fitted().machine.to(result, to, "prediction")
 
 
-def load(folders: Mapping[str, str | Path], device: SPU | None = None) -> Sgb:
-    """A model that `Sgb.save` wrote, perhaps in other processes at another time; its predictions are the same.
-
-    Args:
-        folders: by party, where its part is. In a networked run a party needs its own alone.
-        device: an SPU of the same parties, protocol and fraction bits; that of all parties if not given.
-
-    Raises:
-        InputError: for a part that is missing, damaged, of another party, model, version or configuration.
-        PeerMismatchError: in a networked run, if the parties' parts are of different models.
-    """
-    model = saving.load(folders, device or default_device())
-    out = Sgb(device=device, **asdict(model.parameters))
-    out.model = model
-    return out
+ALIASES = {  # XGBoost's own
+    "eta": "learning_rate",
+    "lambda": "reg_lambda",
+    "min_split_loss": "gamma",
+    "num_boost_round": "n_estimators",
+    "seed": "random_state",
+}
 
 
 def _parameters(given: Mapping[str, Any]) -> Parameters:
+    for alias, name in ALIASES.items():
+        if alias in given and name in given:
+            raise ConfigError(f"`{alias}` and `{name}` are the same parameter: give one.")
+    given = {ALIASES.get(name, name): value for name, value in given.items()}
     unknown = [name for name in given if name not in NAMES]
     if unknown:
         raise ConfigError(f"unknown parameter `{unknown[0]}`: there are {', '.join(NAMES)}.")
     return Parameters(**given)
+
+
+CLASSES["Sgb"] = Sgb

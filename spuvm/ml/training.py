@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from spuvm.ml.partitions import SIDES
 from spuvm.ml.progress import Progress
 from spuvm.ml.tree import Rules, Tree
 from spuvm.runtime.errors import ConfigError, InputError
+
+Drawing = Callable[[Parameters, Layout, int], Sampling]
 
 
 @dataclass
@@ -38,8 +40,17 @@ def train(
     weight: str | None,
     sets: Mapping[str, Frame],
     progress: Progress,
+    draw: Drawing = Sampling,
+    boost: bool = True,
 ) -> tuple[Model, History]:
-    """Grow the trees. Everything that can be wrong with the input is found before the first of them."""
+    """Grow the trees. Everything that can be wrong with the input is found before the first of them.
+
+    Args:
+        draw: which rows and features each tree may use.
+        boost: whether each tree sees what those before it leave; else all see the labels.
+    """
+    if isinstance(data, Frame):  # bins need rows
+        p = replace(p, max_bin=max(2, min(p.max_bin, data.rows)))
     features, layout = check(p, data, label, weight, sets)
     side = SIDES[data.kind]
     rules = rules_for(p, layout, data.rows, weight is not None)
@@ -52,7 +63,8 @@ def train(
     held_out = {name: bins.matrices(model.conformed(frame)) for name, frame in sets.items()}
     x = bins.matrices(features)
     evaluations = [EvaluationSet(n, machine, p, held_out[n], targets[n], prepared) for n in sets]
-    history = _rounds(model, rules, x, prepared, evaluations, data.rows, progress)
+    sampling = draw(p, model.layout, data.rows)
+    history = _rounds(model, rules, x, prepared, evaluations, sampling, data.rows, progress, boost)
     return model, history
 
 
@@ -62,19 +74,22 @@ def _rounds(
     x: list[Any],
     prepared: Mapping[str, Any],
     evaluations: list[EvaluationSet],
+    sampling: Sampling,
     rows: int,
     progress: Progress,
+    boost: bool,
 ) -> History:
     machine, p = model.machine, model.parameters
     step = one_round(model.layout, rules, p.objective)
     labels = {k: v for k, v in prepared.items() if k in ("target", "threshold", "weight")}
-    sampling, stop = Sampling(p, model.layout, rows), stopping(p)
+    stop = stopping(p)
     margin = machine.run(first_margins, prepared["base"], np.zeros((rows, 1), np.int8), what="training")
     for evaluation in evaluations:
         evaluation.begin()
     with progress.of(p.n_estimators) as done:
         for number in range(p.n_estimators):
-            tree, margin = machine.run(step, x, margin, labels, sampling.draw(), what="training")
+            tree, after = machine.run(step, x, margin, labels, sampling.draw(), what="training")
+            margin = after if boost else margin
             model.trees.append(tree)
             scores = {e.name: e.update(tree) for e in evaluations}
             done(number, scores)
@@ -103,8 +118,6 @@ def check(p: Parameters, data: Any, label: str, weight: str | None, sets: Mappin
     features = data.drop([name for name in (label, weight) if name is not None])
     if not features.columns:
         raise InputError(f"the frame has no column but {column.where}: there are no features.")
-    if p.max_bin > data.rows:
-        raise InputError(f"`max_bin` is {p.max_bin}, but there are {data.rows} rows: bins need rows. Use fewer.")
     SIDES[data.kind].labels.check(data, column, weight)
     if column.type == "category" and column.categories is not None:
         _check_classes(p, column)
@@ -115,7 +128,7 @@ def check(p: Parameters, data: Any, label: str, weight: str | None, sets: Mappin
 
 def _check_classes(p: Parameters, column: Column) -> None:
     count = len(column.categories or ())
-    want = {"binary:logistic": 2, "reg:squarederror": None}.get(p.objective, p.num_class)
+    want = 2 if p.objective.startswith("binary:") else p.num_class
     if count != want:
         need = "numbers" if want is None else f"{want} classes"
         raise InputError(f"{column.where} has {count} categories, but `objective` {p.objective!r} takes {need}.")

@@ -21,7 +21,7 @@ from spuvm.runtime.errors import ConfigError, InputError
 
 VERSION = 1
 NAME = "model"
-CLASSES: dict[str, type[Estimator]] = {}  # by name, for `load`
+CLASSES: dict[str, Any] = {}  # by name, for `load`
 
 
 @dataclass(eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar, Self
 
 import jax
@@ -78,6 +79,13 @@ class Predictor(Estimator):
     def _given_to(self, result: Any, to: str | None) -> Any:
         return result if to is None else self._fitted().machine.to(result, to, "prediction")
 
+    def _scaled(self, result: Any, to: str | None, function: Any = None) -> Any:
+        """Results times `scale`, and what a function makes of them: by the party that is shown them, or secretly."""
+        scale, machine = getattr(self, "scale", 1.0), self._fitted().machine
+        if to is None or isinstance(machine, Inside):
+            return result if scale == 1.0 else machine.run(times(scale), result, what="prediction")
+        return spu.PYU(to)(lambda x: (np.asarray(x, np.float64) * scale).astype(np.float32))(self._given_to(result, to))
+
     def _scored(self, data: Any, y: Any, label: Any) -> tuple[Table, Any]:
         """Features, and what names the labels."""
         y = label if y is None else y
@@ -97,6 +105,7 @@ class Classifier(Predictor):
 
     n_classes: int | None = None
     probabilities: ClassVar[bool] = True
+    scale: ClassVar[float] = 1.0  # margins are times 1 / scale
 
     @abstractmethod
     def _margins(self, table: Table) -> Any:
@@ -109,10 +118,10 @@ class Classifier(Predictor):
 
     def decision_function(self, data: Any, to: str | None = None) -> Any:
         """Margins: float32 [rows] of two classes, above 0 for the second; else [rows, classes]."""
-        margins = self._margins(self._table(data))
+        margins, machine = self._margins(self._table(data)), self._fitted().machine
         if margins.shape[1] == 1:
-            margins = self._fitted().machine.run(_only, margins, what="prediction")
-        return self._given_to(margins, to)
+            margins = machine.run(_only, margins, what="prediction")
+        return self._scaled(margins, to)
 
     def predict(self, data: Any, to: str | None = None) -> Any:
         """Classes int32 [rows].
@@ -141,13 +150,13 @@ class Classifier(Predictor):
         margins, machine = self._margins(self._table(data)), self._fitted().machine
         if to is not None and not isinstance(machine, Inside):
             shown = machine.run(predictions.differences, margins, what="prediction")
-            return spu.PYU(to)(predictions.probabilities_of)(self._given_to(shown, to))
+            return spu.PYU(to)(predictions.probabilities_of)(self._scaled(shown, to))
         function = predictions.both_probabilities if margins.shape[1] == 1 else predictions.probabilities
-        return machine.run(function, margins, what="prediction")
+        return machine.run(function, self._scaled(margins, None), what="prediction")
 
     def predict_log_proba(self, data: Any) -> Any:
         """Logarithms of `predict_proba`, secret."""
-        margins = self._margins(self._table(data))
+        margins = self._scaled(self._margins(self._table(data)), None)
         return self._fitted().machine.run(_log_probabilities, margins, what="prediction")
 
     def score(self, data: Any, y: Any = None, *, label: Any = None) -> Any:
@@ -163,6 +172,7 @@ class Regressor(Predictor):
     """Predicts numbers: in the units of its labels, by `_values`."""
 
     labels: ClassVar[str] = "numbers"
+    scale: ClassVar[float] = 1.0  # values are times 1 / scale
 
     @abstractmethod
     def _values(self, table: Table) -> Any:
@@ -172,14 +182,16 @@ class Regressor(Predictor):
         """Numbers float32 [rows]; otherwise as of classifiers."""
         learned = self._fitted()
         values = self._values(self._table(data))
-        return self._given_to(learned.machine.run(_in_full, values, learned.arrays["unit"], what="prediction"), to)
+        full = learned.machine.run(_in_full(1 / self.scale), values, learned.arrays["unit"], what="prediction")
+        return self._scaled(full, to)
 
     def score(self, data: Any, y: Any = None, *, label: Any = None) -> Any:
         """R^2, the share of the labels' variance that is explained; revealed to all parties."""
         table, y = self._scored(data, y, label)
         learned = self._fitted()
         truth = labels_of(learned.machine, data, y, self.labels, table.rows)
-        operands = self._values(table), truth.values, truth.unit, learned.arrays["unit"]
+        values = self._scaled(self._values(table), None)
+        operands = values, truth.values, truth.unit, learned.arrays["unit"]
         return _number(learned.machine.run(_r2, *operands, what="score"))
 
 
@@ -212,8 +224,16 @@ def _accuracy(margins: jax.Array, labels: jax.Array) -> jax.Array:
     return out
 
 
-def _in_full(values: jax.Array, unit: Any) -> jax.Array:
-    return units.times_power(values + unit["mean"], unit["power"])
+@cache
+def _in_full(steps: float) -> Any:
+    """Values times `steps` in units -> in full, times `steps`."""
+    return lambda values, unit: units.times_power(values + unit["mean"] * steps, unit["power"])
+
+
+@cache
+def times(scale: float) -> Any:
+    """A product with a public number, as one function for the machine."""
+    return lambda x: x * scale
 
 
 def _r2(values: jax.Array, labels: jax.Array, own: Any, unit: Any) -> jax.Array:

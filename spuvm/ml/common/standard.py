@@ -16,6 +16,8 @@ from spuvm.ml.common.by_column import ByColumn, learn
 from spuvm.ml.common.table import Table, secret
 from spuvm.runtime.errors import InputError
 
+GRID = 4096.0  # steps of a unit
+
 
 def standard(table: Table, least: float, centred: bool) -> ByColumn:
     """The units of a table's columns; see `units.learned`.
@@ -38,6 +40,12 @@ def refuse_categories(table: Table) -> None:
 def matrix(known: ByColumn, table: Table, what: str = "units") -> Any:
     """A matching table in units, one secret array [rows, n]."""
     return secret(known.apply(table, _applied, _secretly_applied, what), what)
+
+
+def grid(known: ByColumn, table: Table, what: str = "prediction") -> list[Any]:
+    """A matching table's blocks in units times `GRID`: owners' as whole numbers, whose products are exact."""
+    made = known.apply(table, _on_grid, _secretly_on_grid, what)
+    return [b.local(_whole) if b.owner else b.value for b in made.blocks]
 
 
 def scales(known: ByColumn) -> dict[str, Any]:
@@ -64,6 +72,19 @@ def _secretly_applied(x: jax.Array, state: Mapping[str, jax.Array]) -> jax.Array
 @cache
 def _secretly(least: float, centred: bool) -> Callable[[jax.Array], dict[str, jax.Array]]:
     return partial(units.secretly_learned, least=least, centred=centred)
+
+
+def _on_grid(x: np.ndarray, state: Mapping[str, np.ndarray]) -> np.ndarray:
+    out: np.ndarray = np.rint(units.applied(x, state["mean"], state["power"]).astype(np.float64) * GRID)
+    return out
+
+
+def _secretly_on_grid(x: jax.Array, state: Mapping[str, jax.Array]) -> jax.Array:
+    return _secretly_applied(x, state) * GRID
+
+
+def _whole(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.int32)
 
 
 def _shareable(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -16,10 +16,11 @@ from spuvm.ml.common.estimator import Fitted
 from spuvm.ml.common.labels import features_of, labels_of, offset_of
 from spuvm.ml.common.predictors import Given, Predictor, _number
 from spuvm.ml.common.rules import Rule
+from spuvm.ml.common.standard import GRID
 from spuvm.ml.linear import irls
 from spuvm.ml.linear.families import LARGEST, family_of
 from spuvm.ml.linear.model import CONVERGENCE, LinearModel, outcome
-from spuvm.ml.machine import Machine
+from spuvm.ml.machine import Inside, Machine
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
@@ -82,10 +83,13 @@ class PoissonRegressor(LinearModel, Predictor):
         return Fitted(machine, known, arrays, facts)
 
     def predict(self, data: Any, to: str | None = None) -> Any:
-        """Means float32 [rows]; otherwise as of all predictors."""
+        """Means float32 [rows]; otherwise as of all predictors. The party is shown their logarithms."""
         learned = self._fitted()
-        z = self._predictor(self._table(data))
-        return self._given_to(learned.machine.run(_means, z, learned.arrays["label"]["power"], what="prediction"), to)
+        z, unit = self._predictor(self._table(data)), learned.arrays["unit"]["mean"]
+        if to is None or isinstance(learned.machine, Inside):
+            return learned.machine.run(_means, z, learned.arrays["label"]["power"], what="prediction")
+        shown = learned.machine.run(_logs, z, unit, what="prediction")
+        return spu.PYU(to)(_exponential)(self._scaled(shown, to))
 
     def score(self, data: Any, y: Any = None, *, label: Any = None) -> Any:
         """D^2, the share of the deviance that is explained; revealed to all parties."""
@@ -144,7 +148,9 @@ def _explained(name: str, variance: float) -> Any:
         else:
             logs = jnp.log(jnp.maximum(y, 2.0**-12))
             best = jnp.mean(jnp.exp((2 - variance) * logs)) * (1 / (2 - variance) + 1 / (variance - 1))
-        out: jax.Array = spu.reveal(1 - (jnp.mean(loss(z[:, 0], y)) - best) / (jnp.mean(loss(base + 0 * y, y)) - best))
+        out: jax.Array = spu.reveal(
+            1 - (jnp.mean(loss(z[:, 0] / GRID, y)) - best) / (jnp.mean(loss(base + 0 * y, y)) - best)
+        )
         return out
 
     return score
@@ -154,5 +160,15 @@ def _log_unit(power: jax.Array) -> jax.Array:
     return power.astype(jnp.float32) * np.float32(np.log(2.0))
 
 
+def _logs(z: jax.Array, unit: jax.Array) -> jax.Array:
+    out: jax.Array = jnp.clip(z[:, 0], -LARGEST * GRID, LARGEST * GRID) + unit * GRID
+    return out
+
+
+def _exponential(logs: np.ndarray) -> np.ndarray:
+    out: np.ndarray = np.exp(np.asarray(logs, np.float64)).astype(np.float32)
+    return out
+
+
 def _means(z: jax.Array, power: jax.Array) -> jax.Array:
-    return units.times_power(jnp.exp(jnp.clip(z[:, 0], -LARGEST, LARGEST)), power)
+    return units.times_power(jnp.exp(jnp.clip(z[:, 0] / GRID, -LARGEST, LARGEST)), power)

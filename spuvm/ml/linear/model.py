@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 
 from spuvm.ml.common.by_column import ByColumn
 from spuvm.ml.common.estimator import Estimator
-from spuvm.ml.common.standard import matrix, scales, standard
+from spuvm.ml.common.standard import GRID, grid, matrix, scales, standard
 from spuvm.ml.common.table import Table
 from spuvm.ml.common.units import times_power
 from spuvm.ml.linear.penalty import as_they_are, covariance_diagonal, shown
@@ -32,6 +32,7 @@ class LinearModel(Estimator):
     """A linear predictor: arrays `coef` and `intercept` in units, `scales` of features, `unit` of labels."""
 
     shown: Coefficients | None = None
+    scale: ClassVar[float] = 1 / GRID
 
     def _prepared(self, table: Table, alpha: float, centred: bool) -> tuple[ByColumn, Any, dict[str, Any]]:
         """Units of the columns; the features in them; and the units' scales."""
@@ -39,11 +40,10 @@ class LinearModel(Estimator):
         return known, matrix(known, known.match(table)), scales(known)
 
     def _predictor(self, table: Table) -> Any:
-        """x w + b in the labels' units: secret [rows, 1] or [rows, classes]."""
+        """(x w + b) GRID in the labels' units, the same bits each time: secret [rows, 1] or [rows, classes]."""
         learned = self._fitted()
         assert learned.columns is not None
-        x = matrix(learned.columns, table, "prediction")
-        arrays = learned.arrays
+        x, arrays = grid(learned.columns, table), learned.arrays
         return learned.machine.run(linear, x, arrays["coef"], arrays["intercept"], what="prediction")
 
     # What is shown on request
@@ -132,9 +132,12 @@ def outcome(machine: Machine, what: str, found: Any, limit: int, tol: float | No
     return steps
 
 
-def linear(x: jax.Array, coef: jax.Array, intercept: jax.Array) -> jax.Array:
-    """[rows, 1] or [rows, classes]."""
-    return x @ (coef[:, None] if coef.ndim == 1 else coef) + intercept
+def linear(parts: list[jax.Array], coef: jax.Array, intercept: jax.Array) -> jax.Array:
+    """Features of several owners on the grid -> predictors on it, [rows, 1] or [rows, classes]."""
+    coef = coef[:, None] if coef.ndim == 1 else coef
+    ends = np.cumsum([p.shape[1] for p in parts])
+    some = jnp.split(coef, ends[:-1])
+    return sum((p.astype(jnp.float32) @ w for p, w in zip(parts, some)), intercept * GRID)
 
 
 def covariances(intercept: bool) -> Any:

@@ -50,13 +50,8 @@ def _normal(classes: int) -> Any:
         hot = hot if weight is None else hot * weight[:, None]
         shares = jnp.maximum(jnp.mean(hot, axis=0), 0.5 / rows)
         means = (hot.T @ z / rows) / shares[:, None]
-        spread = (z - hot @ means) ** 2 if weight is None else None
-        if spread is None:
-            squares = (hot.T @ (z * z) / rows) / shares[:, None]
-            variance = squares - means * means
-        else:
-            variance = (hot.T @ spread / rows) / shares[:, None]
-        variance = jnp.maximum(variance, LEAST_VARIANCE)
+        own = (y[:, None] == jnp.arange(classes)).astype(jnp.float32) @ means
+        variance = jnp.maximum((hot.T @ (z - own) ** 2 / rows) / shares[:, None], LEAST_VARIANCE)
         inverse = 1 / variance
         logs = jnp.log(shares) - 0.5 * jnp.sum(jnp.log(variance) + means * means * inverse, axis=1)
         return {"a": -0.5 * inverse.T, "b": (means * inverse).T, "c": logs}
@@ -66,7 +61,7 @@ def _normal(classes: int) -> Any:
 
 def _quadratic(z: jax.Array, model: Any) -> jax.Array:
     margins = (z * z) @ model["a"] + z @ model["b"] + model["c"]
-    return margins[:, 1:] - margins[:, :1] if margins.shape[1] == 2 else margins
+    return of_two(margins)
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
@@ -123,6 +118,11 @@ def _counted(classes: int, alpha: float) -> Any:
 
 def _linear(x: jax.Array, model: Any) -> jax.Array:
     margins = x @ model["b"] + model["c"]
+    return of_two(margins)
+
+
+def of_two(margins: jax.Array) -> jax.Array:
+    """Margins of two classes as one, for the second."""
     return margins[:, 1:] - margins[:, :1] if margins.shape[1] == 2 else margins
 
 

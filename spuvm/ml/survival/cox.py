@@ -14,6 +14,7 @@ from jax import lax
 import spuvm as spu
 from spuvm.ml.common import rules
 from spuvm.ml.common.estimator import Fitted
+from spuvm.ml.common.predictors import times
 from spuvm.ml.common.rules import Rule
 from spuvm.ml.common.table import table_of
 from spuvm.ml.linear.families import LARGEST
@@ -68,7 +69,9 @@ class CoxPHFitter(LinearModel):
         """The log hazard of each row beside that of a row with mean features, float32 [rows]."""
         learned = self._fitted()
         out = learned.machine.run(_only, self._predictor(self._table(data)), what="prediction")
-        return out if to is None else learned.machine.to(out, to, "prediction")
+        if to is None:
+            return learned.machine.run(times(self.scale), out, what="prediction")
+        return spu.PYU(to)(lambda x: np.asarray(x) * self.scale)(learned.machine.to(out, to, "prediction"))
 
 
 @cache

@@ -53,7 +53,8 @@ class KaplanMeierFitter(Estimator):
     @property
     def variance_(self) -> np.ndarray:
         """Greenwood's variance of the curve, float64 [T], revealed to all parties."""
-        return self._shown("variance") / self._fitted().facts["rows"]
+        out: np.ndarray = self._shown("variance") / self._fitted().facts["rows"]
+        return out
 
     @property
     def median_survival_time_(self) -> float:

@@ -83,7 +83,7 @@ class KMeans(Unsupervised):
     def inertia_(self) -> float:
         """Of the training rows, revealed to all parties."""
         learned = self._fitted()
-        return float(number(learned.machine.reveal(learned.arrays["inertia"], "inertia"))) * learned.facts["rows"]
+        return float(number(learned.machine.reveal(learned.arrays["inertia"], "inertia")) * learned.facts["rows"])
 
     @property
     def cluster_centers_(self) -> np.ndarray:

@@ -69,7 +69,8 @@ def _densities(z: jax.Array, model: Any) -> jax.Array:
     inverse = 1 / model["variance"]
     means = model["means"]
     logs = jnp.log(model["shares"]) - 0.5 * jnp.sum(jnp.log(model["variance"]) + means * means * inverse, axis=1)
-    return -0.5 * (z * z) @ inverse.T + z @ (means * inverse).T + logs
+    out: jax.Array = -0.5 * (z * z) @ inverse.T + z @ (means * inverse).T + logs
+    return out
 
 
 def _responsibilities(z: jax.Array, model: Any) -> jax.Array:
@@ -105,6 +106,7 @@ def _mixture(count: int, steps: int) -> Any:
         best = (jnp.arange(inertia.shape[0]) == jnp.argmin(inertia)).astype(z.dtype)
         member = jnp.tensordot(best, _member(z, centres), axes=1)
         model = _maximised(z, member)
-        return lax.fori_loop(0, steps, lambda _, m: _maximised(z, _responsibilities(z, m)), model)
+        out: dict[str, jax.Array] = lax.fori_loop(0, steps, lambda _, m: _maximised(z, _responsibilities(z, m)), model)
+        return out
 
     return run

@@ -1,0 +1,1 @@
+"""Trees beside boosting: frames come in; trees that no party can read go out, grown on boosting's histograms."""
