@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
-from sklearn import datasets, linear_model, pipeline, preprocessing, svm
+from sklearn import datasets, ensemble, linear_model, naive_bayes, neighbors, pipeline, preprocessing, svm, tree
 
 import spuvm as spu
 from spuvm import ml
@@ -26,6 +26,7 @@ class Case:
         tables: names in `TABLES`, of one shape, so that nothing is compiled twice.
         reveals: what training may show besides nothing.
         coefficients: how far the largest may be off, in units of the largest; None if there are none.
+        exact: whether predictions are the same bits each time; else to a unit of fixed point.
     """
 
     ours: Callable[[], Any]
@@ -34,7 +35,7 @@ class Case:
     reveals: frozenset[str] = frozenset()
     coefficients: float | None = None
     tolerance: float = 0.01
-    options: Mapping[str, Any] = field(default_factory=dict)
+    exact: bool = True
 
 
 @cache
@@ -112,6 +113,8 @@ def frame(name: str, kind: str = "vertical") -> Any:
     return spu.data.vertical({"alice": alice, "bob": bob, "carol": {"id": ids, "y": y}}, "id", missing=False)
 
 
+FOREST: dict[str, Any] = {"n_estimators": 8, "max_depth": 3, "random_state": 0}
+
 CASES: dict[str, Case] = {
     "LogisticRegression": Case(
         ml.LogisticRegression, lambda: linear_model.LogisticRegression(max_iter=5000, tol=1e-8), BINARY, GOES_ON, 0.02
@@ -154,4 +157,23 @@ CASES: dict[str, Case] = {
         lambda: pipeline.make_pipeline(preprocessing.StandardScaler(), linear_model.SGDRegressor(random_state=0)),
         NUMBERS,
     ),
+    "DecisionTreeClassifier": Case(
+        lambda: ml.DecisionTreeClassifier(max_depth=3), lambda: tree.DecisionTreeClassifier(max_depth=3), BINARY
+    ),
+    "DecisionTreeRegressor": Case(
+        lambda: ml.DecisionTreeRegressor(max_depth=3), lambda: tree.DecisionTreeRegressor(max_depth=3), NUMBERS
+    ),
+    "RandomForestClassifier": Case(
+        lambda: ml.RandomForestClassifier(**FOREST),
+        lambda: ensemble.RandomForestClassifier(**FOREST),
+        SEVERAL,
+        tolerance=0.02,
+    ),
+    "ExtraTreesRegressor": Case(
+        lambda: ml.ExtraTreesRegressor(**FOREST), lambda: ensemble.ExtraTreesRegressor(**FOREST), NUMBERS, tolerance=0.1
+    ),
+    "GaussianNB": Case(ml.GaussianNB, naive_bayes.GaussianNB, SEVERAL),
+    "BernoulliNB": Case(lambda: ml.BernoulliNB(binarize=2.0), lambda: naive_bayes.BernoulliNB(binarize=2.0), SEVERAL),
+    "KNeighborsClassifier": Case(ml.KNeighborsClassifier, neighbors.KNeighborsClassifier, SEVERAL),
+    "KNeighborsRegressor": Case(ml.KNeighborsRegressor, neighbors.KNeighborsRegressor, NUMBERS, exact=False),
 }

@@ -29,6 +29,9 @@ from spuvm.ml.linear.sgd import Perceptron as Perceptron
 from spuvm.ml.linear.sgd import SGDClassifier as SGDClassifier
 from spuvm.ml.linear.sgd import SGDRegressor as SGDRegressor
 from spuvm.ml.linear.svm import LinearSVC as LinearSVC
+from spuvm.ml.machine import default_device as default_device
+from spuvm.ml.neural.gpt2 import Gpt2 as Gpt2
+from spuvm.ml.neural.trainer import Trainer as Trainer
 from spuvm.ml.others.naive_bayes import BernoulliNB as BernoulliNB
 from spuvm.ml.others.naive_bayes import GaussianNB as GaussianNB
 from spuvm.ml.others.neighbors import KNeighborsClassifier as KNeighborsClassifier
