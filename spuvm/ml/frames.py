@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import spuvm as spu
-from spuvm import devices
+from spuvm import context as contexts
 from spuvm.data import Frame, Series
 from spuvm.devices import PYU, PYUObject, fetch
 from spuvm.ml.machine import default_device
@@ -59,13 +59,13 @@ def _add(parts: dict[str, dict[str, Any]], x: Any, start: int, name: str | None 
     if isinstance(x, PYUObject):
         owner, value = x.device.party, x
     else:
-        value = _numbers(x)
+        array = _numbers(x)
         default_device()  # there are parties
-        context = devices._context
+        context = contexts.current()
         if context is None or context.party is not None:
             raise InputError("plain arrays have no owner in a networked run: create them with `PYU`, or use a frame.")
         owner = context.parties[0]
-        value = PYU(owner)(lambda: value)()
+        value = PYU(owner)(lambda: array)()
     count = 1 if name else int(fetch(PYU(owner)(lambda v: np.int64(np.shape(v)[1]))(value)))
     names = (name,) if name else tuple(f"x{start + i}" for i in range(count))
     parts.setdefault(owner, {})[",".join(names)] = value

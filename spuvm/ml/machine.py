@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 import spuvm as spu
-from spuvm import devices
+from spuvm import context as contexts
 from spuvm.compiler.compile import Program
 from spuvm.compiler.ir.module import Region
 from spuvm.devices import SPU, PYUObject
@@ -136,10 +136,10 @@ def default_device() -> SPU:
 
     Before `spu.init`, three parties are simulated in this process from here on.
     """
-    context = devices._context
+    context = contexts.current()
     if context is None:
         spu.init(parties=SIMULATED, address="local")
-        context = devices._here()
+        context = contexts.here()
     device = SPU(spu.utils.testing.cluster_def(context.config.parties if context.config else context.parties[:3]))
     for vm, known in _LAST:
         if vm is device.vm:

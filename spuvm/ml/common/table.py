@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spuvm import devices
+from spuvm import context as contexts
 from spuvm.data import Column, Frame
 from spuvm.data.schema import listed, nearest
 from spuvm.devices import PYU, PYUObject, fetch
@@ -262,7 +262,7 @@ def _block(machine: Machine, x: Any, start: int) -> tuple[Block, int]:
 
 def here(machine: Machine, what: str) -> str:
     """The party to which plain arrays belong: the first of a simulation. In a networked run somebody must own them."""
-    context = devices._context
+    context = contexts.current()
     if context is not None and context.party is not None:
         raise InputError(
             f"`{what}` is a plain array, but in a networked run somebody must own it: create it at its owner with "

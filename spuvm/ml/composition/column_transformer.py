@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+import numpy as np
+
 from spuvm.data import Column
 from spuvm.devices import SPU
 from spuvm.ml.common.estimator import VERSION, clone, of_tree
@@ -151,6 +153,4 @@ def _joined(one: Any, other: Any) -> Any:
 
 
 def _beside(x: Any, y: Any) -> Any:
-    import numpy as np
-
     return np.concatenate([x, y], axis=1)

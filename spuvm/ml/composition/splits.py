@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from spuvm.data import Frame, Series
-from spuvm.devices import PYU, PYUObject
+from spuvm.devices import PYU, PYUObject, fetch
 from spuvm.ml.common.table import Table
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import ConfigError, InputError
@@ -108,8 +108,6 @@ def rows_of(data: Any) -> int:
     if isinstance(data, Frame | Table | Series):
         return data.rows
     if isinstance(data, PYUObject):
-        from spuvm.devices import fetch
-
         return int(fetch(PYU(data.device.party)(lambda x: np.int64(np.shape(x)[0]))(data)))
     if isinstance(data, list | tuple) and data and isinstance(data[0], PYUObject | SPUObject):
         return rows_of(data[0])
@@ -138,8 +136,6 @@ def _both(rows: int, test: np.ndarray) -> Pair:
 
 
 def _dealt(data: Any, y: Any, parts: int) -> np.ndarray:
-    from spuvm.devices import fetch
-
     column = data[y] if isinstance(y, str) and isinstance(data, Frame) else y
     if isinstance(column, Series) and len(column.parties) == 1:
         column = column.at(column.parties[0])

@@ -22,6 +22,7 @@ from jax import lax
 
 import spuvm as spu
 from spuvm.devices import PYU, PYUObject
+from spuvm.ml.composition.splits import rows_of
 from spuvm.ml.machine import Machine, Reveal, default_device
 from spuvm.runtime.errors import ConfigError, InputError
 
@@ -87,12 +88,14 @@ def layer(x: jax.Array, p: Params, cache: Params, position: jax.Array, heads: in
 def embed(token: jax.Array, wte: jax.Array, place: jax.Array) -> jax.Array:
     """A secret token's embedding [width]: an indicator of it times all embeddings, and its place's."""
     hot = (token == jnp.arange(wte.shape[0])).astype(jnp.float32)
-    return hot @ wte + place
+    out: jax.Array = hot @ wte + place
+    return out
 
 
 def logits_of(x: jax.Array, norm: Params, wte: jax.Array) -> jax.Array:
     """Of each token of the vocabulary, float32 [vocabulary]."""
-    return wte @ _norm(x, norm)
+    out: jax.Array = wte @ _norm(x, norm)
+    return out
 
 
 def step(params: Params, cache: Any, token: jax.Array, position: jax.Array, heads: int) -> tuple[jax.Array, Any]:
@@ -154,8 +157,6 @@ class Gpt2:
 
     def generate(self, prompt: PYUObject, length: int, to: str) -> Any:
         """So many tokens after the prompt int32 [n], at the party `to`, which alone sees them: int32 [length]."""
-        from spuvm.ml.composition.splits import rows_of
-
         holder, count = PYU(prompt.device.party), rows_of(prompt)
         if not count or count + length > self.shape.positions + 1:
             raise InputError(f"{count} and {length} tokens do not fit the {self.shape.positions} positions.")

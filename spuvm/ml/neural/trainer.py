@@ -14,6 +14,7 @@ import numpy as np
 
 import spuvm as spu
 from spuvm.devices import PYU, SPU, PYUObject
+from spuvm.ml.common.table import here
 from spuvm.ml.composition.splits import rows_of, take
 from spuvm.ml.machine import Machine, Reveal, default_device
 from spuvm.objects import SPUObject
@@ -173,8 +174,6 @@ class Trainer:
     def _owned(self, x: Any) -> Any:
         if isinstance(x, PYUObject | SPUObject):
             return x
-        from spuvm.ml.common.table import here
-
         value = np.asarray(x)
         return PYU(here(self.machine, "x"))(lambda: value)()
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import numpy as np
 
+import spuvm as spu
 from spuvm.data import Frame, Series
 from spuvm.devices import SPU, PYUObject
 from spuvm.ml.common.labels import labels_of
 from spuvm.ml.common.table import Table
+from spuvm.ml.composition.splits import rows_of
 from spuvm.ml.machine import Inside, Machine, default_device, is_inside
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import InputError
@@ -51,8 +54,6 @@ def rows_in(column: Any) -> int:
     if isinstance(column, Series):
         rows = column.rows
     elif isinstance(column, PYUObject):
-        from spuvm.ml.composition.splits import rows_of
-
         rows = rows_of(column)
     else:
         rows = int(column.shape[0]) if isinstance(column, SPUObject) else int(np.shape(column)[0])
@@ -77,8 +78,4 @@ def shown(machine: Machine, function: Callable[..., Any], *args: Any, what: str)
     out = machine.run(function, *args, what=what)
     if isinstance(machine, Inside):
         return out
-    import jax
-
-    import spuvm as spu
-
     return jax.tree.map(lambda x: np.asarray(spu.reveal(x), np.float64), out)

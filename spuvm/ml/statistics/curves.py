@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import spuvm as spu
-from spuvm.devices import SPU
+from spuvm.data import Series
+from spuvm.devices import PYU, SPU, PYUObject
 from spuvm.ml.common.table import table_of
 from spuvm.ml.machine import Machine
 from spuvm.ml.statistics.columns import Statistic, groups, machine_of, rows_in, shown
@@ -25,7 +26,8 @@ def confusion_matrix(
     machine = machine_of(labels, predicted, device=device)
     y, classes = groups(machine, labels, n_classes)
     found = shown(machine, _confusion(classes), y, _codes(machine, predicted), what="confusion matrix")
-    return np.rint(found).astype(np.int64)
+    out: np.ndarray = np.rint(found).astype(np.int64)
+    return out
 
 
 def _codes(machine: Machine, x: Any) -> Any:
@@ -72,9 +74,6 @@ def _probabilities(machine: Machine, scores: Any) -> Any:
     """Secret scores [rows]; of [rows, 2] those of class 1."""
     if isinstance(scores, SPUObject):
         return scores if scores.ndim == 1 else machine.run(_second, scores, what="scores")
-    from spuvm.data import Series
-    from spuvm.devices import PYU, PYUObject
-
     if isinstance(scores, Series):
         (owner,) = scores.parties
         scores = scores.at(owner)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
+import spuvm as spu
 from spuvm.devices import SPU, fetch
 from spuvm.ml.common import units
 from spuvm.ml.common.table import Block, table_of
@@ -71,10 +73,6 @@ def _secret(machine: Machine, block: Block) -> np.ndarray:
 
 
 def _moments(x: Any, power: Any) -> Any:
-    import jax.numpy as jnp
-
-    import spuvm as spu
-
     unit = units.secretly_learned(x, 0.0, centred=True)
     z = units.secretly_applied(x, unit["mean"], unit["power"])
     spread = jnp.sqrt(jnp.mean(z * z, axis=0) * (x.shape[0] / (x.shape[0] - 1)))

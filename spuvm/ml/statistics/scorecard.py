@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from spuvm.devices import SPU
+from spuvm.devices import PYU, SPU
 from spuvm.ml.common import rules
 from spuvm.ml.common.estimator import VERSION, Estimator
 from spuvm.ml.common.rules import Rule
@@ -70,8 +70,6 @@ class ScoreCard(Estimator):
 
     def score_points(self, data: Any, to: str) -> Any:
         """The points of each row, float32 [rows], at the party `to`, which alone sees them."""
-        from spuvm.devices import PYU
-
         offset, factor = self.offset, self.factor
         margin = self._whole().decision_function(data, to)
         return PYU(to)(lambda m: (offset - factor * np.asarray(m, np.float64)).astype(np.float32))(margin)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from spuvm.data import Frame
@@ -62,8 +63,6 @@ def on_grid(times: Any, events: Any, grid: np.ndarray, where: str) -> tuple[np.n
 
 
 def _joined(parts: Sequence[Any]) -> Any:
-    import jax.numpy as jnp
-
     return tuple(jnp.concatenate([p[i] for p in parts]) for i in range(2))
 
 

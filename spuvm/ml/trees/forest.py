@@ -11,9 +11,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from spuvm.devices import SPU, fetch
+from spuvm.devices import PYU, SPU, fetch
 from spuvm.ml.common import rules
 from spuvm.ml.common.estimator import VERSION, Estimator
+from spuvm.ml.common.labels import count_classes
 from spuvm.ml.common.rules import Rule
 from spuvm.ml.frames import as_frame
 from spuvm.ml.machine import Machine, Reveal, default_device
@@ -88,8 +89,9 @@ class TreeEstimator(Estimator):
             features=self._features(features),
             one_split=self.one_split,
         )
-        settings, sets, shown = inner.parameters, {}, Progress(False)
-        inner.model, _ = train(Machine(device), settings, frame, name, weight, sets, shown, draw, boost=False)
+        sets: dict[str, Any] = {}
+        given = Machine(device), inner.parameters, frame, name, weight, sets, Progress(False)
+        inner.model, _ = train(*given, draw, boost=False)
         self.inner = inner
         return self
 
@@ -128,9 +130,6 @@ class TreeEstimator(Estimator):
         series = frame[label]
         if len(series.parties) > 1:
             return 2
-        from spuvm.devices import PYU
-        from spuvm.ml.common.labels import count_classes
-
         holder = PYU(series.parties[0])
         return int(fetch(holder(partial(count_classes, where=column.where))(series.at(holder.party))))
 

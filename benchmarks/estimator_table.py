@@ -1,7 +1,7 @@
 """docs/estimators.md: every estimator beside the one that people know, on small tables of scikit-learn's.
 
-python benchmarks/estimators.py                 # writes the page
-python benchmarks/estimators.py Ridge Lasso     # shows the lines of some
+python benchmarks/estimator_table.py                 # writes the page
+python benchmarks/estimator_table.py Ridge Lasso     # shows the lines of some
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from estimators import CASES, PARTIES, Case, frame, table  # noqa: E402
 import spuvm as spu  # noqa: E402
 
 PAGE = ROOT / "docs" / "estimators.md"
-MARK = "<!-- below: written by benchmarks/estimators.py -->"
+MARK = "<!-- below: written by benchmarks/estimator_table.py -->"
 HEAD = """
 | estimator | data | score | known | coefficients | rounds | MB | revealed by training |
 |---|---|---:|---:|---:|---:|---:|---|
