@@ -64,8 +64,11 @@ class Greeter:
         put_frame(channel, Kind.HELLO, self._hello())
         self._hear(channel, Kind.READY, peer)
 
-    def answer(self, channel: Channel) -> int:
-        """Greet whoever dialed us: find out who it is, which its certificate must prove; the rank."""
+    def answer(self, channel: Channel, admit: Callable[[], None] = lambda: None) -> int:
+        """Greet whoever dialed us: find out who it is, which its certificate must prove; the rank.
+
+        `admit` is called once that is known, before the other side is told that it is in.
+        """
         channel.handshake()
         der = channel.certificate()
         known = certificates.names(der) & (set(self._cluster.names) - {self.party})
@@ -84,6 +87,7 @@ class Greeter:
         if claimed not in known:
             raise self._reject(channel, self._misnamed(channel, "a peer", claimed))
         self._compare(channel, theirs, claimed)
+        admit()
         put_frame(channel, Kind.READY, b"")
         return self._cluster.rank(claimed)
 

@@ -15,20 +15,20 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
-from threading import Event, Lock, Semaphore, Thread
+from threading import Event, Lock, Thread
 from typing import NamedTuple
 
-from spuvm.runtime.errors import LinkError, SpuError
-from spuvm.runtime.link.cluster import Address, Cluster
+from spuvm.runtime.errors import SpuError
+from spuvm.runtime.link.cluster import Cluster
 from spuvm.runtime.link.link import MAX_REASON, Kind
 from spuvm.runtime.link.tls.channel import FAREWELL, Channel, hang_up, in_words, make_context
+from spuvm.runtime.link.tls.door import Door, Guest
 from spuvm.runtime.link.tls.hello import Greeter
 from spuvm.runtime.link.tls.stream import Wake, put_frame
 
 DIAL_PAUSES = (0.02, 0.05, 0.1, 0.2)
 DIAL = 2.0  # seconds to reach an address
 HANDSHAKE = 10.0  # seconds for one connection to say who it is
-MAX_STRANGERS = 64  # connections being greeted at once
 
 log = logging.getLogger(__name__)
 
@@ -59,16 +59,13 @@ class SetUp:
         self._trouble: dict[int, str] = {}  # why the last attempt to reach a peer failed
         self._refused: deque[str] = deque(maxlen=3)  # what happened to connections that came and were dropped
         self._stopping = Event()  # no more dialing
-        self._closing = Event()  # no more answering
         self._lock = Lock()
         self._open: set[socket.socket] = set()  # sockets that a thread may be blocked on
         self._threads: list[Thread] = []
-        self._places = Semaphore(MAX_STRANGERS)
 
     def __enter__(self) -> "SetUp":
-        self._listener = _listen(self._cluster.parties[self._rank].listen)
-        self._acceptor = Thread(target=self._accept, name=f"spuvm listener of {self.party}", daemon=True)
-        self._acceptor.start()
+        peers = [self._cluster.parties[peer].address.host for peer in self._others()]
+        self._door = Door(self._cluster.parties[self._rank].listen, peers, self._answer)
         for peer in self._others():
             self._run(self._dial, peer)
         return self
@@ -77,10 +74,7 @@ class SetUp:
         self._stopping.set()
         if self._failure is not None:
             self._linger()
-        self._closing.set()
-        hang_up(self._listener)  # ends its accept at once where the system allows it
-        self._acceptor.join()
-        self._listener.close()
+        self._door.close()
         with self._lock:
             for sock in self._open:
                 hang_up(sock)
@@ -186,41 +180,13 @@ class SetUp:
             self._stopping.wait(DIAL_PAUSES[min(attempt, len(DIAL_PAUSES) - 1)])
             attempt += 1
 
-    def _accept(self) -> None:
-        while not self._closing.is_set():
-            try:
-                raw, address = self._listener.accept()
-            except OSError:
-                self._closing.wait(0.01)
-                continue
-            if not self._places.acquire(blocking=False):
-                raw.close()
-                continue
-            self._threads = [thread for thread in self._threads if thread.is_alive()]
-            self._run(self._answer, raw, f"{address[0]}:{address[1]}")
-
-    def _answer(self, raw: socket.socket, address: str) -> None:
+    def _answer(self, guest: Guest) -> None:
         try:
-            with self._opened(raw, server_side=True) as channel:
-                peer = self._greeter.answer(channel)
+            with self._opened(guest.sock, server_side=True) as channel:
+                peer = self._greeter.answer(channel, lambda: self._door.admit(guest))
             self._report(Connected(False, peer, channel))
         except SpuError as error:
             self._report(error)
         except (OSError, ValueError) as error:
-            self._refused.append(f"from {address}, {in_words(error)}")
-            log.info("dropped a connection from %s: %s", address, in_words(error))
-        finally:
-            self._places.release()
-
-
-def _listen(address: Address) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    try:
-        listener = socket.create_server((address.host, address.port), family=family, backlog=64)
-    except OSError as error:
-        raise LinkError(
-            f"Cannot listen at {address}: {in_words(error)}. Is another run still using the port? "
-            "Set `listen` (or `address`) in the cluster file to a free port of this machine."
-        ) from None
-    listener.settimeout(0.2)
-    return listener
+            self._refused.append(f"from {guest.host}:{guest.port}, {in_words(error)}")
+            log.info("dropped a connection from %s: %s", guest.host, in_words(error))
