@@ -90,7 +90,7 @@ def test_silent_connections_are_shown_out(tmp_path: Path, monkeypatch: pytest.Mo
     address = cluster.parties[0].address
     greeted: list[str] = []
     greet: Callable[[Guest], None] = lambda guest: (greeted.append(guest.host), guest.sock.close())[0]  # noqa: E731
-    door = Door(address, [], greet)
+    door = Door(address, "alice", [], greet)
     with socket.create_connection((address.host, address.port)) as silent:
         silent.settimeout(5)
         assert silent.recv(1) == b""
@@ -115,7 +115,7 @@ def test_at_most_so_many_are_greeted(tmp_path: Path, monkeypatch: pytest.MonkeyP
             leave.wait(10)
             guest.sock.close()
 
-        door = Door(address, peers, greet)
+        door = Door(address, "alice", peers, greet)
         crowd = [socket.create_connection((address.host, address.port)) for _ in range(12)]
         for sock in crowd:
             sock.sendall(b"x")

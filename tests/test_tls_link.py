@@ -130,7 +130,7 @@ def test_certificate_that_names_no_party(cluster_file: Path, tmp_path: Path) -> 
 
 def test_the_dns_name_alone_is_enough(cluster_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = certificates.name_of
-    monkeypatch.setattr(certificates, "_name", lambda _: name("Bob and Sons"))
+    monkeypatch.setattr(certificates, "name_of", lambda _: name("Bob and Sons"))
     issue(cluster_file.parent, "bob")
     assert set(join_all(everyone(cluster_file)).values()) == {"connected"}
 
@@ -138,7 +138,7 @@ def test_the_dns_name_alone_is_enough(cluster_file: Path, monkeypatch: pytest.Mo
 def test_a_common_name_does_not_count_beside_a_dns_name(cluster_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     name = certificates.name_of
     with monkeypatch.context() as patch:
-        patch.setattr(certificates, "_name", lambda _: name("bob"))
+        patch.setattr(certificates, "name_of", lambda _: name("bob"))
         issue(cluster_file.parent, "mallory")
     for suffix in (".crt", ".key"):
         (cluster_file.parent / f"mallory{suffix}").rename(cluster_file.parent / f"bob{suffix}")

@@ -55,6 +55,7 @@ class Kind(IntEnum):
     ABORT = 7
     CLOSE = 8
     ALIVE = 9
+    WAITING = 10
 
 
 @dataclass

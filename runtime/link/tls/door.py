@@ -45,12 +45,13 @@ class Guest:
 
 
 class Door:
-    """Listens at an address; calls `greet` in a thread of its own for each connection that speaks."""
+    """Listens at the address of a party; calls `greet` in a thread of its own for each connection that speaks."""
 
-    def __init__(self, address: Address, peers: Iterable[str], greet: Callable[[Guest], None]) -> None:
+    def __init__(self, address: Address, party: str, peers: Iterable[str], greet: Callable[[Guest], None]) -> None:
         self._listener = _listen(address)
         self._peers = frozenset(ip for host in peers for ip in _addresses(host))
         self._greet = greet
+        self._party = party
         self._waiting: dict[int, Guest] = {}  # by file descriptor, oldest first
         self._greeted: list[Guest] = []
         self._threads: list[Thread] = []
@@ -58,7 +59,7 @@ class Door:
         self._closing = False
         self._poller = select.poll()
         self._poller.register(self._listener.fileno(), select.POLLIN)
-        self._keeper = Thread(target=self._keep, name=f"spuvm door at {address}", daemon=True)
+        self._keeper = Thread(target=self._keep, name=f"spuvm door of {party}", daemon=True)
         self._keeper.start()
 
     def close(self) -> None:
@@ -123,7 +124,7 @@ class Door:
                 hang_up(out.sock)
             self._greeted.append(guest)
         self._threads = [thread for thread in self._threads if thread.is_alive()]
-        thread = Thread(target=self._work, args=(guest,), name=f"spuvm greets {guest.host}", daemon=True)
+        thread = Thread(target=self._work, args=(guest,), name=f"spuvm greeting of {self._party}", daemon=True)
         self._threads.append(thread)
         thread.start()
 

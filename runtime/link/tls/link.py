@@ -36,6 +36,7 @@ from spuvm.runtime.link.tls.channel import BLOCK_BYTES, FAREWELL, in_words
 from spuvm.runtime.link.tls.hello import Stopped
 from spuvm.runtime.link.tls.receiver import Receiver
 from spuvm.runtime.link.tls.setup import Connected, SetUp
+from spuvm.runtime.link.tls.stalled import SAYS, Waits
 from spuvm.runtime.link.tls.stream import INLINE_BYTES, Sender, Wake
 
 DECLINE = 5.0  # seconds that a party that cannot take part waits for peers to tell them
@@ -43,6 +44,7 @@ LAST_WORDS = 0.5  # seconds to look for the reason of a peer whose connection br
 AHEAD = 64 << 20  # bytes that a party computes before it sends them
 ALIVE = 1 / 8  # of the time limit, between two frames that say so
 BEHIND = 1.2  # times the limit, for a party that may be waiting for the dealer: it notices first
+ENDLESS = 1000  # times the limit: no wait is longer, whatever comes meanwhile
 LONGER = 1.4  # times the limit: parties that compute notice first who does not come
 
 log = logging.getLogger(__name__)
@@ -116,7 +118,8 @@ class TlsLink(Link):
         self._dealer = dealer
         self._early = {dealer: ahead}  # by peer: bytes received before they are expected
         self._heard = time.monotonic()  # when something came from any peer
-        self._said = self._heard  # when this party said that it gets on
+        self._alive = self._heard  # when this party said that it gets on
+        self._waits = Waits(rank, parties)
         self._senders: dict[int, Sender] = {}
         self._receivers: dict[int, Receiver] = {}
         self._by_fd: dict[int, Receiver] = {}
@@ -139,7 +142,7 @@ class TlsLink(Link):
             name = self.parties[peer]
             self._senders[peer] = Sender(channel, name, self._patience(peer), self._wake, lambda: self._heard)
         else:
-            receiver = Receiver(peer, channel, self, self._early.get(peer, 0))
+            receiver = Receiver(peer, channel, self, self._waits, self._early.get(peer, 0))
             self._receivers[peer] = self._by_fd[channel.sock.fileno()] = receiver
             self._resume(receiver)
 
@@ -245,54 +248,71 @@ class TlsLink(Link):
         """
         if self._stopped is not None:
             raise self._stopped
+        start = moved = said = time.monotonic()
         while (late := missing()) or any(s.crowded(most) for s in senders):
             for receiver in late:
                 if receiver.closed:
                     name = self.parties[receiver.peer]
                     raise PeerLostError(f"{name} closed its link while {self._me} awaited {what}.")
+            awaited = [r.peer for r in late] or [
+                p for p, s in self._senders.items() if s in senders and s.crowded(most)
+            ]
+            patience = self._patience(*awaited)
             try:
-                moved = self._poll(self._patience(*(r.peer for r in late)))
+                progress = self._poll(max(0.0, min(moved + patience, said + SAYS * self.timeout) - time.monotonic()))
             except PeerAbortedError as stopped:
                 if missing() or any(s.crowded(most) or s.error is not None for s in senders):
                     raise
                 self._stopped = stopped  # all that was awaited came first: the next wait says it
                 return
-            if not moved:
-                if late:
-                    raise PeerTimeoutError(self._timeout_text([self.parties[r.peer] for r in late], what))
-                names = [s.name for s in senders if s.crowded(most)]
-                raise PeerTimeoutError(self._timeout_text(names, f"that it takes {what}"))
+            now = time.monotonic()
+            if progress and now < start + ENDLESS * patience:
+                moved = said = now
+            elif now >= moved + patience or progress:
+                raise PeerTimeoutError(self._timed_out(awaited, what if late else f"that it takes {what}", patience))
+            elif now >= said + SAYS * self.timeout:
+                said = now
+                self._say(Kind.WAITING, self._waits.frame(awaited, now))
             self._check_senders()
+
+    def _timed_out(self, awaited: Sequence[int], what: str, limit: float) -> str:
+        return f"{self._waits.text(awaited, what, limit, time.monotonic())} {self._advice}"
 
     def _patience(self, *awaited: int) -> float:
         """How long to wait for these peers, in seconds: longer where they may themselves wait for the dealer."""
         return self.timeout * (1 if self._dealer in (None, self.rank, *awaited) else BEHIND)
 
     def _poll(self, limit: float) -> bool:
-        """Wait for news on any connection and take it in; False if there was none."""
-        events = self._poller.poll(limit * 1000)
-        filled = self._filled
-        for fd, _ in events:
+        """Wait for news on any connection and take it in; whether anything moved."""
+        filled, moved = self._filled, False
+        for fd, _ in self._poller.poll(limit * 1000):
             if fd == self._wake.fd:
                 self._wake.clear()
-            else:
+                moved = True
+                continue
+            receiver = self._by_fd[fd]
+            before = receiver.progress
+            self._resume(receiver, take=True)
+            if receiver.progress != before:
                 self._heard = time.monotonic()
-                self._resume(self._by_fd[fd], take=True)
-        if self._filled != filled and self._heard > self._said + ALIVE * self.timeout:
-            self._say_alive()
-        return bool(events)
+                self._waits.moved(receiver.peer, self._heard)
+                moved = True
+        if self._filled != filled and self._heard > self._alive + ALIVE * self.timeout:
+            self._alive = self._heard
+            self._say(Kind.ALIVE, b"")
+        return moved
 
     @property
     def _filled(self) -> int:
         """Bytes received where they were expected: what shows that this party gets on."""
         return sum(receiver.filled for receiver in self._receivers.values())
 
-    def _say_alive(self) -> None:
-        self._said = self._heard
+    def _say(self, kind: Kind, body: bytes) -> None:
+        """Tell every peer that can take it at once."""
         for peer, sender in self._senders.items():
             if not sender.busy and sender.error is None and not self._receivers[peer].closed:
                 with suppress(OSError):  # gone: whoever needs it will notice
-                    sender.send(Kind.ALIVE, [])
+                    sender.send(kind, [memoryview(body)])
 
     def _resume(self, receiver: Receiver, take: bool = False) -> None:
         try:
@@ -321,7 +341,7 @@ class TlsLink(Link):
             return error
         if isinstance(error, TimeoutError):
             awaited = f"that it takes {self._awaiting_data()}"
-            return PeerTimeoutError(self._timeout_text([self.parties[peer]], awaited))
+            return PeerTimeoutError(self._timed_out([peer], awaited, self._patience(peer)))
         return self._lost(peer, error)
 
     def _lost(self, peer: int, error: OSError) -> SpuError:

@@ -1,13 +1,17 @@
 """Receiving the frames of one TLS connection (`link/tls/stream.py` has their format)."""
 
+import time
 from collections import deque
 from collections.abc import Generator, Iterator
 
 from spuvm.runtime.errors import PeerMismatchError
 from spuvm.runtime.link.link import Kind, Link, size
 from spuvm.runtime.link.tls.channel import Channel
+from spuvm.runtime.link.tls.stalled import Waits
 from spuvm.runtime.link.tls.stream import CONTROL_BYTES, FRAME_BYTES, HEADER, MAGIC, PROTOCOL_VERSION, SESSION_KINDS
 
+INBOX = 1024  # control frames of a kind; a party proposes no more than `agreement.AHEAD` before it listens
+LIVELY = 256
 OVERHEAD = 1 << 10  # bytes that a frame held counts for beside its payload
 
 
@@ -21,7 +25,7 @@ class Receiver:
     broken, and the link's errors.
     """
 
-    def __init__(self, peer: int, channel: Channel, link: Link, ahead: int = 0) -> None:
+    def __init__(self, peer: int, channel: Channel, link: Link, waits: Waits, ahead: int = 0) -> None:
         self.peer = peer
         self.channel = channel
         self.inbox: dict[Kind, deque[tuple[int, bytes]]] = {Kind.AGREE: deque(), Kind.KEY: deque()}
@@ -32,6 +36,9 @@ class Receiver:
         self.discard = False
         self.expected = 0  # bytes of all messages that have a place to go
         self.filled = 0  # bytes of them that are there
+        self.progress = 0  # grows with all that comes, but for frames that say that the peer waits
+        self._second, self._lively = time.monotonic(), 0
+        self._waits = waits
         self._steps = self._read_frames()
         self._link = link
         self._sequence = 0
@@ -104,6 +111,7 @@ class Receiver:
                 while len(view):
                     n = self.channel.read_into(view)
                     self.filled += n
+                    self.progress += n
                     view = view[n:]
                     if len(view):
                         yield
@@ -111,6 +119,7 @@ class Receiver:
             self._room -= length + OVERHEAD
             frame = memoryview(bytearray(length))
             yield from self._read(frame)
+            self.progress += length + 1
             self._held.append((total, frame))
             self._deliver()  # it may be expected by now
 
@@ -151,12 +160,33 @@ class Receiver:
                 yield
 
     def _control(self, kind: Kind, body: bytes) -> None:
+        self.progress += kind is not Kind.WAITING
         if kind is Kind.ABORT:
             origin, _, reason = body.decode(errors="replace").partition("\0")
             raise self._link._aborted(self.peer, origin, reason)
         if kind is Kind.CLOSE:
             self.closed = True
+        elif kind in (Kind.ALIVE, Kind.WAITING):
+            self._limit_liveness()
+            if kind is Kind.WAITING and not self._waits.hear(body, time.monotonic()):
+                raise self._refused("a malformed frame about whom it awaits")
         elif kind is Kind.AGREE and self._due and not self.discard and not self._link.proposing:
             raise self._link._out_of_step(self.peer, kind, self._link._awaiting_data())
         elif kind in self.inbox:
+            if len(self.inbox[kind]) >= INBOX:
+                raise self._refused(f"more than {INBOX} frames of kind {kind.name} that nobody awaits")
             self.inbox[kind].append((self.filled + sum(len(frame) for _, frame in self._held), body))
+
+    def _limit_liveness(self) -> None:
+        """Frames that only say that a peer is there cost something, and keep waits going: so many in a second."""
+        now = time.monotonic()
+        if now > self._second + 1:
+            self._second, self._lively = now, 0
+        self._lively += 1
+        if self._lively > LIVELY:
+            raise self._refused(f"more than {LIVELY} frames a second that say nothing but that it is there")
+
+    def _refused(self, what: str) -> PeerMismatchError:
+        return PeerMismatchError(
+            f"{self._link.parties[self.peer]} sent {what}: run the same version of spuvm at every party."
+        )

@@ -1,6 +1,6 @@
 """What goes over a TLS connection of a session: frames, sent in one direction (received: `link/tls/receiver.py`).
 
-Wire format (version 3, little endian). Frames follow each other on a connection:
+Wire format (version 4, little endian). Frames follow each other on a connection:
 
     2 bytes  magic "SV"
     1 byte   version
@@ -12,8 +12,9 @@ Wire format (version 3, little endian). Frames follow each other on a connection
 
     HELLO, READY, REJECT   set-up, see `link/tls/hello.py`.
     DATA                   a message, in one or more frames: of at most 4 MiB, and of what is there to send.
-    AGREE, KEY             SHA-256 and topic; holders NUL random bytes (see `link/link.py`).
+    AGREE, KEY             claims, see `link/agreement.py`; holders NUL random bytes, see `link/link.py`.
     ALIVE                  the sender gets on with its peers, and has nothing for this one.
+    WAITING                whom the sender awaits, see `link/tls/stalled.py`.
     ABORT                  the sender stops: "party that failed first NUL error class and message".
     CLOSE                  the sender has finished; without it a closed connection is a lost peer.
 """
@@ -35,13 +36,13 @@ from spuvm.runtime.link.link import Kind, size
 from spuvm.runtime.link.round import leading
 from spuvm.runtime.link.tls.channel import RECORD_BYTES, Channel
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 MAGIC = b"SV"
 HEADER = struct.Struct("<2sBBIIQ")
 INLINE_BYTES = 1 << 18  # up to here a message is written by the calling thread
 FRAME_BYTES = 4 << 20
 CONTROL_BYTES = 1 << 16  # no control frame is longer
-SESSION_KINDS = frozenset({Kind.DATA, Kind.AGREE, Kind.KEY, Kind.ABORT, Kind.CLOSE, Kind.ALIVE})
+SESSION_KINDS = frozenset({Kind.DATA, Kind.AGREE, Kind.KEY, Kind.ABORT, Kind.CLOSE, Kind.ALIVE, Kind.WAITING})
 
 log = logging.getLogger(__name__)
 
