@@ -4,11 +4,17 @@ A message says what was given, what is wrong with it and what to do instead. No 
 contains a secret value: shapes, names, limits and counts only.
 """
 
+OWN_ERROR = "an error of its own, which its own message explains"
+
 
 class SpuError(Exception):
-    """Base of all of them; the command line prints its message and exits with `exit_status`."""
+    """Base of all of them; the command line prints its message and exits with `exit_status`.
+
+    `told` is all that peers learn of one; None is the message itself, where that holds nothing but what all know.
+    """
 
     exit_status = 1
+    told: str | None = OWN_ERROR
 
 
 class ConfigError(SpuError):
@@ -23,8 +29,14 @@ class InputError(SpuError):
     exit_status = 2
 
 
+class PublicError(InputError):
+    """An input that does not fit what all parties have said openly: every one of them can find it by itself."""
+
+    told = None
+
+
 class DataError(InputError):
-    """Something about a party's own rows, which its message may count and number: peers are not told what."""
+    """Something about a party's own rows, which its message may count and number."""
 
 
 class EncodingError(DataError):
@@ -68,18 +80,35 @@ class LinkError(SpuError):
 class PeerTimeoutError(LinkError):
     """A peer said nothing within the time limit."""
 
+    told = None
+
 
 class PeerLostError(LinkError):
     """A peer closed the connection or died."""
+
+    told = None
 
 
 class PeerMismatchError(LinkError):
     """A peer runs another program, configuration or version."""
 
+    told = None
+
 
 class CertificateError(LinkError):
-    """A certificate is expired, of another authority, or of another party."""
+    """A certificate is expired, of another authority, or of another party. Its message may show a path."""
+
+    told = "CertificateError: a certificate is not valid, as its own message says"
 
 
 class PeerAbortedError(LinkError):
     """A peer stopped with an error of its own and said so."""
+
+    told = None
+
+
+def for_peers(error: BaseException) -> str:
+    """All that peers may know of an error. A party's data, code, paths and names stay with it, their class, too."""
+    if not isinstance(error, SpuError):
+        return OWN_ERROR
+    return f"{type(error).__name__}: {error}" if error.told is None else error.told

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from spuvm.runtime.errors import DataError, LinkError, PeerAbortedError, PeerMismatchError, SpuError
+from spuvm.runtime.errors import LinkError, PeerAbortedError, PeerMismatchError, SpuError, for_peers
 from spuvm.runtime.legible import legible
 from spuvm.runtime.link.agreement import AHEAD, Proposal, disagreement, encoded
 from spuvm.runtime.link.round import AtOnce, Exchange
@@ -258,9 +258,13 @@ class Link(ABC):
                 self._keys[ranks] = self._derive_key(ranks)
         return self._keys[ranks]
 
-    def abort(self, reason: str) -> None:
-        """Tell all peers that this party stops, and close. `reason` is sent to them: no secrets in it."""
+    def abort(self, why: BaseException | str) -> None:
+        """Tell all peers that this party stops, and close.
+
+        Of an exception they are told what `errors.for_peers` says; a text is sent as it is: no secrets in it.
+        """
         if self._failure is None and not self._closed:
+            reason = why if isinstance(why, str) else for_peers(why)
             self._failure = LinkError(f"This link was aborted: {reason}")
             self._tell(self.parties[self.rank], reason)
         self.close()
@@ -276,7 +280,7 @@ class Link(ABC):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if error is not None:
-            self.abort(_reason(error))
+            self.abort(error)
         self.close()
 
     # What a transport provides.
@@ -409,10 +413,10 @@ class Link(ABC):
         except SpuError as error:
             if error is not self._failure:
                 self._failure = error
-                self._tell(*(self._cause or (self.parties[self.rank], _reason(error))))
+                self._tell(*(self._cause or (self.parties[self.rank], for_peers(error))))
             raise
         except BaseException as error:
-            self.abort(_reason(error))
+            self.abort(error)
             raise
 
     def _aborted(self, teller: int, origin: str, reason: str) -> PeerAbortedError:
@@ -471,9 +475,3 @@ def scatter(source: Iterable[memoryview], target: Iterable[memoryview]) -> None:
             view, piece = view[n:], piece[n:]
 
 
-def _reason(error: BaseException) -> str:
-    """What peers may know of an error: messages of our own classes hold no secrets, others might."""
-    name = type(error).__name__
-    if isinstance(error, DataError):
-        return f"{name}: its data cannot be used, as its own message says"
-    return f"{name}: {error}" if isinstance(error, SpuError) else name

@@ -57,8 +57,8 @@ class Renumbered(Link):
     def session_key(self, holders: Iterable[int]) -> bytes:
         return self._link.session_key(self._ranks[h] for h in holders)
 
-    def abort(self, reason: str) -> None:
-        self._link.abort(reason)
+    def abort(self, why: BaseException | str) -> None:
+        self._link.abort(why)
 
     def close(self) -> None:
         self._link.close()

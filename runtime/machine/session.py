@@ -17,7 +17,6 @@ import numpy as np
 
 from spuvm.runtime.config import Config
 from spuvm.runtime.engine.random import Stream, derive_key, new_key
-from spuvm.runtime.errors import SpuError
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.machine.components import Component
 from spuvm.runtime.machine.executor import Executor, Listener, Streams
@@ -31,12 +30,12 @@ _SESSIONS: WeakKeyDictionary[Link, int] = WeakKeyDictionary()
 
 @contextmanager
 def abort_on_error(link: Link | None) -> Iterator[None]:
-    """Tell the peers if the block fails here, so that they stop too. Only our own errors' texts are sent."""
+    """Tell the peers if the block fails here, so that they stop too, and only what `errors.for_peers` lets out."""
     try:
         yield
     except BaseException as e:
         if link is not None:
-            link.abort(f"{type(e).__name__}: {e}" if isinstance(e, SpuError) else type(e).__name__)
+            link.abort(e)
         raise
 
 

@@ -118,8 +118,8 @@ def taking_part(target: str, config_file: Path, cluster: Cluster, me: str) -> It
         program = load(target)
         _check_config(program, cluster, config_file)
         yield Part(program, cluster, me)
-    except BaseException as error:
-        decline(cluster, me, f"{type(error).__name__}: its program, configuration or files cannot be used")
+    except BaseException:
+        decline(cluster, me, "its program, configuration or files cannot be used")
         raise
 
 

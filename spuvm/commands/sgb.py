@@ -265,8 +265,8 @@ def _be(asked: Asked, me: str, config_file: Path) -> None:
         sources = _mine(asked.tables or settings.parties or parties, asked.data, me, parties)
         asked.check_output(me, parties)
         asked.check_model(asked.folder)
-    except BaseException as error:
-        decline(cluster, me, f"{type(error).__name__}: its parameters or files cannot be used")
+    except BaseException:
+        decline(cluster, me, "its parameters or files cannot be used")
         raise
     if not asked.quiet:
         say(f"waiting for {', '.join(n for n in parties if n != me)}")

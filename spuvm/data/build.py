@@ -16,7 +16,7 @@ from spuvm.data.part import PUBLIC, Part, Request, load
 from spuvm.data.same_keys import differing
 from spuvm.data.schema import NUMBERS, Column, Schema, nearest
 from spuvm.devices import PYU, PYUObject, fetch
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import InputError, PublicError
 
 Names = str | Sequence[str]
 Categories = Mapping[str, str | Sequence[str]]
@@ -70,14 +70,14 @@ def vertical(
     counts = {p: s["rows"] for p, s in said.items()}
     if len(set(counts.values())) > 1:
         shown = ", ".join(f"{p} {n:,}" for p, n in counts.items())
-        raise InputError(f"the parties have different numbers of rows ({shown}): bring the same rows.")
+        raise PublicError(f"the parties have different numbers of rows ({shown}): bring the same rows.")
     found = [_column(p, c, request) for p, s in said.items() for c in s["columns"]]
     _no_name_twice(found)
     schema = _schema(found, counts, max(counts.values()), request)
     _dropped(said, request)
     others = differing({p: PYU(p)(Part.digest)(parts[p]) for p in parts})
     if others:
-        raise InputError(
+        raise PublicError(
             f"the keys ({', '.join(request.key)}) of {' and '.join(others)} are not those of {next(iter(parts))}, or "
             "in another order: keep the rows that all parties have, sorted by key."
         )
@@ -183,7 +183,7 @@ def _no_name_twice(columns: Sequence[Column]) -> None:
     owner: dict[str, Any] = {}
     for column in columns:
         if column.name in owner:
-            raise InputError(
+            raise PublicError(
                 f"{owner[column.name]} and {column.party} both have a column `{column.name}`: rename one, "
                 f"or leave it out in both tables."
             )
@@ -200,9 +200,9 @@ def _schema(found: Sequence[Column], counts: Mapping[str, int], rows: int, reque
     ):
         for name in names:
             if name not in schema.names:
-                raise InputError(f"`{what}` names `{name}`, which no party has{nearest(name, schema.names)}.")
+                raise PublicError(f"`{what}` names `{name}`, which no party has{nearest(name, schema.names)}.")
     if not found:
-        raise InputError("no party has a column besides the key: nothing is left to compute with.")
+        raise PublicError("no party has a column besides the key: nothing is left to compute with.")
     return schema if request.columns is None else schema.select(request.columns)
 
 
@@ -211,7 +211,7 @@ def _dropped(said: Mapping[str, Any], request: Request) -> None:
     there = {name for s in said.values() for name in s["dropped"]}
     for name in request.drop:
         if name not in there:
-            raise InputError(f"`drop` names `{name}`, which no party has: leave it out of `drop`.")
+            raise PublicError(f"`drop` names `{name}`, which no party has: leave it out of `drop`.")
 
 
 def _by_name(said: Any) -> list[tuple[str, Any]]:
@@ -224,7 +224,7 @@ def _same_columns(said: Mapping[str, Any]) -> None:
     for party in others:
         more = [n for n, _ in _by_name(said[party]) if n not in names]
         if more:
-            raise InputError(f"{party} has a column `{more[0]}`, {first} has not: every party must bring the same.")
+            raise PublicError(f"{party} has a column `{more[0]}`, {first} has not: every party must bring the same.")
 
 
 def _common(name: str, said: Mapping[str, Mapping[str, Any]], request: Request) -> Column:
@@ -232,16 +232,16 @@ def _common(name: str, said: Mapping[str, Mapping[str, Any]], request: Request) 
     types = {}
     for party, columns in said.items():
         if name not in columns:
-            raise InputError(f"{party} has no column `{name}`: every party must bring the same columns.")
+            raise PublicError(f"{party} has no column `{name}`: every party must bring the same columns.")
         types[party] = columns[name][1]
     kinds = set(types.values())
     if kinds == set(NUMBERS):
         kinds = {"float"}
     if len(kinds) > 1:
         shown = ", ".join(f"{p} {t}" for p, t in types.items())
-        raise InputError(f"column `{name}` has different types ({shown}): convert it.")
+        raise PublicError(f"column `{name}` has different types ({shown}): convert it.")
     if kinds == {"category"} and request.stated(name) is None:
-        raise InputError(
+        raise PublicError(
             f"column `{name}` is text: all parties must code it alike. Give `categories={{'{name}': [...]}}`, or "
             f"'{PUBLIC}' if all may know which there are."
         )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import InputError, PublicError
 from spuvm.streaming.block import Column, Part
 from spuvm.streaming.exchange import gather, is_me
 from spuvm.streaming.folder import Keys
@@ -46,7 +46,7 @@ def of_kept(done: Pass) -> Reads:
     for block, known in enumerate(zip(*said)):
         found = {c for c in known if c is not None}  # who only deals knows none
         if len(found) != 1:
-            raise InputError(f"the parties' records of block {block} in {done.folder.path} differ: {known} rows.")
+            raise PublicError(f"the parties' records of block {block} differ: {known} rows.")
         counts.extend(found)
     at, part = _columns_kept(done)
     sources = {"rows kept by the run": done.folder.keys.run}
@@ -101,12 +101,12 @@ def _layout(plan: Plan, described: Described) -> tuple[list[Part], list[int]]:
         rows = {n: int(d["rows"]) for n, d in said.items()}
         if len(set(rows.values())) > 1:
             listed = ", ".join(f"`{n}` of {part[n].party} has {r:,}" for n, r in rows.items())
-            raise InputError(f"the sources differ in rows: {listed}. Row i of one belongs to row i of the others.")
+            raise PublicError(f"the sources differ in rows: {listed}. Row i of one belongs to row i of the others.")
         parts.append({n: Column(names.index(part[n].party), d["dtype"], tuple(d["width"])) for n, d in said.items()})
         counts.append(next(iter(rows.values())))
     for n in plan.parts[0]:
         kinds = {(parts[p][n].dtype, parts[p][n].width): plan.parts[p][n].party for p in range(len(parts))}
         if len(kinds) > 1:
             listed = ", ".join(f"{who} has {d}{list(w)}" for (d, w), who in kinds.items())
-            raise InputError(f"the parties differ in the type of `{n}`: {listed}. Convert the files to one type.")
+            raise PublicError(f"the parties differ in the type of `{n}`: {listed}. Convert the files to one type.")
     return parts, counts

@@ -160,10 +160,11 @@ class Rows:
             raise type(error)(f"{error} (In the part of `{self.name}` from row {start + 1} on.)") from None
         self._at = stop
         whole = [np.concatenate(c) if len(c) > 1 else c[0] for c in zip(*pieces)]
-        names = self.files[0].table.names
+        table = self.files[0].table
         cure = "Let JAX use 64 bits: `--x64`, or the variable JAX_ENABLE_X64=1."
-        table = Table(Path(self.source.path), names, tuple(whole), start + 1, cure)
-        return table.array(dtype, (stop - start, *self.width), self.name)
+        names = table.names if table.named else ()
+        found = Table(Path(self.source.path), names, tuple(whole), start + 1, cure)
+        return found.array(dtype, (stop - start, *self.width), self.name)
 
     def _seek(self, row: int) -> None:
         self._left = None

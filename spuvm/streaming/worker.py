@@ -11,7 +11,7 @@ from typing import Any
 
 from spuvm.compiler.compile import Program
 from spuvm.compiler.ir.text import parse
-from spuvm.runtime.errors import LinkError, SpuError
+from spuvm.runtime.errors import LinkError
 from spuvm.runtime.link.certificates import free_ports
 from spuvm.runtime.link.cluster import Address, Cluster, load_cluster
 from spuvm.runtime.link.link import Link
@@ -44,7 +44,7 @@ def work(folder: Path, number: int) -> None:
             link.agree("end of the worker", b"")
     except BaseException as error:
         if link is not None:
-            link.abort(f"{type(error).__name__}: {error}" if isinstance(error, SpuError) else type(error).__name__)
+            link.abort(error)
         raise
     finally:
         if link is not None:

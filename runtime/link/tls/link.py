@@ -28,7 +28,7 @@ from contextlib import suppress
 from typing import Any
 
 from spuvm.runtime.cores import share_cores
-from spuvm.runtime.errors import PeerAbortedError, PeerLostError, PeerTimeoutError, SpuError
+from spuvm.runtime.errors import PeerAbortedError, PeerLostError, PeerTimeoutError, SpuError, for_peers
 from spuvm.runtime.link.cluster import Cluster
 from spuvm.runtime.link.link import Kind, Link
 from spuvm.runtime.link.round import Exchange, leading
@@ -101,7 +101,7 @@ def _join(link: "TlsLink", setup: SetUp, limit: float) -> None:
             setup.fail(stopped.origin, stopped.reason)
             raise link._aborted(stopped.peer, stopped.origin, stopped.reason) from None
         except SpuError as error:
-            setup.fail(*(link._cause or (setup.party, f"{type(error).__name__}: {error}")))
+            setup.fail(*(link._cause or (setup.party, for_peers(error))))
             raise
 
 

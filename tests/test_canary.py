@@ -1,0 +1,144 @@
+"""What is one party's own reaches no peer, whatever fails: a canary in bob's data, paths, code and names.
+
+Three processes over TLS fail in each of these ways, one after another. Bob's own error must sing, or the test
+would prove nothing; what alice and carol print must not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+from spuvm.network import make_run_folder, run_parties
+from spuvm.runtime.config import Config
+from spuvm.runtime.errors import OWN_ERROR
+
+PARTIES = ("alice", "bob", "carol")
+CANARY = "canary"
+
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+import jax.numpy as jnp, numpy as np, pandas as pd
+import spuvm as spu
+from spuvm.ml import Sgb
+
+me, cluster, folder = sys.argv[1:]
+bob = me == "bob"
+os.makedirs(f"{folder}/canary", exist_ok=True)
+ids = np.arange(20)
+x = np.linspace(0, 1, 20)
+good = {"alice": {"id": ids, "x": x}, "bob": {"id": ids, "y": (x > 0.5).astype(int)}}
+
+def frame(**theirs):
+    return spu.data.vertical({**good, "bob": theirs}, key="id")
+
+def machine():
+    return spu.SPU(spu.utils.testing.cluster_def(["alice", "bob", "carol"]))
+
+def path():
+    spu.data.vertical({**good, "bob": f"{folder}/canary.parquet" if bob else None}, key="id")
+
+def header():
+    file = f"{folder}/own.csv"
+    Path(file).write_text("canary,canary\\\\n1,2\\\\n")
+    spu.data.vertical({**good, "bob": file if bob else None}, key="id")
+
+def cells():
+    frame(id=ids, canary=np.where(x > 0.9, np.inf, x))
+
+def mixed():
+    frame(id=ids, canary=[1, "x"] * 10)
+
+def keys():
+    frame(id=["canary"] * 20, y=x)
+
+def boosting():
+    f = spu.data.vertical({**good, "bob": {"id": ids, "canary": np.zeros(20, int) if bob else ids}}, key="id")
+    Sgb(n_estimators=1, max_depth=1, max_bin=4).fit(f, label="canary")
+
+def blocks():
+    np.save(f"{folder}/canary/b.npy", np.where(x > 0.9, np.nan, x))
+    np.save(f"{folder}/a.npy", x)
+    s = spu.stream({"x": f"{folder}/a.npy@alice", "y": f"{folder}/*/b.npy@bob"}, rows_per_block=5)
+    s.fold(lambda t, x, y: t + jnp.dot(x, y), 0.0, jnp.add)
+
+def run_folder():
+    np.save(f"{folder}/a.npy", x)
+    s = spu.stream({"x": f"{folder}/a.npy@alice"}, rows_per_block=5)
+    Path(f"{folder}/canary/bob").mkdir(exist_ok=True)
+    Path(f"{folder}/canary/bob/canary.txt").write_text("x")
+    s.fold(lambda t, x: t + jnp.sum(x), 0.0, jnp.add, folder=f"{folder}/canary")
+
+class CanaryError(Exception):
+    pass
+
+def own_class():
+    def fail():
+        raise CanaryError("secret")
+    spu.PYU("bob")(fail)()
+    spu.devices.agree("that nothing failed", b"")
+
+def key_error():
+    spu.PYU("bob")(lambda: {}["canary"])()
+    spu.devices.agree("that nothing failed", b"")
+
+def objects():
+    machine().share(spu.PYU("bob")(lambda: type("Canary", (), {})())())
+
+def wide():
+    at = spu.PYU("bob")(lambda: {"v": np.array([1e30], np.float32)})()
+    machine()(lambda v: v["v"] + 1)(at)
+
+def shares():
+    x = machine().share(spu.PYU("bob")(lambda: np.ones(2))())
+    Path(f"{folder}/canary/file").write_text("x")
+    spu.save_shares({"a": x}, {me: f"{folder}/canary/file" if bob else f"{folder}/{me}"})
+
+CASES = [path, header, cells, mixed, keys, boosting, blocks, run_folder, own_class, key_error, objects, wide, shares]
+for case in CASES:
+    spu.init(party=me, config=cluster)
+    try:
+        case()
+        said = "nothing failed"
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+    finally:
+        spu.shutdown()
+    print(json.dumps([case.__name__, said]), flush=True)
+"""
+SINGS = {"boosting": "one class", "keys": "same key", "wide": "1 of 1 elements", "own_class": "Canary"}
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+    """By case and party, its error."""
+    folder = tmp_path_factory.mktemp("c")
+    cluster = make_run_folder(folder / "keys", Config(parties=PARTIES), timeout=20)
+    (folder / "s.py").write_text(SCRIPT.replace("\\\\n", "\\n"))
+    commands = {}
+    for party in PARTIES:
+        mine = folder / f"of-{party}"
+        mine.mkdir()
+        commands[party] = [sys.executable, str(folder / "s.py"), party, str(cluster), str(mine)]
+    out: dict[str, dict[str, str]] = {}
+    for party, outcome in run_parties(commands, timeout=300).items():
+        for line in outcome.stdout.splitlines():
+            case, text = json.loads(line)
+            out.setdefault(case, {})[party] = text
+    return out
+
+
+def test_peers_learn_that_bob_failed_and_nothing_else(said: dict[str, dict[str, str]]) -> None:
+    assert len(said) == 13
+    for case, errors in said.items():
+        own = errors.pop("bob")
+        assert SINGS.get(case, CANARY) in own or CANARY in own.lower(), (case, own)
+        for told in errors.values():
+            assert told.removesuffix(OWN_ERROR) in (
+                "PeerAbortedError: bob stopped: ",
+                "PeerAbortedError: bob stopped (told by alice): ",
+                "PeerAbortedError: bob stopped (told by carol): ",
+            ), (case, told)
