@@ -6,7 +6,6 @@ import errno
 import functools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +28,7 @@ data, rows = streams.data, streams.rows  # fixtures
 
 LIMIT = 120.0
 KILLS = 10
+UNIT = 2.0**-18
 
 
 @pytest.mark.parametrize("combine", [together, None])
@@ -90,12 +90,17 @@ def test_a_folder_of_something_else(rows: spu.Stream) -> None:
     assert Path("run/simulated/thesis.tex").read_text() == "precious"
 
 
-def test_a_finished_block_that_was_damaged(begun: spu.Stream) -> None:
+def test_a_finished_block_that_was_damaged(begun: spu.Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     path = Path("out.parquet.run/simulated/block-000001.npz")
     path.write_bytes(path.read_bytes()[:-1] + b"!")
-    with pytest.raises(InputError, match=r"block-000001.npz is damaged"):
+    with pytest.raises(InputError, match=r"block-000001.npz is damaged.*computed anew"):
         begun.to_parquet("out.parquet", "carol")
     assert not Path("out.parquet").exists()
+    with monkeypatch.context() as patch:
+        seen = run_until(patch, -1, Stop())
+        begun.to_parquet("out.parquet", "carol")
+    assert seen == [1]
+    assert pq.read_table("out.parquet").num_rows == ROWS
 
 
 def test_a_full_disk(begun: spu.Stream, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,18 +135,11 @@ s.map(lambda x, y: {"p": x * y, "q": x * y * y}).to_parquet("out.parquet", "caro
 """
 
 
-def test_killed_at_any_moment_the_output_is_the_same_byte_for_byte(rows: spu.Stream, data: Any) -> None:
+def test_killed_at_any_moment_the_output_is_the_same_within_a_unit(rows: spu.Stream, data: Any) -> None:
     def start(name: str, folder: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", SCRIPT, name, folder])
 
     rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
-    first = start("0", "run")
-    wait_for(lambda: Path("run/simulated/manifest.json").exists())
-    first.send_signal(signal.SIGKILL)
-    first.wait()
-    shutil.copytree("run", "whole", copy_function=shutil.copy2)
-    for journal in Path("whole/simulated").glob("*.jsonl"):
-        journal.unlink()
     done_before: dict[str, set[int]] = {}
     for kill in range(1, KILLS + 1):
         done_before[str(kill)] = before = set(finished_lines("run/simulated"))
@@ -156,10 +154,12 @@ def test_killed_at_any_moment_the_output_is_the_same_byte_for_byte(rows: spu.Str
     done_before["last"] = set(finished_lines("run/simulated"))
     if not Path("out.parquet").exists():
         assert start("last", "run").wait(LIMIT) == 0
-    output = Path("out.parquet").read_bytes()
+    output = pq.read_table("out.parquet")
     Path("out.parquet").unlink()
     assert start("whole", "whole").wait(LIMIT) == 0
-    assert Path("out.parquet").read_bytes() == output
+    whole = pq.read_table("out.parquet")
+    assert np.abs(output["p"].to_numpy() - whole["p"].to_numpy()).max() <= UNIT
+    assert np.abs(output["q"].to_numpy() - whole["q"].to_numpy()).max() <= 5 * UNIT  # (x y + a unit) y, |y| <= 4
     ran = [line.split() for line in Path("log").read_text().splitlines()]
     again = [(name, block) for name, block in ran if int(block) in done_before.get(name, ())]
     assert again == []

@@ -335,7 +335,7 @@ class Link(ABC):
             # Everyone who was asked sees the same and stops by itself; who was not has to be told.
             self._failure = PeerMismatchError(disagreement(said, self.parties, mine.note))
             if len(said) < len(self.parties):
-                self._tell(self.parties[self.rank], _reason(self._failure))
+                self._tell(self.parties[self.rank], for_peers(self._failure))
             raise self._failure
 
     @property
@@ -473,5 +473,3 @@ def scatter(source: Iterable[memoryview], target: Iterable[memoryview]) -> None:
             n = min(len(view), len(piece))
             view[:n] = piece[:n]
             view, piece = view[n:], piece[n:]
-
-

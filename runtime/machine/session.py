@@ -124,19 +124,6 @@ class Session:
             with abort_on_error(self.link):
                 self.link.conclude()
 
-    def run_under(
-        self, keys: Callable[[Holders], bytes], program: PartyProgram, inputs: Sequence[Component | None]
-    ) -> list[Component | None]:
-        """Run a program under keys of its own, whose streams all begin at their first block.
-
-        For programs that may have to run again: under the same keys the same inputs give the same
-        messages, bit by bit. Keys must never be used for another program or other inputs. That all
-        parties run the same program, with the same keys, is for the caller to make sure.
-        """
-        with self._lock, abort_on_error(self.link):
-            program.prepare()
-            return Executor(Streams(keys, self.party), self.link, self.listener).run(program, inputs)
-
     def share(self, raw: np.ndarray, kind: str) -> list[np.ndarray]:
         """Fresh components of a value that this process knows in full (the simulator's inputs)."""
         with self._lock:

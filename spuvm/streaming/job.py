@@ -6,8 +6,6 @@ folder. Another process can read it, which is how workers get theirs.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -22,16 +20,16 @@ from spuvm.compiler.ir.module import Type
 from spuvm.objects import SPUObject, encoded, slots_of, slots_of_component
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.link import Link
-from spuvm.runtime.machine.session import abort_on_error
+from spuvm.runtime.machine.components import whole
+from spuvm.runtime.machine.session import Call, abort_on_error
 from spuvm.runtime.protocols.sharings import public, reconstruct
 from spuvm.runtime.ring.elements import limb_count, limbs, words
 from spuvm.runtime.ring.encodings import decode
 from spuvm.streaming.block import Counts
-from spuvm.streaming.exchange import gather
 from spuvm.streaming.folder import Folder
 from spuvm.streaming.kept_rows import ROWS, Kept, KeptRows
 from spuvm.streaming.owner import OwnWork
-from spuvm.streaming.sources import Rows, Source, digest
+from spuvm.streaming.sources import Rows, Source
 from spuvm.vm import VM
 
 Progress = Callable[[int], None]  # called with the rows of each block that is done
@@ -74,11 +72,10 @@ class Job:
 
 @dataclass
 class _Ready:
-    """A block's own inputs as ring elements (None: another party's), and the digest of what they were."""
+    """A block's own inputs as ring elements; None: another party's."""
 
     block: int
     raw: list[np.ndarray | None]
-    digest: bytes
 
 
 @dataclass
@@ -102,7 +99,7 @@ class Runner:
 
     @cached_property
     def _kept(self) -> KeptRows | None:
-        return None if self.job.kept is None else KeptRows(self.job.kept, self.party)
+        return None if self.job.kept is None else KeptRows(self.job.kept)
 
     @cached_property
     def _readers(self) -> Mapping[tuple[int, str], Rows]:
@@ -152,17 +149,16 @@ class Runner:
         module = self.job.programs[counts].module
         params = iter(zip(module.body.params, module.input_dtypes))
         raw: list[np.ndarray | None] = []
-        read: list[np.ndarray] = []
         start = block * self.job.rows_per_block
         if self._kept is not None:
-            read, raw = self._read_kept(self._kept, start, start + counts[0])
-            return _Ready(block, raw, digest(read, self.folder.keys.own))
+            raw = self._read_kept(self._kept, start, start + counts[0])
+            return _Ready(block, raw)
         for p, count in enumerate(counts):
             own = self.job.own.get((p, count))
             if not count:
                 continue
             if own is not None:
-                raw += self._own_work(own, p, start, count, read)
+                raw += self._own_work(own, p, start, count)
                 for _ in own.names:
                     next(params)
                 continue
@@ -172,21 +168,19 @@ class Runner:
                 if rows is None:
                     raw += [None] * slots_of_component(value.type, self.vm)
                     continue
-                read.append(rows.read(start, start + count, np.dtype(dtype)))
-                raw += limbs(encoded(read[-1], value.type, name, self.vm.config.ring_bits))
-        return _Ready(block, raw, digest(read, self.folder.keys.own))
+                read = rows.read(start, start + count, np.dtype(dtype))
+                raw += limbs(encoded(read, value.type, name, self.vm.config.ring_bits))
+        return _Ready(block, raw)
 
-    def _read_kept(self, rows: KeptRows, start: int, stop: int) -> tuple[list[np.ndarray], list[np.ndarray | None]]:
-        """What there is of some rows, and that as inputs, in the order of the columns' names."""
+    def _read_kept(self, rows: KeptRows, start: int, stop: int) -> list[np.ndarray | None]:
+        """Some rows as inputs, in the order of the columns' names."""
         module = self.job.programs[self.job.counts(start // self.job.rows_per_block)].module
         raw: list[np.ndarray | None] = []
         for (_, held), value in zip(sorted(rows.read(start, stop).items()), module.body.params):
             raw += [*held, *[None] * (slots_of(value.type, self.vm) - len(held))]
-        return [x for x in raw if x is not None], raw
+        return raw
 
-    def _own_work(
-        self, own: OwnWork, part: int, start: int, count: int, read: list[np.ndarray]
-    ) -> Sequence[np.ndarray | None]:
+    def _own_work(self, own: OwnWork, part: int, start: int, count: int) -> Sequence[np.ndarray | None]:
         """What the owner computes of a block alone, if that is this party."""
         ring_bits = self.vm.config.ring_bits
         if ring_bits < 64:
@@ -195,36 +189,33 @@ class Runner:
         if not rows:
             return [None] * (len(own.names) * limb_count(ring_bits, np.uint64))
         columns = {n: r.read(start, start + count, r.dtype) for n, r in rows.items()}
-        read += [columns[n] for n in sorted(columns)]
         sums = own(columns, self.vm.config.fxp_fraction_bits)
         return [limb for x in sums for limb in limbs(words(x.view(np.int64), ring_bits))]
 
     # Computing ------------------------------------------------------------------------------------
 
     def _compute(self, ready: _Ready, state: Sequence[Any]) -> list[Any]:
-        """The components that the block's program gives.
-
-        The masks are a function of the run, the program, the block and all parties' rows of it: a
-        block that runs again sends the same messages, and other rows never meet the same masks.
-        """
+        """The components that the block's program gives, under masks of this session, which no other has."""
+        if self.job.in_order:
+            self._forget()
+        self.folder.begin_block(ready.block, self.journal)
         program = self.job.programs[self.job.counts(ready.block)]
-        mine = hashlib.sha256(self.digest(state) + ready.digest).digest()
-        mine += (self._committed + 1).to_bytes(8, "big")
-        said = gather(self.link, mine, len(mine))
-        if self.job.in_order:  # nobody will go back behind what all have committed
-            done = min(int.from_bytes(x[32:], "big") for x in said) - 1
-            self.folder.drop(range(max(done - 3, INITIAL), done))
-        keys = self.keys(program, f"block {ready.block}", [x[:32] for x in said])
-        inputs = [*ready.raw, *state]
-        return self.vm.session.run_under(keys, program.party(self.party), inputs)
+        what = f"block {ready.block} of {self.folder.run}, attempt {self.folder.attempt}"
+        return run_whole(self.vm, program, what, [*ready.raw, *state])
 
-    def digest(self, components: Sequence[Any]) -> bytes:
-        """Of what this party holds of some components, under its own key."""
-        return digest([np.asarray(c) for c in components if c is not None], self.folder.keys.own)
+    def _forget(self) -> None:
+        """Drop states before the last that all have committed: nobody will go back behind that."""
+        mine = (self._committed + 1).to_bytes(8, "big")
+        done = min(int.from_bytes(x, "big") for x in self._told(mine)) - 1
+        self.folder.drop(range(max(done - 3, INITIAL), done))
 
-    def keys(self, program: Program, what: str, digests: Sequence[bytes]) -> Any:
-        """The stream keys of one execution on inputs of these digests, one of each party."""
-        return self.folder.keys.streams(f"{program.hash} {what} {b''.join(digests).hex()}")
+    def _told(self, body: bytes) -> list[bytes]:
+        """What each party says, by rank; all say as many bytes."""
+        if self.link is None:
+            return [body]
+        heard = {peer: np.zeros(len(body), np.uint8) for peer in self.link.peers}
+        self.link.exchange({p: [memoryview(body)] for p in self.link.peers}, {p: [b] for p, b in heard.items()})
+        return [body, *(x.tobytes() for x in heard.values())]
 
     # What blocks gave -----------------------------------------------------------------------------
 
@@ -291,9 +282,16 @@ class Runner:
         return [x if self.party is None or self.party in ranks else None for x, ranks in zip(slots, holders)]
 
 
-def describe(job: Job) -> str:
-    """The job as JSON, for another process."""
-    body = {
+def run_whole(vm: VM, program: Program, what: str, inputs: Sequence[Any]) -> list[Any]:
+    """What a program gives of components, as whole arrays. All parties must say the same of `what` these are."""
+    party = program.party(vm.session.party)
+    results = vm.session.run(party, inputs, Call(program.hash, what))
+    return [None if r is None else whole(r, shape) for r, shape in zip(results, party.block.result_shapes)]
+
+
+def describe(job: Job) -> dict[str, Any]:
+    """The job as what JSON can write, for another process."""
+    return {
         "parts": [{n: [s.path, list(s.columns), s.party] for n, s in part.items()} for part in job.parts],
         "rows": list(job.rows),
         "rows_per_block": job.rows_per_block,
@@ -303,4 +301,3 @@ def describe(job: Job) -> str:
         "kept": None if job.kept is None else job.kept.to_json(),
         "own": [[list(key), own.to_json()] for key, own in job.own.items()],
     }
-    return json.dumps(body)

@@ -34,8 +34,8 @@ class Kept:
 class KeptRows:
     """This party's components of them."""
 
-    def __init__(self, kept: Kept, party: int | None) -> None:
-        folder = Folder.open(kept.path, party)
+    def __init__(self, kept: Kept) -> None:
+        folder = Folder.open(kept.path)
         if folder is None:
             raise InputError(f"{kept.path} has lost its rows: start the same command again.")
         self._kept, self._folder, self._records = kept, folder, folder.finished()

@@ -10,7 +10,6 @@ from typing import Any
 from spuvm.runtime.errors import InputError, PublicError
 from spuvm.streaming.block import Column, Part
 from spuvm.streaming.exchange import gather, is_me
-from spuvm.streaming.folder import Keys
 from spuvm.streaming.kept_rows import ROWS, Kept
 from spuvm.streaming.passes import Pass
 from spuvm.streaming.plan import Plan
@@ -27,7 +26,6 @@ class Reads:
     sources: Any  # what the manifest says of them
     files: Mapping[tuple[int, str], Rows] = field(default_factory=dict)
     kept: Kept | None = None
-    keys: Keys | None = None  # of the pass that kept them
 
 
 def of_files(plan: Plan) -> Reads:
@@ -49,9 +47,10 @@ def of_kept(done: Pass) -> Reads:
             raise PublicError(f"the parties' records of block {block} differ: {known} rows.")
         counts.extend(found)
     at, part = _columns_kept(done)
-    sources = {"rows kept by the run": done.folder.keys.run}
+    attempts = [records[block]["attempt"] for block in range(done.job.blocks)]
+    sources = {"rows kept by the run": done.folder.run, "in the attempts": attempts}
     kept = Kept(done.folder.path, tuple(counts), at)
-    return Reads([part], [sum(counts)], sources, kept=kept, keys=done.folder.keys)
+    return Reads([part], [sum(counts)], sources, kept=kept)
 
 
 def _columns_kept(done: Pass) -> tuple[dict[str, int], Part]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,7 @@ from spuvm.streaming.passes import Pass
 from spuvm.streaming.plan import Plan
 from spuvm.streaming.progress import reporting
 from spuvm.streaming.reads import Reads, of_files, of_kept
-from spuvm.streaming.resuming import manifest, open_folder
+from spuvm.streaming.resuming import agree_on_attempts, manifest, open_folder
 from spuvm.streaming.states import state
 from spuvm.streaming.workers import run_workers
 from spuvm.streaming.writing import Output
@@ -103,20 +104,28 @@ def _blocks(plan: Plan, rows: Reads, steps: Steps, finish: Finish, where: Path) 
     job.own = {key: own for key, own in found.items() if own is not None}
     described = manifest(vm, job, rows.sources)
     agree(vm, "program of the stream", f"{described['program']} {job.rows} {job.rows_per_block}".encode())
-    folder, finished = open_folder(vm, job, where, described, rows.keys)
+    folder, finished = open_folder(vm, job, where, described)
     runner = Runner(job, vm, folder, readers=rows.files)
     done = Pass(plan, computation, job, folder, runner)
     _run(done, finished)
+    agree_on_attempts(vm, folder)
     return done
 
 
 def _run(done: Pass, finished: set[int]) -> None:
     job, options = done.job, done.plan.options
     todo = [b for b in range(job.blocks) if b not in finished]
+    again = sum(done.folder.blocks.begun()[b] > 0 for b in todo)
     already = sum(sum(job.counts(b)) for b in finished)
     workers = 1 if job.in_order else min(options.workers, max(len(todo), 1))
     agree(done.vm, "number of workers", str(workers).encode())
     with reporting(sum(job.rows), already, options.progress) as advance:
+        if advance is not None and done.folder.attempt > 1:
+            print(
+                f"attempt {done.folder.attempt}: {len(finished):,} of {job.blocks:,} blocks are finished; begun before "
+                f"and computed again, under fresh masks: {again:,}",
+                file=sys.stderr,
+            )
         if workers == 1:
             done.runner.run(todo, advance)
         else:

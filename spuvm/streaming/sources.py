@@ -8,9 +8,8 @@ skipping ahead is cheap where the format allows it; memory is bounded by the row
 from __future__ import annotations
 
 import glob
-import hmac
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -186,15 +185,6 @@ class Rows:
                 arrays = tuple(a[:count] for a in arrays)
             count -= len(arrays[0])
             yield arrays
-
-
-def digest(arrays: Sequence[np.ndarray], key: bytes) -> bytes:
-    """32 bytes that tell nothing about the arrays to who does not know the key, and change when they do."""
-    mac = hmac.new(key, digestmod="sha256")
-    for array in arrays:
-        mac.update(f"{array.dtype} {array.shape}".encode())
-        mac.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
-    return mac.digest()
 
 
 def _paths(pattern: str) -> list[Path]:

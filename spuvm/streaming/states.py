@@ -10,7 +10,8 @@ import jax
 from spuvm.compiler.compile import compile_function
 from spuvm.objects import SPUObject, components_for
 from spuvm.streaming.computation import combined
-from spuvm.streaming.exchange import agree, gather
+from spuvm.streaming.exchange import agree
+from spuvm.streaming.job import run_whole
 from spuvm.streaming.passes import Pass, unflattened
 
 
@@ -40,7 +41,7 @@ def _last(done: Pass) -> Any:
 
 
 def _combine(done: Pass, function: Any) -> Any:
-    """All blocks' states combined in the order of rows, under masks that are a function of the run."""
+    """All blocks' states combined in the order of rows."""
     vm, tree = done.vm, done.tree(done.job.counts(0))
     state: Any = None
     cache: dict[Any, Any] = {}
@@ -57,8 +58,6 @@ def _combine(done: Pass, function: Any) -> Any:
         program, out_tree = cache[key]
         module = program.module
         parts = [c for x, v in zip(both, module.body.params) for c in components_for(x, v.type, "state", vm)]
-        mine = done.runner.digest(parts)
-        keys = done.runner.keys(program, f"combine {number}", gather(done.runner.link, mine, len(mine)))
-        results = vm.session.run_under(keys, program.party(vm.session.party), parts)
+        results = run_whole(vm, program, f"combination {number}", parts)
         state = jax.tree.unflatten(out_tree, vm.objects(program, results))
     return state

@@ -17,10 +17,11 @@ from spuvm.runtime.link.cluster import Address, Cluster, load_cluster
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.link.tls.link import connect
 from spuvm.runtime.machine.session import Session
-from spuvm.streaming.folder import Folder, write_whole
+from spuvm.streaming.folder import Folder
 from spuvm.streaming.job import Job, Runner
 from spuvm.streaming.kept_rows import Kept
 from spuvm.streaming.owner import OwnWork
+from spuvm.streaming.sealed import read_sealed, write_whole
 from spuvm.streaming.sources import Source
 from spuvm.vm import VM
 
@@ -30,13 +31,13 @@ POLL = 0.05
 
 def work(folder: Path, number: int) -> None:
     """Run the blocks that the folder has for this worker."""
-    body = json.loads((folder / f"worker-{number}.json").read_text())
+    body = read_sealed(folder / f"worker-{number}.json")
     job = _job(body)
     config = next(iter(job.programs.values())).config
     link = _link(folder, number, body) if "cluster" in body else None
     try:
         vm = VM(Session(config, None if link is None else link.rank, link))
-        run = Folder.open(folder, vm.session.party)
+        run = Folder.open(folder)
         if run is None:
             raise LinkError(f"{folder} holds no run.")
         Runner(job, vm, run, f"w{number}").run(body["todo"], lambda rows: print(rows, flush=True))

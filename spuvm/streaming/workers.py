@@ -21,8 +21,8 @@ from typing import Any
 from spuvm.network import PartiesFailed, run_parties
 from spuvm.runtime.errors import ConfigError, InputError, LinkError, SpuError
 from spuvm.streaming.exchange import gather
-from spuvm.streaming.folder import write_whole
 from spuvm.streaming.job import Progress, Runner, describe
+from spuvm.streaming.sealed import sealed, write_whole
 from spuvm.streaming.worker import work
 
 START_SECONDS = 120.0  # for a worker to start and say where it listens
@@ -51,7 +51,7 @@ def run_workers(
     starts = [j * share + min(j, rest) for j in range(count + 1)]
     for j in range(count):
         mine = list(todo[starts[j] : starts[j + 1]])
-        write_whole(folder / f"worker-{j}.json", _job(runner, mine, home, engine).encode())
+        write_whole(folder / f"worker-{j}.json", sealed(_job(runner, mine, home, engine)))
 
     def introduce(_: Any = None) -> None:
         if runner.link is not None:
@@ -64,11 +64,11 @@ def run_workers(
         path.unlink()
 
 
-def _job(runner: Runner, todo: Sequence[int], home: Home | None, engine: str) -> str:
-    body = json.loads(describe(runner.job)) | {"todo": todo, "engine": engine}
+def _job(runner: Runner, todo: Sequence[int], home: Home | None, engine: str) -> dict[str, Any]:
+    body = describe(runner.job) | {"todo": list(todo), "engine": engine}
     if home is not None:
         body |= {"party": home.party, "cluster": home.cluster, "timeout": home.timeout}
-    return json.dumps(body)
+    return body
 
 
 def _introduce(runner: Runner, count: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,8 +18,8 @@ from spuvm.data.tables import column_names
 from spuvm.data.targets import check_target, replacing
 from spuvm.runtime.errors import InputError
 from spuvm.streaming.block import MASK
-from spuvm.streaming.folder import write_whole
 from spuvm.streaming.job import Runner
+from spuvm.streaming.sealed import read_sealed, sealed, write_whole
 
 NOTE = "output.json"  # in the run's folder: which file this run has written, before it gets its name
 
@@ -61,11 +60,11 @@ class Output:
                     f"{self.path} cannot be written: {error}. All blocks are finished and kept in "
                     f"{runner.folder.path}: make room and start the same command again."
                 ) from None
-            write_whole(runner.folder.path / NOTE, json.dumps({"sha256": _digest(temporary)}).encode())
+            write_whole(runner.folder.path / NOTE, sealed({"sha256": _digest(temporary)}))
 
     def _noted(self, folder: Path) -> str | None:
-        with suppress(OSError, ValueError, KeyError):
-            digest: str = json.loads((folder / NOTE).read_text())["sha256"]
+        with suppress(InputError):
+            digest: str = read_sealed(folder / NOTE)["sha256"]
             return digest
         return None
 
