@@ -20,7 +20,7 @@ CANARY = "canary"
 CASES = 13
 
 SCRIPT = """
-import json, os, sys
+import contextlib, json, os, sys
 from pathlib import Path
 import jax.numpy as jnp, numpy as np, pandas as pd
 import spuvm as spu
@@ -80,11 +80,9 @@ def own_class():
     def fail():
         raise CanaryError("secret")
     spu.PYU("bob")(fail)()
-    spu.devices.agree("that nothing failed", b"")
 
 def key_error():
     spu.PYU("bob")(lambda: {}["canary"])()
-    spu.devices.agree("that nothing failed", b"")
 
 def objects():
     machine().share(spu.PYU("bob")(lambda: type("Canary", (), {})())())
@@ -100,14 +98,15 @@ def shares():
 
 CASES = [path, header, cells, mixed, keys, boosting, blocks, run_folder, own_class, key_error, objects, wide, shares]
 for number, case in enumerate(CASES):
+    said = "nothing failed"
     try:
         spu.init(party=me, config=f"{clusters}/keys-{number}/cluster.toml")
         case()
-        said = "nothing failed"
+        spu.shutdown()
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
-    finally:
-        spu.shutdown()
+        with contextlib.suppress(Exception):
+            spu.shutdown()
     print(json.dumps([case.__name__, said]), flush=True)
 """
 SINGS = {"boosting": "one class", "keys": "same key", "wide": "1 of 1 elements", "own_class": "Canary"}
