@@ -89,7 +89,7 @@ def _billion(record: Record) -> list[str]:
     lines += report.markdown_table(header, [_billion_cells(r) for r in largest.values()])
     for r in record.get("killed", []):
         how = "one of three processes over TLS" if r["network"] else "simulated"
-        same = "the same, byte for byte" if r["same"] else "DIFFERENT"
+        same = {True: "the same, byte for byte", "unit": "the same within a unit", False: "DIFFERENT"}[r["same"]]
         lines += ["", f"Killed {r['kills']} times and resumed ({r['rows']:,} rows, {how}): the output is {same}; "]
         lines[-1] += f"finished blocks that were begun again: {r['begun_again']}."
     return lines

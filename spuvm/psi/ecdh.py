@@ -34,7 +34,7 @@ from spuvm.psi.plan import Plan
 from spuvm.psi.tables import Table, kept
 from spuvm.psi.tags import order, random_tags
 from spuvm.runtime.errors import ConfigError
-from spuvm.streaming.folder import write_whole
+from spuvm.streaming.sealed import write_whole
 
 SECRET = "spuvm-psi-secret"
 KNOWN = "spuvm-psi-known"

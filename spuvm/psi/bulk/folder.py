@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spuvm.runtime.errors import InputError
-from spuvm.streaming.folder import write_whole
+from spuvm.streaming.sealed import write_whole
 
 FORMAT = 1
 
