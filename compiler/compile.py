@@ -72,7 +72,7 @@ class Program:
 
     def save(self, path: str | Path) -> None:
         """Write the text to a file, replacing it."""
-        Path(path).write_text(self.text)
+        Path(path).write_bytes(self.text.encode())
 
     def emit(self, stage: str) -> str:
         """The program at a stage of the pipeline: jaxpr, ir, choreography or stages."""
@@ -114,7 +114,7 @@ def compile_function(
 def load(path: str | Path) -> Program:
     """A program saved by `Program.save`."""
     try:
-        source = Path(path).read_text()
+        source = Path(path).read_bytes().decode()  # as it is: no line end is translated
     except (OSError, UnicodeDecodeError) as e:
         raise InputError(f"cannot read the program {path}: {e}") from None
     return Program(text.parse(source))

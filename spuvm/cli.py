@@ -70,7 +70,9 @@ def _failed(message: str, status: int, debug: bool) -> int:
         import traceback
 
         traceback.print_exc()
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    from spuvm.runtime.legible import legible
+
+    print(f"error: {legible(message, lines=True)}", file=sys.stderr, flush=True)
     return status
 
 

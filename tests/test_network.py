@@ -1,7 +1,9 @@
 """Real processes: parties that work, and what every one of them says and leaves when one does not."""
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,9 +20,12 @@ from parties import keys_of_another_authority
 
 import spuvm as spu
 from spuvm import cli
+from spuvm.commands.keeping import keep_outputs
+from spuvm.commands.options import Output
+from spuvm.commands.reveals import reveals
 from spuvm.data import tables
 from spuvm.network import Outcome, PartiesFailed, make_run_folder, party_command, run_parties
-from spuvm.runtime.errors import LinkError
+from spuvm.runtime.errors import InputError, LinkError
 
 PARTIES = ("alice", "bob", "carol")
 LIMIT = 60.0  # seconds, of a whole run; a party that hangs fails its test
@@ -294,6 +299,59 @@ def test_another_program(setting: Setting) -> None:
     assert statuses(done) == (3, 3, 3)
     assert all("bob differs from alice and carol in `program`" in error for error in errors(done).values())
     assert nothing_written(setting)
+
+
+def test_results_that_cannot_be_written_are_kept(setting: Setting, tmp_path: Path) -> None:
+    """Carol's file cannot be made when the last round is over: nothing is lost, and nobody computes again."""
+    commands = setting.commands()
+    place = commands["carol"].index(f"risk={setting.result}")
+    commands["carol"][place] = "risk=/proc/risk.csv"  # a folder that takes no files, and says so only then
+    room = tmp_path / "room"
+    room.mkdir()
+    done = run_parties(commands, timeout=LIMIT, grace=LIMIT, check=False, cwd=room)
+    assert statuses(done) == (0, 0, 2), [o.stderr for o in done.values()]
+    error = done["carol"].stderr.splitlines()[-1]
+    assert "/proc/risk.csv" in error
+    kept = re.search(r"kept in (\S+\.npz)", error)
+    assert kept is not None, error
+    assert kept[1].startswith(str(room))
+    assert Path(kept[1]).stat().st_mode & 0o777 == 0o600
+    assert cli.run(["results", kept[1], "--output", f"risk={setting.result}"]) == 0
+    np.testing.assert_allclose(tables.read(setting.result).array(np.float32), [1, 6, -12], atol=1e-3)
+
+
+def test_results_that_can_be_kept_nowhere_end_the_run(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    program = spu.load(setting.programs["bob"])
+    output = Output("risk", Path("/proc/risk.csv"), ())
+    monkeypatch.setattr("spuvm.commands.keeping.tempfile.mkstemp", full)
+    with pytest.raises(InputError, match="Nor could the results be kept anywhere else"):
+        keep_outputs(program, {0: np.zeros(3), 1: 0.0}, {program.module.outputs.index("out.risk"): output}, False)
+
+
+def test_a_program_that_was_not_reviewed(setting: Setting, capfd: pytest.CaptureFixture[str]) -> None:
+    program = spu.load(setting.programs["bob"])
+    arguments = setting.commands()["bob"][3:]
+    config = Path(setting.folder / "keys" / "cluster.toml")
+    config.write_text(config.read_text().replace("timeout_seconds = 60", "timeout_seconds = 1"))
+    for expected, words in (
+        ("0" * 64, f"has the hash {program.hash}"),
+        (program.hash[:8], "16 to 64 hexadecimal digits"),
+        ("x" * 64, "16 to 64 hexadecimal digits"),
+    ):
+        assert cli.run([*arguments, "--expect-hash", expected]) == 2
+        assert words in capfd.readouterr().err
+    cli.run([*arguments, "--expect-hash", program.hash[:20].upper(), "--timeout", "0.5"])
+    assert "has not come" in capfd.readouterr().err
+
+
+def test_what_is_revealed_to_whom_is_listed(setting: Setting) -> None:
+    lines = reveals(spu.load(setting.programs["bob"]))
+    due = ["reveals fxp18[] to everyone", "reveals fxp18[3] to carol alone"]
+    assert [line.partition(": ")[0] for line in lines] == due
+    assert all("p.py:" in line for line in lines)
 
 
 def test_another_public_input(setting: Setting) -> None:

@@ -11,6 +11,10 @@ One operation a line: results, name, operands, attributes as JSON, result types,
 regions of an operation follow it, each `(parameters) {`, operations, `yield`, `}`. The data of a
 constant are raw ring elements, signed; long ones are base64 of the deflated little-endian words.
 Values are numbered in the order of their definition, so equal programs have equal text.
+
+What is read may come from somebody who wants to deceive its reviewers, or to exhaust them: a text is refused unless
+it is character by character what this module would print, of visible characters alone, with `\\n` as its only line
+end, and no constant takes more memory than `RATIO` times its text.
 """
 
 from __future__ import annotations
@@ -21,7 +25,8 @@ import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -29,45 +34,56 @@ import numpy as np
 from spuvm.compiler.ir import ops
 from spuvm.compiler.ir.module import Location, Module, Op, Region, Type, Value
 from spuvm.runtime.errors import IRError
+from spuvm.runtime.legible import hidden, legible
 from spuvm.runtime.ring.elements import RING_DTYPE, signed, words
 
 VERSION = 1
 INLINE_CONSTANT = 16  # longer constants are deflated
+RATIO = 16  # bytes of a constant to one of its text, at most; what deflates better is only Huffman-coded
+
+SHOWN = 200  # characters of a line, in an error
 
 MALFORMED = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)
 
-TYPE = re.compile(r"(\w+)\[((?:\d+(?:,\d+)*)?)\] (public|secret|private\((\d+)\)( masked)?)")
-NAMED = re.compile(r'(input|output) %(\d+) ("(?:[^"\\]|\\.)*") (\w+)(?: : (.*))?')
-OP = re.compile(r"((?:%\d+(?:, )?)+) = (\w+)((?: %\d+,?)*)")
+TYPE = re.compile(r"(?a)(\w+)\[((?:\d+(?:,\d+)*)?)\] (public|secret|private\((\d+)\)( masked)?)")
+NAMED = re.compile(r'(?a)(input|output) %(\d+) ("(?:[^"\\]|\\.)*") (\w+)(?: : (.*))?')
+OP = re.compile(r"(?a)((?:%\d+(?:, )?)+) = (\w+)((?: %\d+,?)*)")
 
 
 def program_hash(module: Module) -> str:
-    """SHA-256 of the text without source lines: the same program, wherever its source lies."""
-    return hashlib.sha256(to_text(module, locations=False).encode()).hexdigest()
+    """SHA-256 of the text without source lines: the same program, wherever its source lies.
+
+    Long constants go into it by their own SHA-256: the same, whichever zlib deflates them.
+    """
+    text = "\n".join(_Printer(locations=False, long=_digest).module(module)) + "\n"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 # Printing --------------------------------------------------------------------------------------------
 
 
 def to_text(module: Module, *, locations: bool = True) -> str:
-    return "\n".join(_Printer(locations).module(module)) + "\n"
+    return "\n".join(_Printer(locations, _deflated).module(module)) + "\n"
 
 
 class _Printer:
-    def __init__(self, locations: bool) -> None:
+    """`long` writes the long constants."""
+
+    def __init__(self, locations: bool, long: Callable[[np.ndarray[Any, Any]], str]) -> None:
         self.locations = locations
+        self.long = long
         self.names: dict[Value, str] = {}
 
     def module(self, m: Module) -> Iterator[str]:
         yield f"spux {VERSION}"
-        yield f"module {json.dumps(m.name)}"
+        yield f"module {_name(m.name)}"
         yield f"config {json.dumps(m.config, sort_keys=True)}"
         for name, dtype, value in zip(m.inputs, m.input_dtypes, m.body.params, strict=True):
-            yield f"input {self.define(value)} {json.dumps(name)} {dtype} : {value.type}"
+            yield f"input {self.define(value)} {_name(name)} {dtype} : {value.type}"
         for op in m.body.ops:
             yield from self.op(op, "")
         for name, dtype, value in zip(m.outputs, m.output_dtypes, m.body.results, strict=True):
-            yield f"output {self.names[value]} {json.dumps(name)} {dtype}"
+            yield f"output {self.names[value]} {_name(name)} {dtype}"
 
     def define(self, value: Value) -> str:
         return self.names.setdefault(value, f"%{len(self.names)}")
@@ -77,12 +93,12 @@ class _Printer:
         # regions see none of the results, but a reader expects numbers to grow: results come first
         results = ", ".join(map(self.define, op.outputs))
         types = ", ".join(str(v.type) for v in op.outputs)
-        attrs = json.dumps({k: _plain(v) for k, v in op.attrs.items()}, sort_keys=True)
+        attrs = json.dumps({k: self.plain(v) for k, v in op.attrs.items()}, sort_keys=True)
         line = f"{indent}{results} = {op.name}" + (f" {operands}" if operands else "")
         line += f" {attrs}" if op.attrs else ""
         line += f" : {types}"
         if self.locations and op.location.file:
-            line += f"  # {op.location}".replace("\n", " ")
+            line += f"  # {legible(str(op.location))}".rstrip()
         yield line
         for region in op.regions:
             yield from self.region(region, indent + "  ")
@@ -95,24 +111,41 @@ class _Printer:
         yield f"{indent}  yield {results}".rstrip()
         yield f"{indent}}}"
 
+    def plain(self, attribute: Any) -> Any:
+        if not isinstance(attribute, np.ndarray):
+            return attribute
+        if attribute.dtype.kind == "f":  # real numbers of an elementary function
+            return attribute.tolist()
+        if attribute.size <= INLINE_CONSTANT:
+            return signed(np.ascontiguousarray(attribute)).ravel().tolist()
+        return self.long(attribute)
 
-def _plain(attribute: Any) -> Any:
-    if not isinstance(attribute, np.ndarray):
-        return attribute
-    if attribute.dtype.kind == "f":  # real numbers of an elementary function
-        return attribute.tolist()
-    if attribute.size <= INLINE_CONSTANT:
-        return signed(np.ascontiguousarray(attribute)).ravel().tolist()
-    return base64.b64encode(zlib.compress(attribute.tobytes(), 6)).decode()  # all supported hosts are little-endian
+
+def _name(name: str) -> str:
+    return json.dumps(legible(name))
+
+
+def _deflated(array: np.ndarray[Any, Any]) -> str:
+    raw = array.tobytes()  # all supported hosts are little-endian
+    short = base64.b64encode(zlib.compress(raw, 6))
+    if len(raw) > RATIO * len(short):
+        coder = zlib.compressobj(6, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_HUFFMAN_ONLY)
+        short = base64.b64encode(coder.compress(raw) + coder.flush())
+    return short.decode()
+
+
+def _digest(array: np.ndarray[Any, Any]) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
 
 
 # Parsing ---------------------------------------------------------------------------------------------
 
 
 def parse(text: str) -> Module:
-    """The module of a text; IRError with the line number if it is ill-formed, or ill-typed."""
-    parser = _Parser(text.splitlines())
+    """The module of a text; IRError with the line number if it is ill-formed or ill-typed, or not as we print it."""
+    parser = _Parser(text.removesuffix("\n").split("\n"))
     try:
+        parser.check_characters()
         module = parser.module()
     except MALFORMED as e:
         raise parser.error(f"{type(e).__name__}: {e}") from None
@@ -120,6 +153,7 @@ def parse(text: str) -> Module:
         ops.check(module)
     except MALFORMED as e:
         raise IRError(f"an operation with wrong attributes: {type(e).__name__}: {e}") from None
+    parser.check_form(module)
     return module
 
 
@@ -134,12 +168,28 @@ class _Parser:
         self.position = 0
         self.values: dict[str, Value] = {}
         self.ring_bits = 64
+        self.long: dict[int, str] = {}  # by the identity of a long constant, its text
+
+    def check_characters(self) -> None:
+        """What a reviewer does not see, or sees elsewhere than it is, has no place in a program."""
+        for number, line in enumerate(self.lines, 1):
+            if not (line.isascii() and line.isprintable()) and (found := [c for c in line if hidden(c)]):
+                self.position = number
+                raise self.error(f"it has the character U+{ord(found[0]):04X}, which nobody sees: compile it again")
+
+    def check_form(self, module: Module) -> None:
+        """The text says what it means in the one way that we print it: no spaces, keys or digits to hide behind."""
+        printer = _Printer(True, lambda array: self.long[id(array)])
+        for number, (due, line) in enumerate(zip_longest(printer.module(module), self.lines), 1):
+            if due != line:
+                self.position = number
+                raise self.error(f"it is not as spuvm prints it, which is `{(due or '')[:SHOWN]}`: compile it again")
 
     def error(self, message: str) -> IRError:
         return IRError(f"line {self.position}: {message}")
 
     def peek(self) -> str:
-        return self.lines[self.position].strip() if self.position < len(self.lines) else ""
+        return self.lines[self.position].strip(" ") if self.position < len(self.lines) else ""
 
     def next(self) -> str:
         line = self.peek()
@@ -152,7 +202,19 @@ class _Parser:
         word, _, rest = self.next().partition(" ")
         if word != keyword:
             raise self.error(f"expected `{keyword}`, got `{word}`")
-        return json.loads(rest)
+        return self.visible(json.loads(rest))
+
+    def visible(self, x: Any) -> Any:
+        """What JSON gave, if none of its texts hides anything."""
+        if isinstance(x, str) and any(map(hidden, x)):
+            raise self.error(f"a text with characters that nobody sees: {x!a}")
+        if isinstance(x, list):
+            for item in x:
+                self.visible(item)
+        if isinstance(x, dict):
+            for item in (*x, *x.values()):
+                self.visible(item)
+        return x
 
     def module(self) -> Module:
         version = self.field("spux")
@@ -186,7 +248,7 @@ class _Parser:
         match = NAMED.fullmatch(self.next())
         if match is None or match[1] != keyword:
             raise self.error(f"not an {keyword}")
-        return match[2], json.loads(match[3]), match[4], match[5]
+        return match[2], self.visible(json.loads(match[3])), match[4], match[5]
 
     def define(self, number: str, type_: Type) -> Value:
         if number in self.values:
@@ -243,26 +305,32 @@ class _Parser:
         if not text.startswith(" {"):
             return {}, text
         attrs, end = json.JSONDecoder().raw_decode(text[1:])
+        self.visible({k: v for k, v in attrs.items() if k != "data"})
         return {k: v if k == "data" else _tuples(v) for k, v in attrs.items()}, text[1 + end :]
 
     def data(self, data: Any, type_: Type) -> np.ndarray[Any, Any]:
         if isinstance(data, list):
+            if len(data) > INLINE_CONSTANT:
+                raise self.error(f"{len(data)} numbers, where more than {INLINE_CONSTANT} are deflated")
             raw = words(np.array([int(x) for x in data], object), self.ring_bits)
         else:
             raw = self.inflated(data, type_.size)
         if raw.size != type_.size:
             raise self.error(f"{raw.size} numbers for a constant {type_}")
-        return raw.reshape(type_.shape)
+        raw = raw.reshape(type_.shape)
+        if not isinstance(data, list):
+            self.long[id(raw)] = data
+        return raw
 
     def inflated(self, data: str, size: int) -> np.ndarray[Any, Any]:
-        """At most one word more than the type says, however much the text would inflate to."""
+        """At most one word more than the type says, and `RATIO` times the text, however much it would inflate to."""
         dtype = RING_DTYPE[self.ring_bits]
         try:
-            limit = dtype.itemsize * (size + 1)
+            limit = min(dtype.itemsize * (size + 1), RATIO * len(data))
             raw = zlib.decompressobj().decompress(base64.b64decode(data, validate=True), limit)
         except (binascii.Error, zlib.error) as e:
             raise self.error(f"damaged constant: {e}") from None
-        return np.frombuffer(raw, dtype).copy()
+        return np.frombuffer(raw[: len(raw) // dtype.itemsize * dtype.itemsize], dtype)
 
     def location(self, text: str) -> Location:
         file, _, line = text.rpartition(":")

@@ -25,8 +25,10 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.legible import legible
 
 DEFAULT_DAYS = 365.0
+SHOWN = 300  # characters of a name in a certificate, which may come from anybody
 CLOCK_SKEW = timedelta(minutes=5)
 
 
@@ -139,8 +141,9 @@ def names(der: bytes) -> frozenset[str]:
 def describe(der: bytes) -> str:
     """Whose certificate it is, who issued it, and when it is valid, for an error message."""
     certificate = x509.load_der_x509_certificate(der)
+    subject, issuer = (legible(n.rfc4514_string(), SHOWN) for n in (certificate.subject, certificate.issuer))
     return (
-        f"subject {certificate.subject.rfc4514_string()}, issued by {certificate.issuer.rfc4514_string()}, "
+        f"subject {subject}, issued by {issuer}, "
         f"valid from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} "
         f"to {certificate.not_valid_after_utc:%Y-%m-%d %H:%M} UTC"
     )

@@ -10,6 +10,7 @@ import click
 from spuvm.commands.options import function_options
 from spuvm.commands.programs import Options, program_of
 from spuvm.commands.results import say, who
+from spuvm.commands.reveals import reveals
 from spuvm.compiler.compile import STAGES, Program
 from spuvm.data.targets import check_target, replacing
 from spuvm.runtime.errors import InputError
@@ -70,3 +71,5 @@ def _describe(program: Program, output: Path) -> None:
         for name, dtype, value in zip(names, dtypes, values):
             dims = ",".join(map(str, value.shape))
             say(f"  {word} {name} {dtype}[{dims}] {who(value.type, program.config.members)}")
+    for line in reveals(program):
+        say(f"  {line}")

@@ -51,7 +51,7 @@ def dealer(target: str, config_file: Path, timeout: float | None, report: Path |
         )
     with taking_part(target, config_file, cluster, cluster.dealer) as part:
         part.prepare()
-    _, ran = part.run([None] * len(part.program.module.inputs), timeout, quiet)
+    ran = part.run([None] * len(part.program.module.inputs), timeout, quiet)
     part.report(ran, report)
     if not quiet:
         part.show(ran)

@@ -13,6 +13,7 @@ COMMANDS = {
     "cost": "spuvm.commands.cost:cost",
     "run": "spuvm.commands.run:run",
     "party": "spuvm.commands.party:party",
+    "results": "spuvm.commands.keeping:results",
     "dealer": "spuvm.commands.dealer:dealer",
     "stream": "spuvm.commands.stream:stream",
     "sgb": "spuvm.commands.sgb:sgb",

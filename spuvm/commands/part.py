@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import string
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from spuvm.commands.results import Ran, console, differences, run_table, say
 from spuvm.compiler.compile import Program, load
 from spuvm.data.targets import replacing
 from spuvm.objects import SPUObject
-from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.link.cluster import Cluster
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.link.tls.link import connect, decline
@@ -25,6 +26,8 @@ from spuvm.runtime.machine.program import Round, Task
 from spuvm.runtime.machine.session import Session
 from spuvm.runtime.protocols.registered import protocol_of, rank_names
 from spuvm.vm import VM
+
+SHORTEST = 16  # digits of a hash that somebody expects: 64 bits
 
 
 @dataclass
@@ -49,9 +52,16 @@ class Part:
         self.program.party(self.rank).prepare()
 
     def run(
-        self, values: Sequence[np.ndarray | None], timeout: float | None, quiet: bool
-    ) -> tuple[list[SPUObject], Ran]:
-        """Connect with the others, agree on everything, run, and agree that all of them came to the end."""
+        self,
+        values: Sequence[np.ndarray | None],
+        timeout: float | None,
+        quiet: bool,
+        keep: Callable[[list[SPUObject]], None] = lambda _: None,
+    ) -> Ran:
+        """Connect with the others, agree on everything, run, and agree that all of them came to the end.
+
+        `keep` is called before that with the results: nobody is done before everybody's are safe.
+        """
         protocol = protocol_of(self.program.config)
         if "UNSAFE" in protocol.security:
             say(f"protocol {protocol.name}: {protocol.security}")
@@ -61,19 +71,23 @@ class Part:
         with connect(self.cluster, self.me, timeout) as link:
             if not quiet:
                 say(f"connected: {self.rounds:,} rounds")
-            objects, seconds = self._run(link, values, quiet)
+            seconds = self._run(link, values, quiet, keep)
             sent, received = (sum(c.values()) for c in (link.counters.bytes_sent, link.counters.bytes_received))
-            return objects, Ran(self.me, link.counters.rounds, sent, received, seconds)
+            return Ran(self.me, link.counters.rounds, sent, received, seconds)
 
-    def _run(self, link: Link, values: Sequence[np.ndarray | None], quiet: bool) -> tuple[list[SPUObject], float]:
+    def _run(
+        self, link: Link, values: Sequence[np.ndarray | None], quiet: bool, keep: Callable[[list[SPUObject]], None]
+    ) -> float:
         with self._progress(quiet) as listener:
             vm = VM(Session(self.program.config, link.rank, link, listener=listener))
             start = time.perf_counter()
             objects = vm.run(self.program, values)
             for x in objects:
                 x.block_until_ready()
+            seconds = time.perf_counter() - start
+            keep(objects)
             link.agree("end of the run", b"")
-            return objects, time.perf_counter() - start
+            return seconds
 
     @contextmanager
     def _progress(self, quiet: bool) -> Iterator[_Rounds | None]:
@@ -109,18 +123,34 @@ class Part:
 
 
 @contextmanager
-def taking_part(target: str, config_file: Path, cluster: Cluster, me: str) -> Iterator[Part]:
-    """Load a compiled program for the cluster of a file. If that or the block fails, the peers learn that `me` does
-    not come, and not what its files hold.
+def taking_part(
+    target: str, config_file: Path, cluster: Cluster, me: str, expected: str | None = None
+) -> Iterator[Part]:
+    """Load a compiled program for the cluster of a file; its hash must begin as `expected`.
+
+    If that or the block fails, the peers learn that `me` does not come, and not what its files hold.
     """
     cluster.rank(me)
     try:
         program = load(target)
+        _check_hash(program, target, expected)
         _check_config(program, cluster, config_file)
         yield Part(program, cluster, me)
     except BaseException:
         decline(cluster, me, "its program, configuration or files cannot be used")
         raise
+
+
+def _check_hash(program: Program, target: str, expected: str | None) -> None:
+    if expected is None:
+        return
+    if len(expected) < SHORTEST or not all(c in string.hexdigits for c in expected):
+        raise InputError(f"`--expect-hash` must be {SHORTEST} to 64 hexadecimal digits, got {expected!r}.")
+    if not program.hash.startswith(expected.lower()):
+        raise InputError(
+            f"{target} has the hash {program.hash}, `--expect-hash` says {expected}: it is not the program that you "
+            "reviewed."
+        )
 
 
 def _check_config(program: Program, cluster: Cluster, path: Path) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from spuvm.commands import inputs as given
+from spuvm.commands.keeping import keep_outputs
 from spuvm.commands.options import Input, InputType, Output, OutputType
 from spuvm.commands.part import taking_part
-from spuvm.commands.results import match_outputs, say, show, write_outputs
+from spuvm.commands.results import match_outputs, say, show
+from spuvm.commands.reveals import reveals
 from spuvm.compiler.compile import Program
+from spuvm.objects import SPUObject
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.link.cluster import load_cluster
 
@@ -34,6 +39,7 @@ from spuvm.runtime.link.cluster import load_cluster
 @click.option(
     "--timeout", metavar="SECONDS", type=click.FloatRange(0.1), help="Limit of any wait.  [default: the cluster file's]"
 )
+@click.option("--expect-hash", metavar="SHA256", help="Run nothing but the program that has this hash.")
 @click.option("--force", is_flag=True, help="Replace output files.")
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write rounds, bytes and seconds to a JSON file."
@@ -47,6 +53,7 @@ def party(
     inputs: tuple[Input, ...],
     outputs: tuple[Output, ...],
     timeout: float | None,
+    expect_hash: str | None,
     force: bool,
     report: Path | None,
     no_results: bool,
@@ -68,18 +75,31 @@ def party(
     cluster = load_cluster(config_file)
     if me == cluster.dealer:
         raise ConfigError(f"`--as`: {me} is the dealer of {config_file}, not a party: start it with `spuvm dealer`.")
-    with taking_part(target, config_file, cluster, me) as part:
+    with taking_part(target, config_file, cluster, me, expect_hash) as part:
         values = given.arrays(part.program, given.by_name(inputs), {}, me)
         wanted = match_outputs(part.program, outputs, force)
         _check_mine(part.program, wanted, me)
         part.prepare()
-    objects, ran = part.run(values, timeout, quiet)
     program, rank = part.program, part.rank
-    known = {i: x.known_value() for i, x in enumerate(objects) if x.type.visibility in (rank, "public")}
-    lines = write_outputs(program, known, wanted, force)
+    if not quiet:
+        for line in reveals(program):
+            say(line)
+    known: dict[int, Any] = {}
+    lines: list[str] = []
+    unwritten: list[InputError] = []
+
+    def keep(objects: Sequence[SPUObject]) -> None:
+        known.update({i: x.known_value() for i, x in enumerate(objects) if x.type.visibility in (rank, "public")})
+        written, error = keep_outputs(program, known, wanted, force)
+        lines.extend(written)
+        unwritten.extend([error] if error is not None else [])
+
+    ran = part.run(values, timeout, quiet, keep)
     part.report(ran, report)
     if not no_results:
         show(program, known, wanted)
+    if unwritten:
+        raise unwritten[0]
     if not quiet and not no_results:
         for line in lines:
             say(line)

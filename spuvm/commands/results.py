@@ -19,6 +19,7 @@ from spuvm.data.files import FORMATS
 from spuvm.data.tables import column_names, write
 from spuvm.data.targets import check_target
 from spuvm.runtime.errors import InputError, VisibilityError
+from spuvm.runtime.legible import legible
 
 
 def console(stderr: bool = False) -> Console:
@@ -31,7 +32,7 @@ def console(stderr: bool = False) -> Console:
 
 def say(text: str) -> None:
     """A line of progress, to stderr."""
-    console(stderr=True).print(text)
+    console(stderr=True).print(legible(text, lines=True))
 
 
 INEXACT = (
@@ -54,7 +55,7 @@ def match_outputs(program: Program, outputs: Sequence[Output], force: bool) -> d
     module = program.module
     found: dict[int, Output] = {}
     for output in outputs:
-        index = _index(module.outputs, output)
+        index = index_of(module.outputs, output)
         type_ = module.body.results[index].type
         shown = module.outputs[index]
         if index in found or any(o.path == output.path for o in found.values()):
@@ -68,7 +69,8 @@ def match_outputs(program: Program, outputs: Sequence[Output], force: bool) -> d
     return found
 
 
-def _index(names: Sequence[str], output: Output) -> int:
+def index_of(names: Sequence[str], output: Output) -> int:
+    """Which of the results an output means; InputError if none."""
     wanted = output.name
     if wanted is not None:
         for i, name in enumerate(names):
