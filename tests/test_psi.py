@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from joins import KEY, by_duckdb, generated, rows_of
 
@@ -14,7 +17,9 @@ from spuvm.psi.cuckoo import placed, places_for, places_of
 from spuvm.psi.curve import expanded, random_scalar, times
 from spuvm.psi.places import Held, Places
 from spuvm.psi.selection import Asked, Roles, group_of, select
-from spuvm.runtime.errors import ConfigError, InputError, PeerMismatchError
+from spuvm.psi.tables import Wanted, load
+from spuvm.psi.tags import tags
+from spuvm.runtime.errors import ConfigError, DataError, InputError, PeerMismatchError
 
 A, B = generated(40, 30, "a", unique=False), generated(25, 30, "b", unique=True)
 ONE = A.group_by(KEY).aggregate([(c, "min") for c in ("ax", "an", "ab")]).rename_columns([*KEY, "ax", "an", "ab"])
@@ -156,3 +161,121 @@ def test_what_is_no_point_is_refused() -> None:
     for bad in (bytes(32), bytes([1]) + bytes(31)):
         with pytest.raises(PeerMismatchError, match="no point of ristretto255"):
             times(random_scalar(), np.frombuffer(bad, np.uint8).reshape(1, 32))
+
+
+# Linkage ------------------------------------------------------------------------------------------------------
+
+
+def test_linkage_in_passes(tmp_path: Path) -> None:
+    lines = ["ssn,name,born", "007,Ann Lee,1980-01-01", ",Bob  Ray ,1990-02-02", "9,Eve,1970-03-03", "8,X,1971-01-01"]
+    (tmp_path / "a.csv").write_text("\n".join(lines))
+    bob = pa.table(
+        {
+            "number": ["9", "007", None, "55", "56"],
+            "name": ["Eve", "someone else", "bob ray", "x", "x"],
+            "born": pa.array(["1970-03-03", "1980-01-01", "1990-02-02", "1971-01-01", "1971-01-01"]).cast(pa.date32()),
+        }
+    )
+    linked = spu.psi.link(
+        {"alice": tmp_path / "a.csv", "bob": bob},
+        [{"alice": "ssn", "bob": "number"}, ["name", "born"]],
+        types={"ssn": "text"},
+        normalize={"name": ["trim", "lower", "spaces"]},
+        report_from=2,
+    )
+    mine, theirs = (linked.rows[p].value for p in ("alice", "bob"))
+    pairs = set(zip(mine["name"].to_pylist(), theirs["name"].to_pylist(), mine["pass"].to_pylist()))
+    assert pairs == {("Ann Lee", "someone else", 1), ("Eve", "Eve", 1), ("Bob  Ray ", "bob ray", 2)}
+    assert linked.rates == (2, None) and str(linked) == "pass 1: 2 rows\npass 2: few rows"
+
+
+def test_an_owner_sets_limits(tmp_path: Path) -> None:
+    files = {"alice": ONE, "bob": B}
+    with pytest.raises(InputError, match="alice matches with tables of 26 rows or more, bob brings 25"):
+        spu.psi.count(files, key=KEY, mode="helper", guard={"alice": spu.psi.Guard(least_rows=26)})
+    guard = {"bob": spu.psi.Guard(most_runs=2, ledger=tmp_path / "ledger")}
+    for _ in range(2):
+        spu.psi.count(files, key=KEY, mode="helper", guard=guard)
+    with pytest.raises(InputError, match="bob has matched 2 times with alice within 30 days"):
+        spu.psi.count(files, key=KEY, mode="helper", guard=guard)
+    with pytest.raises(ConfigError, match="needs a `ledger`"):
+        spu.psi.Guard(most_runs=2)
+
+
+# Keys ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("values", "others", "kind"),
+    [
+        ([1, -2, None], pa.array([1, -2, None], pa.int8()), None),
+        (pa.array([2**63 + 1], pa.uint64()), pa.array([2**63 + 1], pa.uint64()), None),
+        (["Zo\u00eb", "x"], ["Zoe\u0308", "x"], None),
+        (["a"], pa.array(["a"]).dictionary_encode(), None),
+        (
+            pa.array(["2020-02-29"]).cast(pa.date32()),
+            pa.array(["2020-02-29"]).cast(pa.date32()).cast(pa.date64()),
+            None,
+        ),
+        (pa.array([1577836800], pa.timestamp("s")), pa.array([1577836800000000], pa.timestamp("us")), None),
+        (
+            pa.array([Decimal("1.50"), Decimal("-0.0")]),
+            pa.array([Decimal("1.5"), Decimal("0")], pa.decimal128(9, 3)),
+            None,
+        ),
+        (["7", "8"], [7, 8], "int"),
+        ([1.5, 2.0], pa.array([Decimal("1.50"), Decimal("2")]), "decimal"),
+    ],
+)
+def test_equal_values_have_equal_tags(values: Any, others: Any, kind: str | None) -> None:
+    found = []
+    for x in (values, others):
+        table = load({"k": x}, "alice", Wanted(("k",), types={"k": kind} if kind else None))
+        found.append((table.kinds, tags(table.keys, bytes(range(16)))[table.keys.present]))
+    assert found[0][0] == found[1][0]
+    assert np.array_equal(found[0][1], found[1][1])
+
+
+def test_different_values_have_different_tags() -> None:
+    texts = [
+        "",
+        " ",
+        "a",
+        "a ",
+        "A",
+        "ab",
+        "a" * 8,
+        "a" * 9,
+        "a" * 24,
+        "a" * 25,
+        "a" * 24 + "b",
+        "\0",
+        "a\0",
+        "1",
+        "01",
+    ]
+    table = load({"k": texts, "l": ["x"] * len(texts)}, "alice", Wanted(("k", "l")))
+    assert len(np.unique(tags(table.keys, bytes(16)), axis=0)) == len(texts)
+    pairs = load({"k": ["a", "ab"], "l": ["bc", "c"]}, "alice", Wanted(("k", "l")))
+    assert len(np.unique(tags(pairs.keys, bytes(16)), axis=0)) == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "error", "message"),
+    [
+        ({"alice": {"k": [1, 1]}, "bob": {"k": [1, 2]}}, {}, DataError, "2 |1 rows whose key"),
+        ({"alice": {"k": [1]}, "bob": {"k": ["1"]}}, {}, InputError, "holds int at alice, and `k` text at bob"),
+        ({"alice": {"k": [1.5]}, "bob": {"k": [1.5]}}, {}, InputError, "floats make no keys"),
+        ({"alice": {"k": [1]}, "bob": {"m": [1]}}, {}, InputError, "no key column `k`"),
+        ({"alice": {"k": []}, "bob": {"k": [1]}}, {}, DataError, "has no rows"),
+        ({"alice": {"k": ["x"]}, "bob": {"k": [1]}}, {"types": {"k": "int"}}, DataError, "a value that is no int"),
+        ({"alice": {"k": [1]}}, {}, InputError, "two parties or more"),
+        ({"alice": {"k": [1]}, "dave": {"k": [1]}}, {}, ConfigError, "names dave"),
+        ({"alice": {"k": [1]}, "bob": {"k": [1]}}, {"mode": "magic"}, InputError, "`mode` must be one of"),
+        ({"alice": {"k": [1]}, "bob": {"k": [1]}}, {"helper": "bob"}, ConfigError, "`helper` must be a party"),
+        ({"alice": {"k": pa.array([b"\xff"])}, "bob": {"k": ["a"]}}, {}, InputError, "holds binary"),
+    ],
+)
+def test_bad_input_is_one_clear_error(files: Any, options: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        spu.psi.intersect(files, key="k", **options)

@@ -65,6 +65,15 @@ def test_files_to_files(files: Path, bucket_rows: int, monkeypatch: pytest.Monke
     assert sorted(p.name for p in files.iterdir()) == ["a.parquet", "b.csv", "m.parquet", "n.csv"]
 
 
+def test_a_command_that_probes_is_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = f"psi run alice={files}/a.parquet:id bob={files}/b.csv:no --output alice={files}/m.csv --mode helper --quiet"
+    assert spuvm([*line.split(), "--least-rows", "3001"]) == 2
+    assert "matches with tables of 3,001 rows or more" in capsys.readouterr().err
+    again = [*line.split(), "--force", "--most-runs", "1", "--ledger", str(files / "ledger")]
+    assert [spuvm(again), spuvm(again)] == [0, 2]
+    assert "allows no more" in capsys.readouterr().err
+
+
 def test_layouts_follow_from_sizes() -> None:
     assert (layout_of([10]).buckets, layout_of([10]).passes) == (1, 1)
     large = layout_of([10**9, 5])

@@ -22,6 +22,7 @@ from spuvm.psi.api import KINDS
 from spuvm.psi.bulk.layout import BUCKET_ROWS, SCRATCH_BYTES
 from spuvm.psi.bulk.run import Asked, intersect_files
 from spuvm.psi.bulk.source import Source
+from spuvm.psi.guard import Guard
 from spuvm.psi.keys import GUESSABLE
 from spuvm.psi.learns import learned
 from spuvm.psi.places import Places, here
@@ -81,6 +82,9 @@ def psi() -> None:
 )
 @click.option("--force", is_flag=True, help="Replace output files.")
 @click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--least-rows", type=click.IntRange(1), help="Refuse to match with a smaller table.")
+@click.option("--most-runs", type=click.IntRange(1), help="Refuse to match oftener with the same parties, in 30 days.")
+@click.option("--ledger", type=click.Path(dir_okay=False), help="Where runs are written down, for `--most-runs`.")
 @click.option("--bucket-rows", type=click.IntRange(1), default=BUCKET_ROWS, hidden=True)
 @click.option("--progress", is_flag=True, help="Progress even where stderr is no terminal.")
 def run(tables: tuple[str, ...], outputs: tuple[str, ...], **options: Any) -> None:
@@ -189,11 +193,12 @@ def _command(
     line = [sys.executable, "-m", "spuvm", "psi", "run", "--config", str(cluster), "--as", party]
     line += [table] if table else []
     line += ["--output", output] if output else []
-    for name in ("key", "how", "mode", "duplicates", "scratch", "timeout", "bucket_rows"):
+    for name in ("key", "how", "mode", "duplicates", "scratch", "timeout", "bucket_rows", "least_rows", "most_runs"):
         line += [f"--{name.replace('_', '-')}", str(options[name])] if options[name] is not None else []
     line += ["--folder", str(options["folder"] / party)] if options["folder"] and table else []
     for text in options["types"]:
         line += ["--type", text]
+    line += ["--ledger", f"{options['ledger']}.{party}"] if options["ledger"] and table else []
     line += ["--force"] if options["force"] else []
     return [*line, *(["--progress"] if speaks and not options["quiet"] else ["--quiet"])]
 
@@ -212,6 +217,9 @@ def _run(
     types = _types(options)
     said = {p: places.tell(p, places.run(p, _brought, p, tables, to, types)) for p in places.parties}
     owners = tuple(p for p, s in said.items() if s["key"])
+    guard = Guard(options["least_rows"] or 0, options["most_runs"], ledger=options["ledger"])
+    for party in owners:
+        places.run(party, guard.admit, party, {p: said[p]["rows"] for p in owners})
     if len(owners) < 2:
         raise InputError(f"two parties or more must bring a table, got {', '.join(owners) or 'none'}.")
     receivers = tuple(p for p, s in said.items() if s["output"])
@@ -243,10 +251,10 @@ def _run(
 def _brought(party: str, tables: Mapping[str, Any], to: Mapping[str, str], types: Mapping[str, str]) -> dict[str, Any]:
     """What a party says of its own command."""
     if party not in tables:
-        return {"key": [], "kinds": [], "output": party in to}
+        return {"key": [], "kinds": [], "rows": 0, "output": party in to}
     path, key = tables[party]
     source = Source.open(path, key, {n: t for n, t in types.items() if n in key})
-    return {"key": key, "kinds": source.kinds, "output": party in to}
+    return {"key": key, "kinds": source.kinds, "rows": source.file.rows, "output": party in to}
 
 
 def _mode(asked: str | None, owners: Sequence[str], said: Mapping[str, Any], places: Places) -> tuple[str, str | None]:

@@ -11,4 +11,7 @@ from spuvm.psi.api import join as join
 from spuvm.psi.api import sum as sum
 from spuvm.psi.api import union as union
 from spuvm.psi.frames import inner as inner
+from spuvm.psi.guard import Guard as Guard
+from spuvm.psi.linkage import Linked as Linked
+from spuvm.psi.linkage import link as link
 from spuvm.psi.shared import SharedTable as SharedTable

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spuvm.devices import PYU, SPU, PYUObject
+from spuvm.psi.guard import Guard
 from spuvm.psi.join import to_shares
 from spuvm.psi.places import Held
 from spuvm.psi.plan import Key, Names, Plan, planned
@@ -33,6 +34,8 @@ def join(
     mode: str | None = None,
     helper: str | None = None,
     device: SPU | VM | None = None,
+    normalize: Mapping[str, Sequence[str]] | None = None,
+    guard: Mapping[str, Guard] | None = None,
 ) -> Any:
     """Join the owners' tables by key. As secrets, nobody learns which rows match.
 
@@ -52,6 +55,9 @@ def join(
         mode: "helper", "oblivious" or "ecdh"; chosen by parties and kinds of keys if not given.
         helper: in helper mode, the party that finds equal keys; it brings no table.
         device: the SPU that holds the result; the one of all parties that `spu.init` named if not given.
+        normalize: of text key columns, by the first owner's names, what is done before they are compared: "trim" and
+            "lower", "spaces" (several are one), "digits" (nothing else counts).
+        guard: by owner, the limits it sets (`Guard`); in a networked run each party's own are used there.
 
     Returns:
         A `SharedTable`, or an arrow table at the party, or everywhere. The bound of a shared table is the rows of the
@@ -84,6 +90,8 @@ def join(
         types=types,
         missing=missing,
         duplicates=duplicates,
+        normalize=normalize,
+        guard=guard,
     )
     return to_shares(plan) if output == SHARED else joined_rows(plan)
 
@@ -94,7 +102,8 @@ def intersect(files: Mapping[str, Any], key: Key, to: str = "owners", **options:
     Args:
         files, key: as of `join`, two tables or more.
         to: the owner that learns which of its rows these are; "owners": all of them, each of its own.
-        options: types, duplicates, mode, helper, device: as of `join`.
+        options: types, normalize, duplicates, mode, helper, device, guard: as of `join`; `kept`: by party, a folder
+            where mode "ecdh" keeps what serves the next query of the same keys.
 
     Returns:
         An arrow table at that owner, its rows in their order; for "owners", one for each, by party.

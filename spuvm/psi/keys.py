@@ -111,6 +111,32 @@ def as_kind(column: Any, kind: str, where: str) -> Any:
         ) from None
 
 
+NORMAL = ("trim", "lower", "spaces", "digits")
+
+
+def normal(column: Any, steps: Sequence[str], where: str) -> Any:
+    """Text as it is compared: without blanks at its ends, in lower case, with single blanks, or its digits alone.
+
+    InputError for anything but text, and for unknown steps.
+    """
+    _, compute = pyarrow()
+    if not steps:
+        return column
+    if kind_of(column.type, where) != "text":
+        raise InputError(f"{where} is no text: `normalize` is for text.")
+    column = _whole(column)
+    for step in steps:
+        if step not in NORMAL:
+            raise InputError(f"`normalize` says {step!r} of {where}: it takes {', '.join(NORMAL)}.")
+        column = {
+            "trim": compute.utf8_trim_whitespace,
+            "lower": compute.utf8_lower,
+            "spaces": lambda x: compute.replace_substring_regex(x, r"\s+", " "),
+            "digits": lambda x: compute.replace_substring_regex(x, "[^0-9]", ""),
+        }[step](column)
+    return column
+
+
 def canonical(columns: Sequence[Any], where: str) -> Keys:
     """Key columns (arrow, ChunkedArray or Array, of one length) in canonical form.
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from spuvm.devices import SPU, default_machine
+from spuvm.devices import SPU, PYUObject, default_machine
+from spuvm.psi.guard import Guard
 from spuvm.psi.keys import GUESSABLE
 from spuvm.psi.learns import learned
 from spuvm.psi.places import Held, Places, here
@@ -124,6 +125,8 @@ def planned(
     helper: str | None = None,
     device: SPU | VM | None = None,
     kept: Mapping[str, Any] | None = None,
+    normalize: Mapping[str, Sequence[str]] | None = None,
+    guard: Mapping[str, Guard] | None = None,
 ) -> Plan:
     """Read every owner's table, agree on what is asked, and choose the mode.
 
@@ -152,15 +155,18 @@ def planned(
             missing,
             "any" if i in many and duplicates == "refuse" else duplicates,
             raw,
+            {n: tuple(steps) for n, steps in _typed(normalize, keys, p, "normalize").items()},
         )
         for i, p in enumerate(owners)
     }
     asked = [owners, how, output, mode, helper, {p: w.__dict__ for p, w in wanted.items()}]
     places.agree("join", asked)
     with abort_on_error(places.link):
-        tables = {p: places.run(p, load, files[p], p, wanted[p]) for p in owners}
+        tables = {p: places.run(p, load, _source(files[p]), p, wanted[p]) for p in owners}
         said = {p: places.tell(p, places.run(p, lambda t, p=p: t.announced(wanted[p]), tables[p])) for p in owners}
         _check_kinds(said, keys)
+        for p, limits in (guard or {}).items():
+            places.run(p, limits.admit, p, {q: s["rows"] for q, s in said.items()})
         machine = _machine(device)
         mode, helper = _mode(mode, helper, owners, said, machine, places, output)
         shown = keys[owners[0]]
@@ -172,6 +178,10 @@ def planned(
         for line in plan.learns:
             log.info("%s", line)
     return plan
+
+
+def _source(source: Any) -> Any:
+    return source.value if isinstance(source, PYUObject) else source
 
 
 def _machine(device: SPU | VM | None) -> VM | None:
@@ -195,13 +205,15 @@ def _of(value: Any, party: str, what: str) -> tuple[str, ...]:
     return _names(what, value.get(party, ()) if isinstance(value, Mapping) else value)
 
 
-def _typed(types: Mapping[str, str] | None, keys: Mapping[str, tuple[str, ...]], party: str) -> dict[str, str]:
-    """Declared types by the names that the first owner's key has, for another's columns of the same place."""
+def _typed(
+    types: Mapping[str, Any] | None, keys: Mapping[str, tuple[str, ...]], party: str, what: str = "types"
+) -> dict[str, Any]:
+    """What is declared by the names that the first owner's key has, for another's columns of the same place."""
     first = next(iter(keys.values()))
     out = {}
     for name, kind in (types or {}).items():
         if name not in first:
-            raise InputError(f"`types` names `{name}`, which is no key column: they are {', '.join(first)}.")
+            raise InputError(f"`{what}` names `{name}`, which is no key column: they are {', '.join(first)}.")
         out[keys[party][first.index(name)]] = kind
     return out
 

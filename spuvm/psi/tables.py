@@ -16,13 +16,13 @@ import numpy as np
 from spuvm.data.files import open_table
 from spuvm.data.part import pyarrow
 from spuvm.data.schema import nearest
-from spuvm.psi.keys import Fixed, Keys, Text, as_kind, canonical, kind_of, look_alikes
+from spuvm.psi.keys import Fixed, Keys, Text, as_kind, canonical, kind_of, look_alikes, normal
 from spuvm.psi.raw import RawColumn, described, encoded
 from spuvm.psi.tags import PUBLIC_KEY, order, starts_of_groups, tags
 from spuvm.runtime.errors import DataError, InputError
 from spuvm.runtime.ring.encodings import encode
 
-DUPLICATES = ("refuse", "first")
+DUPLICATES = ("refuse", "first", "none")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Wanted:
         drop: to be left out; types: of key columns, where the file does not say it (see `keys`).
         missing: whether cells may be missing.
         raw: whether columns are to be shown to somebody exactly (`raw.py`), rather than computed with.
-        duplicates: "refuse" a key that is there twice, or keep its "first" row; "any" where a join allows it.
+        duplicates: "refuse" a key that is there twice, keep its "first" row, or let "none" of its rows match; "any"
+            where a join allows it.
+        normal: of text key columns, what is done to it before it is compared (`keys.NORMAL`).
     """
 
     key: tuple[str, ...]
@@ -45,6 +47,7 @@ class Wanted:
     missing: bool = True
     duplicates: str = "refuse"
     raw: bool = False
+    normal: Mapping[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +103,7 @@ def load(source: Any, party: str, wanted: Wanted) -> Table:
         InputError: for what cannot be read, and columns that are absent or of a type that makes no key.
         DataError: for a table without rows, and a key that is there twice where that is refused.
     """
-    table, where = _read(source, party, wanted)
+    table, where = read(source, party, wanted)
     for name in wanted.key:
         if name not in table.column_names:
             raise InputError(f"{where} has no key column `{name}`{nearest(name, table.column_names)}.")
@@ -113,7 +116,8 @@ def load(source: Any, party: str, wanted: Wanted) -> Table:
     inside = {n: f"key column `{n}` of {where}" for n in wanted.key}
     columns = [as_kind(table[n], types[n], inside[n]) if n in types else table[n] for n in wanted.key]
     kinds = tuple(kind_of(c.type, inside[n]) for n, c in zip(wanted.key, columns))
-    keys = canonical(columns, where)
+    compared = [normal(c, (wanted.normal or {}).get(n, ()), inside[n]) for n, c in zip(wanted.key, columns)]
+    keys = canonical(compared, where)
     for n, c in zip(wanted.key, columns):
         table = table.set_column(table.column_names.index(n), n, c)
     first, unique = _first_rows(keys)
@@ -122,9 +126,11 @@ def load(source: Any, party: str, wanted: Wanted) -> Table:
             f"{where} has {keys.rows - int(first.sum()):,} rows whose key ({', '.join(wanted.key)}) is there already: "
             "keep one row for each, or say duplicates='first'."
         )
+    if not unique and wanted.duplicates == "none":
+        keys, unique = Keys(keys.columns, keys.present & ~_repeated(keys)), True
     if not unique and wanted.duplicates == "first":
         table, keys, unique = table.filter(first), kept(keys, first), True
-    return Table(where, table, keys, kinds, unique, _notes(columns, wanted.key, where, keys))
+    return Table(where, table, keys, kinds, unique, _notes(compared, wanted.key, where, keys))
 
 
 def _first_rows(keys: Keys) -> tuple[np.ndarray, bool]:
@@ -137,6 +143,16 @@ def _first_rows(keys: Keys) -> tuple[np.ndarray, bool]:
     first = np.zeros(keys.rows, bool)
     first[by] = new
     return first, False
+
+
+def _repeated(keys: Keys) -> np.ndarray:
+    """bool[rows]: whether another row has the same key."""
+    found = tags(keys, PUBLIC_KEY)
+    by = order(found)
+    new = starts_of_groups(found[by])
+    out = np.empty(len(by), bool)
+    out[by] = ~(new & np.append(new[1:], True))
+    return out
 
 
 def kept(keys: Keys, rows: np.ndarray) -> Keys:
@@ -163,7 +179,8 @@ def _notes(columns: Sequence[Any], names: Sequence[str], where: str, keys: Keys)
 _TREATED = {"blanks at an end": "count: 'x ' is not 'x'", "composed characters": "are compared in NFC"}
 
 
-def _read(source: Any, party: str, wanted: Wanted) -> tuple[Any, str]:
+def read(source: Any, party: str, wanted: Wanted) -> tuple[Any, str]:
+    """Any source as an arrow table, and its name for messages."""
     arrow, _ = pyarrow()
     if source is None:
         raise InputError(f"the table of {party} is None: where {party} runs, give its path or table.")
