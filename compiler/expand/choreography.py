@@ -52,6 +52,7 @@ class KernelSpec:
     communicates: bool
     function: Callable[..., tuple[Any, ...]] = field(repr=False)
     limbs: int = 1  # slots of a ring element
+    shows: bool = False  # whether the result is a secret in the clear
 
     def __str__(self) -> str:
         params = ", ".join(f"{k}={v}" for k, v in self.params)

@@ -131,6 +131,7 @@ class Expander:
         owner: int | None = None,
         elementwise: bool = True,
         communicates: bool = False,
+        shows: bool = False,
         params: tuple[tuple[str, Any], ...] = (),
     ) -> Shared:
         """Call a kernel; element-wise on scalars only, it gives a scalar for any shape.
@@ -161,6 +162,7 @@ class Expander:
                 elementwise,
             ),
             limbs=self.limbs(self.word),
+            shows=shows,
         )
         self.block.steps.append(Call(spec, slots, outputs, self.op, self.location))
         return Shared(kind, tuple(outputs), owner)
@@ -199,6 +201,7 @@ class Expander:
             owner=owner if kernel.output in "vm" else None,
             elementwise=kernel.elementwise,
             communicates=not kernel.local,
+            shows=kernel.output in "pvc" and not set(kernel.inputs) <= set("v"),
             params=tuple(sorted(params.items())),
         )
 

@@ -169,6 +169,7 @@ def _rank(ex: Expander, words: Sequence[Shared], wanted: Any) -> Shared:
         out_holders=(computing,),
         elementwise=True,
         communicates=True,
+        shows=True,
         function=_comparison(sorting_of(ex), len(words), len(slots) // len(words)),
     )
     out = Slot(words[0].shape, "uint64", computing)

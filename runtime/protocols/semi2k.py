@@ -13,7 +13,9 @@ everything but this: the other parties learn nothing. For tests, and where party
 
 from __future__ import annotations
 
-from spuvm.runtime.engine.primitives import random, send
+import jax
+
+from spuvm.runtime.engine.primitives import random, send, uniform_opening
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.protocols.algebra import Summands
 from spuvm.runtime.protocols.dealer import Dealer
@@ -206,10 +208,10 @@ class _Semi2k:
         return all_bits(self.and_bb, xor_constant(bits, -1))
 
     def b2a(self, x: Sharing) -> Sharing:
-        """A shared word [x] -> arithmetic [x]: open x + r for a doubly shared r. 2 + log2 k rounds."""
+        """A shared word [x] -> arithmetic [x]: open x + r, uniform as r is, for a doubly shared r. 2 + log2 k rounds."""
         r, r_bits = self.source.doubly_shared(x[0])
         g, p = self.and_bb(x, r_bits, bits=WHOLE), xor(x, r_bits)
-        opened = self._open(self._added(g, p), boolean=True)
+        opened = jax.tree.map(uniform_opening, self._open(self._added(g, p), boolean=True))
         return (opened - r[0], *(-ri for ri in r[1:]))
 
     def bit2a(self, x: Sharing, *, ring: int) -> Sharing:

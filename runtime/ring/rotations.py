@@ -36,6 +36,18 @@ def difference(x: Long, y: Long) -> Long:
     return high - (low < around).astype(np.uint64), low - around
 
 
+@jax.jit
+def masked_difference(x: Long, r: Long) -> Long:
+    """x - r modulo M, r uniform of 128 bits: independent of x but for 2^-128, as one number is 0 twice.
+
+    A function with a name in the jaxpr: who looks for masks finds it.
+    """
+    return difference(x, r)
+
+
+MASKED = masked_difference.__name__  # what the names of functions begin with that are bijections of their last argument
+
+
 def times_short(x: Long, m: jax.Array) -> Long:
     """x m modulo M, m < 2^32."""
     mask = bt.constant(m, (1 << 32) - 1)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import reduce
 
-from spuvm.runtime.engine.primitives import send
+import jax
+
+from spuvm.runtime.engine.primitives import send, uniform_opening
 from spuvm.runtime.protocols.aby3.below_public import below
 from spuvm.runtime.protocols.aby3.products import and_bb, random_component, random_pair
 from spuvm.runtime.protocols.aby3.sign import negative
@@ -52,7 +54,8 @@ def b2a(x: Sharing) -> Sharing:
     """A shared word [x] -> arithmetic [x]. 2 + log2 k rounds.
 
     1. Components 0 and 1 are random words; party 0 knows both and shares sigma = -(y_0 + y_1).
-    2. The boolean sum x + sigma is component 2, opened to parties 1 and 2, who hold it.
+    2. The boolean sum x + sigma is component 2, opened to parties 1 and 2, who hold it: x - y_0 - y_1, of which party 1
+       lacks y_0 and party 2 lacks y_1, so that it is uniform to either.
     """
     y0, y1 = random_component(0, x[0]), random_component(1, x[0])
     sigma = -(y0 + y1)
@@ -60,7 +63,7 @@ def b2a(x: Sharing) -> Sharing:
     s = (send(sigma ^ r, 0, 2), r, bt.zeros_like(r))
     g, p = and_bb(x, s, bits=bt.width(x[0])), xor(x, s)
     z = xor(p, each(lambda a: bt.shift_left(a, 1), carries(and_bb, g, p)))
-    y2 = send(z[0], 2, 1) ^ send(z[1], 1, 2) ^ z[2]
+    y2 = jax.tree.map(uniform_opening, send(z[0], 2, 1) ^ send(z[1], 1, 2) ^ z[2])
     return y0, y1, y2
 
 

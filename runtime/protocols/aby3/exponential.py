@@ -23,13 +23,13 @@ from spuvm.runtime.protocols.aby3.harmonics import joined
 from spuvm.runtime.protocols.protocol import Sharing
 from spuvm.runtime.ring import bits as bt
 from spuvm.runtime.ring.exponential import FRACTION, SHIFT, power, upper_product
-from spuvm.runtime.ring.rotations import Long, difference, selected, times_factor, total
+from spuvm.runtime.ring.rotations import Long, difference, masked_difference, selected, times_factor, total
 
 
 def shared(x: Long) -> tuple[Long, Long]:
     """Party 0's number as parts of parties 1 and 2."""
     r = random((0, 1), x[0].shape, x[0].dtype), random((0, 1), x[0].shape, x[0].dtype)
-    rest = difference(x, r)
+    rest = masked_difference(x, r)
     return r, (send(rest[0], 0, 2), send(rest[1], 0, 2))
 
 

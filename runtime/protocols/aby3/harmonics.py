@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -40,10 +41,16 @@ def _whole(pieces: list[Elements]) -> Elements:
     return first | bt.shift_left(others[0], 32) if others else first
 
 
-def _sent(x: Elements, bits: int, src: int, dst: int) -> Elements:
-    """The low bits of x at `dst`."""
-    shifts = (0, 32)
-    return _whole([send(bt.shift_right(x, s).astype(d), src, dst) for s, d in zip(shifts, PIECES[bits])])
+def _rest(x: Elements, mask: list[Elements], src: int, dst: int) -> Elements:
+    """The low bits of x less a random word, as many as it has, at `dst`."""
+    return _whole([send(piece, src, dst) for piece in masked_difference_of_pieces(x, mask)])
+
+
+@jax.jit
+def masked_difference_of_pieces(x: Elements, mask: list[Elements]) -> list[Elements]:
+    """x - r modulo 2^n in the pieces of r, which has n bits. Named so that who looks for masks finds it."""
+    rest = x - _whole(mask)
+    return [bt.shift_right(rest, s).astype(r.dtype) for s, r in zip((0, 32), mask)]
 
 
 def harmonics_aby3(x: Sharing, *, weights: tuple[Weights, ...], step: int, frac: int) -> Sharing:
@@ -65,9 +72,9 @@ def harmonics_aby3(x: Sharing, *, weights: tuple[Weights, ...], step: int, frac:
             (dealt_sine, second_factor(c, -s, w, scale)),
             (dealt_cosine, second_factor(s, c, w, scale)),
         ):
-            r = _whole(_random((0, 1), t, n))
-            rest = _sent(first_factor(dealt, w, scale) - r, n, 0, 2)
-            parts = [parts[0] + r * factor, parts[1] + rest * factor]
+            r = _random((0, 1), t, n)
+            rest = _rest(first_factor(dealt, w, scale), r, 0, 2)
+            parts = [parts[0] + _whole(r) * factor, parts[1] + rest * factor]
     return joined(*parts) if scale == EXPONENT else lowered(parts[0], parts[1], scale - frac)
 
 
@@ -90,8 +97,8 @@ def lowered(a: Elements, b: Elements, bits: int) -> Sharing:
     g, h = (bt.shift_right(v, 63).astype(np.uint8) for v in (a, b))
     p, q = random((0, 1), g.shape, np.uint8) & one, random((0, 2), g.shape, np.uint8) & one
     length = next(n for n in (32, 40, 48, 64) if n >= bits)  # of a number that is multiplied by 2^(64 - bits)
-    c = _whole(_random((0, 1), a, length))
-    rest = _sent((p & q).astype(np.uint64) - c, length, 0, 2)
+    mask = _random((0, 1), a, length)
+    c, rest = _whole(mask), _rest((p & q).astype(np.uint64), mask, 0, 2)
     d, e = send(g ^ p, 1, 2, 1).astype(np.uint64), send(h ^ q, 2, 1, 1).astype(np.uint64)
     d_sign, e_sign = (bt.constant(v, 1) - bt.shift_left(v, 1) for v in (d, e))
     first = d * e + e * d_sign * p.astype(np.uint64) + d_sign * e_sign * c
