@@ -19,9 +19,13 @@ SECRET, UNIFORM, KNOWN = "secret", "uniform", "known"  # what a leaf is to those
 
 @dataclass
 class Expressions:
-    """A table of nodes. `leaves[n]` is the set of leaves below, as bits; `width` of an element; `bits` that may be set."""
+    """A table of nodes. `leaves[n]`: the leaves below, as bits; `width` of an element; `bits` of it that may be set."""
 
     distribute: bool = False
+    whole: frozenset[Any] = frozenset()  # the names of uniform values that are used as they are, too
+    narrow: dict[Node, tuple[int, Node]] = field(
+        default_factory=dict
+    )  # uniform leaves of which some bits are used: these
     parts: list[tuple[str, Any, tuple[Node, ...]]] = field(default_factory=list)
     leaves: list[int] = field(default_factory=list)
     width: list[int] = field(default_factory=list)
@@ -141,7 +145,25 @@ class Expressions:
                 return self._over_xor(node, lambda a: self.masked(a, mask))
             case "and":
                 return self.masked(children[0], data & mask)
+        if self.kind.get(node) == UNIFORM and self.bits[node] == ones(self.width[node]) and data not in self.whole:
+            return self._narrowed(node, mask)
         return self._node(AND, mask, (node,), self.width[node], self.bits[node] & mask)
+
+    def _narrowed(self, leaf: Node, mask: int) -> Node:
+        """Some bits of a uniform value: a value of its own, if nothing else is used of it (`mixed` says whether)."""
+        if self.narrow.get(leaf, (mask, 0))[0] != mask:
+            return self._node(AND, mask, (leaf,), self.width[leaf], mask)
+        if leaf not in self.narrow:
+            self.narrow[leaf] = mask, self.leaf(("some bits", leaf, mask), self.width[leaf], UNIFORM)
+            self.bits[self.narrow[leaf][1]] = mask
+        return self.narrow[leaf][1]
+
+    def mixed(self, roots: Iterable[Node]) -> set[Any]:
+        """The names of the uniform values that the roots use otherwise than by the same bits of them."""
+        used = 0
+        for r in roots:
+            used |= self.leaves[r]
+        return {self.parts[leaf][1] for leaf in self.narrow if self.leaves[leaf] & used}
 
     def shifted_right(self, node: Node, by: int) -> Node:
         op, data, children = self.parts[node]
@@ -238,12 +260,10 @@ class Expressions:
             op, data, children = self.parts[node]
             if op == LEAF:
                 return node
-            if op in (AND, SHIFT_RIGHT, CAST, MOVED):
-                node = children[0]
-            elif op == SUM and len(children) == 1 and not data[1] and data[0][0] & (data[0][0] - 1) == 0:
-                node = children[0]
-            else:
+            power = op == SUM and len(children) == 1 and not data[1] and data[0][0] & (data[0][0] - 1) == 0
+            if not power and op not in (AND, SHIFT_RIGHT, CAST, MOVED):
                 return None
+            node = children[0]
 
 
 def ones(width: int) -> int:

@@ -1,10 +1,10 @@
 """Whether messages say nothing: every one is eliminated by a random value that its receivers lack.
 
-As maskVerif does (Barthe et al., "maskVerif", ESORICS 2019): where a uniform value r that the receivers do not know enters
-an expression by an invertible map, and nothing else that they see, the expression is uniform and independent of all else,
-and may be left out. If r enters elsewhere, the change of variable r = m - rest, which is a bijection, makes the message m
-itself the uniform value. When no secret is left, the receivers could have drawn all messages themselves. What is proved
-so holds; what is not may hold all the same, and is refused.
+As maskVerif does (Barthe et al., ESORICS 2019): where a uniform value r that the receivers do not know enters an
+expression by an invertible map, and nothing else that they see, the expression is uniform and independent of all else,
+and may be left out. If r enters elsewhere, the change of variable r = m - rest, which is a bijection, makes the message
+m itself the uniform value. When no secret is left, the receivers could have drawn all messages themselves. What is
+proved so holds; what is not may hold all the same, and is refused.
 """
 
 from __future__ import annotations
@@ -79,14 +79,16 @@ def _changed(ex: Expressions, roots: list[Node]) -> list[Node] | None:
     before, tries = _measure(ex, roots), 0
     for node in [*roots, *ex.below(roots)]:
         for atom, leaf in masks_of(ex, node):
-            if atom != leaf or (ex.parts[node][0] == SUM and not _is_unit(ex, node, atom)):
+            if ex.parts[node][0] == SUM and not _is_unit(ex, node, atom):
                 continue
             tries += 1
             if tries > TRIES:
                 return None
             fresh = ex.leaf(("fresh", node, leaf), ex.width[node], UNIFORM)
-            changed = list(dict.fromkeys(ex.substitute(roots, {leaf: solved(ex, node, atom, fresh)})))
-            if _measure(ex, changed) < before:
+            fresh = ex.masked(fresh, ex.bits[atom])
+            changed = list(dict.fromkeys(ex.substitute(roots, {atom: solved(ex, node, atom, fresh)})))
+            gone = atom == leaf or not any(ex.leaves[r] & ex.leaves[leaf] for r in changed)
+            if gone and _measure(ex, changed) < before:
                 return changed
     return None
 

@@ -33,26 +33,32 @@ class View:
     sent: list[tuple[int, int]] = field(default_factory=list)  # of each message, from and to whom
     results: list[Node] = field(default_factory=list)
     openings: list[Node] = field(default_factory=list)  # words that the kernel states to be uniform
+    inputs: int = 0  # the kernel's operands, as leaves
     orders: int = 0  # the permutations that the coalition does not know, as leaves
 
 
-def view(spec: KernelSpec, coalition: Ranks, distribute: bool = False) -> View:
+def view(spec: KernelSpec, coalition: Ranks, distribute: bool = False, whole: frozenset[Any] = frozenset()) -> View:
     """The view of parties who tell each other all that they know."""
     with jax.enable_x64(True):
         closed = jax.make_jaxpr(spec.function)(*kernel_avals(spec, LENGTH if spec.elementwise else None))
-    reader = _Reader(coalition, distribute)
+    reader = _Reader(coalition, Expressions(distribute, whole))
     inputs = [
         reader.leaf(("input", i), var.aval, KNOWN if holders & coalition else SECRET)
         for i, (var, holders) in enumerate(zip(closed.jaxpr.invars, spec.holders))
     ]
+    for leaf in inputs:
+        reader.view.inputs |= reader.ex.leaves[leaf]
     reader.view.results = reader.run(closed, inputs)
-    return reader.view
+    seen = reader.view
+    if mixed := reader.ex.mixed([*seen.messages, *seen.results, *seen.openings]):
+        return view(spec, coalition, distribute, whole | mixed)
+    return seen
 
 
 class _Reader:
-    def __init__(self, coalition: Ranks, distribute: bool) -> None:
+    def __init__(self, coalition: Ranks, expressions: Expressions) -> None:
         self.coalition = coalition
-        self.ex = Expressions(distribute)
+        self.ex = expressions
         self.view = View(self.ex)
         self.numbers = count()
 

@@ -208,7 +208,7 @@ class _Semi2k:
         return all_bits(self.and_bb, xor_constant(bits, -1))
 
     def b2a(self, x: Sharing) -> Sharing:
-        """A shared word [x] -> arithmetic [x]: open x + r, uniform as r is, for a doubly shared r. 2 + log2 k rounds."""
+        """A shared word [x] -> arithmetic [x]: open x + r, uniform as r is, r shared doubly. 2 + log2 k rounds."""
         r, r_bits = self.source.doubly_shared(x[0])
         g, p = self.and_bb(x, r_bits, bits=WHOLE), xor(x, r_bits)
         opened = jax.tree.map(uniform_opening, self._open(self._added(g, p), boolean=True))
