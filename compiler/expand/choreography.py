@@ -8,7 +8,7 @@ choreography of IR, `project` makes a program per party of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -142,9 +142,10 @@ class While:
 
 @dataclass(eq=False)
 class Rank:
-    """The order of the rows of shuffled words, by opened comparisons; `compare` is the kernel of one."""
+    """The order of the rows of shuffled words by comparisons: `compare` makes one, `opened` shows it."""
 
     compare: KernelSpec
+    opened: KernelSpec
     inputs: list[Slot]
     outputs: list[Slot]  # one, public: uint64[rows, length], indices into the flat array
     wanted: tuple[tuple[int, int], ...]
@@ -162,8 +163,10 @@ class Rank:
     def batch(self, pairs: int) -> Block:
         """One step of it: `pairs` comparisons."""
         operands = [Slot((pairs,), s.dtype, s.holders) for _ in range(2) for s in self.inputs]
-        bits = Slot((pairs,), "uint8", self.outputs[0].holders)
-        return Block(operands, [Call(self.compare, operands, [bits], self.op, self.location)], [bits])
+        bits = [Slot((pairs,), "uint8", h) for h in self.compare.out_holders]
+        shown = [Slot((pairs,), "uint8", self.outputs[0].holders)]
+        calls = [Call(self.compare, operands, bits), Call(self.opened, bits, shown)]
+        return Block(operands, [replace(c, op=self.op, location=self.location) for c in calls], shown)
 
 
 Step = Call | Loop | Cond | While | Rank

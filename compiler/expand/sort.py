@@ -161,19 +161,30 @@ def _rank(ex: Expander, words: Sequence[Shared], wanted: Any) -> Shared:
     slots = [s for x in words for s in x.slots]
     computing = frozenset(range(ex.protocol.world_size))  # what is opened is not for others
     spec = KernelSpec(
-        name="precedes",
+        name="before",
         params=(),
         shapes=(None,) * (2 * len(slots)),
         dtypes=tuple(s.dtype for s in slots) * 2,
         holders=tuple(s.holders for s in slots) * 2,
+        out_holders=ex.protocol.components("b"),
+        elementwise=True,
+        communicates=True,
+        function=_comparison(sorting_of(ex), len(words), len(slots) // len(words)),
+    )
+    opened = KernelSpec(
+        name="opened",
+        params=(),
+        shapes=(None,) * len(spec.out_holders),
+        dtypes=("uint8",) * len(spec.out_holders),
+        holders=spec.out_holders,
         out_holders=(computing,),
         elementwise=True,
         communicates=True,
         shows=True,
-        function=_comparison(sorting_of(ex), len(words), len(slots) // len(words)),
+        function=_opening(sorting_of(ex)),
     )
     out = Slot(words[0].shape, "uint64", computing)
-    ex.block.steps.append(Rank(spec, slots, [out], tuple(map(tuple, wanted)), ex.op, ex.location))
+    ex.block.steps.append(Rank(spec, opened, slots, [out], tuple(map(tuple, wanted)), ex.op, ex.location))
     return Shared("p", (out,))
 
 
@@ -194,6 +205,11 @@ def _inverse(place: Any) -> Any:
 def _comparison(sorting: Sorting, words: int, count: int) -> Any:
     def compare(*arrays: Any) -> Components:
         xs = group(arrays, [count] * (2 * words))
-        return sorting.precedes(xs[:words], xs[words:])
+        return sorting.before(xs[:words], xs[words:])
 
     return compare
+
+
+@cache
+def _opening(sorting: Sorting) -> Any:
+    return lambda *bits: sorting.opened(bits)

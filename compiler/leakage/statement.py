@@ -124,7 +124,8 @@ class _Walk:
                     self.made.update((s, step) for s in step.outputs)
                     yield from self.call(step)
                 case Rank():
-                    yield from self.kernel(step.compare, step.op, str(step.location))
+                    for spec in (step.compare, step.opened):
+                        yield from self.kernel(spec, step.op, str(step.location))
                     yield self.order(step.inputs, step.outputs[0].holders, str(step.location))
                 case Cond() | While():
                     pass  # control is public, or was revealed by an operation of its own

@@ -17,10 +17,9 @@ from jax.extend import core as jex
 from spuvm.compiler.expand.choreography import KernelSpec, Ranks
 from spuvm.compiler.leakage.expressions import KNOWN, SECRET, UNIFORM, Expressions, Node, ones
 from spuvm.compiler.project.kernels import INLINED, kernel_avals
-from spuvm.runtime.engine.primitives import PERMUTATION, random_p, send_p, uniform_opening
+from spuvm.runtime.engine.primitives import OPENING, PERMUTATION, random_p, send_p
 from spuvm.runtime.ring.rotations import MASKED
 
-OPENING = uniform_opening.__name__
 LENGTH = 64  # of element-wise kernels
 
 
@@ -156,7 +155,7 @@ def _constant(ex: Expressions, node: Node) -> int | None:
 
 def _broadcasts(eqn: Any) -> bool:
     """Whether an operand is spread over the result: then elements are not independent of each other."""
-    return eqn.invars[0].aval.shape != eqn.outvars[0].aval.shape
+    return bool(eqn.invars[0].aval.shape != eqn.outvars[0].aval.shape)
 
 
 def _mul(ex: Expressions, eqn: Any, ins: list[Node]) -> Node | None:

@@ -19,6 +19,7 @@ from spuvm.runtime.ring.elements import WIDE, Elements, Word
 
 send_p = Primitive("send")
 random_p = Primitive("random")
+OPENING = "uniform_opening"
 PERMUTATION = "permutation"  # in place of a dtype: what is drawn is not words, but their order
 
 

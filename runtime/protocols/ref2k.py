@@ -80,7 +80,7 @@ def _in_the_clear(function: Callable[..., Any]) -> Callable[..., Sharing]:
     return kernel
 
 
-def precedes_ref2k(xs: Sequence[Sharing], ys: Sequence[Sharing]) -> Sharing:
+def before_ref2k(xs: Sequence[Sharing], ys: Sequence[Sharing]) -> Sharing:
     """The same on plain values."""
     before = None
     for (x,), (y,) in zip(reversed(xs), reversed(ys)):
@@ -100,7 +100,7 @@ def ref2k(world_size: int, others: int = 0) -> Protocol:
         world_size=world_size,
         holders={"a": everyone, "b": everyone, "d": everyone},
         algebra=Summands(1, masked=1),
-        sorting=Sorting(lambda xs, kinds: list(xs), precedes_ref2k),
+        sorting=Sorting(lambda xs, kinds: list(xs), before_ref2k, _keep),
         masked=lambda owner: everyone,
         masked_in_shared=lambda owner: (0,),
         kernels=table(

@@ -32,7 +32,7 @@ from spuvm.runtime.protocols.aby3.products import (
     product_vma,
     reshare_d,
 )
-from spuvm.runtime.protocols.aby3.sorting import precedes_aby3, shuffle_aby3
+from spuvm.runtime.protocols.aby3.sorting import before_aby3, opened_aby3, shuffle_aby3
 from spuvm.runtime.protocols.aby3.times_power import scaled_aby3
 from spuvm.runtime.protocols.aby3.truncation import mul_trunc_aa, trunc_a, trunc_d
 from spuvm.runtime.protocols.algebra import Summands
@@ -46,7 +46,7 @@ ABY3 = Protocol(
     world_size=3,
     algebra=Summands(3),
     coalitions=tuple(frozenset({i}) for i in range(3)),
-    sorting=Sorting(shuffle_aby3, precedes_aby3),
+    sorting=Sorting(shuffle_aby3, before_aby3, opened_aby3),
     holders={"a": HOLDERS, "b": HOLDERS, "d": tuple(frozenset({i}) for i in range(3))},
     masked=lambda owner: (frozenset({(owner - 1) % 3}), frozenset({(owner + 1) % 3})),
     masked_in_shared=lambda owner: (owner, (owner + 1) % 3),

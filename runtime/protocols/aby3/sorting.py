@@ -57,9 +57,9 @@ def _random_word(holders: frozenset[int], like: Elements, boolean: bool) -> Elem
     return r & bt.constant(r, 1) if boolean and like.dtype == np.uint8 else r
 
 
-def precedes_aby3(xs: Sequence[Sharing], ys: Sequence[Sharing]) -> Sharing:
-    """`before_aby3`, opened to all."""
-    return reveal_b(before_aby3(xs, ys), bits=1)
+def opened_aby3(x: Sharing) -> Sharing:
+    """A shared bool, opened to the three."""
+    return reveal_b(x, bits=1)
 
 
 def before_aby3(xs: Sequence[Sharing], ys: Sequence[Sharing]) -> Sharing:
