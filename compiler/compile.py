@@ -16,7 +16,6 @@ from spuvm.compiler.front.trace import Traced, trace
 from spuvm.compiler.ir import text
 from spuvm.compiler.ir.configuration import config_of as config_of
 from spuvm.compiler.ir.module import Module, Visibility
-from spuvm.compiler.leakage.reveals import revealed
 from spuvm.compiler.leakage.statement import Statement, statement
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.pipeline import run_passes
@@ -61,11 +60,6 @@ class Program:
     def learns(self) -> Statement:
         """What each party learns: what the program reveals to it; that all else says nothing is proved."""
         return statement(self.choreography, protocol_of(self.config), rank_names(self.config))
-
-    @cached_property
-    def reveals(self) -> tuple[str, ...]:
-        """What the program reveals, and to whom: one line each."""
-        return tuple(revealed(self.module.body, self.config.members))
 
     def party(self, rank: int | None) -> PartyProgram:
         """The program of one party; of None, the simulator's."""
