@@ -27,7 +27,7 @@ WIDE = (1 << 15) // UNIT  # units of a run whose time counts
 def library() -> ctypes.CDLL | None:
     """The engine's library with its signatures; None where it is not built, or is of older source."""
     lib = native.library()
-    if lib is None or not hasattr(lib, "spuvm_engine_run"):
+    if lib is None or not hasattr(lib, "spuvm_engine_piece_run"):
         return None
     address, i64 = ctypes.c_void_p, ctypes.c_int64
     lib.spuvm_engine_operations.restype = ctypes.c_char_p
@@ -36,6 +36,11 @@ def library() -> ctypes.CDLL | None:
     lib.spuvm_engine_free.argtypes = (address,)
     lib.spuvm_engine_free.restype = None
     lib.spuvm_engine_run.argtypes = (address, i64, address, address, ctypes.c_int)
+    lib.spuvm_engine_piece_new.argtypes = (address,)
+    lib.spuvm_engine_piece_new.restype = address
+    lib.spuvm_engine_piece_free.argtypes = (address,)
+    lib.spuvm_engine_piece_free.restype = None
+    lib.spuvm_engine_piece_run.argtypes = (address, i64, address, address, ctypes.c_int)
     return lib
 
 

@@ -37,6 +37,7 @@ from spuvm.runtime.machine.program import (
     WhileStep,
     partition,
 )
+from spuvm.runtime.machine.small import small_piece
 from spuvm.runtime.protocols.ranking import ranking
 from spuvm.runtime.ring.elements import signed
 
@@ -215,6 +216,11 @@ class Executor:
     # straight pieces -----------------------------------------------------------------------------
 
     def _straight(self, piece: Straight, env: dict[int, Component]) -> None:
+        if self.listener is None and (small := small_piece(piece)) is not None:
+            streams = [self.streams.stream(h) for h in small.holders]
+            if not any(s.by_openssl for s in streams):
+                start = self.streams.advance(piece.draws)
+                return small.run(env, [(s, start[h]) for s, h in zip(streams, small.holders)], self.link)
         draws = _Draws(self.streams, piece.draws)
         transfers = Transfers(self.link, env)
         for round_ in piece.rounds:

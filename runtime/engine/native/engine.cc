@@ -238,9 +238,96 @@ class Run {
   std::vector<uint8_t*> base_;
 };
 
+// A straight piece of a party's program on small arrays: what each of its rounds does, in order. Registers lie at
+// places of `spaces`: memory that the caller gives for each run.
+struct Place {
+  int64_t space, offset;
+};
+
+struct Deed {
+  const Program* program = nullptr;  // a stage to run; else bytes to copy, then zeros to write
+  int64_t factor = 1, bytes = 0, zeros = 0;
+  std::vector<Place> places;  // of the stage's arrays; else to, from
+  std::vector<std::pair<int64_t, uint64_t>> draws;  // stream, block after its first
+};
+
+struct Piece {
+  std::vector<std::vector<Deed>> rounds;
+  size_t arrays = 0, draws = 0;  // the most of a stage
+};
+
+Place read_place(Reader& from) {
+  Place place;
+  place.space = from.next();
+  place.offset = from.next();
+  return place;
+}
+
+Deed read_deed(Reader& from) {
+  Deed deed;
+  deed.program = reinterpret_cast<const Program*>(from.next());
+  deed.factor = from.next();
+  deed.bytes = from.next();
+  deed.zeros = from.next();
+  for (int64_t n = from.next(); n > 0; --n) deed.places.push_back(read_place(from));
+  for (int64_t n = from.next(); n > 0; --n) {
+    const int64_t stream = from.next();
+    deed.draws.push_back({stream, (uint64_t)from.next()});
+  }
+  return deed;
+}
+
+void run_round(const Piece& piece, int64_t round, uint8_t* const* spaces, const Draw* streams, int threads) {
+  std::vector<void*> arrays(piece.arrays);
+  std::vector<Draw> draws(piece.draws);
+  for (const Deed& deed : piece.rounds[round]) {
+    const auto at = [&](size_t i) { return spaces[deed.places[i].space] + deed.places[i].offset; };
+    if (!deed.program) {
+      if (deed.bytes) std::memcpy(at(0), at(1), deed.bytes);
+      if (deed.zeros) std::memset(at(0) + deed.bytes, 0, deed.zeros);
+      continue;
+    }
+    for (size_t i = 0; i < deed.places.size(); ++i) arrays[i] = at(i);
+    for (size_t i = 0; i < deed.draws.size(); ++i) {
+      const Draw& stream = streams[deed.draws[i].first];
+      const uint64_t low = stream.low + deed.draws[i].second;
+      draws[i] = {stream.schedule, stream.high + (low < stream.low), low};
+    }
+    Run(*deed.program, deed.factor, arrays.data(), draws.data(), threads);
+  }
+}
+
 }  // namespace
 
 extern "C" {
+
+// A piece from words, as runtime/machine/small.py writes them; the programs that it names must outlive it.
+void* spuvm_engine_piece_new(const int64_t* words) {
+  Reader from{words};
+  auto piece = std::make_unique<Piece>();
+  for (int64_t n = from.next(); n > 0; --n) {
+    piece->rounds.emplace_back();
+    for (int64_t deeds = from.next(); deeds > 0; --deeds) {
+      piece->rounds.back().push_back(read_deed(from));
+      piece->arrays = std::max(piece->arrays, piece->rounds.back().back().places.size());
+      piece->draws = std::max(piece->draws, piece->rounds.back().back().draws.size());
+    }
+  }
+  return piece.release();
+}
+
+void spuvm_engine_piece_free(void* piece) { delete static_cast<Piece*>(piece); }
+
+// Runs one round of a piece. Not 0: there is no memory.
+int spuvm_engine_piece_run(const void* piece, int64_t round, void* const* spaces, const void* streams, int threads) {
+  try {
+    run_round(*static_cast<const Piece*>(piece), round, reinterpret_cast<uint8_t* const*>(spaces),
+              static_cast<const Draw*>(streams), threads);
+  } catch (const std::bad_alloc&) {
+    return 1;
+  }
+  return 0;
+}
 
 // The names of the element-wise operations, in the order of their numbers, separated by spaces.
 const char* spuvm_engine_operations() {
