@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
-from machine import Case, cases, kernel_choreography, shapes_of
+from machine import Case, assert_same_shares, cases, kernel_choreography, network, shapes_of, simulate
 
 from spuvm.compiler.assemble.assemble import assemble
 from spuvm.compiler.assemble.values import Unsupported
@@ -29,6 +30,8 @@ from spuvm.runtime.engine.interpreter import Interpreted, place
 from spuvm.runtime.engine.primitives import PERMUTATION
 from spuvm.runtime.engine.random import Stream
 from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.machine import executor
+from spuvm.runtime.machine.small import small_piece
 from spuvm.runtime.protocols.aby3.protocol import ABY3
 from spuvm.runtime.protocols.protocol import Protocol
 from spuvm.runtime.protocols.ref2k import ref2k
@@ -284,3 +287,35 @@ def test_the_environment_chooses(engine: str, tmp_path: Any) -> None:
     env = {**os.environ, "SPUVM_ENGINE": engine, "SPUVM_CACHE_DIR": str(tmp_path)}
     out = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, timeout=120)
     assert out.stdout.split("]")[1].split() == [str(engine == "xla"), str(engine == "native")], out.stderr
+
+
+# small pieces ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 64, 777])
+@pytest.mark.parametrize("name", ["a2b", "mul_trunc_aa-bits=18", "reveal_b-bits=1", "dot_aa"])
+def test_rounds_in_one_call_are_the_general_ones(name: str, n: int) -> None:
+    """Shares, rounds and bytes: simulated and as parties, with padded blocks, packed messages and whole arrays."""
+    case = next(c for c in cases(ABY3) if str(c) == name or c.kernel.name == name)
+    if not case.kernel.elementwise:
+        n = 16
+    choreography = kernel_choreography(case, ABY3, shapes_of(case, n))
+    inputs = [numbers(s.dtype, *s.shape) for port in choreography.inputs for s in port.slots]
+    inputs = [x & 1 if x.dtype == np.uint8 else x for x in inputs]  # bools
+    made = []
+    for general in (False, True):
+        taken: list[bool] = []
+
+        def piece(straight: Any, general: bool = general, taken: list[bool] = taken) -> Any:
+            taken.append((found := small_piece(straight)) is not None)
+            return None if general else found
+
+        with patch.object(executor, "small_piece", piece):
+            whole = simulate(choreography, inputs, runs=2)
+            parties, counters = network(choreography, inputs, runs=2)
+        assert all(taken) and taken
+        assert_same_shares(choreography, whole, parties)
+        made.append((whole, [(c.rounds, c.bytes_sent, c.messages_sent) for c in counters]))
+    for one, other in zip(made[0][0], made[1][0], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert made[0][1] == made[1][1]

@@ -19,6 +19,7 @@ from spuvm.compiler.front.fingerprint import fingerprint
 from spuvm.compiler.front.trace import trace
 from spuvm.compiler.project import executables
 from spuvm.runtime.config import Config
+from spuvm.runtime.engine import tier
 from spuvm.runtime.engine.random import new_key
 from spuvm.runtime.machine.executor import Executor, Streams
 
@@ -27,12 +28,15 @@ TABLE = np.array([1.0, 2.0, 3.0], np.float32)
 CONFIG = Config(protocol="aby3")
 
 
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+@pytest.fixture(params=["native", "xla"])
+def cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty cache; the stages that this process has loaded count as not loaded."""
+    if request.param == "native" and tier.current() != "native":
+        pytest.skip("needs the vector engine")
     monkeypatch.setenv("SPUVM_CACHE_DIR", str(tmp_path / "cache"))
     disk.folder.cache_clear()
-    with patch.object(executables, "_LOADED", {}):
+    loaded = [patch.object(executables, name, dict[str, Any]()) for name in ("_LOADED", "_INTERPRETED")]
+    with tier.use(request.param), loaded[0], loaded[1]:
         folder = disk.folder()
         assert folder is not None
         yield folder
@@ -50,8 +54,14 @@ def program(fn: Callable[..., Any] = function) -> Program:
 def again(fn: Callable[..., Any] = function) -> Program:
     """As another process would: nothing but tracing is done anew."""
     executables._LOADED.clear()
+    executables._INTERPRETED.clear()
     with patch.object(pipeline, "lower", side_effect=AssertionError("lowered again")):
         return program(fn)
+
+
+def made() -> int:
+    """Stages that this process compiled or assembled."""
+    return executables.compiled_count + executables.assembled_count
 
 
 def result(compiled: Program) -> Any:
@@ -63,26 +73,28 @@ def result(compiled: Program) -> Any:
 def test_another_process_only_traces(cache: Path) -> None:
     first = program()
     expected, party = result(first), first.party(1)
-    before = executables.compiled_count
+    before = made()
     second = again()
     assert second.hash == first.hash
     assert second.text == first.text
     with patch.object(pipeline, "project", side_effect=AssertionError("projected again")):
         np.testing.assert_allclose(result(second).astype(np.int64), expected.astype(np.int64), atol=3)
-    assert executables.compiled_count == before
+    assert made() == before
     assert len(second.party(1).block.steps) == len(party.block.steps)
 
 
 def test_a_missing_stage_is_compiled_anew(cache: Path) -> None:
     expected = result(program())
-    stages = [p for p in cache.iterdir() if p.suffix == ".stage"]
+    stages = [p for p in cache.iterdir() if p.suffix == (".code" if tier.current() == "native" else ".stage")]
     assert stages
-    stages[0].unlink()
-    before = executables.compiled_count
+    for path in stages:
+        path.unlink()
+    before = made()
     np.testing.assert_allclose(result(again()).astype(np.int64), expected.astype(np.int64), atol=3)
-    assert executables.compiled_count > before
+    assert made() > before
 
 
+@pytest.mark.parametrize("cache", ["xla"], indirect=True)
 def test_stages_of_parties_that_do_the_same_are_compiled_once(cache: Path) -> None:
     compiled = program()
     for rank in range(3):

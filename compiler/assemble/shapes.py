@@ -173,7 +173,7 @@ def _identity(name: str, dtype: np.dtype[Any]) -> np.generic:
         which = limits[which == "max"]
     if which == "ones":
         which = True if dtype.kind == "b" else -1
-    identity: np.generic = np.asarray(which).astype(dtype)[()]
+    identity: np.generic = dtype.type(which) if which != -1 else ~dtype.type(0)
     return identity
 
 
