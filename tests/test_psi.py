@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 from joins import KEY, by_duckdb, generated, rows_of
@@ -273,9 +274,43 @@ def test_different_values_have_different_tags() -> None:
         ({"alice": {"k": [1]}, "dave": {"k": [1]}}, {}, ConfigError, "names dave"),
         ({"alice": {"k": [1]}, "bob": {"k": [1]}}, {"mode": "magic"}, InputError, "`mode` must be one of"),
         ({"alice": {"k": [1]}, "bob": {"k": [1]}}, {"helper": "bob"}, ConfigError, "`helper` must be a party"),
+        ({"alice": {"k": [1]}, "bob": {"k": [1]}}, {"to": "erin"}, ConfigError, "one of alice, bob, carol, got 'erin'"),
+        ({"alice": {"k": [1]}, "bob": {"k": [1]}}, {"drop": "x"}, InputError, "`drop` names `x`, which no party has"),
         ({"alice": {"k": pa.array([b"\xff"])}, "bob": {"k": ["a"]}}, {}, InputError, "holds binary"),
     ],
 )
 def test_bad_input_is_one_clear_error(files: Any, options: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         spu.psi.intersect(files, key="k", **options)
+
+
+def test_joined_rows_may_be_none_or_of_an_index() -> None:
+    first = pd.DataFrame({"k": ["a", "b"], "t": ["x", None]}).set_index("k")
+    none = spu.psi.join({"alice": first, "bob": {"k": ["c"], "n": [1]}}, key="k", output="all", mode="helper")
+    assert none.num_rows == 0 and none.schema.names == ["k", "n", "t"]
+    with pytest.raises(InputError, match="holds no numbers"):
+        spu.psi.sum({"alice": first, "bob": {"k": ["c"]}}, key="k", column="t", mode="helper")
+
+
+@pytest.mark.parametrize(("protocol", "ring"), [("semi2k", "FM64"), ("aby3", "FM32"), ("ref2k", "FM64")])
+def test_other_protocols_and_owners_that_do_not_compute(protocol: str, ring: str) -> None:
+    spu.init(parties=["alice", "bob", "carol", "dave"], address="local")
+    nodes = [{"party": p} for p in ("alice", "bob", "carol")[: 2 if protocol == "semi2k" else 3]]
+    device = spu.SPU({"nodes": nodes, "runtime_config": {"protocol": protocol, "field": ring}})
+    files = {"dave": {"k": ["a", "b", "c"], "x": [1.5, 2.5, 4.0]}, "alice": {"k": ["c", "d", "a"], "n": [2, 7, 4]}}
+    table = spu.psi.join(files, key="k", how="left", mode="helper", helper="bob", device=device)
+    assert spu.reveal(device(lambda x, n: (x * n).sum())(table["x"], table["n"])) == 1.5 * 4 + 4 * 2
+
+
+def test_three_owners() -> None:
+    spu.init(parties=["alice", "bob", "carol", "dave"], address="local")
+    device = spu.SPU(spu.utils.testing.cluster_def(["alice", "bob", "carol"]))
+    files = {
+        "alice": {"k": ["a", "b", "c", "b"], "x": [1, 2, 3, 4]},
+        "bob": {"k": ["c", "b", "z"], "y": [7, 8, 9]},
+        "carol": {"k": ["b", "c"], "z": [10, 20]},
+    }
+    for mode in ("helper", "oblivious"):
+        table = spu.psi.join(files, key="k", how="inner", mode=mode, device=device, duplicates="refuse")
+        values = spu.reveal(device(lambda x, y, z, ok: (x * y + z) * ok)(*(table[n] for n in "xyz"), table.valid))
+        assert sorted(values.tolist()) == [0, 26, 41, 42] and table.rows == 4

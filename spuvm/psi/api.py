@@ -143,6 +143,8 @@ def sum(files: Mapping[str, Any], key: Key, column: str, **options: Any) -> Any:
     having = [p for p in plan.owners if any(n == column for n, *_ in plan.said[p]["columns"])]
     if len(having) != 1:
         raise InputError(f"`column` `{column}` is at {' and '.join(having) or 'no owner'}: it must be at exactly one.")
+    if any(n == column and dtype in (None, "category") for n, dtype, _ in plan.said[having[0]]["columns"]):
+        raise InputError(f"`column` `{column}` of {having[0]} holds no numbers: nothing can be summed.")
     return total(plan, having[0], column)
 
 

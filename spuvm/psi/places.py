@@ -10,12 +10,12 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from spuvm.context import everyone
 from spuvm.runtime.engine.random import Stream, derive_key, new_key, permutations
-from spuvm.runtime.errors import ConfigError, SpuError
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.machine.session import abort_on_error
 
@@ -52,6 +52,7 @@ class Places:
         self.link = link
         self.me = None if link is None else self.parties[link.rank]
         self._streams: dict[tuple[str, ...], Stream] = {}
+        self._secrets: dict[tuple[str, ...], bytes] = {}  # of a simulation, and a party's own
         self._used: dict[tuple[str, ...], int] = {}
         self._number = _numbered(link)
 
@@ -115,7 +116,7 @@ class Places:
         if not self.is_here(*names):
             return Held(frozenset(names), None)
         if self.link is None or len(names) == 1:
-            secret = _simulated(self, names)
+            secret = self._secrets.setdefault(names, new_key())
         else:
             with abort_on_error(self.link):
                 secret = self.link.session_key(self.parties.index(p) for p in names)
@@ -150,38 +151,18 @@ def here() -> Places:
     return Places(parties, link)
 
 
-_NUMBERS: dict[int, int] = {}
-
-
 def _numbered(link: Link | None) -> int:
     """Joins over one link count up, so that no two of them derive the same keys."""
     if link is None:
         return 0
-    count = getattr(link.base, "joins", 0) + 1
-    link.base.joins = count  # type: ignore[attr-defined]
+    count = _JOINS[link.base] = _JOINS.get(link.base, 0) + 1
     link.agree("number of the join", str(count).encode())
     return count
 
 
-def _simulated(places: Places, names: tuple[str, ...]) -> bytes:
-    found = places.__dict__.setdefault("_secrets", {})
-    if names not in found:
-        found[names] = new_key()
-    secret: bytes = found[names]
-    return secret
+_JOINS: WeakKeyDictionary[Link, int] = WeakKeyDictionary()
 
 
 def _shaped(raw: np.ndarray, shape: Sequence[int], dtype: Any) -> np.ndarray:
     out: np.ndarray = raw.view(dtype).reshape(shape)
     return out
-
-
-def refuse(error: type[SpuError], message: str) -> None:
-    """Raise an error that every party finds by itself, from what all know."""
-    raise error(message)
-
-
-def distinct(parties: Sequence[str]) -> None:
-    """ConfigError if a party has two roles that must not meet."""
-    if len(set(parties)) < len(parties):
-        raise ConfigError(f"{', '.join(parties)}: each of these must be another party.")

@@ -18,6 +18,7 @@ from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.machine.session import abort_on_error
 from spuvm.vm import VM
 
+OUTPUTS = ("shared", "all", "owners", "count", "sum")  # or a party
 MODES = ("helper", "oblivious", "ecdh")
 log = logging.getLogger("spuvm.psi")
 
@@ -63,11 +64,6 @@ class Plan:
     def rows(self, party: str) -> int:
         """Of the party's table."""
         return int(self.said[party]["rows"])
-
-    @property
-    def third(self) -> str:
-        """A party beside the first two owners."""
-        return next(p for p in self.places.parties if p not in self.owners[:2])
 
     @property
     def learns(self) -> tuple[str, ...]:
@@ -141,6 +137,8 @@ def planned(
     unknown = [p for p in owners if p not in places.parties]
     if unknown:
         raise ConfigError(f"`files` names {unknown[0]}: the parties are {', '.join(places.parties)}.")
+    if output not in (*OUTPUTS, *places.parties):
+        raise ConfigError(f"`output` must be 'shared', 'all' or one of {', '.join(places.parties)}, got {output!r}.")
     if duplicates not in DUPLICATES:
         raise InputError(f"`duplicates` must be one of {', '.join(DUPLICATES)}, got {duplicates!r}.")
     keys = {p: _names("key", key[p] if isinstance(key, Mapping) else key) for p in owners}
@@ -165,6 +163,7 @@ def planned(
         tables = {p: places.run(p, load, _source(files[p]), p, wanted[p]) for p in owners}
         said = {p: places.tell(p, places.run(p, lambda t, p=p: t.announced(wanted[p]), tables[p])) for p in owners}
         _check_kinds(said, keys)
+        _check_dropped(said, wanted)
         for p, limits in (guard or {}).items():
             places.run(p, limits.admit, p, {q: s["rows"] for q, s in said.items()})
         machine = _machine(device)
@@ -227,6 +226,14 @@ def _check_kinds(said: Mapping[str, Any], keys: Mapping[str, tuple[str, ...]]) -
                     f"key column `{keys[first][i]}` holds {a} at {first}, and `{keys[party][i]}` {b} at {party}: say "
                     f"what it is: types={{'{keys[first][i]}': '{b if a == 'int' else a}'}}."
                 )
+
+
+def _check_dropped(said: Mapping[str, Any], wanted: Mapping[str, Wanted]) -> None:
+    """That what is left out was somewhere: a slip of the pen must not let a column in."""
+    there = {n for s in said.values() for n in s["dropped"]}
+    for name in (n for w in wanted.values() for n in w.drop):
+        if name not in there:
+            raise InputError(f"`drop` names `{name}`, which no party has: leave it out of `drop`.")
 
 
 def _mode(

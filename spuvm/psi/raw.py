@@ -121,13 +121,13 @@ def decoded(words: np.ndarray, valid: np.ndarray, raw: RawColumn) -> Any:
     if _is_text(type_):
         lengths = np.where(valid, words[0], 0).astype(np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        bytes_ = np.ascontiguousarray(words[1:].T).view(np.uint8).reshape(rows, -1)
+        bytes_ = np.ascontiguousarray(words[1:].T).view(np.uint8).reshape(rows, WORD * (len(words) - 1))
         data = bytes_[np.arange(bytes_.shape[1]) < lengths[:, None]] if rows else np.zeros(0, np.uint8)
         buffers = [mask, arrow.py_buffer(offsets), arrow.py_buffer(np.ascontiguousarray(data))]
         return arrow.Array.from_buffers(type_, rows, buffers)
     if arrow.types.is_boolean(type_):
         return arrow.array(words[0].astype(bool), mask=~valid)
-    bytes_ = np.ascontiguousarray(words.T).view(np.uint8).reshape(rows, -1)[:, : type_.bit_width // 8]
+    bytes_ = np.ascontiguousarray(words.T).view(np.uint8).reshape(rows, WORD * len(words))[:, : type_.bit_width // 8]
     return arrow.Array.from_buffers(type_, rows, [mask, arrow.py_buffer(np.ascontiguousarray(bytes_))])
 
 

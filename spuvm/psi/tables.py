@@ -78,7 +78,14 @@ class Table:
         """What all parties learn: rows, kinds of keys, whether they repeat, and the other columns' names and types."""
         form = self._raw if wanted.raw else self._typed
         columns, keys = [form(n) for n in self.columns(wanted)], [form(n) for n in wanted.key]
-        return {"rows": self.rows, "kinds": self.kinds, "unique": self.unique, "columns": columns, "keys": keys}
+        return {
+            "rows": self.rows,
+            "kinds": self.kinds,
+            "unique": self.unique,
+            "columns": columns,
+            "keys": keys,
+            "dropped": [n for n in wanted.drop if n in self.arrow.column_names],
+        }
 
     def _typed(self, name: str) -> list[Any]:
         return [name, _dtype(self.arrow[name].type, bool(jax.config.jax_enable_x64)), None]  # type: ignore[attr-defined]
@@ -193,6 +200,8 @@ def read(source: Any, party: str, wanted: Wanted) -> tuple[Any, str]:
     where = f"the table of {party}"
     try:
         if hasattr(source, "columns") and hasattr(source, "iloc"):
+            if any(k in source.index.names for k in wanted.key if k not in source.columns):
+                source = source.reset_index()
             return arrow.Table.from_pandas(source, preserve_index=False), where
         return arrow.table(source if not isinstance(source, Mapping) else dict(source)), where
     except (TypeError, ValueError, arrow.ArrowException):
