@@ -74,6 +74,10 @@ class ScoreCard(Estimator):
         margin = self._whole().decision_function(data, to)
         return PYU(to)(lambda m: (offset - factor * np.asarray(m, np.float64)).astype(np.float32))(margin)
 
+    def predict(self, data: Any, to: str | None = None) -> Any:
+        """Whether the label is likelier 1, int32 [rows]."""
+        return self._whole().predict(data, to)
+
     def predict_proba(self, data: Any, to: str | None = None) -> Any:
         """The probability of each class, as of the logistic regression."""
         return self._whole().predict_proba(data, to)
