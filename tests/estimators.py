@@ -172,6 +172,9 @@ CASES: dict[str, Case] = {
     "ExtraTreesRegressor": Case(
         lambda: ml.ExtraTreesRegressor(**FOREST), lambda: ensemble.ExtraTreesRegressor(**FOREST), NUMBERS, tolerance=0.1
     ),
+    "AdaBoostClassifier": Case(
+        lambda: ml.AdaBoostClassifier(n_estimators=6), lambda: ensemble.AdaBoostClassifier(n_estimators=6), BINARY
+    ),
     "GaussianNB": Case(ml.GaussianNB, naive_bayes.GaussianNB, SEVERAL),
     "BernoulliNB": Case(lambda: ml.BernoulliNB(binarize=2.0), lambda: naive_bayes.BernoulliNB(binarize=2.0), SEVERAL),
     "KNeighborsClassifier": Case(ml.KNeighborsClassifier, neighbors.KNeighborsClassifier, SEVERAL),

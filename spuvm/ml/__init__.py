@@ -68,6 +68,7 @@ from spuvm.ml.statistics.tests import ttest_ind as ttest_ind
 from spuvm.ml.survival.cox import CoxPHFitter as CoxPHFitter
 from spuvm.ml.survival.kaplan_meier import KaplanMeierFitter as KaplanMeierFitter
 from spuvm.ml.survival.kaplan_meier import logrank_test as logrank_test
+from spuvm.ml.trees.adaboost import AdaBoostClassifier as AdaBoostClassifier
 from spuvm.ml.trees.forest import DecisionTreeClassifier as DecisionTreeClassifier
 from spuvm.ml.trees.forest import DecisionTreeRegressor as DecisionTreeRegressor
 from spuvm.ml.trees.forest import ExtraTreesClassifier as ExtraTreesClassifier

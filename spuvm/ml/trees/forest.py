@@ -81,6 +81,10 @@ class TreeEstimator(Estimator):
             raise InputError("`label` is missing: name the frame's column that is to be predicted.")
         device = self.device or default_device()
         frame, name, weight = as_frame(data, y, sample_weight)
+        self.inner = self._grow(frame, name, weight, device)
+        return self
+
+    def _grow(self, frame: Any, name: str, weight: str | None, device: SPU) -> Sgb:
         inner = self._inner(frame, name, device)
         features = len(frame.columns) - 1 - (weight is not None)
         draw = partial(
@@ -92,8 +96,7 @@ class TreeEstimator(Estimator):
         sets: dict[str, Any] = {}
         given = Machine(device), inner.parameters, frame, name, weight, sets, Progress(False)
         inner.model, _ = train(*given, draw, boost=False)
-        self.inner = inner
-        return self
+        return inner
 
     def _inner(self, frame: Any, label: str, device: SPU) -> Sgb:
         count = getattr(self, self.trees) if self.trees else 1
