@@ -10,12 +10,12 @@ from spuvm.ml.parameters import Parameters
 
 
 class ForestSampling(Sampling):
-    """Of each tree rows with replacement, of each level some features, of these perhaps one split alone.
+    """Of each tree rows with replacement, of each level some features, of these perhaps one split for each node alone.
 
     Args:
         bootstrap: whether rows are drawn.
         features: of a level.
-        one_split: whether each feature may be split at one place only, drawn anew for each level.
+        one_split: whether a feature may be split at as many places only as its level has nodes, drawn anew for each.
     """
 
     def __init__(
@@ -26,13 +26,14 @@ class ForestSampling(Sampling):
 
     def draw(self) -> dict[str, np.ndarray]:
         """As of `Sampling`; `rows` says how often each was drawn."""
-        out = {"allowed": np.array([self._level() for _ in range(self.parameters.max_depth)], np.int8)}
+        levels = [self._level(1 << depth) for depth in range(self.parameters.max_depth)]
+        out = {"allowed": np.array(levels, np.int8)}
         if self.bootstrap:
             drawn = np.bincount(self.generator.randint(0, self.rows, self.rows), minlength=self.rows)
             out["rows"] = np.minimum(drawn, 127).astype(np.int8)[:, None]
         return out
 
-    def _level(self) -> np.ndarray:
+    def _level(self, nodes: int) -> np.ndarray:
         count = len(self.layout.all_features)
         chosen = self.generator.permutation(count)[: self.features]
         allowed = np.isin(self.layout.feature, chosen)
@@ -41,5 +42,5 @@ class ForestSampling(Sampling):
         one = np.zeros(len(allowed), bool)
         for feature in chosen:
             candidates = np.flatnonzero(self.layout.feature == feature)
-            one[candidates[self.generator.randint(len(candidates))]] = True
+            one[self.generator.permutation(candidates)[:nodes]] = True
         return one

@@ -252,7 +252,7 @@ class RandomForestRegressor(TreeEstimator):
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class ExtraTreesClassifier(RandomForestClassifier):
-    """Trees that may split each feature of a level at one drawn place only."""
+    """Trees that may split a feature at drawn places only, of each level as many as it has nodes."""
 
     bootstrap: bool = False
     one_split: ClassVar[bool] = True
