@@ -13,7 +13,7 @@ import numpy as np
 
 from spuvm.compiler.expand.expander import boundary_form
 from spuvm.compiler.ir.module import Type
-from spuvm.runtime.errors import InputError, VisibilityError
+from spuvm.runtime.errors import EncodingError, InputError, VisibilityError
 from spuvm.runtime.machine.components import Blocked, Component, aligned, whole
 from spuvm.runtime.protocols.sharings import reconstruct
 from spuvm.runtime.ring.elements import limb_count, limbs
@@ -203,10 +203,23 @@ def encoded(value: Any, type_: Type, name: str, ring_bits: int = 64) -> np.ndarr
     array = parts(np.asarray(value))
     if array.shape != type_.shape:
         raise InputError(f"`{name}` has shape {array.shape}, the program takes {type_.shape}.")
+    _check_range(array, type_, name)
     raw = aligned(encode(array, type_.frac, name, ring_bits))
     if (raw.dtype == np.uint8) != (type_.kind == "bool"):
         raise InputError(f"`{name}` is {array.dtype}, the program takes {type_.element}.")
     return raw
+
+
+def _check_range(array: np.ndarray, type_: Type, name: str) -> None:
+    """Refuse integers that the program's type does not hold: with 64-bit types off, JAX takes int64 for int32."""
+    if type_.kind != "int" or array.dtype.kind not in "iu" or not array.size:
+        return
+    low, high = (-(1 << type_.bits - 1), (1 << type_.bits - 1) - 1) if type_.signed else (0, (1 << type_.bits) - 1)
+    if int(array.min()) < low or int(array.max()) > high:
+        raise EncodingError(
+            f"`{name}` has {array.dtype} numbers that {type_.element} does not hold ({low:,} to {high:,}): let JAX use "
+            "64 bits (`jax.enable_x64`, or JAX_ENABLE_X64=1), or give floats."
+        )
 
 
 def parts(array: np.ndarray) -> np.ndarray:

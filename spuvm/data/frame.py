@@ -104,6 +104,21 @@ class Frame:
         self.schema.select(list(dict.fromkeys(gone)))
         return replace(self, schema=self.schema.select([n for n in self.columns if n not in gone]))
 
+    def binary(self, name: str, *, positive: str) -> Frame:
+        """This frame with a text column of two values as bools: true where a cell is `positive`.
+
+        Raises:
+            InputError: for a column that is no text. Its holder finds whether `positive` is one of two categories.
+        """
+        column = self.schema[name]
+        if column.type != "category":
+            raise InputError(f"{column.where} is {column.type}, not text: it needs no `positive`.")
+        holders = self.parties if column.party is None else (column.party,)
+        parts = {**self.parts, **{p: self._run(p, lambda part: part.binary(name, positive)) for p in holders}}
+        bools = replace(column, type="bool", categories=None)
+        columns = tuple(bools if c.name == name else c for c in self.schema.columns)
+        return replace(self, schema=replace(self.schema, columns=columns), parts=parts)
+
     def take(self, rows: Any) -> Frame:
         """The rows at these positions (public, integers [n] or bools [rows]), at all parties.
 

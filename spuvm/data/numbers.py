@@ -9,6 +9,8 @@ import numpy as np
 from spuvm.data.formats.table_file import is_number, pyarrow_module
 from spuvm.runtime.errors import DataError, EncodingError
 
+EXACT = 1 << 53  # integers beyond it are not exact as float64
+
 
 def column_array(column: Any, where: str, first_row: int = 1) -> np.ndarray:
     """The numbers of a pyarrow ChunkedArray; InputError for text and empty cells, naming `where` and the row."""
@@ -20,6 +22,9 @@ def column_array(column: Any, where: str, first_row: int = 1) -> np.ndarray:
             "fill them or leave their rows out, at all parties."
         )
     if types.is_decimal(column.type):
+        _, compute = pyarrow_module("compute")
+        if compute.any(compute.greater(compute.abs(column), EXACT)).as_py():
+            raise DataError(f"{where} has decimals beyond 2^53, which floats would round: rescale them.")
         column = column.cast(arrow.float64())
     if not (types.is_integer(column.type) or types.is_floating(column.type) or types.is_boolean(column.type)):
         text = types.is_string(column.type) or types.is_large_string(column.type)

@@ -22,6 +22,7 @@ from spuvm.data.schema import Column, nearest
 from spuvm.runtime.errors import DataError, InputError
 
 EXACT = 1 << 53  # integers beyond it are not exact as float64
+NUMBER_AS_TEXT = r"^\s*[-+]?(\d[\d.,' ]*[.,]\d+|\d+[.,]|[.,]\d+|\d+)([eE][-+]?\d+)?\s*%?\s*$"
 PUBLIC = "public"  # in place of a list of categories: the owner says which there are
 
 
@@ -97,6 +98,23 @@ class Part:
             self,
             columns={**self.columns, name: codes},
             categories={**self.categories, name: tuple(categories)},
+        )
+
+    def binary(self, name: str, positive: str) -> Part:
+        """A column of two categories as bools: whether a cell is `positive`."""
+        known = self.categories[name]
+        if positive not in known or len(known) > 2:
+            raise DataError(
+                f"{self._where(name)} has {len(known)} categories: `positive` must be one of two, and is "
+                f"{'one' if positive in known else 'none'} of them."
+            )
+        codes = self.columns[name]
+        column = np.where(np.isnan(codes), np.nan, codes == known.index(positive))
+        return replace(
+            self,
+            types={**self.types, name: "bool"},
+            columns={**self.columns, name: column},
+            categories={n: c for n, c in self.categories.items() if n != name},
         )
 
     def conform(self, wanted: Sequence[Column], categories: Mapping[str, Sequence[str]]) -> Part:
@@ -224,7 +242,7 @@ def _of_arrays(columns: Mapping[str, Any], where: str) -> Any:
     for name in _unique(columns, where):
         try:
             out[name] = arrow.array(columns[name], from_pandas=True)
-        except (TypeError, arrow.ArrowException):  # its own message shows a value
+        except (TypeError, OverflowError, arrow.ArrowException):  # its own message shows a value
             raise InputError(f"column `{name}` of {where} mixes types, or is none of numbers and text.") from None
     lengths = {len(column) for column in out.values()}
     if len(lengths) > 1:
@@ -276,8 +294,8 @@ def _number_type(kind: Any, name: str, where: str) -> str:
 def _numbers(column: Any, type_: str, where: str) -> np.ndarray:
     """float64[rows], NaN where missing."""
     arrow, compute = pyarrow()
-    if type_ == "int":
-        wide = compute.greater(compute.abs(column.cast(arrow.decimal128(20))), EXACT)
+    if type_ == "int" or arrow.types.is_decimal(column.type):
+        wide = compute.greater(compute.abs(column.cast(arrow.decimal128(20)) if type_ == "int" else column), EXACT)
         _refuse(wide.to_numpy(zero_copy_only=False) == True, f"{where} has an integer beyond 2^53: make it text")  # noqa: E712
     numbers: np.ndarray = column.cast(arrow.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
     _refuse(np.isinf(numbers), f"{where} has an infinite number: replace it, or make the cell missing")
@@ -290,7 +308,8 @@ def _coded(column: Any, stated: str | Sequence[str] | None, where: str) -> tuple
     A dictionary that is ordered (a pandas `Categorical(ordered=True)`) keeps its own order.
     """
     arrow, compute = pyarrow()
-    kinds, kind, order = arrow.types, column.type, None
+    kinds, given, order = arrow.types, column.type, None
+    kind = given
     if kinds.is_dictionary(kind):
         if kind.ordered:
             order = column.unify_dictionaries().chunk(0).dictionary.cast(arrow.large_string()).to_pylist()
@@ -299,6 +318,8 @@ def _coded(column: Any, stated: str | Sequence[str] | None, where: str) -> tuple
         raise InputError(f"{where} holds {kind}, which makes no categories: convert it to text or integers.")
     text = column.cast(arrow.large_string())
     text = compute.if_else(compute.equal(text, ""), None, text)
+    if stated is None and not kinds.is_dictionary(given):
+        _no_numbers_as_text(text, where)
     if not isinstance(stated, str) and stated is not None:
         order = [str(c) for c in stated]
     elif order is None:
@@ -307,6 +328,18 @@ def _coded(column: Any, stated: str | Sequence[str] | None, where: str) -> tuple
     unknown = compute.and_(compute.is_null(codes), compute.is_valid(text)).to_numpy()
     _refuse(unknown, f"{where} has a category that `categories` does not name")
     return codes.cast(arrow.float64()).to_numpy(zero_copy_only=False).astype(np.float64), tuple(order)
+
+
+def _no_numbers_as_text(text: Any, where: str) -> None:
+    """Refuse text all of whose cells are numbers with a comma, a point or a sign: they would become categories."""
+    _, compute = pyarrow()
+    cells = text.drop_null()
+    numbers = compute.all(compute.match_substring_regex(cells, NUMBER_AS_TEXT), min_count=1).as_py()
+    if numbers and compute.any(compute.match_substring_regex(cells, "[.,]")).as_py():  # digits alone may be codes
+        raise DataError(
+            f"{where} holds numbers that are written as text (decimal commas, for one): convert them to numbers. If "
+            "they are codes, say so: state `categories`, or bring a categorical column."
+        )
 
 
 def _no_missing(column: np.ndarray, where: str) -> None:

@@ -20,7 +20,7 @@ from spuvm.ml.parameters import NAMES, Parameters
 from spuvm.ml.partitions import SIDES
 from spuvm.ml.plain import PlainModel
 from spuvm.ml.progress import Progress
-from spuvm.ml.training import History, train
+from spuvm.ml.training import History, check_label, train
 from spuvm.runtime.errors import ConfigError, InputError
 
 
@@ -62,6 +62,7 @@ class Sgb:
         data: Any,
         label: Any,
         *,
+        positive: str | None = None,
         sample_weight: Any = None,
         eval_set: Frame | Sequence[Frame] | Mapping[str, Frame] | None = None,
         verbose: bool = False,
@@ -75,6 +76,7 @@ class Sgb:
         Args:
             data: features of any number of parties, and the label: a frame, or arrays; see `as_frame`.
             label: the label's column, or an array: 0 and 1 (or bools), numbers, or classes from 0.
+            positive: of labels that are two texts, the one that is 1.
             sample_weight: a column of weights, or an array, where the labels are.
             eval_set: frames with the same columns; their scores are revealed to all parties after each round.
             verbose: show progress: the rounds, and the scores of `eval_set`.
@@ -88,6 +90,9 @@ class Sgb:
         data, label, sample_weight = as_frame(data, label, sample_weight)
         machine, progress = Machine(device), Progress(verbose)
         sets = named(eval_set)
+        if positive is not None:
+            data = data.binary(label, positive=positive)
+            sets = {name: frame.binary(label, positive=positive) for name, frame in sets.items()}
         self.model, self.history = train(machine, self.parameters, data, label, sample_weight, sets, progress)
         return self
 
@@ -165,6 +170,7 @@ class Sgb:
         model = self._fitted()
         data, label, _ = as_frame(data, label)
         name = label or model.label.name
+        check_label(self.parameters, data.schema[name])
         margin = model.margins(data.drop(name))
         labels = SIDES[data.kind].labels.to_score(model.machine, self.parameters, data, name, (model.up, model.down))
         operands = labels["labels"], labels["shrink"], margin, labels["up"], labels["down"]

@@ -119,16 +119,30 @@ def check(p: Parameters, data: Any, label: str, weight: str | None, sets: Mappin
     if not features.columns:
         raise InputError(f"the frame has no column but {column.where}: there are no features.")
     SIDES[data.kind].labels.check(data, column, weight)
-    if column.type == "category" and column.categories is not None:
-        _check_classes(p, column)
+    for frame in (data, *sets.values()):
+        check_label(p, frame.schema[label])
     if p.early_stopping_rounds is not None and not sets:
         raise ConfigError("`early_stopping_rounds` needs an `eval_set` whose score can stop improving.")
     return features, SIDES[data.kind].bins.layout_of(features, p)
 
 
-def _check_classes(p: Parameters, column: Column) -> None:
-    count = len(column.categories or ())
-    want = 2 if p.objective.startswith("binary:") else p.num_class
-    if count != want:
-        need = "numbers" if want is None else f"{want} classes"
-        raise InputError(f"{column.where} has {count} categories, but `objective` {p.objective!r} takes {need}.")
+def check_label(p: Parameters, column: Column) -> None:
+    """Refuse text as labels unless all know which number each text is: codes follow the alphabet, not a meaning."""
+    if column.type != "category":
+        return
+    if p.objective.startswith("reg:"):
+        raise InputError(f"{column.where} is text, but `objective` {p.objective!r} takes numbers: convert it.")
+    if p.objective.startswith("binary:"):
+        raise InputError(
+            f"{column.where} is text, and which of two is 1 must be said: `positive=` of `fit`, or "
+            f"`frame.binary({column.name!r}, positive=...)`."
+        )
+    if column.categories is None:
+        raise InputError(
+            f"{column.where} is text whose order only its owner knows: state it, categories={{{column.name!r}: [...]}}."
+        )
+    if len(column.categories) != p.num_class:
+        raise InputError(
+            f"{column.where} has {len(column.categories)} categories, but `objective` {p.objective!r} takes "
+            f"{p.num_class} classes."
+        )
