@@ -35,6 +35,16 @@ class PublicError(InputError):
     told = None
 
 
+class SaveError(InputError):
+    """A result that could not be written where it should be. What was computed is still here: the same call may be made
+    again, by all parties. `here` says whether it is this party that could not write.
+    """
+
+    def __init__(self, message: str, here: bool = True) -> None:
+        super().__init__(message)
+        self.here = here
+
+
 class DataError(InputError):
     """Something about a party's own rows, which its message may count and number."""
 

@@ -24,7 +24,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import jax
 import numpy as np
@@ -34,7 +34,7 @@ from spuvm.compiler.ir import text
 from spuvm.compiler.ir.module import Type
 from spuvm.devices import SPU, default_machine
 from spuvm.objects import SPUObject, slots_of_component
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import InputError, SaveError
 from spuvm.runtime.machine.components import aligned
 from spuvm.runtime.machine.session import abort_on_error
 from spuvm.runtime.protocols.registered import rank_names
@@ -44,6 +44,7 @@ FORMAT = 1
 MAGIC = f"spuvm shares {FORMAT}\n".encode()
 DIGEST = 64  # hexadecimal digits
 ENDING = ".share"
+DONE, FAILED = b"\0", b"\1"  # what parties say of their saving
 Folders = Mapping[str, "str | Path"]
 
 
@@ -61,26 +62,50 @@ def save_shares(tree: Any, folders: Folders, name: str = "shares") -> None:
         name: of the files, without their ending.
 
     Raises:
-        InputError: for a tree that cannot be stored, a party without a folder, or a folder that cannot be written.
-        LinkError: if another party could not write its part.
+        InputError: for a tree that cannot be stored.
+        SaveError: at all parties, if one has no folder or cannot write there; all may save once more.
     """
     leaves: list[SPUObject] = []
     structure = _describe(tree, leaves)
     vm = _machine(leaves)
-    with abort_on_error(vm.session.link), contextlib.ExitStack() as stack:
-        mine = _described(structure, leaves, vm)
-        common = json.loads(_said(vm, lambda: json.dumps(mine | _made_once(leaves)).encode()))
-        if any(common[key] != value for key, value in json.loads(json.dumps(mine)).items()):
-            raise InputError("`tree` is not what the first party saves: run the same script everywhere.")
-        moves = []
-        for rank, components in _held(leaves, vm).items():
-            party = _name(vm, rank)
-            path = _folder(folders, party) / f"{name}{ENDING}"
-            moves.append(stack.enter_context(_written(path, {"party": party, **common}, components)))
-        _agree(vm, "parts to be saved", common)  # nobody replaces anything before all have written
-        for move in moves:
-            move()
-        _agree(vm, "parts saved", common)
+    with contextlib.ExitStack() as stack:
+        with abort_on_error(vm.session.link):
+            mine = _described(structure, leaves, vm)
+            common = json.loads(_said(vm, lambda: json.dumps(mine | _made_once(leaves)).encode()))
+            if any(common[key] != value for key, value in json.loads(json.dumps(mine)).items()):
+                raise InputError("`tree` is not what the first party saves: run the same script everywhere.")
+        held = _held(leaves, vm)
+
+        def stored() -> list[Callable[[], None]]:
+            header = {rank: {"party": _name(vm, rank), **common} for rank in held}
+            paths = {rank: _folder(folders, _name(vm, rank)) / f"{name}{ENDING}" for rank in held}
+            return [stack.enter_context(_written(paths[r], header[r], held[r])) for r in held]
+
+        moves = _everywhere(vm, stored)  # nobody replaces anything before all have written
+        _everywhere(vm, lambda: [move() for move in moves])
+        with abort_on_error(vm.session.link):
+            _agree(vm, "parts saved", common)
+
+
+T = TypeVar("T")
+
+
+def _everywhere(vm: VM, save: Callable[[], T]) -> T:
+    """Save something at every party, and hear how the others fared: SaveError at all of them if one could not."""
+    result, problem = None, None
+    try:
+        result = save()
+    except InputError as error:
+        problem = error
+    link = vm.session.link
+    with abort_on_error(link):
+        fared = [DONE] if link is None else link.gather(FAILED if problem else DONE, 1, counted=False)
+    if problem is not None:
+        raise SaveError(f"{problem} Nothing is lost: save again, at every party.") from None
+    failed = [name for name, said in zip(link.parties if link is not None else (), fared) if said == FAILED]
+    if failed:
+        raise SaveError(f"{' and '.join(failed)} could not save: save again, at every party.", here=False)
+    return result  # type: ignore[return-value]  # it was set, or there was a problem
 
 
 def load_shares(folders: Folders, device: SPU | VM | None = None, name: str = "shares") -> Any:

@@ -236,11 +236,12 @@ def _run(asked: Asked) -> None:
 def _simulate(asked: Asked, settings: Settings, local: Local) -> None:
     spu.init(parties=local.parties, address="local")
     try:
-        sgb_jobs.JOBS[asked.command](
-            asked.job(settings, local.computing, local.sources, {p: asked.folder / p for p in local.parties})
-        )
+        folders = {p: asked.folder / p for p in local.parties}
+        kept = sgb_jobs.JOBS[asked.command](asked.job(settings, local.computing, local.sources, folders))
     finally:
         spu.shutdown()
+    if kept is not None:
+        raise kept
 
 
 def _processes(asked: Asked, settings: Settings, local: Local) -> None:
@@ -277,9 +278,11 @@ def _be(asked: Asked, me: str, config_file: Path) -> None:
             agree("parties with tables", ",".join(sources).encode())
             agree("command", f"{asked.command} {asked.receiver} {asked.classes}".encode())
             folders = {me: asked.folder}
-            sgb_jobs.JOBS[asked.command](asked.job(settings, cluster.config.parties, sources, folders))
+            kept = sgb_jobs.JOBS[asked.command](asked.job(settings, cluster.config.parties, sources, folders))
     finally:
         spu.shutdown()
+    if kept is not None:  # when the others are done: they need not stop
+        raise kept
 
 
 def _local(settings: Settings, asked: Asked) -> Local:

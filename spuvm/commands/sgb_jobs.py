@@ -13,7 +13,8 @@ import numpy as np
 import spuvm as spu
 from spuvm.commands.results import say
 from spuvm.commands.sgb_settings import Settings
-from spuvm.data.targets import replacing
+from spuvm.data.targets import folder_aside, replacing, saved_or_kept
+from spuvm.runtime.errors import SaveError
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Job:
         return spu.SPU(spu.utils.testing.cluster_def(self.computing))
 
 
-def train(job: Job) -> None:
+def train(job: Job) -> SaveError | None:
+    """What could not be saved where it should be is the result, to be raised when all parties are done."""
     from spuvm.ml import Sgb
 
     s = job.settings
@@ -54,11 +56,28 @@ def train(job: Job) -> None:
     model.fit(frame, label=s.label, sample_weight=s.sample_weight, eval_set=sets, verbose=not job.quiet)
     if not job.quiet:
         say(f"trained {model!r} in {time.perf_counter() - start:.1f} s")
-    model.save(job.folders)
+    kept = _save(model, job.folders)
     _say_reveals(model, job.quiet)
+    return kept
 
 
-def predict(job: Job) -> None:
+def _save(model: Any, folders: Mapping[str, Path]) -> SaveError | None:
+    """Save a model; whoever cannot do so where it should be keeps its part elsewhere, and learns where."""
+    try:
+        model.save(folders)
+        return None
+    except SaveError as error:
+        if not error.here:
+            model.save(folders)
+            return None
+        aside = {party: folder_aside() for party in folders}
+        model.save(aside)
+        where = ", ".join(map(str, aside.values()))
+        return SaveError(f"{error} The part of the model is in {where}: move it where it should be.")
+
+
+def predict(job: Job) -> SaveError | None:
+    """As `train`."""
     from spuvm.ml import load
 
     model = load(job.folders, device=job.device())
@@ -67,9 +86,11 @@ def predict(job: Job) -> None:
     regression = model.parameters.objective.startswith("reg:")
     ask = model.predict if job.classes or regression else model.predict_proba
     found = ask(frame.drop(labels), to=job.receiver)
-    write = spu.PYU(job.receiver)(lambda keys, values: _write(job, keys, np.asarray(values)))
+    kept: list[SaveError | None] = [None]
+    write = spu.PYU(job.receiver)(lambda keys, values: kept.append(_write(job, keys, np.asarray(values))))
     write(_rows_of(frame, job.receiver), found)
     _say_reveals(model, job.quiet)
+    return kept[-1]
 
 
 def _rows_of(frame: spu.data.Frame, receiver: str) -> spu.PYUObject:
@@ -88,7 +109,7 @@ def _say_reveals(model: Any, quiet: bool) -> None:
         say("revealed: " + ("; ".join(map(str, model.reveals)) or "nothing"))
 
 
-def _write(job: Job, keys: Mapping[str, np.ndarray], values: np.ndarray) -> None:
+def _write(job: Job, keys: Mapping[str, np.ndarray], values: np.ndarray) -> SaveError | None:
     """At the receiver: keys, and probabilities (of two classes that of the second) or predictions."""
     import pyarrow
     import pyarrow.csv
@@ -103,10 +124,15 @@ def _write(job: Job, keys: Mapping[str, np.ndarray], values: np.ndarray) -> None
         columns = {f"probability_{k}": values[:, k] for k in range(values.shape[1])}
     table = pyarrow.table({**{n: k for n, k in keys.items() if n not in columns}, **columns})
     save = pyarrow.csv.write_csv if job.output.suffix.lower() == ".csv" else pyarrow.parquet.write_table
-    with replacing(job.output, job.force) as temporary:
-        save(table, temporary)
-    if not job.quiet:
+
+    def at(path: Path) -> None:
+        with replacing(path, job.force) as temporary:
+            save(table, temporary)
+
+    kept = saved_or_kept(job.output, at)
+    if kept is None and not job.quiet:
         say(f"wrote {job.output} ({len(values):,} rows)")
+    return kept
 
 
 FRAMES: dict[str, Callable[..., spu.data.Frame]] = {"vertical": spu.data.vertical, "horizontal": spu.data.horizontal}

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import InputError, SaveError
 
 
 def check_target(path: str | Path, force: bool = False, formats: Sequence[str] = ()) -> None:
@@ -27,6 +29,50 @@ def check_target(path: str | Path, force: bool = False, formats: Sequence[str] =
         raise InputError(f"{path} is there already: give another name, or `--force` to replace it.")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{path}: the folder {path.parent.absolute()} cannot be written to.")
+
+
+def saved_or_kept(path: str | Path, save: Callable[[Path], None]) -> SaveError | None:
+    """Save a result at `path`; if that fails, in another folder: the error then says where it is.
+
+    To be called before parties agree that they are done. Raises what `save` raises if no folder takes it.
+    """
+    path = Path(path)
+    try:
+        save(path)
+        return None
+    except (InputError, OSError) as error:
+        kept = kept_aside(path.name, save)
+        if kept is None:
+            raise
+        return SaveError(f"{error} Nothing is lost: the result is in {kept}; move it where it should be.")
+
+
+def kept_aside(name: str, save: Callable[[Path], None]) -> Path | None:
+    """Save under this name in the first folder that takes it, new and for its owner alone; where. None: nowhere."""
+    for place in _places():
+        with suppress(InputError, OSError):
+            folder = Path(tempfile.mkdtemp(prefix="spuvm-kept-", dir=place))
+            try:
+                save(folder / name)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            return folder / name
+    return None
+
+
+def folder_aside() -> Path:
+    """A new folder, for its owner alone, where there is most room."""
+    return Path(tempfile.mkdtemp(prefix="spuvm-kept-", dir=_places()[0]))
+
+
+def _places() -> list[Path]:
+    """Folders where something may be kept, those with most room first."""
+    found = {}
+    for place in (Path.cwd(), Path.home(), Path(tempfile.gettempdir()), Path("/dev/shm")):
+        with suppress(OSError):
+            found[place] = shutil.disk_usage(place).free
+    return sorted(found, key=lambda place: -found[place])
 
 
 @contextmanager
