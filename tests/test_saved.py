@@ -28,17 +28,6 @@ PARTIES = ("alice", "bob", "carol")
 ROW = jax.ShapeDtypeStruct((2,), jnp.float32)
 
 
-def full(path, *more, **others):
-    if "full" in str(path):
-        raise OSError({errno.ENOSPC}, os.strerror({errno.ENOSPC}))
-    return plain(path, *more, **others)
-
-os.open = full
-sys.argv[0] = "spuvm"
-sys.exit(main())
-"""
-
-
 def full(where: Path, path: Path) -> None:
     if path.parent == where:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
