@@ -11,8 +11,10 @@ is checked against what is known of the tables.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -86,6 +88,7 @@ def main() -> None:
     parser.add_argument("rows", type=int)
     parser.add_argument("--how", choices=("files", "shared", "oblivious"), default="files")
     parser.add_argument("--data", type=Path, default=Path(tempfile.gettempdir()) / "spuvm-joining")
+    parser.add_argument("--kills", type=int, help="kill a party so often, go on, and compare the files byte for byte")
     parser.add_argument("--record", type=Path, help="a file of JSON lines to add the figures to")
     parser.add_argument("--party", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -93,6 +96,9 @@ def main() -> None:
         print(json.dumps(party(args.party[0], args.party[1], args.how, args.rows, args.data)))
         return
     make(args.data, args.rows)
+    if args.kills:
+        killed(args)
+        return
     with tempfile.TemporaryDirectory(prefix="spuvm-") as name:
         config = make_run_folder(name, spu.Config(parties=PARTIES), timeout=600)
         line = [sys.executable, __file__, str(args.rows), "--how", args.how, "--data", str(args.data), "--party"]
@@ -111,6 +117,45 @@ def main() -> None:
         with args.record.open("a") as file:
             file.write(json.dumps(figures) + "\n")
     assert figures["right"], said
+
+
+def killed(args: argparse.Namespace) -> None:
+    """`spuvm psi run` once to its end; then again, killed at a random party at random moments, to the same files."""
+    owners = PARTIES[:2]
+    outputs = {p: args.data / f"{p}-{args.rows}-killed.parquet" for p in owners}
+    digests = []
+    rng = np.random.default_rng(args.rows)
+    with tempfile.TemporaryDirectory(prefix="spuvm-") as name:
+        config = make_run_folder(name, spu.Config(parties=PARTIES), timeout=300)
+        common = ["--config", str(config), "--mode", "helper", "--bucket-rows", str(max(1, args.rows // 50)), "--quiet"]
+        own = {p: [f"ids={args.data}/{p}-{args.rows}.parquet:id", "--output", str(outputs[p])] for p in owners}
+        line = [sys.executable, "-m", "spuvm", "psi", "run"]
+        commands = {p: [*line, *own.get(p, []), "--as", p, *common] for p in PARTIES}
+        for kills in (0, args.kills):
+            for path in outputs.values():
+                path.unlink(missing_ok=True)
+            sent, finished = 0, [0]
+            while True:
+                running = {p: subprocess.Popen(c, stderr=subprocess.DEVNULL) for p, c in commands.items()}
+                if sent < kills:
+                    wanted = finished[-1] + int(rng.integers(1, 5))
+                    while _buckets(outputs) < wanted and all(p.poll() is None for p in running.values()):
+                        time.sleep(0.01)
+                    running[PARTIES[int(rng.integers(3))]].kill()
+                    sent += 1
+                ended = [p.wait() for p in running.values()]
+                if not any(ended):
+                    break
+                finished.append(_buckets(outputs))
+            digests.append([hashlib.sha256(p.read_bytes()).hexdigest() for p in outputs.values()])
+            print(json.dumps({"rows": args.rows, "kills": sent, "buckets at each": finished[1:], "files": digests[-1]}))
+    assert digests[0] == digests[1], "the files differ"
+    print("the same byte for byte")
+
+
+def _buckets(outputs: dict[str, Path]) -> int:
+    """Buckets that both owners have finished."""
+    return min(len(list(Path(f"{p}.run").glob("bits-*"))) for p in outputs.values())
 
 
 def _progress(party: str, stream: str, line: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from joins import KEY, by_duckdb, generated, rows_of
 
 import spuvm as spu
+from spuvm.psi.bounds import one_sided
 from spuvm.psi.cuckoo import placed, places_for, places_of
 from spuvm.psi.curve import expanded, random_scalar, times
 from spuvm.psi.places import Held, Places
@@ -314,3 +315,27 @@ def test_three_owners() -> None:
         table = spu.psi.join(files, key="k", how="inner", mode=mode, device=device, duplicates="refuse")
         values = spu.reveal(device(lambda x, y, z, ok: (x * y + z) * ok)(*(table[n] for n in "xyz"), table.valid))
         assert sorted(values.tolist()) == [0, 26, 41, 42] and table.rows == 4
+
+
+def test_a_smaller_bound() -> None:
+    files, query = {"alice": A, "bob": B}, f"select {', '.join(BOTH)} from a join b using (name, born)"
+    expected = by_duckdb(query, a=A, b=B)
+    for mode in ("helper", "oblivious"):
+        table = spu.psi.join(files, key=KEY, mode=mode, bound=len(expected))
+        assert table.rows == len(expected) and rows_of(table, BOTH) == expected
+        with pytest.raises(InputError, match="is too small for the joined rows"):
+            spu.psi.join(files, key=KEY, mode=mode, bound=len(expected) - 1)
+    large = {"alice": {"k": range(900)}, "bob": {"k": range(880, 3000), "y": range(2120)}}
+    noisy = spu.psi.join(large, key="k", mode="helper", epsilon=1.0)
+    assert 20 <= noisy.rows < 120 and spu.reveal(noisy.valid).sum() == 20
+    with pytest.raises(InputError, match="needs a helper"):
+        spu.psi.join(large, key="k", mode="oblivious", epsilon=1.0)
+
+
+def test_noise_only_adds_and_has_the_stated_spread() -> None:
+    drawn = np.array([one_sided(0.5) for _ in range(4000)])
+    shift = np.ceil(40 * np.log(2) / 0.5)
+    variance = 2 * np.exp(-0.5) / (1 - np.exp(-0.5)) ** 2
+    assert drawn.min() >= 0
+    assert abs(drawn.mean() - shift) < 5 * (variance / 4000) ** 0.5
+    assert abs(drawn.var() / variance - 1) < 0.25

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spuvm.devices import PYU, SPU, PYUObject
+from spuvm.psi.bounds import cut, noisy_count
 from spuvm.psi.guard import Guard
 from spuvm.psi.join import to_shares
 from spuvm.psi.places import Held
@@ -36,6 +37,8 @@ def join(
     device: SPU | VM | None = None,
     normalize: Mapping[str, Sequence[str]] | None = None,
     guard: Mapping[str, Guard] | None = None,
+    bound: int | None = None,
+    epsilon: float | None = None,
 ) -> Any:
     """Join the owners' tables by key. As secrets, nobody learns which rows match.
 
@@ -58,6 +61,9 @@ def join(
         normalize: of text key columns, by the first owner's names, what is done before they are compared: "trim" and
             "lower", "spaces" (several are one), "digits" (nothing else counts).
         guard: by owner, the limits it sets (`Guard`); in a networked run each party's own are used there.
+        bound: a smaller public bound of a shared table's rows; all learn whether the rows fit, else an InputError.
+        epsilon: the bound is the number of joined rows and noise that the helper draws and that only adds; all learn
+            the sum, which is (epsilon, 2^-40)-differentially private. 0.1 adds about 280 rows.
 
     Returns:
         A `SharedTable`, or an arrow table at the party, or everywhere. The bound of a shared table is the rows of the
@@ -71,6 +77,8 @@ def join(
     """
     if how not in KINDS:
         raise InputError(f"`how` must be one of {', '.join(KINDS)}, got {how!r}.")
+    if output != SHARED and (bound is not None or epsilon is not None):
+        raise InputError("`bound` and `epsilon` are of shared tables: joined rows that somebody sees have none.")
     if len(files) > 2 and how in ("right", "full", "union"):
         raise InputError(
             f"`how='{how}'` joins two tables, got {len(files)}: join the others to the result's owner first."
@@ -93,7 +101,12 @@ def join(
         normalize=normalize,
         guard=guard,
     )
-    return to_shares(plan) if output == SHARED else joined_rows(plan)
+    if output != SHARED:
+        return joined_rows(plan)
+    table = to_shares(plan)
+    if epsilon is not None:
+        bound = noisy_count(plan, table, epsilon)
+    return table if bound is None else cut(plan, table, bound)
 
 
 def intersect(files: Mapping[str, Any], key: Key, to: str = "owners", **options: Any) -> Any:
