@@ -37,7 +37,8 @@ def cut(plan: Plan, table: SharedTable, bound: int) -> SharedTable:
     if not bool(enough):
         raise InputError(f"`bound` of {bound:,} rows is too small for the joined rows: give a larger one, or none.")
     valid, (columns, present, matched) = ordered
-    return replace(table, rows=bound, valid=valid, columns=columns, present=present, matched=matched)
+    learns = (*table.learns, f"all parties: that at most {bound:,} rows are joined")
+    return replace(table, rows=bound, valid=valid, columns=columns, present=present, matched=matched, learns=learns)
 
 
 def _cut(valid: Any, values: Any, places: Any) -> Any:
@@ -52,9 +53,10 @@ def _cut(valid: Any, values: Any, places: Any) -> Any:
 def noisy_count(plan: Plan, table: SharedTable, epsilon: float) -> int:
     """The helper's count of joined rows, and noise that only adds: all parties learn the sum.
 
-    Security: the sum is (epsilon, 2^-40)-differentially private for a row more or less, towards all but the helper, who
-    knows the count in helper mode anyway. Noise is max(0, s + L): L discrete Laplace of scale 1 / epsilon, s such that the
-    truncated tail has probability 2^-40 (C. Dwork, A. Roth: The algorithmic foundations of differential privacy, 2014).
+    Security: the sum is (epsilon, 2^-40)-differentially private for a row more or less, towards all but the helper,
+    who knows the count in helper mode anyway. Noise is max(0, s + L): L discrete Laplace of scale 1 / epsilon, s such
+    that what is cut off has probability 2^-40 (C. Dwork, A. Roth: The algorithmic foundations of differential privacy,
+    2014).
 
     Raises:
         InputError: for another mode, and an epsilon that is no positive number.
