@@ -17,7 +17,7 @@ from spuvm.compiler.cache import disk
 from spuvm.compiler.compile import Program, compile_function
 from spuvm.compiler.front.fingerprint import fingerprint
 from spuvm.compiler.front.trace import trace
-from spuvm.compiler.project import executables
+from spuvm.compiler.project import executables, kernels
 from spuvm.runtime.config import Config
 from spuvm.runtime.engine import tier
 from spuvm.runtime.engine.random import new_key
@@ -100,16 +100,32 @@ def test_stages_of_parties_that_do_the_same_are_compiled_once(cache: Path) -> No
     for rank in range(3):
         compiled.party(rank).prepare()
     names = [p for p in cache.glob("*.*.*") if p.suffix != ".plan"]
-    stages = {p.read_text() for p in names}
+    stages = {(disk.read(p.name) or b"").decode() for p in names}
     assert {p.name for p in cache.glob("*.stage")} == stages
     assert len(stages) < len(names)
 
 
-def test_damage_is_no_harm(cache: Path) -> None:
+def flipped(content: bytes) -> bytes:
+    at = len(content) // 2
+    return content[:at] + bytes([content[at] ^ 16]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda x: b"", lambda x: x[:-9], flipped, lambda x: b"{}", lambda x: x[32:]])
+def test_a_damaged_entry_is_not_there_and_is_replaced(cache: Path, damage: Callable[[bytes], bytes]) -> None:
+    """Nor is one of another form: `x[32:]` is what was written before entries had checksums."""
     first = program()
-    for path in cache.iterdir():
-        path.write_bytes(path.read_bytes()[:-9])
-    assert program().hash == first.hash
+    expected = result(first)
+    entries = list(cache.iterdir())
+    for path in entries:
+        path.write_bytes(damage(path.read_bytes()))
+        assert disk.read(path.name) is None
+    executables._LOADED.clear()
+    executables._INTERPRETED.clear()
+    kernels.plan.cache_clear()
+    second = program()
+    assert second.hash == first.hash
+    np.testing.assert_allclose(result(second).astype(np.int64), expected.astype(np.int64), atol=3)
+    assert all(disk.read(path.name) is not None for path in entries)
 
 
 def test_without_a_cache(monkeypatch: pytest.MonkeyPatch) -> None:

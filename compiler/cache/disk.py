@@ -2,8 +2,8 @@
 
 It lies in `$SPUVM_CACHE_DIR`, or `spuvm` in the user's cache folder; `SPUVM_CACHE=0` turns it off.
 Entries belong to one version of spuvm's sources, of JAX, and of the processor. Loading a
-compiled piece runs code, so a folder that others may write to is not used. A damaged or missing
-entry is compiled anew.
+compiled piece runs code, so a folder that others may write to is not used. An entry begins with
+the SHA-256 of the rest: one that is damaged, empty or of another form is not there, and is replaced.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from pathlib import Path
 
 from spuvm.runtime.ring import native
 from spuvm.runtime.sources import code_digest
+
+DIGEST_BYTES = 32
 
 
 @lru_cache(maxsize=1)
@@ -64,14 +66,16 @@ def _processor() -> str:
 
 
 def read(name: str) -> bytes | None:
-    """The entry, if it is there."""
+    """The entry, if it is there and as it was written."""
     path = folder()
     if path is None:
         return None
     try:
-        return (path / name).read_bytes()
+        stored = (path / name).read_bytes()
     except OSError:
         return None
+    content = stored[DIGEST_BYTES:]
+    return content if stored[:DIGEST_BYTES] == hashlib.sha256(content).digest() else None
 
 
 def write(name: str, content: bytes) -> None:
@@ -83,6 +87,7 @@ def write(name: str, content: bytes) -> None:
         handle, temporary = tempfile.mkstemp(dir=path)
         try:
             with os.fdopen(handle, "wb") as file:
+                file.write(hashlib.sha256(content).digest())
                 file.write(content)
             os.replace(temporary, path / name)
         except OSError:
