@@ -44,10 +44,14 @@ class Oblivious:
     plan: Plan
     _seeds: tuple[bytes, bytes, bytes] | None = None
     _hashes: dict[str, Held] = field(default_factory=dict)
+    _orders: dict[str, Held] = field(default_factory=dict)
 
     def order(self, party: str) -> Held:
-        """At the party: its rows as they are."""
-        return self.plan.places.run(party, np.arange, self.plan.rows(party))
+        """At the party: its rows as they are; at random if somebody sees the result, and so nothing of their order."""
+        if party not in self._orders:
+            how = np.arange if self.plan.output == "shared" else _shuffled
+            self._orders[party] = self.plan.places.run(party, how, self.plan.rows(party))
+        return self._orders[party]
 
     def matched(self, base: str, other: str) -> SPUObject:
         """bool[rows of base]: whether `other` has its key. Secret."""
@@ -63,7 +67,8 @@ class Oblivious:
         rows, size = plan.rows(base), places_for(plan.rows(other))
         limbs = (2 if max(rows, plan.rows(other)) > LARGE else 1) * 8 // np.dtype(dtype).itemsize
         table = run(other, _table, plan.tables[other], self._hashed(other), words, size, limbs, dtype)
-        pointers = run(base, lambda h: places_of(h[:FUNCTIONS], size).reshape(-1), self._hashed(base))
+        looking = run(base, lambda h, o: h[:, o], self._hashed(base), self.order(base))
+        pointers = run(base, lambda h: places_of(h[:FUNCTIONS], size).reshape(-1), looking)
         third = next(p for p in plan.places.parties if p not in (base, other) and p in plan.vm.config.members)
         raw: list[SPUObject] = []
         flags: list[SPUObject] = []
@@ -77,7 +82,7 @@ class Oblivious:
             if kind:
                 shares = {p: run(p, lambda x: np.stack(unpacked(x, bits)), s) for p, s in shares.items()}
             out += secrets_of(plan.vm, shares, (count, FUNCTIONS * rows), bool(kind))
-        mine = run(base, lambda h: _fingerprints(h, limbs, dtype), self._hashed(base))
+        mine = run(base, lambda h: _fingerprints(h, limbs, dtype), looking)
         return self._found(base, mine, raw[:limbs], raw[limbs:], flags)
 
     def _found(
@@ -104,6 +109,10 @@ class Oblivious:
         if party not in self._hashes:
             self._hashes[party] = self.plan.places.run(party, _hashed, self.plan.tables[party], self._seeds)
         return self._hashes[party]
+
+
+def _shuffled(rows: int) -> np.ndarray:
+    return np.random.default_rng(secrets.randbits(128)).permutation(rows)
 
 
 def drawn_seeds(plan: Plan) -> tuple[bytes, bytes, bytes]:

@@ -39,7 +39,7 @@ def secrets_of(vm: VM, shares: Shares, shape: tuple[int, int], bits: bool) -> li
         return []
     owners = tuple(vm.config.members.index(p) for p in shares)
     program = _program(vm.config, owners, shape, bits)
-    values = [None if h.value is None else (h.value & 1).astype(bool) if bits else h.value for h in shares.values()]
+    values = [None if h.value is None else _own(h.value, bits) for h in shares.values()]
     (joined,) = vm.run(program, values)
     element = joined.type
     return [
@@ -51,6 +51,11 @@ def secrets_of(vm: VM, shares: Shares, shape: tuple[int, int], bits: bool) -> li
         )
         for i in range(shape[0])
     ]
+
+
+def _own(share: np.ndarray, bits: bool) -> np.ndarray:
+    """A party's words as integers of the ring's width, or bits as bools."""
+    return (share & 1).astype(bool) if bits else share.view(np.dtype(f"i{share.itemsize}"))
 
 
 def typed(x: SPUObject, field: Field) -> SPUObject:
