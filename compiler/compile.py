@@ -21,8 +21,9 @@ from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.compiler.project.project import project
 from spuvm.runtime.config import Config
+from spuvm.runtime.engine.interpreter import Interpreted
 from spuvm.runtime.errors import InputError
-from spuvm.runtime.machine.program import PartyProgram, Straight
+from spuvm.runtime.machine.program import PartyProgram, Straight, tasks_of
 from spuvm.runtime.protocols.registered import protocol_of, rank_names
 
 
@@ -81,7 +82,7 @@ class Program:
         Path(path).write_bytes(self.text.encode())
 
     def emit(self, stage: str) -> str:
-        """The program at a stage of the pipeline: jaxpr, ir, choreography or stages."""
+        """The program at a stage of the pipeline: jaxpr, ir, choreography, stages or bytecode."""
         if stage not in STAGES:
             raise InputError(f"`emit` must be one of {', '.join(STAGES)}, got {stage!r}.")
         return STAGES[stage](self)
@@ -153,6 +154,21 @@ def _stages(program: Program) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _bytecode(program: Program) -> str:
+    """The code of each stage of the simulated program, as the vector engine runs it."""
+    parts, seen = [], set()
+    for task in tasks_of(program.party(None).block):
+        for length, stage in task.stages.items():
+            found = stage.load()
+            if id(found) not in seen:
+                seen.add(id(found))
+                of = f" of {length} elements" if length else ""
+                left = "by XLA: the engine lacks an operation, or `SPUVM_ENGINE` is xla"
+                code = str(found.code) if isinstance(found, Interpreted) else left
+                parts.append(f"stage {task.op} {task.location}{of}\n{code}\n")
+    return "\n".join(parts)
+
+
 def _registers(numbers: Sequence[int]) -> str:
     return " ".join(f"r{n}" for n in numbers)
 
@@ -162,4 +178,5 @@ STAGES: dict[str, Callable[[Program], str]] = {
     "ir": lambda program: program.text,
     "choreography": lambda program: ch.to_text(program.choreography),
     "stages": _stages,
+    "bytecode": _bytecode,
 }

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from jax import lax
 from machine import Case, assert_same_shares, cases, kernel_choreography, network, shapes_of, simulate
 
+import spuvm as spu
 from spuvm.compiler.assemble.assemble import assemble
 from spuvm.compiler.assemble.values import Unsupported
 from spuvm.compiler.expand.choreography import Call
@@ -319,3 +320,8 @@ def test_rounds_in_one_call_are_the_general_ones(name: str, n: int) -> None:
     for one, other in zip(made[0][0], made[1][0], strict=True):
         np.testing.assert_array_equal(one, other)
     assert made[0][1] == made[1][1]
+
+
+def test_bytecode_can_be_read() -> None:
+    text = spu.jit(lambda a, b: a * b).compile(np.ones(3, np.float32), np.ones(3, np.float32)).emit("bytecode")
+    assert "mul.u64" in text and "draw" in text and "loop 1 units each of 64 elements" in text

@@ -1,9 +1,10 @@
 """The cache of compiled pieces on disk, so that a second process compiles nothing.
 
 It lies in `$SPUVM_CACHE_DIR`, or `spuvm` in the user's cache folder; `SPUVM_CACHE=0` turns it off.
-Entries belong to one version of spuvm's sources, of JAX, and of the processor. Loading a
-compiled piece runs code, so a folder that others may write to is not used. An entry begins with
-the SHA-256 of the rest: one that is damaged, empty or of another form is not there, and is replaced.
+It holds at most so much, see `limits`; `spuvm cache` shows and clears it. Entries belong to one version of
+spuvm's sources, of JAX, and of the processor. Loading a compiled piece runs code, so a folder that others
+may write to is not used. An entry begins with the SHA-256 of the rest: one that is damaged, empty or of
+another form is not there, and is replaced.
 """
 
 from __future__ import annotations
@@ -14,12 +15,16 @@ import os
 import platform
 import tempfile
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 
+from spuvm.compiler.cache.limits import shrink
 from spuvm.runtime.ring import native
 from spuvm.runtime.sources import code_digest
 
 DIGEST_BYTES = 32
+CHECKED = 500  # writes of a process between two looks at how much there is
+_writes = count()
 
 
 @lru_cache(maxsize=1)
@@ -72,6 +77,7 @@ def read(name: str) -> bytes | None:
         return None
     try:
         stored = (path / name).read_bytes()
+        os.utime(path / name)  # it was used: see `limits`
     except OSError:
         return None
     content = stored[DIGEST_BYTES:]
@@ -83,6 +89,8 @@ def write(name: str, content: bytes) -> None:
     path = folder()
     if path is None:
         return
+    if next(_writes) % CHECKED == 0:
+        shrink(path)
     with contextlib.suppress(OSError):
         handle, temporary = tempfile.mkstemp(dir=path)
         try:

@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, replace
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -119,7 +119,7 @@ def kernel_avals(spec: KernelSpec, length: int | None) -> tuple[jax.ShapeDtypeSt
     return tuple(jax.ShapeDtypeStruct(s, np.dtype(d)) for s, d in zip(shapes, spec.dtypes))
 
 
-@cache
+@lru_cache(maxsize=4096)
 def plan(spec: KernelSpec, length: int | None) -> KernelPlan:
     """The analysis of `spec` at one block length (None: its exact shapes), from disk if it is there.
 
@@ -167,7 +167,7 @@ def _later(spec: KernelSpec, length: int | None, party: int | None, index: int) 
     return Later(made)
 
 
-@cache
+@lru_cache(maxsize=256)  # it holds the traced kernel
 def analyse(spec: KernelSpec, length: int | None) -> KernelPlan:
     """Trace the kernel and cut it into stages."""
     avals = kernel_avals(spec, length)

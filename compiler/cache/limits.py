@@ -1,0 +1,72 @@
+"""How much the cache on disk may hold: what was not used for long goes first.
+
+`SPUVM_CACHE_MB` is the limit in MB (2,048 if not set; 0: none). Entries of other versions that nobody used for
+`STALE_DAYS` go, whatever the limit. Reading an entry counts as use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from spuvm.runtime.errors import ConfigError
+
+DEFAULT_MB = 2048
+STALE_DAYS = 30
+NAME = re.compile("[0-9a-f]{24}")
+KEPT = 0.8  # of the limit, once it was passed
+
+
+@dataclass(frozen=True)
+class Entry:
+    path: Path
+    nbytes: int
+    used: float  # seconds since the epoch
+
+
+def limit() -> int:
+    """Bytes; 0 where there is none."""
+    given = os.environ.get("SPUVM_CACHE_MB", str(DEFAULT_MB))
+    if not given.isdigit():
+        raise ConfigError(f"`SPUVM_CACHE_MB` must be a number of megabytes, got {given!r}.")
+    return int(given) << 20
+
+
+def entries(folder: Path) -> Iterator[Entry]:
+    """The files of one version's folder. Other processes may add and remove some meanwhile."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            with contextlib.suppress(OSError):
+                status = path.stat()
+                if path.is_file():
+                    yield Entry(path, status.st_size, status.st_mtime)
+
+
+def shrink(folder: Path) -> None:
+    """Remove what was used longest ago while there is too much, and other versions that are stale."""
+    for other in versions(folder.parent):
+        last = max((e.used for e in entries(other)), default=0.0)
+        if other != folder and last < time.time() - STALE_DAYS * 86400:
+            shutil.rmtree(other, ignore_errors=True)
+    found = sorted(entries(folder), key=lambda e: e.used)
+    total, most = sum(e.nbytes for e in found), limit()
+    if not most or total <= most:
+        return
+    for entry in found:
+        if total <= KEPT * most:
+            return
+        entry.path.unlink(missing_ok=True)
+        total -= entry.nbytes
+
+
+def versions(root: Path) -> list[Path]:
+    """The folders of all versions: named by digests, anything else beside them is not ours."""
+    with contextlib.suppress(OSError):
+        return [p for p in root.iterdir() if p.is_dir() and NAME.fullmatch(p.name)]
+    return []

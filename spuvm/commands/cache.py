@@ -1,0 +1,66 @@
+"""`spuvm cache`: what compiled programs and stages lie on disk, and removing them."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from spuvm.compiler.cache import disk
+from spuvm.compiler.cache.limits import entries, limit, versions
+
+KINDS = {
+    ".code": "stages, as bytecode of the vector engine",
+    ".stage": "stages, compiled by XLA",
+    ".plan": "kernels, cut into stages",
+    ".module": "programs",
+}
+
+
+@click.group()
+def cache() -> None:
+    """The cache of compiled pieces on disk ($SPUVM_CACHE_DIR, or spuvm in the user's cache folder).
+
+    It holds at most $SPUVM_CACHE_MB megabytes (2,048 if not set): what was not used for long goes first.
+    """
+
+
+def _folder() -> Path:
+    folder = disk.folder()
+    if folder is None:
+        raise click.ClickException(
+            "there is no cache: SPUVM_CACHE is 0, or its folder cannot be made or may be written to by others."
+        )
+    return folder
+
+
+@cache.command()
+def show() -> None:
+    """What lies there, by kind."""
+    folder = _folder()
+    number: Counter[str] = Counter()
+    nbytes: Counter[str] = Counter()
+    for entry in entries(folder):
+        kind = KINDS.get(entry.path.suffix, "schedules of parties, and names of stages")
+        number[kind] += 1
+        nbytes[kind] += entry.nbytes
+    click.echo(f"{folder}: {sum(nbytes.values()) / 2**20:.1f} MB of {limit() / 2**20:,.0f}")
+    for kind, size in nbytes.most_common():
+        click.echo(f"  {number[kind]:6} {size / 2**20:8.1f} MB  {kind}")
+    others = [v for v in versions(folder.parent) if v != folder]
+    if others:
+        size = sum(e.nbytes for v in others for e in entries(v))
+        click.echo(f"  {len(others):6} {size / 2**20:8.1f} MB  other versions of spuvm, JAX or the processor")
+
+
+@cache.command()
+def clear() -> None:
+    """Remove all of it, other versions' entries too. Programs are compiled anew when they are next called."""
+    folder = _folder()
+    found = versions(folder.parent)
+    size = sum(e.nbytes for v in found for e in entries(v))
+    for version in found:
+        shutil.rmtree(version, ignore_errors=True)
+    click.echo(f"removed {size / 2**20:.1f} MB from {folder.parent}")

@@ -1,0 +1,71 @@
+"""The cache on disk lets go what was not used for long, and `spuvm cache` shows and clears it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from spuvm.commands.group import cli
+from spuvm.compiler.cache import disk
+from spuvm.compiler.cache.limits import limit, shrink
+from spuvm.runtime.errors import ConfigError
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("SPUVM_CACHE_DIR", str(tmp_path / "cache"))
+    disk.folder.cache_clear()
+    found = disk.folder()
+    assert found is not None
+    yield found
+    disk.folder.cache_clear()
+
+
+def test_what_was_used_longest_ago_goes_first(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPUVM_CACHE_MB", "1")
+    for i in range(12):
+        disk.write(f"{i}.code", bytes(100_000))
+        os.utime(folder / f"{i}.code", (1000 + i, 1000 + i))
+    assert disk.read("0.code") == bytes(100_000)  # used again
+    shrink(folder)
+    left = {p.name for p in folder.iterdir()}
+    assert "0.code" in left and "11.code" in left and "1.code" not in left
+    assert sum(p.stat().st_size for p in folder.iterdir()) <= 0.8 * 2**20
+
+
+def test_stale_versions_go_and_strangers_stay(folder: Path) -> None:
+    old, recent, stranger = (folder.parent / name for name in ("0" * 24, "1" * 24, "notes"))
+    for other in (old, recent, stranger):
+        other.mkdir()
+        (other / "x").write_bytes(b"x")
+    os.utime(old / "x", (1000, 1000))
+    os.utime(stranger / "x", (1000, 1000))
+    shrink(folder)
+    assert not old.exists() and recent.exists() and stranger.exists() and folder.exists()
+
+
+def test_a_limit_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPUVM_CACHE_MB", "much")
+    with pytest.raises(ConfigError, match="`SPUVM_CACHE_MB` must be a number of megabytes, got 'much'"):
+        limit()
+
+
+def test_the_command_shows_and_clears(folder: Path) -> None:
+    disk.write("a.code", bytes(3 << 20))
+    (folder.parent / "notes").mkdir()
+    shown = CliRunner().invoke(cli, ["cache", "show"])
+    assert shown.exit_code == 0 and "3.0 MB of 2,048" in shown.output and "bytecode" in shown.output
+    cleared = CliRunner().invoke(cli, ["cache", "clear"])
+    assert cleared.exit_code == 0 and "removed 3.0 MB" in cleared.output
+    assert not folder.exists() and (folder.parent / "notes").exists()
+
+
+def test_no_cache_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPUVM_CACHE", "0")
+    disk.folder.cache_clear()
+    assert "there is no cache" in CliRunner().invoke(cli, ["cache", "show"]).output
+    disk.folder.cache_clear()
