@@ -24,6 +24,7 @@ COMMANDS = {
     "audit": "spuvm.commands.service:audit",
     "keys": "spuvm.commands.keys:keys",
     "psi": "spuvm.commands.psi:psi",
+    "sql": "spuvm.commands.sql:sql",
     "certificates": "spuvm.commands.certificates:certificates",
     "cache": "spuvm.commands.cache:cache",
     "bench": "spuvm.bench:bench",

@@ -121,27 +121,35 @@ class Aggregates:
         if isinstance(node, Expr):
             given: Expr = me.extended(node, "key")
             return given
-        expr: Expr = me.extended(Binder(me.bases, me.scope).bind(node), "key")
+        expr = self._below(node, "key")
         me.binder.known[key_of(node)] = replace(expr, sql=None, sources=frozenset())  # above the groups
         return expr
+
+    def _below(self, node: Any, stem: str) -> Expr:
+        """An expression of the rows that are grouped, as a column of theirs."""
+        me: Any = self
+        bound = Binder(me.bases, me.scope, me).bind(node)
+        me.settle()
+        found: Expr = me.extended(bound, stem)
+        return found
 
     def aggregate(self, node: Any, name: str) -> Expr:
         """A column of the grouped relation."""
         me: Any = self
-        call = me.calls.get(key_of(node))
+        call = me.calls.get(_call_key(node))
         if call is None:
             raise InputError(f"`{node.sql('duckdb')}`: an aggregate cannot be used here: use HAVING, or a subquery.")
         return column(call.field.name, call.field.type, call.field.nullable, call.field.origin)
 
     def _call(self, node: Any) -> None:
         me: Any = self
-        if key_of(node) in me.calls:
+        if _call_key(node) in me.calls:
             return
         if node.this is not None and node.this.find(*AGGREGATES):
             raise InputError(f"`{node.sql('duckdb')}`: an aggregate of an aggregate: use a subquery.")
         fn = next(name for kind, name in AGGREGATES.items() if isinstance(node, kind))
         fn, argument, distinct, value = self._argument(node, fn)
-        arg = None if argument is None else me.extended(Binder(me.bases, me.scope).bind(argument), fn)
+        arg = None if argument is None else self._below(argument, fn)
         try:
             type_ = aggregate_type(fn, None if arg is None else arg.type, me.node.bound)
         except InputError as error:
@@ -151,7 +159,7 @@ class Aggregates:
         origin = frozenset() if arg is None else arg.origin
         field = Field(me.bases.names(fn), type_, nullable, origin, fn)
         distinct = distinct and fn in ("count", "sum", "avg")
-        me.calls[key_of(node)] = Aggregate(field, fn, None if arg is None else arg.value, distinct, value)
+        me.calls[_call_key(node)] = Aggregate(field, fn, None if arg is None else arg.value, distinct, value)
 
     def _has_keys(self) -> bool:
         me: Any = self
@@ -230,6 +238,11 @@ class Aggregates:
             "row_number, rank, dense_rank, percent_rank, lag, lead, first_value, last_value, sum, count, avg, min, max"
         )
         raise InputError(f"`{call.sql('duckdb')}` over a window is not supported: use {known}.")
+
+
+def _call_key(node: Any) -> str:
+    """Text of a call, with its FILTER."""
+    return key_of(node.parent if isinstance(node.parent, exp.Filter | exp.WithinGroup) else node)
 
 
 RANKS: dict[type[Any], str] = {

@@ -441,6 +441,8 @@ HANDLERS: dict[type[Any], Callable[[Binder, Any], Expr]] = {
     exp.Subquery: _subquery,
     exp.Exists: _exists,
     exp.Window: _window,
+    exp.Filter: lambda b, node: b.bind(node.this),
+    exp.WithinGroup: lambda b, node: b.bind(node.this),
     exp.Placeholder: _parameter,
     exp.Parameter: _parameter,
 }

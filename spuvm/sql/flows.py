@@ -46,8 +46,8 @@ THROUGH = {
     "quantile": "extreme",
     "any": "extreme",
 }
+AGGREGATED = frozenset(THROUGH.values())
 RANKING = frozenset({"row_number", "rank", "dense_rank", "percent_rank"})
-STRONGER = ("compared", "count", "aggregate", "group", "extreme", "value")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ def uses(root: Node) -> frozenset[Use]:
         fields[id(node)] = _fields(node, fields)
         for columns, use in _conditions(node, fields):
             use = "filter of groups" if use == "filter" and id(node) not in shown else use
-            found |= {Use(c, use) for c, _ in columns}
+            # What an aggregate told of a column filters as that aggregate would be shown.
+            found |= {Use(c, how if use.startswith("filter") and how in AGGREGATED else use) for c, how in columns}
     for name in root.names:
         found |= {Use(c, how) for c, how in fields[id(root)][name]}
     return frozenset(found)

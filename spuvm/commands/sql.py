@@ -1,0 +1,191 @@
+"""`spuvm sql`."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+import spuvm as spu
+from spuvm.commands.options import USUAL_PARTIES, NamesType, make_config
+from spuvm.commands.results import console, say
+from spuvm.network import make_run_folder, run_parties
+from spuvm.runtime.errors import InputError, SpuError
+from spuvm.runtime.protocols.registered import rank_names
+from spuvm.sql import Database, connect
+
+TABLE = re.compile(r"(\w+)=(.+)@([\w.-]+?)(?::([\w,]+))?")
+HELP = "end a query with `;` -- \\d: tables -- \\explain QUERY; -- \\to PARTY -- \\q: leave"
+
+
+@click.command()
+@click.argument("query", required=False)
+@click.option(
+    "--table",
+    "tables",
+    multiple=True,
+    required=True,
+    metavar="NAME=SOURCE@PARTY[:KEY]",
+    help="A table: a .parquet or .csv file, or a database's URL; KEY names columns that are unique. A name given "
+    "again is for a party that holds other rows.",
+)
+@click.option("--policy", type=click.Path(path_type=Path), help="What the owners allow (TOML).")
+@click.option("--to", metavar="PARTY", help="Who gets the rows.  [default: `--as`, or the last party]")
+@click.option("--explain", is_flag=True, help="Show plan, cost, reveals and verdict: nothing runs.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write the rows to a .parquet file.")
+@click.option("--join-rows", type=click.IntRange(1), help="How many rows a join has at most whose keys repeat.")
+@click.option("--network", is_flag=True, help="Run each party as a process of this machine, over TLS.")
+@click.option("--config", "config_file", type=click.Path(path_type=Path), help="The cluster file: be one party of it.")
+@click.option("--as", "me", metavar="PARTY", help="Who this process is.")
+@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0.1), default=60.0, show_default=True)
+@click.option("--parties", type=NamesType(), help="Names by rank.  [default: the owners, and alice, bob, carol]")
+@click.option("--force", is_flag=True, help="Replace the output file.")
+def sql(query: str | None, **options: Any) -> None:
+    """Ask in SQL over tables of several parties. Without QUERY, a shell.
+
+    \b
+      spuvm sql "select region, sum(amount) from orders o join payments p on o.id = p.order_id group by region" \\
+          --table orders=orders.parquet@alice --table payments=payments.csv@bob --policy policy.toml --to carol
+      spuvm sql "..." --explain ...          # plan, rounds, bytes, what anybody learns, allowed or not
+
+    Parties on several machines give the same command each, with `--config cluster.toml --as alice`; a table is read
+    where its party runs.
+    """  # fmt: skip
+    if (options["config_file"] is None) != (options["me"] is None) or (options["network"] and options["me"]):
+        raise InputError("`--config` and `--as` go together, without `--network`.")
+    tables = _tables(options["tables"])
+    if options["network"]:
+        return _network(query, tables, options)
+    try:
+        if options["me"] is not None:
+            spu.init(party=options["me"], config=options["config_file"], timeout=options["timeout"])
+        else:
+            spu.init(parties=_parties(tables, options), address="local")
+        db = connect(tables, options["policy"])
+        if query is not None:
+            _answer(db, query, options)
+        elif options["me"] is not None:
+            raise InputError("the shell is for a simulation: in a network all parties give the same QUERY.")
+        else:
+            _shell(db, options)
+    finally:
+        spu.shutdown()
+
+
+def _tables(texts: Sequence[str]) -> dict[str, dict[str, Any]]:
+    out: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        match = TABLE.fullmatch(text)
+        if match is None:
+            raise InputError(f"`--table` is {text!r}: write it like 'orders=orders.parquet@alice', or '...@alice:id'.")
+        name, source, party, key = match.groups()
+        if name in out.setdefault(party, {}):
+            raise InputError(f"`--table`: {party} has `{name}` twice.")
+        out[party][name] = {"source": source, "key": key.split(",")} if key else source
+    return out
+
+
+def _parties(tables: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[str, ...]:
+    if options["parties"] is not None:
+        return tuple(options["parties"])
+    named = list(dict.fromkeys([*tables, *([options["to"]] if options["to"] else [])]))
+    return (*named, *[n for n in USUAL_PARTIES if n not in named][: max(0, 3 - len(named))])
+
+
+def _receiver(db: Database, options: Mapping[str, Any]) -> str:
+    return str(options["to"] or options["me"] or db.members[-1])
+
+
+def _answer(db: Database, query: str, options: Mapping[str, Any]) -> None:
+    to = _receiver(db, options)
+    if options["explain"]:
+        console().print(str(db.explain(query, to, join_rows=options["join_rows"])))
+        return
+    result = db.sql(query, to, join_rows=options["join_rows"])
+    if result.values is None:
+        return
+    if options["output"] is not None:
+        result.to_parquet(options["output"], options["force"])
+        say(f"wrote {options['output']}")
+    else:
+        console().print(str(result))
+
+
+def _shell(db: Database, options: Mapping[str, Any]) -> None:
+    """Queries from stdin; an error is shown, and the next one read."""
+    state = dict(options) | {"explain": False, "output": None}
+    say(f"rows are for {_receiver(db, state)}; {HELP}")
+    text = ""
+    for line in _lines():
+        word, _, rest = line.strip().partition(" ")
+        if not text and word == "\\q":
+            return
+        if not text and word == "\\d":
+            _show_tables(db)
+        elif not text and word == "\\to":
+            state["to"] = rest.strip()
+        else:
+            text += line
+            if text.rstrip().endswith(";"):
+                _one(db, text.strip().rstrip(";"), state)
+                text = ""
+
+
+def _lines() -> Any:
+    while True:
+        if sys.stdin.isatty():
+            click.echo("sql> ", nl=False)
+        line = sys.stdin.readline()
+        if not line:
+            return
+        yield line
+
+
+def _one(db: Database, text: str, state: Mapping[str, Any]) -> None:
+    explain = text.startswith("\\explain")
+    try:
+        _answer(db, text.removeprefix("\\explain"), {**state, "explain": explain})
+    except SpuError as error:
+        say(str(error))
+
+
+def _show_tables(db: Database) -> None:
+    for table in db.catalog.tables.values():
+        columns = ", ".join(f"{c.name} {c.declared.lower()}" for c in table.columns)
+        console().print(f"{table.name} ({table.rows:,} rows at {', '.join(table.owners)}): {columns}")
+
+
+def _network(query: str | None, tables: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Each party is this command with `--config` and `--as`."""
+    if query is None:
+        raise InputError("`--network` needs a QUERY.")
+    config = make_config(None, None, None, _parties(tables, options), None)
+    with tempfile.TemporaryDirectory(prefix="spuvm-", ignore_cleanup_errors=True) as name:
+        cluster = make_run_folder(Path(name), config, timeout=options["timeout"])
+        to = options["to"] or rank_names(config)[-1]
+        commands = {p: _party(p, query, to, cluster, options) for p in rank_names(config)}
+        run_parties(commands, on_line=lambda party, kind, line: _relay(party, kind, line, to))
+
+
+def _relay(party: str, kind: str, line: str, to: str) -> None:
+    if kind == "stdout" and party == to:
+        click.echo(line)
+    elif kind != "stdout":
+        click.echo(f"{party}: {line}", err=True)
+
+
+def _party(party: str, query: str, to: str, cluster: Path, options: Mapping[str, Any]) -> list[str]:
+    out = [sys.executable, "-m", "spuvm", "sql", query, "--config", str(cluster), "--as", party, "--to", to]
+    for text in options["tables"]:
+        out += ["--table", text]
+    for key in ("policy", "join_rows", "timeout"):
+        if options[key] is not None:
+            out += [f"--{key.replace('_', '-')}", str(options[key])]
+    if options["output"] is not None and party == to:
+        out += ["--output", str(options["output"])]
+    return out + ["--explain"] * options["explain"] + ["--force"] * options["force"]

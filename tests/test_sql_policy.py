@@ -1,0 +1,187 @@
+"""What owners allow: every rule against every use of a column; groups of k units; templates; the tripwire; liars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import spuvm as spu
+from spuvm.runtime.errors import InputError, PolicyError
+from spuvm.sql import Database, connect, verdicts
+from spuvm.sql.in_the_clear import evaluate
+from spuvm.sql.policy import RULES
+
+PATIENTS = {"id": [1, 2, 3, 4, 5, 6], "ward": [1, 1, 1, 2, 2, 3], "age": [30, 41, 52, 63, 74, 85]}
+BILLS = {"patient": [1, 1, 2, 3, 4, 5, 6, 6, 6], "amount": [10, 20, 30, 40, 50, 60, 70, 80, 90]}
+TABLES: dict[str, dict[str, Any]] = {"alice": {"patients": {"source": PATIENTS, "key": "id"}}, "bob": {"bills": BILLS}}
+FREE = {"patient": "plaintext", "amount": "plaintext"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _devices() -> Iterator[None]:
+    spu.init(parties=("alice", "bob", "carol"), address="local")
+    yield
+    spu.shutdown()
+
+
+def alice(**columns: Any) -> dict[str, Any]:
+    """A policy of alice's for her table; bob allows everything."""
+    return {"alice": {"patients": {"columns": columns}}, "bob": {"bills": {"columns": FREE}}}
+
+
+# use -> (a query that uses `age` so and no other column of alice's but the free `id` and `ward`)
+USES = {
+    "join": "select sum(amount) from patients join bills on age = patient",
+    "filter": "select ward from patients where age > 50",
+    "filter of groups": "select count(*) from patients where age > 50",
+    "order": "select ward from patients order by age",
+    "value": "select age from patients",
+    "compared": "select age > 50 from patients",
+    "group": "select age, count(*) from patients group by age",
+    "count": "select ward, count(age) from patients group by ward",
+    "aggregate": "select ward, avg(age) from patients group by ward",
+    "extreme": "select ward, max(age) from patients group by ward",
+}
+CASES = [(rule, use) for rule in RULES for use in USES]
+
+
+@cache
+def with_rule(rule: str) -> Database:
+    return connect(TABLES, alice(id="plaintext", ward="plaintext", age=rule))
+
+
+@pytest.mark.parametrize(("rule", "use"), CASES)
+def test_rules_against_uses(rule: str, use: str) -> None:
+    """Refused at explain and at run, by alice, who says what would be allowed; or allowed."""
+    db = with_rule(rule)
+    explained = db.explain(USES[use], "carol", cost=False)
+    needed = {"order": {"order", "value", "group"}}.get(use, {use})
+    assert explained.allowed == bool(needed & RULES[rule][0])
+    if explained.allowed:
+        verdicts.enforce(explained.plan.root, explained.plan.sql, db.policies, "carol", ["alice", "bob"])
+        return
+    assert [r.owner for r in explained.refusals] == ["alice"] * len(explained.refusals)
+    with pytest.raises(PolicyError, match=rf"alice: `patients.age` is {rule} for carol.*Allowed would be"):
+        db.sql(USES[use], "carol")
+
+
+@pytest.mark.parametrize(
+    ("sql", "forbidden"),
+    [
+        ("select sum(amount) from bills, patients where patient = id and ward = 1", None),
+        ("select age + 0 from patients", "age"),
+        ("select sum(x) from (select max(age) x from patients group by ward) t", "age"),
+        ("select ward from patients where exists (select 1 from bills where patient = age)", "age"),
+        ("select sum(case when age > 50 then 1 else 0 end) from patients", None),
+        ("select case when age > 50 then ward else 0 end from patients", "age"),
+        ("with a as (select age y, ward from patients) select ward, sum(y) from a group by ward", None),
+        ("with a as (select age y, ward from patients) select y from a", "age"),
+        ("select ward, sum(age) over (partition by ward) from patients", "age"),
+        ("select ward, row_number() over (order by age) from patients", "age"),
+        ("select ward from patients union select age from patients", "age"),
+        ("select amount from bills where amount > (select avg(age) from patients)", None),
+        ("select amount from bills where amount > (select min(age) from patients)", "age"),
+        ("select greatest(age, 3) from patients", "age"),
+        ("select p.* from patients p", "age"),
+        ("select count(*) from patients where age is not null", None),
+        ("select name from (select ward as name, age from patients) t where age > 3", "age"),
+    ],
+)
+def test_values_are_followed_through_the_plan(sql: str, forbidden: str | None) -> None:
+    """`age` is for aggregates only."""
+    db = with_rule("after_aggregate")
+    found = db.explain(sql, "carol", cost=False).refusals
+    assert {r.reason.split("`")[1] for r in found} == ({f"patients.{forbidden}"} if forbidden else set()), found
+
+
+def test_rules_by_receiver_and_columns_without_a_rule() -> None:
+    db = connect(TABLES, alice(id={"bob": "plaintext", "*": "never"}))
+    assert db.explain("select id from patients", "bob", cost=False).allowed
+    assert not db.explain("select id from patients", "carol", cost=False).allowed
+    assert not db.explain("select ward from patients", "bob", cost=False).allowed  # no rule: never
+    assert db.explain("select ward from patients", "alice", cost=False).allowed  # her own
+    assert db.explain("select sum(amount) from bills", "carol", cost=False).allowed
+    assert connect(TABLES).explain("select * from patients", "carol", cost=False).allowed  # no policy at all
+
+
+def units(k: int, unit: str | None = None) -> dict[str, Any]:
+    columns = {"id": "plaintext", "ward": "after_group_by", "age": "after_aggregate"}
+    table: dict[str, Any] = {"columns": columns} | ({"unit": unit} if unit else {})
+    return {"alice": {"k": k, "patients": table}, "bob": {"bills": {"columns": FREE}}}
+
+
+def test_groups_of_fewer_units_are_left_out() -> None:
+    """Joins repeat rows, but not units; what is summed over groups has none of those left out."""
+    db = connect(TABLES, units(2))
+    assert sorted(evaluate(db, "select ward, sum(age) from patients group by ward", "carol")) == [(1, 123), (2, 137)]
+    joined = "select ward, sum(amount) from patients join bills on id = patient group by ward"
+    assert sorted(evaluate(db, joined, "carol")) == [(1, 100), (2, 110)]  # ward 3: three bills, one patient
+    assert evaluate(db, f"select sum(s) from ({joined.replace('sum(amount)', 'sum(amount) s')}) t", "carol") == [(210,)]
+    assert evaluate(db, "select sum(age) from patients where age > 80", "carol") == []
+    assert sorted(evaluate(db, "select distinct ward from patients", "carol")) == [(1,), (2,)]
+    assert len(evaluate(db, "select ward, sum(age) from patients group by ward", "alice")) == 3  # her own rows
+
+
+def test_units_are_those_of_the_owners_column() -> None:
+    db = connect(TABLES, units(2, "ward"))
+    assert evaluate(db, "select count(*) from patients", "carol") == [(6,)]
+    assert evaluate(db, "select ward, count(*) from patients group by ward", "carol") == []
+
+
+def test_templates() -> None:
+    policy = alice(id="plaintext", ward="plaintext", age="plaintext")
+    policy["alice"]["templates"] = ["SELECT ward, count(*) FROM patients WHERE age > ? GROUP BY ward"]
+    db = connect(TABLES, policy)
+    assert db.explain("select ward, count(*) from patients where age > 33 group by ward", "carol", cost=False).allowed
+    refused = db.explain("select ward, count(*) from patients group by ward", "carol", cost=False).refusals
+    assert "none of the 1 templates" in str(refused[0])
+    assert db.explain("select sum(amount) from bills", "carol", cost=False).allowed  # bob has none
+
+
+def test_the_tripwire(tmp_path: Path) -> None:
+    """It remembers in another process, and says what it is."""
+    policy = alice(id="plaintext", ward="plaintext", age="plaintext")
+    policy["alice"]["tripwire"] = str(tmp_path / "queries.jsonl")
+    query = "select sum(age) from patients where id < {} and ward = {}"
+    ledger = verdicts.Ledger(connect(TABLES, policy).policies["alice"])
+    ledger.answered(query.format(5, 1), "carol")
+    again = verdicts.Ledger(connect(TABLES, policy).policies["alice"])
+    assert not again.refusals(query.format(5, 1), "carol")  # the same
+    assert not again.refusals(query.format(6, 2), "carol")
+    assert "a tripwire" in str(again.refusals(query.format(6, 1), "carol")[0])
+    with pytest.raises(PolicyError, match="differs in one constant"):
+        connect(TABLES, policy).sql(query.format(6, 1), "carol")
+    (tmp_path / "queries.jsonl").write_text("{")
+    with pytest.raises(InputError, match="damaged"):
+        again.refusals(query.format(5, 1), "carol")
+
+
+def test_an_owner_decides_for_itself() -> None:
+    """A party whose own check says yes to everything changes nothing for alice."""
+    db = connect(TABLES, alice(id="plaintext", ward="plaintext", age="never"))
+    plan = db.plan("select age from patients", "carol")
+    verdicts.enforce(plan.root, plan.sql, db.policies, "carol", ["bob"])
+    with pytest.raises(PolicyError, match="alice"):
+        verdicts.enforce(plan.root, plan.sql, db.policies, "carol", ["alice"])
+
+
+WRONG: list[tuple[Any, str]] = [
+    ({"alicia": {}}, r"\[alicia\], who owns no table .did you mean `alice`"),
+    ({"alice": {"patiens": {}}}, r"table `patiens` .did you mean `patients`"),
+    ({"alice": {"patients": {"columns": {"agee": "never"}}}}, r"names `agee` .* .did you mean `age`"),
+    ({"alice": {"patients": {"columns": {"age": "nevr"}}}}, r"'nevr' .did you mean `never`"),
+    ({"alice": {"patients": {"unit": "idd"}}}, r"names `idd`"),
+    ({"alice": {"k": -1}}, r"`k` of alice must be"),
+    ({"alice": {"kk": 3}}, r"settings are"),
+    ("missing.toml", r"cannot be read"),
+]
+
+
+@pytest.mark.parametrize(("policy", "message"), WRONG)
+def test_wrong_policies_say_what_is_wrong(policy: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        connect(TABLES, policy)
