@@ -107,7 +107,7 @@ class Store:
         url = urlsplit(source)
         table = parse_qs(url.query).get("table", [name])[0]
         scheme = url.scheme.split("+")[0]
-        plain = url._replace(query="").geturl()
+        plain = source.partition("?")[0]
         match scheme:
             case "sqlite":
                 self._from_sqlite(name, plain.removeprefix("sqlite:///"), table)
