@@ -304,7 +304,7 @@ SCRIPT = """
 import sys, time
 import jax, numpy as np
 import spuvm as spu
-from spuvm.runtime import tls_link
+from spuvm.runtime.link.tls import link as tls_link
 
 me, config = sys.argv[1:]
 if me == "alice":  # her messages take their time

@@ -269,14 +269,14 @@ class TlsLink(Link):
             if progress and now < start + ENDLESS * patience:
                 moved = said = now
             elif now >= moved + patience or progress:
-                raise PeerTimeoutError(self._timed_out(awaited, what if late else f"that it takes {what}", patience))
+                raise PeerTimeoutError(self._timed_out(awaited, what if late else f"that it takes {what}"))
             elif now >= said + SAYS * self.timeout:
                 said = now
                 self._say(Kind.WAITING, self._waits.frame(awaited, now))
             self._check_senders()
 
-    def _timed_out(self, awaited: Sequence[int], what: str, limit: float) -> str:
-        return f"{self._waits.text(awaited, what, limit, time.monotonic())} {self._advice}"
+    def _timed_out(self, awaited: Sequence[int], what: str) -> str:
+        return f"{self._waits.text(awaited, what, self.timeout, time.monotonic())} {self._advice}"
 
     def _patience(self, *awaited: int) -> float:
         """How long to wait for these peers, in seconds: longer where they may themselves wait for the dealer."""
@@ -341,7 +341,7 @@ class TlsLink(Link):
             return error
         if isinstance(error, TimeoutError):
             awaited = f"that it takes {self._awaiting_data()}"
-            return PeerTimeoutError(self._timed_out([peer], awaited, self._patience(peer)))
+            return PeerTimeoutError(self._timed_out([peer], awaited))
         return self._lost(peer, error)
 
     def _lost(self, peer: int, error: OSError) -> SpuError:
