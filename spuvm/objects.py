@@ -211,8 +211,11 @@ def encoded(value: Any, type_: Type, name: str, ring_bits: int = 64) -> np.ndarr
 
 
 def _check_range(array: np.ndarray, type_: Type, name: str) -> None:
-    """Refuse integers that the program's type does not hold: with 64-bit types off, JAX takes int64 for int32."""
-    if type_.kind != "int" or array.dtype.kind not in "iu" or not array.size:
+    """Refuse integers that the program's type does not hold: with 64-bit types off, JAX takes int64 for int32.
+
+    Words of the type's own width are taken as they are: who has ring elements may call them signed or not.
+    """
+    if type_.kind != "int" or array.dtype.kind not in "iu" or not array.size or 8 * array.itemsize == type_.bits:
         return
     low, high = (-(1 << type_.bits - 1), (1 << type_.bits - 1) - 1) if type_.signed else (0, (1 << type_.bits) - 1)
     if int(array.min()) < low or int(array.max()) > high:

@@ -128,7 +128,7 @@ def load_shares(folders: Folders, device: SPU | VM | None = None, name: str = "s
     with abort_on_error(vm.session.link):
         parts = {rank: _read(folders, rank, name, vm) for rank in _expected(folders, name, vm)}
         here = next(iter(parts.values())).common if parts else b""
-        common = json.loads(_said(vm, lambda: here))
+        common = _header(_said(vm, lambda: here), "the first party's part")
         for part in parts.values():
             _check_together(part, common)
         types = _types(common, vm)
@@ -393,7 +393,20 @@ def parties_of(path: Path) -> tuple[str, ...]:
         raise InputError(f"cannot read {path}: {e.strerror or e}.") from None
     if magic != MAGIC:
         raise InputError(f"{path} is no part that `save_shares` of this version wrote.")
-    return tuple(json.loads(header)["config"]["parties"])
+    return tuple(_header(header, str(path))["config"]["parties"])
+
+
+def _header(text: bytes, where: str) -> dict[str, Any]:
+    """A part's header. InputError for what `save_shares` cannot have written."""
+    try:
+        header = json.loads(text)
+        types = {"id": str, "machine": str, "config": dict, "types": list, "tree": dict, "public": dict}
+        whole = isinstance(header, dict) and all(isinstance(header.get(k), t) for k, t in types.items())
+    except ValueError:
+        whole = False
+    if not whole or not isinstance(header["config"].get("parties"), list):
+        raise InputError(f"{where} is no part that `save_shares` wrote: its header is malformed.")
+    return dict(header)
 
 
 def _parsed(file: IO[bytes], path: Path, party: str) -> _Part:
@@ -408,12 +421,14 @@ def _parsed(file: IO[bytes], path: Path, party: str) -> _Part:
     if claimed != _digest(file) + b"\n":
         raise InputError(f"{path} is damaged: its content does not have the SHA-256 that it states. Use a copy.")
     file.seek(len(MAGIC) + DIGEST + 1)
-    header = json.loads(file.readline())
-    held = header.pop("held")
-    owner = header.pop("party")
+    header = _header(file.readline(), str(path))
+    held, owner = header.pop("held", ()), header.pop("party", "nobody")
     if owner != party:
         raise InputError(f"{path} is the part of {owner}, not of {party}: give each party its own.")
-    components = [None if h is None else aligned(np.lib.format.read_array(file, allow_pickle=False)) for h in held]
+    try:
+        components = [None if h is None else aligned(np.lib.format.read_array(file, allow_pickle=False)) for h in held]
+    except (ValueError, EOFError):
+        raise InputError(f"{path} is no part that `save_shares` wrote: its arrays are malformed.") from None
     return _Part(path, json.dumps(header).encode(), components)
 
 

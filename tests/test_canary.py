@@ -17,7 +17,7 @@ from spuvm.runtime.errors import OWN_ERROR
 
 PARTIES = ("alice", "bob", "carol")
 CANARY = "canary"
-CASES = 13
+CASES = 16
 
 SCRIPT = """
 import contextlib, json, os, sys
@@ -96,7 +96,19 @@ def shares():
     Path(f"{folder}/canary/file").write_text("x")
     spu.save_shares({"a": x}, {me: f"{folder}/canary/file" if bob else f"{folder}/{me}"})
 
+def joined():
+    spu.psi.join({"alice": {"id": ids, "x": x}, "bob": {"key": ids, "canary": x} if bob else None}, key="id")
+
+def join_cells():
+    theirs = {"id": ["canary"] * 20, "v": x} if bob else None
+    spu.psi.join({"alice": {"id": [str(i) for i in ids], "x": x}, "bob": theirs}, key="id", output="shared")
+
+def query():
+    db = spu.sql.connect({"alice": {"a": {"id": ids, "x": x}}, "bob": {"b": f"{folder}/canary.csv" if bob else None}})
+    db.sql("select sum(a.x) from a", to="carol")
+
 CASES = [path, header, cells, mixed, keys, boosting, blocks, run_folder, own_class, key_error, objects, wide, shares]
+CASES += [joined, join_cells, query]
 for number, case in enumerate(CASES):
     said = "nothing failed"
     try:
@@ -109,7 +121,14 @@ for number, case in enumerate(CASES):
             spu.shutdown()
     print(json.dumps([case.__name__, said]), flush=True)
 """
-SINGS = {"boosting": "one class", "keys": "same key", "wide": "1 of 1 elements", "own_class": "Canary"}
+SINGS = {
+    "boosting": "one class",
+    "keys": "same key",
+    "wide": "1 of 1 elements",
+    "own_class": "Canary",
+    "joined": "no key column",
+    "join_cells": "same key",
+}
 
 
 @pytest.fixture(scope="module")
@@ -142,4 +161,5 @@ def test_peers_learn_that_bob_failed_and_nothing_else(said: dict[str, dict[str, 
                 "PeerAbortedError: bob stopped: ",
                 "PeerAbortedError: bob stopped (told by alice): ",
                 "PeerAbortedError: bob stopped (told by carol): ",
+                "SaveError: bob could not save: save again, at every party.",
             ), (case, told)

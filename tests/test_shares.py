@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import spuvm as spu
 from spuvm.runtime.errors import InputError
@@ -240,3 +243,41 @@ def test_parties_load_what_a_simulation_saved(tmp_path: Path) -> None:
         assert out == ""
         assert ("damaged: its content does not have the SHA-256" in err) == (p == "bob")
         assert ("InputError" if p == "bob" else "PeerAbortedError: bob stopped") in err
+
+
+@pytest.fixture(scope="module")
+def saved_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fuzzed")
+    spu.save_shares(model(start()), folders(folder))
+    spu.shutdown()
+    return folder
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_damage_anywhere_is_an_error_of_its_own(saved_once: Path, data: st.DataObject) -> None:
+    path = saved_once / "bob" / "shares.share"
+    good = path.read_bytes()
+    at = data.draw(st.integers(0, len(good) - 1))
+    path.write_bytes(
+        data.draw(st.sampled_from([good[:at], good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :]]))
+    )
+    try:
+        with pytest.raises(InputError, match=r"damaged|no part|another format"):
+            spu.load_shares(folders(saved_once), start())
+    finally:
+        path.write_bytes(good)
+
+
+@settings(max_examples=60, deadline=None)
+@given(header=st.one_of(st.binary(), st.recursive(st.none() | st.integers() | st.text(), st.lists)))
+def test_a_header_that_nobody_wrote(tmp_path_factory: pytest.TempPathFactory, header: Any) -> None:
+    """With a checksum that fits: by somebody who means it."""
+    folder = tmp_path_factory.mktemp("h")
+    rest = (header if isinstance(header, bytes) else json.dumps(header).encode()) + b"\n"
+    for p in PARTIES:
+        (folder / p).mkdir()
+        digest = hashlib.sha256(rest).hexdigest().encode()
+        (folder / p / "shares.share").write_bytes(b"spuvm shares 1\n" + digest + b"\n" + rest)
+    with pytest.raises(InputError, match="malformed"):
+        spu.load_shares(folders(folder), start())
