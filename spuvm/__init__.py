@@ -3,6 +3,7 @@
 import importlib
 
 from spuvm import data as data
+from spuvm import dp as dp
 from spuvm import psi as psi
 from spuvm import random as random
 from spuvm import utils as utils

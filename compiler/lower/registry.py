@@ -18,6 +18,7 @@ from spuvm.compiler.lower import (
     linalg,
     logic,
     matrix_products,
+    noise,
     normal_tails,
     randomness,
     reduce,
@@ -75,6 +76,7 @@ RULES = merge(
     window.RULES,
     derived.RULES,
     randomness.RULES,
+    noise.RULES,
     rows.RULES,
     index.RULES,
     scatter.RULES,
@@ -86,4 +88,4 @@ RULES.update({name: moving(RULES[name]) for name in MOVING if name in RULES})
 INLINED = frozenset(control.INLINED)
 
 # Primitives whose rule runs even if all operands are known.
-UNFOLDED = INLINED | {*randomness.NAMES, *rows.NAMES, "spu_reveal", "spu_masked"}
+UNFOLDED = INLINED | {*randomness.NAMES, *noise.NAMES, *rows.NAMES, "spu_reveal", "spu_masked"}

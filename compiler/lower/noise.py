@@ -1,0 +1,122 @@
+"""Noise that no party knows, for differential privacy: discrete Laplace and discrete Gaussian, of units of fixed point.
+
+Drawn inside the machine from secret random bits, which cost nothing, compared with public probabilities of 64 bits:
+a Bernoulli variable is right to 2^-64, and there are no floats. Security: that of the protocol; no coalition that it
+admits knows anything of the noise. What a program spends is written into its jaxpr (`spuvm.dp.spending`).
+
+Discrete Laplace: P(n) = (1-q)/(1+q) q^|n| is the difference of two geometric variables, and the binary digits of a
+geometric variable are independent: digit i is 1 with probability q^(2^i) / (1 + q^(2^i)). (Ghosh, Roughgarden,
+Sundararajan, STOC 2009; digits: Dwork, Kenthapadi, McSherry, Mironov, Naor, EUROCRYPT 2006.)
+Discrete Gaussian: P(n) ~ exp(-n^2 / 2 s^2) (Canonne, Kamath, Steinke, NeurIPS 2020), by inversion: |n| is how many of
+the public numbers P(|n| >= k) are above one uniform number of 64 bits.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from decimal import Decimal, localcontext
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+
+from spuvm.compiler.lower.context import Context, Operand, Rule
+from spuvm.compiler.lower.jax_rules import apply
+from spuvm.compiler.lower.randomness import bits_p
+from spuvm.runtime.errors import InputError
+
+DIGITS = 64  # of a probability
+SLACK = 2  # units that truncations may add to a sensitivity
+TAIL = 9.5  # standard deviations, beyond which P < 2^-64
+CONTEXT_DIGITS = 60
+
+laplace_p: Any = Primitive("spu_laplace")  # x; {sensitivity, epsilon}
+gaussian_p: Any = Primitive("spu_gaussian")  # x; {sensitivity, sigma, grid}
+NAMES = ("spu_laplace", "spu_gaussian")
+
+for _primitive in (laplace_p, gaussian_p):
+    _primitive.def_impl(lambda x, **_: x)
+    _primitive.def_abstract_eval(lambda x, **_: x)
+    mlir.register_lowering(_primitive, lambda ctx, x, **_: [x])
+
+
+def laplace_digits(scale: float) -> list[int]:
+    """Probabilities, in units of 2^-64, of the binary digits of a geometric variable with q = e^(-1/scale)."""
+    with localcontext() as context:
+        context.prec = CONTEXT_DIGITS
+        out, rate = [], 1 / Decimal(scale)
+        while True:
+            power = (-rate * (1 << len(out))).exp()
+            number = int((power / (1 + power)).scaleb(0) * (1 << DIGITS))
+            if number == 0:
+                return out
+            out.append(number)
+
+
+def gaussian_tails(sigma: float) -> list[int]:
+    """P(|n| >= k) for k = 1, 2, ..., in units of 2^-64, of a discrete Gaussian of this sigma."""
+    with localcontext() as context:
+        context.prec = CONTEXT_DIGITS
+        double = 2 * Decimal(sigma) ** 2
+        weights = [(-Decimal(n * n) / double).exp() for n in range(math.ceil(TAIL * sigma) + 2)]
+        total, above, out = weights[0] + 2 * sum(weights[1:], Decimal(0)), Decimal(0), []
+        for weight in reversed(weights[1:]):
+            above += 2 * weight
+            out.append(int(above / total * (1 << DIGITS)))
+    return out[::-1]
+
+
+def _below(bits: Any, numbers: Sequence[int]) -> Any:
+    """Whether uniform words, bits [..., n, 64] from the highest on, are below n public numbers: 6 rounds of ands."""
+    wanted = np.array([[bool(number >> i & 1) for i in reversed(range(DIGITS))] for number in numbers])
+    less, equal = wanted & ~bits, ~(wanted ^ bits)
+    while less.shape[-1] > 1:
+        high, low = (slice(0, None, 2), slice(1, None, 2))
+        less = less[..., high] ^ (equal[..., high] & less[..., low])
+        equal = equal[..., high] & equal[..., low]
+    return less[..., 0]
+
+
+def _uniform(shape: Sequence[int]) -> Any:
+    return bits_p.bind(shape=(*shape, DIGITS), dtype=np.dtype(bool))
+
+
+def laplace(ctx: Context, x: Operand, *, sensitivity: float, epsilon: float) -> Operand:
+    x = ctx.value(x)
+    unit = 2.0**-x.type.frac if x.type.kind == "fxp" else 1.0
+    slack = SLACK if x.type.kind == "fxp" else 0
+    steps = math.ceil(sensitivity / unit) + slack
+    digits = laplace_digits(steps / epsilon)
+    limit = 2.0 ** (ctx.b.ring_bits - 4) if x.type.kind == "fxp" else 2.0 ** (x.type.bits - 2)
+    if 2.0 ** len(digits) >= limit:
+        raise InputError(f"noise of scale {steps * unit / epsilon:g} does not fit the values' type: scale them down.")
+
+    def noisy(x: Any) -> Any:
+        drawn = _below(_uniform((2, *x.shape, len(digits))), digits).astype(x.dtype)
+        weights = np.asarray([2.0**i * unit for i in range(len(digits))]).astype(x.dtype)
+        one, other = (drawn * weights).sum(-1)
+        return x + (one - other)
+
+    return apply(ctx, noisy, x)[0]
+
+
+def gaussian(ctx: Context, x: Operand, *, sensitivity: float, sigma: float, grid: float) -> Operand:
+    """`sigma` is the standard deviation; x is rounded to multiples of `grid`, a power of two, first."""
+    x = ctx.value(x)
+    if x.type.kind != "fxp" or grid < 2.0**-x.type.frac:
+        raise InputError(f"noise of sigma {sigma:g} is too small for the values' fraction bits, or they are integers.")
+    tails = gaussian_tails(sigma / grid)
+
+    def noisy(x: Any) -> Any:
+        size = _below(_uniform((*x.shape, 1)), tails).astype(x.dtype).sum(-1)
+        sign = bits_p.bind(shape=tuple(x.shape), dtype=np.dtype(bool))
+        rounded = jnp.floor(x * (1 / grid) + 0.5)
+        return (rounded + jnp.where(sign, size, -size)) * grid
+
+    return apply(ctx, noisy, x)[0]
+
+
+RULES: dict[str, Rule] = {"spu_laplace": laplace, "spu_gaussian": gaussian}

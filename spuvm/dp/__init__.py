@@ -1,0 +1,13 @@
+"""Differential privacy: in, secret values and a budget; out, values with noise that nobody knows, what was spent."""
+
+from spuvm.dp.budget import Budget as Budget
+from spuvm.dp.mechanisms import clip as clip
+from spuvm.dp.mechanisms import count as count
+from spuvm.dp.mechanisms import gaussian as gaussian
+from spuvm.dp.mechanisms import histogram as histogram
+from spuvm.dp.mechanisms import laplace as laplace
+from spuvm.dp.mechanisms import mean as mean
+from spuvm.dp.mechanisms import noisy_max as noisy_max
+from spuvm.dp.mechanisms import sum as sum
+from spuvm.dp.spending import Spent as Spent
+from spuvm.dp.spending import spending as spending

@@ -1,0 +1,202 @@
+"""A party's ledger of what was spent on a data set: on disk before anything is revealed, and never overspent.
+
+    budget = spu.dp.Budget(epsilon=3, delta=1e-6, unit="patient_id", contributions=2, path="patients.budget")
+    report = budget.reveal(f, table)          # traces f, spends what its mechanisms cost, runs it, reveals
+
+Every use is one line in a SQLite file, written in a transaction that refuses what would overspend, also with several
+processes at once. Entries are chained by hashes, and how many there are is kept apart (`SPUVM_STATE_DIR`, or the user's
+state folder): a ledger that was edited, cut or restored from a backup is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spuvm.dp.spending import Spent, spending, total
+from spuvm.jit import jit
+from spuvm.jit import reveal as show
+from spuvm.runtime.errors import DataError, InputError
+
+START = "0" * 64
+WAIT_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Use:
+    """One entry: what it was for, and the mechanisms that it spent."""
+
+    number: int
+    time: float
+    label: str
+    spent: tuple[Spent, ...]
+
+
+class Budget:
+    """At most (epsilon, delta) for a data set, of tables that differ by all rows of one unit.
+
+    Args:
+        epsilon, delta: what may be spent in all.
+        unit: what is protected: the column whose values name it, for people who read the ledger.
+        contributions: how many rows one unit has at most; every mechanism costs so many times as much.
+        path: the ledger, made if it is not there. Its own epsilon, delta, unit and contributions must be these.
+
+    Raises:
+        InputError: for values that are no budget, or a ledger with another.
+        DataError: for a ledger that was changed.
+    """
+
+    def __init__(
+        self, epsilon: float, delta: float = 0.0, unit: str = "row", contributions: int = 1, *, path: str | Path
+    ) -> None:
+        if not (math.isfinite(epsilon) and epsilon > 0) or not 0 <= delta < 1:
+            raise InputError(f"a budget has an epsilon above 0 and a delta from 0 to 1, got {epsilon} and {delta}.")
+        if isinstance(contributions, bool) or not isinstance(contributions, int) or contributions < 1:
+            raise InputError(f"`contributions` must be a whole number, 1 or more, got {contributions!r}.")
+        self.epsilon, self.delta, self.unit, self.contributions = float(epsilon), float(delta), unit, contributions
+        self.path = Path(path).absolute()
+        self._terms = json.dumps([self.epsilon, self.delta, unit, contributions])
+        with self._transaction() as db:
+            self._open(db)
+
+    # the ledger ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        try:
+            new = not self.path.exists()
+            db = sqlite3.connect(self.path, isolation_level=None, timeout=WAIT_SECONDS)
+            if new:
+                self.path.chmod(0o600)
+            db.execute("pragma synchronous=full")
+            db.execute("begin immediate")
+        except (sqlite3.Error, OSError) as error:
+            raise DataError(f"the ledger {self.path} cannot be opened: {error}.") from None
+        try:
+            yield db
+            db.execute("commit")
+        except sqlite3.DatabaseError as error:
+            raise DataError(f"the ledger {self.path} is damaged or cannot be written: {error}.") from None
+        finally:
+            db.close()
+
+    def _open(self, db: sqlite3.Connection) -> None:
+        tables = "create table if not exists"
+        db.execute(f"{tables} terms (text text not null)")
+        db.execute(f"{tables} uses (number integer primary key, time real, label text, spent text, hash text)")
+        terms = [row[0] for row in db.execute("select text from terms")]
+        if not terms:
+            if self._expected()[0]:
+                raise DataError(f"the ledger {self.path} was taken away or emptied: put back the newest one.")
+            db.execute("insert into terms values (?)", (self._terms,))
+        elif terms != [self._terms]:
+            raise InputError(f"{self.path} is the ledger of another budget: {terms[0]}, not {self._terms}.")
+        self._uses(db)
+
+    def _uses(self, db: sqlite3.Connection) -> tuple[list[Use], str]:
+        """All entries and the last hash; DataError if they are not what was written."""
+        uses, head = [], START
+        sql = "select number, time, label, spent, hash from uses order by number"
+        for number, at, label, spent, digest in db.execute(sql):
+            if number != len(uses) + 1 or _hash(head, self._terms, number, at, label, spent) != digest:
+                raise DataError(f"entry {number} of the ledger {self.path} was changed, moved or taken out.")
+            head = digest
+            uses.append(Use(number, at, label, tuple(Spent(*s) for s in json.loads(spent))))
+        count, known = self._expected()
+        if count > len(uses) or (count == len(uses) and count and known != head):
+            raise DataError(f"the ledger {self.path} has {len(uses)} entries, and had {count}: it was cut or restored.")
+        return uses, head
+
+    def _mark(self) -> Path:
+        base = os.environ.get("SPUVM_STATE_DIR") or os.environ.get("XDG_STATE_HOME")
+        folder = Path(base) if base else Path.home() / ".local" / "state"
+        name = hashlib.sha256(str(self.path).encode()).hexdigest()[:32]
+        return folder / "spuvm" / "budgets" / f"{name}.json"
+
+    def _expected(self) -> tuple[int, str]:
+        try:
+            count, head = json.loads(self._mark().read_text())
+            return int(count), str(head)
+        except FileNotFoundError:
+            return 0, START
+        except (OSError, ValueError) as error:
+            raise DataError(f"{self._mark()} cannot be read: {error}.") from None
+
+    def _expect(self, count: int, head: str) -> None:
+        mark = self._mark()
+        mark.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = mark.with_suffix(f".{os.getpid()}")
+        with open(temporary, "w") as file:
+            file.write(json.dumps([count, head]))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, mark)
+
+    # using it -----------------------------------------------------------------------------------------
+
+    @property
+    def uses(self) -> list[Use]:
+        with self._transaction() as db:
+            return self._uses(db)[0]
+
+    @property
+    def spent(self) -> float:
+        """The epsilon that all uses together have cost, at the budget's delta."""
+        return self._total([s for use in self.uses for s in use.spent])
+
+    @property
+    def left(self) -> float:
+        return max(0.0, self.epsilon - self.spent)
+
+    def _total(self, spent: Sequence[Spent]) -> float:
+        of_a_unit = [Spent(s.mechanism, s.ratio / self.contributions, s.times) for s in spent]
+        return total(of_a_unit, self.delta)
+
+    def spend(self, spent: Sequence[Spent], label: str = "") -> float:
+        """Write down what is about to be revealed; the epsilon that is left. Refuses what is more than there is.
+
+        Raises InputError if it would overspend, or if there is no noise at all.
+        """
+        if not spent:
+            raise InputError("the function has no mechanism: what it reveals would not be private at all.")
+        with self._transaction() as db:
+            uses, head = self._uses(db)
+            after = self._total([s for use in uses for s in use.spent] + list(spent))
+            if after > self.epsilon * (1 + 1e-12):
+                before = self._total([s for use in uses for s in use.spent])
+                raise InputError(
+                    f"this would spend epsilon {after:.6g} in all of {self.epsilon:g} (delta {self.delta:g}); "
+                    f"{before:.6g} is spent in {len(uses)} uses: ask for less, or with more noise."
+                )
+            body = json.dumps([[s.mechanism, s.ratio, s.times] for s in spent])
+            number, now = len(uses) + 1, time.time()
+            digest = _hash(head, self._terms, number, now, label, body)
+            db.execute("insert into uses values (?, ?, ?, ?, ?)", (number, now, label, body, digest))
+            self._expect(number, digest)  # before the commit: a crash between the two is noticed, not forgiven
+        return max(0.0, self.epsilon - after)
+
+    def reveal(
+        self, function: Callable[..., Any], *args: Any, label: str = "", run: Callable[..., Any] | None = None
+    ) -> Any:
+        """Spend what the function's mechanisms cost, run it, and reveal its result.
+
+        `run` runs it: a device, or `spu.jit` (the default). Arguments are what that takes.
+        """
+        self.spend(spending(function, *args), label or getattr(function, "__name__", ""))
+        return show((run or jit)(function)(*args))
+
+    def __repr__(self) -> str:
+        return f"<Budget {self.path.name}: epsilon {self.spent:.4g} of {self.epsilon:g} spent, delta {self.delta:g}>"
+
+
+def _hash(*parts: Any) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,102 @@
+"""What a function spends: the mechanisms in its jaxpr, loops included, and what they add up to.
+
+Composition: the sum of epsilons for Laplace alone, and Renyi privacy (Mironov, CSF 2017) by `dp-accounting` where it
+gives less or where Gaussian noise is among them. Concentrated privacy to (epsilon, delta): Canonne, Kamath, Steinke,
+NeurIPS 2020, corollary 13.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from spuvm.compiler.lower.context import bodies
+from spuvm.runtime.errors import InputError
+
+ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(11, 64)) + [128, 256, 512, 1024]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """One mechanism, `times` times: `ratio` is the noise's scale (or sigma) by the sensitivity."""
+
+    mechanism: str
+    ratio: float
+    times: int = 1
+
+    @property
+    def epsilon(self) -> float:
+        """Of Laplace noise, all times together; of Gaussian noise infinite, as it needs a delta."""
+        return self.times / self.ratio if self.mechanism == "laplace" else math.inf
+
+
+def spending(function: Callable[..., Any], *args: Any) -> list[Spent]:
+    """The mechanisms of a function of arguments like these.
+
+    Raises InputError where noise is drawn in a loop whose number of iterations is not known.
+    """
+    return _found(jax.make_jaxpr(function)(*args).jaxpr, 1)
+
+
+def _found(jaxpr: Any, times: int) -> list[Spent]:
+    out: list[Spent] = []
+    for eqn in jaxpr.eqns:
+        name, params = eqn.primitive.name, eqn.params
+        if name == "spu_laplace":
+            out.append(Spent("laplace", 1 / params["epsilon"], times))
+        elif name == "spu_gaussian":
+            out.append(Spent("gaussian", params["sigma"] / params["sensitivity"], times))
+        inside = [spent for inner in bodies(params) for spent in _found(inner, 1)]
+        if name == "while" and inside:
+            raise InputError("noise is drawn in a loop of unknown length: use `lax.scan` or a fixed number of steps.")
+        length = int(params["length"]) if name == "scan" else 1
+        out += [Spent(s.mechanism, s.ratio, s.times * times * length) for s in inside]
+    return out
+
+
+def total(spent: Sequence[Spent], delta: float) -> float:
+    """The epsilon of all together, at this delta."""
+    plain = sum(s.epsilon for s in spent)
+    if delta <= 0 or not spent:
+        return plain
+    return min(plain, _renyi(spent, delta))
+
+
+def _renyi(spent: Sequence[Spent], delta: float) -> float:
+    try:
+        import dp_accounting as dp
+    except ImportError:
+        raise InputError("accounting with a delta needs dp-accounting: `pip install 'spuvm[dp]'`.") from None
+    accountant = dp.rdp.RdpAccountant(ORDERS, dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    events = {"laplace": dp.LaplaceDpEvent, "gaussian": dp.GaussianDpEvent}
+    for s in spent:
+        accountant.compose(events[s.mechanism](s.ratio), s.times)
+    return float(accountant.get_epsilon(delta))
+
+
+def epsilon_of(rho: float, delta: float) -> float:
+    """The least epsilon that rho-concentrated privacy gives at this delta."""
+
+    def at(order: float) -> float:
+        return order * rho + (math.log(1 / (order * delta)) + (order - 1) * math.log1p(-1 / order)) / (order - 1)
+
+    best = 1 + math.sqrt(max(math.log(1 / delta), 1e-9) / rho)
+    orders = [1 + (best - 1) * 2.0 ** (k / 16) for k in range(-64, 65)]
+    return max(0.0, min(map(at, orders)))
+
+
+def rho_of(epsilon: float, delta: float) -> float:
+    """The largest rho whose epsilon at this delta is at most `epsilon`."""
+    low, high = 0.0, 1.0
+    while epsilon_of(high, delta) < epsilon:
+        low, high = high, 2 * high
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if epsilon_of(middle, delta) <= epsilon else (low, middle)
+    if low == 0:
+        raise InputError(f"epsilon {epsilon:g} with delta {delta:g} is too little for any noise.")
+    return low
