@@ -47,7 +47,8 @@ def laplace_digits(scale: float) -> list[int]:
     """Probabilities, in units of 2^-64, of the binary digits of a geometric variable with q = e^(-1/scale)."""
     with localcontext() as context:
         context.prec = CONTEXT_DIGITS
-        out, rate = [], 1 / Decimal(scale)
+        out: list[int] = []
+        rate = 1 / Decimal(scale)
         while True:
             power = (-rate * (1 << len(out))).exp()
             number = int((power / (1 + power)).scaleb(0) * (1 << DIGITS))

@@ -104,7 +104,8 @@ class Budget:
 
     def _uses(self, db: sqlite3.Connection) -> tuple[list[Use], str]:
         """All entries and the last hash; DataError if they are not what was written."""
-        uses, head = [], START
+        uses: list[Use] = []
+        head = START
         sql = "select number, time, label, spent, hash from uses order by number"
         for number, at, label, spent, digest in db.execute(sql):
             if number != len(uses) + 1 or _hash(head, self._terms, number, at, label, spent) != digest:
