@@ -228,7 +228,7 @@ def _run(
     mode, helper = _mode(options["mode"], owners, said, places)
     output = "owners" if options["how"] == INTERSECT else receivers[0] if len(receivers) == 1 else "all"
     if not options["quiet"]:
-        for line in learned(receivers if output == "owners" else owners, mode, helper, output):
+        for line in learned(owners, mode, helper, output, receivers):
             say(line)
     if options["how"] == INTERSECT and mode == "helper":
         assert helper is not None

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 
-def learned(owners: Sequence[str], mode: str, helper: str | None, output: str) -> tuple[str, ...]:
+def learned(
+    owners: Sequence[str], mode: str, helper: str | None, output: str, to: Sequence[str] = ()
+) -> tuple[str, ...]:
     """A line for everything that parties learn beside their own rows.
 
     Args:
-        output: "shared", "owners" (each which of its rows match), "count", "sum", "all", or a party.
+        output: "shared", "owners" (each of `to` which of its rows match), "count", "sum", "all", or a party.
+        to: the owners that are told; all if not given.
     """
     everybody = " and ".join(owners)
     return (
         f"all parties: how many rows {everybody} have, names and types of columns, whether keys repeat",
         _MODES[mode].format(helper=helper),
-        _OUTPUTS.get(output, "{party}: the result").format(owners=everybody, party=output),
+        _OUTPUTS.get(output, "{party}: the result").format(to=" and ".join(to or owners), party=output),
     )
 
 
@@ -28,7 +31,7 @@ _MODES = {
 }
 _OUTPUTS = {
     "shared": "the result: is shared, and tells nobody anything; a public bound stands for its rows",
-    "owners": "{owners}: which of their rows all owners have, and so how many these are",
+    "owners": "{to}: which of their rows all owners have, and so how many these are",
     "count": "all parties: how many rows match",
     "sum": "all parties: the sum",
     "all": "all parties: the joined rows",

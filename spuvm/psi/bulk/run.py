@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import secrets
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +23,14 @@ from spuvm.data.targets import check_target
 from spuvm.psi.bulk.folder import RunFolder, held
 from spuvm.psi.bulk.layout import BUCKET_ROWS, SCRATCH_BYTES, Layout, layout_of
 from spuvm.psi.bulk.scratch import InMemory, OnDisk, check_room
-from spuvm.psi.bulk.source import Source, cut, write_rows
+from spuvm.psi.bulk.source import Source, cut, write_rows, written
 from spuvm.psi.helper import find
 from spuvm.psi.places import Held, Move, Places
 from spuvm.psi.tags import order, starts_of_groups
 from spuvm.runtime.errors import DataError, InputError
 from spuvm.streaming.progress import reporting
 
+STEP = 1 << 23  # rows that an owner reads or writes before it says that it gets on
 log = logging.getLogger("spuvm.psi")
 
 
@@ -55,13 +56,21 @@ class Asked:
 
 @dataclass(eq=False)
 class Here:
-    """What an owner's process has of a run; `sent`: of the last bucket's tags the rows of the bucket."""
+    """What an owner's process has of a run.
+
+    Attributes:
+        sent: of the last bucket's tags, the rows of the bucket.
+        counts: of the pass, the rows of each bucket.
+        work: what it reads or writes by itself; gives the rows of each batch.
+    """
 
     source: Source
     folder: RunFolder
     output: Path | None
     scratch: InMemory | OnDisk = field(default_factory=InMemory)
     sent: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    counts: list[int] = field(default_factory=list)
+    work: Iterator[int] = field(default_factory=lambda: iter(()))
 
 
 def intersect_files(
@@ -99,12 +108,15 @@ def intersect_files(
         already = sum(rows.values()) * len(done) // layout.buckets
         with reporting(sum(rows.values()), already, progress) as advance:
             for number in range(layout.passes):
-                _pass(places, asked, here, layout, number, done, advance)
-        written = {p: places.run(p, _written, here[p], layout, force) for p in asked.to}
+                _pass(places, asked, here, rows, layout, number, done, advance)
+        for party in asked.to:
+            places.run(party, _write, here[party], layout, force)
+        _work(places, asked, {p: here[p] for p in asked.to}, rows)
+        counts = {p: places.run(p, lambda h: written(h.folder, layout), here[p]) for p in asked.to}
         places.agree("end of the join", "all rows are written")
         for party in asked.owners:
             places.run(party, lambda h: h.folder.remove(), here[party])
-        return written
+        return counts
 
 
 # Before -------------------------------------------------------------------------------------------------------
@@ -191,6 +203,7 @@ def _pass(
     places: Places,
     asked: Asked,
     here: Mapping[str, Held],
+    rows: Mapping[str, int],
     layout: Layout,
     number: int,
     done: set[int],
@@ -200,8 +213,10 @@ def _pass(
     if not todo:
         return
     start = layout.of_pass(number).start
-    sizes = {p: places.run(p, _cut, here[p], layout, number) for p in asked.owners}
-    counts = {p: places.run(p, _counts, sizes[p], [b - start for b in todo]) for p in asked.owners}
+    for p in asked.owners:
+        places.run(p, _cut, here[p], layout, number)
+    _work(places, asked, here, rows)
+    counts = {p: places.run(p, _counts, here[p], [b - start for b in todo]) for p in asked.owners}
     moves = [Move(counts[p], p, asked.helper, (len(todo),), np.int64) for p in asked.owners]
     told = dict(zip(asked.owners, places.move(*moves)))
     key = places.key(asked.owners, "tags")
@@ -212,8 +227,28 @@ def _pass(
         places.run(party, _passed, here[party])
 
 
-def _counts(sizes: Sequence[int], buckets: Sequence[int]) -> np.ndarray:
-    return np.array([sizes[b] for b in buckets], np.int64)
+def _work(places: Places, asked: Asked, here: Mapping[str, Held], rows: Mapping[str, int]) -> None:
+    """Let owners do what each does by itself. All hear of each now and then, so that no wait gets long."""
+    for _ in range(max(rows.values()) // STEP + 1):
+        alive = {p: places.run(p, _on, h, STEP) for p, h in here.items()}
+        others = {p: [q for q in (*asked.owners, asked.helper) if q != p] for p in here}
+        places.move(*(Move(x, p, q, (1,), np.uint8) for p, x in alive.items() for q in others[p]))
+    for p, h in here.items():
+        places.run(p, _on, h, None)
+
+
+def _on(here: Here, rows: int | None) -> np.ndarray:
+    """Some of the work: so many rows, or all that is left."""
+    done = 0
+    for read in here.work:
+        done += read
+        if rows is not None and done >= rows:
+            break
+    return np.zeros(1, np.uint8)
+
+
+def _counts(here: Here, buckets: Sequence[int]) -> np.ndarray:
+    return np.array([here.counts[b] for b in buckets], np.int64)
 
 
 def _step(
@@ -281,16 +316,14 @@ class Ready:
     at: np.ndarray
 
 
-def _cut(here: Here, layout: Layout, number: int) -> list[int]:
-    """The tags of a pass in buckets, if they are not."""
+def _cut(here: Here, layout: Layout, number: int) -> None:
+    """Have the tags of a pass put into buckets, if they are not."""
     here.source.check(here.folder.run["manifest"]["file"] if here.folder.run else {})
     here.scratch = OnDisk(here.folder.path / f"tags-{number}") if layout.on_disk else InMemory()
-    counts = here.folder.cut(number) if layout.on_disk else None
-    if counts is None:
-        counts = cut(here.source, here.folder, layout, number, here.scratch)
-        if layout.on_disk:
-            here.folder.keep_cut(number, counts)
-    return counts
+    known = here.folder.cut(number) if layout.on_disk else None
+    here.counts = known or []
+    if known is None:
+        here.work = cut(here.source, here.folder, layout, number, here.scratch, here.counts)
 
 
 def _ready(here: Here, bucket: int, key: bytes, asked: Asked) -> Ready:
@@ -347,7 +380,8 @@ def _passed(here: Here) -> None:
         here.scratch.remove()
 
 
-def _written(here: Here, layout: Layout, force: bool) -> int:
+def _write(here: Here, layout: Layout, force: bool) -> None:
+    """Have the rows that match written."""
     assert here.output is not None and here.folder.run is not None
     here.source.check(here.folder.run["manifest"]["file"])
-    return write_rows(here.source, here.folder, layout, here.output, force, None)
+    here.work = write_rows(here.source, here.folder, layout, here.output, force)

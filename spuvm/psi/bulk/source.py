@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,25 +87,30 @@ class Source:
         return out
 
 
-def cut(source: Source, folder: RunFolder, layout: Layout, number: int, scratch: InMemory | OnDisk) -> list[int]:
-    """Put the tags of a pass into its buckets; how many there are in each."""
+def cut(
+    source: Source, folder: RunFolder, layout: Layout, number: int, scratch: InMemory | OnDisk, counts: list[int]
+) -> Iterator[int]:
+    """Put the tags of a pass into its buckets; yields the rows of each batch. `counts` becomes those of each bucket."""
     buckets = layout.of_pass(number)
-    counts = np.zeros(len(buckets), np.int64)
+    held = np.zeros(len(buckets), np.int64)
     with scratch.writing(buckets) if isinstance(scratch, OnDisk) else nullcontext():
         for found in source.tags(folder.keys):
-            where = bucket_of(found, layout)
+            rows, where = len(found), bucket_of(found, layout)
             if layout.passes > 1:
                 inside = (where >= buckets.start) & (where < buckets.stop)
                 found, where = found[inside], where[inside]
-            pieces, held = grouped(found, where - buckets.start, len(buckets))
-            counts += held
+            pieces, more = grouped(found, where - buckets.start, len(buckets))
+            held += more
             try:
                 for b, piece in zip(buckets, pieces):
                     if len(piece):
                         scratch.add(b, piece)
             except OSError as error:
                 raise full(folder.path, error) from None
-    return [int(n) for n in counts]
+            yield rows
+    counts[:] = [int(n) for n in held]
+    if layout.on_disk:
+        folder.keep_cut(number, counts)
 
 
 def bucket_of(found: np.ndarray, layout: Layout) -> np.ndarray:
@@ -124,13 +129,11 @@ def grouped(found: np.ndarray, where: np.ndarray, groups: int) -> tuple[list[np.
     return np.split(ordered, np.cumsum(counts)[:-1]), counts
 
 
-def write_rows(
-    source: Source, folder: RunFolder, layout: Layout, output: Path, force: bool, advance: Callable[[int], None] | None
-) -> int:
-    """Write the rows that match, in the order of the file, as all columns of it; how many they are."""
+def write_rows(source: Source, folder: RunFolder, layout: Layout, output: Path, force: bool) -> Iterator[int]:
+    """Write the rows that match, in the order of the file, as all columns of it; yields the rows read of each batch."""
     packed, starts = _bits(folder, layout)
     at = starts.copy()
-    written = row = 0
+    row = 0
     with table_writer(output, source.file.schema, force) as writer:
         for batch in source.file.batches(size=BATCH):
             where = bucket_of(source.tags_of(batch, folder.keys, row), layout)
@@ -142,12 +145,14 @@ def write_rows(
             at += counts
             row += len(where)
             rows = batch.filter(arrow_bools(keep))
-            written += rows.num_rows
             if rows.num_rows:
                 writer.write(rows)
-            if advance is not None:
-                advance(len(where))
-    return written
+            yield len(where)
+
+
+def written(folder: RunFolder, layout: Layout) -> int:
+    """How many rows of the file match."""
+    return sum(int(np.unpackbits(folder.bits(b)[1], count=folder.bits(b)[0]).sum()) for b in range(layout.buckets))
 
 
 def arrow_bools(x: np.ndarray) -> Any:
