@@ -325,3 +325,12 @@ def test_rounds_in_one_call_are_the_general_ones(name: str, n: int) -> None:
 def test_bytecode_can_be_read() -> None:
     text = spu.jit(lambda a, b: a * b).compile(np.ones(3, np.float32), np.ones(3, np.float32)).emit("bytecode")
     assert "mul.u64" in text and "draw" in text and "loop 1 units each of 64 elements" in text
+
+
+def test_inputs_of_another_size_or_type_never_reach_the_engine() -> None:
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(lambda a: a + a)(numbers(np.uint32, 64))
+    made = Interpreted(assemble(closed.jaxpr, closed.consts, [False]))
+    for bad in (numbers(np.uint32, 63), numbers(np.uint64, 64), numbers(np.int32, 64)):
+        with pytest.raises(TypeError, match="a stage takes uint32 of 256 bytes a unit"):
+            made([bad], place([]))

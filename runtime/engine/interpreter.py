@@ -6,6 +6,7 @@ The shared library is that of `ring.native`; without it there is no engine, and 
 from __future__ import annotations
 
 import ctypes
+import math
 import time
 import weakref
 from collections.abc import Iterable, Sequence
@@ -114,11 +115,24 @@ class Interpreted:
         ports = [(np.dtype(p.dtype), p.shape) for p in self.code.outputs]
         return [(dtype.itemsize * int(np.prod(shape)), dtype, shape) for dtype, shape in ports]
 
+    @cached_property
+    def _expected(self) -> list[tuple[np.dtype[Any], int, bool]]:
+        """Of each input its type, its bytes of one unit or all, and whether they scale."""
+        ports = [(np.dtype(p.dtype), p.shape) for p in self.code.inputs]
+        return [(d, d.itemsize * math.prod(shape), self.code.scales and shape != ()) for d, shape in ports]
+
+    def _check(self, inputs: Sequence[np.ndarray], factor: int) -> None:
+        """The engine reads what it is given: nothing of another type or size may come to it."""
+        for x, (dtype, nbytes, scales) in zip(inputs, self._expected, strict=True):
+            if x.dtype != dtype or x.nbytes != nbytes * (factor if scales else 1):
+                raise TypeError(f"a stage takes {dtype} of {nbytes} bytes a unit, got {x.dtype} of {x.nbytes} bytes")
+
     def __call__(self, inputs: Sequence[Any], draws: np.ndarray, length: int = UNIT) -> list[np.ndarray]:
         """The outputs. `draws`: three words a stream, see `place`. `length`: the elements of what scales."""
         factor = length // UNIT if self.code.scales else 1
         outputs = [aligned_empty(nbytes * factor) for nbytes, _, _ in self._outputs]
         keep = [x if isinstance(x, np.ndarray) and x.flags.c_contiguous else _contiguous(x) for x in inputs]
+        self._check(keep, factor)
         addresses = [x.__array_interface__["data"][0] for x in (*keep, *outputs)]
         pointers = (ctypes.c_void_p * len(addresses))(*addresses)
         began = time.perf_counter() if factor >= WIDE else 0.0

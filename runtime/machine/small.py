@@ -52,13 +52,17 @@ class Input:
     register: int
     size: int | None
     shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
 
     def array(self, value: Component) -> Array:
         if self.size is None:
             found = np.asarray(whole(value, self.shape))
         else:
             found = np.asarray(blocks(value, self.size)[0])
-        return found if found.flags.c_contiguous else np.ascontiguousarray(found)
+        if found.dtype != self.dtype or found.nbytes < self.nbytes:
+            raise TypeError(f"a stage takes {self.nbytes} bytes of {self.dtype}, got {found.nbytes} of {found.dtype}")
+        return found if found.flags.c_contiguous else np.ascontiguousarray(found).reshape(found.shape)
 
 
 @dataclass(frozen=True)
@@ -283,9 +287,18 @@ class _Layout:
             return self.places[register][:2]
         block = task.size is not None and not task.scalars[number]
         shape = () if task.size is not None else task.shapes[number]
-        key = (register, block)
-        self.inputs.setdefault(key, Input(register, task.size if block else None, shape))
-        return FIRST_INPUT + list(self.inputs).index(key), 0
+        program = self.programs[id(task)]
+        port = program.code.inputs[number]
+        times = _factor(task, program) if block and program.code.scales else 1
+        nbytes = math.prod(port.shape) * np.dtype(port.dtype).itemsize * times
+        return self._input(register, task.size if block else None, shape, port.dtype, nbytes), 0
+
+    def _input(self, register: int, size: int | None, shape: tuple[int, ...], dtype: str, nbytes: int) -> int:
+        """The space of a register that the piece takes, of at least so many bytes."""
+        key = (register, size is not None)
+        known = self.inputs.get(key)
+        self.inputs[key] = Input(register, size, shape, dtype, max(nbytes, known.nbytes if known else 0))
+        return FIRST_INPUT + list(self.inputs).index(key)
 
     # what is done ------------------------------------------------------------------------------------
 
@@ -325,9 +338,8 @@ class _Layout:
         if message.register in self.places:
             space, source, _ = self.places[message.register]
         else:
-            key = (message.register, message.size is not None)
-            self.inputs.setdefault(key, Input(message.register, message.size, message.shape))
-            space, source = FIRST_INPUT + list(self.inputs).index(key), 0
+            size, shape = message.size, message.shape
+            space, source = self._input(message.register, size, shape, message.dtype, message.nbytes), 0
         return [0, 1, message.nbytes, 0, 2, OUTGOING, at, space, source, 0]
 
 
