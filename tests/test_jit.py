@@ -457,7 +457,7 @@ def test_compile_gives_the_program_and_runs_nothing() -> None:
     for stage, word in (("jaxpr", " mul "), ("ir", "mul"), ("choreography", "mul_trunc_aa"), ("stages", "party2")):
         assert word in program.emit(stage)
     with pytest.raises(InputError, match="`emit` must be one of"):
-        program.emit("bytecode")
+        program.emit("assembly")
 
 
 def test_a_saved_program_is_the_same_program(tmp_path: Any) -> None:
