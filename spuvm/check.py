@@ -17,7 +17,8 @@ from spuvm.compiler.ir.in_the_clear import Ring
 from spuvm.compiler.ir.module import Module, Type, Visibility
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.choose import choose_functions
-from spuvm.compiler.passes.pipeline import run_passes
+from spuvm.compiler.passes.pipeline import improve
+from spuvm.compiler.passes.scales import choose_scales
 from spuvm.objects import Marked, SPUObject, encoded, parts
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import InputError
@@ -139,6 +140,7 @@ def check_traced(
     tolerance = Tolerance(rtol, absolute, config.fxp_fraction_bits, config.ring_bits)
     recorder = Recorder()
     module = lower(traced, owners, config, recorder)
+    recorder.move(choose_scales(module))
     recorder.move(choose_functions(module))
     shadow, ring = Shadow(recorder.regions, tolerance, seed), Ring(config.ring_bits)
     with np.errstate(all="ignore"):
@@ -169,7 +171,7 @@ def _errors(shadow: Shadow, module: Module, outputs: Sequence[Pair]) -> Errors:
 def _improved(shadow: Shadow, module: Module, inputs: Sequence[Pair], outputs: Sequence[Pair]) -> Errors:
     """The program after the passes, which may truncate a sum where it had truncated the terms."""
     watch = Shadow({}, shadow.tolerance, shadow.seed, watch=True)
-    raws = watch.run(run_passes(module).body, [Pair(x.raw, x.real) for x in inputs])
+    raws = watch.run(improve(module).body, [Pair(x.raw, x.real) for x in inputs])
     errors = _errors(shadow, module, [Pair(y.raw, x.real) for x, y in zip(outputs, raws)])
     if any(wrong for _, wrong in errors.values()):
         shadow.findings += [f for f in watch.findings if f.reaches]

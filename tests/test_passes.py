@@ -18,6 +18,7 @@ from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.in_the_clear import evaluate
 from spuvm.compiler.ir.module import Module, Region, Type, Value
 from spuvm.compiler.passes import pipeline
+from spuvm.compiler.passes.choose import choose_functions
 from spuvm.compiler.passes.dead_code import dead_code
 from spuvm.compiler.passes.truncation import BLOCK
 
@@ -223,5 +224,6 @@ def test_passes_keep_results() -> None:
         return jax.grad(lambda v: jax.nn.softmax(v, 0).max() + (v @ v.T).sum())(x)
 
     plain, better = lowered(fn, X, optimize=False), lowered(fn, X)
+    choose_functions(plain)
     assert len(names(better)) < len(names(plain))
     np.testing.assert_allclose(run(plain, X)[0], run(better, X)[0], atol=2.0**-13)

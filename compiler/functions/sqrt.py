@@ -43,7 +43,7 @@ def sqrt(b: Builder, x: Value) -> Value:
     Cost: under ABY3 23 rounds, 442 bytes and an error of relative 3e-7 plus one unit, see `approx_magnitude`. Elsewhere
     28 rounds; one conversion to boolean, prefix_or, 10 bit injections, 3 integer products, 6 truncated ones.
     """
-    if by_logarithm.available(b, x.type.frac):
+    if by_logarithm.available(b, 0):
         return reread(b, by_logarithm.magnitude(b, x, signed=False).power(b, 1, b.frac - x.type.frac / 2), b.frac)
     f = x.type.frac  # raw result: sqrt(c) 2^((E - f) / 2 + b.frac)
     return _root(b, x, table(b, "sqrt", SQRT), 2.0 ** (b.frac - f / 2), 1)
@@ -54,7 +54,7 @@ def rsqrt(b: Builder, x: Value) -> Value:
 
     Error: relative 4e-6 plus two units. Cost: that of sqrt and one truncated product more.
     """
-    if by_logarithm.available(b, x.type.frac):
+    if by_logarithm.available(b, 0):
         return reread(b, by_logarithm.magnitude(b, x, signed=False).power(b, -1, b.frac + x.type.frac / 2), b.frac)
     return _root(b, x, table(b, "rsqrt", RSQRT), 2.0 ** (b.frac + x.type.frac / 2), -1)
 

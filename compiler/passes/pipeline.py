@@ -17,6 +17,7 @@ from spuvm.compiler.ir.ops import RULES, with_results
 from spuvm.compiler.passes.choose import choose_functions
 from spuvm.compiler.passes.dead_code import dead_code
 from spuvm.compiler.passes.hoist import hoist
+from spuvm.compiler.passes.scales import choose_scales
 from spuvm.compiler.passes.selection import selection
 from spuvm.compiler.passes.truncation import merge_truncations
 from spuvm.compiler.passes.wrap import wrap_integers
@@ -30,7 +31,16 @@ COMMUTATIVE = frozenset({"add", "mul", "equal", "and", "or", "xor"})
 
 def run_passes(module: Module) -> Module:
     """Improve `module`, in place; the same module is returned."""
-    for apply in PASSES:
+    return _applied(module, PASSES)
+
+
+def improve(module: Module) -> Module:
+    """The same for a module whose scales and ways have been chosen, see `check`."""
+    return _applied(module, IMPROVEMENTS)
+
+
+def _applied(module: Module, passes: tuple[Pass, ...]) -> Module:
+    for apply in passes:
         apply(module)
         ops.check(module)
     return module
@@ -282,12 +292,18 @@ def one_truncation_per_sum(module: Module) -> None:
         merge_truncations(region, module.config["fxp_fraction_bits"], module.config["ring_bits"])
 
 
+def scales(module: Module) -> None:
+    """While functions are operations still, all products are the program's own: their sums are truncated once."""
+    choose_scales(module)
+    for region in regions(module.body):
+        merge_truncations(region, module.config["fxp_fraction_bits"], module.config["ring_bits"], every=True)
+
+
 def functions(module: Module) -> None:
     choose_functions(module)
 
 
-PASSES: tuple[Pass, ...] = (
-    functions,
+IMPROVEMENTS: tuple[Pass, ...] = (
     wrap_integers,
     everywhere(simplify),
     everywhere(common_subexpressions),
@@ -299,5 +315,6 @@ PASSES: tuple[Pass, ...] = (
     lambda module: dead_code(module.body),
     everywhere(selection),
 )
+PASSES: tuple[Pass, ...] = (scales, functions, *IMPROVEMENTS)
 
 assert SIMPLER.keys() <= RULES.keys()

@@ -22,24 +22,33 @@ REARRANGED = frozenset({"reshape", "transpose", "rev", "slice"})
 THROUGH = frozenset({"add", "sub", "neg", "concatenate"}) | REARRANGED
 
 
-def merge_truncations(region: Region, frac: int, ring_bits: int = 64) -> None:
-    """`alone` holds the truncations with a single user, by their results: they may move below it."""
+def merge_truncations(region: Region, frac: int, ring_bits: int = 64, *, every: bool = False) -> None:
+    """`alone` holds the truncations with a single user, by their results: they may move below it.
+
+    `every`: products of two secrets move whatever their formats; there are no approximations yet.
+    """
     count = {v: len(users) for v, users in uses(region).items()}
     alone: dict[Value, Op] = {}
-    products: set[Value] = set()
+    products: dict[Value, int] = {}  # and sums of so many of them
+    of_secrets: set[Value] = set()
     shifts: dict[Value, Op] = {}
     out: list[Op] = []
     for op in region.ops:
-        made = _chained(op, shifts, count, ring_bits) or _moved(op, alone)
+        made = _chained(op, shifts, count, ring_bits) or _moved(op, alone, products)
         for new in made:
-            moved = new.name in THROUGH | {"sum"} and products.issuperset(new.inputs)
+            moved = new.name in THROUGH | {"sum"} and products.keys() >= set(new.inputs)
             if new.name in ("mul", "dot") or moved:
-                products.update(new.outputs)
+                products[new.output] = _terms(new, products)
+                private = not any(v.type.is_public for v in new.inputs)
+                if of_secrets.issuperset(new.inputs) if moved else private:
+                    of_secrets.add(new.output)
         last = made[-1]
         if last.name in ("trunc", "bitcast"):
             shifts[last.output] = last
-        mine = last.name == "trunc" and last.inputs[0] in products and last.attrs["bits"] == frac
-        if mine and last.output.type.frac == frac and count.get(last.output) == 1:
+        mine = last.name == "trunc" and last.inputs[0] in products
+        usual = mine and last.attrs["bits"] == last.output.type.frac == frac
+        mine = usual or (mine and every and last.inputs[0] in of_secrets)
+        if mine and count.get(last.output) == 1:
             alone[last.output] = last
         out += made
     region.ops = out
@@ -59,13 +68,19 @@ def _chained(op: Op, shifts: dict[Value, Op], count: dict[Value, int], ring_bits
     return [wide, _like(op, "trunc", [wide.output], op.outputs, bits=bits)]
 
 
-def _moved(op: Op, alone: dict[Value, Op]) -> list[Op]:
+def _terms(op: Op, products: dict[Value, int]) -> int:
+    if op.name != "sum":
+        return max((products.get(v, 1) for v in op.inputs), default=1) if op.name in THROUGH else 1
+    return products.get(op.inputs[0], 1) * math.prod(op.inputs[0].shape[a] for a in op.attrs["axes"])
+
+
+def _moved(op: Op, alone: dict[Value, Op], products: dict[Value, int]) -> list[Op]:
     """`op` on the untruncated operands, then one truncation; or `op` as it is."""
     truncs = [alone[v] for v in op.inputs if v in alone]
-    if not truncs or len(truncs) < len(op.inputs):
+    if not truncs or len(truncs) < len(op.inputs) or len({t.attrs["bits"] for t in truncs}) > 1:
         return [op]
     if op.name == "sum":
-        return _moved_sum(op, truncs[0])
+        return _moved_sum(op, truncs[0], products.get(truncs[0].inputs[0], 1))
     if op.name not in THROUGH:
         return [op]
     below = _like(op, op.name, [t.inputs[0] for t in truncs], **op.attrs)
@@ -78,15 +93,16 @@ def _like(op: Op, name: str, inputs: list[Value], outputs: list[Value] | None = 
     return new
 
 
-def _moved_sum(op: Op, trunc: Op) -> list[Op]:
+def _moved_sum(op: Op, trunc: Op, each: int) -> list[Op]:
+    """`each` term is a sum of so many products."""
     (x,) = trunc.inputs
     axes, bits = sorted(op.attrs["axes"]), trunc.attrs["bits"]
     terms = math.prod(x.shape[a] for a in axes)
-    if terms <= BLOCK:
+    if terms * each <= BLOCK:
         below = _like(op, "sum", [x], axes=tuple(axes))
         return [below, _like(op, "trunc", [below.output], op.outputs, bits=bits)]
     axis = max(axes, key=lambda a: x.shape[a])
-    if x.shape[axis] < BLOCK:
+    if x.shape[axis] < BLOCK or each > 1:
         return [op]
     return _blocks(op, x, axis, axes, bits)
 

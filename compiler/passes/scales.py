@@ -1,0 +1,440 @@
+"""Every fixed-point value its own fraction bits: more than the default where its limit has room and a use wants them.
+
+Lowering gives all numbers the default fraction bits f. Here a value gets `extra` ones, in three steps: limits of all
+values (passes/limits.py), going back from the uses how many extra bits are wanted, and a rewriting that drops so many
+fewer at the truncations that are there. A shift to the left is free, so sums and selections are aligned upwards where
+limits allow. Inputs and results of programs, loops and branches keep the default: the same types in give the same out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from spuvm.compiler.ir.fixedpoint import encode
+from spuvm.compiler.ir.module import Module, Op, Region, Value
+from spuvm.compiler.ir.ops import KEEP_MASKED, LOCAL, index_operands, with_results
+from spuvm.compiler.passes.limits import Limit, Limits, count
+
+Moved = dict[Region, list[int]]
+
+MOST = {32: 6, 64: 20, 128: 40}  # extra bits of what is multiplied
+OF_ROOTS = 18  # wanted below a root, whose relative error is half that of its operand
+OF_DIVISORS = 12
+LEAST_EXPONENT = 17  # fraction bits of result and divisor beyond those of the numerator
+UP_TO = {32: 16, 64: 30, 128: 60}  # fraction bits of roots and quotients, as far as their ways are cheap
+
+REARRANGED = frozenset(LOCAL) - {"sum", "cumsum", "scatter_add"} | {"neg", "share", "reveal"}
+ALIGNED = frozenset({"add", "sub", "select", "less", "equal", "concatenate", "pad", "scatter", "dynamic_update_slice"})
+CARRIED = REARRANGED | ALIGNED | {"bitcast", "shift_left", "convert"}
+
+
+def choose_scales(module: Module) -> Moved:
+    """In place: every value stays the same object, some types change."""
+    frac, ring_bits = module.config["fxp_fraction_bits"], module.config["ring_bits"]
+    limits = Limits(frac, ring_bits)
+    limits.run(module.body)
+    moved: Moved = {}
+    for region in [module.body, *(r for op in module.body.walk() for r in op.regions)]:
+        moved[region] = _Scaler(region, limits, frac, ring_bits).run()
+    return moved
+
+
+# what uses want --------------------------------------------------------------------------------------------
+
+
+def _typical(x: Limit, most: float) -> float:
+    """log2 of what a value usually is: known ones are near their limit, promised ones near 1 when all limits are."""
+    return x.product if x.known else min(x.product - most, 0.0)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Extra bits: `bits` as far as a factor may have them, `below` a root or a quotient as many as the ring holds."""
+
+    bits: float
+    below: float
+
+
+NO_WISH = Wish(-math.inf, -math.inf)
+
+
+@dataclass
+class _Wanted:
+    """Extra bits that the uses of values ask for."""
+
+    limits: Limits
+    of: dict[Value, Wish] = field(default_factory=dict)
+
+    def ask(self, value: Value, bits: float, below: float = -math.inf) -> None:
+        if value.type.kind == "fxp":
+            before = self.of.get(value, NO_WISH)
+            self.of[value] = Wish(max(before.bits, bits), max(before.below, below))
+
+    def run(self, region: Region) -> None:
+        for value in region.results:
+            self.ask(value, 0.0)
+        for op in reversed(region.ops):
+            rule = WANTS.get(op.name)
+            if rule is None or len(op.outputs) != 1 or op.output.type.kind != "fxp":
+                for value in op.inputs:
+                    self.ask(value, 0.0)
+            else:
+                rule(self, op, self.of.get(op.output, NO_WISH))
+
+    def typical(self, value: Value) -> float:
+        return _typical(self.limits.of[value], self.limits.most)
+
+    def room(self, value: Value) -> float:
+        """Extra bits that a factor has room for."""
+        return max(self.limits.most - self.limits.of[value].product, 0.0)
+
+
+def _want_product(w: _Wanted, op: Op, wish: Wish) -> None:
+    x, y = op.inputs
+    terms = count(x, op.attrs["dims"][0][0]) if op.name == "dot" else 1
+    bits = max(wish.bits, wish.below) + _of_sum(terms)
+    for one, other in ((x, y), (y, x)):
+        w.ask(one, bits + w.typical(other) if other.type.frac else 0.0)
+
+
+def _of_sum(terms: int) -> int:
+    """Roundings of so many terms add up like the root of it; three bits in hand."""
+    return math.ceil(math.log2(terms) / 2) + 3 if terms > 1 else 0
+
+
+def _want_sum(w: _Wanted, op: Op, wish: Wish) -> None:
+    x = op.inputs[0]
+    axes = op.attrs["axes"] if op.name == "sum" else [op.attrs["axis"]]
+    w.ask(x, wish.bits + _of_sum(count(x, axes)), wish.below)
+
+
+def _want_each(w: _Wanted, op: Op, wish: Wish) -> None:
+    at = index_operands(op.name, len(op.inputs)) if op.name in LOCAL else ()
+    for i, x in enumerate(op.inputs):
+        if i not in at:
+            w.ask(x, wish.bits, wish.below)
+
+
+def _want_root(w: _Wanted, op: Op, wish: Wish) -> None:
+    w.ask(op.inputs[0], 0.0, OF_ROOTS)
+
+
+def _want_quotient(w: _Wanted, op: Op, wish: Wish) -> None:
+    """A divisor that may be small makes small numerators large."""
+    small = min(OF_DIVISORS, w.room(op.inputs[1]))
+    w.ask(op.inputs[0], wish.bits, small if small > 0 else -math.inf)
+    w.ask(op.inputs[1], small)
+
+
+def _want_quotient_by(w: _Wanted, op: Op, wish: Wish) -> None:
+    smallest = float(np.abs(np.asarray(op.attrs["by"], np.float64)).min(initial=np.inf))
+    if 0.0 < smallest < np.inf:
+        w.ask(op.inputs[0], wish.bits - math.log2(smallest), wish.below - math.log2(smallest))
+
+
+WANTS: dict[str, Callable[[_Wanted, Op, Wish], None]] = {
+    **dict.fromkeys(REARRANGED | {"add", "sub", "select", "trunc", "bitcast", "shift_left", "convert"}, _want_each),
+    "mul": _want_product,
+    "dot": _want_product,
+    "sum": _want_sum,
+    "cumsum": _want_sum,
+    "sqrt": _want_root,
+    "rsqrt": _want_root,
+    "div": _want_quotient,
+    "div_by": _want_quotient_by,
+}
+
+
+# rewriting -------------------------------------------------------------------------------------------------
+
+
+class _Scaler:
+    """Rewrites one region. `extra` are the fraction bits of each value beyond those it was lowered with."""
+
+    def __init__(self, region: Region, limits: Limits, frac: int, ring_bits: int) -> None:
+        self.region, self.limits, self.frac, self.ring_bits = region, limits, frac, ring_bits
+        self.wanted = _Wanted(limits)
+        self.wanted.run(region)
+        self.extra: dict[Value, int] = {}
+        self.out: list[Op] = []
+        self.aligned: dict[tuple[Value, int], Value] = {}
+        self.constants: dict[Value, list[Op]] = {}  # a constant's operation, and the broadcast of it
+        self.made: dict[Value | None, tuple[str, list[Value]]] = {}
+        self.at_hand: Op | None = None
+        self.pinned = self._pinned()
+        self.factors = self._factors()
+
+    def run(self) -> list[int]:
+        starts = []
+        for op in self.region.ops:
+            starts.append(len(self.out))
+            self._visit(op)
+        ends = len(self.out)
+        self.region.results = [self.at(v, 0, None) for v in self.region.results]
+        self.region.ops = self.out
+        return [*starts, ends]
+
+    def _pinned(self) -> set[Value]:
+        """Values that something reads which takes no extra bits: truncated twice they would cost more."""
+        found = set(self.region.results)
+        for op in self.region.ops:
+            if op.name not in TAKES:
+                found.update(op.inputs)
+        return found
+
+    # bits -----------------------------------------------------------------------------------------------
+
+    def of(self, value: Value) -> int:
+        return self.extra.get(value, 0)
+
+    def factor_room(self, value: Value) -> int:
+        """Extra bits that a factor may have, so that products keep their limit."""
+        if not value.type.frac and not self.of(value):
+            return 0
+        room = math.floor(self.limits.most - self.limits.of[value].product + 1e-9)
+        return max(0, min(room, MOST[self.ring_bits]))
+
+    def room(self, value: Value) -> int:
+        """Extra bits that fit the ring: |raw| < 2^(k-2)."""
+        return max(0, math.floor(self.limits.promised.whole - self.limits.of[value].whole + 1e-9))
+
+    def wish(self, value: Value) -> int:
+        """What a value that may choose takes: even, so that there are few distinct truncations."""
+        wish = self.wanted.of.get(value, NO_WISH)
+        factor, anywhere = self.factor_room(value), self.room(value)
+        wide = min(wish.below, anywhere)
+        bits = max(0.0, min(max(wish.bits, wish.below), factor, anywhere), wide)
+        most = max(factor, anywhere) if wide > factor else min(factor, anywhere)
+        return min(2 * math.ceil(bits / 2), most - most % 2)
+
+    def _multiplied(self, value: Value) -> bool:
+        return value in self.factors
+
+    def _factors(self) -> set[Value]:
+        """What is multiplied, or pinned, at last."""
+        found = {v for op in self.region.ops if op.name in ("mul", "dot") for v in op.inputs} | self.pinned
+        for op in reversed(self.region.ops):
+            if op.name in CARRIED and not found.isdisjoint(op.outputs):
+                found.update(op.inputs)
+        return found
+
+    # emitting -------------------------------------------------------------------------------------------
+
+    def emit(
+        self, name: str, inputs: list[Value], like: Op | None, outputs: list[Value] | None = None, **a: object
+    ) -> Op:
+        op = Op(name, inputs, [], dict(a))
+        op.location = like.location if like is not None else op.location
+        with_results(op)
+        if outputs is not None:
+            for old, new in zip(outputs, op.outputs, strict=True):
+                old.type = new.type
+            op.outputs = outputs
+        self.out.append(op)
+        return op
+
+    def at(self, value: Value, extra: int, like: Op | None) -> Value:
+        """The number with so many extra bits."""
+        change = extra - self.of(value)
+        if not change or value.type.kind != "fxp":
+            return value
+        if (value, extra) not in self.aligned:
+            made = self._constant(value, change, like) if value in self.constants else None
+            made = self._moved(value, change, like) if made is None else made
+            self.extra[made], self.limits.of[made] = extra, self.limits.of[value]
+            self.aligned[value, extra] = made
+        return self.aligned[value, extra]
+
+    def _moved(self, value: Value, change: int, like: Op | None, outputs: list[Value] | None = None) -> Value:
+        if change < 0:
+            return self.emit("trunc", [value], like, outputs, bits=-change).output
+        shifted = self.emit("shift_left", [value], like, bits=change)
+        return self.emit("bitcast", shifted.outputs, like, outputs, to=f"fxp{value.type.frac + change}").output
+
+    def _constant(self, value: Value, change: int, like: Op | None) -> Value | None:
+        """The same real numbers, rounded elsewhere."""
+        const, *spread = self.constants[value]
+        frac = value.type.frac + change
+        if const.exact is None:
+            return None
+        raw = encode(const.exact, frac, self.ring_bits)
+        made = self.emit(
+            "const", [], const, data=np.ascontiguousarray(raw).reshape(const.output.shape), to=f"fxp{frac}"
+        )
+        made.exact = const.exact
+        for op in spread:
+            made = self.emit("broadcast", made.outputs, op, **op.attrs)
+        return made.output
+
+    def _keep(self, op: Op, inputs: list[Value], extra: int) -> None:
+        """The operation on these inputs; its results have `extra` bits more."""
+        op.inputs = inputs
+        if extra or any(v.type.kind == "fxp" for v in op.outputs):
+            before = [v.type for v in op.outputs]
+            again = with_results(Op(op.name, op.inputs, [], op.attrs, op.regions, op.location))
+            for value, new, old in zip(op.outputs, again.outputs, before):
+                value.type = new.type
+                if value.type.kind == "fxp":
+                    self.extra[value] = value.type.frac - old.frac
+            op.checked = ()
+        self.out.append(op)
+
+    # operations -------------------------------------------------------------------------------------------
+
+    def _visit(self, op: Op) -> None:
+        self.at_hand = op
+        self.made.update((v, (op.name, list(op.inputs))) for v in op.outputs)
+        if op.name == "const" and op.output.type.kind == "fxp":
+            self.constants[op.output] = [op]
+        if op.name == "broadcast" and len(self.constants.get(op.inputs[0], ())) == 1:
+            self.constants[op.output] = [*self.constants[op.inputs[0]], op]
+        rule = TAKES.get(op.name)
+        if rule is None or op.regions or not any(v.type.kind == "fxp" for v in (*op.inputs, *op.outputs)):
+            return self._keep_default(op)
+        rule(self, op)
+
+    def _keep_default(self, op: Op) -> None:
+        op.inputs = [self.at(v, 0, op) for v in op.inputs]
+        self.out.append(op)
+
+    def rearrange(self, op: Op) -> None:
+        if op.output.type.kind != "fxp" or op.inputs[0].type.kind != "fxp":
+            return self._keep_default(op)
+        self._keep(op, op.inputs, self.of(op.inputs[0]))
+
+    def reread(self, op: Op) -> None:
+        """A bitcast between numbers of fraction bits moves the point."""
+        source, target = op.inputs[0], op.output
+        if source.type.kind != "fxp" or target.type.kind != "fxp":
+            return self._keep_default(op)
+        extra = self.of(source)
+        if extra:
+            op.attrs = {"to": f"fxp{target.type.frac + extra}"}
+        self._keep(op, op.inputs, extra)
+
+    def align(self, op: Op) -> None:
+        """All operands with the same extra bits: as many as the finest has, where limits allow."""
+        at = index_operands(op.name, len(op.inputs)) if op.name in LOCAL else ()
+        numbers = [v for i, v in enumerate(op.inputs) if v.type.kind == "fxp" and i not in at]
+        if not numbers:
+            return self._keep_default(op)
+        given = [self.of(v) for v in numbers if v not in self.constants]
+        out = op.outputs[0]
+        if out.type.kind == "fxp":
+            roomy = min(self.room(out), self.factor_room(out)) if self._multiplied(out) else self.room(out)
+            if not given:  # constants alone
+                given.append(min(self.wish(out), 2 * MOST[self.ring_bits]))
+        else:
+            roomy = 2 * MOST[self.ring_bits]
+        extra = min([max(given, default=0), roomy, *(max(self.room(v), self.of(v)) for v in numbers)])
+        inputs = [self.at(v, extra, op) if v in numbers else v for v in op.inputs]
+        self._keep(op, inputs, extra)
+
+    def multiply(self, op: Op) -> None:
+        inputs = [self.at(v, min(self.of(v), self.factor_room(v)), op) for v in op.inputs]
+        if op.output.type.kind != "fxp" or op.output.type.frac == 0:
+            inputs = [self.at(v, 0, op) for v in op.inputs]
+        self._keep(op, inputs, sum(map(self.of, inputs)))
+
+    def total(self, op: Op) -> None:
+        """Of a sum, which may be too large for the bits of its terms."""
+        (x,) = op.inputs
+        most = min(self.room(op.output), self.factor_room(op.output) if self._multiplied(op.output) else 99)
+        if self.of(x) <= most or op.output.type.kind != "fxp":
+            return self._keep(op, op.inputs, self.of(x))
+        out = op.output
+        wide = self.emit(op.name, op.inputs, op, **op.attrs)
+        self.extra[wide.output], self.limits.of[wide.output] = self.of(x), self.limits.of[out]
+        self._dropped(wide.output, out, min(most, self.wish(out)), op)
+
+    def truncate(self, op: Op) -> None:
+        (x,), out = op.inputs, op.output
+        small = self._scaled_product(x, out)
+        self._dropped(x if small is None else small, out, self.wish(out), op)
+
+    def _scaled_product(self, x: Value, out: Value) -> Value | None:
+        """c (x y) below a root, |c| < 1, as (c x) y untruncated: c x has room for the bits that x y has lost."""
+        if self.wanted.of.get(out, NO_WISH).below <= 0:
+            return None
+        factors = self._made(x, "mul")
+        for product, c in (factors, factors[::-1]) if factors else ():
+            inner = self._made(next(iter(self._made(product, "trunc")), None), "mul")
+            if inner and c in self.constants and -MOST[self.ring_bits] < self.limits.of[c].whole < 0:
+                return self._small_first(c, *inner)
+        return None
+
+    def _small_first(self, c: Value, x: Value, y: Value) -> Value:
+        x, y = (self.at(v, 0, None) for v in (x, y))
+        scaled = self._limited("mul", [x, c])
+        room = self.factor_room(scaled)
+        less = self._limited("trunc", [scaled], bits=scaled.type.frac - x.type.frac - room)
+        self.extra[less] = room
+        return self._limited("mul", [less, y])
+
+    def _limited(self, name: str, inputs: list[Value], **attrs: int) -> Value:
+        op = self.emit(name, inputs, self.at_hand, None, **attrs)
+        self.limits.visit(op)
+        return op.output
+
+    def _made(self, value: Value | None, name: str) -> list[Value]:
+        """The operands of the operation that makes a value, if that is its name."""
+        made, inputs = self.made.get(value, ("", []))
+        return inputs if made == name else []
+
+    def _dropped(self, x: Value, out: Value, extra: int, op: Op) -> None:
+        """`out` is x with `extra` bits, by one truncation or none."""
+        frac = out.type.frac + extra
+        if frac == x.type.frac:
+            self.emit("bitcast", [x], op, [out], to=x.type.element)
+        else:
+            self._moved(x, frac - x.type.frac, op, [out])
+        self.extra[out] = extra
+
+    def root(self, op: Op) -> None:
+        """Takes what there is, gives what is wanted."""
+        op.inputs = list(op.inputs)
+        self._function(op, self.wish(op.output), UP_TO[self.ring_bits])
+
+    def quotient(self, op: Op) -> None:
+        """x / y, with as many bits as its ways take: see `by_logarithm.divides`."""
+        x, y = op.inputs
+        up_to = UP_TO[self.ring_bits]
+        y = self.at(y, min(self.of(y), max(0, up_to - y.type.frac + self.of(y))), op)
+        extra = self.wish(op.output)
+        if x not in self.constants:
+            extra = min(extra, self.of(x))
+        extra = min(extra, max(0, up_to - op.output.type.frac))
+        most = op.output.type.frac + extra + y.type.frac - LEAST_EXPONENT - x.type.frac + self.of(x)
+        op.inputs = [self.at(x, extra if x in self.constants else min(self.of(x), max(most, 0)), op), y]
+        self._function(op, extra, up_to)
+
+    def quotient_by(self, op: Op) -> None:
+        self._function(op, self.wish(op.output), self.ring_bits)
+
+    def _function(self, op: Op, extra: int, up_to: int) -> None:
+        extra = min(extra, max(0, up_to - op.output.type.frac))
+        if extra:
+            op.attrs = {**op.attrs, "to": f"fxp{op.output.type.frac + extra}"}
+        self._keep(op, op.inputs, extra)
+
+
+TAKES: dict[str, Callable[[_Scaler, Op], None]] = {
+    "const": lambda s, op: s.out.append(op),
+    **dict.fromkeys(REARRANGED - ALIGNED - KEEP_MASKED | (KEEP_MASKED - {"mask"}), _Scaler.rearrange),
+    **dict.fromkeys(ALIGNED, _Scaler.align),
+    "bitcast": _Scaler.reread,
+    "shift_left": _Scaler.rearrange,
+    "sum": _Scaler.total,
+    "cumsum": _Scaler.total,
+    "mul": _Scaler.multiply,
+    "dot": _Scaler.multiply,
+    "trunc": _Scaler.truncate,
+    "sqrt": _Scaler.root,
+    "rsqrt": lambda s, op: s._keep(op, op.inputs, 0),  # of any scale, and no smaller than a unit
+    "div": _Scaler.quotient,
+    "div_by": _Scaler.quotient_by,
+}

@@ -1,0 +1,165 @@
+"""Scales: gradients of mean losses, first steps of optimisers, and what stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax  # type: ignore[import-untyped]
+import pytest
+
+from spuvm.compiler.compile import Program
+from spuvm.compiler.front.trace import trace
+from spuvm.compiler.ir.in_the_clear import evaluate
+from spuvm.compiler.ir.module import Module
+from spuvm.compiler.lower.lower import lower
+from spuvm.compiler.passes import pipeline
+from spuvm.runtime.config import Config
+
+PROTOCOLS = [("aby3", 64), ("semi2k", 64), ("ref2k", 64), ("aby3", 128)]
+
+
+def compiled(fn: Callable[..., Any], args: Any, protocol: str = "aby3", ring: int = 64) -> Module:
+    traced = trace(fn, args)
+    owners = ["secret"] * len(traced.inputs)
+    config = (
+        Config(protocol=protocol) if ring == 64 else Config(protocol=protocol, ring_bits=ring, fxp_fraction_bits=40)
+    )
+    return pipeline.run_passes(lower(traced, owners, config))
+
+
+def run(fn: Callable[..., Any], *args: Any, protocol: str = "aby3", ring: int = 64) -> Any:
+    """The first result, with truncations that round at random."""
+    module = compiled(fn, args, protocol, ring)
+    fracs = [v.type.frac for v in module.body.params]
+    raw = [np.rint(np.asarray(x, np.float64) * 2.0**f).astype(np.int64) for x, f in zip(jax.tree.leaves(args), fracs)]
+    out = evaluate(module, raw, jitter=3)[0]
+    signed = np.asarray(out if ring == 64 else out["lo"]).view(np.int64)
+    return signed / 2.0 ** module.body.results[0].type.frac
+
+
+def squared(w: Any, x: Any, y: Any) -> Any:
+    return jnp.mean((x @ w - y) ** 2)
+
+
+def logistic(w: Any, x: Any, y: Any) -> Any:
+    p = 1 / (1 + jnp.exp(-x @ w))
+    return -jnp.mean(jnp.log(p * y + (1 - p) * (1 - y)))
+
+
+def softmax(w: Any, x: Any, y: Any) -> Any:
+    scores = x @ (w[:, None] * jnp.array([1.0, -1.0, 0.5]))
+    return -jnp.mean(jnp.sum(jnp.stack([y, 1 - y, 0 * y], 1) * jax.nn.log_softmax(scores), 1))
+
+
+def huber(w: Any, x: Any, y: Any) -> Any:
+    return jnp.mean(optax.huber_loss(x @ w, y))
+
+
+def poisson(w: Any, x: Any, y: Any) -> Any:
+    return jnp.mean(jnp.exp(x @ w) - y * (x @ w))
+
+
+LOSSES = [squared, logistic, softmax, huber, poisson]
+
+
+def data(n: int) -> tuple[Any, Any, Any]:
+    """Features within (-8, 8)."""
+    generator = np.random.default_rng(n)
+    x = np.clip(generator.normal(0, 2.5, (n, 4)), -7.99, 7.99).astype(np.float32)
+    y = (x[:, 0] + generator.normal(size=n) > 0).astype(np.float32)
+    return np.full(4, 0.01, np.float32), x, y
+
+
+def relative_error(loss: Callable[..., Any], n: int, **options: Any) -> float:
+    args = data(n)
+    with jax.enable_x64(True):
+        want = np.asarray(jax.grad(loss)(*(jnp.asarray(a, jnp.float64) for a in args)))
+    return float(np.abs(run(jax.grad(loss), *args, **options) - want).max() / np.abs(want).max())
+
+
+@pytest.mark.parametrize("n", [100, 1_000, 100_000])
+@pytest.mark.parametrize("loss", LOSSES, ids=lambda f: f.__name__)
+def test_gradients_of_mean_losses(loss: Callable[..., Any], n: int) -> None:
+    assert relative_error(loss, n) < 1e-3
+
+
+@pytest.mark.parametrize(("protocol", "ring"), PROTOCOLS[1:])
+def test_gradients_of_mean_losses_elsewhere(protocol: str, ring: int) -> None:
+    assert relative_error(logistic, 2_000, protocol=protocol, ring=ring) < 1e-3
+
+
+def test_a_gradient_costs_no_more() -> None:
+    """Within 2% of the bytes, and no round more."""
+    traced = trace(jax.grad(logistic), data(200))
+
+    def cost(passes: Any) -> tuple[int, int]:
+        module = pipeline._applied(lower(traced, ["secret"] * 3, Config()), passes)
+        found = Program(module).cost
+        return found.rounds, int(found.bytes_sent.sum())
+
+    before, after = cost(pipeline.PASSES[1:]), cost(pipeline.PASSES)
+    assert after[0] <= before[0]
+    assert after[1] <= 1.02 * before[1]
+
+
+GRADIENTS = np.array([10.0, -1.0, 0.1, 0.01, -0.001, 0.0001], np.float32)
+OPTIMISERS = {
+    "sgd": optax.sgd(0.01, momentum=0.9),
+    "adam": optax.adam(1e-3),
+    "adamw": optax.adamw(1e-3),
+    "amsgrad": optax.amsgrad(1e-3),
+    "nadam": optax.nadam(1e-3),
+    "radam": optax.radam(1e-3),
+    "rmsprop": optax.rmsprop(1e-3),
+    "adagrad": optax.adagrad(1e-2),
+    "adadelta": optax.adadelta(0.1),
+    "yogi": optax.yogi(1e-2),
+    "novograd": optax.novograd(1e-3),
+    "lamb": optax.lamb(1e-3),
+    "lion": optax.lion(1e-3),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_first_steps_of_optimisers(name: str) -> None:
+    """Within 2%, or within a unit of what a result holds."""
+    optimiser = OPTIMISERS[name]
+    params = np.full_like(GRADIENTS, 0.5)
+
+    def updates(gradients: Any) -> Any:
+        return optimiser.update(gradients, optimiser.init(params), params)[0]
+
+    want = np.asarray(updates(GRADIENTS), np.float64)
+    assert (np.abs(run(updates, GRADIENTS) - want) <= 0.02 * np.abs(want) + 2.0**-18).all()
+
+
+@pytest.mark.parametrize(("protocol", "ring"), PROTOCOLS[:3])
+def test_a_root_of_small_squares(protocol: str, ring: int) -> None:
+    """Right to the unit of the quotient, and 0 / 0 stays 0."""
+    x = np.array([0.0, 1e-4, 1e-3, 0.02, 1.0, 100.0], np.float32)
+    got = run(lambda x: x / (jnp.sqrt(x * x) + 1e-8), x, protocol=protocol, ring=ring)
+    assert got[0] == 0
+    np.testing.assert_allclose(got[1:], 1.0, atol=0.02)
+
+
+def test_limits_of_today_hold() -> None:
+    """What a step of gradient descent subtracts from is as large as ever, and means of large numbers."""
+    x = np.array([2.0**25, -(2.0**25), 3.0], np.float32)
+    np.testing.assert_allclose(run(lambda x: x - 0.01 * x, x), 0.99 * x.astype(np.float64), rtol=1e-4)
+    large = np.full(1_000, 2.0**30, np.float32)
+    np.testing.assert_allclose(run(lambda x: jnp.mean(x) / 8, large), 2.0**27, rtol=1e-6)
+    np.testing.assert_allclose(run(lambda x: jnp.sum(x / 1_000), large), 2.0**30, rtol=1e-4)
+
+
+def test_loops_and_results_keep_their_types() -> None:
+    module = compiled(
+        lambda w, x, y: jax.lax.fori_loop(0, 3, lambda i, w: w - 0.1 * jax.grad(squared)(w, x, y), w), data(64)
+    )
+    loop = next(op for op in module.body.walk() if op.name == "loop")
+    assert {v.type.frac for v in loop.regions[0].params} == {18}
+    assert [v.type.frac for v in module.body.results] == [18]
+    assert any(op.output.type.frac > 18 for op in loop.regions[0].walk() if op.name == "trunc")
