@@ -18,6 +18,7 @@ from spuvm.compiler.ir.module import Module
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes import pipeline
 from spuvm.runtime.config import Config
+from spuvm.runtime.ring.elements import signed
 
 PROTOCOLS = [("aby3", 64), ("semi2k", 64), ("ref2k", 64), ("aby3", 128)]
 
@@ -37,8 +38,7 @@ def run(fn: Callable[..., Any], *args: Any, protocol: str = "aby3", ring: int = 
     fracs = [v.type.frac for v in module.body.params]
     raw = [np.rint(np.asarray(x, np.float64) * 2.0**f).astype(np.int64) for x, f in zip(jax.tree.leaves(args), fracs)]
     out = evaluate(module, raw, jitter=3)[0]
-    signed = np.asarray(out if ring == 64 else out["lo"]).view(np.int64)
-    return signed / 2.0 ** module.body.results[0].type.frac
+    return np.asarray(signed(out)).astype(np.float64) / 2.0 ** module.body.results[0].type.frac
 
 
 def squared(w: Any, x: Any, y: Any) -> Any:

@@ -27,7 +27,7 @@ OF_DIVISORS = 12
 LEAST_EXPONENT = 17  # fraction bits of result and divisor beyond those of the numerator
 UP_TO = {32: 16, 64: 30, 128: 60}  # fraction bits of roots and quotients, as far as their ways are cheap
 
-REARRANGED = frozenset(LOCAL) - {"sum", "cumsum", "scatter_add"} | {"neg", "share", "reveal"}
+REARRANGED = frozenset(LOCAL) - {"sum", "cumsum", "scatter_add"} | {"neg", "share"}
 ALIGNED = frozenset({"add", "sub", "select", "less", "equal", "concatenate", "pad", "scatter", "dynamic_update_slice"})
 CARRIED = REARRANGED | ALIGNED | {"bitcast", "shift_left", "convert"}
 
@@ -195,15 +195,26 @@ class _Scaler:
         """Extra bits that a factor may have, so that products keep their limit."""
         if not value.type.frac and not self.of(value):
             return 0
-        room = math.floor(self.limits.most - self.limits.of[value].product + 1e-9)
-        return max(0, min(room, MOST[self.ring_bits]))
+        return max(0, min(self._spare(value) + self.frac - self._lowered(value), MOST[self.ring_bits]))
+
+    def _spare(self, value: Value) -> int:
+        """Fraction bits that the limit of a factor leaves beyond the default."""
+        return math.floor(self.limits.most - self.limits.of[value].product + 1e-9)
+
+    def _lowered(self, value: Value) -> int:
+        return value.type.frac - self.of(value)
 
     def room(self, value: Value) -> int:
         """Extra bits that fit the ring: |raw| < 2^(k-2)."""
-        return max(0, math.floor(self.limits.promised.whole - self.limits.of[value].whole + 1e-9))
+        return max(0, math.floor(self.limits.top - self._lowered(value) - self.limits.of[value].whole + 1e-9))
 
     def wish(self, value: Value) -> int:
-        """What a value that may choose takes: even, so that there are few distinct truncations."""
+        """What a value that may choose takes: even, so that there are few distinct truncations.
+
+        None where lowering chose a format of its own.
+        """
+        if self._lowered(value) != self.frac:
+            return 0
         wish = self.wanted.of.get(value, NO_WISH)
         factor, anywhere = self.factor_room(value), self.room(value)
         wide = min(wish.below, anywhere)
@@ -309,12 +320,16 @@ class _Scaler:
     def reread(self, op: Op) -> None:
         """A bitcast between numbers of fraction bits moves the point."""
         source, target = op.inputs[0], op.output
-        if source.type.kind != "fxp" or target.type.kind != "fxp":
+        if source.type.kind != "fxp" or target.type.kind != "fxp" or not self._halves(source, target):
             return self._keep_default(op)
         extra = self.of(source)
         if extra:
             op.attrs = {"to": f"fxp{target.type.frac + extra}"}
         self._keep(op, op.inputs, extra)
+
+    def _halves(self, source: Value, target: Value) -> bool:
+        """Whether a bitcast divides a number by a power of two; formats of algorithms are not touched."""
+        return self._lowered(source) == self.frac and 0 <= target.type.frac - self.frac <= 20
 
     def align(self, op: Op) -> None:
         """All operands with the same extra bits: as many as the finest has, where limits allow."""
@@ -370,7 +385,7 @@ class _Scaler:
     def _small_first(self, c: Value, x: Value, y: Value) -> Value:
         x, y = (self.at(v, 0, None) for v in (x, y))
         scaled = self._limited("mul", [x, c])
-        room = self.factor_room(scaled)
+        room = max(0, min(self._spare(scaled), MOST[self.ring_bits]))
         less = self._limited("trunc", [scaled], bits=scaled.type.frac - x.type.frac - room)
         self.extra[less] = room
         return self._limited("mul", [less, y])
@@ -427,7 +442,6 @@ TAKES: dict[str, Callable[[_Scaler, Op], None]] = {
     **dict.fromkeys(REARRANGED - ALIGNED - KEEP_MASKED | (KEEP_MASKED - {"mask"}), _Scaler.rearrange),
     **dict.fromkeys(ALIGNED, _Scaler.align),
     "bitcast": _Scaler.reread,
-    "shift_left": _Scaler.rearrange,
     "sum": _Scaler.total,
     "cumsum": _Scaler.total,
     "mul": _Scaler.multiply,
