@@ -27,8 +27,9 @@ def parties() -> Iterator[None]:
     spu.shutdown()
 
 
-def net(params: Any, x: jax.Array) -> jax.Array:
-    return jax.nn.relu(x @ params["w"] + params["b"]) @ params["v"]
+def net(params: Any, x: Any) -> jax.Array:
+    out: jax.Array = jax.nn.relu(x @ params["w"] + params["b"]) @ params["v"]
+    return out
 
 
 def start() -> dict[str, np.ndarray]:

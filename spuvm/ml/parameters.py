@@ -32,7 +32,8 @@ class Parameters:
     Attributes:
         objective: "binary:logistic", "reg:squarederror", "multi:softprob", "multi:softmax"; of a vertical frame
             also "count:poisson", "reg:gamma" and "reg:tweedie" (of variance power 1.5). "binary:squared" and
-            "multi:squared" fit the classes' shares, as decision trees do.
+            "multi:squared" fit the classes' shares, as decision trees do. Of counts and "reg:tweedie", `reg_lambda` and
+            `min_child_weight` are those of labels divided by the power of two at or above their mean, which is secret.
         num_class: number of classes of the multi-class objectives; labels are 0 to num_class - 1.
         n_estimators: rounds of boosting; each grows one tree, or one for each class.
         max_depth: of each tree, 1 to 10.

@@ -20,12 +20,14 @@ class Family(NamedTuple):
         loss: z, y -> the loss itself.
         start: labels -> the intercept to start at.
         largest: of the mean second derivative, as a power of two.
+        least: is added to second derivatives while steps are made, so that none is far.
     """
 
     working: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
     loss: Callable[[jax.Array, jax.Array], jax.Array]
     start: Callable[[jax.Array], jax.Array]
     largest: int = 0
+    least: float = 0.0
 
 
 def _zero(y: jax.Array) -> jax.Array:
@@ -38,7 +40,7 @@ def _log_mean(y: jax.Array) -> jax.Array:
 
 def _logistic(z: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     p = jax.nn.sigmoid(z)
-    return p - y, p * (1 - p) + 2.0**-12
+    return p - y, p * (1 - p)
 
 
 def _logistic_loss(z: jax.Array, y: jax.Array) -> jax.Array:
@@ -66,7 +68,7 @@ def _squared_hinge_loss(z: jax.Array, y: jax.Array) -> jax.Array:
 
 def _poisson(z: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
     mean = jnp.exp(jnp.minimum(z, LARGEST))
-    return mean - y, mean + 2.0**-9
+    return mean - y, mean
 
 
 def _poisson_loss(z: jax.Array, y: jax.Array) -> jax.Array:
@@ -93,20 +95,20 @@ def tweedie(power: float) -> Family:
 
     def working(z: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
         a, b = both(z)
-        return b - y * a, b + 2.0**-9
+        return b - y * a, b
 
     def loss(z: jax.Array, y: jax.Array) -> jax.Array:
         a, b = both(z)
         return b / (2 - power) - y * a / (1 - power)
 
-    return Family(working, loss, _log_mean, 2)
+    return Family(working, loss, _log_mean, 2, 2.0**-9)
 
 
 FAMILIES = {
-    "logistic": Family(_logistic, _logistic_loss, _zero, -2),
+    "logistic": Family(_logistic, _logistic_loss, _zero, -2, 2.0**-12),
     "squared": Family(_squared, _squared_loss, _zero),
     "squared hinge": Family(_squared_hinge, _squared_hinge_loss, _zero, 1),
-    "poisson": Family(_poisson, _poisson_loss, _log_mean, 2),
+    "poisson": Family(_poisson, _poisson_loss, _log_mean, 2, 2.0**-9),
     "gamma": Family(_gamma, _gamma_loss, _log_mean, 2),
 }
 

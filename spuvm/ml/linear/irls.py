@@ -90,9 +90,10 @@ class Problem:
         z = self.x @ w
         return z if self.offset is None else z + self.offset
 
-    def derivatives(self, w: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Gradient [d], and the Hessian without its ridge [d, d]."""
+    def derivatives(self, w: jax.Array, least: float = 0.0) -> tuple[jax.Array, jax.Array]:
+        """Gradient [d], and the Hessian without its ridge [d, d]; `least` is added to second derivatives."""
         first, second = self.family.working(self.predictor(w), self.y)
+        second = second + least if least else second
         if self.weight is not None:
             first, second = first * self.weight, second * self.weight
         part = self.gain / self.x.shape[0]
@@ -112,7 +113,7 @@ def newton(problem: Problem, tol: float | None, max_iter: int) -> tuple[jax.Arra
     """Coefficients, the number of steps (public) and whether the last design was regular."""
 
     def step(w: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        gradient, hessian = problem.derivatives(w)
+        gradient, hessian = problem.derivatives(w, problem.family.least)
         inverted, regular = inverse(hessian + jnp.diag(problem.ridge))
         change = inverted @ gradient
         return w - change, change, regular

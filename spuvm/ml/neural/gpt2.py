@@ -109,11 +109,13 @@ def step(params: Params, cache: Any, token: jax.Array, position: jax.Array, head
 
 def _norm(x: jax.Array, p: Params) -> jax.Array:
     centred = x - jnp.mean(x)
-    return centred * lax.rsqrt(jnp.mean(centred * centred) + EPSILON) * p["scale"] + p["bias"]
+    out: jax.Array = centred * lax.rsqrt(jnp.mean(centred * centred) + EPSILON) * p["scale"] + p["bias"]
+    return out
 
 
 def _dense(x: jax.Array, p: Params) -> jax.Array:
-    return x @ p["kernel"] + p["bias"]
+    out: jax.Array = x @ p["kernel"] + p["bias"]
+    return out
 
 
 class Gpt2:
