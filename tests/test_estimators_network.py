@@ -30,10 +30,8 @@ if job == "train":
 else:
     model = ml.load(folders)
 seen = model.predict_proba(frame, to="carol")
-score = model.score(frame, "y")
 if party == "carol":
     np.save(f"{folder}/{job}.npy", seen.value)
-    print("score", score)
 spu.shutdown()
 """
 
