@@ -240,7 +240,7 @@ def test_labels_whose_logarithm_is_predicted_beside_xgboost(parties: Any, object
     x = np.random.default_rng(0).integers(0, 6, 80).astype(np.float32)
     y = np.round(40 * np.exp(0.4 * x)) if objective == "count:poisson" else 40 * np.exp(0.4 * x)
     frame = vertical({"label": y}, {"a": x}, missing=False)
-    free = {"reg_lambda": 0.0, "min_child_weight": 0.0}  # both count in units of the mean label here
+    free: dict[str, Any] = {"reg_lambda": 0.0, "min_child_weight": 0.0}  # both count in units of the mean label here
     secure = Sgb(objective=objective, n_estimators=3, max_depth=2, max_bin=8, **free).fit(frame, "label")
     settings = {"objective": objective, "max_depth": 2, "tree_method": "hist", "base_score": float(y.mean()), **free}
     plain = xgboost.train(settings, xgboost.DMatrix(x[:, None], y), 3)
