@@ -34,7 +34,7 @@ from spuvm.compiler.ir import text
 from spuvm.compiler.ir.module import Type
 from spuvm.devices import SPU, default_machine
 from spuvm.objects import SPUObject, slots_of_component
-from spuvm.runtime.errors import InputError, SaveError
+from spuvm.runtime.errors import InputError, LinkError, SaveError
 from spuvm.runtime.machine.components import aligned
 from spuvm.runtime.machine.session import abort_on_error
 from spuvm.runtime.protocols.registered import rank_names
@@ -98,8 +98,13 @@ def _everywhere(vm: VM, save: Callable[[], T]) -> T:
     except InputError as error:
         problem = error
     link = vm.session.link
-    with abort_on_error(link):
-        fared = [DONE] if link is None else link.gather(FAILED if problem else DONE, 1, counted=False)
+    try:
+        with abort_on_error(link):
+            fared = [DONE] if link is None else link.gather(FAILED if problem else DONE, 1, counted=False)
+    except LinkError as error:
+        if problem is None:
+            raise
+        raise SaveError(f"{problem} Nor do the others go on: {error}") from None
     if problem is not None:
         raise SaveError(f"{problem} Nothing is lost: save again, at every party.") from None
     failed = [name for name, said in zip(link.parties if link is not None else (), fared) if said == FAILED]
