@@ -50,7 +50,7 @@ def frame(label: Any, **more: Any) -> spu.data.Frame:
     ],
 )
 def test_labels_that_are_text(label: Any, objective: str, words: str) -> None:
-    classes = {"num_class": 3} if objective.startswith("multi") else {}
+    classes: dict[str, Any] = {"num_class": 3} if objective.startswith("multi") else {}
     with pytest.raises(InputError, match=words):
         Sgb(n_estimators=1, max_depth=1, max_bin=4, objective=objective, **classes).fit(frame(label), "y")
 
