@@ -130,7 +130,7 @@ def check_label(p: Parameters, column: Column) -> None:
     """Refuse text as labels unless all know which number each text is: codes follow the alphabet, not a meaning."""
     if column.type != "category":
         return
-    if p.objective.startswith("reg:"):
+    if not p.objective.startswith(("binary:", "multi:")):
         raise InputError(f"{column.where} is text, but `objective` {p.objective!r} takes numbers: convert it.")
     if p.objective.startswith("binary:"):
         raise InputError(
