@@ -34,7 +34,7 @@ from spuvm.network import Outcome, party_command, run_parties
 from spuvm.runtime.link.certificates import free_ports, make_cluster
 
 PARTIES = ("alice", "bob", "carol")
-LIMIT = 6.0  # seconds of any wait
+LIMIT = 10.0  # seconds of any wait
 PATIENCE = 90.0  # of a whole run: start-up included
 FAULTS = ("none", "kill", "end", "pause", "pause shortly", "cut", "corrupt", "full disk")
 NO_ROOM = "/proc/result.npy"  # a folder that takes no files, and says so only then
@@ -148,6 +148,7 @@ class Run:
     after: float
     pids: dict[str, int] = field(default_factory=dict)
     timers: list[threading.Timer] = field(default_factory=list)
+    said: str = ""  # the first error
 
     def go(self, program: Path) -> str:
         """What became of it: "right", "error", "kept", or what is wrong."""
@@ -217,6 +218,7 @@ class Run:
     def _judged(self, done: Mapping[str, Outcome], seconds: float) -> str:
         spared = [p for p in PARTIES if not (self.fault in ("kill", "end") and p == self.who)]
         failed = [p for p in PARTIES if done[p].failed]
+        self.said = next((x for p in failed for x in done[p].stderr.splitlines() if "rror: " in x), "")
         for p in spared:
             unnamed = "mistake inside spuvm" in done[p].stderr
             if p in failed and (unnamed or not re.search(r"^error: |Error: ", done[p].stderr, re.M)):
@@ -278,10 +280,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 rng.uniform(0, args.longest),
             )  # fmt: skip
             ended = run.go(program)
-            fine = ended in ("right", "error", "kept")
+            fine = ended in ("right", "kept") or (ended == "error" and run.fault != "none")
             wrong += not fine
             counts[run.fault, ended if fine else "WRONG"] += 1
             print(f"{number}: {run.job}, {run.fault} of {run.who} after {run.after:.1f} s: {ended}", flush=True)
+            if ended != "right":
+                print(f"    {run.said[:200]}", flush=True)
     print(f"\n| fault | right | error at all | kept aside | wrong |\n|{'---|' * 5}")
     for fault in FAULTS:
         print(f"| {fault} | {' | '.join(str(counts[fault, e]) for e in ('right', 'error', 'kept', 'WRONG'))} |")

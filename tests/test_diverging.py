@@ -17,6 +17,7 @@ LIMIT = 20.0  # of any wait
 WAYS = (
     "none", "order", "swapped", "skipped", "twice", "other input", "other constant", "another receiver", "more calls",
     "another PYU object", "fewer calls", "moved elsewhere", "public shown", "local only", "another protocol",
+    "to one alone",
 )  # fmt: skip
 
 # Bob's script is the odd one. Processes are shared by all ways; each way has a session of its own.
@@ -74,6 +75,12 @@ def script(way, show):
     elif way == "public shown":
         a, b = dev(shown)(s), dev(shown)(t)
         spu.reveal(b if odd else a)
+    elif way == "to one alone":
+        link, sent = dev.vm.session.link, alice(lambda: np.arange(10_000.0))()
+        before = link.counters.bytes_received.get(0, 0)
+        there = sent.to(bob)
+        bob(lambda v: show(v[-1]))(there)
+        show(link.counters.bytes_received.get(0, 0) - before)
     elif way == "local only":
         z = dev(four if odd else triple)(x)
         alice(show)(z.to(alice))
@@ -116,13 +123,21 @@ def test_equal_scripts_end_well(ended: dict[str, dict[str, Any]]) -> None:
     assert {p: rest[:2] for p, rest in ended["none"].items()} == {key: [[12.0], None] for key in PARTIES}
 
 
-@pytest.mark.parametrize("way", [w for w in WAYS if w not in ("none", "another protocol")])
+@pytest.mark.parametrize("way", [w for w in WAYS if w not in ("none", "another protocol", "to one alone")])
 def test_nobody_goes_on(ended: dict[str, dict[str, Any]], way: str) -> None:
     for printed, error, seconds in ended[way].values():
         assert printed == [12.0]
         assert error is not None
         assert "Mismatch" in error, error
         assert seconds < LIMIT
+
+
+def test_an_object_goes_to_its_receiver_alone(ended: dict[str, dict[str, Any]]) -> None:
+    printed = {p: rest[0] for p, rest in ended["to one alone"].items()}
+    assert printed["alice"] == [12.0, 0.0]
+    assert printed["bob"][:2] == [12.0, 9999.0]
+    assert printed["bob"][2] > 80_000
+    assert printed["carol"] == [12.0, 0.0]  # not even its size
 
 
 def test_who_differs_in_what_is_said(ended: dict[str, dict[str, Any]]) -> None:
