@@ -15,7 +15,7 @@ import sql_queries
 
 import spuvm as spu
 from spuvm.runtime.errors import DataError, InputError, VisibilityError
-from spuvm.sql import Database, connect
+from spuvm.sql import Database, connect, dbapi
 from spuvm.sql.in_the_clear import evaluate
 
 CUSTOMERS = {
@@ -242,7 +242,10 @@ def test_values_that_the_machine_does_not_hold() -> None:
 
 def test_results_are_at_one_party_alone() -> None:
     db = Database(*_parts(connect(TABLES)))
-    result = db.sql("select sum(price) s from orders", to="carol")
+    cursor = dbapi.Connection(db, "carol").cursor().execute("select sum(price) s from orders")
+    result = cursor.result
+    assert result is not None and cursor.description == [("s", "decimal(2)", None, None, None, None, None)]
+    assert (cursor.rowcount, cursor.fetchone(), cursor.fetchall()) == (1, (Decimal("141.40"),), [])
     assert result.rows() == [(Decimal("141.40"),)]
     assert result.arrow().column_names == ["s"]
     assert "141.40" in str(result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from spuvm.sql.drawing import svg
 from spuvm.sql.planning import Plan
 from spuvm.sql.verdicts import Refusal
 
@@ -39,6 +40,10 @@ class Explanation:
         if self.cost is None:
             return None
         return float(self.cost.rounds * latency + 8 * max(self.cost.bytes_sent) / bits_per_second)
+
+    def picture(self) -> str:
+        """The plan as SVG, with what is revealed."""
+        return svg(self.plan.root, self.reveals)
 
     def __str__(self) -> str:
         verdict = "allowed" if self.allowed else "NOT ALLOWED"

@@ -271,7 +271,8 @@ def nodes(root: Node) -> list[Node]:
     return out
 
 
-def _detail(node: Node) -> str:
+def detail(node: Node) -> str:
+    """What a relation does, in a line."""
     match node:
         case Scan():
             return f"at {node.owner}: {node.sql()}"
@@ -312,7 +313,7 @@ def text(root: Node) -> str:
     for node in nodes(root):
         inputs = " ".join(f"%{numbers[id(c)]}" for c in node.inputs)
         head = f"%{numbers[id(node)]} = {type(node).__name__.lower()} {inputs}".rstrip()
-        lines.append(f"{head} [{node.bound:,} rows] {_detail(node)}".rstrip())
+        lines.append(f"{head} [{node.bound:,} rows] {detail(node)}".rstrip())
         lines.append("    " + ", ".join(map(str, node.fields)))
     return "\n".join(lines)
 
