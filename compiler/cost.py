@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from spuvm.compiler.expand.choreography import Block, Choreography, Cond, Loop, Rank, While
+from spuvm.compiler.expand.choreography import Block, Check, Choreography, Cond, Loop, Rank, While
 from spuvm.compiler.project.project import message_of
 from spuvm.compiler.project.schedule import Piece, pieces, reference_plan
+from spuvm.runtime.machine.checks import HASH_BYTES, VERDICT_BYTES
 from spuvm.runtime.protocols.ranking import batches
 
 
@@ -157,10 +158,24 @@ class _Counter:
                     self.exact = False
                     self.block(part.condition, times)
                     self.block(part.body, times)
+                case Check():
+                    self.check(part, times)
                 case Rank():
                     self.exact = False
                     for pairs in batches(part.rows, part.length, part.wanted):
                         self.block(part.batch(pairs), times)
+
+    def check(self, step: Check, times: int) -> None:
+        key = (step.op, str(step.location))
+        row = self.rows.setdefault(key, Row(*key, bytes=np.zeros(self.n, np.int64)))
+        sent = np.zeros(self.n, np.int64)
+        sent[: step.parties] = (step.parties - 1) * (HASH_BYTES + VERDICT_BYTES)
+        row.calls += times
+        row.rounds += 2 * times
+        row.bytes += times * sent
+        self.sent += times * sent
+        self.rounds += 2 * times
+        self.party_rounds[: step.parties] += 2 * times
 
     def piece(self, piece: Piece, times: int) -> None:
         active: dict[int, set[int]] = defaultdict(set)

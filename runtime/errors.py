@@ -105,6 +105,10 @@ class PeerMismatchError(LinkError):
     told = None
 
 
+class DeviationError(LinkError):
+    """A party, under a protocol that notices it, sent or computed something else than the program says."""
+
+
 class CertificateError(LinkError):
     """A certificate is expired, of another authority, or of another party. Its message may show a path."""
 

@@ -501,6 +501,8 @@ class Interpreter:
                 return carry
             case ch.Rank():
                 return self.rank(step, ins)
+            case ch.Check():
+                return []
 
     def rank(self, step: ch.Rank, ins: Components) -> Components:
         flat = [np.asarray(x).reshape(-1) for x in ins]

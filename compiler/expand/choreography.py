@@ -169,7 +169,21 @@ class Rank:
         return Block(operands, [replace(c, op=self.op, location=self.location) for c in calls], shown)
 
 
-Step = Call | Loop | Cond | While | Rank
+@dataclass(eq=False)
+class Check:
+    """Everybody compares hashes of all that was confirmed since the last one; nothing goes on if they differ.
+
+    Two rounds: the hashes, then whether they were as they should be.
+    """
+
+    parties: int
+    op: str = "check"
+    location: Location = Location()
+    inputs: list[Slot] = field(default_factory=list)
+    outputs: list[Slot] = field(default_factory=list)
+
+
+Step = Call | Loop | Cond | While | Rank | Check
 
 
 def blocks_of(step: Step) -> list[Block]:

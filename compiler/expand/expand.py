@@ -23,4 +23,5 @@ def expand(module: Module, protocol: Protocol) -> Choreography:
         shared = expander.edge(value)
         expander.block.results.extend(shared.slots)
         outputs.append(Port(shared.kind, shared.owner, shared.slots))
+    expander.check()
     return Choreography(expander.block, inputs, outputs)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spuvm.compiler.expand.choreography import Block, Call, KernelSpec, Slot
+from spuvm.compiler.expand.choreography import Block, Call, Check, KernelSpec, Slot
 from spuvm.compiler.ir.module import Location, Op, Region, Type, Value, uses
 from spuvm.runtime.errors import IRError
 from spuvm.runtime.protocols.algebra import Algebra
@@ -114,6 +114,7 @@ class Expander:
         self.products: dict[Value, Product] = {}  # those whose only use is a trunc
         self.users: dict[Value, list[Op | None]] = {}
         self.truncated: set[Value] = set()
+        self.unverified = False  # whether anything was sent since the last check
         self.op = ""
         self.location = Location()
 
@@ -164,8 +165,17 @@ class Expander:
             limbs=self.limbs(self.word),
             shows=shows,
         )
+        if shows:
+            self.check()
         self.block.steps.append(Call(spec, slots, outputs, self.op, self.location))
+        self.unverified |= communicates
         return Shared(kind, tuple(outputs), owner)
+
+    def check(self) -> None:
+        """Before something is revealed, and at the end: what was sent until now is what it should be."""
+        if self.protocol.verified and self.unverified:
+            self.block.steps.append(Check(self.protocol.world_size, location=self.location))
+            self.unverified = False
 
     def limbs(self, dtype: str) -> int:
         """How many slots of `dtype` make a component."""
@@ -388,6 +398,7 @@ class Expander:
         """Expand a nested region into a block; private parameters in `made_before` come in in that form."""
         outer = (self.block, self.values, self.products, self.users, self.truncated)
         self.block, self.values, self.products = Block(), {}, {}
+        self.unverified = True
         for i, value in enumerate(region.params):
             if i in made_before:
                 given = made_before[i]
@@ -402,6 +413,7 @@ class Expander:
             self.block.results.extend(self.boundary(value).slots)
         block = self.block
         self.block, self.values, self.products, self.users, self.truncated = outer
+        self.unverified = True  # as far as is known when it is run
         return block
 
     @contextmanager

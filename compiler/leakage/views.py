@@ -224,6 +224,7 @@ RULES: dict[str, Known] = {
     "squeeze": _same,
     "expand_dims": _same,
     "copy": _same,
+    "confirm": _same,
     "transpose": _reordered,
     "rev": _reordered,
 }

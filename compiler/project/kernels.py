@@ -27,7 +27,7 @@ from spuvm.compiler.expand.choreography import KernelSpec, Ranks
 from spuvm.compiler.project.content import content
 from spuvm.compiler.project.stage_function import Equation, Known, Later, StageFunction
 from spuvm.runtime.engine.code import UNIT
-from spuvm.runtime.engine.primitives import random_p, send_p
+from spuvm.runtime.engine.primitives import confirm_p, random_p, send_p
 from spuvm.runtime.errors import ProtocolError
 from spuvm.runtime.machine.program import Holders, Random
 from spuvm.runtime.ring.bits import pack, unpack
@@ -60,6 +60,17 @@ class StagePlan:
     function: StageFunction | Later
 
 
+@dataclass(frozen=True)
+class Confirmed:
+    """A value that two parties add to a hash: number `mine` at party `by`, who computed it, `theirs` at party `to`."""
+
+    mine: int
+    theirs: int
+    by: int
+    to: int
+    shape: tuple[int, ...]
+
+
 @dataclass(eq=False)
 class KernelPlan:
     """All parties' stages (key None: everything at once). `outputs[party]` are the value numbers of
@@ -71,6 +82,7 @@ class KernelPlan:
     sent: tuple[Sent, ...]
     outputs: dict[int | None, tuple[int | None, ...]]
     stages: dict[int | None, list[StagePlan]]
+    confirmed: tuple[Confirmed, ...] = ()
 
 
 def _equations(jaxpr: Any, rename: dict[Any, Atom]) -> Iterator[tuple[Any, list[Atom], list[Any]]]:
@@ -99,6 +111,8 @@ def _named_ranks(equation: tuple[Any, list[Atom], list[Any]]) -> Ranks:
     eqn = equation[0]
     if eqn.primitive is send_p:
         return frozenset({eqn.params["src"], eqn.params["dst"]})
+    if eqn.primitive is confirm_p:
+        return frozenset({eqn.params["by"], eqn.params["to"]})
     return frozenset(eqn.params["holders"]) if eqn.primitive is random_p else frozenset()
 
 
@@ -188,6 +202,7 @@ def _stored(made: KernelPlan) -> dict[str, Any]:
         "draws": list(made.draws.items()),
         "sent": [astuple(s) for s in made.sent],
         "outputs": list(made.outputs.items()),
+        "confirmed": [astuple(c) for c in made.confirmed],
         "stages": [(party, [stage(s) for s in stages]) for party, stages in made.stages.items()],
     }
 
@@ -212,6 +227,7 @@ def _restored(spec: KernelSpec, length: int | None, key: str, stored: dict[str, 
         tuple(Sent(v, a, src, dst, at, tuple(shape), dtype) for v, a, src, dst, at, shape, dtype in stored["sent"]),
         {party: tuple(values) for party, values in stored["outputs"]},
         {p: [stage(p, i, s) for i, s in enumerate(stages)] for p, stages in stored["stages"]},
+        tuple(Confirmed(mine, theirs, by, to, tuple(shape)) for mine, theirs, by, to, shape in stored["confirmed"]),
     )
 
 
@@ -242,6 +258,7 @@ class _Analysis:
         self.sends: dict[int, Sent] = {}
         self.unpacked: dict[int, tuple[int, int]] = {}  # what `dst` unpacks -> (the value sent, dst)
         self.draws: dict[Holders, int] = {}
+        self.confirms: list[tuple[int, int, int]] = []  # value, by, to
         for var, holders in zip(closed.jaxpr.invars, spec.holders):
             self._define(var, holders, dict.fromkeys(holders, 0))
         for eqn, ins, outs in equations:
@@ -276,6 +293,8 @@ class _Analysis:
             return self._random(eqn, outs[0])
         if eqn.primitive is send_p:
             return self._send(eqn, values[0], outs[0])
+        if eqn.primitive is confirm_p:
+            return self._confirm(eqn, values[0], outs[0])
         everyone = frozenset(self.parties)
         owners = frozenset.intersection(everyone, *(self.owners[v] for v in values))
         if not owners:
@@ -321,6 +340,13 @@ class _Analysis:
         self.unpacked[number] = (value, dst)
         self.equations.append(Equation(lambda x: [unpack(x, bits)], (arrived,), (number,)))
 
+    def _confirm(self, eqn: Any, value: int, out: Any) -> None:
+        by, to = eqn.params["by"], eqn.params["to"]
+        if not {by, to} <= self.owners[value]:
+            raise ProtocolError(f"kernel `{self.spec.name}`: parties {by} and {to} do not both know what is confirmed.")
+        self.numbers[out] = value
+        self.confirms.append((value, by, to))
+
     def _message(self, number: int, value: int, src: int, dst: int, stage: int) -> None:
         aval = self.avals[number]
         self.sends[number] = Sent(value, number, src, dst, stage, tuple(aval.shape), aval.dtype.name)
@@ -359,6 +385,7 @@ class _Analysis:
         work: list[tuple[int | None, int]] = [(None, v) for v in self.outputs]
         for value, holders in zip(self.outputs, self.spec.out_holders):
             work.extend((p, value) for p in holders)
+        work.extend((p, value) for value, *both in self.confirms for p in both)
         while work:
             party, value = work.pop()
             value = self._at(party, value)
@@ -391,9 +418,14 @@ class _Analysis:
         for party in (None, *self.parties):
             holds = [party is None or party in h for h in held]
             outputs[party] = tuple(self._at(party, v) if h else None for v, h in zip(self.outputs, holds))
-            leaving = [v for v in outputs[party] if v is not None] + [s.value for s in sent if s.src == party]
+            hashed = [self._at(party, v) for v, *both in self.confirms if party in both]
+            leaving = hashed + [v for v in outputs[party] if v is not None] + [s.value for s in sent if s.src == party]
             stages[party] = self._stages(party, needed[party], leaving, 0 if party is None else rounds)
-        return KernelPlan(key, rounds, self.draws, sent, outputs, stages)
+        confirmed = tuple(
+            Confirmed(self._at(by, v), self._at(to, v), by, to, tuple(self.avals[v].shape))
+            for v, by, to in self.confirms
+        )
+        return KernelPlan(key, rounds, self.draws, sent, outputs, stages, confirmed)
 
     def _stages(self, party: int | None, needed: set[int], leaving: Sequence[int], rounds: int) -> list[StagePlan]:
         """The stages of one party; what leaves them is `leaving` (results and messages), and what later ones read."""

@@ -11,13 +11,28 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 
-from spuvm.compiler.expand.choreography import Block, Call, Choreography, Cond, Loop, Port, Rank, Slot, Step, While
+from spuvm.compiler.expand.choreography import (
+    Block,
+    Call,
+    Check,
+    Choreography,
+    Cond,
+    Loop,
+    Port,
+    Rank,
+    Slot,
+    Step,
+    While,
+)
 from spuvm.compiler.project.executables import stage_loader
 from spuvm.compiler.project.kernels import KernelPlan, plan
 from spuvm.compiler.project.schedule import Piece, Placed, pieces, reference_plan
 from spuvm.runtime.machine.program import (
     BlockProgram,
+    CheckStep,
     CondStep,
+    Hashed,
+    HashStep,
     Holders,
     LoopStep,
     Message,
@@ -86,6 +101,7 @@ class _Projector:
     party: int | None
     fresh: count[int] = field(default_factory=count)
     registers: dict[Slot, int] = field(default_factory=dict)
+    hashed: list[Hashed] = field(default_factory=list)  # of the piece at hand
 
     def holds(self, slot: Slot) -> bool:
         return self.party is None or self.party in slot.holders
@@ -114,10 +130,18 @@ class _Projector:
             (register,) = inner.define([slot])
             if register is not None:
                 constants[register] = data
-        steps = [inner.piece(p) if isinstance(p, Piece) else inner.control(p) for p in pieces(block)]
+        steps = [step for p in pieces(block) for step in inner.step(p)]
         results = inner.held(block.results)
         _free(steps, {r for r in results if r is not None})
         return BlockProgram(params, steps, results, tuple(s.shape for s in block.results), constants)
+
+    def step(self, part: Piece | Step) -> list[ProgramStep]:
+        """What is done, and then added to hashes."""
+        if not isinstance(part, Piece):
+            return [self.control(part)]
+        self.hashed = []
+        done: list[ProgramStep] = [self.piece(part)]
+        return [*done, HashStep(self.hashed)] if self.hashed else done
 
     def control(self, step: Step) -> ProgramStep:
         match step:
@@ -151,6 +175,8 @@ class _Projector:
                     self.held(s) for s in (step.condition_constants, step.body_constants, step.carries)
                 )
                 return WhileStep(condition, body, first, second, carries, self.define(step.outputs))
+            case Check():
+                return CheckStep(step.parties)
             case Rank() if not self.holds(step.outputs[0]):
                 return Straight([], {})  # a party that does not compute
             case Rank():
@@ -189,6 +215,7 @@ class _Projector:
                 self.registers[slot] = registers[value]
         if party is not None:
             self._sends(placed, shape, registers, rounds)
+            self._confirms(call, shape, registers)
 
     def _messages(self, placed: Placed, shape: KernelPlan, registers: dict[int, int], rounds: list[Round]) -> None:
         for number, sent in enumerate(shape.sent):
@@ -196,6 +223,14 @@ class _Projector:
                 registers[sent.arrives] = next(self.fresh)
                 message = message_of(placed.call, number, registers[sent.arrives])
                 rounds[placed.round + sent.stage].receives.setdefault(sent.src, []).append(message)
+
+    def _confirms(self, call: Call, shape: KernelPlan, registers: dict[int, int]) -> None:
+        for c in shape.confirmed:
+            size = (call.size,) if call.spec.elementwise else c.shape
+            if c.by == self.party:
+                self.hashed.append(Hashed(c.to, True, registers[c.mine], size))
+            if c.to == self.party:
+                self.hashed.append(Hashed(c.by, False, registers[c.theirs], size))
 
     def _sends(self, placed: Placed, shape: KernelPlan, registers: dict[int, int], rounds: list[Round]) -> None:
         for number, sent in enumerate(shape.sent):
@@ -269,4 +304,6 @@ def _touched(step: ProgramStep) -> Iterable[int | None]:
             return (*step.condition_constants, *step.body_constants, *step.carries, *step.outputs)
         case RankStep():
             return (*step.words, step.output)
+        case HashStep():
+            return [h.register for h in step.hashed]
     return ()

@@ -1,4 +1,4 @@
-"""The two primitives that make a JAX program a choreography: `send` and `random`.
+"""The primitives that make a JAX program a choreography: `send` and `random`, and `confirm` where parties may cheat.
 
 A protocol kernel is plain JAX code over the components of sharings. `send(x, src, dst)` is the
 value x, known from there on to party `dst` too. `random(holders, shape, dtype)` is a pseudorandom
@@ -31,6 +31,13 @@ def _random_type(*, holders: tuple[int, ...], shape: tuple[int, ...], dtype: Any
     return jax.core.ShapedArray(shape, np.dtype(np.int64 if dtype == PERMUTATION else dtype))
 
 
+def _confirm_type(x: Any, *, by: int, to: int) -> Any:
+    return x
+
+
+confirm_p = Primitive("confirm")
+confirm_p.def_abstract_eval(_confirm_type)
+confirm_p.def_impl(lambda x, **_: x)
 send_p.def_abstract_eval(_send_type)
 random_p.def_abstract_eval(_random_type)
 
@@ -44,6 +51,16 @@ def send(x: Elements, src: int, dst: int, bits: int | None = None) -> Elements:
     if isinstance(x, Word):
         return Word(send(x.low, src, dst), send(x.high, src, dst))
     return send_p.bind(x, src=src, dst=dst, bits=bits if bits is not None and bits < 8 else 0)
+
+
+def confirm(x: Elements, by: int, to: int) -> Elements:
+    """x, which another sent to `to`, is confirmed by `by`, who computed it, too: both add what they have to a hash.
+
+    The hashes are compared before anything is revealed (a `Check` of the choreography): who has another value stops.
+    """
+    if isinstance(x, Word):
+        return Word(confirm(x.low, by, to), confirm(x.high, by, to))
+    return confirm_p.bind(x, by=by, to=to)
 
 
 def random(holders: Iterable[int], shape: Sequence[int], dtype: Any) -> Elements:

@@ -17,11 +17,14 @@ from spuvm.runtime.engine.interpreter import Interpreted, place
 from spuvm.runtime.engine.primitives import PERMUTATION
 from spuvm.runtime.engine.random import Stream, aligned_empty, permutations
 from spuvm.runtime.link.link import Link
+from spuvm.runtime.machine.checks import Checks
 from spuvm.runtime.machine.components import Blocked, Component, blocks, empty, own, taken, whole
 from spuvm.runtime.machine.messages import Transfers
 from spuvm.runtime.machine.program import (
     BlockProgram,
+    CheckStep,
     CondStep,
+    HashStep,
     Holders,
     LoopStep,
     PartyProgram,
@@ -133,6 +136,7 @@ class Executor:
         self.streams = streams
         self.link = link
         self.listener = listener
+        self.checks = Checks(link)
 
     def run(self, program: PartyProgram, inputs: Sequence[Component | None]) -> list[Component | None]:
         """`inputs` and results are components, in the order of the program's ports."""
@@ -175,6 +179,11 @@ class Executor:
                 self._while(step, env)
             case RankStep():
                 self._rank(step, env)
+            case HashStep():
+                for hashed in step.hashed:
+                    self.checks.add(hashed, env[hashed.register])
+            case CheckStep():
+                self.checks.compare(step.parties)
         for register in step.frees:
             env.pop(register, None)
 

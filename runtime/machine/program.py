@@ -254,7 +254,33 @@ class WhileStep:
     frees: tuple[int, ...] = ()
 
 
-ProgramStep = Straight | LoopStep | CondStep | WhileStep | RankStep
+@dataclass(frozen=True)
+class Hashed:
+    """A register to be added to the hash of what this party confirms to a peer (`mine`), or of what a peer confirms."""
+
+    peer: int
+    mine: bool
+    register: int
+    shape: tuple[int, ...]
+
+
+@dataclass(eq=False)
+class HashStep:
+    """After a straight piece: what was confirmed in it."""
+
+    hashed: list[Hashed]
+    frees: tuple[int, ...] = ()
+
+
+@dataclass(eq=False)
+class CheckStep:
+    """Compare hashes among so many parties; see `checks`."""
+
+    parties: int
+    frees: tuple[int, ...] = ()
+
+
+ProgramStep = Straight | LoopStep | CondStep | WhileStep | RankStep | HashStep | CheckStep
 
 
 @dataclass(eq=False)

@@ -46,10 +46,10 @@ class Algebra(ABC):
 class Summands(Algebra):
     """The components add up (kind b: their exclusive or), whoever holds them. A single one is the value itself."""
 
-    def __init__(self, count: int, masked: int = 2) -> None:
-        """So many components, and of the masked form of a private value."""
+    def __init__(self, count: int, masked: int = 2, products: int | None = None) -> None:
+        """So many components; of the masked form of a private value, and of products as they are made (kind d)."""
         self.count = count
-        self.masked = masked
+        self.counts = {"m": masked, "d": count if products is None else products}
 
     def linear(self, kind: str, function: Callable[..., Any], *xs: Sharing) -> Sharing:
         return tuple(function(*components) for components in zip(*xs, strict=True))
@@ -58,17 +58,17 @@ class Summands(Algebra):
         return (function(x[0], y), *x[1:])
 
     def public(self, kind: str, x: Elements) -> Sharing:
-        return (x, *(x ^ x for _ in range(self.count - 1)))
+        return (x, *(x ^ x for _ in range(self.counts.get(kind, self.count) - 1)))
 
     def split(self, kind: str, x: Elements, draw: Callable[[], Elements]) -> Sharing:
-        parts = [draw() for _ in range((self.masked if kind == "m" else self.count) - 1)]
+        parts = [draw() for _ in range(self.counts.get(kind, self.count) - 1)]
         rest = x
         for part in parts:
             rest = rest ^ part if kind == "b" else rest - part
         return (rest, *parts)
 
     def uniform(self, kind: str, draw: Callable[[int], Elements]) -> Sharing:
-        return tuple(draw(i) for i in range(self.count))
+        return tuple(draw(i) for i in range(self.counts.get(kind, self.count)))
 
     def reconstruct(self, kind: str, x: Sharing) -> Elements:
         out = x[0]

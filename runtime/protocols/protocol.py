@@ -53,6 +53,7 @@ class Protocol:
     `coalitions` are the largest sets of ranks that may put together all that they see and still learn nothing:
     what `security` promises, and what the checker of leakage goes by. None: it promises nothing.
     `sorting` is there if it can shuffle; else sorts are networks of comparisons.
+    `verified`: parties may deviate; what is sent is confirmed, and checked before anything is revealed and at the end.
     `others` is how many parties there are, after those that compute, that only bring values and are
     shown results. A dealer is one more rank, the last: it takes part in kernels and holds no component
     but, where masked products need it, the mask; `tell_p` lets it follow control that depends on public
@@ -69,6 +70,7 @@ class Protocol:
     masked: Callable[[int], tuple[frozenset[int], ...]]
     coalitions: tuple[frozenset[int], ...] = ()
     sorting: Sorting | None = None
+    verified: bool = False
     masked_in_shared: Callable[[int], tuple[int, ...]] = lambda owner: ()
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
     dealer: int | None = None

@@ -8,7 +8,7 @@ secret.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import reduce, wraps
 from operator import or_
 from typing import Any
 
@@ -74,6 +74,7 @@ def _keep(x: Sharing) -> Sharing:
 def _in_the_clear(function: Callable[..., Any]) -> Callable[..., Sharing]:
     """The kernel that computes what somebody who knows the values does."""
 
+    @wraps(function)
     def kernel(*xs: Sharing, **params: Any) -> Sharing:
         return (function(*(x for (x,) in xs), **params),)
 

@@ -11,6 +11,7 @@ from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.protocols.aby3.protocol import aby3
 from spuvm.runtime.protocols.protocol import Protocol
 from spuvm.runtime.protocols.ref2k import ref2k
+from spuvm.runtime.protocols.rep4 import rep4
 from spuvm.runtime.protocols.semi2k import semi2k, semi2k_first_party_unsafe
 
 
@@ -24,6 +25,7 @@ class Registered(NamedTuple):
 PROTOCOLS: dict[str, Registered] = {
     "aby3": Registered(aby3, 3),
     "ref2k": Registered(ref2k, 1),
+    "rep4": Registered(rep4, 4),
     "semi2k": Registered(semi2k, 2),
     "semi2k_first_party_unsafe": Registered(semi2k_first_party_unsafe, 2),
 }
