@@ -29,7 +29,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from spuvm.runtime.errors import LinkError, PeerAbortedError, PeerMismatchError, SpuError, for_peers
+from spuvm.runtime.errors import DeviationError, LinkError, PeerAbortedError, PeerMismatchError, SpuError, for_peers
 from spuvm.runtime.legible import legible
 from spuvm.runtime.link.agreement import AHEAD, Proposal, disagreement, encoded
 from spuvm.runtime.link.round import AtOnce, Exchange
@@ -258,6 +258,25 @@ class Link(ABC):
                 self._keys[ranks] = self._derive_key(ranks)
         return self._keys[ranks]
 
+    def confirm_key(self, holders: Iterable[int]) -> None:
+        """Compare a session key among its holders, by a value derived from it: whoever gave it might give several.
+
+        Raises DeviationError if they differ.
+        """
+        ranks = tuple(sorted(set(holders)))
+        mine = _derived(self.session_key(ranks), "spuvm confirmation of a key")
+        others = [r for r in ranks if r != self.rank]
+        with self._abort_on_error():
+            for peer in others:
+                self._send_control(peer, Kind.AGREE, mine)
+            wrong = [p for p in others if self._receive_control(p, Kind.AGREE, "the confirmation of a key") != mine]
+            if wrong:
+                names = " and ".join(self.parties[p] for p in wrong)
+                raise DeviationError(
+                    f"{self.parties[self.rank]} was given another session key than {names}: a party deviates. "
+                    "Nothing was sent under it."
+                )
+
     def abort(self, why: BaseException | str) -> None:
         """Tell all peers that this party stops, and close.
 
@@ -446,6 +465,10 @@ class Link(ABC):
             f"Nothing came from {' and '.join(names)} for {self.timeout:g} s while "
             f"{self.parties[self.rank]} awaited {awaited}. {self._advice}"
         )
+
+
+def _derived(key: bytes, label: str) -> bytes:
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=label.encode()).derive(key)
 
 
 def size(views: Iterable[memoryview]) -> int:

@@ -57,6 +57,9 @@ class Renumbered(Link):
     def session_key(self, holders: Iterable[int]) -> bytes:
         return self._link.session_key(self._ranks[h] for h in holders)
 
+    def confirm_key(self, holders: Iterable[int]) -> None:
+        self._link.confirm_key(self._ranks[h] for h in holders)
+
     def abort(self, why: BaseException | str) -> None:
         self._link.abort(why)
 

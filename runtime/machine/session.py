@@ -75,6 +75,8 @@ class Session:
             # Sessions over one link count up, so that no two of them derive the same stream keys.
             self._number = _SESSIONS[self.link.base] = _SESSIONS.get(self.link.base, 0) + 1
             self.link.agree("configuration", f"{self._number} {self.config.digest}".encode())
+            with abort_on_error(self.link):
+                protocol_of(self.config).setup(self.link)
 
     @property
     def name(self) -> str:

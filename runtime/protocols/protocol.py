@@ -19,7 +19,8 @@ all parties at once; `project` works out who does what. Kernels named here are t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,6 +47,15 @@ class Kernel:
     local: bool = False
 
 
+class Setup(typing.Protocol):
+    """What a protocol's set-up may use of a link between the parties."""
+
+    rank: int
+
+    def session_key(self, holders: Iterable[int]) -> bytes: ...
+    def confirm_key(self, holders: Iterable[int]) -> None: ...
+
+
 @dataclass(frozen=True)
 class Protocol:
     """`holders[kind][i]` are the ranks that know component i of a sharing of that kind; `algebra` combines them.
@@ -53,6 +63,7 @@ class Protocol:
     `coalitions` are the largest sets of ranks that may put together all that they see and still learn nothing:
     what `security` promises, and what the checker of leakage goes by. None: it promises nothing.
     `sorting` is there if it can shuffle; else sorts are networks of comparisons.
+    `setup` is what the parties do with each other once, when a session begins.
     `verified`: parties may deviate; what is sent is confirmed, and checked before anything is revealed and at the end.
     `others` is how many parties there are, after those that compute, that only bring values and are
     shown results. A dealer is one more rank, the last: it takes part in kernels and holds no component
@@ -71,6 +82,7 @@ class Protocol:
     coalitions: tuple[frozenset[int], ...] = ()
     sorting: Sorting | None = None
     verified: bool = False
+    setup: Callable[[Setup], None] = lambda channel: None
     masked_in_shared: Callable[[int], tuple[int, ...]] = lambda owner: ()
     kernels: Mapping[str, Kernel] = field(default_factory=dict)
     dealer: int | None = None

@@ -25,6 +25,7 @@ from spuvm.runtime.protocols.algebra import Sharing, Summands
 from spuvm.runtime.protocols.protocol import (
     Kernel,
     Protocol,
+    Setup,
     all_bits,
     and_constant,
     carries,
@@ -296,6 +297,13 @@ def reveal_b_to(x: Sharing, *, owner: int, bits: int) -> Sharing:
     return (reduce(xor, (_missing(x, i, bits) if i == owner else x[i] for i in range(4))),)
 
 
+def _same_keys(channel: Setup) -> None:
+    """A key of three parties comes from one of them: the three compare what they were given, or it could differ."""
+    for holders in HOLDERS:
+        if channel.rank in holders:
+            channel.confirm_key(holders)
+
+
 REP4 = Protocol(
     name="rep4",
     security="four parties, one of which may deviate in any way: malicious, with abort, honest majority",
@@ -303,6 +311,7 @@ REP4 = Protocol(
     algebra=Summands(4, masked=4, products=len(PAIRS)),
     coalitions=tuple(frozenset({i}) for i in range(4)),
     verified=True,
+    setup=_same_keys,
     holders={"a": HOLDERS, "b": HOLDERS, "d": tuple(frozenset(pair[2:]) for pair in PAIRS)},
     masked=lambda owner: HOLDERS,
     masked_in_shared=lambda owner: (0, 1, 2, 3),

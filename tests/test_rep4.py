@@ -1,0 +1,220 @@
+"""REP4: programs run on it, and whatever one party does to its messages, no honest party is shown a wrong result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from machine import (
+    all_slots,
+    assert_cost,
+    assert_same_shares,
+    key,
+    network,
+    predicted_cost,
+    program,
+    run_parties,
+    shared_inputs,
+    simulate,
+    values,
+)
+
+import spuvm as spu
+from spuvm.compiler.expand.choreography import Check, Choreography
+from spuvm.runtime.config import Config
+from spuvm.runtime.errors import ConfigError, DeviationError, LinkError, SpuError
+from spuvm.runtime.link.memory_link import MemoryLink, memory_links
+from spuvm.runtime.machine.executor import Executor, Streams
+from spuvm.runtime.machine.session import Session
+from spuvm.runtime.protocols.registered import protocol_of
+from spuvm.runtime.protocols.rep4 import HOLDERS, REP4
+
+from concurrent.futures import ThreadPoolExecutor  # isort: skip
+
+X = np.array([1.5, -2.25, 0.5, 3.0], np.float32)
+Y = np.array([0.75, 4.0, 0.5, -1.0], np.float32)
+
+
+def small(x: Any, y: Any) -> Any:
+    """Products, truncations, comparisons, selections, bits; two reveals, the second of what came after the first."""
+    z = x * y
+    first = spu.reveal(jnp.where(x < y, z, y))
+    return first, spu.reveal(z == x), spu.reveal((z + x).sum())
+
+
+@cache
+def choreography() -> tuple[Choreography, list[Any]]:
+    made = spu.jit(small, protocol="rep4").compile(X, Y).choreography
+    raws = [np.rint(v * 2.0**18).astype(np.int64).view(np.uint64) for v in (X, Y)]
+    return made, shared_inputs(made, raws, algebra=REP4.algebra)
+
+
+def test_simulated_and_networked_are_the_same() -> None:
+    made, inputs = choreography()
+    whole = simulate(made, inputs)
+    parties, counters = network(made, inputs, n=4)
+    assert_same_shares(made, whole, parties)
+    assert_cost(predicted_cost(made, 4), counters)
+    got = values(made, whole, REP4.algebra)
+    np.testing.assert_allclose(got[0].view(np.int64) * 2.0**-18, np.where(X < Y, X * Y, Y), atol=1e-5)
+    np.testing.assert_array_equal(got[1], X * Y == X)
+
+
+def test_nothing_is_revealed_before_a_check() -> None:
+    made, _ = choreography()
+    unchecked = False
+    for step in made.block.steps:
+        spec = getattr(step, "spec", None)
+        if isinstance(step, Check):
+            unchecked = False
+        elif spec is not None and spec.shows:
+            assert not unchecked, step
+            unchecked = True
+        elif spec is not None:
+            unchecked |= spec.communicates
+    assert not unchecked
+
+
+# A party that deviates --------------------------------------------------------------------------------------
+
+
+def flipped(data: bytes, before: bytes, rng: Any) -> bytes:
+    out = bytearray(data)
+    out[int(rng.integers(len(out)))] ^= 1 << int(rng.integers(8))
+    return bytes(out)
+
+
+def replaced(data: bytes, before: bytes, rng: Any) -> bytes:
+    return rng.bytes(len(data))  # type: ignore[no-any-return]
+
+
+def repeated(data: bytes, before: bytes, rng: Any) -> bytes:
+    return (before * (len(data) // max(len(before), 1) + 1))[: len(data)] if before else flipped(data, before, rng)
+
+
+def reordered(data: bytes, before: bytes, rng: Any) -> bytes:
+    return data[::-1]
+
+
+def zeroed(data: bytes, before: bytes, rng: Any) -> bytes:
+    return bytes(len(data))
+
+
+MANIPULATIONS: tuple[Callable[[bytes, bytes, Any], bytes], ...] = (flipped, replaced, repeated, reordered, zeroed)
+
+
+class Cheat:
+    """The outgoing messages of one party, of which number `at` is changed on its way."""
+
+    def __init__(self, link: Any, at: int, manipulate: Callable[[bytes, bytes, Any], bytes], seed: int) -> None:
+        self.at, self.manipulate, self.rng = at, manipulate, np.random.default_rng(seed + 1)
+        self.count, self.changed = 0, False
+        self.before: dict[int, bytes] = {}
+        self.transfer = link._transfer
+        link._transfer = self
+
+    def __call__(self, sends: dict[int, list[memoryview]], receives: Any) -> None:
+        out = {}
+        for peer in sorted(sends):
+            data = b"".join(bytes(v) for v in sends[peer])
+            if self.count == self.at:
+                new = self.manipulate(data, self.before.get(peer, b""), self.rng)
+                self.changed = new != data
+                self.before[peer], data = data, new
+            else:
+                self.before[peer] = data
+            self.count += 1
+            out[peer] = [memoryview(data)]
+        self.transfer(out, receives)
+
+
+def run(cheater: int | None, at: int, manipulate: Callable[[bytes, bytes, Any], bytes] = flipped) -> tuple[Any, ...]:
+    """What each party got or raised, and what the cheater did."""
+    made, inputs = choreography()
+    slots = [s for port in made.inputs for s in port.slots]
+    links = memory_links(tuple("abcd"), timeout=20)
+    cheat = None if cheater is None else Cheat(links[cheater], at, manipulate, at)
+
+    def party(rank: int) -> Any:
+        mine = [x if rank in s.holders else None for s, x in zip(slots, inputs, strict=True)]
+        try:
+            return Executor(Streams(key, rank), links[rank]).run(programs()[rank], mine)
+        except SpuError as e:
+            links[rank].abort(f"{type(e).__name__}: {e}")
+            return e
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(party, range(4))), cheat
+
+
+@cache
+def programs() -> list[Any]:
+    return [program(choreography()[0], rank) for rank in range(4)]
+
+
+def messages() -> Iterator[tuple[int, int]]:
+    for cheater in range(4):
+        _, cheat = run(cheater, -1)
+        yield from ((cheater, at) for at in range(cheat.count))
+
+
+def test_an_honest_run_ends() -> None:
+    results, _ = run(None, 0)
+    assert not any(isinstance(r, SpuError) for r in results)
+
+
+@pytest.mark.parametrize("manipulate", MANIPULATIONS, ids=lambda f: f.__name__)
+def test_every_changed_message_stops_all_before_a_wrong_result(manipulate: Any) -> None:
+    right, _ = run(None, 0)
+    stopped = 0
+    for cheater, at in messages():
+        results, cheat = run(cheater, at, manipulate)
+        honest = [r for rank, r in enumerate(results) if rank != cheater]
+        if not cheat.changed:
+            continue
+        stopped += 1
+        errors = [r for r in honest if isinstance(r, SpuError)]
+        assert any(isinstance(e, DeviationError) for e in errors), f"message {at} of party {cheater}: nobody noticed"
+        for rank, result in enumerate(results):
+            if rank != cheater and not isinstance(result, SpuError):
+                for got, want in zip(result, right[rank]):
+                    np.testing.assert_array_equal(got, want)
+    assert stopped > 50
+
+
+def test_keys_are_the_same_at_all_who_hold_them() -> None:
+    """The party that gives out a key of three gives one of them another."""
+    config = Config("rep4", parties=("a", "b", "c", "d"))
+
+    def keys(rank: int, link: MemoryLink) -> list[bytes]:
+        session = Session(config, rank, link)
+        return [session._key(tuple(sorted(h))) for h in HOLDERS if rank in h]
+
+    assert len({k for found in run_parties(keys, 4) for k in found}) == 4
+
+    def cheating(rank: int, link: MemoryLink) -> None:
+        send = link._send_control
+
+        def changed(peer: int, kind: Any, body: bytes) -> None:
+            other = kind.name == "KEY" and body.startswith(b"0,1,2") and peer == 2
+            send(peer, kind, body[:-1] + bytes([body[-1] ^ 1]) if other else body)
+
+        if rank == 0:
+            link._send_control = changed  # type: ignore[method-assign]
+        Session(config, rank, link)
+
+    with pytest.raises(DeviationError, match="another session key"):
+        run_parties(cheating, 4)
+
+
+def test_who_is_in_it() -> None:
+    with pytest.raises(ConfigError, match="runs among 4 parties, got 3"):
+        protocol_of(Config("rep4", parties=("a", "b", "c")))
+    with pytest.raises(ConfigError, match="no others"):
+        protocol_of(Config("rep4", parties=("a", "b", "c", "d"), others=("e",)))
+    assert issubclass(DeviationError, LinkError)
+    assert {0, 1, 2, 3} == set().union(*(s.holders for s in all_slots(choreography()[0].block)))
