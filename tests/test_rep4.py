@@ -35,8 +35,8 @@ from spuvm.runtime.protocols.rep4 import HOLDERS, REP4
 
 from concurrent.futures import ThreadPoolExecutor  # isort: skip
 
-X = np.array([1.5, -2.25, 0.5, 3.0], np.float32)
-Y = np.array([0.75, 4.0, 0.5, -1.0], np.float32)
+X = np.array([1.5, -2.25, 0.5, 3.0, 0.0, 1.0, -1.0, 8.0], np.float32)  # so many that no byte of a message is padded
+Y = np.array([0.75, 4.0, 0.5, -1.0, 1.0, 1.0, 2.0, 0.25], np.float32)
 
 
 def small(x: Any, y: Any) -> Any:
