@@ -315,3 +315,30 @@ def test_selection_seeks_what_is_read(name: str) -> None:
     x = np.arange(101, dtype=np.float32)
     ops = [op for op in spu.jit(f).compile(x).module.body.walk() if op.name == "sort"]
     assert [op.attrs["wanted"] for op in ops] == [wanted]
+
+
+def test_keys_of_any_word_are_in_one_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums beyond the range wrap around. What is opened is an order all the same: it does not say which did."""
+    opened: list[dict[tuple[int, int], int]] = []
+
+    def spying(rows: int, length: int, wanted: Any, compare: Any) -> Any:
+        seen: dict[tuple[int, int], int] = {}
+        opened.append(seen)
+
+        def noted(first: Any, second: Any) -> Any:
+            bits = compare(first, second)
+            seen.update(((int(i), int(j)), int(b)) for i, j, b in zip(first, second, bits))
+            return bits
+
+        return ranking.ranking(rows, length, wanted, noted)
+
+    monkeypatch.setattr("spuvm.runtime.machine.executor.ranking", spying)
+    a = np.array([2**43.99, -(2**43.99), 1.0, 2.0, 3.0], np.float32)
+    f = spu.jit(lambda a, b: spu.reveal(jnp.sort(a + b)[2]))
+    for secret in (0.0, 3e11, 1e12, 2**43.99):
+        with without_compiling():
+            f(a, np.array([secret, 0, 0, 0, -secret], np.float32))
+        score = [0] * 5
+        for (i, j), first in opened[-1].items():
+            score[j if first else i] += 1
+        assert sorted(score) == list(range(5))

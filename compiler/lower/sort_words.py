@@ -72,18 +72,20 @@ def _moved(ctx: Context, x: Value, order: Sequence[int]) -> Value:
 
 
 def _parts(ctx: Context, key: Value) -> list[Part]:
-    """A key as integers in lexicographic order. The sign of a 64-bit one comes first: then nothing overflows."""
+    """A key as integers in lexicographic order. The sign of a word comes first: then nothing overflows, whatever it is.
+
+    Sums near the range may have wrapped around: words of any value are in order, as opened comparisons must be.
+    """
     b, t = ctx.b, key.type
     if t.kind == "bool":
         return [(b.convert(key, "int64"), 1, False)]
-    if t.kind == "fxp":
-        return [(key, WORD, True)]
-    number = b.bitcast(key, "int64")
-    if t.bits < 64:
+    number = key if t.kind == "fxp" else b.bitcast(key, "int64")
+    if t.kind == "int" and t.bits < 64:
         return [(number, t.bits, t.signed)]
-    raw = b.bitcast(key, "fxp0")
+    raw = key if t.kind == "fxp" else b.bitcast(key, "fxp0")
     top = b.less(raw, ctx.like(0, raw))
-    return [(b.convert(b.not_(top) if t.signed else top, "int64"), 1, False), (number, WORD, True)]
+    signed = t.kind == "fxp" or t.signed
+    return [(b.convert(b.not_(top) if signed else top, "int64"), 1, False), (number, WORD, True)]
 
 
 def _words(ctx: Context, parts: Sequence[Part]) -> list[tuple[Value, int]]:

@@ -143,6 +143,7 @@ class _Semi2k:
         1. Take [r], [h] for h = (r mod 2^(k-1)) >> bits, and [t] for t = r >> (k-1).
         2. Open c = x + 2^(k-2) + r.
         3. y = ((c mod 2^(k-1)) >> bits) - h + (t xor c >> (k-1)) 2^(k-1-bits) - 2^(k-2-bits).
+        The opened c is part of what is computed: uniform alone, it decides with r how the result is rounded.
         """
         k = bt.width(x[0])
         r, h, t = self.source.truncation(x[0], bits)

@@ -40,6 +40,9 @@ def trunc_d(z: Sharing, *, bits: int) -> Sharing:
        (1 - 2 s) t_1; they reshare these short words: a and b are random, and known to party 2.
     5. The components: a 2^(k-1-bits) - h_0 at parties 0 and 2; b 2^(k-1-bits) - h_1 at parties 1
        and 2; at parties 0 and 1 what they know of y, with the opened (1 - 2 s) t - a - b.
+
+    The opened word c is part of what is computed: alone it is uniform, but it and r decide how the result is rounded.
+    Whoever sees many revealed results of one x learns the dropped bits from their mean (see docs/security.md).
     """
     k = bt.width(z[0])
     u0, u1 = random_pair(0, 2, z[0]), random_pair(1, 2, z[0])
