@@ -354,6 +354,10 @@ class Expander:
         """The significant bits of an element."""
         return 1 if x.small else self.ring_bits
 
+    def summands(self, x: Shared) -> Shared:
+        """An arithmetic sharing as products are before they are reshared."""
+        return x if x.kind == "d" else self.local("summands", _as_summands(self.protocol.algebra), x, kind="d")
+
     def trivial(self, x: Shared, kind: str) -> Shared:
         """A public value as a sharing."""
         return self.local("trivial", _trivial(self.protocol.algebra, kind), x, kind=kind, dtype=x.dtype)
@@ -487,6 +491,11 @@ def _applied(algebra: Algebra, kind: str, function: Callable[..., Any], public: 
 @cache
 def _joined(algebra: Algebra, kind: str, function: Callable[..., Any]) -> Any:
     return lambda x, y: algebra.join(kind, function, x, y[0])
+
+
+@cache
+def _as_summands(algebra: Algebra) -> Any:
+    return lambda x: algebra.summands(x)
 
 
 @cache

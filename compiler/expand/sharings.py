@@ -102,7 +102,15 @@ def add(ex: Expander, x: Shared, y: Shared) -> Shared:
         x, y = y, x
     if y.kind == "p" and x.kind != "p":
         return ex.join("add_p", ADD, x, y)
+    x, y = _alike(ex, x, y)
     return ex.apply("add", ADD, x, y, kind="d" if "d" in x.kind + y.kind else x.kind)
+
+
+def _alike(ex: Expander, x: Shared, y: Shared) -> tuple[Shared, Shared]:
+    """Both as kind d if one of them is, where that has other components."""
+    if {x.kind, y.kind} != {"a", "d"} or len(x.slots) == len(y.slots):
+        return x, y
+    return ex.summands(x), ex.summands(y)
 
 
 def neg(ex: Expander, x: Shared) -> Shared:
@@ -114,6 +122,7 @@ def sub(ex: Expander, x: Shared, y: Shared) -> Shared:
         return ex.join("sub_p", SUB, x, y)
     if x.kind == "p" and y.kind != "p":
         return add(ex, neg(ex, y), x)
+    x, y = _alike(ex, x, y)
     return ex.apply("sub", SUB, x, y, kind="d" if "d" in x.kind + y.kind else x.kind)
 
 

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
+from spuvm.runtime.ring import bits as bt
 from spuvm.runtime.ring.elements import Elements
 
 Sharing = tuple[Elements, ...]
@@ -25,6 +26,10 @@ class Algebra(ABC):
     @abstractmethod
     def join(self, kind: str, function: Callable[..., Any], x: Sharing, y: Elements) -> Sharing:
         """[x], public y -> [function(x, y)], for x + y and x - y (kinds a and d) and x ^ y (kind b)."""
+
+    @abstractmethod
+    def summands(self, x: Sharing) -> Sharing:
+        """[x] of kind a as one of kind d, to which products are added."""
 
     @abstractmethod
     def public(self, kind: str, x: Elements) -> Sharing:
@@ -56,6 +61,10 @@ class Summands(Algebra):
 
     def join(self, kind: str, function: Callable[..., Any], x: Sharing, y: Elements) -> Sharing:
         return (function(x[0], y), *x[1:])
+
+    def summands(self, x: Sharing) -> Sharing:
+        """Component i stays number i: whoever holds it of kind d must hold it of kind a. The others are zero."""
+        return (*x, *(bt.zeros_like(x[0]) for _ in range(self.counts["d"] - self.count)))
 
     def public(self, kind: str, x: Elements) -> Sharing:
         return (x, *(x ^ x for _ in range(self.counts.get(kind, self.count) - 1)))
