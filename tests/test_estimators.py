@@ -98,6 +98,15 @@ def test_inside_a_jitted_function() -> None:
     assert np.abs(predicted - theirs.predict(x)).max() < 0.1
 
 
+def test_a_label_that_is_given_as_a_column_is_no_feature() -> None:
+    data = frame("diabetes")
+    model = ml.Ridge(inference=False).fit(data, data["y"])
+    assert model.fitted is not None and model.fitted.columns is not None
+    assert [c.name for c in model.fitted.columns.columns] == ["x0", "x1", "x2", "x3"]
+    scaled = ml.make_pipeline(ml.StandardScaler(), ml.Ridge(inference=False)).fit(data, label="y", sample_weight="x0")
+    assert scaled[0].get_feature_names_out() == ("x1", "x2", "x3")
+
+
 # Statistics of a fit -------------------------------------------------------------------------------------------------
 
 

@@ -130,9 +130,17 @@ def offset_of(machine: Machine, data: Any, offset: Any, rows: int) -> Any:
 
 
 def features_of(data: Any, *names: Any) -> Any:
-    """The frame without the columns named: labels, weights."""
-    gone = [n for n in names if isinstance(n, str)]
-    return data.drop(*gone) if gone and isinstance(data, Frame | Table) else data
+    """The frame without the columns that are named, or given as `frame["name"]`: labels, weights."""
+    if not isinstance(data, Frame | Table):
+        return data
+    given = [n.name for n in names if isinstance(n, Series) and n.name in (c.name for c in columns_of(data))]
+    gone = [*(n for n in names if isinstance(n, str)), *given]
+    return data.drop(*dict.fromkeys(gone)) if gone else data
+
+
+def columns_of(data: Frame | Table) -> tuple[Column, ...]:
+    """What all parties know of the columns."""
+    return data.schema.columns if isinstance(data, Frame) else data.columns
 
 
 def _pieces(machine: Machine, data: Any, y: Any, what: str, kind: str) -> tuple[list[Any], str, int]:

@@ -2,7 +2,7 @@
 
     frames of `spuvm.data`      vertical: a block for each owner; horizontal: one secret block of all rows
     an object of a PYU          a block that its party knows; a list of them: side by side
-    an SPUObject, a traced array inside a jitted function: a secret block
+    an SPUObject, a traced array inside a jitted function: a secret block, of columns whose sums are below 2^44
     NumPy arrays, pandas frames, lists of numbers: of the first party of a simulation
 
 Estimators take any of them, and a `Table`, which transformers give, is taken like the frame that it came from.
@@ -86,8 +86,10 @@ class Table:
     def __len__(self) -> int:
         return self.rows
 
-    def __getitem__(self, names: Sequence[str]) -> Table:
-        """The columns named, in the order of the table's blocks."""
+    def __getitem__(self, names: str | Sequence[str]) -> Any:
+        """A table of the columns named, in the order of the table's blocks; of one name, its column."""
+        if isinstance(names, str):
+            return self.column(names)
         for name in names:
             if name not in self.names:
                 raise InputError(f"there is no column `{name}`{nearest(name, self.names)}: {listed(self.names)}.")
@@ -106,7 +108,8 @@ class Table:
 
     def drop(self, *names: str) -> Table:
         """All columns but these."""
-        return self[[n for n in self.names if n not in names]]
+        kept: Table = self[[n for n in self.names if n not in names]]
+        return kept
 
     def take(self, rows: Any) -> Table:
         """The rows at these public positions."""

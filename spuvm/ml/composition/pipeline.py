@@ -88,9 +88,9 @@ class Pipeline(Estimator):
         """Fit each step with what the one before made; `y`, `label` as of the steps; more for the last one."""
         y = label if y is None else y
         labels, weight = named_labels(data, y), more.get("sample_weight")
-        data = features_of(data, y, weight)
-        if isinstance(weight, str):
+        if weight is not None:
             more["sample_weight"] = named_labels(data, weight)
+        data = features_of(data, y, weight)
         for _, step in self.steps:
             step.device = step.device or self.device
         for _, step in self.steps[:-1]:
