@@ -36,6 +36,7 @@ def alice(**columns: Any) -> dict[str, Any]:
 # use -> (a query that uses `age` so and no other column of alice's but the free `id` and `ward`)
 USES = {
     "join": "select sum(amount) from patients join bills on age = patient",
+    "join shown": "select amount from patients join bills on age = patient",
     "filter": "select ward from patients where age > 50",
     "filter of groups": "select count(*) from patients where age > 50",
     "order": "select ward from patients order by age",

@@ -1,9 +1,9 @@
 """What a query does with each column of each owner: a pure function of its plan, from which policies decide.
 
-Uses, by the relation where they happen: "join" (a key of a join), "filter" (rows depend on it and are shown as they
-are) or "filter of groups" (what is shown is aggregated after it), "order", and how it reaches the result: as its
-"value", "compared" with something, as a "group" key, or through an aggregate: "count", "aggregate" (sum, avg, stddev)
-or "extreme" (min, max, median: a value of one row).
+Uses, by the relation where they happen: "join" (a key of a join) and "filter of groups", where what is shown is
+aggregated after it; "join shown" and "filter", where rows are shown as they are, and so which keys match and what is
+true; "order"; and how it reaches the result: as its "value", "compared" with something, as a "group" key, or through an
+aggregate: "count", "aggregate" (sum, avg, stddev) or "extreme" (min, max, median: a value of one row).
 """
 
 from __future__ import annotations
@@ -66,7 +66,10 @@ def uses(root: Node) -> frozenset[Use]:
     for node in nodes(root):
         fields[id(node)] = _fields(node, fields)
         for columns, use in _conditions(node, fields):
-            use = "filter of groups" if use == "filter" and id(node) not in shown else use
+            if use == "filter" and id(node) not in shown:
+                use = "filter of groups"
+            elif use == "join" and id(node) in shown:
+                use = "join shown"
             # What an aggregate told of a column filters as that aggregate would be shown.
             found |= {Use(c, how if use.startswith("filter") and how in AGGREGATED else use) for c, how in columns}
     for name in root.names:

@@ -30,8 +30,11 @@ from spuvm.sql.catalog import Catalog
 # rule -> (what a query may do with the column, in words)
 RULES: dict[str, tuple[frozenset[str], str]] = {
     "never": (frozenset(), "nothing"),
-    "join_key": (frozenset({"join"}), "join by equality, without showing the key"),
-    "join_key visible": (frozenset({"join", "value", "group"}), "join by equality, and show the key"),
+    "join_key": (frozenset({"join"}), "join by equality what is then aggregated, so that nobody sees which keys match"),
+    "join_key visible": (
+        frozenset({"join", "join shown", "value", "group"}),
+        "join by equality, and show the key and which ones match",
+    ),
     "filter_only": (frozenset({"filter"}), "filter rows by it"),
     "after_compare": (frozenset({"filter", "compared"}), "filter by it, and show the outcome of comparisons"),
     "after_group_by": (
@@ -46,6 +49,7 @@ RULES: dict[str, tuple[frozenset[str], str]] = {
         frozenset(
             {
                 "join",
+                "join shown",
                 "filter",
                 "filter of groups",
                 "compared",

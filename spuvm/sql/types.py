@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import DataError, InputError
 
 WORD = 7  # bytes of text in a word
 SHORT = 2  # words of text that are carried as they are
@@ -167,14 +167,14 @@ def words_of(values: Any, count: int) -> np.ndarray:
     """Texts as int64[len(values), count]; None as zeros.
 
     Raises:
-        InputError: for texts that are longer, or hold the character NUL, which stands for the end.
+        DataError: for texts that are longer, or hold the character NUL, which stands for the end.
     """
     encoded = [b"" if v is None else str(v).encode() for v in values]
     size = WORD * count
     if any(len(v) > size for v in encoded):
-        raise InputError(f"text is longer than the {size} bytes that were announced for it.")
+        raise DataError(f"text is longer than the {size} bytes that were announced for it.")
     if any(b"\0" in v for v in encoded):
-        raise InputError("text holds the character NUL, which SQL here does not take: remove it.")
+        raise DataError("text holds the character NUL, which SQL here does not take: remove it.")
     flat = np.frombuffer(b"".join(v.ljust(size, b"\0") for v in encoded), np.uint8).reshape(-1, count, WORD)
     weights = np.int64(256) ** np.arange(WORD - 1, -1, -1, dtype=np.int64)
     return np.asarray((flat.astype(np.int64) * weights).sum(-1))

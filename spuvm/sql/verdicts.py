@@ -23,6 +23,7 @@ from spuvm.sql.policy import RULES, OwnerPolicy
 
 WORDS = {
     "join": "joins by it",
+    "join shown": "shows rows that it joins by it, and so which keys match",
     "filter": "shows rows that it filters by it",
     "filter of groups": "filters by it what it aggregates",
     "order": "orders rows by it",
