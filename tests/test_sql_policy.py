@@ -99,6 +99,23 @@ def test_values_are_followed_through_the_plan(sql: str, forbidden: str | None) -
     assert {r.reason.split("`")[1] for r in found} == ({f"patients.{forbidden}"} if forbidden else set()), found
 
 
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "concat(ward, columns('age'))",
+        "concat(ward, columns(*))",
+        "list_sum(array(select ward from patients))",
+        "ward + #3",
+        "ward + (select sum(age) from patients)",
+        "coalesce(ward, #3)",
+    ],
+)
+def test_functions_read_no_column_that_they_do_not_name(hidden: str) -> None:
+    """Else an owner's DuckDB would give what its rules have not seen."""
+    with pytest.raises((InputError, PolicyError)):
+        with_rule("never").sql(f"select {hidden} from patients", "carol")
+
+
 def test_rules_by_receiver_and_columns_without_a_rule() -> None:
     db = connect(TABLES, alice(id={"bob": "plaintext", "*": "never"}))
     assert db.explain("select id from patients", "bob", cost=False).allowed

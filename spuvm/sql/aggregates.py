@@ -15,6 +15,8 @@ from spuvm.sql.scope import Scope, column
 from spuvm.sql.types import BOOL, FLOATING, LIMIT, Type, decimal, integer
 
 AVERAGE_DIGITS = 6  # that an average has at least behind the point
+LARGEST_SQUARED = 1 << 13  # whose squares are below 2^26, the limit of products of fixed point
+SPREADS = frozenset({"stddev", "stddev_pop", "variance", "var_pop"})
 NUMERIC = frozenset({"sum", "avg", "stddev", "stddev_pop", "variance", "var_pop", "median", "quantile"})
 
 
@@ -35,7 +37,13 @@ def aggregate_type(fn: str, type_: Type | None, rows: int) -> Type:
         raise InputError(f"{fn} of {type_}: it takes numbers.")
     if fn in ("min", "max", "any"):
         return type_
-    if fn in ("stddev", "stddev_pop", "variance", "var_pop", "quantile") or type_.kind == "float":
+    if fn in SPREADS and type_.kind != "float" and type_.size // 10**type_.scale >= LARGEST_SQUARED:
+        raise InputError(
+            f"{fn} of numbers of up to {type_.size // 10**type_.scale:,}: their squares leave fixed point. Divide "
+            f"them first, "
+            f"so that they are below {LARGEST_SQUARED:,}."
+        )
+    if fn in SPREADS or fn == "quantile" or type_.kind == "float":
         return FLOATING
     if fn == "sum":
         make = decimal if type_.kind == "decimal" else lambda scale, lo, hi: integer(lo, hi)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,17 +105,20 @@ class Catalog:
 
     # What DuckDB says, of tables without rows ------------------------------------------------------------------
 
-    def type_of(self, sql: str, table: str, what: str) -> Type:
-        """The type of an expression of one table's columns.
+    def type_of(self, sql: str, table: str, columns: Collection[str], what: str) -> Type:
+        """The type of an expression of these columns of a table, and no others.
 
         Raises:
             InputError: if DuckDB has no such function, or not for these types.
         """
+        source = f"(SELECT {', '.join(map(quoted, sorted(columns)))} FROM {quoted(table)})"
         try:
-            described = self._empty.execute(f"DESCRIBE SELECT {sql} AS x FROM {quoted(table)}").fetchall()[0]
+            described = self._empty.execute(f"DESCRIBE SELECT {sql} AS x FROM {source}").fetchall()
         except duckdb().Error as error:
             raise InputError(f"{what}: {_message(error)}") from None
-        return from_duckdb(described[1], what)
+        if len(described) != 1:
+            raise InputError(f"{what} gives {len(described)} columns where one value is needed: name the column.")
+        return from_duckdb(described[0][1], what)
 
     def constant(self, sql: str) -> tuple[Any, str]:
         """The value and the type's name of an expression without columns."""

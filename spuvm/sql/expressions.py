@@ -36,6 +36,10 @@ AGGREGATES: dict[type[Any], str] = {
 }
 
 
+# What a function could read columns by that it does not name: an owner's rules would not see them.
+UNSEEN = (exp.Select, exp.Subquery, exp.Window, exp.AggFunc, exp.Star, exp.Columns, exp.Parameter, exp.Placeholder)
+HIDDEN = frozenset({"columns", "query", "query_table", "getvariable", "getenv"})
+
 VARYING = (exp.Column, exp.Select, exp.AggFunc, exp.Window, exp.Placeholder, exp.Parameter)
 
 
@@ -139,10 +143,12 @@ class Binder:
             return self.constant(node)
         sources = frozenset().union(*(c.sources for c in columns))
         what = f"`{name}`"
-        if len(sources) != 1 or any(c.sql is None for c in columns) or node.find(exp.Subquery, exp.Window, exp.AggFunc):
+        inside = node.find(*UNSEEN) is not None or any(f.name.lower() in HIDDEN for f in node.find_all(exp.Anonymous))
+        if len(sources) != 1 or any(c.sql is None for c in columns) or inside:
             raise InputError(f"{what}: {_instead(node)}")
         table = self.bases.known[next(iter(sources))].table
-        type_ = self.bases.catalog.type_of(dialect(node), table.name, what)
+        named = {c.name for c in node.find_all(exp.Column)}
+        type_ = self.bases.catalog.type_of(dialect(node), table.name, named, what)
         if type_.kind == "text":
             type_ = replace(type_, words=_length(node, columns, type_))
         origin = frozenset().union(*(c.origin for c in columns))
