@@ -155,6 +155,19 @@ def test_limits_of_today_hold() -> None:
     np.testing.assert_allclose(run(lambda x: jnp.sum(x / 1_000), large), 2.0**30, rtol=1e-4)
 
 
+def test_known_limits_leave_products_their_room() -> None:
+    """Factors below 1 of numbers that may be anything, and of each other, under quotients that want more bits."""
+    x = np.array([0.3, -1.2, 2.5], np.float32)
+    y = np.array([3e6, -2e7, 5.0], np.float32)
+
+    def fn(x: Any, y: Any) -> Any:
+        t, c, s = jnp.tanh(x), jnp.cos(x), jnp.sin(x)
+        size = c * c + t * t * s * s
+        return s * c * (1 - t * t) / size * y + t * y / (1 + c * c)
+
+    np.testing.assert_allclose(run(fn, x, y), np.asarray(fn(x, y)), rtol=2e-4)
+
+
 def test_loops_and_results_keep_their_types() -> None:
     module = compiled(
         lambda w, x, y: jax.lax.fori_loop(0, 3, lambda i, w: w - 0.1 * jax.grad(squared)(w, x, y), w), data(64)

@@ -90,7 +90,8 @@ class _Wanted:
 
     def room(self, value: Value) -> float:
         """Extra bits that a factor has room for."""
-        return max(self.limits.most - self.limits.of[value].product, 0.0)
+        limit = self.limits.of[value]
+        return max((0.0 if limit.known else self.limits.most) - limit.product, 0.0)
 
 
 def _want_product(w: _Wanted, op: Op, wish: Wish) -> None:
@@ -198,8 +199,9 @@ class _Scaler:
         return max(0, min(self._spare(value) + self.frac - self._lowered(value), MOST[self.ring_bits]))
 
     def _spare(self, value: Value) -> int:
-        """Fraction bits that the limit of a factor leaves beyond the default."""
-        return math.floor(self.limits.most - self.limits.of[value].product + 1e-9)
+        """Fraction bits that the limit of a factor leaves beyond the default; of a known one, that 1 would leave."""
+        limit = self.limits.of[value]
+        return math.floor((0.0 if limit.known else self.limits.most) - limit.product + 1e-9)
 
     def _lowered(self, value: Value) -> int:
         return value.type.frac - self.of(value)
@@ -352,6 +354,8 @@ class _Scaler:
     def multiply(self, op: Op) -> None:
         inputs = [self.at(v, min(self.of(v), self.factor_room(v)), op) for v in op.inputs]
         if op.output.type.kind != "fxp" or op.output.type.frac == 0:
+            inputs = [self.at(v, 0, op) for v in op.inputs]
+        if op.name == "mul" and sum(map(self.of, inputs)) > self.room(op.output):
             inputs = [self.at(v, 0, op) for v in op.inputs]
         self._keep(op, inputs, sum(map(self.of, inputs)))
 
