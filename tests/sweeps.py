@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from scipy import special  # type: ignore[import-untyped]
+from scipy import special
 
 import spuvm as spu
 from spuvm.compiler.front.trace import trace

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.optimize import linprog  # type: ignore[import-untyped]
-from scipy.special import erf as exact_erf  # type: ignore[import-untyped]
+from scipy.optimize import linprog
+from scipy.special import erf as exact_erf
 from scipy.special import expit
 from sweeps import SWEEPS, between, magnitudes, measure, signed
 

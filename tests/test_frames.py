@@ -119,7 +119,8 @@ TREES: Any = st.recursive(
 @settings(max_examples=60, deadline=None)
 def test_objects_come_as_they_went(tree: Any) -> None:
     again = moving.unpacked(moving.packed(tree), "bob")
-    assert jax.tree.structure(again) == jax.tree.structure(moving.plain(tree))
+    structures: list[Any] = [jax.tree.structure(x) for x in (again, moving.plain(tree))]
+    assert structures[0] == structures[1]
     assert jax.tree.leaves(again) == jax.tree.leaves(moving.plain(tree))
 
 
@@ -144,14 +145,15 @@ def test_objects_that_are_malformed(junk: bytes, at: int, piece: bytes) -> None:
     for said in (junk, body[:at] + piece + body[at + len(piece) :], body + junk, body[:at]):
         with suppress(PeerMismatchError):
             moving.unpacked(said, "bob")
-    for form in (
+    forms: tuple[Any, ...] = (
         {"array": [[1 << 60], "float32"]},
         {"array": [[-1], "int8"]},
         {"array": [[2], "object"]},
         {"x": 1},
         [],
         3,
-    ):
+    )
+    for form in forms:
         described = json.dumps(form).encode()
         with pytest.raises(PeerMismatchError):
             moving.unpacked(len(described).to_bytes(8, "little") + described, "bob")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from jax import lax
 from machine import Raw, Sent, interpret, signed, without_compiling
-from scipy import special  # type: ignore[import-untyped]
+from scipy import special
 
 import spuvm as spu
 from spuvm.compiler.functions import harmonics

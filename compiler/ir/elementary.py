@@ -19,7 +19,8 @@ Meaning = Callable[..., Any]  # (operands, **attributes), float64
 
 
 def _each(function: Callable[[float], float]) -> Meaning:
-    return np.vectorize(function, otypes=[np.float64])  # type: ignore[no-any-return]
+    meaning: Meaning = np.vectorize(function, otypes=[np.float64])
+    return meaning
 
 
 def _quotient(x: Any, y: Any) -> Any:

@@ -71,7 +71,8 @@ def _chained(op: Op, shifts: dict[Value, Op], count: dict[Value, int], ring_bits
 def _terms(op: Op, products: dict[Value, int]) -> int:
     if op.name != "sum":
         return max((products.get(v, 1) for v in op.inputs), default=1) if op.name in THROUGH else 1
-    return products.get(op.inputs[0], 1) * math.prod(op.inputs[0].shape[a] for a in op.attrs["axes"])
+    rows: int = math.prod(op.inputs[0].shape[a] for a in op.attrs["axes"])
+    return products.get(op.inputs[0], 1) * rows
 
 
 def _moved(op: Op, alone: dict[Value, Op], products: dict[Value, int]) -> list[Op]:
