@@ -128,7 +128,9 @@ CASES: dict[str, Case] = {
     ),
     "LogisticRegression, l1": Case(
         lambda: ml.LogisticRegression(penalty="l1", C=0.2, max_iter=30),
-        lambda: linear_model.LogisticRegression(l1_ratio=1, C=0.2, solver="saga", max_iter=100_000, tol=1e-7),
+        lambda: linear_model.LogisticRegression(
+            l1_ratio=1, C=0.2, solver="liblinear", max_iter=10_000, tol=1e-8, intercept_scaling=1000
+        ),
         BINARY,
         GOES_ON,
     ),
@@ -161,7 +163,9 @@ CASES: dict[str, Case] = {
         lambda: ml.DecisionTreeClassifier(max_depth=3), lambda: tree.DecisionTreeClassifier(max_depth=3), BINARY
     ),
     "DecisionTreeRegressor": Case(
-        lambda: ml.DecisionTreeRegressor(max_depth=3), lambda: tree.DecisionTreeRegressor(max_depth=3), NUMBERS
+        lambda: ml.DecisionTreeRegressor(max_depth=3, max_bin=90),
+        lambda: tree.DecisionTreeRegressor(max_depth=3),
+        NUMBERS,
     ),
     "RandomForestClassifier": Case(
         lambda: ml.RandomForestClassifier(**FOREST),

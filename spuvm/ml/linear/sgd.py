@@ -60,26 +60,27 @@ def descend(loss: str, alpha: float, l1_ratio: float, intercept: bool, rate: flo
     def run(
         x: jax.Array, y: jax.Array, weight: Any, power: jax.Array, label_power: Any, order: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        rows, batches = x.shape[0], max(x.shape[0] // batch, 1)
-        size = min(batch, rows)
+        rows, size = x.shape[0], min(batch, x.shape[0])
+        steps = -(-epochs * rows // size)
         ones = jnp.ones((rows, int(intercept)), x.dtype)
-        design, y = jnp.concatenate([x, ones], axis=1)[order], y[order]
-        scaled = None if weight is None else weight[order]
+        around = jnp.concatenate([order, order[:size]])  # a batch can begin at the end
+        design, y = jnp.concatenate([x, ones], axis=1)[around], y[around]
+        scaled = None if weight is None else weight[around]
         pad = (0, int(intercept))
         ridge = jnp.pad(ridge_of(alpha * (1 - l1_ratio), power, None), pad)
         lasso = jnp.pad(lasso_of(alpha * l1_ratio, power + label_power), pad)
 
         def step(t: jax.Array, w: jax.Array) -> jax.Array:
-            at = (t % batches) * size
+            at = (t * size) % rows
             some = lax.dynamic_slice(design, (at, 0), (size, design.shape[1]))
             slope = LOSSES[loss](some @ w, lax.dynamic_slice(y, (at,), (size,)))
             if scaled is not None:
                 slope = slope * lax.dynamic_slice(scaled, (at,), (size,))
-            by = rate * (1 - t.astype(jnp.float32) / (epochs * batches))
+            by = rate * (1 - t.astype(jnp.float32) / steps)
             w = w - by * (some.T @ slope / size + ridge * w)
             return shrink(w, lasso * by) if alpha * l1_ratio else w
 
-        w = lax.fori_loop(0, epochs * batches, step, jnp.zeros(design.shape[1], x.dtype))
+        w = lax.fori_loop(0, steps, step, jnp.zeros(design.shape[1], x.dtype))
         return w[: x.shape[1]], w[-1] if intercept else jnp.zeros(())
 
     return run
