@@ -17,7 +17,7 @@ from spuvm.compiler.ir.in_the_clear import Ring
 from spuvm.compiler.ir.module import Module, Type, Visibility
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.choose import choose_functions
-from spuvm.compiler.passes.pipeline import improve
+from spuvm.compiler.passes.pipeline import SCALED, improve
 from spuvm.compiler.passes.scales import choose_scales
 from spuvm.objects import Marked, SPUObject, encoded, parts
 from spuvm.runtime.config import Config
@@ -140,7 +140,8 @@ def check_traced(
     tolerance = Tolerance(rtol, absolute, config.fxp_fraction_bits, config.ring_bits)
     recorder = Recorder()
     module = lower(traced, owners, config, recorder)
-    recorder.move(choose_scales(module))
+    if SCALED:
+        recorder.move(choose_scales(module))
     recorder.move(choose_functions(module))
     shadow, ring = Shadow(recorder.regions, tolerance, seed), Ring(config.ring_bits)
     with np.errstate(all="ignore"):

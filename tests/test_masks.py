@@ -381,6 +381,9 @@ class _Noted:
     def __init__(self, record: Recorded, holders: Holders, stream: Stream) -> None:
         self.record, self.holders, self.inner = record, holders, stream
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
     def fill(self, out: Raw, first_block: int) -> None:
         end = first_block + -(-out.nbytes // 16)
         self.record.read.append((self.record.piece, self.holders, first_block, end))

@@ -17,8 +17,11 @@ from spuvm.compiler.ir.in_the_clear import evaluate
 from spuvm.compiler.ir.module import Module
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes import pipeline
+from spuvm.compiler.passes.pipeline import SCALED
 from spuvm.runtime.config import Config
 from spuvm.runtime.ring.elements import signed
+
+pytestmark = pytest.mark.skipif(not SCALED, reason="scales are not the default yet: SPUVM_SCALES=1 turns them on")
 
 PROTOCOLS = [("aby3", 64), ("semi2k", 64), ("ref2k", 64), ("aby3", 128)]
 

@@ -5,6 +5,7 @@ Integers, truncation, loops and dead code have files of their own.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -315,6 +316,9 @@ IMPROVEMENTS: tuple[Pass, ...] = (
     lambda module: dead_code(module.body),
     everywhere(selection),
 )
-PASSES: tuple[Pass, ...] = (scales, functions, *IMPROVEMENTS)
+# Scales are not the default yet: factors of some matrices and means of large squares came out wrong with them, see
+# docs/numbers.md. `SPUVM_SCALES=1` turns them on, for all parties alike: the agreed program differs.
+SCALED = os.environ.get("SPUVM_SCALES") == "1"
+PASSES: tuple[Pass, ...] = (*((scales,) if SCALED else ()), functions, *IMPROVEMENTS)
 
 assert SIMPLER.keys() <= RULES.keys()

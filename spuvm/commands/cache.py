@@ -24,6 +24,10 @@ def cache() -> None:
     """The cache of compiled pieces on disk ($SPUVM_CACHE_DIR, or spuvm in the user's cache folder).
 
     It holds at most $SPUVM_CACHE_MB megabytes (2,048 if not set): what was not used for long goes first.
+
+    \b
+      spuvm cache show
+      spuvm cache clear
     """
 
 

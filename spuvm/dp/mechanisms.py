@@ -123,7 +123,7 @@ def noisy_max(scores: Any, sensitivity: float, epsilon: float) -> Any:
     """
     scores = _one_axis(scores)
     noisy = laplace_p.bind(
-        scores, sensitivity=_positive(sensitivity, "sensitivity"), epsilon=_positive(epsilon, "epsilon") / 2
+        scores, sensitivity=2 * _positive(sensitivity, "sensitivity"), epsilon=_positive(epsilon, "epsilon")
     )
     return jnp.argmax(noisy)
 
