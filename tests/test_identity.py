@@ -11,6 +11,7 @@ from cryptography import x509
 
 from spuvm.commands.group import cli
 from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.link import certificates
 from spuvm.runtime.link.certificates import make_authority
 from spuvm.service import identity
 
@@ -31,16 +32,16 @@ def test_a_signed_certificate_is_what_tls_accepts(tmp_path: Path, authority: Pat
     path = identity.write(tmp_path / "a" / "alice.crt", certificate)
     context.load_cert_chain(path, tmp_path / "a" / "alice.key")
     certificate.verify_directly_issued_by(identity.read(authority / "ca.crt"))
-    assert 364 < identity.days_left(certificate) <= 365
-    assert identity.ending(certificate) is None
+    assert 364 < certificates.days_left(certificate) <= 365
+    assert certificates.ending(certificate) is None
 
 
 def test_the_fingerprint_stays_when_a_certificate_is_renewed(tmp_path: Path, authority: Path) -> None:
     first = identity.sign(authority, asked(tmp_path / "a"), days=10)
     again = identity.sign(authority, identity.request(tmp_path / "a" / "alice.key", "alice"))
-    assert identity.fingerprint(first) == identity.fingerprint(again)
-    assert "ends in" in (identity.ending(first) or "")
-    assert identity.fingerprint(first) != identity.fingerprint(identity.sign(authority, asked(tmp_path / "b")))
+    assert certificates.fingerprint(first) == certificates.fingerprint(again)
+    assert "ends in" in (certificates.ending(first) or "")
+    assert certificates.fingerprint(first) != certificates.fingerprint(identity.sign(authority, asked(tmp_path / "b")))
 
 
 def test_keys_are_their_owners_alone_and_never_overwritten(tmp_path: Path) -> None:
@@ -107,4 +108,4 @@ def test_from_the_command_line(tmp_path: Path) -> None:
         result = run.invoke(cli, step)
         assert result.exit_code == 0, result.output
     own = identity.read(tmp_path / "a" / "alice.crt")
-    assert identity.fingerprint(own) == identity.fingerprint(identity.read(tmp_path / "alice.crt"))
+    assert certificates.fingerprint(own) == certificates.fingerprint(identity.read(tmp_path / "alice.crt"))

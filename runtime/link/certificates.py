@@ -6,8 +6,10 @@ and has only the certificate signed; `make_cluster` puts all keys into one folde
 on one machine only.
 """
 
+import hashlib
 import json
 import os
+import re
 import socket
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
@@ -20,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
+    PublicFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -30,6 +33,9 @@ from spuvm.runtime.legible import legible
 DEFAULT_DAYS = 365.0
 SHOWN = 300  # characters of a name in a certificate, which may come from anybody
 CLOCK_SKEW = timedelta(minutes=5)
+WARN_DAYS = 30.0
+FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
+PASSPHRASE = "SPUVM_KEY_PASSPHRASE"  # the environment variable with that of a party's key file
 
 
 def make_authority(folder: str | Path, days: float = 10 * DEFAULT_DAYS) -> Path:
@@ -136,6 +142,40 @@ def names(der: bytes) -> frozenset[str]:
         if found := extension.value.get_values_for_type(x509.DNSName):
             return frozenset(found)
     return frozenset(str(a.value) for a in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME))
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """SHA-256 of the public key (SubjectPublicKeyInfo): the same when the certificate is renewed for the same key."""
+    key = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return "sha256:" + hashlib.sha256(key).hexdigest()
+
+
+def days_left(certificate: x509.Certificate) -> float:
+    return (certificate.not_valid_after_utc - datetime.now(UTC)) / timedelta(days=1)
+
+
+def ending(certificate: x509.Certificate) -> str | None:
+    """A warning, if the certificate ends soon or has ended."""
+    left = days_left(certificate)
+    if left < 0:
+        return f"it ended {-left:.0f} days ago: renew it with `spuvm keys renew`"
+    return f"it ends in {left:.0f} days: renew it with `spuvm keys renew`" if left < WARN_DAYS else None
+
+
+def anchors(path: Path) -> list[x509.Certificate]:
+    """The certificates of a PEM file that are trusted: an authority's, or the parties' own."""
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except ValueError:
+        raise ConfigError(f"{path} holds no PEM certificate: give the authority's, or those of all parties.") from None
+    return found
+
+
+def is_authority(certificate: x509.Certificate) -> bool:
+    """Whether it may sign others."""
+    with suppress(x509.ExtensionNotFound):
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    return False
 
 
 def describe(der: bytes) -> str:

@@ -1,6 +1,7 @@
 """The cluster file: who the parties are, where they listen, and how they prove who they are.
 
-    ca = "ca.crt"                       # the authority that signs all parties' certificates
+    ca = "ca.crt"                       # the authority that signs all parties' certificates, or all their own
+    crl = "ca.crl"                      # optional: the certificates that the authority took back
     timeout_seconds = 60                # optional, as are the next four
     protocol = "aby3"
     protocols = ["aby3"]                # that scripts may ask for; `protocol` alone if not given
@@ -15,6 +16,11 @@
     listen = "0.0.0.0:9101"             # optional: where it listens, if that differs
     certificate = "alice.crt"           # these two are needed by alice alone
     key = "alice.key"
+    fingerprint = "sha256:..."          # optional: of alice's public key, whoever signed her certificate
+
+Three that trust no authority put their own certificates, one after another, into the file `ca`, and each other's
+fingerprints into the entries: a party is then who has that key. A key file may have a passphrase, which comes from
+the environment (SPUVM_KEY_PASSPHRASE).
 
 Paths are relative to the file. All parties may use the same file: of the certificates and keys
 a party reads only its own. The dealer is listed like a party, anywhere; it has the last rank, gives
@@ -25,21 +31,25 @@ to. Parties that `compute` leaves out bring values and are shown results.
 
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import Encoding
+
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.link import certificates
 from spuvm.runtime.link.link import DEFAULT_TIMEOUT
 from spuvm.runtime.protocols.registered import PROTOCOLS, has_dealer, protocol_of
 
 CLUSTER_KEYS = (
-    "ca", "timeout_seconds", "protocol", "protocols", "ring", "fxp_fraction_bits", "dealer", "dealer_ahead_mb",
+    "ca", "crl", "timeout_seconds", "protocol", "protocols", "ring", "fxp_fraction_bits", "dealer", "dealer_ahead_mb",
     "compute", "parties",
 )  # fmt: skip
 DEFAULT_AHEAD_MB = 64
-PARTY_KEYS = ("address", "listen", "certificate", "key")
+PARTY_KEYS = ("address", "listen", "certificate", "key", "fingerprint")
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class Party:
     listen: Address
     certificate: Path | None = None
     key: Path | None = None
+    fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,7 @@ class Cluster:
     dealer: str | None = None
     ahead: int = DEFAULT_AHEAD_MB << 20  # bytes
     protocols: tuple[str, ...] = ()  # that a script may ask for, `config.protocol` among them
+    crl: Path | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -123,20 +135,23 @@ def load_cluster(path: str | Path) -> Cluster:
         raise ConfigError(f"The cluster file {path} is not valid TOML: {error}{hint}.") from None
     _refuse_unknown(table, CLUSTER_KEYS, f"{path}")
     ca = path.parent / _text(table, "ca", f"{path}")
-    if not ca.is_file():
-        raise ConfigError(f"`ca` in {path}: there is no file {ca}.")
+    crl = path.parent / _text(table, "crl", f"{path}") if "crl" in table else None
+    for key, file in (("ca", ca), ("crl", crl)):
+        if file is not None and not file.is_file():
+            raise ConfigError(f"`{key}` in {path}: there is no file {file}.")
     timeout = table.get("timeout_seconds", DEFAULT_TIMEOUT)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 1e7:
         raise ConfigError(f"`timeout_seconds` in {path} must be a positive number of seconds, got {timeout!r}.")
     dealer = _text(table, "dealer", f"{path}") if "dealer" in table else None
     parties = _parties(table.get("parties"), path)
+    check_trust(ca, crl, {party.name: party.fingerprint for party in parties}, f"{path}")
     parties = _computing_first(_dealer_last(parties, dealer, path), _compute(table, dealer, path))
     names = tuple(party.name for party in parties if party.name != dealer)
     count = len(table.get("compute", names))
     config = replace(_config(table, names[:count], path), others=names[count:])
     _check_dealer(config, dealer, path)
     protocols = _protocols(table, config.protocol, path)
-    return Cluster(parties, ca, float(timeout), config, dealer, _ahead(table, dealer, path), protocols)
+    return Cluster(parties, ca, float(timeout), config, dealer, _ahead(table, dealer, path), protocols, crl)
 
 
 def _protocols(table: dict[str, Any], usual: str, path: Path) -> tuple[str, ...]:
@@ -162,7 +177,7 @@ def _parties(entries: Any, path: Path) -> tuple[Party, ...]:
     if not isinstance(entries, dict) or len(entries) < 2:
         raise ConfigError(f"{path} needs at least two parties: add a table [parties.NAME] for each.")
     parties = tuple(_party(name, entry, path) for name, entry in entries.items())
-    for attribute in ("address", "certificate", "key"):
+    for attribute in ("address", "certificate", "key", "fingerprint"):
         seen: dict[Any, str] = {}
         for party in parties:
             value = getattr(party, attribute)
@@ -226,7 +241,39 @@ def _party(name: str, entry: Any, path: Path) -> Party:
     address = parse_address(_text(entry, "address", where), "address", where)
     listen = parse_address(_text(entry, "listen", where), "listen", where) if "listen" in entry else address
     files = {key: path.parent / _text(entry, key, where) for key in ("certificate", "key") if key in entry}
-    return Party(name, address, listen, **files)
+    pin = _text(entry, "fingerprint", where) if "fingerprint" in entry else None
+    return Party(name, address, listen, **files, fingerprint=None if pin is None else parse_fingerprint(pin, where))
+
+
+def check_trust(ca: Path, crl: Path | None, pins: Mapping[str, str | None], where: str) -> None:
+    """Without an authority (`ca` holds parties' own certificates) every party's key must be pinned, and be there."""
+    trusted = certificates.anchors(ca)
+    if all(map(certificates.is_authority, trusted)):
+        return
+    if crl is not None:
+        raise ConfigError(
+            f"`crl` in {where} is an authority's, and `ca` holds parties' own certificates: leave it out."
+        )
+    there = {certificates.fingerprint(c): certificates.names(c.public_bytes(Encoding.DER)) for c in trusted}
+    for name, pin in pins.items():
+        if pin is None:
+            raise ConfigError(
+                f"{where} lacks the `fingerprint` of {name}: `ca` holds parties' own certificates, which anybody can "
+                "make, so each party's key must be named. `spuvm keys show` prints it."
+            )
+        if name not in there.get(pin, ()):
+            raise ConfigError(f"`ca` in {where} holds no certificate of {name} with the `fingerprint` {pin}: add it.")
+    if strangers := there.keys() - set(pins.values()):
+        raise ConfigError(f"`ca` in {where} holds the certificate of nobody here, {min(strangers)}: take it out.")
+
+
+def parse_fingerprint(text: str, where: str) -> str:
+    if not certificates.FINGERPRINT.fullmatch(text):
+        raise ConfigError(
+            f"`fingerprint` of {where} must be `sha256:` and 64 hexadecimal digits, as `spuvm keys show` prints it, "
+            f"got {text!r}."
+        )
+    return text
 
 
 def party_name(name: str, where: str) -> str:

@@ -61,7 +61,7 @@ def renew(folder: Path, party: str, self_signed: bool, days: float, passphrase: 
 def _ask(key: Path, party: str, self_signed: bool, days: float, passphrase: str | None) -> None:
     if self_signed:
         certificate = identity.self_signed(key, party, days, passphrase)
-        say(f"wrote {identity.write(key.with_suffix('.crt'), certificate)}, {identity.fingerprint(certificate)}")
+        say(f"wrote {identity.write(key.with_suffix('.crt'), certificate)}, {certificates.fingerprint(certificate)}")
     else:
         say(f"wrote {identity.request(key, party, passphrase)}: send it to the authority")
 
@@ -103,11 +103,11 @@ def show(certificate: Path) -> None:
     """Whose certificate it is, its fingerprint, and when it ends."""
     loaded = identity.read(certificate)
     click.echo(_described(loaded))
-    if (warning := identity.ending(loaded)) is not None:
+    if (warning := certificates.ending(loaded)) is not None:
         say(f"warning: {warning}")
 
 
 def _described(certificate: Certificate) -> str:
     (name,) = certificates.names(certificate.public_bytes(Encoding.DER))
     end = certificate.not_valid_after_utc
-    return f"{name}, {identity.fingerprint(certificate)}, until {end:%Y-%m-%d}"
+    return f"{name}, {certificates.fingerprint(certificate)}, until {end:%Y-%m-%d}"

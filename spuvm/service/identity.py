@@ -11,7 +11,6 @@ Three that trust no authority sign their own (`self_signed`) and compare fingerp
 
 from __future__ import annotations
 
-import hashlib
 import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,7 +24,6 @@ from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
     PrivateFormat,
-    PublicFormat,
     load_pem_private_key,
 )
 from cryptography.x509.oid import NameOID
@@ -35,7 +33,6 @@ from spuvm.runtime.link.certificates import CLOCK_SKEW, name_of, of_a_party
 from spuvm.runtime.link.cluster import party_name
 
 DAYS = 365.0
-WARN_DAYS = 30.0
 MAX_DAYS = 825.0
 REVOCATION_DAYS = 3650.0  # a list of revoked certificates is replaced, not waited for
 
@@ -153,28 +150,6 @@ def read(path: Path) -> x509.Certificate:
 def write(path: Path, certificate: x509.Certificate) -> Path:
     Path(path).write_bytes(certificate.public_bytes(Encoding.PEM))
     return Path(path)
-
-
-def fingerprint(certificate: x509.Certificate) -> str:
-    """SHA-256 of the public key (SubjectPublicKeyInfo): the same when the certificate is renewed for the same key."""
-    digest = _sha256(certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
-    return "sha256:" + digest
-
-
-def days_left(certificate: x509.Certificate) -> float:
-    return (certificate.not_valid_after_utc - datetime.now(UTC)) / timedelta(days=1)
-
-
-def ending(certificate: x509.Certificate) -> str | None:
-    """A warning, if the certificate ends soon or has ended."""
-    left = days_left(certificate)
-    if left < 0:
-        return f"it ended {-left:.0f} days ago: renew it with `spuvm keys renew`"
-    return f"it ends in {left:.0f} days: renew it with `spuvm keys renew`" if left < WARN_DAYS else None
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
 
 
 def _authority(folder: Path, passphrase: str | None) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:

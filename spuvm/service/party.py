@@ -36,6 +36,7 @@ class Party:
     def __init__(self, settings: Settings, passphrase: str | None = None) -> None:
         settings.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.settings = settings
+        self._passphrase = passphrase
         self.store = Store(settings.state / "service.sqlite")
         self.record = Record(settings.state / "record.jsonl", settings.party, load_key(settings.key, passphrase))
         self.heads = Heads(self.store.heads())
@@ -227,7 +228,7 @@ class Party:
 
     async def _run(self, row: Row, command: list[str]) -> None:
         try:
-            ended = await runner.run(self.settings, row.job, command)
+            ended = await runner.run(self.settings, row.job, command, self._passphrase)
         except asyncio.CancelledError:
             return
         except OSError as error:

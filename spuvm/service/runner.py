@@ -14,6 +14,7 @@ from pathlib import Path
 
 from spuvm.compiler.compile import Program
 from spuvm.runtime.errors import InputError
+from spuvm.runtime.link.certificates import PASSPHRASE
 from spuvm.service.jobs import Job
 from spuvm.service.settings import Settings
 from spuvm.service.store import News
@@ -77,10 +78,14 @@ def _cluster(settings: Settings, program: Program, news: dict[str, News]) -> str
         f"ring = {config.ring_bits}",
         f"fxp_fraction_bits = {config.fxp_fraction_bits}",
     ]
+    if settings.crl is not None:
+        lines.append(f"crl = {json.dumps(str(settings.crl.absolute()))}")
     if config.others:
         lines.append(f"compute = {json.dumps(list(config.parties))}")
     for party in config.members:
         lines += ["", f"[parties.{party}]", f'address = "{_at(settings.services[party].host, news[party].port)}"']
+        if party in settings.fingerprints:
+            lines.append(f'fingerprint = "{settings.fingerprints[party]}"')
         if party == settings.party:
             lines += [
                 f'listen = "{_at(settings.listen.host, news[party].port)}"',
@@ -94,12 +99,17 @@ def _at(host: str, port: int | None) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def run(settings: Settings, job: Job, command: list[str]) -> Ended:
+async def run(settings: Settings, job: Job, command: list[str], passphrase: str | None = None) -> Ended:
     """Run a job's process to its end. Cancelled, it ends the process."""
     folder = settings.state / "jobs" / job.id
     with open(folder / "output.txt", "wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            env={**os.environ, **({PASSPHRASE: passphrase} if passphrase else {})},
         )
     try:
         over = await _watch(process, settings)

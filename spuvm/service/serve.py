@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import web
 
 from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.link import certificates
 from spuvm.service import identity, wire
 from spuvm.service.desk import Desk
 from spuvm.service.party import Party
@@ -80,7 +81,7 @@ def _page_tls(settings: Settings, passphrase: str | None) -> ssl.SSLContext:
 
 
 def _warn(settings: Settings) -> None:
-    warning = identity.ending(identity.read(settings.certificate))
+    warning = certificates.ending(identity.read(settings.certificate))
     if warning is not None:
         LOG.warning("%s: %s", settings.certificate, warning)
 

@@ -5,7 +5,7 @@
     page = "127.0.0.1:8443"              # where this party's people do
     state = "state"                      # a folder of its own
     policy = "policy.toml"
-    ca = "ca.crt"
+    ca = "ca.crt"                        # the authority's certificate, or those of all parties, one after another
     certificate = "alice.crt"
     key = "alice.key"
     crl = "ca.crl"                       # optional: certificates that were taken back
@@ -14,6 +14,9 @@
     alice = "alice.example.com:9443"
     bob = "bob.example.com:9443"
     carol = "carol.example.com:9443"
+
+    [fingerprints]                       # optional with an authority: of the parties' keys (`spuvm keys show`)
+    bob = "sha256:..."
 
     [data]                               # this party's catalogue: what jobs may name
     patients = "/data/patients.parquet"
@@ -40,7 +43,7 @@ from typing import Any
 from spuvm.policy import fields
 from spuvm.policy.fields import Field
 from spuvm.runtime.errors import ConfigError
-from spuvm.runtime.link.cluster import Address, parse_address, party_name
+from spuvm.runtime.link.cluster import Address, check_trust, parse_address, parse_fingerprint, party_name
 
 
 def _ports(value: Any) -> tuple[int, int]:
@@ -70,6 +73,7 @@ FILE = {
     "key": Field(fields.text),
     "crl": Field(fields.text, None),
     "services": Field(fields.table_of(fields.text)),
+    "fingerprints": Field(fields.table_of(fields.text), {}),
     "data": Field(fields.table_of(fields.text), {}),
     "limits": Field(lambda value: value, {}),
 }
@@ -98,6 +102,7 @@ class Settings:
     key: Path
     crl: Path | None
     services: Mapping[str, Address]
+    fingerprints: Mapping[str, str]
     data: Mapping[str, Path]
     limits: Limits
 
@@ -123,12 +128,17 @@ def load(path: str | Path) -> Settings:
     for name, file in files.items():
         if file is not None and not file.is_file():
             raise ConfigError(f"{path}: `{name}`: there is no file {file}.")
+    pins = {name: parse_fingerprint(pin, f"{name} in {path}") for name, pin in values["fingerprints"].items()}
+    if unknown := pins.keys() - services.keys():
+        raise ConfigError(f"{path}: [fingerprints] names {min(unknown)}, and [services] does not: {list(services)}.")
+    check_trust(path.parent / values["ca"], files["crl"], {n: pins.get(n) for n in services}, str(path))
     return Settings(
         party=values["party"],
         listen=parse_address(values["listen"], "listen", str(path)),
         page=parse_address(values["page"], "page", str(path)),
         state=path.parent / values["state"],
         services=services,
+        fingerprints=pins,
         data={name: path.parent / file for name, file in values["data"].items()},
         limits=Limits(**fields.read(values["limits"], LIMITS, f"[limits] in {path}")),
         **files,

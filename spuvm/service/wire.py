@@ -15,8 +15,11 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from cryptography import x509
 
-from spuvm.runtime.errors import ConfigError, SpuError
+from spuvm.runtime.errors import SpuError
+from spuvm.runtime.link import certificates
+from spuvm.runtime.link.tls.channel import make_context
 from spuvm.service.party import Party
 from spuvm.service.settings import Settings
 
@@ -28,20 +31,28 @@ PARTY = web.AppKey("party", Party)
 
 
 def context(settings: Settings, side: ssl.Purpose, passphrase: str | None = None) -> ssl.SSLContext:
-    """TLS 1.3 with this party's certificate; the peer's must come from the same authority and not be taken back."""
-    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT if side is ssl.Purpose.SERVER_AUTH else ssl.PROTOCOL_TLS_SERVER)
-    made.minimum_version = ssl.TLSVersion.TLSv1_3
-    made.verify_mode = ssl.CERT_REQUIRED
-    made.verify_flags |= ssl.VERIFY_X509_STRICT
-    try:
-        made.load_verify_locations(settings.ca)
-        if settings.crl is not None:
-            made.load_verify_locations(settings.crl)
-            made.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-        made.load_cert_chain(settings.certificate, settings.key, password=passphrase or "")
-    except (ssl.SSLError, ValueError, OSError) as error:
-        raise ConfigError(f"{settings.certificate}, {settings.key} or {settings.ca} cannot be used: {error}.") from None
+    """TLS 1.3 with this party's certificate; the peer's must come from the same authority, or be pinned, and hold."""
+    dials = side is ssl.Purpose.SERVER_AUTH
+    protocol = ssl.PROTOCOL_TLS_CLIENT if dials else ssl.PROTOCOL_TLS_SERVER
+    made = make_context(protocol, settings.ca, settings.certificate, settings.key, settings.crl, passphrase)
+    made.check_hostname = dials  # of the party's name, which is what certificates say
+    made.sslobject_class = _pinned(settings.fingerprints)
     return made
+
+
+def _pinned(pins: Mapping[str, str]) -> type[ssl.SSLObject]:
+    """TLS that ends a handshake with a party that has another key than its fingerprint says."""
+
+    class Pinned(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            der = self.getpeercert(binary_form=True)
+            if der is not None:
+                found = certificates.fingerprint(x509.load_der_x509_certificate(der))
+                if any(pins.get(name, found) != found for name in certificates.names(der)):
+                    raise ssl.SSLCertVerificationError("the key is not the one whose fingerprint is in the file")
+
+    return Pinned
 
 
 def caller(request: web.Request, services: Mapping[str, Any]) -> str:

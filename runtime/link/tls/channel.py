@@ -13,6 +13,7 @@ gives new keys.
 
 import errno
 import logging
+import os
 import socket
 import ssl
 import time
@@ -21,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.link import certificates
 
 BLOCK_BYTES = 1 << 18  # what goes to or comes from the socket at once; stays in the second-level cache
 RECORD_BYTES = 1 << 14  # payload of one TLS record
@@ -179,8 +181,14 @@ class Channel:
         self.sock.close()
 
 
-def make_context(side: int, ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:
-    """TLS 1.3 only; the peer must present a certificate that `ca` issued, whichever `side` it is on."""
+def make_context(
+    side: int, ca: Path, certificate: Path, key: Path, crl: Path | None = None, passphrase: str | None = None
+) -> ssl.SSLContext:
+    """TLS 1.3 only; the peer must present a certificate that `ca` issued or holds, whichever `side` it is on.
+
+    `crl`: the authority's list of certificates that it took back. The key's passphrase comes from the environment
+    (`certificates.PASSPHRASE`) if it is not given.
+    """
     context = ssl.SSLContext(side)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.check_hostname = False  # a certificate names a party, not a host: see `Greeter`
@@ -189,17 +197,26 @@ def make_context(side: int, ca: Path, certificate: Path, key: Path) -> ssl.SSLCo
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
     if side == ssl.PROTOCOL_TLS_SERVER:
         context.num_tickets = 0  # no resumption: every connection proves itself anew
+    secret = os.environ.get(certificates.PASSPHRASE, "") if passphrase is None else passphrase  # "": never ask
     try:
-        context.load_cert_chain(certificate, key, password="")  # an encrypted key fails; never ask
+        context.load_cert_chain(certificate, key, secret)
     except (ssl.SSLError, ValueError) as error:
         raise ConfigError(
-            f"{certificate} and {key} cannot be used ({in_words(error)}): give a PEM certificate and its own, "
-            "unencrypted key."
+            f"{certificate} and {key} cannot be used ({in_words(error)}): give a PEM certificate and its own "
+            f"key; of a key with a passphrase, set {certificates.PASSPHRASE}."
         ) from None
     try:
         context.load_verify_locations(ca)
     except ssl.SSLError as error:
         raise ConfigError(f"`ca` {ca} cannot be used ({in_words(error)}): give a PEM certificate.") from None
+    if not all(map(certificates.is_authority, certificates.anchors(ca))):
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # parties' own certificates: each speaks for itself
+    if crl is not None:
+        try:
+            context.load_verify_locations(crl)
+        except ssl.SSLError as error:
+            raise ConfigError(f"`crl` {crl} cannot be used ({in_words(error)}): give the authority's list.") from None
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context
 
 

@@ -9,19 +9,24 @@ NUL message") instead, and both raise that error.
 import errno
 import importlib.metadata
 import json
+import logging
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+from cryptography import x509
+
 from spuvm.runtime.errors import CertificateError, LinkError, PeerMismatchError, SpuError
 from spuvm.runtime.legible import legible
 from spuvm.runtime.link import certificates
-from spuvm.runtime.link.cluster import Cluster
+from spuvm.runtime.link.cluster import Cluster, Party
 from spuvm.runtime.link.link import MAX_REASON, Kind
 from spuvm.runtime.link.tls.channel import Channel
 from spuvm.runtime.link.tls.stream import PROTOCOL_VERSION, get_frame, put_frame
 
 SHOWN = 300  # characters of what a peer said, in an error message
+
+log = logging.getLogger(__name__)
 
 
 class Stopped(LinkError):
@@ -46,6 +51,9 @@ class Greeter:
         self._refusal = refusal
         self._certificate, key = cluster.credentials(party)
         self.key_files = (cluster.ca, self._certificate, key)
+        own = x509.load_der_x509_certificate(certificates.read_der(self._certificate))
+        if (warning := certificates.ending(own)) is not None:
+            log.warning("the certificate %s of %s: %s", self._certificate, party, warning)
 
     def dial(self, channel: Channel, peer: int) -> None:
         """Greet the party that we dialed, which must be `peer`."""
@@ -56,6 +64,7 @@ class Greeter:
             raise self._unverified(peer, error) from None
         if entry.name not in certificates.names(channel.certificate()):
             raise self._reject(channel, self._misnamed(channel, f"the party at {entry.address}", entry.name))
+        self._check_pin(channel, entry)
         try:
             theirs = self._hear_hello(channel, peer)
         except ssl.SSLError as error:
@@ -86,6 +95,7 @@ class Greeter:
         claimed = str(theirs.get("party"))
         if claimed not in known:
             raise self._reject(channel, self._misnamed(channel, "a peer", claimed))
+        self._check_pin(channel, self._cluster.parties[self._cluster.rank(claimed)])
         self._compare(channel, theirs, claimed)
         admit()
         put_frame(channel, Kind.READY, b"")
@@ -156,6 +166,19 @@ class Greeter:
             "Give each party the certificate that names it (DNS name, or common name if it has none)."
         )
 
+    def _check_pin(self, channel: Channel, entry: Party) -> None:
+        """A party whose fingerprint is in the file has that key and no other, whoever signed its certificate."""
+        certificate = x509.load_der_x509_certificate(channel.certificate())
+        found = certificates.fingerprint(certificate)
+        if entry.fingerprint not in (None, found):
+            raise self._reject(
+                channel,
+                CertificateError(
+                    f"{self.party} rejected the certificate of {entry.name}: its key has the fingerprint {found}, the "
+                    f"cluster file says {entry.fingerprint}. Ask {entry.name} whether its key is new, and compare."
+                ),
+            )
+
     def _unverified(self, peer: int, error: ssl.SSLCertVerificationError) -> CertificateError:
         entry = self._cluster.parties[peer]
         try:  # OpenSSL does not show what it refused: read it again, to describe it and for nothing else
@@ -186,4 +209,8 @@ def _cure(problem: str, ca: Path) -> str:
         return "Issue a new certificate, and check the clocks."
     if "not yet valid" in problem:
         return "Check the clocks of both machines."
+    if "revoked" in problem:
+        return "The authority took it back (`crl`): ask it for a new one."
+    if "CRL" in problem:
+        return "The list `crl` must be the authority's newest: `spuvm keys revoke` writes it."
     return f"All parties' certificates must come from the same authority (`ca`, here {ca.name})."

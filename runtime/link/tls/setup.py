@@ -53,8 +53,8 @@ class SetUp:
         self._failure: tuple[str, str] | None = None
         self._patience = FAREWELL
         self._greeter = Greeter(cluster, party, lambda: self._failure)
-        self._server = make_context(ssl.PROTOCOL_TLS_SERVER, *self._greeter.key_files)
-        self._client = make_context(ssl.PROTOCOL_TLS_CLIENT, *self._greeter.key_files)
+        self._server = make_context(ssl.PROTOCOL_TLS_SERVER, *self._greeter.key_files, crl=cluster.crl)
+        self._client = make_context(ssl.PROTOCOL_TLS_CLIENT, *self._greeter.key_files, crl=cluster.crl)
         self._news: SimpleQueue[Connected | SpuError] = SimpleQueue()
         self._trouble: dict[int, str] = {}  # why the last attempt to reach a peer failed
         self._refused: deque[str] = deque(maxlen=3)  # what happened to connections that came and were dropped
