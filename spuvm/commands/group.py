@@ -25,6 +25,7 @@ COMMANDS = {
     "keys": "spuvm.commands.keys:keys",
     "psi": "spuvm.commands.psi:psi",
     "sql": "spuvm.commands.sql:sql",
+    "budget": "spuvm.commands.budget:budget",
     "certificates": "spuvm.commands.certificates:certificates",
     "cache": "spuvm.commands.cache:cache",
     "bench": "spuvm.bench:bench",

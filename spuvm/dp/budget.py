@@ -4,8 +4,9 @@
     report = budget.reveal(f, table)          # traces f, spends what its mechanisms cost, runs it, reveals
 
 Every use is one line in a SQLite file, written in a transaction that refuses what would overspend, also with several
-processes at once. Entries are chained by hashes, and how many there are is kept apart (`SPUVM_STATE_DIR`, or the user's
-state folder): a ledger that was edited, cut or restored from a backup is refused.
+processes at once. Entries are chained by hashes, and the newest one is kept apart (`SPUVM_STATE_DIR`, or the user's
+state folder), on disk before the ledger itself: a ledger that was edited, cut or restored from a backup is refused, and
+a use that was interrupted half-way counts as spent.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spuvm.context import abort_everyone_on_error, current
 from spuvm.dp.spending import Spent, spending, total
 from spuvm.jit import jit
 from spuvm.jit import reveal as show
@@ -29,6 +31,7 @@ from spuvm.runtime.errors import DataError, InputError
 
 START = "0" * 64
 WAIT_SECONDS = 60.0
+INSERT = "insert into uses values (?, ?, ?, ?, ?)"
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,19 @@ class Budget:
         with self._transaction() as db:
             self._open(db)
 
+    @classmethod
+    def open(cls, path: str | Path) -> Budget:
+        """The budget of a ledger that is there; InputError if there is none, DataError if it is no ledger."""
+        if not Path(path).is_file():
+            raise InputError(f"there is no ledger {path}: `spu.dp.Budget(epsilon=..., path=...)` makes one.")
+        try:
+            with closing(sqlite3.connect(Path(path).absolute(), timeout=WAIT_SECONDS)) as db:
+                ((text,),) = db.execute("select text from terms").fetchall()
+            epsilon, delta, unit, contributions = json.loads(text)
+        except (sqlite3.Error, ValueError, TypeError):
+            raise DataError(f"{path} is no ledger of a budget, or is damaged.") from None
+        return cls(epsilon, delta, unit, contributions, path=path)
+
     # the ledger ---------------------------------------------------------------------------------------
 
     @contextmanager
@@ -104,16 +120,12 @@ class Budget:
 
     def _uses(self, db: sqlite3.Connection) -> tuple[list[Use], str]:
         """All entries and the last hash; DataError if they are not what was written."""
-        uses: list[Use] = []
-        head = START
-        sql = "select number, time, label, spent, hash from uses order by number"
-        for number, at, label, spent, digest in db.execute(sql):
-            if number != len(uses) + 1 or _hash(head, self._terms, number, at, label, spent) != digest:
-                raise DataError(f"entry {number} of the ledger {self.path} was changed, moved or taken out.")
-            head = digest
-            uses.append(Use(number, at, label, tuple(Spent(*s) for s in json.loads(spent))))
-        count, known = self._expected()
-        if count > len(uses) or (count == len(uses) and count and known != head):
+        uses, head, known = _chain(db, self._terms, self.path)
+        count, entry, done = self._expected()
+        if not done and count == len(uses) + 1 and entry[-1] == _hash(head, self._terms, *entry[:-1]):
+            db.execute(INSERT, entry)  # its writer was interrupted, and may have gone on to reveal
+            uses, head, known = _chain(db, self._terms, self.path)
+        if count > len(uses) or (count and known[count - 1] != entry[-1]):
             raise DataError(f"the ledger {self.path} has {len(uses)} entries, and had {count}: it was cut or restored.")
         return uses, head
 
@@ -123,24 +135,32 @@ class Budget:
         name = hashlib.sha256(str(self.path).encode()).hexdigest()[:32]
         return folder / "spuvm" / "budgets" / f"{name}.json"
 
-    def _expected(self) -> tuple[int, str]:
+    def _expected(self) -> tuple[int, list[Any], bool]:
+        """How many entries there have been, the last one, and whether the ledger is known to have it."""
         try:
-            count, head = json.loads(self._mark().read_text())
-            return int(count), str(head)
+            entry, done = json.loads(self._mark().read_text())
+            if [type(x) for x in entry] != [int, float, str, str, str]:
+                raise ValueError(entry)
+            return entry[0], entry, bool(done)
         except FileNotFoundError:
-            return 0, START
-        except (OSError, ValueError) as error:
+            return 0, [], True
+        except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{self._mark()} cannot be read: {error}.") from None
 
-    def _expect(self, count: int, head: str) -> None:
+    def _expect(self, entry: Sequence[Any], done: bool) -> None:
         mark = self._mark()
         mark.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         temporary = mark.with_suffix(f".{os.getpid()}")
         with open(temporary, "w") as file:
-            file.write(json.dumps([count, head]))
+            file.write(json.dumps([entry, done]))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, mark)
+        folder = os.open(mark.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     # using it -----------------------------------------------------------------------------------------
 
@@ -152,7 +172,10 @@ class Budget:
     @property
     def spent(self) -> float:
         """The epsilon that all uses together have cost, at the budget's delta."""
-        return self._total([s for use in self.uses for s in use.spent])
+        return self.spent_in(self.uses)
+
+    def spent_in(self, uses: Sequence[Use]) -> float:
+        return self._total([s for use in uses for s in use.spent])
 
     @property
     def left(self) -> float:
@@ -171,18 +194,21 @@ class Budget:
             raise InputError("the function has no mechanism: what it reveals would not be private at all.")
         with self._transaction() as db:
             uses, head = self._uses(db)
+            before = self.spent_in(uses)
             after = self._total([s for use in uses for s in use.spent] + list(spent))
             if after > self.epsilon * (1 + 1e-12):
-                before = self._total([s for use in uses for s in use.spent])
                 raise InputError(
                     f"this would spend epsilon {after:.6g} in all of {self.epsilon:g} (delta {self.delta:g}); "
                     f"{before:.6g} is spent in {len(uses)} uses: ask for less, or with more noise."
                 )
             body = json.dumps([[s.mechanism, s.ratio, s.times] for s in spent])
             number, now = len(uses) + 1, time.time()
-            digest = _hash(head, self._terms, number, now, label, body)
-            db.execute("insert into uses values (?, ?, ?, ?, ?)", (number, now, label, body, digest))
-            self._expect(number, digest)  # before the commit: a crash between the two is noticed, not forgiven
+            entry = [number, now, label, body, _hash(head, self._terms, number, now, label, body)]
+            self._expect(entry, False)  # before the ledger: a crash between the two is made good by who opens it next
+            db.execute(INSERT, entry)
+        with self._transaction():
+            if self._expected()[0] == number:
+                self._expect(entry, True)
         return max(0.0, self.epsilon - after)
 
     def reveal(
@@ -190,13 +216,29 @@ class Budget:
     ) -> Any:
         """Spend what the function's mechanisms cost, run it, and reveal its result.
 
-        `run` runs it: a device, or `spu.jit` (the default). Arguments are what that takes.
+        `run` runs it: a device, or `spu.jit` (the default). Arguments are what that takes. In a networked run every
+        party has a ledger of its own, and one that refuses stops all before anything is shown.
         """
-        self.spend(spending(function, *args), label or getattr(function, "__name__", ""))
+        with abort_everyone_on_error() if current() else nullcontext():
+            self.spend(spending(function, *args), label or getattr(function, "__name__", ""))
         return show((run or jit)(function)(*args))
 
     def __repr__(self) -> str:
         return f"<Budget {self.path.name}: epsilon {self.spent:.4g} of {self.epsilon:g} spent, delta {self.delta:g}>"
+
+
+def _chain(db: sqlite3.Connection, terms: str, path: Path) -> tuple[list[Use], str, list[str]]:
+    """The entries, the last hash, and all of them; DataError if one does not follow from the one before."""
+    uses: list[Use] = []
+    known = [START]
+    for number, at, label, spent, digest in db.execute(
+        "select number, time, label, spent, hash from uses order by number"
+    ):
+        if number != len(uses) + 1 or _hash(known[-1], terms, number, at, label, spent) != digest:
+            raise DataError(f"entry {number} of the ledger {path} was changed, moved or taken out.")
+        known.append(digest)
+        uses.append(Use(number, at, label, tuple(Spent(*s) for s in json.loads(spent))))
+    return uses, known[-1], known[1:]
 
 
 def _hash(*parts: Any) -> str:

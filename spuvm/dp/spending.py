@@ -73,9 +73,17 @@ def _renyi(spent: Sequence[Spent], delta: float) -> float:
         raise InputError("accounting with a delta needs dp-accounting: `pip install 'spuvm[dp]'`.") from None
     accountant = dp.rdp.RdpAccountant(ORDERS, dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
     events = {"laplace": dp.LaplaceDpEvent, "gaussian": dp.GaussianDpEvent}
-    for s in spent:
-        accountant.compose(events[s.mechanism](s.ratio), s.times)
+    for (mechanism, ratio), times in _together(spent).items():
+        accountant.compose(events[mechanism](ratio), times)
     return float(accountant.get_epsilon(delta))
+
+
+def _together(spent: Sequence[Spent]) -> dict[tuple[str, float], int]:
+    """How often each mechanism of each ratio ran."""
+    out: dict[tuple[str, float], int] = {}
+    for s in spent:
+        out[s.mechanism, s.ratio] = out.get((s.mechanism, s.ratio), 0) + s.times
+    return out
 
 
 def epsilon_of(rho: float, delta: float) -> float:
