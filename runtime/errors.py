@@ -110,9 +110,11 @@ class DeviationError(LinkError):
 
 
 class CertificateError(LinkError):
-    """A certificate is expired, of another authority, or of another party. Its message may show a path."""
+    """A certificate is expired, of another authority, or of another party; `told` names no file of its own."""
 
-    told = "CertificateError: a certificate is not valid, as its own message says"
+    def __init__(self, message: str, told: str | None = None) -> None:
+        super().__init__(message)
+        self.told = None if told is None else f"{type(self).__name__}: {told}"
 
 
 class PeerAbortedError(LinkError):

@@ -134,7 +134,7 @@ def test_nobody_goes_on(ended: dict[str, dict[str, Any]], way: str) -> None:
 
 def test_an_object_goes_to_its_receiver_alone(ended: dict[str, dict[str, Any]]) -> None:
     printed = {p: rest[0] for p, rest in ended["to one alone"].items()}
-    assert printed["alice"] == [12.0, 0.0]
+    assert printed["alice"] == [12.0, 0.0], ended["to one alone"]
     assert printed["bob"][:2] == [12.0, 9999.0]
     assert printed["bob"][2] > 80_000
     assert printed["carol"] == [12.0, 0.0]  # not even its size

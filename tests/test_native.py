@@ -21,11 +21,12 @@ def _python(code: str, **environment: str) -> str:
 
 PROBE = """
 import jax, numpy as np
-from spuvm.runtime import native, random, ring
+from spuvm.runtime.engine import random
+from spuvm.runtime.ring import arithmetic, native
 with jax.enable_x64(True):
     x = np.arange(48 * 48, dtype=np.uint64).reshape(48, 48) * np.uint64(0x9E3779B97F4A7C15)
-    z = np.asarray(jax.jit(ring.matmul)(x, x))
-    text = jax.jit(ring.matmul).lower(x, x).as_text()
+    z = np.asarray(jax.jit(arithmetic.matmul)(x, x))
+    text = jax.jit(arithmetic.matmul).lower(x, x).as_text()
 out = random.aligned_empty(1001)
 random.Stream(bytes(16)).fill(out, 5)
 print(native.features(), "ffi" if native.MATMUL_TARGET in text else "xla", hash((z.tobytes(), out.tobytes())))
@@ -43,8 +44,8 @@ def test_switched_off_by_the_environment_with_the_same_bits() -> None:
 
 
 def test_importing_does_not_load_or_register() -> None:
-    code = "from spuvm.runtime import native, random, ring; print(native.library.cache_info().currsize)"
-    assert _python(code) == "0"
+    imports = "import spuvm.runtime.engine.random, spuvm.runtime.ring.arithmetic; from spuvm.runtime.ring import native"
+    assert _python(f"{imports}; print(native.library.cache_info().currsize)") == "0"
 
 
 def test_a_library_that_does_not_load_is_reported_and_passed_over(

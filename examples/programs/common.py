@@ -21,6 +21,7 @@ import numpy as np
 
 import spuvm as spu
 from spuvm.network import make_run_folder, run_parties
+from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.protocols.registered import rank_names
 
 NAMES = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
@@ -78,7 +79,7 @@ def simulate(program: Program, protocol: str, parties: int | None = None) -> lis
 def be(program: Program, party: str, config: str) -> list[Measure]:
     """One party of a network, or its dealer."""
     spu.init(party=party, config=config)
-    cluster = spu.runtime.cluster.load_cluster(config).config
+    cluster = load_cluster(config).config
     try:
         result = program.on(_machine(cluster.protocol, cluster.parties))
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from conformance.cases_arrays import INDEXED, PRODUCTS, REDUCTIONS, SHAPES, WINDOWS
 from conformance.cases_elementwise import ARITHMETIC, FUNCTIONS, LOGIC
 from conformance.cases_programs import CONTROL, LINALG, REFUSED
+from conformance.cases_tables import TABLES
 from conformance.table import Case
 
 CASES: tuple[Case, ...] = (
@@ -16,6 +17,7 @@ CASES: tuple[Case, ...] = (
     *PRODUCTS,
     *WINDOWS,
     *INDEXED,
+    *TABLES,
     *LINALG,
     *CONTROL,
     *REFUSED,
@@ -35,5 +37,6 @@ SAME_AS = {
     "spu_lgamma_near": "lgamma",
     "spu_digamma_near": "digamma",
     **dict.fromkeys(("spu_random_bits", "spu_random_uniform"), "random_bits"),  # nothing to compare a draw with
+    **dict.fromkeys(("spu_laplace", "spu_gaussian", "spu_rows_shuffle"), "random_bits"),
     **dict.fromkeys(("spu_norm", "spu_over", "spu_over_root", "spu_unit"), "qr"),
 }

@@ -12,7 +12,6 @@ import json
 import logging
 import ssl
 from collections.abc import Callable
-from pathlib import Path
 
 from cryptography import x509
 
@@ -186,10 +185,11 @@ class Greeter:
             which = certificates.describe(ssl.PEM_cert_to_DER_cert(pem))
         except (OSError, ValueError):
             which = "it could not be read again"
-        return CertificateError(
+        problem = (
             f"The certificate that {entry.name} presents at {entry.address} is not valid: "
-            f"{error.verify_message} ({which}). {_cure(error.verify_message, self._cluster.ca)}"
+            f"{error.verify_message} ({which}). "
         )
+        return self._invalid(problem, error.verify_message)
 
     def _alert(self, peer: int, error: ssl.SSLError) -> Exception:
         """What a failed first read means: the peer checks our certificate after our handshake."""
@@ -198,13 +198,20 @@ class Greeter:
             return error
         problem = reason.partition("alert ")[2].replace("unknown ca", "issued by an authority unknown there")
         mine = certificates.describe(certificates.read_der(self._certificate))
-        return CertificateError(
+        return self._invalid(
             f"{self._cluster.names[peer]} rejected the certificate of {self.party}: {problem} "
-            f"({self._certificate.name}: {mine}). {_cure(problem, self._cluster.ca)}"
+            f"({self._certificate.name}: {mine}). ",
+            problem,
+            told=f"{self._cluster.names[peer]} rejected the certificate of {self.party}: {problem} ({mine}). ",
         )
 
+    def _invalid(self, message: str, problem: str, told: str | None = None) -> CertificateError:
+        """What is wrong and its cure; peers are told no name of a file."""
+        here = _cure(problem, f"`ca`, here {self._cluster.ca.name}")
+        return CertificateError(message + here, (told or message) + _cure(problem, "`ca`"))
 
-def _cure(problem: str, ca: Path) -> str:
+
+def _cure(problem: str, authority: str) -> str:
     if "expired" in problem:
         return "Issue a new certificate, and check the clocks."
     if "not yet valid" in problem:
@@ -213,4 +220,4 @@ def _cure(problem: str, ca: Path) -> str:
         return "The authority took it back (`crl`): ask it for a new one."
     if "CRL" in problem:
         return "The list `crl` must be the authority's newest: `spuvm keys revoke` writes it."
-    return f"All parties' certificates must come from the same authority (`ca`, here {ca.name})."
+    return f"All parties' certificates must come from the same authority ({authority})."
