@@ -30,10 +30,11 @@ def unproved(ex: Expressions, messages: Sequence[Node], shown: Sequence[Node] = 
 
 
 def _eliminated(ex: Expressions, roots: list[Node]) -> list[Node]:
+    vain: set[tuple[Node, Node]] = set()
     while any(map(ex.is_secret, roots)):
         reduced = _left_out(ex, roots)
         if reduced is None:
-            reduced = _changed(ex, roots)
+            reduced = _changed(ex, roots, vain)
         if reduced is None:
             return [r for r in roots if ex.is_secret(r)]
         roots = reduced
@@ -74,22 +75,19 @@ def masks_of(ex: Expressions, node: Node) -> Iterator[tuple[Node, Node]]:
             yield atom, leaf
 
 
-def _changed(ex: Expressions, roots: list[Node]) -> list[Node] | None:
-    """The roots after a change of variable with which fewer of them depend on secrets."""
-    before, tries = _measure(ex, roots), 0
-    for node in [*roots, *ex.below(roots)]:
-        for atom, leaf in masks_of(ex, node):
-            if ex.parts[node][0] == SUM and not _is_unit(ex, node, atom):
-                continue
-            tries += 1
-            if tries > TRIES:
-                return None
-            fresh = ex.leaf(("fresh", node, leaf), ex.width[node], UNIFORM)
-            fresh = ex.masked(fresh, ex.bits[atom])
-            changed = list(dict.fromkeys(ex.substitute(roots, {atom: solved(ex, node, atom, fresh)})))
-            gone = atom == leaf or not any(ex.leaves[r] & ex.leaves[leaf] for r in changed)
-            if gone and _measure(ex, changed) < before:
-                return changed
+def _changed(ex: Expressions, roots: list[Node], vain: set[tuple[Node, Node]]) -> list[Node] | None:
+    """The roots after a change of variable with which fewer of them depend on secrets, those in `vain` last."""
+    before = _measure(ex, roots)
+    found = [(n, *mask) for n in dict.fromkeys([*roots, *ex.below(roots)]) for mask in masks_of(ex, n)]
+    invertible = (f for f in found if ex.parts[f[0]][0] != SUM or _is_unit(ex, f[0], f[1]))
+    for node, atom, leaf in sorted(invertible, key=lambda f: f[:2] in vain)[:TRIES]:
+        fresh = ex.leaf(("fresh", node, leaf), ex.width[node], UNIFORM)
+        fresh = ex.masked(fresh, ex.bits[atom])
+        changed = list(dict.fromkeys(ex.substitute(roots, {atom: solved(ex, node, atom, fresh)})))
+        gone = atom == leaf or not any(ex.leaves[r] & ex.leaves[leaf] for r in changed)
+        if gone and _measure(ex, changed) < before:
+            return changed
+        vain.add((node, atom))
     return None
 
 
@@ -115,11 +113,12 @@ def _measure(ex: Expressions, roots: Sequence[Node]) -> tuple[int, int, int]:
 
 
 def _given(ex: Expressions, roots: list[Node], shown: Sequence[Node]) -> Iterator[list[Node]]:
-    """The roots as functions of what is shown: one of its atoms is what is shown less the others."""
+    """The roots as functions of what is shown: one of its atoms is what is shown less the others, the largest first."""
     first, *others = shown
     op, _, children = ex.parts[first]
     known = ex.leaf(("shown", first), ex.width[first], KNOWN)
-    for atom in children if op in (SUM, XOR) else (first,):
+    atoms = children if op in (SUM, XOR) else (first,)
+    for atom in sorted(atoms, key=lambda a: -len(ex.below([a]))):
         if op == SUM and not _is_unit(ex, first, atom):
             continue
         new = solved(ex, first, atom, known)
