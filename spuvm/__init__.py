@@ -31,7 +31,7 @@ from spuvm.streaming.stream import stream as stream
 
 
 def __getattr__(name: str) -> object:
-    """`spuvm.sql` is loaded when it is first used: it needs packages of its own."""
-    if name == "sql":
-        return importlib.import_module("spuvm.sql")
+    """`spuvm.sql` and `spuvm.fed` are loaded when they are first used."""
+    if name in ("fed", "sql"):
+        return importlib.import_module(f"spuvm.{name}")
     raise AttributeError(f"module `spuvm` has no attribute `{name}`")

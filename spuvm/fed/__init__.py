@@ -1,0 +1,12 @@
+"""Federated learning: in, parties' own data and a loss in plain JAX; out, a model, and of its updates only sums."""
+
+from spuvm.fed.aggregates import Rule as Rule
+from spuvm.fed.aggregates import clipped as clipped
+from spuvm.fed.aggregates import krum as krum
+from spuvm.fed.aggregates import median as median
+from spuvm.fed.aggregates import trimmed as trimmed
+from spuvm.fed.model import Model as Model
+from spuvm.fed.strategies import STRATEGIES as STRATEGIES
+from spuvm.fed.strategies import Strategy as Strategy
+from spuvm.fed.strategies import strategy as strategy
+from spuvm.fed.train import train as train

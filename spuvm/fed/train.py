@@ -1,0 +1,312 @@
+"""`spu.fed.train`: a model of many owners' data, which stays with them; of their updates only an aggregate is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+import spuvm as spu
+from spuvm.context import abort_everyone_on_error, agree, here
+from spuvm.data.frame import Frame
+from spuvm.devices import PYU, SPU, PYUObject
+from spuvm.fed import checkpoints
+from spuvm.fed.aggregates import Rule, rule, total
+from spuvm.fed.layout import Personal, layout_of
+from spuvm.fed.meeting import said
+from spuvm.fed.model import Model
+from spuvm.fed.rounds import LEAVE_OUT, STOP, Rounds, State
+from spuvm.fed.sources import parties_of
+from spuvm.fed.strategies import Strategy
+from spuvm.fed.strategies import strategy as named
+from spuvm.fed.words import FRACTION_BITS, MOST_PARTIES, digits, numbers
+from spuvm.fed.worker import Plan, described, worker
+from spuvm.ml.machine import default_device
+from spuvm.runtime.errors import ConfigError, InputError, PublicError
+from spuvm.vm import VM
+
+WEIGHTS = ("rows", "equal")
+
+
+def train(
+    loss: Any,
+    params: Any = None,
+    optimizer: Any = None,
+    data: Any = None,
+    *,
+    rounds: int = 10,
+    local_steps: int = 1,
+    batch_size: int | None = None,
+    strategy: str | Strategy = "fedavg",
+    aggregate: str | Rule = "secure",
+    weights: str = "rows",
+    eval: Callable[..., Any] | None = None,
+    eval_data: Mapping[str, Any] | None = None,
+    personal: Personal = (),
+    attend: Mapping[str, Callable[[int], bool]] | None = None,
+    min_parties: int = 2,
+    bad: str = STOP,
+    checkpoint: str | Path | Mapping[str, str | Path] | None = None,
+    checkpoint_every: int = 1,
+    keep_optimizer: bool = False,
+    fraction_bits: int = FRACTION_BITS,
+    seed: int | None = None,
+    device: SPU | None = None,
+    label: str | None = None,
+) -> Any:
+    """Train on data of several parties, each of which takes local steps on its own and shows only masked updates.
+
+    Args:
+        loss: `loss(params, batch)` or `loss(params, batch, key)`: the mean over a batch, as plain JAX, at each party.
+            Or an estimator of `spuvm.ml` (`Sgb`, `LogisticRegression`), which is fitted on the rows of all.
+        params: any pytree: of flax, equinox, haiku, dictionaries. The same values at every party.
+        optimizer: of the local steps, with optax's `init` and `update`.
+        data: by party, arrays [rows, ...] (any pytree), a pandas frame, an Arrow table, a file (dictionaries of
+            columns), an iterator of batches, or a function that gives one of these there. In a networked run each
+            party's is used at that party alone. The parties may be more than those that compute.
+        rounds, local_steps, batch_size: a round is so many steps at each party, on so many rows (None: all).
+        strategy: "fedavg", "fedprox", "scaffold", "fedavgm", "fedadam", "fedyogi", "fedadagrad", or `strategy(...)`.
+        aggregate: "secure", a sum of masked words; or a robust rule on secret updates, see `median`, `krum`.
+        weights: "rows": by how many rows a party has (their sum is shown, at the beginning), or "equal".
+        eval: `eval(params, batch)`: a dictionary of means over a batch, or one. Its mean over all parties' rows of
+            `eval_data` (of `data` if not given) is shown for each round.
+        personal: leaves that stay with their party, by name.
+        attend: by party, whether it takes part in a round: `f(round)`, asked there, told to all.
+        min_parties: a round of fewer is left out.
+        bad: what an update with NaN does: "stop" ends the training, "leave out" goes on without it. How many there
+            are is shown, not whose.
+        checkpoint: a folder, or one for each party; training goes on at the newest round that all have.
+        keep_optimizer: keep its state from one round to the next, at each party.
+        fraction_bits: of the words that are added; a party may add 2^31 / parties units of 2^-fraction_bits.
+        seed: of the order of rows; None: nobody's but the party's own.
+        device: the machine that adds; its parties, not its ring. That of all, or of the first three, if not given.
+        label: of an estimator, the label's column.
+
+    Raises:
+        ConfigError, InputError: for settings or data that do not fit. Parties whose batches differ in form are named.
+        PeerMismatchError: if the parties' scripts differ, or their parameters do.
+    """
+    if hasattr(loss, "fit"):
+        frame = data if isinstance(data, Frame) else spu.data.horizontal(data)
+        return loss.fit(frame, label=label)
+    with abort_everyone_on_error():
+        parties = parties_of(data)
+        _checked(parties, rounds, local_steps, batch_size, weights, bad, min_parties, fraction_bits, optimizer)
+        layout = layout_of(params, personal)
+        how, combine = named(strategy), rule(aggregate)
+        if combine is not None and how.control:
+            raise ConfigError("`scaffold` needs the sum of its control variates: use it with aggregate='secure'.")
+        weighted = weights == "rows" and combine is None
+        plan = Plan(
+            loss, optimizer, layout, how, parties, local_steps, batch_size, eval, keep_optimizer, weighted,
+            fraction_bits, seed,
+        )  # fmt: skip
+    agree("parameters of a federated training", layout.digest())
+    workers = _workers(plan, data, eval_data)
+    base = device or default_device()
+    adder = _machine(base, 32)
+    total_rows = _weigh(plan, workers, adder)
+    ruler = None if combine is None else _machine(base, 64)
+    run = Rounds(plan, workers, adder, combine, ruler, bad, min_parties, _metrics(plan, workers))
+    state = _resumed(plan, workers, checkpoint, rounds)
+    while state.round < rounds:
+        here_now = _attending(plan, workers, attend, state.round)
+        if len(here_now) < min_parties:
+            state.round += 1
+            state.history.append({"parties": float(len(here_now)), "left_out": 0.0, "skipped": 1.0})
+        else:
+            run.run(state, here_now)
+        if checkpoint is not None and (state.round % checkpoint_every == 0 or state.round == rounds):
+            _save(plan, workers, checkpoint, state)
+    if run.metrics:
+        run.measure(state, parties)
+    return Model(layout, state.vector, tuple(state.history), _learns(run, total_rows), workers)
+
+
+# before the first round
+
+
+def _checked(
+    parties: Sequence[str],
+    rounds: int,
+    local_steps: int,
+    batch_size: int | None,
+    weights: str,
+    bad: str,
+    min_parties: int,
+    fraction_bits: int,
+    optimizer: Any,
+) -> None:
+    counts = {"rounds": rounds, "local_steps": local_steps, "min_parties": min_parties, "batch_size": batch_size}
+    for name, value in counts.items():
+        least = 0 if name == "rounds" else 1
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise ConfigError(f"`{name}` must be a whole number, {least} or more, got {value!r}.")
+    if not 2 <= len(parties) < MOST_PARTIES:
+        raise ConfigError(f"federated training needs 2 parties or more with data, got {len(parties)}.")
+    missing = [p for p in parties if p not in here().parties]
+    if missing:
+        raise ConfigError(f"`data` names {', '.join(missing)}: `init` knows {', '.join(here().parties)}.")
+    for name, word, known in (("weights", weights, WEIGHTS), ("bad", bad, (STOP, LEAVE_OUT))):
+        if word not in known:
+            raise ConfigError(f"`{name}` must be {' or '.join(map(repr, known))}, got {word!r}.")
+    if not 1 <= fraction_bits <= 28:
+        raise ConfigError(f"`fraction_bits` must be from 1 to 28, got {fraction_bits}.")
+    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise ConfigError("`optimizer` must have `init` and `update`, as optax's have.")
+
+
+def _workers(plan: Plan, data: Mapping[str, Any], eval_data: Mapping[str, Any] | None) -> dict[str, PYUObject]:
+    """Each party's worker; PublicError if their batches have different forms."""
+    made = {}
+    for p in plan.parties:
+        mine, other = data[p], None if eval_data is None else eval_data.get(p)
+        at_home = [mine] if isinstance(mine, PYUObject) else []
+        made[p] = PYU(p)(lambda *x, p=p, v=mine, o=other: worker(plan, p, x[0] if x else v, o))(*at_home)
+    forms = said(plan.parties, "forms of batches", str, lambda w: described(w.data), made)
+    if plan.layout.personal or len(set(forms.values())) == 1:
+        return made
+    usual = max(set(forms.values()), key=list(forms.values()).count)
+    first = next(p for p in plan.parties if forms[p] == usual)
+    other_party = next(p for p in plan.parties if forms[p] != usual)
+    raise PublicError(
+        f"the parties' batches have different forms: {first} has {usual}; {other_party} has {forms[other_party]}. "
+        "Bring them into one form, or make the layers that read them `personal`."
+    )
+
+
+_MACHINES: WeakKeyDictionary[VM, dict[int, SPU]] = WeakKeyDictionary()  # which keep what they compiled
+
+
+def _machine(base: SPU, ring: int) -> SPU:
+    """The same parties with words of `ring` bits."""
+    made = _MACHINES.setdefault(base.vm, {})
+    return made[ring] if ring in made else made.setdefault(ring, _of_ring(base, ring))
+
+
+def _of_ring(base: SPU, ring: int) -> SPU:
+    config = base.vm.config
+    nodes = [{"party": p} for p in config.parties]
+    return SPU({"nodes": nodes, "runtime_config": {"protocol": config.protocol, "field": ring}})
+
+
+def _weigh(plan: Plan, workers: Mapping[str, PYUObject], adder: SPU) -> int | None:
+    """Tell each worker its weight: its rows by the parties' mean. The sum is shown; None if all weigh the same."""
+    if not plan.weighted:
+        return None
+    counts = [{"head": PYU(p)(lambda w: digits([w.rows]))(workers[p])} for p in plan.parties]
+    (rows,) = numbers(spu.reveal(adder(total)(*counts))["head"])
+    for p in plan.parties:
+        PYU(p)(_weighs)(workers[p], rows / len(plan.parties))
+    return rows
+
+
+def _weighs(worker: Any, mean: float) -> None:
+    worker.weight = worker.rows / mean
+
+
+def _metrics(plan: Plan, workers: Mapping[str, PYUObject]) -> tuple[str, ...]:
+    """The metrics' names, which all must have alike."""
+    if plan.evaluate is None:
+        return ()
+    start = plan.layout.vector(plan.layout.leaves)
+    names = said(plan.parties, "metrics", str, lambda w: json.dumps(list(w.evaluate(start))), workers)
+    if len(set(names.values())) > 1:
+        raise PublicError("`eval` gives metrics of different names at different parties: give the same everywhere.")
+    return tuple(json.loads(next(iter(names.values()))))
+
+
+def _attending(
+    plan: Plan, workers: Mapping[str, PYUObject], attend: Mapping[str, Callable[[int], bool]] | None, round_: int
+) -> tuple[str, ...]:
+    if not attend:
+        return plan.parties
+    unknown = [p for p in attend if p not in plan.parties]
+    if unknown:
+        raise ConfigError(f"`attend` names {', '.join(unknown)}, who brings no data.")
+    comes = said(tuple(attend), f"who attends round {round_}", bool, lambda f: bool(f(round_)), attend)
+    return tuple(p for p in plan.parties if comes.get(p, True))
+
+
+# checkpoints
+
+
+def _facts(plan: Plan, state: State) -> dict[str, Any]:
+    s = plan.strategy
+    return {"kind": "spuvm.fed", "paths": [plan.layout.paths[i] for i in plan.layout.shared], "strategy": s.name,
+            "round": state.round, "history": state.history}  # fmt: skip
+
+
+def _save(plan: Plan, workers: Mapping[str, PYUObject], where: Any, state: State) -> None:
+    public = {"vector": state.vector, **{f"server_{k}": v for k, v in state.server.items()}}
+    for p in plan.parties:
+        PYU(p)(
+            lambda w, p=p: checkpoints.write(
+                checkpoints.folder_of(where, p), state.round, public, w.state(), _facts(plan, state)
+            )
+        )(workers[p])
+
+
+def _resumed(plan: Plan, workers: Mapping[str, PYUObject], where: Any, rounds: int) -> State:
+    """The newest round that all who have a checkpoint have; from the start if there is none."""
+    start = plan.layout.vector(plan.layout.leaves)
+    fresh = State(start, plan.strategy.start(len(start), start.dtype))
+    if where is None:
+        return fresh
+    names = {p: p for p in plan.parties}
+    have = said(plan.parties, "checkpoints", str, lambda p: checkpoints.rounds(checkpoints.folder_of(where, p)), names)
+    sets = [{int(n) for n in text.split(",")} for text in have.values() if text]
+    if not sets:
+        return fresh
+    common = set.intersection(*sets)
+    if not common:
+        raise PublicError("the parties' checkpoints have no round in common: take them away to start anew.")
+    return _loaded(plan, workers, where, max(common), {p for p, text in have.items() if text}, fresh)
+
+
+def _loaded(
+    plan: Plan, workers: Mapping[str, PYUObject], where: Any, number: int, holders: set[str], fresh: State
+) -> State:
+    """What all know comes from the first party that has it; each restores what is its own."""
+    first = next(p for p in plan.parties if p in holders)
+    shown = PYU(first)(lambda: _public(plan, checkpoints.folder_of(where, first), number, fresh))().reveal()
+    for p in plan.parties:
+        if p in holders:
+            PYU(p)(lambda w, p=p: w.restore(checkpoints.read(checkpoints.folder_of(where, p), number)[1]))(workers[p])
+    history = json.loads(np.asarray(shown["history"], np.uint8).tobytes())
+    server = {k.removeprefix("server_"): np.array(v) for k, v in shown.items() if k.startswith("server_")}
+    return State(np.array(shown["vector"]), server, number, history)
+
+
+def _public(plan: Plan, folder: Path, number: int, fresh: State) -> dict[str, Any]:
+    public, _, facts = checkpoints.read(folder, number)
+    want = _facts(plan, fresh)
+    if any(facts.get(k) != want[k] for k in ("kind", "paths", "strategy")) or any(
+        public[k].shape != fresh.vector.shape for k in public
+    ):
+        raise InputError(f"the checkpoints in {folder} are of another training: give another folder.")
+    return {**public, "history": np.frombuffer(json.dumps(facts["history"]).encode(), np.uint8)}
+
+
+# what is learned
+
+
+def _learns(run: Rounds, rows: int | None) -> tuple[str, ...]:
+    plan = run.plan
+    how = "the weighted mean of the updates" if run.rule is None else f"{run.rule.name} of the updates"
+    out = ["all parties: the model's form, who takes part in each round, the form of a batch"]
+    if rows is not None:
+        out.append("all parties: how many rows there are in all, not how many anybody has")
+    out.append(f"all parties: {how}, each round; no single one")
+    out.append("all parties: how many updates had NaN or did not fit, not whose")
+    if run.metrics:
+        out.append(f"all parties: the mean of {', '.join(run.metrics)} over all rows, each round")
+    if plan.layout.personal:
+        out.append("personal leaves: nobody but their party")
+    if len(plan.parties) == 2:
+        out.append("with two parties the mean tells each the other's update")
+    return tuple(out)
