@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 pytho
 BIN := .venv/bin
 PACKAGE := pyproject.toml setup.py $(wildcard runtime/ring/native/*)
 
-.PHONY: demo test fast site lint format results examples clean
+.PHONY: demo test fast site lint format soak results examples clean
 
 ## Three processes train a model on three hospitals' data over mutual TLS.
 demo: .venv/examples
@@ -47,6 +47,10 @@ results: .venv/dev
 ## Every program of examples/programs, under both protocols, simulated and over TLS: some minutes.
 examples: .venv/examples
 	$(BIN)/python examples/programs/all.py
+
+## Three services, 1,000 jobs of all kinds, while services are killed, restarted and paused: some hours. JOBS=20 is shorter.
+soak: .venv/dev
+	$(BIN)/python benchmarks/soak.py --jobs $(or $(JOBS),1000)
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

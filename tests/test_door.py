@@ -94,6 +94,7 @@ def test_silent_connections_are_shown_out(tmp_path: Path, monkeypatch: pytest.Mo
         guest.sock.close()
 
     door = Door(address, "alice", [], greet)
+    door.open()
     with socket.create_connection((address.host, address.port)) as silent:
         silent.settimeout(5)
         assert silent.recv(1) == b""
@@ -119,6 +120,7 @@ def test_at_most_so_many_are_greeted(tmp_path: Path, monkeypatch: pytest.MonkeyP
             guest.sock.close()
 
         door = Door(address, "alice", peers, greet)
+        door.open()
         crowd = [socket.create_connection((address.host, address.port)) for _ in range(12)]
         for sock in crowd:
             sock.sendall(b"x")

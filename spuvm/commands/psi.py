@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import spuvm as spu
-from spuvm.commands.options import USUAL_PARTIES
+from spuvm.commands.options import USUAL_PARTIES, NamesType
 from spuvm.commands.results import say
 from spuvm.data.files import FORMATS, table_writer
 from spuvm.data.targets import check_target
@@ -85,6 +85,7 @@ def psi() -> None:
 @click.option("--least-rows", type=click.IntRange(1), help="Refuse to match with a smaller table.")
 @click.option("--most-runs", type=click.IntRange(1), help="Refuse to match oftener with the same parties, in 30 days.")
 @click.option("--ledger", type=click.Path(dir_okay=False), help="Where runs are written down, for `--most-runs`.")
+@click.option("--receivers", type=NamesType(), help="Go on only if these alone get rows.")
 @click.option("--bucket-rows", type=click.IntRange(1), default=BUCKET_ROWS, hidden=True)
 @click.option("--progress", is_flag=True, help="Progress even where stderr is no terminal.")
 def run(tables: tuple[str, ...], outputs: tuple[str, ...], **options: Any) -> None:
@@ -225,6 +226,11 @@ def _run(
     receivers = tuple(p for p, s in said.items() if s["output"])
     if not receivers:
         raise InputError("nobody gives `--output`: who may see the rows?")
+    if options["receivers"] is not None and set(receivers) != set(options["receivers"]):
+        raise InputError(
+            f"{', '.join(receivers)} would get rows, and `--receivers` says {', '.join(options['receivers'])}: "
+            "the parties have not agreed."
+        )
     mode, helper = _mode(options["mode"], owners, said, places)
     output = "owners" if options["how"] == INTERSECT else receivers[0] if len(receivers) == 1 else "all"
     if not options["quiet"]:

@@ -17,7 +17,7 @@ from spuvm.commands.results import console, say
 from spuvm.policy import record
 from spuvm.runtime.errors import ConfigError, InputError, LinkError
 from spuvm.service import identity, settings
-from spuvm.service.jobs import ENDED
+from spuvm.service.jobs import ENDED, read
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 CONFIG = click.option("--service", "config", type=FILE, default="service.toml", show_default=True, help="Its file.")
@@ -26,6 +26,7 @@ PASSPHRASE = click.option(
     "--passphrase", envvar="SPUVM_KEY_PASSPHRASE", help="Of the key; better in SPUVM_KEY_PASSPHRASE."
 )
 ANSWER_SECONDS = 30.0
+OWN = click.option("--token", envvar="SPUVM_TOKEN", help="Yours; better in SPUVM_TOKEN.")
 
 
 @click.command()
@@ -60,18 +61,28 @@ def serve(config: Path, log_level: str, passphrase: str | None) -> None:
 )
 @click.option("--note", default="", help="What it is for: people at all parties read it.")
 @click.option("--wait", is_flag=True, help="Wait for the end.")
+@click.option("--hash", "only_hash", is_flag=True, help="Print the hash that a policy may name, and submit nothing.")
 @CONFIG
-@TOKEN
-def submit(program: Path, inputs: tuple[str, ...], note: str, wait: bool, config: Path, token: str) -> None:
-    """Ask all parties of a program (.spux) to run it together.
+@OWN
+def submit(
+    program: Path, inputs: tuple[str, ...], note: str, wait: bool, only_hash: bool, config: Path, token: str | None
+) -> None:
+    """Ask all parties of a program (.spux), or of a task (.toml, .py), to run it together.
+
+    Tasks are matching, SQL, boosting, streams and scripts: docs/operate.md says how they are written.
 
     \b
       spuvm submit correlation.spux --input x=patients:age@alice --input y=visits:cost@bob --note "yearly report"
+      spuvm submit match.toml --input alice=patients@alice --input bob=visits@bob --wait
     """
     try:
         text = program.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the program {program} cannot be read: {error}.") from None
+    if only_hash:
+        return click.echo(read(text).hash)
+    if token is None:
+        raise InputError("`--token` is missing: yours, or in SPUVM_TOKEN (`spuvm users add` makes one).")
     desk = _Desk(config, token)
     body = {"program": text, "inputs": dict(map(_source, inputs)), "note": note}
     job = desk.post("/api/jobs", body)
@@ -169,7 +180,7 @@ def logs(job: str, config: Path, token: str) -> None:
 @jobs.command()
 @click.argument("job")
 @click.argument("result")
-@click.option("-o", "--output", type=FILE, required=True, help="A new file (.npy).")
+@click.option("-o", "--output", type=FILE, required=True, help="A new file (.npy, .parquet).")
 @CONFIG
 @TOKEN
 def result(job: str, result: str, output: Path, config: Path, token: str) -> None:

@@ -15,7 +15,15 @@ from spuvm.runtime.errors import InputError
 TEXT, NAMES, NUMBER, WHOLE, TABLE = "text", "a list of names", "a number", "a whole number", "a table"
 FRAME = "'vertical' or 'horizontal'"
 SECTIONS: dict[str, dict[str, str]] = {
-    "": {"label": TEXT, "key": NAMES, "sample_weight": TEXT, "data": TABLE, "model": TABLE, "test": TABLE},
+    "": {
+        "label": TEXT,
+        "key": NAMES,
+        "sample_weight": TEXT,
+        "data": TABLE,
+        "model": TABLE,
+        "test": TABLE,
+        "job": TABLE,
+    },
     "data": {
         "frame": FRAME,
         "parties": NAMES,

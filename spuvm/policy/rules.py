@@ -2,7 +2,7 @@
 
     [[allow]]
     from = ["alice"]                          # who may ask
-    programs = ["any"]                        # or hashes of programs, as `spuvm compile` prints them
+    programs = ["any"]                        # or hashes (`spuvm submit --hash`); code needs its own
     data = { patients = ["age", "bmi"] }      # of this party's catalogue: these columns, or ["*"]
     receivers = ["alice"]                     # who may be shown results; "all" is everybody
     min_rows = 20                             # at least so many rows behind every number that is revealed
@@ -31,14 +31,14 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Reveal:
-    """A value that a program shows: `to` is a party's name, or "all"; `elements` is its size."""
+    """A value that a job shows: `to` is a party's name, or "all"; `elements` its size, None if rows themselves are."""
 
     what: str
     to: str
-    elements: int
+    elements: int | None
 
     def __str__(self) -> str:
-        return f"{self.what} ({self.elements:,} numbers) to {self.to}"
+        return f"{self.what} ({'rows' if self.elements is None else f'{self.elements:,} numbers'}) to {self.to}"
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class Asked:
     data: Mapping[str, tuple[str, ...]]
     rows: int | None  # of this party's inputs, the fewest; None if it brings none
     reveals: tuple[Reveal, ...]
+    code: bool = False  # that runs with all that this party's service may do
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,8 @@ def decide(rules: Sequence[Rule], asked: Asked, today: date, taken: Mapping[int,
 
 
 def _missed(rule: Rule, asked: Asked, today: date, taken: int) -> Any:
-    if asked.program not in rule.programs and ANY not in rule.programs:
-        yield "another program"
+    if asked.program not in rule.programs and (asked.code or ANY not in rule.programs):
+        yield "code is allowed by its hash in `programs` alone" if asked.code else "another program"
     for name, columns in asked.data.items():
         allowed = rule.data.get(name, ())
         wrong = [c for c in columns if c not in allowed] if "*" not in allowed else []
@@ -134,8 +135,10 @@ def _missed(rule: Rule, asked: Asked, today: date, taken: int) -> Any:
     if asked.rows is not None and asked.rows < rule.min_rows:
         yield f"fewer than {rule.min_rows} rows"
     elif asked.rows is not None and rule.min_rows > 1:
-        shown = sum(reveal.elements for reveal in asked.reveals)
-        if shown * rule.min_rows > asked.rows:
+        shown = sum(reveal.elements or 0 for reveal in asked.reveals)
+        if any(reveal.elements is None for reveal in asked.reveals):
+            yield f"rows are shown, not what {rule.min_rows} rows make together"
+        elif shown * rule.min_rows > asked.rows:
             yield f"{shown:,} numbers revealed of {asked.rows:,} rows: fewer than {rule.min_rows} rows each"
     if rule.until is not None and today > rule.until:
         yield f"it ended on {rule.until}"

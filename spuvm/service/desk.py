@@ -186,7 +186,7 @@ class Desk:
         return web.json_response(
             _brief(row)
             | {"program": row.job.program, "inputs": {k: s.as_dict() for k, s in row.job.inputs.items()}}
-            | {"parties": more["parties"], "rounds": more["cost"].rounds}
+            | more
         )
 
     async def submit(self, request: web.Request) -> web.Response:
@@ -208,9 +208,10 @@ class Desk:
     async def result(self, request: web.Request) -> web.Response:
         self._user(request, "submit")
         row, name = self.party.store.job(request.match_info["id"]), request.match_info["name"]
-        if name not in jobs.read(row.job.program).module.outputs:
-            raise InputError(f"job {row.id} has no result {name!r:.60}.")
-        path = self.party.settings.state / "jobs" / row.id / "results" / f"{name}.npy"
+        results = jobs.read(row.job.program).results
+        if name not in results:
+            raise InputError(f"job {row.id} has no result {name!r:.60}: it has {', '.join(results) or 'none'}.")
+        path = self.party.settings.state / "jobs" / row.id / "results" / results[name][0]
         if row.state != "done" or not path.is_file():
             raise InputError(
                 f"result {name} of job {row.id} is not here: the job is {row.state}, and who may see it is said."
@@ -231,21 +232,21 @@ class Desk:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     def _parties(self, row: Row) -> dict[str, Any]:
-        program, news = jobs.read(row.job.program), self.party.store.news(row.id)
-        cost = program.cost
-        sent = dict(zip(cost.parties, cost.bytes_sent))
+        work, news = jobs.read(row.job.program), self.party.store.news(row.id)
+        cost = work.cost
+        sent = dict(zip(cost.parties, cost.bytes_sent)) if cost else {}
         parties = []
-        for name in program.config.members:
+        for name in work.members:
             said = news.get(name)
             parties.append(
                 {
                     "name": name,
                     "state": said.state if said else "not heard of",
                     "reason": said.reason if said else "",
-                    "bytes": f"{int(sent.get(name, 0)):,} bytes",
+                    "bytes": f"{int(sent[name]):,} bytes" if cost else "not known before",
                 }
             )
-        return {"parties": parties, "cost": cost}
+        return {"parties": parties, "rounds": cost.rounds if cost else None}
 
 
 def _when(seconds: float) -> str:
@@ -254,7 +255,7 @@ def _when(seconds: float) -> str:
 
 def _shown(row: Row) -> dict[str, Any]:
     names = ("job", "id", "state", "reason", "over")
-    shown = [str(r) for r in jobs.reveals(jobs.read(row.job.program))]
+    shown = [str(r) for r in jobs.read(row.job.program).reveals]
     return {k: getattr(row, k) for k in names} | {"when": _when(row.received), "reveals": shown}
 
 
@@ -267,5 +268,5 @@ def _brief(row: Row) -> dict[str, Any]:
         "hash": row.job.hash,
         "note": row.job.note,
         "received": _when(row.received),
-        "reveals": [str(r) for r in jobs.reveals(jobs.read(row.job.program))],
+        "reveals": [str(r) for r in jobs.read(row.job.program).reveals],
     }

@@ -9,15 +9,14 @@ import hashlib
 import json
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spuvm.compiler.compile import Program
-from spuvm.compiler.ir import text
-from spuvm.compiler.ir.module import Region
-from spuvm.policy.rules import ALL, Asked, Reveal
+from spuvm.policy.rules import Asked
 from spuvm.runtime.errors import InputError, SpuError
+from spuvm.service.tasks import of_task
+from spuvm.service.work import Work, of_program
 
 FORMAT = 1
 MAX_PROGRAM = 16 << 20  # characters
@@ -41,7 +40,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Job:
-    """What a party asks all others to do. `program` is the text that was agreed on (.spux)."""
+    """What a party asks all others to do. `program` is the text that was agreed on: a .spux, or a task."""
 
     requester: str
     program: str
@@ -88,83 +87,50 @@ def from_dict(body: Any) -> Job:
 
 def _source(entry: Any) -> Source:
     columns = tuple(str(c) for c in entry["columns"])
+    if any(not c or not c.isprintable() or set(c) & set(",:=@") or c.startswith("-") for c in columns):
+        raise ValueError("a column's name has no `,`, `:`, `=` and `@`")
     number = None if entry["number"] is None else float(entry["number"])
     party, data = (None if entry[k] is None else str(entry[k]) for k in ("party", "data"))
     return Source(party, data, columns, number)
 
 
-def read(source: str) -> Program:
-    """The program of a text in the form of `.spux`."""
-    return Program(text.parse(source))
+def read(source: str) -> Work:
+    """What a text says: a program in the form of `.spux`, or a task."""
+    return of_program(source) if source.startswith("spux ") else of_task(source)
 
 
-def check(job: Job) -> Program:
-    """The program, if the job fits it: every argument has a source, at the party that owns it."""
+def check(job: Job) -> Work:
+    """What the job's text says, if the job fits it: every argument has a source, at the party that owns it."""
     try:
-        program = read(job.program)
+        work = read(job.program)
     except SpuError as error:
         raise InputError(f"the job's program cannot be read: {error}") from None
-    if program.hash != job.hash:
-        raise InputError(f"the job says that its program is {job.hash:.16}, and it is {program.hash:.16}.")
-    members = program.config.members
-    names = program.module.inputs
-    if set(names) != set(job.inputs):
-        wrong = sorted(set(names) ^ set(job.inputs))
-        raise InputError(f"the program takes {', '.join(names)}; wrong or missing among the job's inputs: {wrong[0]}.")
-    for name, param in zip(names, program.module.body.params):
-        who, source = param.type.visibility, job.inputs[name]
-        owner = members[who] if isinstance(who, int) else None
-        if who == "secret":
-            raise InputError(f"`{name}` is secret, and nobody's: compile the program with an owner for it, `@alice`.")
+    if work.hash != job.hash:
+        raise InputError(f"the job says that its program is {job.hash:.16}, and it is {work.hash:.16}.")
+    if set(work.owners) != set(job.inputs):
+        wrong = sorted(set(work.owners) ^ set(job.inputs))
+        raise InputError(
+            f"the program takes {', '.join(work.owners) or 'nothing'}; wrong or missing among the job's inputs: "
+            f"{wrong[0]:.64}."
+        )
+    for name, owner in work.owners.items():
+        source = job.inputs[name]
         if owner != source.party or (owner is None) != (source.number is not None) or (owner and not source.data):
             needs = f"data of {owner}" if owner else "a public number"
             raise InputError(f"`{name}` needs {needs}, and the job names something else.")
-    if job.requester not in members:
-        raise InputError(f"{job.requester} is none of the program's parties: {', '.join(members)}.")
-    return program
+    if job.requester not in work.members:
+        raise InputError(f"{job.requester} is none of the program's parties: {', '.join(work.members)}.")
+    return work
 
 
-def asked(job: Job, program: Program, party: str) -> Asked:
-    """What the job asks of one party."""
+def asked(job: Job, work: Work, party: str, rows_of: Callable[[str], int]) -> Asked:
+    """What the job asks of one party; `rows_of` counts those of an entry of its catalogue."""
     mine = {n: s for n, s in job.inputs.items() if s.party == party}
-    rows = [
-        param.type.shape[0] if param.type.shape else 1
-        for name, param in zip(program.module.inputs, program.module.body.params)
-        if name in mine
-    ]
-    data: dict[str, tuple[str, ...]] = {}
-    for source in mine.values():
+    rows, data = [], dict[str, tuple[str, ...]]()
+    for name, source in mine.items():
         assert source.data is not None
-        data[source.data] = (*data.get(source.data, ()), *(source.columns or ("*",)))
-    return Asked(job.requester, job.hash, data, min(rows) if rows else None, reveals(program))
-
-
-def reveals(program: Program) -> tuple[Reveal, ...]:
-    """Every reveal of a program, those within loops and branches too, and every result that somebody can read."""
-    members, found = program.config.members, []
-    for op in _operations(program.module.body):
-        if op.name == "reveal":
-            to, value = op.attrs["to"], op.outputs[0]
-            who = ALL if to == "public" else members[int(to)]
-            found.append(Reveal(f"a value at {op.location}", who, _size(value.type.shape)))
-    revealed = {out for op in _operations(program.module.body) if op.name == "reveal" for out in op.outputs}
-    for name, value in zip(program.module.outputs, program.module.body.results):
-        seen = value.type.visibility
-        if seen != "secret" and value not in revealed:
-            to = ALL if seen == "public" else members[int(seen)]
-            found.append(Reveal(f"result {name}", to, _size(value.type.shape)))
-    return tuple(found)
-
-
-def _operations(region: Region) -> Any:
-    for op in region.ops:
-        yield op
-        for inner in op.regions:
-            yield from _operations(inner)
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for n in shape:
-        size *= n
-    return size
+        known = work.rows[name]
+        rows.append(rows_of(source.data) if known is None else known)
+        columns = ("*",) if work.whole else work.columns.get(name, source.columns) or ("*",)
+        data[source.data] = (*data.get(source.data, ()), *columns)
+    return Asked(job.requester, job.hash, data, min(rows) if rows else None, work.reveals, work.code)

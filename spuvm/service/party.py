@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from spuvm.compiler.compile import Program
+from spuvm.data.files import open_table
 from spuvm.policy.record import Heads, Record
 from spuvm.policy.rules import Decision, decide, load_rules
 from spuvm.runtime.errors import DataError, InputError, SpuError
@@ -24,6 +24,7 @@ from spuvm.service.identity import load_key
 from spuvm.service.jobs import ENDED, Job, Source
 from spuvm.service.settings import Settings
 from spuvm.service.store import News, Row, Store
+from spuvm.service.work import Work
 
 LOG = logging.getLogger("spuvm.service")
 MESSAGE_SECONDS = 7 * 86400.0  # how long a message waits for a peer that is away
@@ -64,10 +65,10 @@ class Party:
     def submit(self, user: str, program: str, inputs: Mapping[str, Source], note: str = "") -> Row:
         """A job that one of this party's people asks for."""
         job = jobs.make(self.settings.party, program, inputs, note)
-        unknown = [p for p in jobs.read(program).config.members if p not in self.settings.services]
+        unknown = [p for p in jobs.read(program).members if p not in self.settings.services]
         if unknown:
             raise InputError(f"the program names {unknown[0]}, and [services] does not: it has {self._known()}.")
-        others = [p for p in jobs.read(program).config.members if p != self.settings.party]
+        others = [p for p in jobs.read(program).members if p != self.settings.party]
         self._send(others, "/jobs", job.as_dict())  # before any news of it
         self.take(job, user)
         return self.store.job(job.id)
@@ -80,7 +81,7 @@ class Party:
         job = jobs.from_dict(body)
         if job.requester != peer:
             raise InputError(f"{peer} sends a job in the name of {job.requester:.64}.")
-        if self.settings.party not in jobs.read(job.program).config.members:
+        if self.settings.party not in jobs.read(job.program).members:
             raise InputError(f"{self.settings.party} takes no part in this job.")
         if self.store.open_of(peer) >= self.settings.limits.open_jobs:
             raise InputError(f"{peer} has {self.settings.limits.open_jobs} open jobs here, which is the limit.")
@@ -90,8 +91,7 @@ class Party:
 
     def take(self, job: Job, by: str) -> None:
         """Decide about a job that is new."""
-        program = jobs.check(job)
-        decision = self._decide(job, program)
+        decision = self._decide(job, jobs.check(job))
         state = {"ask": "waiting", "approved": "approved", "refused": "refused"}[decision.state]
         reason = "; ".join(decision.reasons)
         if not self.store.add(job, state, reason, decision.rule, decision.approvers):
@@ -104,11 +104,15 @@ class Party:
             self._say(job, state)
         self.step(job.id)
 
-    def _decide(self, job: Job, program: Program) -> Decision:
-        asked = jobs.asked(job, program, self.settings.party)
-        missing = [name for name in asked.data if name not in self.settings.data]
+    def _decide(self, job: Job, work: Work) -> Decision:
+        mine = [str(source.data) for source in job.inputs.values() if source.party == self.settings.party]
+        missing = [name for name in mine if name not in self.settings.data]
         if missing:
             return Decision("refused", (f"there is no `{missing[0]}` in the catalogue",))
+        try:
+            asked = jobs.asked(job, work, self.settings.party, lambda name: open_table(self.settings.data[name]).rows)
+        except SpuError as error:
+            return Decision("refused", (f"its data cannot be read: {error}",))
         try:
             rules = load_rules(self.settings.policy)  # anew each time: a changed policy holds at once
         except SpuError as error:
@@ -150,7 +154,7 @@ class Party:
     def hear(self, peer: str, id: str, body: Any) -> None:
         """What a peer says of a job."""
         row = self.store.job(id)
-        if peer not in jobs.read(row.job.program).config.members:
+        if peer not in jobs.read(row.job.program).members:
             raise InputError(f"{peer} takes no part in job {id}.")
         state, port, reason = str(body["state"]), body["port"], str(body["reason"])[:300]
         if state not in SAID or not (port is None or (type(port) is int and 0 < port < 65536)):
@@ -182,7 +186,7 @@ class Party:
         if state == "approved" and port is None:
             port = runner.free_port(self.settings, self._ports())
         self.store.hear(job.id, News(self.settings.party, state, port, reason))
-        others = [p for p in jobs.read(job.program).config.members if p != self.settings.party]
+        others = [p for p in jobs.read(job.program).members if p != self.settings.party]
         self._send(others, f"/jobs/{job.id}/news", {"state": state, "port": port, "reason": reason})
 
     def _ports(self) -> set[int]:
@@ -201,13 +205,13 @@ class Party:
         row = self.store.job(id)
         if row.over:
             return
-        program = jobs.read(row.job.program)
+        work = jobs.read(row.job.program)
         news = self.store.news(id)
         stopped = next((n for n in news.values() if n.state in ("refused", "cancelled", "failed")), None)
         if stopped is not None and stopped.party != self.settings.party:
             self._end(id, stopped.state, f"{stopped.party}: {stopped.reason or stopped.state}", public="a peer stopped")
             return
-        members = program.config.members
+        members = work.members
         if row.state != "approved" or not all(p in news and news[p].port for p in members):
             return
         leader = members[0]
@@ -215,12 +219,12 @@ class Party:
             return
         if leader == self.settings.party and len(self.running) >= self.settings.limits.parallel:
             return
-        self._start(row, program, news)
+        self._start(row, work, news)
 
-    def _start(self, row: Row, program: Program, news: dict[str, News]) -> None:
-        command = runner.prepare(self.settings, row.job, program, news)
-        shown = [[r.what, r.to, r.elements] for r in jobs.reveals(program)]
-        members = list(program.config.members)
+    def _start(self, row: Row, work: Work, news: dict[str, News]) -> None:
+        command = runner.prepare(self.settings, row.job, work, news)
+        shown = [[r.what, r.to, r.elements] for r in work.reveals]
+        members = list(work.members)
         self.record.append("started", job=row.id, program=row.job.hash, parties=members, reveals=shown)
         self.store.set(row.id, "running")
         self._say(row.job, "running")
@@ -228,7 +232,7 @@ class Party:
 
     async def _run(self, row: Row, command: list[str]) -> None:
         try:
-            ended = await runner.run(self.settings, row.job, command, self._passphrase)
+            ended = await runner.run(self.settings, row.job, command, len(self.running) - 1, self._passphrase)
         except asyncio.CancelledError:
             return
         except OSError as error:

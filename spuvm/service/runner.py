@@ -1,9 +1,11 @@
-"""A job's process: `spuvm party` with this party's own data, within limits of time and memory."""
+"""A job's process: this party's part with its own data, within limits of time, memory and cores.
+
+It ends with the service, and cannot outlive it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -12,16 +14,33 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from spuvm.compiler.compile import Program
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.certificates import PASSPHRASE
 from spuvm.service.jobs import Job
 from spuvm.service.settings import Settings
 from spuvm.service.store import News
+from spuvm.service.tasks import argv, toml
+from spuvm.service.work import Place, Work
 
 TAIL = 2000  # characters of what a process printed that go into the log of this party
 POLL = 0.5
 GRACE = 5.0
+# Linux ends a job when its service dies, be it by SIGKILL; of cores it gets the first so many that are this one's turn.
+_LIMITED = """
+import ctypes, os, resource, sys
+try:
+    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
+except (AttributeError, OSError):
+    pass
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+cores, turn = int(sys.argv[2]), int(sys.argv[3])
+if cores and hasattr(os, "sched_setaffinity"):
+    free = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {free[(turn * cores + i) % len(free)] for i in range(cores)})
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+os.execv(sys.argv[4], sys.argv[4:])
+"""
 
 
 @dataclass(frozen=True)
@@ -46,52 +65,41 @@ def free_port(settings: Settings, used: set[int]) -> int:
     raise InputError(f"all ports from {first} to {last} are in use: widen `job_ports`.")
 
 
-def prepare(settings: Settings, job: Job, program: Program, news: dict[str, News]) -> list[str]:
+def prepare(settings: Settings, job: Job, work: Work, news: dict[str, News]) -> list[str]:
     """Write the job's folder, for this process and nobody else; the command that runs it."""
     folder = settings.state / "jobs" / job.id
-    (folder / "results").mkdir(parents=True, exist_ok=True, mode=0o700)
-    (folder / "program.spux").write_text(job.program)
-    (folder / "cluster.toml").write_text(_cluster(settings, program, news))
-    command = [sys.executable, "-m", "spuvm", "party", str(folder / "program.spux"), "--as", settings.party]
-    command += ["--config", str(folder / "cluster.toml"), "--quiet", "--no-results", "--force"]
-    command += ["--report", str(folder / "report.json")]
-    for name, source in job.inputs.items():
-        if source.number is not None:
-            command += ["--input", f"{name}={source.number!r}"]
-        elif source.party == settings.party:
-            assert source.data is not None
-            columns = ":" + ",".join(source.columns) if source.columns else ""
-            command += ["--input", f"{name}={settings.data[source.data]}{columns}"]
-    me = program.config.members.index(settings.party)
-    for name, value in zip(program.module.outputs, program.module.body.results):
-        if value.type.visibility in ("public", me):
-            command += ["--output", f"{name}={folder / 'results' / f'{name}.npy'}"]
-    return command
+    for made in (folder / "results", settings.state / "models"):
+        made.mkdir(parents=True, exist_ok=True, mode=0o700)
+    config = folder / "cluster.toml"
+    config.write_text(_cluster(settings, work, news))
+    mine = {name: source for name, source in job.inputs.items() if source.party == settings.party}
+    place = Place(
+        settings.party,
+        folder.absolute(),
+        config.absolute(),
+        (settings.state / "models").absolute(),
+        settings.sql_policy and settings.sql_policy.absolute(),
+        {name: settings.data[str(source.data)].absolute() for name, source in mine.items()},
+        {name: source.columns for name, source in job.inputs.items()},
+        {name: source.number for name, source in job.inputs.items() if source.number is not None},
+    )
+    return argv(work, place)
 
 
-def _cluster(settings: Settings, program: Program, news: dict[str, News]) -> str:
-    config = program.config
-    lines = [
-        f"ca = {json.dumps(str(settings.ca.absolute()))}",
-        f"timeout_seconds = {settings.limits.silence_seconds}",
-        f"protocol = {json.dumps(config.protocol)}",
-        f"ring = {config.ring_bits}",
-        f"fxp_fraction_bits = {config.fxp_fraction_bits}",
-    ]
+def _cluster(settings: Settings, work: Work, news: dict[str, News]) -> str:
+    lines = toml(
+        {"ca": str(settings.ca.absolute()), "timeout_seconds": settings.limits.silence_seconds, **work.machine}
+    )
     if settings.crl is not None:
-        lines.append(f"crl = {json.dumps(str(settings.crl.absolute()))}")
-    if config.others:
-        lines.append(f"compute = {json.dumps(list(config.parties))}")
-    for party in config.members:
-        lines += ["", f"[parties.{party}]", f'address = "{_at(settings.services[party].host, news[party].port)}"']
+        lines += toml({"crl": str(settings.crl.absolute())})
+    for party in work.members:
+        entry = {"address": _at(settings.services[party].host, news[party].port)}
         if party in settings.fingerprints:
-            lines.append(f'fingerprint = "{settings.fingerprints[party]}"')
+            entry["fingerprint"] = settings.fingerprints[party]
         if party == settings.party:
-            lines += [
-                f'listen = "{_at(settings.listen.host, news[party].port)}"',
-                f"certificate = {json.dumps(str(settings.certificate.absolute()))}",
-                f"key = {json.dumps(str(settings.key.absolute()))}",
-            ]
+            entry["listen"] = _at(settings.listen.host, news[party].port)
+            entry["certificate"], entry["key"] = (str(f.absolute()) for f in (settings.certificate, settings.key))
+        lines += ["", f"[parties.{party}]", *toml(entry)]
     return "\n".join(lines) + "\n"
 
 
@@ -99,12 +107,14 @@ def _at(host: str, port: int | None) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-async def run(settings: Settings, job: Job, command: list[str], passphrase: str | None = None) -> Ended:
-    """Run a job's process to its end. Cancelled, it ends the process."""
+async def run(settings: Settings, job: Job, command: list[str], turn: int, passphrase: str | None = None) -> Ended:
+    """Run a job's process to its end. Cancelled, it ends the process. `turn`: how many others run."""
     folder = settings.state / "jobs" / job.id
+    limits = [str(os.getpid()), str(settings.limits.job_cores or 0), str(turn)]
     with open(folder / "output.txt", "wb") as output:
         process = await asyncio.create_subprocess_exec(
-            *command,
+            *[sys.executable, "-c", _LIMITED, *limits, *command],
+            cwd=folder,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -148,9 +158,14 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
             continue
 
 
-def _memory_mb(pid: int) -> int:
-    try:
-        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    except (OSError, ValueError, IndexError):  # another system, or it has just ended
-        return 0
+def _memory_mb(session: int) -> int:
+    """Of all processes of a job, which are one session; 0 where the system does not tell."""
+    pages = 0
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            after_name = status.read_text().rpartition(")")[2].split()
+            if int(after_name[3]) == session:
+                pages += int(after_name[21])
+        except (OSError, ValueError, IndexError):  # it has just ended
+            continue
     return pages * os.sysconf("SC_PAGE_SIZE") >> 20

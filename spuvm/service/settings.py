@@ -8,6 +8,7 @@
     ca = "ca.crt"                        # the authority's certificate, or those of all parties, one after another
     certificate = "alice.crt"
     key = "alice.key"
+    sql_policy = "sql.toml"              # optional: what queries may use of this party's tables
     crl = "ca.crl"                       # optional: certificates that were taken back
 
     [services]                           # every party, this one too, by rank: where its service is reached
@@ -25,7 +26,8 @@
     parallel = 2                         # jobs at once
     job_ports = [9500, 9599]             # where jobs listen, one port each
     job_seconds = 3600
-    job_memory_mb = 8192
+    job_memory_mb = 8192                 # of all processes of a job
+    job_cores = 4                        # that a job may use; all, if not given
     silence_seconds = 60                 # how long a job waits for a peer
     wait_seconds = 86400                 # how long a job waits for approval
     open_jobs = 20                       # of one asking party
@@ -58,6 +60,7 @@ LIMITS = {
     "job_ports": Field(_ports, (9500, 9599)),
     "job_seconds": Field(fields.seconds, 3600.0),
     "job_memory_mb": Field(fields.whole(256, 1 << 20), 8192),
+    "job_cores": Field(fields.whole(1, 4096), None),
     "silence_seconds": Field(fields.seconds, 60.0),
     "wait_seconds": Field(fields.seconds, 86400.0),
     "open_jobs": Field(fields.whole(1, 100_000), 20),
@@ -72,6 +75,7 @@ FILE = {
     "certificate": Field(fields.text),
     "key": Field(fields.text),
     "crl": Field(fields.text, None),
+    "sql_policy": Field(fields.text, None),
     "services": Field(fields.table_of(fields.text)),
     "fingerprints": Field(fields.table_of(fields.text), {}),
     "data": Field(fields.table_of(fields.text), {}),
@@ -85,6 +89,7 @@ class Limits:
     job_ports: tuple[int, int]
     job_seconds: float
     job_memory_mb: int
+    job_cores: int | None
     silence_seconds: float
     wait_seconds: float
     open_jobs: int
@@ -101,6 +106,7 @@ class Settings:
     certificate: Path
     key: Path
     crl: Path | None
+    sql_policy: Path | None
     services: Mapping[str, Address]
     fingerprints: Mapping[str, str]
     data: Mapping[str, Path]
@@ -123,8 +129,8 @@ def load(path: str | Path) -> Settings:
         raise ConfigError(
             f"{path}: [services] must name all parties, `{values['party']}` too: it has {list(services)}."
         )
-    files = {name: path.parent / values[name] for name in ("policy", "ca", "certificate", "key")}
-    files["crl"] = path.parent / values["crl"] if values["crl"] else None
+    files: dict[str, Any] = {name: path.parent / values[name] for name in ("policy", "ca", "certificate", "key")}
+    files |= {name: path.parent / values[name] if values[name] else None for name in ("crl", "sql_policy")}
     for name, file in files.items():
         if file is not None and not file.is_file():
             raise ConfigError(f"{path}: `{name}`: there is no file {file}.")

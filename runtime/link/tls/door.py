@@ -45,7 +45,7 @@ class Guest:
 
 
 class Door:
-    """Listens at the address of a party; calls `greet` in a thread of its own for each connection that speaks."""
+    """Listens at the address of a party; once open, calls `greet` in a thread for each connection that speaks."""
 
     def __init__(self, address: Address, party: str, peers: Iterable[str], greet: Callable[[Guest], None]) -> None:
         self._listener = _listen(address)
@@ -60,6 +60,8 @@ class Door:
         self._poller = select.poll()
         self._poller.register(self._listener.fileno(), select.POLLIN)
         self._keeper = Thread(target=self._keep, name=f"spuvm door of {party}", daemon=True)
+
+    def open(self) -> None:
         self._keeper.start()
 
     def close(self) -> None:

@@ -66,6 +66,7 @@ class SetUp:
     def __enter__(self) -> "SetUp":
         peers = [self._cluster.parties[peer].address.host for peer in self._others()]
         self._door = Door(self._cluster.parties[self._rank].listen, self.party, peers, self._answer)
+        self._door.open()  # whoever comes in finds all of this
         for peer in self._others():
             self._run(self._dial, peer)
         return self

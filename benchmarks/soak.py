@@ -1,0 +1,321 @@
+"""Three services on this machine, jobs of all kinds, several at a time, while services are killed, restarted, paused.
+
+    python benchmarks/soak.py --jobs 1000 --parallel 8 --every 20
+
+Every job must end right, or with a reason, at every party; none may be lost or run twice; the parties' records must be
+whole, and agree; memory and open files of services are printed at the start and at the end. Exit status 1 if not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spuvm.compiler.compile import compile_function
+from spuvm.policy import record
+from spuvm.runtime.config import Config
+from spuvm.runtime.link.certificates import free_ports, make_authority
+from spuvm.service import identity, jobs, settings
+from spuvm.service.jobs import ENDED
+from spuvm.service.store import Store
+
+PARTIES = ("alice", "bob", "carol")
+HEADERS = {"alice": "x,u,z", "bob": "v,y,w", "carol": "p,q,r"}
+ROWS = 60
+SQL = "select sum(x) as total from left_table join right_table on left_table.id = right_table.id"
+TASKS = {
+    "psi": '[job]\nkind = "psi"\nparties = ["alice", "bob", "carol"]\nto = ["alice"]\n'
+    'key = { alice = ["id"], bob = ["id"] }\n',
+    "sql": '[job]\nkind = "sql"\nparties = ["alice", "bob", "carol"]\nto = ["carol"]\n'
+    f'query = "{SQL}"\ntables = {{ left_table = "alice", right_table = "bob" }}\n'
+    'key = { left_table = ["id"], right_table = ["id"] }\n',
+    "sgb": 'label = "z"\nkey = "id"\n[model]\nn_estimators = 1\nmax_depth = 1\nmax_bin = 4\n'
+    '[data]\nmatch = "inner"\nparties = ["alice", "bob"]\n[job]\nkind = "sgb"\n'
+    'parties = ["alice", "bob", "carol"]\ncommand = "train"\nmodel = "m"\ntables = ["alice", "bob"]\n',
+    "stream": '# /// spuvm\n# kind = "stream"\n# parties = ["alice", "bob", "carol"]\n# function = "added"\n'
+    '# to = ["carol"]\n# inputs = { x = "alice", y = "bob" }\n# ///\n\n\n'
+    'def added(x, y):\n    return {"sum": x + y}\n',
+    "script": '# /// spuvm\n# kind = "script"\n# parties = ["alice", "bob", "carol"]\n# to = ["bob"]\n'
+    '# inputs = { x = "alice" }\n# ///\nimport sys\nfrom pathlib import Path\n\n'
+    "import numpy as np\n\nimport spuvm as spu\n\n"
+    "me, config, results, *data = sys.argv[1:]\nfiles = dict(d.split('=', 1) for d in data)\n"
+    "spu.init(party=me, config=config)\n\n\ndef load():\n"
+    "    return np.genfromtxt(files['x'], delimiter=',', names=True)['x']\n\n\n"
+    "mean = spu.SPU(spu.utils.testing.cluster_def(['alice', 'bob', 'carol']))(lambda x: x.mean())\n"
+    "found = mean(spu.PYU('alice')(load)()).to(spu.PYU('bob'))\n"
+    "spu.PYU('bob')(lambda v: np.save(Path(results) / 'mean.npy', v))(found)\nspu.shutdown()\n",
+}
+
+
+def total(x: Any, y: Any) -> Any:
+    import jax.numpy as jnp
+
+    import spuvm as spu
+
+    return spu.reveal(jnp.mean(x) + jnp.mean(y), to="alice")
+
+
+class Three:
+    """Three services, each a process with a folder of its own."""
+
+    def __init__(self, folder: Path, parallel: int) -> None:
+        self.folder = folder
+        self.models = 0
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        column = np.zeros(ROWS, np.float32)
+        config = Config("aby3", 64, 18, PARTIES)
+        self.texts = {"program": compile_function(total, (column, column), [0, 1], config).text, **TASKS}
+        make_authority(folder / "ca")
+        first = 20_000 + 1_000 * (os.getpid() % 12)
+        ports = free_ports(6)
+        hashes = ", ".join(f'"{jobs.read(text).hash}"' for text in self.texts.values() if jobs.read(text).code)
+        self.tables = {p: self._table(i) for i, p in enumerate(PARTIES)}
+        for i, party in enumerate(PARTIES):
+            home = folder / party
+            key = identity.new_key(home, party)
+            identity.write(home / f"{party}.crt", identity.sign(folder / "ca", identity.request(key, party)))
+            header, form = f"id,{HEADERS[party]}", ["%d", "%.4f", "%.4f", "%d"]
+            np.savetxt(home / "t.csv", self.tables[party], form, ",", header=header, comments="")
+            (home / "policy.toml").write_text(
+                f'[[allow]]\nfrom = ["alice", "bob", "carol"]\nprograms = ["any", {hashes}]\ndata = {{ t = ["*"] }}\n'
+                'receivers = ["alice", "bob", "carol"]\nper_day = 100000\napproval = "automatic"\n'
+            )
+            services = "\n".join(f'{p} = "127.0.0.1:{ports[j]}"' for j, p in enumerate(PARTIES))
+            (home / "service.toml").write_text(
+                f'party = "{party}"\nlisten = "127.0.0.1:{ports[i]}"\npage = "127.0.0.1:{ports[3 + i]}"\n'
+                f'state = "state"\npolicy = "policy.toml"\nca = "../ca/ca.crt"\ncertificate = "{party}.crt"\n'
+                f'key = "{party}.key"\n[services]\n{services}\n[data]\nt = "t.csv"\n'
+                f"[limits]\nparallel = {parallel}\nopen_jobs = 100000\nsilence_seconds = 30\n"
+                f"job_ports = [{first + 300 * i}, {first + 300 * i + 299}]\n"
+            )
+            state = home / "state"
+            state.mkdir()
+            self.settings = {p: settings.load(folder / p / "service.toml") for p in PARTIES[: i + 1]}
+        self.tokens = {
+            p: Store(folder / p / "state" / "service.sqlite").add_user("tester", ["submit", "approve", "operate"], 30)
+            for p in PARTIES
+        }
+
+    @staticmethod
+    def _table(seed: int) -> Any:
+        rng = np.random.default_rng(seed)
+        x, y = rng.normal(size=(2, ROWS)).round(4)
+        return np.stack([np.arange(ROWS) + 10 * seed, x, y, rng.integers(0, 2, ROWS)], axis=1)
+
+    def start(self, party: str) -> None:
+        argv = [sys.executable, "-m", "spuvm", "serve", str(self.folder / party / "service.toml")]
+        with open(self.folder / party / "service.log", "ab") as log:
+            self.processes[party] = subprocess.Popen(argv, stdout=log, stderr=log)
+
+    def wait_until_up(self, party: str, seconds: float = 60) -> None:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            try:
+                self.ask(party, "/health")
+                return
+            except OSError:
+                time.sleep(0.1)
+        raise TimeoutError(f"{party} does not answer: {(self.folder / party / 'service.log').read_text()[-2000:]}")
+
+    def stop(self) -> None:
+        for process in self.processes.values():
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def ask(self, party: str, path: str, body: Any = None) -> Any:
+        url = f"http://{self.settings[party].page}{path}"
+        request = urllib.request.Request(url, None if body is None else json.dumps(body).encode())
+        request.add_header("Authorization", f"Bearer {self.tokens[party]}")
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            return json.loads(answer.read())
+
+    def submit(self, kind: str, by: str) -> str:
+        owners = jobs.read(self.texts[kind]).owners
+        column = {"program": lambda n: [n], "stream": lambda n: [n]}.get(kind, lambda n: [])
+        inputs = {n: {"party": p, "data": "t", "columns": column(n), "number": None} for n, p in owners.items()}
+        self.models += kind == "sgb"
+        text = self.texts[kind].replace('model = "m"', f'model = "m{self.models}"')
+        return str(self.ask(by, "/api/jobs", {"program": text, "inputs": inputs})["id"])
+
+    def right(self, kind: str, id: str) -> bool:
+        """Whether a job that is done gave what it must."""
+        place = {p: self.folder / p / "state" / "jobs" / id / "results" for p in PARTIES}
+        a, b = self.tables["alice"], self.tables["bob"]
+        both = a[np.isin(a[:, 0], b[:, 0])]
+        if kind == "sgb":
+            parts = [list((self.folder / p / "state" / "models").glob("*/model.share")) for p in PARTIES]
+            return all(0 < len(found) <= self.models for found in parts)
+        if kind in ("program", "script"):
+            want = a[:, 1].mean() + (b[:, 2].mean() if kind == "program" else 0)
+            found = np.load(place["alice"] / "out.npy" if kind == "program" else place["bob"] / "mean.npy")
+            return bool(abs(found - want) < 1e-3)
+        import pyarrow.parquet
+
+        table = pyarrow.parquet.read_table(place["alice" if kind == "psi" else "carol"] / "rows.parquet")
+        got = np.stack([np.asarray(c, float) for c in table.columns], axis=1)
+        want = {"psi": both, "sql": both[:, 1:2].sum(0, keepdims=True), "stream": (a[:, 1] + b[:, 2])[:, None]}[kind]
+        return got.shape == want.shape and bool(
+            np.abs(got[got[:, 0].argsort()] - want[want[:, 0].argsort()]).max() < 1e-3
+        )
+
+
+Fault = Callable[[Three, str], None]
+
+
+def kill(three: Three, party: str) -> None:
+    three.processes[party].kill()
+    three.processes[party].wait()
+    time.sleep(random.uniform(0, 3))
+    three.start(party)
+
+
+def restart(three: Three, party: str) -> None:
+    three.processes[party].terminate()
+    three.processes[party].wait()
+    three.start(party)
+
+
+def pause(three: Three, party: str) -> None:
+    three.processes[party].send_signal(signal.SIGSTOP)
+    time.sleep(random.uniform(1, 6))
+    three.processes[party].send_signal(signal.SIGCONT)
+
+
+def kill_a_job(three: Three, party: str) -> None:
+    """A process of a job alone: the service stays."""
+    children = Path(f"/proc/{three.processes[party].pid}/task/{three.processes[party].pid}/children")
+    found = children.read_text().split() if children.exists() else []
+    if found:
+        os.kill(int(random.choice(found)), signal.SIGKILL)
+
+
+FAULTS: tuple[Fault, ...] = (kill, restart, pause, kill_a_job)
+
+
+def size(pid: int) -> tuple[int, int]:
+    """MiB in memory, and open files."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") >> 20, len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def soak(folder: Path, count: int, parallel: int, every: float, kinds: list[str], seconds: float) -> list[str]:
+    """Run it; what was wrong."""
+    three = Three(folder, parallel)
+    try:
+        for party in PARTIES:
+            three.start(party)
+        for party in PARTIES:
+            three.wait_until_up(party)
+        sizes = {p: size(three.processes[p].pid) for p in PARTIES}
+        submitted: dict[str, str] = {}
+        begun = time.monotonic()
+        next_fault = begun + every
+        while time.monotonic() < begun + seconds:
+            states = _states(three)
+            still = [i for i in submitted if not all(states[p].get(i, ("", ""))[0] in ENDED for p in PARTIES)]
+            if not still and len(submitted) == count:
+                break
+            while len(submitted) < count and len(still) < parallel:
+                kind, by = kinds[len(submitted) % len(kinds)], random.choice(PARTIES)
+                try:
+                    submitted[three.submit(kind, by)] = kind
+                except (urllib.error.URLError, OSError):
+                    break  # that party is away just now
+                still.append("")
+            if every and time.monotonic() > next_fault:
+                fault, party = random.choice(FAULTS), random.choice(PARTIES)
+                print(f"{time.monotonic() - begun:6.0f} s  {fault.__name__} {party}", flush=True)
+                fault(three, party)
+                next_fault = time.monotonic() + every
+            time.sleep(0.3)
+        for party in PARTIES:
+            three.wait_until_up(party)
+        for party in PARTIES:
+            print(f"{party}: MiB and open files {sizes[party]} at first, {size(three.processes[party].pid)} at the end")
+        return _wrong(three, submitted)
+    finally:
+        three.stop()
+
+
+def _states(three: Three) -> dict[str, dict[str, tuple[str, str]]]:
+    out: dict[str, dict[str, tuple[str, str]]] = {}
+    for party in PARTIES:
+        try:
+            out[party] = {j["id"]: (j["state"], j["reason"]) for j in three.ask(party, "/api/jobs")}
+        except OSError:
+            out[party] = {}
+    return out
+
+
+def _wrong(three: Three, submitted: dict[str, str]) -> list[str]:
+    states, found, tally = _states(three), [], Counter[tuple[str, str]]()
+    for id, kind in submitted.items():
+        said = {p: states[p].get(id, ("lost", "")) for p in PARTIES}
+        ends = {s for s, _ in said.values()}
+        tally[kind, " ".join(sorted(ends))] += 1
+        if not ends <= set(ENDED):
+            found.append(f"{kind} {id}: {said}")
+        elif ends == {"done"} and not three.right(kind, id):
+            found.append(f"{kind} {id}: a wrong result")
+        elif any(s != "done" and not why for s, why in said.values()):
+            found.append(f"{kind} {id}: ended without a reason: {said}")
+    records = {}
+    for party in PARTIES:
+        key = identity.read(three.folder / party / f"{party}.crt").public_key()
+        path = three.folder / party / "state" / "record.jsonl"
+        records[party] = list(record.verified(path, key))  # type: ignore[arg-type]
+        starts = Counter(e.body["job"] for e in records[party] if e.event == "started")
+        found += [f"{party} ran {id} {n} times" for id, n in starts.items() if n > 1]
+        if wrong := re.findall(r"Traceback.*", (three.folder / party / "service.log").read_text()):
+            found.append(f"{party}: {len(wrong)} tracebacks in its log")
+    found += [w for w in record.disagreements(records) if "no record of it" not in w]  # killed before it wrote
+    for (kind, ends), n in sorted(tally.items()):
+        print(f"{kind:8} {ends:20} {n:5}")
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--parallel", type=int, default=8)
+    parser.add_argument("--every", type=float, default=20.0, help="Seconds between faults; 0: none.")
+    parser.add_argument("--kinds", default="program,psi,sql,sgb,stream,script")
+    parser.add_argument("--seconds", type=float, default=4 * 3600.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", type=Path, help="A folder for all files, kept.")
+    given = parser.parse_args()
+    random.seed(given.seed)
+    with tempfile.TemporaryDirectory(prefix="spuvm-soak-") as name:
+        folder = given.keep or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        wrong = soak(folder, given.jobs, given.parallel, given.every, given.kinds.split(","), given.seconds)
+    for line in wrong:
+        print(line)
+    print("all right" if not wrong else f"{len(wrong)} wrong")
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
