@@ -283,7 +283,9 @@ def test_a_dealer_with_a_certificate_of_another_authority(setting: Setting) -> N
     setting.clusters["dealer"] = keys_of_another_authority(setting.folder, "dealer")
     done = setting.run()
     assert statuses(done) == dict.fromkeys(ALL, 3)
-    assert all("certificate" in error and "authority" in error for error in errors(done).values()), errors(done)
+    assert all("certificate" in error and "authority" in error for error in errors(done).values()), "\n".join(
+        errors(done).values()
+    )
 
 
 def test_a_party_cannot_be_the_dealer(setting: Setting) -> None:

@@ -190,7 +190,7 @@ def test_port_in_use(cluster_file: Path) -> None:
 
 def test_a_key_of_another_certificate_is_refused(cluster_file: Path, tmp_path: Path) -> None:
     (tmp_path / "alice.key").write_bytes((tmp_path / "bob.key").read_bytes())
-    with pytest.raises(ConfigError, match="its own, unencrypted key"):
+    with pytest.raises(ConfigError, match="give a PEM certificate and its own key"):
         connect(load_cluster(cluster_file), "alice", timeout=1)
 
 

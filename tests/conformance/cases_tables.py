@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from conformance.table import ALL, ANY, Case, Operand, Shape, alike
@@ -14,18 +16,18 @@ SIZES = ((1,), (7,), (40,))
 def whole(smallest: int = 0) -> Operand:
     """Of either sign, at least `smallest` and below 2^BITS in size."""
 
-    def draw(rng: np.random.Generator, shape: Shape, _: str) -> np.ndarray:
+    def draw(rng: np.random.Generator, shape: Shape, _: str) -> Any:
         return rng.integers(smallest, 2**BITS, shape) * rng.choice([-1, 1], shape)
 
     return Operand(draw, "int64")
 
 
-def keys(rng: np.random.Generator, shape: Shape, _: str) -> np.ndarray:
+def keys(rng: np.random.Generator, shape: Shape, _: str) -> Any:
     """No two alike, and the largest difference fills its bits."""
     return rng.permutation(np.linspace(0, 2**BITS - 1, shape[0]).astype("int64"))
 
 
-def places(rng: np.random.Generator, shape: Shape, _: str) -> np.ndarray:
+def places(rng: np.random.Generator, shape: Shape, _: str) -> Any:
     return rng.permutation(shape[0]).astype("int64")
 
 

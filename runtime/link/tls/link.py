@@ -28,7 +28,15 @@ from contextlib import suppress
 from typing import Any
 
 from spuvm.runtime.cores import share_cores
-from spuvm.runtime.errors import PeerAbortedError, PeerLostError, PeerTimeoutError, SpuError, for_peers
+from spuvm.runtime.errors import (
+    CertificateError,
+    PeerAbortedError,
+    PeerLostError,
+    PeerMismatchError,
+    PeerTimeoutError,
+    SpuError,
+    for_peers,
+)
 from spuvm.runtime.link.cluster import Cluster
 from spuvm.runtime.link.link import Kind, Link
 from spuvm.runtime.link.round import Exchange, leading
@@ -39,6 +47,7 @@ from spuvm.runtime.link.tls.setup import Connected, SetUp
 from spuvm.runtime.link.tls.stalled import SAYS, Waits
 from spuvm.runtime.link.tls.stream import INLINE_BYTES, Sender, Wake
 
+DIFFERENT = 3.0  # seconds that a party waits for peers to tell them that the set-up cannot succeed
 DECLINE = 5.0  # seconds that a party that cannot take part waits for peers to tell them
 LAST_WORDS = 0.5  # seconds to look for the reason of a peer whose connection broke
 AHEAD = 64 << 20  # bytes that a party computes before it sends them
@@ -101,7 +110,8 @@ def _join(link: "TlsLink", setup: SetUp, limit: float) -> None:
             setup.fail(stopped.origin, stopped.reason)
             raise link._aborted(stopped.peer, stopped.origin, stopped.reason) from None
         except SpuError as error:
-            setup.fail(*(link._cause or (setup.party, for_peers(error))))
+            lasting = isinstance(error, CertificateError | PeerMismatchError)  # those who start later meet it, too
+            setup.fail(*(link._cause or (setup.party, for_peers(error))), DIFFERENT if lasting else FAREWELL)
             raise
 
 
