@@ -30,8 +30,19 @@ from spuvm.streaming.stream import Stream as Stream
 from spuvm.streaming.stream import stream as stream
 
 
+LATER = {  # loaded when first used: they need packages of their own, or much of this one
+    "fed": "spuvm.fed",
+    "sql": "spuvm.sql",
+    "flow": "spuvm.flow",
+    "Flow": "spuvm.flow.graph:Flow",
+    "component": "spuvm.flow.component:component",
+}
+
+
 def __getattr__(name: str) -> object:
-    """`spuvm.sql` and `spuvm.fed` are loaded when they are first used."""
-    if name in ("fed", "sql"):
-        return importlib.import_module(f"spuvm.{name}")
-    raise AttributeError(f"module `spuvm` has no attribute `{name}`")
+    """What is in `LATER`."""
+    if name not in LATER:
+        raise AttributeError(f"module `spuvm` has no attribute `{name}`")
+    module, _, attribute = LATER[name].partition(":")
+    found = importlib.import_module(module)
+    return getattr(found, attribute) if attribute else found

@@ -23,6 +23,7 @@ from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.machine.session import abort_on_error
 from spuvm.runtime.protocols.registered import protocol_of
 from spuvm.vm import VM
+from spuvm.watching import WATCHER
 
 # PYU ------------------------------------------------------------------------------------------------
 
@@ -239,14 +240,19 @@ def config_from(cluster_def: Mapping[str, Any], context: Context) -> Config:
     return config
 
 
+SHOWN = "is shown to all"
+
+
 def fetch(x: PYUObject) -> Any:
     """The value of a PYU's object, shown by its owner to everyone."""
-    return _delivered(x, here().parties, "is shown to all")
+    return _delivered(x, here().parties, SHOWN)
 
 
 def _delivered(x: PYUObject, receivers: Sequence[str], what: str) -> Any:
     """The value at its owner and the receivers, who are sent it; elsewhere None."""
-    context = here()
+    context, watcher = here(), WATCHER.get()
+    if watcher is not None:
+        watcher.shown(f"an object of {x.device.party}", " and ".join(receivers) if what != SHOWN else "all parties")
     if context.link is None:
         return x.value
     context.propose("objects that move", f"{x.identity} {what}")

@@ -19,6 +19,7 @@ from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.machine.session import Call, Session, abort_on_error
 from spuvm.runtime.protocols.registered import protocol_of, usual_parties
+from spuvm.watching import WATCHER
 
 
 class VM:
@@ -59,6 +60,9 @@ class VM:
     def run(self, program: Program, leaves: Sequence[Any]) -> list[SPUObject]:
         """Run a program on its flat arguments."""
         module = program.module
+        watcher = WATCHER.get()
+        if watcher is not None:
+            watcher.ran(program)
         components: list[Any] = []
         public = hashlib.sha256()
         with abort_on_error(self.session.link):

@@ -1,0 +1,15 @@
+"""Flows: in, components that take each other's outputs; out, their results, kept so that only what changed runs again."""
+
+from spuvm.flow import files as files
+from spuvm.flow import grants as grants
+from spuvm.flow import kinds as kinds
+from spuvm.flow.component import Component as Component
+from spuvm.flow.component import component as component
+from spuvm.flow.component import find as find
+from spuvm.flow.component import known as known
+from spuvm.flow.graph import Flow as Flow
+from spuvm.flow.kinds import Report as Report
+from spuvm.flow.places import Places as Places
+from spuvm.flow.run import NodeFailed as NodeFailed
+from spuvm.flow.run import Run as Run
+from spuvm.flow.run import run as run
