@@ -1,6 +1,7 @@
 """Secure multi-party computation, compiled by JAX."""
 
 import importlib
+from typing import TYPE_CHECKING
 
 from spuvm import data as data
 from spuvm import dp as dp
@@ -29,13 +30,16 @@ from spuvm.shares import save_shares as save_shares
 from spuvm.streaming.stream import Stream as Stream
 from spuvm.streaming.stream import stream as stream
 
+if TYPE_CHECKING:
+    from spuvm.flow import Flow as Flow
+    from spuvm.flow import component as component
 
 LATER = {  # loaded when first used: they need packages of their own, or much of this one
     "fed": "spuvm.fed",
     "sql": "spuvm.sql",
     "flow": "spuvm.flow",
     "Flow": "spuvm.flow.graph:Flow",
-    "component": "spuvm.flow.component:component",
+    "component": "spuvm.flow.components:component",
 }
 
 

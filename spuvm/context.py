@@ -9,8 +9,8 @@ from __future__ import annotations
 import atexit
 import os
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,6 +162,17 @@ def shutdown() -> None:
             link.abort(FAILED)
         elif not link.failed:
             link.agree(END, b"", note=END)
+
+
+@contextmanager
+def instead(context: Context) -> Iterator[None]:
+    """Other devices while the body runs, such as those of a rehearsal; then those that there were."""
+    global _context
+    before, _context = _context, context
+    try:
+        yield
+    finally:
+        _context = before
 
 
 def here() -> Context:

@@ -26,6 +26,8 @@ COMMANDS = {
     "psi": "spuvm.commands.psi:psi",
     "sql": "spuvm.commands.sql:sql",
     "budget": "spuvm.commands.budget:budget",
+    "component": "spuvm.commands.component:component",
+    "flow": "spuvm.commands.flow:flow",
     "certificates": "spuvm.commands.certificates:certificates",
     "cache": "spuvm.commands.cache:cache",
     "bench": "spuvm.bench:bench",

@@ -1,12 +1,12 @@
-"""Flows: in, components that take each other's outputs; out, their results, kept so that only what changed runs again."""
+"""Flows: in, components on each other's outputs; out, their results, kept so that only what changed runs anew."""
 
 from spuvm.flow import files as files
 from spuvm.flow import grants as grants
 from spuvm.flow import kinds as kinds
-from spuvm.flow.component import Component as Component
-from spuvm.flow.component import component as component
-from spuvm.flow.component import find as find
-from spuvm.flow.component import known as known
+from spuvm.flow.components import Component as Component
+from spuvm.flow.components import component as component
+from spuvm.flow.components import find as find
+from spuvm.flow.components import known as known
 from spuvm.flow.graph import Flow as Flow
 from spuvm.flow.kinds import Report as Report
 from spuvm.flow.places import Places as Places

@@ -13,7 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,16 +101,6 @@ class Checkpoints:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             path.write_text(json.dumps(body))
 
-    def forget(self, key: str) -> None:
-        """Delete a node's."""
-        with suppress(OSError):
-            self._head(key).unlink()
-            shutil.rmtree(self.path(key))
-
-    def size(self) -> int:
-        """Bytes of all."""
-        return sum(f.stat().st_size for f in self.folder.rglob("*") if f.is_file())
-
 
 @contextmanager
 def refused_clearly(folder: Path) -> Iterator[None]:
@@ -119,10 +109,8 @@ def refused_clearly(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise SaveError(
-                f"the disk of {folder} is full: free some space, then resume the run. Finished nodes are kept."
-            ) from None
-        raise SaveError(f"{folder} cannot be written: {error.strerror or error}. Finished nodes are kept.") from None
+            raise SaveError(f"the disk of {folder} is full: free some space.") from None
+        raise SaveError(f"{folder} cannot be written: {error.strerror or error}.") from None
 
 
 def _sha(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a component's code is, as a digest: a node is computed anew when it, or a function that it calls, has changed."""
+"""What a component's code is, as a digest: a node runs anew when it, or a function that it calls, has changed."""
 
 from __future__ import annotations
 

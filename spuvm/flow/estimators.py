@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from spuvm.flow.component import REGISTRY, of_function
+from spuvm.flow.components import REGISTRY, of_function
 from spuvm.flow.kinds import Rows
 from spuvm.flow.parameters import REQUIRED, TYPES
 from spuvm.ml import Sgb

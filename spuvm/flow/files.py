@@ -20,18 +20,20 @@ without it that is what no node takes.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from spuvm.data.schema import nearest
-from spuvm.flow.component import ONE, Component, find
+from spuvm.flow.components import ONE, Component, find
 from spuvm.flow.graph import LOADERS, Edge, Flow, Node
 from spuvm.policy import fields
 from spuvm.policy.fields import Field
 from spuvm.runtime.errors import ConfigError
 
 MAX_RETRIES = 100
+BARE = re.compile(r"[A-Za-z0-9_-]+")
 FIELDS = {
     "name": Field(fields.text),
     "parties": Field(fields.texts, None),
@@ -82,7 +84,9 @@ def _node(name: str, entry: Mapping[str, Any], components: Mapping[str, Componen
             here = f"{where}: input `{port.name}` of node `{name}`"
             if isinstance(given, list) and not port.many:
                 raise ConfigError(f"{here} takes one {port.kind}, got a list.")
-            inputs[port.name] = tuple(_edge(e, components, here) for e in (given if isinstance(given, list) else [given]))
+            inputs[port.name] = tuple(
+                _edge(e, components, here) for e in (given if isinstance(given, list) else [given])
+            )
     try:
         retries = _retries(entry.get("retries", 0))
     except ValueError as error:
@@ -108,7 +112,7 @@ def to_toml(flow: Flow) -> str:
     if flow.parties is not None:
         lines.append(f"parties = {_value(list(flow.parties))}")
     for node in flow.nodes.values():
-        lines += ["", f"[nodes.{_value(node.name)}]", f"component = {_value(node.component.name)}"]
+        lines += ["", f"[nodes.{_key(node.name)}]", f"component = {_value(node.component.name)}"]
         for port in node.component.inputs:
             edges = [_named(e, flow) for e in node.inputs.get(port.name, ())]
             if edges:
@@ -119,7 +123,7 @@ def to_toml(flow: Flow) -> str:
                 lines.append(f"{p.name} = {_value(value)}")
         if node.retries:
             lines.append(f"retries = {node.retries}")
-    lines += ["", "[outputs]", *(f"{_value(k)} = {_value('.'.join(e))}" for k, e in flow.outputs.items())]
+    lines += ["", "[outputs]", *(f"{_key(k)} = {_value(_named(e, flow))}" for k, e in flow.outputs.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -128,9 +132,13 @@ def _named(edge: Edge, flow: Flow) -> str:
     return edge[0] if len(outputs) == 1 and outputs[0].name == ONE else ".".join(edge)
 
 
+def _key(name: str) -> str:
+    return name if BARE.fullmatch(name) else _value(name)
+
+
 def _value(x: Any) -> str:
     if isinstance(x, Mapping):
-        return "{ " + ", ".join(f"{_value(k)} = {_value(v)}" for k, v in x.items()) + " }"
+        return "{ " + ", ".join(f"{_key(k)} = {_value(v)}" for k, v in x.items()) + " }"
     if isinstance(x, list | tuple):
         return "[" + ", ".join(map(_value, x)) + "]"
     return json.dumps(x, ensure_ascii=False)

@@ -67,8 +67,11 @@ class Grant:
             if STAR not in allowed:
                 wrong = [c for c in asked.columns or (STAR,) if c not in allowed]
                 if wrong:
-                    return f"does not allow column `{wrong[0]}` of `{asked.table}`" if asked.columns else (
-                        f"allows some columns of `{asked.table}`, and the node asks for all")
+                    return (
+                        f"does not allow column `{wrong[0]}` of `{asked.table}`"
+                        if asked.columns
+                        else (f"allows some columns of `{asked.table}`, and the node asks for all")
+                    )
         return None
 
 

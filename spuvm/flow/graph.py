@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spuvm.data.schema import nearest
-from spuvm.flow.component import Component
+from spuvm.flow.components import Component
 from spuvm.flow.kinds import Kind
 from spuvm.flow.parameters import plain
 from spuvm.flow.refs import Call, Ref
@@ -167,7 +167,8 @@ class Flow:
             name, dot, parameter = key.partition(".")
             if name not in nodes or not dot:
                 raise ConfigError(
-                    f"`{key}` names no parameter of flow `{self.name}`{nearest(name, list(nodes))}: write NODE.PARAMETER."
+                    f"`{key}` names no parameter of flow `{self.name}`{nearest(name, list(nodes))}: write "
+                    "NODE.PARAMETER."
                 )
             node = nodes[name]
             given = {**node.parameters, parameter: value}
@@ -177,7 +178,8 @@ class Flow:
     @classmethod
     def load(cls, path: str | Path) -> Flow:
         """A flow of a TOML file; see `files.load`."""
-        return LOADERS["toml"](path)
+        made: Flow = LOADERS["toml"](path)
+        return made
 
     def __len__(self) -> int:
         return len(self.nodes)
@@ -240,8 +242,8 @@ def _node(name: str, call: Call, names: Mapping[Call, str]) -> Node:
         for ref in refs:
             if not isinstance(ref, Ref):
                 raise ConfigError(
-                    f"input `{key}` of node `{name}` ({call.component.name}) is a `{type(ref).__name__}`: give an output "
-                    "of a node, or name it if it is a parameter."
+                    f"input `{key}` of node `{name}` ({call.component.name}) is a `{type(ref).__name__}`: give an "
+                    "output of a node, or name it if it is a parameter."
                 )
         inputs[key] = tuple((names[r.call], r.output) for r in refs)
     return Node(name, call.component, inputs, call.parameters, call.retries)
@@ -308,7 +310,9 @@ def ordered(nodes: Mapping[str, Node]) -> list[str]:
             if waiting[n] == 0:
                 ready.append(n)
     if len(out) < len(nodes):
-        raise ConfigError(f"nodes form a circle: {' -> '.join(_circle(nodes, set(nodes) - set(out)))}. Cut it somewhere.")
+        raise ConfigError(
+            f"nodes form a circle: {' -> '.join(_circle(nodes, set(nodes) - set(out)))}. Cut it somewhere."
+        )
     return out
 
 

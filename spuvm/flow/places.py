@@ -17,7 +17,6 @@ from typing import Any
 
 from spuvm import context as contexts
 from spuvm.data.schema import nearest
-from spuvm.devices import PYU, PYUObject
 from spuvm.runtime.errors import ConfigError, InputError
 
 BLOCK = 1 << 20
@@ -151,8 +150,3 @@ def arrow_table(source: Any) -> Any:
     if hasattr(source, "to_numpy") and hasattr(source, "columns"):
         return arrow.Table.from_pandas(source, preserve_index=False)
     return arrow.table(source)
-
-
-def at_party(party: str, function: Any, *args: Any) -> PYUObject:
-    """Run a function at a party; elsewhere a name for what it gives."""
-    return PYU(party)(function)(*args)

@@ -39,8 +39,12 @@ class Plan:
 
 
 def plan(
-    flow: Flow, places: Places, stores: Mapping[str, Checkpoints], grants: Mapping[str, Sequence[Grant]] | None, fresh: bool
-) -> Plan:  # fmt: skip
+    flow: Flow,
+    places: Places,
+    stores: Mapping[str, Checkpoints],
+    grants: Mapping[str, Sequence[Grant]] | None,
+    fresh: bool,
+) -> Plan:
     """Agree with all parties on what is to be done."""
     labels = _labels(flow, places)
     keys = keys_of(flow, labels)
@@ -78,7 +82,7 @@ def _labels(flow: Flow, places: Places) -> dict[str, str]:
 
 
 def keys_of(flow: Flow, labels: Mapping[str, str]) -> dict[str, str]:
-    """By node: SHA-256 of its component's code, its parameters, and the keys of its inputs or the label of its table."""
+    """By node: SHA-256 of its component's code, its parameters, and its inputs' keys or its table's label."""
     context = contexts.here()
     where = [list(context.parties), context.config.digest if context.config else "usual"]
     out: dict[str, str] = {}

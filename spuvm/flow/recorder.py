@@ -37,7 +37,8 @@ class Spent:
             self.sent[party] = self.sent.get(party, 0) + int(sent)
         for to, size in _reveals(program.module.body):
             who = ALL if isinstance(to, str) else program.config.members[to]
-            self.note(f"values of `{program.module.name}`", who, size)
+            name = program.module.name
+            self.note("revealed values" if name == "reveal" else f"values of `{name}`", who, size)
 
     def shown(self, what: str, to: str) -> None:
         """A party hands something out in the clear."""

@@ -1,11 +1,11 @@
-"""Records of runs, one line an event, at each party's disk: what ran, what was taken from before, costs, reveals, ends."""
+"""Records of runs, one line an event, at each party's disk: what ran or was taken from before, costs, reveals."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ ENDED = ("done", "failed", "stopped")
 
 @dataclass
 class NodeRun:
-    """How a node fared: "waiting", "running", "done", "cached" (taken from before), "not needed", "failed", "stopped"."""
+    """How a node fared: "waiting", "running", "done", "cached" (taken from before), "not needed", "failed" or so."""
 
     key: str
     state: str = "waiting"
@@ -88,7 +88,7 @@ def read(state: Path, name: str) -> Recorded:
 
 def names(state: Path) -> list[str]:
     """All runs, the oldest first."""
-    found = [p for p in folder(state).glob("*.jsonl")]
+    found = list(folder(state).glob("*.jsonl"))
     return [p.stem for p in sorted(found, key=lambda p: p.stat().st_mtime_ns)]
 
 
@@ -160,8 +160,3 @@ def versions(state: Path) -> dict[str, list[str]]:
     for name in names(state):
         out.setdefault(str(read(state, name).head["flow"]), []).append(name)
     return out
-
-
-def everyones(states: Sequence[Path], name: str) -> list[Recorded]:
-    """A run's records at several parties."""
-    return [read(state, name) for state in states]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spuvm.flow.component import Component
+    from spuvm.flow.components import Component
 
 
 @dataclass(frozen=True, eq=False)

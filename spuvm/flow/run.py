@@ -1,8 +1,8 @@
 """Running a flow: every party runs the same nodes in the same order, keeps what they give, and takes it again.
 
-There is no master. Before anything runs all parties agree on the flow's hash, say which checkpoints they have, and which
-nodes their grants stop; from there on each knows by itself what is next. Nodes of one party run beside each other: over
-a network because all others pass them by, in a simulation on threads.
+There is no master. Before anything runs all parties agree on the flow's hash, say which checkpoints they have, and
+which nodes their grants stop; from there on each knows by itself what is next. Nodes of one party run beside each
+other: over a network because all others pass them by, in a simulation on threads.
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ class _Runner:
         chosen = plan(self.flow, self.places, self.stores, self.grants, fresh)
         nodes = {n: NodeRun(chosen.keys[n], chosen.state(n)) for n in self.flow.nodes}
         self.made = Run(self.flow, name, self.places, nodes)
-        for n, r in nodes.items():
+        for n, _r in nodes.items():
             if n not in chosen.run:
                 self._say(n)
         self._execute(chosen)
@@ -314,8 +314,9 @@ class _Runner:
         self.told(name, entry)
         start = time.perf_counter()
         try:
+            self._allowed(name, chosen)
             with recording() as spent, contexts.abort_everyone_on_error():
-                self._allowed(name, chosen)
+                self._still_allowed(name)
                 outputs = {k: without_frame(v) for k, v in self._called(node).items()}
             entry.spent, entry.seconds = spent, time.perf_counter() - start
             with contexts.abort_everyone_on_error():
@@ -327,8 +328,8 @@ class _Runner:
             self._failed(name, "failed", error)
             what = str(error) if isinstance(error, SpuError) else f"{type(error).__name__}: {error}"
             raise NodeFailed(
-                f"node `{name}` ({node.component.name}) stopped: {what.rstrip('.')}. Finished nodes are kept: resume run "
-                f"`{self.made.name}` when this is put right.",
+                f"node `{name}` ({node.component.name}) stopped: {what.rstrip('.')}. Finished nodes are kept: resume "
+                f"run `{self.made.name}` when this is put right.",
                 name,
                 error,
             ) from error
@@ -336,12 +337,17 @@ class _Runner:
         return outputs
 
     def _allowed(self, name: str, chosen: Plan) -> None:
+        """What all know: they stop together, and nobody has to be told."""
         if name in chosen.stops:
+            contexts.agree("stop", name.encode())
             raise NotGranted(
-                f"node `{name}` of flow `{self.flow.name}` stops: {chosen.stops[name]}. Ask its people for a grant that "
-                f"names this flow ({self.flow.hash[:12]}) and what it does (`spuvm flow approve`), then resume."
+                f"node `{name}` of flow `{self.flow.name}` stops: {chosen.stops[name]}. Ask its people for a grant "
+                f"that names this flow ({self.flow.hash[:12]}) and what it does (`spuvm flow approve`), then resume."
             )
-        if self.grants is not None:  # a grant may have ended meanwhile
+
+    def _still_allowed(self, name: str) -> None:
+        """A grant may have ended meanwhile, which its party alone may have found."""
+        if self.grants is not None:
             granted.check({p: g for p, g in self.grants.items() if p in self.places.here}, self.flow, name)
 
     def _called(self, node: Node) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Values of each kind in a checkpoint: what all parties know as JSON, and what is a party's in its own folder alone.
 
-Secrets are stored as the shares that each party holds (`spuvm.save_shares`): a party's checkpoint says nothing more than
-its memory did.
+Secrets are stored as the shares that each party holds (`spuvm.save_shares`): a party's checkpoint says nothing more
+than its memory did.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def _load_frame(known: Any, folders: Folders, name: str) -> Any:
 def _write_part(part: Part, path: Path) -> None:
     _write_arrow(part.keys, path.with_name(f"{path.name}.keys.arrow"))
     names = list(part.columns)
-    np.savez(path.with_name(f"{path.name}.npz"), **{f"c{i}": part.columns[n] for i, n in enumerate(names)})
+    arrays: dict[str, Any] = {f"c{i}": part.columns[n] for i, n in enumerate(names)}
+    np.savez(path.with_name(f"{path.name}.npz"), **arrays)
     known = {"where": part.where, "rows": part.rows, "types": dict(part.types), "columns": names}
     known["categories"] = {k: list(v) for k, v in part.categories.items()}
     path.with_name(f"{path.name}.json").write_text(json.dumps(known))

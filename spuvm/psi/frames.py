@@ -7,11 +7,12 @@ from typing import Any
 
 from spuvm.data.matching import register
 from spuvm.devices import PYU, PYUObject
-from spuvm.psi.plan import Key, planned
+from spuvm.psi.plan import Key, Plan, planned
 from spuvm.psi.revealed import matches
 from spuvm.psi.tables import Table, kept
 from spuvm.psi.tags import PUBLIC_KEY, order, tags
 from spuvm.runtime.errors import InputError
+from spuvm.watching import WATCHER
 
 
 def inner(sources: Mapping[str, Any], key: Key, **options: Any) -> dict[str, PYUObject]:
@@ -21,6 +22,7 @@ def inner(sources: Mapping[str, Any], key: Key, **options: Any) -> dict[str, PYU
     """
     plan = planned(sources, key, "semi", "owners", **options)
     found = matches(plan, plan.owners)
+    _tell(plan)
     out, counts = {}, {}
     for party in plan.owners:
         rows = plan.places.run(party, _ordered, plan.tables[party], found[party])
@@ -29,6 +31,16 @@ def inner(sources: Mapping[str, Any], key: Key, **options: Any) -> dict[str, PYU
     if not any(counts.values()):
         raise InputError(f"no key is at all of {', '.join(plan.owners)}: are these the right columns and files?")
     return out
+
+
+def _tell(plan: Plan) -> None:
+    """Whoever watches learns what matching shows beside what programs reveal."""
+    watcher = WATCHER.get()
+    if watcher is not None:
+        for party in plan.owners:
+            watcher.shown("which of its rows all owners have", party)
+        if plan.mode == "helper":
+            watcher.shown("which rows have equal keys, in a random order", str(plan.helper))
 
 
 def _ordered(table: Table, found: Any) -> Any:

@@ -1,1 +1,1 @@
-"""The components that come with spuvm: in, values of a flow's kinds; out, the same, each by a few lines over a library."""
+"""Components that come with spuvm: in, values of a flow's kinds; out, the same, a few lines each over what is there."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import spuvm as spu
 from spuvm.devices import PYU
-from spuvm.flow.component import component
+from spuvm.flow.components import component
 from spuvm.flow.kinds import Number, PartyTable, Rows
 from spuvm.ml.common.rules import SEED, between
 from spuvm.runtime.errors import InputError
@@ -34,11 +34,13 @@ def _sources(tables: tuple[Any, ...]) -> dict[str, Any]:
 def match(
     *tables: PartyTable,
     key: Annotated[Names, "the column or columns by which rows are matched, at every party"],
-    mode: Annotated[Literal["", "helper", "oblivious", "ecdh"], "how keys are compared; '' chooses by the parties"] = "",
+    mode: Annotated[
+        Literal["", "helper", "oblivious", "ecdh"], "how keys are compared; '' chooses by the parties"
+    ] = "",
     duplicates: Annotated[Literal["refuse", "first"], "what becomes of a key in several rows"] = "refuse",
     categories: Annotated[dict[str, tuple[str, ...]], "of text columns whose categories all may know"] = {},  # noqa: B006
 ) -> Rows:
-    """Columns of the rows that all owners have. Owners learn which of their rows these are, and all parties how many."""
+    """Columns of the rows that all owners have. Owners learn which of theirs these are, and all parties how many."""
     more = {"mode": mode} if mode else {}
     made = _sources(tables)
     return spu.data.vertical(made, key, match="inner", duplicates=duplicates, categories=categories or None, **more)

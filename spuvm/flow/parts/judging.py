@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from spuvm import ml
 from spuvm.data import Frame
-from spuvm.flow.component import component
+from spuvm.flow.components import component
 from spuvm.flow.kinds import Findings, Model, Number, Predictions, Report, Rows
 from spuvm.flow.parameters import Party
-from spuvm.ml import metrics
+from spuvm.ml import metrics as judges
 from spuvm.ml.common.rules import whole
 from spuvm.ml.machine import default_device
 from spuvm.runtime.errors import InputError
@@ -34,9 +35,9 @@ def predict(
     data: Rows,
     *,
     to: Annotated[Party, "the party that alone sees them; '' leaves them secret"] = "",
-    output: Annotated[Literal["class or value", "probability", "margin", "points", "log hazard"], "what is predicted"] = (
-        "class or value"
-    ),
+    output: Annotated[
+        Literal["class or value", "probability", "margin", "points", "log hazard"], "what is predicted"
+    ] = ("class or value"),
     label: Annotated[str, "a column that is left out"] = "",
 ) -> Predictions:
     """Predictions of a model, secret or shown to one party."""
@@ -76,24 +77,58 @@ def evaluate(
     rows, labels = without(data, label), data[label]
     classes = hasattr(model, "predict_proba")
     chosen = metrics or (("auc", "accuracy") if classes else ("rmse",))
-    device = default_device()
-    scores = model.predict_proba(rows) if classes else model.predict(rows)
-    one = device(_last)(scores) if classes and scores.ndim == CURVES else scores
+    device, known = default_device(), _Scores(model, rows, classes)
     numbers = {}
     for name in chosen:
-        if name in OF_CLASSES and not classes:
+        if name in (*OF_CLASSES, *SEVERAL) and not classes:
             raise InputError(f"`metrics`: a {type(model).__name__} gives no probabilities, which {name} is of.")
-        numbers[name] = evaluated(device, name, labels, one if name not in SEVERAL else scores)
+        numbers[name] = judges.evaluate(device, name, labels, known.of(name))
     report = Report(numbers)
-    return with_curves(report, labels, one, points) if curves else report
+    return with_curves(report, labels, known.of("logloss"), points) if curves else report
+
+
+class _Scores:
+    """What metrics are given: margins where these do, as equal rows have equal ones, probabilities for others."""
+
+    def __init__(self, model: Any, rows: Any, classes: bool) -> None:
+        self.model, self.rows, self.classes = model, rows, classes
+        self.verb = next((v for v in (MARGIN, "decision_function") if hasattr(model, v)), None)
+
+    def of(self, metric: str) -> Any:
+        """The scores that a metric takes."""
+        if not self.classes:
+            return self.values
+        if metric in SEVERAL:
+            return self.probabilities
+        if metric in BY_MARGIN and self.margins is not None:
+            return self.margins
+        return default_device()(_last)(self.probabilities) if self.probabilities.ndim == CURVES else self.probabilities
+
+    @cached_property
+    def values(self) -> Any:
+        """Numbers that are predicted."""
+        return self.model.predict(self.rows)
+
+    @cached_property
+    def probabilities(self) -> Any:
+        """Of each class."""
+        return self.model.predict_proba(self.rows)
+
+    @cached_property
+    def margins(self) -> Any:
+        """Of two classes, moved so that 1/2 is between them; None if the model has others, or none."""
+        found = getattr(self.model, self.verb)(self.rows) if self.verb else None
+        if found is None or (found.ndim == CURVES and found.shape[1] > 1):
+            return None
+        return default_device()(_half)(found)
 
 
 SEVERAL = ("macc", "merror", "mlogloss")
+BY_MARGIN = ("auc", "accuracy", "error")
 
 
-def evaluated(device: Any, name: str, labels: Any, scores: Any) -> float:
-    """One number, revealed."""
-    return metrics.evaluate(device, name, labels, scores)
+def _half(margin: Any) -> Any:
+    return margin.reshape(margin.shape[0]) + 0.5
 
 
 def _last(p: Any) -> Any:
@@ -106,12 +141,13 @@ def with_curves(report: Report, labels: Any, scores: Any, points: int) -> Report
     pr = ml.precision_recall_curve(labels, scores, points=points)
     lift = ml.lift_curve(labels, scores)
     calibration = ml.calibration_curve(labels, scores)
+    some = np.asarray(calibration.rows) > 0
     share = np.arange(1, len(lift.gain) + 1) / len(lift.gain)
     found = {
         "ROC (true by false positive rate)": (roc.fpr[::-1], roc.tpr[::-1]),
         "precision by recall": (pr.recall[::-1], pr.precision[::-1]),
         "gain by share of rows": (np.r_[0, share], np.r_[0, lift.gain]),
-        "calibration (share of ones by probability)": (calibration.prob_pred, calibration.prob_true),
+        "calibration (share of ones by probability)": (calibration.prob_pred[some], calibration.prob_true[some]),
     }
     curves = {k: (tuple(map(float, x)), tuple(map(float, y))) for k, (x, y) in found.items()}
     return Report(report.numbers, report.tables, curves)

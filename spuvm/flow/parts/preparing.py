@@ -1,6 +1,6 @@
 """Components that learn how to prepare columns and do it: every transformer of `spuvm.ml`, by a table.
 
-Each gives its model and the rows transformed. Columns that it is not asked for stay as they are, the label's among them.
+Each gives its model and the rows transformed. Columns that are not asked for stay as they are, so the label's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from spuvm import ml
 from spuvm.data import Frame
 from spuvm.data.part import Part
 from spuvm.devices import PYU
-from spuvm.flow.component import component
+from spuvm.flow.components import component
 from spuvm.flow.estimators import as_component, parameters_of
 from spuvm.flow.kinds import Model, Rows
 from spuvm.ml.common.table import Table
@@ -31,7 +31,9 @@ class Prepared(NamedTuple):
     data: Rows
 
 
-TRANSFORMERS: dict[str, tuple[type[Any], str]] = {  # by component: the class, and the columns that it takes if none are named
+TRANSFORMERS: dict[
+    str, tuple[type[Any], str]
+] = {  # by component: the class, and the columns that it takes if none are named
     "bin": (ml.KBinsDiscretizer, "numbers"),
     "scale": (ml.StandardScaler, "numbers"),
     "scale_min_max": (ml.MinMaxScaler, "numbers"),
@@ -109,7 +111,9 @@ def _frame(data: Frame, gone: Sequence[str], made: Table) -> Frame:
         columns += block.columns
         names, types = block.names, {c.name: c.type for c in block.columns}
         known = block.categories if "category" in types.values() else None
-        parts[block.owner] = PYU(block.owner)(_replaced)(parts[block.owner], block.value, names, types, tuple(gone), known)
+        parts[block.owner] = PYU(block.owner)(_replaced)(
+            parts[block.owner], block.value, names, types, tuple(gone), known
+        )
     return replace(data, schema=replace(data.schema, columns=tuple(columns)), parts=parts)
 
 

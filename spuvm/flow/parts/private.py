@@ -9,7 +9,7 @@ import numpy as np
 
 import spuvm as spu
 from spuvm import dp
-from spuvm.flow.component import component
+from spuvm.flow.components import component
 from spuvm.flow.kinds import Number, Rows
 from spuvm.flow.places import Places
 from spuvm.ml.common.rules import between

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from spuvm import ml
-from spuvm.flow.component import component
+from spuvm.flow.components import component
 from spuvm.flow.kinds import Findings, Number, Predictions, Report, Rows
 from spuvm.ml.common.rules import whole
 
@@ -27,7 +27,7 @@ def _numbers(data: Any, columns: Names) -> Any:
 def describe(data: Rows, *, columns: Annotated[Names, "all of numbers if none are named"] = ()) -> Findings:
     """Count, missing cells, mean, deviation and quartiles of each column."""
     found = ml.describe(_numbers(data, columns))
-    rows = tuple((c, *map(float, found.values[:, i])) for i, c in enumerate(found.columns))
+    rows: Any = tuple((str(c), *map(float, found.values[:, i])) for i, c in enumerate(found.columns))
     return Report({}, {"columns": (("column", *found.rows), rows)})
 
 
@@ -37,7 +37,8 @@ def correlation(data: Rows, *, columns: Annotated[Names, "all of numbers if none
     chosen = _numbers(data, columns)
     names = chosen.columns if hasattr(chosen, "schema") else chosen.names
     found = np.asarray(ml.corr(chosen).values)
-    return Report({}, {"correlation": (("", *names), tuple((n, *map(float, r)) for n, r in zip(names, found)))})
+    rows: Any = tuple((str(n), *map(float, r)) for n, r in zip(names, found))
+    return Report({}, {"correlation": (("", *names), rows)})
 
 
 @component
@@ -46,7 +47,8 @@ def variance_inflation(data: Rows, *, columns: Annotated[Names, "all of numbers 
     chosen = _numbers(data, columns)
     names = chosen.columns if hasattr(chosen, "schema") else chosen.names
     found = np.ravel(ml.variance_inflation(chosen).values)
-    return Report({}, {"variance inflation": (("column", "factor"), tuple(zip(names, map(float, found))))})
+    rows = tuple((n, float(v)) for n, v in zip(names, found))
+    return Report({}, {"variance inflation": (("column", "factor"), rows)})
 
 
 @component

@@ -10,7 +10,7 @@ import numpy as np
 from spuvm.data.files import open_table, table_writer
 from spuvm.data.part import _plain_text, pyarrow
 from spuvm.devices import PYU, PYUObject
-from spuvm.flow.component import Reads, component
+from spuvm.flow.components import Reads, component
 from spuvm.flow.kinds import File, Model, PartyTable, Predictions, Written
 from spuvm.flow.parameters import Party
 from spuvm.flow.places import Places, arrow_table
@@ -144,7 +144,7 @@ def _quoted(name: str) -> str:
 
 
 def _expression(text: str) -> str:
-    """An expression over a row's columns, as the agreed flow has it: it can read nothing else. InputError if it is none."""
+    """An expression over a row's columns, as the agreed flow has it, which reads nothing else. InputError if not."""
     try:
         import sqlglot
         from sqlglot import exp
@@ -166,7 +166,8 @@ def _asked(tables: dict[str, Any], query: str) -> Any:
     except ImportError:
         raise InputError(f"{INSTALL}.") from None
     arrow, _ = pyarrow()
-    locked = {"enable_external_access": False, "python_enable_replacements": False, "lock_configuration": True}
+    locked: dict[str, Any] = {"enable_external_access": False, "python_enable_replacements": False}
+    locked["lock_configuration"] = True
     with duckdb.connect(":memory:", config=locked) as db:
         for name, table in tables.items():
             db.register(name, table)
@@ -174,7 +175,9 @@ def _asked(tables: dict[str, Any], query: str) -> Any:
             found = db.sql(query).to_arrow_table()
         except duckdb.Error as error:
             kind = type(error).__name__.removesuffix("Exception")
-            raise InputError(f"an expression fails on this party's table ({kind}): check its columns and types.") from None
+            raise InputError(
+                f"an expression fails on this party's table ({kind}): check its columns and types."
+            ) from None
     return _plain_text(found) if isinstance(found, arrow.Table) else found
 
 
@@ -184,7 +187,7 @@ def sql(
     query: Annotated[str, "over tables t1, t2, ... as they are given; see docs/sql.md"],
     to: Annotated[Party, "who is given the rows"],
 ) -> PartyTable:
-    """Ask in SQL over tables of several owners; the rows are the receiver's, and nobody else sees more than is revealed."""
+    """Ask in SQL over tables of several owners; the rows are the receiver's, and nobody else sees any."""
     from spuvm.sql import connect
 
     named: dict[str, dict[str, Any]] = {}

@@ -173,7 +173,11 @@ def component(function: Any = None, /, *, name: str | None = None, **options: An
         ConfigError: for a function whose arguments or result are not annotated, or a name that is taken.
     """
     if function is None:
-        return lambda f: component(f, name=name, **options)
+        return lambda f: _registered(f, name, options)
+    return _registered(function, name, options)
+
+
+def _registered(function: Callable[..., Any], name: str | None, options: Mapping[str, Any]) -> Component:
     made = of_function(function, name or function.__name__, **options)
     before = REGISTRY.get(made.name)
     if before is not None and before.function.__module__ != made.function.__module__:
@@ -209,8 +213,17 @@ def of_function(function: Callable[..., Any], name: str, **options: Any) -> Comp
     text = inspect.getdoc(function) or ""
     built_in = function.__module__.startswith(code.BUILT_IN)
     return Component(
-        name, function, tuple(inputs), outputs, tuple(parameters), text, several, place=place, built_in=built_in, **options
-    )  # fmt: skip
+        name,
+        function,
+        tuple(inputs),
+        outputs,
+        tuple(parameters),
+        text,
+        several,
+        place=place,
+        built_in=built_in,
+        **options,
+    )
 
 
 def _kind(annotation: Any) -> tuple[Kind | None, bool]:

@@ -1,0 +1,457 @@
+"""Flows: built, checked, run, kept, resumed; a thousand small nodes, and graphs at random beside a plain run."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import flows
+import pytest
+from flows import LOST, PARTIES, RAN, added, both, constant, failing, local, lost, reported
+
+import spuvm as spu
+from spuvm.flow import Flow, NodeFailed, find, grants, known, run
+from spuvm.flow import files as flow_files
+from spuvm.flow.differences import difference
+from spuvm.flow.drawing import svg
+from spuvm.flow.files import of_dict, to_toml
+from spuvm.flow.grants import Grant, NotGranted
+from spuvm.flow.kinds import PartyTable
+from spuvm.flow.parameters import Party
+from spuvm.flow.records import names, read, versions
+from spuvm.runtime.errors import ConfigError, InputError, SaveError
+
+TODAY = date.today()
+
+
+@pytest.fixture(autouse=True)
+def parties() -> Iterator[None]:
+    RAN.clear()
+    LOST.clear()
+    spu.init(parties=PARTIES, address="local")
+    yield
+    spu.shutdown()
+
+
+def small() -> Flow:
+    a, b = constant(value=2.0, name="a", tag="a"), constant(value=3.0, name="b", tag="b")
+    c = added(a, b, by=1.0, name="c", tag="c")
+    d = both(c, width=2.0, name="d", tag="d")
+    return Flow("small", high=added(d.high, a, name="e", tag="e"), low=added(d.low, b, name="f", tag="f"))
+
+
+def test_a_flow_runs_and_is_taken_from_before(tmp_path: Path) -> None:
+    first = run(small(), state=tmp_path)
+    assert (first["high"], first["low"], first["c"], first["d.low"]) == (10.0, 7.0, 6.0, 4.0)
+    assert sorted(RAN) == list("abcdef")
+    again = run(small(), state=tmp_path)
+    assert (again["high"], again["low"]) == (10.0, 7.0) and len(RAN) == 6
+    assert set(again.states.values()) == {"cached"}
+
+
+def test_one_changed_parameter_runs_only_what_follows(tmp_path: Path) -> None:
+    run(small(), state=tmp_path)
+    RAN.clear()
+    changed = run(small().set(**{"d.width": 3.0}), state=tmp_path)
+    assert sorted(RAN) == ["d", "e", "f"] and changed["high"] == 11.0
+    RAN.clear()
+    run(small().set(**{"d.width": 2.0}), state=tmp_path)  # as it was
+    assert RAN == []
+    run(small(), state=tmp_path, fresh=True)
+    assert len(RAN) == 6
+
+
+def test_what_is_not_needed_is_not_loaded_nor_run(tmp_path: Path) -> None:
+    first = run(small(), state=tmp_path)
+    for store in tmp_path.glob("*/nodes"):
+        for name in "abc":
+            key = first.nodes[name].key
+            (store / key[:2] / f"{key[2:]}.json").unlink()
+    RAN.clear()
+    again = run(small(), state=tmp_path)
+    assert RAN == [] and again.states["a"] == "not needed" and again["high"] == 10.0
+
+
+def test_200_graphs_are_as_a_plain_run(tmp_path: Path) -> None:
+    for seed in range(200):
+        r = random.Random(seed)
+        refs: list[Any] = []
+        plain: list[float] = []
+        tags: list[str] = []
+        for i in range(r.randint(2, 9)):
+            tag, kind = str(i), r.choice(["constant", "added", "both"]) if refs else "constant"
+            if kind == "constant":
+                value = float(r.randint(-9, 9))
+                refs.append(constant(value=value, tag=tag, name=f"n{i}"))
+                plain.append(value)
+            elif kind == "added":
+                a, b, by = r.randrange(len(refs)), r.randrange(len(refs)), float(r.randint(-9, 9))
+                refs.append(added(refs[a], refs[b], by=by, tag=tag, name=f"n{i}"))
+                plain.append(plain[a] + plain[b] + by)
+            else:
+                a, width = r.randrange(len(refs)), float(r.randint(0, 9))
+                refs += both(refs[a], width=width, tag=tag, name=f"n{i}")
+                plain += [plain[a] - width, plain[a] + width]
+            tags.append(tag)
+        flow = Flow("random", **{f"o{i}": ref for i, ref in enumerate(refs)})
+        RAN.clear()
+        state = tmp_path / str(seed)
+        made = run(flow, state=state, workers=r.choice([1, 2]))
+        assert [made[f"o{i}"] for i in range(len(refs))] == plain
+        assert sorted(RAN) == sorted(tags)
+        at = {n: i for i, n in enumerate(flow.nodes)}
+        assert all(at[b] < at[n] for n, node in flow.nodes.items() for b in node.before)
+        kept = r.sample(list(flow.nodes), len(flow.nodes) // 2)
+        for name in set(flow.nodes) - set(kept):  # lose some, at one party
+            key = made.nodes[name].key
+            (state / r.choice(PARTIES) / "nodes" / key[:2] / f"{key[2:]}.json").unlink()
+        again = run(of_dict(_body(flow)), state=state)
+        assert [again[f"o{i}"] for i in range(len(refs))] == plain
+        assert {n for n in kept if again.nodes[n].state == "done"} == set()
+
+
+def _body(flow: Flow) -> Any:
+    import tomllib
+
+    return tomllib.loads(to_toml(flow))
+
+
+def test_a_thousand_small_nodes_add_little(tmp_path: Path) -> None:
+    ref = constant(value=1.0)
+    for _ in range(999):
+        ref = added(ref, ref, by=-1.0)
+    flow = Flow("long", out=ref)
+    start = time.process_time()
+    made = run(flow, state=tmp_path)
+    assert made["out"] == 1.0
+    assert (time.process_time() - start) / 1000 < 0.005  # seconds a node
+
+
+def test_parties_own_nodes_run_beside_each_other(tmp_path: Path) -> None:
+    import threading
+
+    meet = threading.Barrier(2, timeout=20)
+
+    @spu.component(name="test_meeting", at="party")
+    def meeting(*, party: Party) -> PartyTable:
+        """A table, made when another party makes one, too."""
+        import pyarrow as pa
+
+        return spu.PYU(party)(lambda: (meet.wait(), pa.table({"x": [1]}))[1])()
+
+    made = run(Flow("meet", a=meeting(party="alice"), b=meeting(party="bob")), state=tmp_path, workers=2)
+    assert set(made.states.values()) == {"done"}
+    waiting = run(Flow("one by one", a=local(party="alice", rows=2), b=local(party="alice", rows=3)), state=tmp_path)
+    assert waiting["b"].value.num_rows == 3
+
+
+# What is wrong ------------------------------------------------------------------------------------------
+
+
+def wrong(text: str) -> str:
+    import tomllib
+
+    with pytest.raises(ConfigError) as error:
+        of_dict(tomllib.loads(text), "credit.toml")
+    return str(error.value)
+
+
+NODES = '[nodes.a]\ncomponent = "test_constant"\nvalue = 1.0\n'
+
+
+@pytest.mark.parametrize(
+    ("component", "rest", "says"),
+    [
+        ("test_aded", "", "node `b`: there is no component `test_aded` (did you mean `test_added`?)"),
+        ("test_added", 'x = "a"\ny = "c"', "input `y` of node `b` names node `c`"),
+        ("test_added", 'x = "a"', "lacks its input `y`: give it a number"),
+        ("test_added", 'x = "a"\ny = "a"\nbuy = 2.0', "no parameter `buy` (did you mean `by`?)"),
+        ("test_added", 'x = "a"\ny = "a"\nby = 200', "`by` of credit.toml: node `b` (test_added) must"),
+        ("test_added", 'x = "a"\ny = "a"\nby = "2"', "must be a number from -100 to 100, got '2'"),
+        ("test_added", 'x = "a"\ny = "a"\nretries = -1', "`retries` of node `b` must be a whole number"),
+        ("test_both", 'x = "a"\n[nodes.c]\ncomponent = "test_both"\nx = "b"', "write `b.low`"),
+        ("test_both", 'x = "a"\n[nodes.c]\ncomponent = "test_both"\nx = "b.lo"', "has no output `lo`"),
+        ("test_both", 'x = "c.low"\n[nodes.c]\ncomponent = "test_both"\nx = "b.low"', "a circle: b -> c -> b. Cut it"),
+        ("split", 'data = "a"', "takes a frame, and `out` of node `a` is a number"),
+        ("read", 'party = "dave"\ntable = "t"', "`party` of node `b` (read) is 'dave'"),
+    ],
+)
+def test_each_mistake_is_one_clear_error(component: str, rest: str, says: str) -> None:
+    head = f'name = "x"\nparties = ["alice", "bob", "carol"]\n{NODES}'
+    assert says in wrong(f'{head}[nodes.b]\ncomponent = "{component}"\n{rest}\n')
+
+
+def test_files_that_are_no_flows() -> None:
+    assert "node `b` lacks `component`" in wrong(f'name = "x"\n{NODES}[nodes.b]\nparty = "dave"\n')
+    assert "unknown key `node` (did you mean `nodes`?)" in wrong('name = "x"\n[node.b]\nparty = "dave"\n')
+
+
+def test_calls_are_checked_as_they_are_made() -> None:
+    with pytest.raises(ConfigError, match="has no parameter `valeu` \\(did you mean `value`\\?\\)"):
+        constant(valeu=1.0)
+    with pytest.raises(ConfigError, match="lacks `value`"):
+        constant()
+    with pytest.raises(ConfigError, match="input `y` of node `test_added` \\(test_added\\) is a `float`"):
+        Flow("x", out=added(constant(value=1.0), 2.0))
+    with pytest.raises(ConfigError, match="takes 2 inputs, got 3"):
+        added(1, 2, 3)
+    with pytest.raises(ConfigError, match="two nodes cannot be called `a`"):
+        Flow("x", out=added(constant(value=1.0, name="a"), constant(value=2.0, name="a")))
+    with pytest.raises(ConfigError, match="argument `x` of component `odd` has no annotation"):
+        spu.component(name="odd")(lambda x: x)
+    with pytest.raises(ConfigError, match=r"node `d` has no parameter `widht` .did you mean `width`"):
+        small().set(**{"d.widht": 1})
+
+
+def test_a_node_that_fails_says_which_and_what_to_do(tmp_path: Path) -> None:
+    flow = Flow("x", out=failing(added(constant(value=1.0), constant(value=2.0), name="sum"), name="bad luck"))
+    with pytest.raises(
+        NodeFailed, match=r"node `bad luck` \(test_failing\) stopped: ValueError: no luck. Finished"
+    ) as e:
+        run(flow, state=tmp_path, name="try")
+    assert e.value.node == "bad luck" and read(tmp_path / "alice", "try").state == "failed"
+    RAN.clear()
+    with pytest.raises(ConfigError, match="there is a run `try` already \\(failed\\): resume it"):
+        run(flow, state=tmp_path, name="try")
+    with pytest.raises(NodeFailed):
+        run(flow, state=tmp_path, name="try", resume=True)
+    assert RAN == []  # what was finished is kept
+    with pytest.raises(ConfigError, match=r"run `try` is of flow .*, and this one is"):
+        run(small(), state=tmp_path, name="try", resume=True)
+
+
+def test_retries_are_for_what_may_pass(tmp_path: Path) -> None:
+    flow = Flow("x", out=lost(constant(value=4.0), times=2, retries=2, name="lost"))
+    assert run(flow, state=tmp_path)["out"] == 4.0 and len(LOST) == 3
+    LOST.clear()
+    with pytest.raises(NodeFailed, match="bob closed"):
+        run(Flow("y", out=lost(constant(value=4.0), times=2)), state=tmp_path, retries=1)
+    assert len(LOST) == 2
+    with pytest.raises(NodeFailed, match="ValueError"):
+        run(Flow("z", out=failing(constant(value=4.0), retries=5)), state=tmp_path)
+
+
+def test_a_full_disk_is_said_and_nothing_half_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from spuvm.flow.checkpoints import Checkpoints
+
+    def full(self: Any, path: Path, body: Any) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{")
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as m:
+        m.setattr(Checkpoints, "_write", full)
+        with pytest.raises(NodeFailed, match=r"the disk of .* is full: free some space. Finished nodes") as error:
+            run(small(), state=tmp_path, name="try")
+    assert isinstance(error.value.cause, SaveError)
+    assert not [f for f in tmp_path.rglob("*") if f.is_file() and "nodes" in f.parts]
+    assert run(small(), state=tmp_path, name="try", resume=True)["high"] == 10.0
+
+
+def test_a_damaged_checkpoint_is_found(tmp_path: Path) -> None:
+    flow = Flow("x", rows=local(party="bob", rows=4))
+    first = run(flow, state=tmp_path)
+    (file,) = (tmp_path / "bob" / "nodes").rglob("*.arrow")
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InputError, match="is damaged: delete it"):
+        run(flow, state=tmp_path)["rows"]
+    file.write_bytes(b"short")  # of another size: it does not count
+    assert run(flow, state=tmp_path)["rows"].value.num_rows == first["rows"].value.num_rows
+
+
+def test_two_runs_of_one_name_do_not_mix(tmp_path: Path) -> None:
+    from spuvm.flow.records import Record
+
+    head = {"flow": small().hash, "text": small().text, "parties": list(PARTIES), "spuvm": "0"}
+    held = Record(tmp_path / "alice", "try", head, False)
+    with pytest.raises(ConfigError, match="run `try` goes on in another process"):
+        run(small(), state=tmp_path, name="try")
+    held.end("done")
+    for bad in ("a/b", "", ".."):
+        with pytest.raises(ConfigError, match="a run's name"):
+            run(small(), state=tmp_path, name=bad)
+
+
+# Code and data that changed -----------------------------------------------------------------------------
+
+
+def test_changed_code_and_changed_data_run_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flow = Flow("x", rows=find("read")(party="bob", table="t"))
+    tables: dict[str, dict[str, Any]] = {"bob": {"t": {"id": [1, 2], "x": [0.5, 1.5]}}}
+    first = run(flow, state=tmp_path, tables=tables)
+    assert first.states["read"] == "done"
+    assert run(flow, state=tmp_path, tables=tables).states["read"] == "cached"
+    other: dict[str, dict[str, Any]] = {"bob": {"t": {"id": [1, 2], "x": [0.5, 2.5]}}}
+    assert run(flow, state=tmp_path, tables=other).states["read"] == "done"
+    assert run(flow, state=tmp_path, tables=tables).nodes["read"].key == first.nodes["read"].key
+    with pytest.raises(InputError, match=r"node `read` at bob: bob has no table `t`.*its catalogue has u"):
+        run(flow, state=tmp_path, tables={"bob": {"u": {}}})
+    monkeypatch.setitem(added.__dict__, "memory", "other code")
+    assert run(small(), state=tmp_path).states["e"] == "done"
+    monkeypatch.setitem(added.__dict__, "memory", "and other code")
+    assert {n: s for n, s in run(small(), state=tmp_path).states.items() if s == "done"}.keys() == {"c", "d", "e", "f"}
+
+
+def test_labels_of_tables_say_nothing_to_others(tmp_path: Path) -> None:
+    from spuvm.flow.places import Places
+
+    one, other = Places(tmp_path / "one"), Places(tmp_path / "other")
+    assert one.label("bob", b"x") == one.label("bob", b"x") != one.label("bob", b"y")
+    assert one.label("bob", b"x") != one.label("alice", b"x") and one.label("bob", b"x") != other.label("bob", b"x")
+    assert (tmp_path / "one" / "bob" / "labels.key").stat().st_mode & 0o077 == 0
+
+
+def test_code_of_functions_that_are_called_counts() -> None:
+    from spuvm.flow import code
+
+    def inner(x: int) -> int:
+        return x + 1
+
+    def other(x: int) -> int:
+        return x + 2
+
+    def making(f: Any) -> Any:
+        def outer(x: int) -> int:
+            return int(f(x))
+
+        return outer
+
+    assert code.of_function(making(inner)) == code.of_function(making(inner)) != code.of_function(making(other))
+
+
+# Grants -------------------------------------------------------------------------------------------------
+
+
+def reading() -> Flow:
+    rows = find("read")(party="bob", table="bills", columns=["id", "debt"], name="bills")
+    return Flow("g", out=find("filter")(rows, where="debt > 0", name="some"))
+
+
+TABLES = {"bob": {"bills": {"id": [1, 2, 3], "debt": [0.5, -1.5, 2.0], "name": ["x", "y", "z"]}}}
+
+
+@pytest.mark.parametrize(
+    ("change", "node", "why"),
+    [
+        ({}, None, ""),
+        ({"flow": "any"}, None, ""),
+        ({"flow": "0" * 64}, "bills", "is for another flow"),
+        ({"tables": {"bills": ("id",)}}, "bills", "does not allow column `debt` of `bills`"),
+        ({"tables": {}}, "bills", "does not name table `bills`"),
+        ({"uses": ("read",)}, "some", "does not allow `filter`"),
+        ({"until": TODAY - timedelta(days=2)}, "bills", f"ended on {TODAY - timedelta(days=2)}"),
+    ],
+)
+def test_a_node_that_asks_for_more_stops(tmp_path: Path, change: dict[str, Any], node: str | None, why: str) -> None:
+    flow = reading()
+    least = grants.asked(flow, "bob", TODAY)
+    assert least == Grant(flow.hash, {"bills": ("id", "debt")}, ("read", "filter"), TODAY)
+    given = {"bob": [Grant(**{**least.__dict__, **change})]}
+    if node is None:
+        assert run(flow, state=tmp_path, tables=TABLES, grants=given)["out"].value.num_rows == 2
+        return
+    with pytest.raises(NotGranted, match=f"node `{node}` of flow `g` stops: the grant of bob {why}"):
+        run(flow, state=tmp_path, tables=TABLES, grants=given, name="try")
+    assert read(tmp_path / "alice", "try").state == "stopped"
+    assert run(flow, state=tmp_path, tables=TABLES, grants={"bob": [least]}, name="try", resume=True)["out"]
+
+
+def test_grants_are_files(tmp_path: Path) -> None:
+    least = grants.asked(reading(), "bob", TODAY)
+    (tmp_path / "g.toml").write_text(grants.to_toml([least]))
+    assert grants.load(tmp_path / "g.toml") == (least,)
+    with pytest.raises(NotGranted, match="the grant of bob is not there"):
+        run(reading(), state=tmp_path, tables=TABLES, grants={})
+
+
+def test_a_changed_flow_has_another_hash() -> None:
+    assert small().hash == small().hash != small().set(**{"d.width": 2.5}).hash
+    assert len(read_hashes()) == 4
+
+
+def read_hashes() -> set[str]:
+    a, b = constant(value=1.0, name="a"), constant(value=1.0, name="b")
+    flows_ = [Flow("x", out=added(a, b)), Flow("x", out=added(b, a)), Flow("y", out=added(a, b))]
+    return {f.hash for f in (*flows_, Flow("x", parties=PARTIES, out=added(a, b)))}
+
+
+# Files, pictures, records -------------------------------------------------------------------------------
+
+
+def test_toml_and_back(tmp_path: Path) -> None:
+    flow = flows.credit()
+    (tmp_path / "f.toml").write_text(to_toml(flow))
+    assert Flow.load(tmp_path / "f.toml").hash == flow.hash == flow_files.load(tmp_path / "f.toml").hash
+
+
+def test_what_changed_is_said(tmp_path: Path) -> None:
+    a, b = small(), small().set(**{"d.width": 5.0})
+    lines = difference(json.loads(a.text), json.loads(b.text))
+    assert lines == ["  d: width 2.0 -> 5.0", "  runs anew, as it follows: e, f"]
+    c = Flow("small", high=constant(value=2.0, name="a"))
+    lines = difference(json.loads(a.text), json.loads(c.text))
+    assert "- b (test_constant)" in lines and "  a: tag 'a' -> ''" in lines
+    run(a, state=tmp_path)
+    run(b, state=tmp_path)
+    assert names(tmp_path / "bob") == ["small-1", "small-2"]
+    assert versions(tmp_path / "bob") == {a.hash: ["small-1"], b.hash: ["small-2"]}
+
+
+def test_pictures_have_all_nodes_and_edges(tmp_path: Path) -> None:
+    from xml.etree import ElementTree
+
+    made = run(small(), state=tmp_path)
+    for picture in (svg(small()), svg(small(), made.nodes), svg(flows.credit())):
+        tree = ElementTree.fromstring(picture)
+        boxes = tree.findall(".//{http://www.w3.org/2000/svg}rect")
+        flow = flows.credit() if len(boxes) > 6 else small()
+        assert len(boxes) == len(flow)
+        corners = [(float(r.attrib["x"]), float(r.attrib["y"])) for r in boxes]
+        apart = [
+            (abs(a[0] - b[0]) >= 196 or abs(a[1] - b[1]) >= 62) for i, a in enumerate(corners) for b in corners[:i]
+        ]
+        assert all(apart)
+        lines = tree.findall(".//{http://www.w3.org/2000/svg}path[@stroke]")
+        assert len(lines) == sum(len(n.before) for n in flow.nodes.values())
+
+
+def test_a_page_says_it_all_and_asks_nobody(tmp_path: Path) -> None:
+    from spuvm.flow.page import page
+
+    flow = Flow("a <b> & c", found=reported(constant(value=0.75)))
+    one = run(flow, state=tmp_path)
+    two = run(flow.set(**{"test_constant.value": 0.5}), state=tmp_path)
+    text = page([one.recorded()], tmp_path / "alice")
+    assert "<b>" not in text.replace("<b>0.75</b>", "") and "a &lt;b&gt; &amp; c" in text
+    assert "0.75" in text and ">one</td>" in text and "<polyline" in text and "src=" not in text and "href" not in text
+    assert "script" not in text.lower()
+    both_ = page([one.recorded(), two.recorded()], tmp_path / "alice")
+    assert "value 0.75 -&gt; 0.5" in both_ and both_.count("<polyline") == 2
+
+
+def test_components_are_listed_and_described() -> None:
+    every = known()
+    assert {
+        "read",
+        "match",
+        "split",
+        "bin",
+        "woe",
+        "sgb",
+        "logistic_regression",
+        "evaluate",
+        "score_card",
+    } <= every.keys()
+    for c in every.values():
+        assert c.help and c.outputs, c.name
+        assert all(p.want for p in c.parameters), c.name
+    assert find("sgb").checked({"label": "y"})["max_depth"] == 6
+    with pytest.raises(ConfigError, match="`max_depth` of component `sgb` must be 1 to 10, got 11"):
+        find("sgb").checked({"label": "y", "max_depth": 11})
