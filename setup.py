@@ -50,7 +50,9 @@ setup(
     else [
         Extension(
             "spuvm.runtime.ring._native",
-            sources=[f"runtime/ring/native/{name}.cc" for name in ("aes_ctr", "ring_matmul", "ring_wide")]
+            sources=[
+                f"runtime/ring/native/{name}.cc" for name in ("aes_ctr", "ring_matmul", "ring_wide", "number_transform")
+            ]
             + [f"runtime/engine/native/{name}.cc" for name in ("engine", "loops", "views", "calls", "threads")],
             depends=[
                 "runtime/ring/native/ring_tile.h",

@@ -16,6 +16,8 @@ from spuvm.context import shutdown as shutdown
 from spuvm.devices import PYU as PYU
 from spuvm.devices import SPU as SPU
 from spuvm.devices import PYUObject as PYUObject
+from spuvm.he import HEU as HEU
+from spuvm.he import HEUObject as HEUObject
 from spuvm.jit import jit as jit
 from spuvm.jit import masked as masked
 from spuvm.jit import private as private

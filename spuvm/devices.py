@@ -8,6 +8,7 @@ executes only its own PYU functions; shapes and dtypes of private values become 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,14 @@ class _Machine(VM):
 
     def hand_over(self, x: SPUObject, to: Any) -> Any:
         return super().hand_over(x, PYU(to) if to in self.config.members else to)
+
+
+class Taker(ABC):
+    """A device that takes objects of PYUs."""
+
+    @abstractmethod
+    def take(self, x: PYUObject, **options: Any) -> Any:
+        """The object there, shown to nobody."""
 
 
 @dataclass(frozen=True)
@@ -99,10 +108,12 @@ class PYUObject(Remote):
             return self.value
         return moving.plain(self.value) if self.device.is_here else self.form
 
-    def to(self, device: PYU | SPU) -> Any:
-        """Secret-share it (an SPU), or hand it over openly to another party's PYU."""
-        if isinstance(device, SPU):
-            return device.share(self)
+    def to(self, device: PYU | Taker, **options: Any) -> Any:
+        """Secret-share it (an SPU), encode it (an HEU), or hand it over openly to another party's PYU."""
+        if isinstance(device, Taker):
+            return device.take(self, **options)
+        if options:
+            raise InputError(f"moving to {device!r} takes no settings, got {sorted(options)}.")
         if device == self.device:
             return self
         value = _delivered(self, [device.party], f"goes to {device.party}")
@@ -127,7 +138,7 @@ def _at_home(x: Any) -> Any:
 # SPU ------------------------------------------------------------------------------------------------
 
 
-class SPU(Receiver):
+class SPU(Receiver, Taker):
     """The virtual machine among the parties of a cluster definition.
 
     `spu(fn, static_argnums=...)(*args)` runs a JAX function on objects of PYUs (private to their
@@ -162,6 +173,11 @@ class SPU(Receiver):
         private, tree = jax.tree.flatten(self(_identity)(x))
         return jax.tree.unflatten(tree, self.vm.convert(private, "share", "secret"))
 
+    def take(self, x: PYUObject, **options: Any) -> Any:
+        if options:
+            raise InputError(f"moving to {self!r} takes no settings, got {sorted(options)}.")
+        return self.share(x)
+
     def receive(self, x: SPUObject) -> SPUObject:
         """An SPUObject that is here already: there is no moving between machines."""
         if x.vm is self.vm:
@@ -175,7 +191,7 @@ class SPU(Receiver):
         for x in owned:
             if x.device.party not in self.vm.config.members:
                 raise ConfigError(f"{x!r} belongs to no party of the SPU ({', '.join(self.vm.config.members)}).")
-        _describe(owned)
+        describe(owned)
         return jax.tree.unflatten(tree, [_marked(x) if isinstance(x, PYUObject) else x for x in leaves])
 
     def __repr__(self) -> str:
@@ -263,7 +279,7 @@ def _delivered(x: PYUObject, receivers: Sequence[str], what: str) -> Any:
         return None if body is None else moving.unpacked(body, x.device.party)
 
 
-def _describe(objects: Sequence[PYUObject]) -> None:
+def describe(objects: Sequence[PYUObject]) -> None:
     """Tell all parties the form of each party's objects that they have not heard; in a simulation it is at hand."""
     context = here()
     new = [x for x in objects if not x.described]
