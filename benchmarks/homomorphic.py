@@ -52,14 +52,16 @@ def random_operations(scheme: Any, count: int, width: int) -> int:
     while done < count:
         x, y, weights = (rng.integers(-RANGE, RANGE, width) for _ in range(3))
         a, b = (scheme.encrypt(scheme.plain(v, public), public) for v in (x, y))
-        for kind in rng.choice(4, 6):
+        for kind in rng.choice(["add", "subtract", "number", "plain"], 6):
             factor = int(rng.integers(-5, 6))
-            a, x = [
-                lambda: (scheme.add(a, b, public), x + y),
-                lambda: (scheme.add(a, scheme.negate(b, public), public), x - y),
-                lambda: (scheme.times_number(a, factor, public), x * factor),
-                lambda: (scheme.add_plain(a, scheme.plain(y, public), public), x + y),
-            ][kind]()
+            if kind == "add":
+                a, x = scheme.add(a, b, public), x + y
+            elif kind == "subtract":
+                a, x = scheme.add(a, scheme.negate(b, public), public), x - y
+            elif kind == "number":
+                a, x = scheme.times_number(a, factor, public), x * factor
+            else:
+                a, x = scheme.add_plain(a, scheme.plain(y, public), public), x + y
         a, x = scheme.times_plain(a, scheme.plain(weights, public), public), x * weights
         found = scheme.integers(scheme.decrypt(a, secret, public), 1 << 40, public)[:width]
         if (found != x).any():
