@@ -153,8 +153,10 @@ class Three:
 
     def submit(self, kind: str, by: str) -> str:
         owners = jobs.read(self.texts[kind]).owners
-        column = {"program": lambda n: [n], "stream": lambda n: [n]}.get(kind, lambda n: [])
-        inputs = {n: {"party": p, "data": "t", "columns": column(n), "number": None} for n, p in owners.items()}
+        named = kind in ("program", "stream")
+        inputs = {
+            n: {"party": p, "data": "t", "columns": [n] if named else [], "number": None} for n, p in owners.items()
+        }
         self.models += kind == "sgb"
         text = self.texts[kind].replace('model = "m"', f'model = "m{self.models}"')
         return str(self.ask(by, "/api/jobs", {"program": text, "inputs": inputs})["id"])
@@ -291,8 +293,8 @@ def _wrong(three: Three, submitted: dict[str, str]) -> list[str]:
         if wrong := re.findall(r"Traceback.*", (three.folder / party / "service.log").read_text()):
             found.append(f"{party}: {len(wrong)} tracebacks in its log")
     found += [w for w in record.disagreements(records) if "no record of it" not in w]  # killed before it wrote
-    for (kind, ends), n in sorted(tally.items()):
-        print(f"{kind:8} {ends:20} {n:5}")
+    for (kind, how), n in sorted(tally.items()):
+        print(f"{kind:8} {how:20} {n:5}")
     return found
 
 

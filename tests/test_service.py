@@ -54,7 +54,8 @@ def program() -> str:
 def folder(tmp_path: Path) -> Path:
     """A folder for each party, with its own key, data, policy and service.toml."""
     make_authority(tmp_path / "ca")
-    ports = free_ports(9)
+    ports = free_ports(7)
+    first = 20_000 + 100 * (ports[6] % 120)
     for i, party in enumerate(PARTIES):
         home = tmp_path / party
         key = identity.new_key(home, party)
@@ -69,7 +70,7 @@ def folder(tmp_path: Path) -> Path:
             f'party = "{party}"\nlisten = "127.0.0.1:{ports[i]}"\npage = "127.0.0.1:{ports[3 + i]}"\nstate = "state"\n'
             f'policy = "policy.toml"\nca = "ca.crt"\ncertificate = "{party}.crt"\nkey = "{party}.key"\n'
             f'[services]\n{services}\n[data]\ntable = "table.csv"\n[limits]\nsilence_seconds = 30\n'
-            f"job_ports = [{20000 + 100 * (ports[6 + i] % 300)}, {20099 + 100 * (ports[6 + i] % 300)}]\n"
+            f"job_ports = [{first + 33 * i}, {first + 33 * i + 32}]\n"  # none that the system gives out by itself
         )
     return tmp_path
 

@@ -17,7 +17,8 @@ from spuvm.commands.results import console, say
 from spuvm.policy import record
 from spuvm.runtime.errors import ConfigError, InputError, LinkError
 from spuvm.service import identity, settings
-from spuvm.service.jobs import ENDED, read
+from spuvm.service.jobs import ENDED, STATES, read
+from spuvm.service.report import page
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 CONFIG = click.option("--service", "config", type=FILE, default="service.toml", show_default=True, help="Its file.")
@@ -169,6 +170,27 @@ _ending("cancel", "End a job that waits or runs.")
 
 @jobs.command()
 @click.argument("job")
+@click.option("--until", type=click.Choice(STATES), help="This state.  [default: the end]")
+@click.option("--seconds", type=click.FloatRange(0), default=3600.0, show_default=True, help="No longer than this.")
+@CONFIG
+@TOKEN
+def wait(job: str, until: str | None, seconds: float, config: Path, token: str) -> None:
+    """Wait for a job, which may still be on its way here; exit status 3 if it does not end well, or not in time."""
+    desk, end = _Desk(config, token), time.monotonic() + seconds
+    while True:
+        found = [j for j in desk.get("/api/jobs") if j["id"].startswith(job)]
+        state = found[0]["state"] if len(found) == 1 else "not known here"
+        if state in (until, *ENDED) or time.monotonic() > end:
+            break
+        time.sleep(0.3)
+    why = found[0]["reason"] if len(found) == 1 else ""
+    say(f"{state}{': ' if why else ''}{why}")
+    if state != (until or "done"):
+        raise click.exceptions.Exit(LinkError.exit_status)
+
+
+@jobs.command()
+@click.argument("job")
 @CONFIG
 @TOKEN
 def logs(job: str, config: Path, token: str) -> None:
@@ -298,7 +320,34 @@ def verify(records: tuple[str, ...]) -> None:
     \b
       spuvm audit verify alice=alice/record.jsonl,alice.crt bob=bob/record.jsonl,bob.crt
     """
-    entries = {}
+    entries = _entries(records)
+    for party, told in entries.items():
+        say(f"{party}: {len(told)} entries, each follows from the one before and is signed")
+    found = record.disagreements(entries)
+    for what in found:
+        click.echo(what)
+    if found:
+        raise click.exceptions.Exit(InputError.exit_status)
+
+
+@audit.command()
+@click.argument("records", nargs=-1, required=True, metavar="PARTY=RECORD.jsonl,PARTY.crt ...")
+@click.option("-o", "--output", type=FILE, required=True, help="A new file (.html).")
+def report(records: tuple[str, ...], output: Path) -> None:
+    """Make a page for a security officer: every job, who asked and allowed it, what it showed to whom, how it ended.
+
+    \b
+      spuvm audit report alice=alice/record.jsonl,alice.crt -o report.html
+    """
+    if output.exists():
+        raise InputError(f"{output} is there already: give a new file.")
+    output.write_text(page(_entries(records)))
+    say(f"wrote {output}")
+
+
+def _entries(records: tuple[str, ...]) -> dict[str, list[record.Entry]]:
+    """The checked entries of records by party."""
+    entries: dict[str, list[record.Entry]] = {}
     for given in records:
         party, equals, files = given.partition("=")
         path, comma, certificate = files.rpartition(",")
@@ -308,9 +357,4 @@ def verify(records: tuple[str, ...]) -> None:
             raise ConfigError(f"there is no record {path}.")
         key = identity.read(Path(certificate)).public_key()
         entries[party] = list(record.verified(Path(path), key))  # type: ignore[arg-type]
-        say(f"{party}: {len(entries[party])} entries, each follows from the one before and is signed")
-    found = record.disagreements(entries)
-    for what in found:
-        click.echo(what)
-    if found:
-        raise click.exceptions.Exit(InputError.exit_status)
+    return entries

@@ -70,6 +70,7 @@ class Party:
             raise InputError(f"the program names {unknown[0]}, and [services] does not: it has {self._known()}.")
         others = [p for p in jobs.read(program).members if p != self.settings.party]
         self._send(others, "/jobs", job.as_dict())  # before any news of it
+        self.store.submitted(job.id, user)
         self.take(job, user)
         return self.store.job(job.id)
 
@@ -128,6 +129,8 @@ class Party:
             raise InputError(f"job {id} has program {row.job.hash:.16}, the approval is for {hash:.16}: look again.")
         if row.state != "waiting":
             raise InputError(f"job {id} waits for nobody: it is {row.state}.")
+        if self.store.submitter(id) == user:
+            raise InputError(f"{user} asked for job {id}, and cannot approve it: somebody else must look at it.")
         count = self.store.approve(id, user)
         self.record.append("approved", job=id, program=hash, user=user)
         if count >= row.approvers:

@@ -28,6 +28,7 @@ create table if not exists news (
     primary key (job, party)
 );
 create table if not exists approvals (job text not null, user text not null, at real not null, primary key (job, user));
+create table if not exists submitters (job text primary key, user text not null);
 create table if not exists outbox (
     number integer primary key autoincrement, peer text not null, path text not null, body text not null,
     until real not null
@@ -126,6 +127,14 @@ class Store:
         midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
         sql = "select rule, count(*) from jobs where rule is not null and received >= ? group by rule"
         return {int(rule): int(n) for rule, n in self.db.execute(sql, (midnight,))}
+
+    def submitted(self, id: str, user: str) -> None:
+        self.db.execute("insert or ignore into submitters values (?, ?)", (id, user))
+
+    def submitter(self, id: str) -> str | None:
+        """Who of this party's people asked for a job."""
+        found = self.db.execute("select user from submitters where job = ?", (id,)).fetchone()
+        return None if found is None else str(found["user"])
 
     def approve(self, id: str, user: str) -> int:
         """Remember that a user approved; how many have."""
