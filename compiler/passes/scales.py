@@ -27,6 +27,8 @@ OF_DIVISORS = 12
 LEAST_EXPONENT = 17  # fraction bits of result and divisor beyond those of the numerator
 UP_TO = {32: 16, 64: 30, 128: 60}  # fraction bits of roots and quotients, as far as their ways are cheap
 
+MOST_HALVINGS = 20
+
 REARRANGED = frozenset(LOCAL) - {"sum", "cumsum", "scatter_add"} | {"neg", "share"}
 ALIGNED = frozenset({"add", "sub", "select", "less", "equal", "concatenate", "pad", "scatter", "dynamic_update_slice"})
 CARRIED = REARRANGED | ALIGNED | {"bitcast", "shift_left", "convert"}
@@ -150,6 +152,17 @@ WANTS: dict[str, Callable[[_Wanted, Op, Wish], None]] = {
 }
 
 
+def _is_raw(op: Op, frac: int, extra: int = 0) -> bool:
+    """Whether an algorithm with formats of its own reads ring elements: a bitcast that does not halve numbers.
+
+    `extra`: bits that the operand has been given already.
+    """
+    if op.name != "bitcast" or op.inputs[0].type.kind != "fxp":
+        return False
+    source, target = op.inputs[0].type, op.output.type
+    return target.kind != "fxp" or source.frac - extra != frac or not 0 <= target.frac - frac <= MOST_HALVINGS
+
+
 # rewriting -------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +180,7 @@ class _Scaler:
         self.made: dict[Value | None, tuple[str, list[Value]]] = {}
         self.at_hand: Op | None = None
         self.pinned = self._pinned()
+        self.raw = {op.inputs[0] for op in region.ops if _is_raw(op, frac)}
         self.factors = self._factors()
 
     def run(self) -> list[int]:
@@ -309,6 +323,17 @@ class _Scaler:
         if rule is None or op.regions or not any(v.type.kind == "fxp" for v in (*op.inputs, *op.outputs)):
             return self._keep_default(op)
         rule(self, op)
+        if len(op.outputs) == 1 and op.output in self.raw and self.of(op.output):
+            self._without(op.output, op)
+
+    def _without(self, value: Value, op: Op) -> None:
+        """No extra bits for any use of a value that an algorithm reads raw too: to all it must be one number."""
+        maker = next(made for made in reversed(self.out) if value in made.outputs)
+        wide = Value(value.type)
+        maker.outputs, maker.checked = [wide], ()
+        self.extra[wide], self.limits.of[wide] = self.of(value), self.limits.of[value]
+        value.type = value.type.with_(frac=self._lowered(value))
+        self._dropped(wide, value, 0, op)
 
     def _keep_default(self, op: Op) -> None:
         op.inputs = [self.at(v, 0, op) for v in op.inputs]
@@ -322,16 +347,13 @@ class _Scaler:
     def reread(self, op: Op) -> None:
         """A bitcast between numbers of fraction bits moves the point."""
         source, target = op.inputs[0], op.output
-        if source.type.kind != "fxp" or target.type.kind != "fxp" or not self._halves(source, target):
+        if source.type.kind != "fxp" or _is_raw(op, self.frac, self.of(source)):
             return self._keep_default(op)
         extra = self.of(source)
         if extra:
             op.attrs = {"to": f"fxp{target.type.frac + extra}"}
         self._keep(op, op.inputs, extra)
 
-    def _halves(self, source: Value, target: Value) -> bool:
-        """Whether a bitcast divides a number by a power of two; formats of algorithms are not touched."""
-        return self._lowered(source) == self.frac and 0 <= target.type.frac - self.frac <= 20
 
     def align(self, op: Op) -> None:
         """All operands with the same extra bits: as many as the finest has, where limits allow."""
@@ -352,10 +374,12 @@ class _Scaler:
         self._keep(op, inputs, extra)
 
     def multiply(self, op: Op) -> None:
+        """What was scaled down on both sides was so that the product fits: it keeps the limit of today."""
         inputs = [self.at(v, min(self.of(v), self.factor_room(v)), op) for v in op.inputs]
         if op.output.type.kind != "fxp" or op.output.type.frac == 0:
             inputs = [self.at(v, 0, op) for v in op.inputs]
-        if op.name == "mul" and sum(map(self.of, inputs)) > self.room(op.output):
+        both_scaled = all(not self.limits.of[v].known and self._spare(v) > 0 for v in inputs)
+        if both_scaled or (op.name == "mul" and sum(map(self.of, inputs)) > self.room(op.output)):
             inputs = [self.at(v, 0, op) for v in op.inputs]
         self._keep(op, inputs, sum(map(self.of, inputs)))
 
