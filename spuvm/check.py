@@ -17,7 +17,7 @@ from spuvm.compiler.ir.in_the_clear import Ring
 from spuvm.compiler.ir.module import Module, Type, Visibility
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.choose import choose_functions
-from spuvm.compiler.passes.pipeline import SCALED, improve
+from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.compiler.passes.scales import choose_scales
 from spuvm.objects import Marked, SPUObject, encoded, parts
 from spuvm.runtime.config import Config
@@ -140,8 +140,7 @@ def check_traced(
     tolerance = Tolerance(rtol, absolute, config.fxp_fraction_bits, config.ring_bits)
     recorder = Recorder()
     module = lower(traced, owners, config, recorder)
-    if SCALED:
-        recorder.move(choose_scales(module))
+    recorder.move(choose_scales(module))
     recorder.move(choose_functions(module))
     shadow, ring = Shadow(recorder.regions, tolerance, seed), Ring(config.ring_bits)
     with np.errstate(all="ignore"):
@@ -152,7 +151,8 @@ def check_traced(
         outputs = shadow.run(module.body, inputs)
         errors = _errors(shadow, module, outputs)
         if not any(wrong for _, wrong in errors.values()):
-            errors = _improved(shadow, module, inputs, outputs)
+            final = run_passes(lower(traced, owners, config))
+            errors = _improved(shadow, final, inputs, outputs)
     return _report(traced.name, shadow, errors, tolerance)
 
 
@@ -172,7 +172,7 @@ def _errors(shadow: Shadow, module: Module, outputs: Sequence[Pair]) -> Errors:
 def _improved(shadow: Shadow, module: Module, inputs: Sequence[Pair], outputs: Sequence[Pair]) -> Errors:
     """The program after the passes, which may truncate a sum where it had truncated the terms."""
     watch = Shadow({}, shadow.tolerance, shadow.seed, watch=True)
-    raws = watch.run(improve(module).body, [Pair(x.raw, x.real) for x in inputs])
+    raws = watch.run(module.body, [Pair(x.raw, x.real) for x in inputs])
     errors = _errors(shadow, module, [Pair(y.raw, x.real) for x, y in zip(outputs, raws)])
     if any(wrong for _, wrong in errors.values()):
         shadow.findings += [f for f in watch.findings if f.reaches]

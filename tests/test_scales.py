@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -17,11 +17,8 @@ from spuvm.compiler.ir.in_the_clear import evaluate
 from spuvm.compiler.ir.module import Module
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes import pipeline
-from spuvm.compiler.passes.pipeline import SCALED
 from spuvm.runtime.config import Config
 from spuvm.runtime.ring.elements import signed
-
-pytestmark = pytest.mark.skipif(not SCALED, reason="scales are not the default yet: SPUVM_SCALES=1 turns them on")
 
 PROTOCOLS = [("aby3", 64), ("semi2k", 64), ("ref2k", 64), ("aby3", 128)]
 
@@ -99,8 +96,10 @@ def test_a_gradient_costs_no_more() -> None:
     """Within 2% of the bytes, and no round more."""
     traced = trace(jax.grad(logistic), data(200))
 
-    def cost(passes: Any) -> tuple[int, int]:
-        module = pipeline._applied(lower(traced, ["secret"] * 3, Config()), passes)
+    def cost(passes: Sequence[pipeline.Pass]) -> tuple[int, int]:
+        module = lower(traced, ["secret"] * 3, Config())
+        for apply in passes:
+            apply(module)
         found = Program(module).cost
         return found.rounds, int(found.bytes_sent.sum())
 
@@ -173,7 +172,7 @@ def test_known_limits_leave_products_their_room() -> None:
 
 def test_loops_and_results_keep_their_types() -> None:
     module = compiled(
-        lambda w, x, y: jax.lax.fori_loop(0, 3, lambda i, w: w - 0.1 * jax.grad(squared)(w, x, y), w), data(64)
+        lambda w, x, y: jax.lax.fori_loop(0, 3, lambda i, w: w - 0.1 * jax.grad(squared)(w, x, y), w), data(4096)
     )
     loop = next(op for op in module.body.walk() if op.name == "loop")
     assert {v.type.frac for v in loop.regions[0].params} == {18}

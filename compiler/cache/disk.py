@@ -52,7 +52,7 @@ def _version() -> str:
     for file in _native():
         digest.update(file.read_bytes())
     digest.update(f"{platform.machine()} {_processor()}".encode())
-    digest.update(f"{os.environ.get('XLA_FLAGS', '')} {os.environ.get('SPUVM_SCALES', '')}".encode())
+    digest.update(os.environ.get("XLA_FLAGS", "").encode())
     return digest.hexdigest()[:24]
 
 

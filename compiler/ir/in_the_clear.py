@@ -347,7 +347,8 @@ def _by_lax(r: Ring, op: Op, xs: list[Raw]) -> Raw:
         return apply(lambda x: x)
     total: Any = 0
     for shift in range(0, 128, 32):
-        total += apply(lambda x, s=shift: ((x >> s) % 2**32).astype(np.uint64)).astype(object) << shift  # type: ignore[misc]
+        piece = apply(lambda x, s=shift: np.asarray((x >> s) % 2**32).astype(np.uint64))  # type: ignore[misc]
+        total += piece.astype(object) << shift
     return np.asarray(total)
 
 

@@ -5,7 +5,6 @@ Integers, truncation, loops and dead code have files of their own.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -32,16 +31,7 @@ COMMUTATIVE = frozenset({"add", "mul", "equal", "and", "or", "xor"})
 
 def run_passes(module: Module) -> Module:
     """Improve `module`, in place; the same module is returned."""
-    return _applied(module, PASSES)
-
-
-def improve(module: Module) -> Module:
-    """The same for a module whose scales and ways have been chosen, see `check`."""
-    return _applied(module, IMPROVEMENTS)
-
-
-def _applied(module: Module, passes: tuple[Pass, ...]) -> Module:
-    for apply in passes:
+    for apply in PASSES:
         apply(module)
         ops.check(module)
     return module
@@ -304,7 +294,9 @@ def functions(module: Module) -> None:
     choose_functions(module)
 
 
-IMPROVEMENTS: tuple[Pass, ...] = (
+PASSES: tuple[Pass, ...] = (
+    scales,
+    functions,
     wrap_integers,
     everywhere(simplify),
     everywhere(common_subexpressions),
@@ -316,9 +308,5 @@ IMPROVEMENTS: tuple[Pass, ...] = (
     lambda module: dead_code(module.body),
     everywhere(selection),
 )
-# Scales are not the default yet: factors of some matrices and means of large squares came out wrong with them, see
-# docs/numbers.md. `SPUVM_SCALES=1` turns them on, for all parties alike: the agreed program differs.
-SCALED = os.environ.get("SPUVM_SCALES") == "1"
-PASSES: tuple[Pass, ...] = (*((scales,) if SCALED else ()), functions, *IMPROVEMENTS)
 
 assert SIMPLER.keys() <= RULES.keys()

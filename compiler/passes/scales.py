@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from spuvm.compiler.ir.fixedpoint import encode
-from spuvm.compiler.ir.module import Module, Op, Region, Value
+from spuvm.compiler.ir.module import Module, Op, Region, Value, uses
 from spuvm.compiler.ir.ops import KEEP_MASKED, LOCAL, index_operands, with_results
 from spuvm.compiler.passes.limits import Limit, Limits, count
+from spuvm.compiler.passes.truncation import BLOCK
 
 Moved = dict[Region, list[int]]
 
@@ -25,9 +26,12 @@ MOST = {32: 6, 64: 20, 128: 40}  # extra bits of what is multiplied
 OF_ROOTS = 18  # wanted below a root, whose relative error is half that of its operand
 OF_DIVISORS = 12
 LEAST_EXPONENT = 17  # fraction bits of result and divisor beyond those of the numerator
-UP_TO = {32: 16, 64: 30, 128: 60}  # fraction bits of roots and quotients, as far as their ways are cheap
+# Fraction bits of roots: an epsilon of 1e-8 beside them is 0, so that what is divided by a root that was lost gives 0.
+UP_TO = {32: 16, 64: 24, 128: 60}
+OF_QUOTIENTS = {32: 12, 64: 30, 128: 60}
 
-MOST_HALVINGS = 20
+MOST_HALVINGS = 20  # of a number, by moving the point
+FEW = 32  # terms of a sum
 
 REARRANGED = frozenset(LOCAL) - {"sum", "cumsum", "scatter_add"} | {"neg", "share"}
 ALIGNED = frozenset({"add", "sub", "select", "less", "equal", "concatenate", "pad", "scatter", "dynamic_update_slice"})
@@ -99,14 +103,14 @@ class _Wanted:
 def _want_product(w: _Wanted, op: Op, wish: Wish) -> None:
     x, y = op.inputs
     terms = count(x, op.attrs["dims"][0][0]) if op.name == "dot" else 1
-    bits = max(wish.bits, wish.below) + _of_sum(terms)
     for one, other in ((x, y), (y, x)):
-        w.ask(one, bits + w.typical(other) if other.type.frac else 0.0)
+        below = wish.below if w.limits.of[other].known else -math.inf
+        w.ask(one, max(wish.bits, below) + _of_sum(terms) + w.typical(other) if other.type.frac else 0.0)
 
 
 def _of_sum(terms: int) -> int:
-    """Roundings of so many terms add up like the root of it; three bits in hand."""
-    return math.ceil(math.log2(terms) / 2) + 3 if terms > 1 else 0
+    """Roundings of so many terms add up like the root of it. Of few, they are left as they are: bits cost range."""
+    return math.ceil(math.log2(terms) / 2) if terms >= FEW else 0
 
 
 def _want_sum(w: _Wanted, op: Op, wish: Wish) -> None:
@@ -182,6 +186,8 @@ class _Scaler:
         self.pinned = self._pinned()
         self.raw = {op.inputs[0] for op in region.ops if _is_raw(op, frac)}
         self.factors = self._factors()
+        self.uses = {v: len(users) for v, users in uses(region).items()}
+        self.whole: dict[Value, Value] = {}  # what a truncation of no bits leaves as it is
 
     def run(self) -> list[int]:
         starts = []
@@ -278,7 +284,7 @@ class _Scaler:
 
     def _moved(self, value: Value, change: int, like: Op | None, outputs: list[Value] | None = None) -> Value:
         if change < 0:
-            return self.emit("trunc", [value], like, outputs, bits=-change).output
+            return self.emit("trunc", [self.whole.get(value, value)], like, outputs, bits=-change).output
         shifted = self.emit("shift_left", [value], like, bits=change)
         return self.emit("bitcast", shifted.outputs, like, outputs, to=f"fxp{value.type.frac + change}").output
 
@@ -354,7 +360,6 @@ class _Scaler:
             op.attrs = {"to": f"fxp{target.type.frac + extra}"}
         self._keep(op, op.inputs, extra)
 
-
     def align(self, op: Op) -> None:
         """All operands with the same extra bits: as many as the finest has, where limits allow."""
         at = index_operands(op.name, len(op.inputs)) if op.name in LOCAL else ()
@@ -384,15 +389,28 @@ class _Scaler:
         self._keep(op, inputs, sum(map(self.of, inputs)))
 
     def total(self, op: Op) -> None:
-        """Of a sum, which may be too large for the bits of its terms."""
-        (x,) = op.inputs
-        most = min(self.room(op.output), self.factor_room(op.output) if self._multiplied(op.output) else 99)
-        if self.of(x) <= most or op.output.type.kind != "fxp":
+        """Of a sum, which may be too large for the bits of its terms: before it is made, or as a factor after it."""
+        (x,), out = op.inputs, op.output
+        if out.type.kind != "fxp" or not self.of(x):
             return self._keep(op, op.inputs, self.of(x))
-        out = op.output
+        fits = self._fits(op)
+        if self.of(x) > fits:
+            op.inputs = [x] = [self.at(x, fits - fits % 2, op)]
+        most = self.factor_room(out) if self._multiplied(out) else self.of(x)
+        if self.of(x) <= most:
+            return self._keep(op, op.inputs, self.of(x))
         wide = self.emit(op.name, op.inputs, op, **op.attrs)
         self.extra[wide.output], self.limits.of[wide.output] = self.of(x), self.limits.of[out]
         self._dropped(wide.output, out, min(most, self.wish(out)), op)
+
+    def _fits(self, op: Op) -> int:
+        """Extra bits of terms whose sum fits the ring. Products that are truncated after they are added, BLOCK at most
+        (see `truncation`), are promised to fit together.
+        """
+        (x,) = op.inputs
+        if op.name == "sum" and self.uses[x] == 1 and self._made(x, "trunc") and count(x, op.attrs["axes"]) <= BLOCK:
+            return self.room(x)
+        return self.room(op.output)
 
     def truncate(self, op: Op) -> None:
         (x,), out = op.inputs, op.output
@@ -433,6 +451,7 @@ class _Scaler:
         frac = out.type.frac + extra
         if frac == x.type.frac:
             self.emit("bitcast", [x], op, [out], to=x.type.element)
+            self.whole[out] = x
         else:
             self._moved(x, frac - x.type.frac, op, [out])
         self.extra[out] = extra
@@ -445,7 +464,7 @@ class _Scaler:
     def quotient(self, op: Op) -> None:
         """x / y, with as many bits as its ways take: see `by_logarithm.divides`."""
         x, y = op.inputs
-        up_to = UP_TO[self.ring_bits]
+        up_to = OF_QUOTIENTS[self.ring_bits]
         y = self.at(y, min(self.of(y), max(0, up_to - y.type.frac + self.of(y))), op)
         extra = self.wish(op.output)
         if x not in self.constants:
