@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -98,14 +98,17 @@ def compile_function(
     config: Config,
     static_argnums: int | Sequence[int] = (),
     masked: Collection[int] = (),
+    keywords: Mapping[str, Any] | None = None,
+    static_argnames: Collection[str] = (),
 ) -> Program:
     """Trace, lower, improve. Expansion and projection follow when first asked for.
 
-    `masked` are the positions of private inputs that are masked already. What another process has compiled
+    `masked` are the positions of private inputs that are masked already. Inputs by keyword follow those by position, in
+    the order of their names. What another process has compiled
     before is read from disk (see `kept`).
     """
     protocol_of(config)
-    traced = trace(fn, args, static_argnums)
+    traced = trace(fn, args, static_argnums, keywords, static_argnames)
     name = fingerprint(traced, visibilities, config, masked)
     found = program_cache.read_module(name)
     if found is not None:

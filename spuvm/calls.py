@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spuvm.arguments import bind, state
 from spuvm.compiler.compile import Program, compile_function
 from spuvm.compiler.cost import Cost
-from spuvm.compiler.front.trace import static_positions
+from spuvm.compiler.front.trace import is_tracing
 from spuvm.objects import Marked, SPUObject
 from spuvm.runtime.errors import InputError
 
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class Jitted:
-    """A function compiled for a machine, once for each signature of its arguments."""
+    """A function compiled for a machine, once for each signature of its arguments.
+
+    As an attribute of a class it is a method. In a function that is being compiled itself, it is a part of that.
+    """
 
     def __init__(
         self,
@@ -30,16 +33,21 @@ class Jitted:
         vm: VM,
         static_argnums: int | Sequence[int] = (),
         default: str = "secret",
+        static_argnames: str | Sequence[str] = (),
     ) -> None:
         functools.update_wrapper(self, fn)
         self.fn = fn
         self.vm = vm
         self.static_argnums = static_argnums
+        self.static_argnames = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
         self.default = default
         self._programs: dict[Any, tuple[Program, Any]] = {}
+        self._methods: dict[Any, Jitted] = {}
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it. Returns SPUObjects in the shape of the function's result."""
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
+            return self._inlined(args, kwargs)
         program, out_tree, leaves = self._prepare(args, kwargs)
         return jax.tree.unflatten(out_tree, self.vm.run(program, leaves))
 
@@ -51,12 +59,34 @@ class Jitted:
         """Rounds and bytes per party, by operation and by source line, without running it."""
         return self.compile(*args, **kwargs).cost
 
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self if instance is None else self._method(instance)
+
+    def _method(self, instance: Any) -> Any:
+        """A pytree of arrays is an argument like others; any other object is part of the program, as it is now."""
+        if not jax.tree_util.all_leaves([instance]):
+            return Method(self, instance)
+        key = id(instance), state(instance)
+        if key not in self._methods:
+            numbers = (self.static_argnums,) if isinstance(self.static_argnums, int) else tuple(self.static_argnums)
+            shifted = tuple(n - (n > 0) for n in numbers if n != 0)
+            bound = self.fn.__get__(instance)
+            self._methods[key] = Jitted(bound, self.vm, shifted, self.default, self.static_argnames)
+        return self._methods[key]
+
+    def _inlined(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Within another jitted function: that one's machine computes it."""
+        if not is_tracing():
+            raise InputError(
+                f"`{self.__name__}` was made by `spu.jit` and runs on secret shares: `jax.jit`, `jax.vmap` and "
+                "`jax.grad` cannot look inside. Transform the function first: `spu.jit(jax.grad(f))`, f what "
+                "`spu.jit` was given."
+            )
+        return self.fn(*args, **kwargs)
+
     def _prepare(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Program, Any, list[Any]]:
-        if kwargs:
-            args = self._positional(args, kwargs)
-        static = static_positions(self.static_argnums, len(args)) if self.static_argnums != () else frozenset()
-        dynamic = tuple(a for i, a in enumerate(args) if i not in static)
-        leaves, tree = jax.tree.flatten(dynamic)
+        given = bind(self.fn, args, kwargs, self.static_argnums, self.static_argnames)
+        leaves, tree = jax.tree.flatten(given.dynamic)
         owners = [self.vm.visibility(leaf, self.default) for leaf in leaves]
         masked = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, SPUObject) and leaf.type.masked)
         key = (
@@ -64,7 +94,7 @@ class Jitted:
             tuple(map(_signature, leaves)),
             tuple(owners),
             masked,
-            tuple((type(args[i]), args[i]) for i in sorted(static)),  # 1, 1.0 and True are equal
+            tuple((k, type(x), x) for k, x in given.static),  # 1, 1.0 and True are equal
             jax.config.jax_enable_x64,  # type: ignore[attr-defined]
         )
         try:
@@ -72,23 +102,37 @@ class Jitted:
         except TypeError:
             raise InputError("static arguments must be hashable, as in `jax.jit`.") from None
         if found is None:
-            program = compile_function(self.fn, _unmarked(args), owners, self.vm.config, self.static_argnums, masked)
+            program = compile_function(
+                self.fn, _unmarked(given.args), owners, self.vm.config, given.static_positions, masked,
+                _unmarked(given.keywords), self.static_argnames,
+            )  # fmt: skip
             assert program.traced is not None
             found = self._programs[key] = program, program.traced.out_tree
         return *found, leaves
-
-    def _positional(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
-        bound = inspect.signature(self.fn).bind(*args, **kwargs)
-        if bound.kwargs:
-            raise InputError(
-                f"`{self.__name__}` has keyword-only arguments {sorted(bound.kwargs)}: pass them by position."
-            )
-        return bound.args
 
     def __repr__(self) -> str:
         return f"<spu.jit {self.__name__} on {self.vm!r}>"
 
     __name__: str
+
+
+class Method:
+    """A jitted function with its first argument."""
+
+    def __init__(self, function: Jitted, instance: Any) -> None:
+        self.function, self.instance = function, instance
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.function(self.instance, *args, **kwargs)
+
+    def compile(self, *args: Any, **kwargs: Any) -> Program:
+        return self.function.compile(self.instance, *args, **kwargs)
+
+    def cost(self, *args: Any, **kwargs: Any) -> Cost:
+        return self.function.cost(self.instance, *args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"{self.function!r} of {type(self.instance).__name__}"
 
 
 def _unmarked(args: Any) -> Any:
@@ -128,10 +172,23 @@ def operator(name: str, vm: VM, operands: tuple[Any, ...]) -> Any:
 
 def indexed(vm: VM, x: SPUObject, index: Any) -> Any:
     """x[index] with a public index: its arrays are arguments, the rest is part of the program."""
-    parts = [p for part in (index if isinstance(index, tuple) else (index,)) for p in _positions(part)]
+    index = index if isinstance(index, tuple) else (index,)
+    _check_bounds(x, index)
+    parts = [p for part in index for p in _positions(part)]
     arrays = [p for p in parts if isinstance(p, INDICES)]
     fixed = tuple(ARGUMENT if isinstance(p, INDICES) else p for p in parts)
     return _indexer(vm, repr(fixed), fixed)(x, *arrays)
+
+
+def _check_bounds(x: SPUObject, index: tuple[Any, ...]) -> None:
+    """IndexError for whole numbers that no element has, as NumPy: JAX would take the nearest element."""
+    if any(part is None or isinstance(part, (*INDICES, list, bool)) for part in index):
+        return  # positions of axes follow from values there
+    ellipsis = index.index(...) if ... in index else len(index)
+    axes = [*range(ellipsis), ..., *range(x.ndim - (len(index) - ellipsis - 1), x.ndim)]
+    for axis, part in zip(axes, index):
+        if isinstance(part, int | np.integer) and not -x.shape[axis] <= part < x.shape[axis]:
+            raise IndexError(f"index {part} is out of bounds for axis {axis} of size {x.shape[axis]}.")
 
 
 INDICES = (np.ndarray, jax.Array, SPUObject)

@@ -25,6 +25,9 @@ def jit(
     world_size: int | None = None,
     parties: Sequence[str] | None = None,
     static_argnums: int | Sequence[int] = (),
+    static_argnames: str | Sequence[str] = (),
+    donate_argnums: int | Sequence[int] = (),
+    donate_argnames: str | Sequence[str] = (),
 ) -> Any:
     """Run a JAX function on secret-shared data, simulated among `world_size` parties in this process.
 
@@ -40,7 +43,11 @@ def jit(
             for 32 (3.9e-3), 26 for 128 (1.5e-8).
         world_size: how many parties; the protocol's usual number if not given.
         parties: their names, instead of `world_size`.
-        static_argnums: positions of arguments that are Python values, as in `jax.jit`.
+        static_argnums, static_argnames: positions and names of arguments that are Python values, as in `jax.jit`.
+        donate_argnums, donate_argnames: accepted as in `jax.jit`. Shares of arguments are never overwritten.
+
+    Of a method, an object that is no pytree is part of the program: it is compiled again where attributes have changed.
+    Within another jitted function, `fn` is a part of it and its machine is that one's.
 
     Raises:
         ConfigError: for a configuration that no protocol has.
@@ -55,9 +62,10 @@ def jit(
             world_size=world_size,
             parties=parties,
             static_argnums=static_argnums,
+            static_argnames=static_argnames,
         )
     config = make_config(protocol, ring, fxp_fraction_bits, world_size, parties)
-    return Jitted(fn, simulator(config), static_argnums)
+    return Jitted(fn, simulator(config), static_argnums, static_argnames=static_argnames)
 
 
 def secret(x: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -153,6 +153,23 @@ class SPUObject(Remote):
         if not self.shape:
             raise TypeError("len() of a scalar SPUObject")
         return self.shape[0]
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self[i] for i in range(len(self)))
+
+    def __contains__(self, value: Any) -> bool:
+        raise VisibilityError(
+            "whether a secret array contains a value is not known to Python: `(x == value).any()` in a jitted function."
+        )
+
+    def __reduce__(self) -> Any:
+        raise InputError("an SPUObject is not pickled, as a process holds shares of it: use `spu.save_shares`.")
+
+    def __copy__(self) -> SPUObject:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> SPUObject:
+        return self
 
     __add__, __radd__ = _operator("add"), _operator("add", reflected=True)
     __sub__, __rsub__ = _operator("subtract"), _operator("subtract", reflected=True)

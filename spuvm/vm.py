@@ -16,7 +16,7 @@ from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Module, Value, Visibility
 from spuvm.objects import Marked, Receiver, SPUObject, components_for, identity, slots_of
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
-from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.machine.session import Call, Session, abort_on_error
 from spuvm.runtime.protocols.registered import protocol_of, usual_parties
 from spuvm.watching import WATCHER
@@ -126,6 +126,10 @@ class VM:
 
     def apply(self, name: str, operands: tuple[Any, ...]) -> Any:
         """A `jax.numpy` function of objects; plain operands are public."""
+        if any(isinstance(x, jax.core.Tracer) for x in operands):
+            raise VisibilityError(
+                "an SPUObject is used inside a jitted function, but is no argument of it: pass it as one."
+            )
         return operator(name, self, operands)
 
     def index(self, x: SPUObject, index: Any) -> Any:

@@ -10,7 +10,9 @@ import inspect
 import os
 import sysconfig
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -22,6 +24,7 @@ from jax.extend import core as jex
 from jax.interpreters import ad, batching, mlir
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
+from spuvm.compiler.front.leaves import abstract
 from spuvm.compiler.ir.module import Location
 from spuvm.runtime.errors import InputError, VisibilityError
 from spuvm.runtime.sources import FOLDERS, PACKAGE
@@ -57,26 +60,43 @@ class Traced:
         return list(self.jaxpr.out_avals)
 
 
-def trace(fn: Callable[..., Any], args: Sequence[Any], static_argnums: int | Sequence[int] = ()) -> Traced:
-    """Trace `fn(*args)`. The leaves of an argument are arrays, numbers, or anything with shape and dtype."""
+def trace(
+    fn: Callable[..., Any],
+    args: Sequence[Any],
+    static_argnums: int | Sequence[int] = (),
+    keywords: Mapping[str, Any] | None = None,
+    static_argnames: Collection[str] = (),
+) -> Traced:
+    """Trace `fn(*args, **keywords)`. Leaves of arguments are arrays, numbers, or anything with shape and dtype."""
     static = static_positions(static_argnums, len(args))
-    dynamic = [a for i, a in enumerate(args) if i not in static]
-    leaves = [jax.tree.map(_abstract, a) for a in dynamic]
+    fixed = {k: v for k, v in (keywords or {}).items() if k in static_argnames}
+    named = {k: v for k, v in sorted((keywords or {}).items()) if k not in static_argnames}
+    dynamic = [*(a for i, a in enumerate(args) if i not in static), *named.values()]
+    inputs = _input_names(fn, args, static, named)
+    leaves, tree = jax.tree.flatten(dynamic)
+    leaves = jax.tree.unflatten(tree, [abstract(leaf, name) for leaf, name in zip(leaves, inputs)])
     results: list[tuple[tuple[Any, ...], Any]] = []
     trees: list[Any] = []
 
     def call(*given: Any) -> list[Any]:
         rest = iter(given)
-        out = fn(*(args[i] if i in static else next(rest) for i in range(len(args))))
+        positional = [args[i] if i in static else next(rest) for i in range(len(args))]
+        out = fn(*positional, **fixed, **dict(zip(named, rest)))
         results[:], tree = jax.tree_util.tree_flatten_with_path(out)  # now: a rebuilt object may have other leaves
         trees[:] = [tree]
         return [leaf for _, leaf in results]
 
     try:
-        closed = jax.make_jaxpr(call)(*leaves)
+        with _inside():
+            closed = jax.make_jaxpr(call)(*leaves)
     except NEED_A_VALUE as e:
         raise VisibilityError(_needs_a_value(fn, e)) from e
     except TypeError as e:
+        if "SPUObject" in str(e):
+            raise VisibilityError(
+                f"{_where(fn, e)}an SPUObject is used inside a jitted function, but is no argument of it: "
+                "pass it as one."
+            ) from e
         if "concrete" not in str(e):  # what JAX says of a traced shape
             raise
         raise VisibilityError(_needs_a_value(fn, e)) from e
@@ -85,7 +105,7 @@ def trace(fn: Callable[..., Any], args: Sequence[Any], static_argnums: int | Seq
         jaxpr=closed,
         in_tree=jax.tree.structure(tuple(dynamic)),
         out_tree=trees[0],
-        inputs=tuple(_input_names(fn, args, static)),
+        inputs=tuple(inputs),
         outputs=tuple("out" + _path(path) for path, _ in results),
         x64=jax.dtypes.canonicalize_dtype(np.float64) == np.float64,
         location=_definition(fn),
@@ -100,15 +120,36 @@ NEED_A_VALUE = (
 )
 
 
+_tracing = ContextVar("tracing", default=False)
+
+
+@contextmanager
+def _inside() -> Iterator[None]:
+    token = _tracing.set(True)
+    try:
+        yield
+    finally:
+        _tracing.reset(token)
+
+
+def is_tracing() -> bool:
+    """Whether a function is being traced here for a machine, not by a transformation of JAX alone."""
+    return _tracing.get()
+
+
 def _needs_a_value(fn: Callable[..., Any], error: Exception) -> str:
     """What to do about Python code that asks for the value of an argument while it is traced."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == inspect.getsourcefile(fn)]
-    where = f"{_short(frames[-1].filename)}:{frames[-1].lineno}: " if frames else ""
     return (
-        f"{where}Python needs the value of a traced argument here (an `if`, a `while`, a shape, a mask as index, "
-        "`int()`, `np.array()`): write `jnp.where` or `lax.cond` for a secret condition, or list the argument in "
-        "`static_argnums` if all parties may know it."
+        f"{_where(fn, error)}Python needs the value of a traced argument here (an `if`, a `while`, a shape, a mask as "
+        "index, `int()`, `np.array()`): write `jnp.where` or `lax.cond` for a secret condition, or list the argument "
+        "in `static_argnums` if all parties may know it."
     )
+
+
+def _where(fn: Callable[..., Any], error: Exception) -> str:
+    """The line of the function's file that an error came from, and a colon."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == inspect.getsourcefile(fn)]
+    return f"{_short(frames[-1].filename)}:{frames[-1].lineno}: " if frames else ""
 
 
 def static_positions(static_argnums: int | Sequence[int], count: int) -> frozenset[int]:
@@ -120,28 +161,15 @@ def static_positions(static_argnums: int | Sequence[int], count: int) -> frozens
     return frozenset(n % count for n in numbers)
 
 
-def _abstract(leaf: Any) -> Any:
-    """What JAX can trace: its own arrays and numbers as they are, other array-likes by shape and dtype."""
-    if isinstance(leaf, (jax.Array, np.ndarray, np.generic, jax.ShapeDtypeStruct, bool, int, float, complex)):
-        return leaf
-    if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
-        struct: Any = jax.ShapeDtypeStruct
-        return struct(leaf.shape, leaf.dtype)
-    raise InputError(
-        f"an argument of type `{type(leaf).__name__}` is neither an array nor a number: "
-        "pass an array, or list its position in `static_argnums`."
-    )
-
-
 # Names of leaves ---------------------------------------------------------------------------------
 
 
-def _input_names(fn: Callable[..., Any], args: Sequence[Any], static: frozenset[int]) -> list[str]:
-    names = []
-    for i, (name, arg) in enumerate(zip(_argument_names(fn, len(args)), args)):
-        if i not in static:
-            names += [name + _path(path) for path, _ in jax.tree_util.tree_leaves_with_path(arg)]
-    return names
+def _input_names(
+    fn: Callable[..., Any], args: Sequence[Any], static: frozenset[int], keywords: Mapping[str, Any]
+) -> list[str]:
+    given = [*zip(_argument_names(fn, len(args)), args), *keywords.items()]
+    dynamic = [pair for i, pair in enumerate(given) if i not in static]
+    return [name + _path(path) for name, arg in dynamic for path, _ in jax.tree_util.tree_leaves_with_path(arg)]
 
 
 def _argument_names(fn: Callable[..., Any], count: int) -> list[str]:
