@@ -35,9 +35,10 @@ lint: .venv/dev
 conformance: .venv/dev
 	PYTHONPATH=tests $(BIN)/python -m conformance run
 
-## docs/operations.md, docs/precision.md and docs/plots, from the tables that the conformance run checks.
+## docs/operations.md, docs/precision.md and docs/plots, from the tables that the conformance run checks; docs/protocols.md.
 docs: .venv/dev
 	PYTHONPATH=tests $(BIN)/python -m conformance docs
+	$(BIN)/spuvm protocols --markdown docs/protocols.md
 
 ## benchmarks/RESULTS.md, measured on these cores: an hour. ONLY=kernels,boosting measures some sections, DATA=folder
 ## (for 17 GB of inputs) adds the billion rows.

@@ -22,7 +22,7 @@ from spuvm.objects import Marked, Receiver, Remote, SPUObject
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.machine.session import abort_on_error
-from spuvm.runtime.protocols.registered import protocol_of
+from spuvm.runtime.protocols.registered import protocol_of, sound_default
 from spuvm.vm import VM
 from spuvm.watching import WATCHER
 
@@ -148,6 +148,9 @@ class SPU(Receiver, Taker):
     values, and be shown results (`x.to(dave)`, `spu.reveal`), as well: they run the same script and agree on
     every program, and what they bring is shared among the computing parties. They are sent the
     value of a reveal, and never hold a share of anything else.
+
+    Without a protocol in the definition or a cluster file, two parties get SEMI2K (with a dealer), three ABY3,
+    four REP4, more SEMI2K.
     """
 
     def __init__(self, cluster_def: Mapping[str, Any]) -> None:
@@ -194,6 +197,11 @@ class SPU(Receiver, Taker):
         describe(owned)
         return jax.tree.unflatten(tree, [_marked(x) if isinstance(x, PYUObject) else x for x in leaves])
 
+    @property
+    def security(self) -> str:
+        """What its protocol holds against."""
+        return self.vm.protocol.security
+
     def __repr__(self) -> str:
         return f"<SPU {self.vm.config.protocol}/{self.vm.config.ring_bits} of {', '.join(self.vm.config.parties)}>"
 
@@ -212,7 +220,8 @@ def default_machine() -> VM | None:
     context = current()
     if context is None:
         return None
-    config = context.config or config_from({"nodes": [{"party": p} for p in context.parties]}, context)
+    usual = {"nodes": [{"party": p} for p in context.parties], "runtime_config": {"protocol": "aby3"}}
+    config = context.config or config_from(usual, context)
     return context.machine(config, _Machine)
 
 
@@ -220,7 +229,15 @@ def _identity(x: Any) -> Any:
     return x
 
 
-PROTOCOL_NAMES = {"ABY3": "aby3", "SEMI2K": "semi2k", "REF2K": "ref2k", "3": "aby3", "2": "semi2k", "1": "ref2k"}
+PROTOCOL_NAMES = {
+    "ABY3": "aby3",
+    "SEMI2K": "semi2k",
+    "REF2K": "ref2k",
+    "REP4": "rep4",
+    "3": "aby3",
+    "2": "semi2k",
+    "1": "ref2k",
+}
 FIELD_NAMES = {"FM32": 32, "FM64": 64, "FM128": 128, "1": 32, "2": 64, "3": 128}
 
 
@@ -232,7 +249,8 @@ def config_from(cluster_def: Mapping[str, Any], context: Context) -> Config:
     except (KeyError, TypeError):
         raise ConfigError("`cluster_def` must be like spu.utils.testing.cluster_def([...]): {'nodes': [...]}") from None
     default = context.config
-    protocol = str(options.pop("protocol", default.protocol if default else "aby3"))
+    usual = default.protocol if default else None
+    protocol = str(options.pop("protocol", None) or usual or sound_default(len(parties)))
     ring = options.pop("field", options.pop("ring", default.ring_bits if default else 64))
     ring = FIELD_NAMES.get(str(ring), ring)
     frac = options.pop("fxp_fraction_bits", 0)

@@ -176,13 +176,26 @@ def test_bad_settings(devices: Any, settings: Any, message: str) -> None:
         spu.SPU(spu.utils.testing.cluster_def(PARTIES, settings))
 
 
+@pytest.mark.parametrize(("n", "protocol"), [(2, "semi2k"), (3, "aby3"), (4, "rep4"), (5, "semi2k")])
+def test_a_protocol_for_so_many_parties(n: int, protocol: str) -> None:
+    names = [f"p{i}" for i in range(n)]
+    spu.init(parties=names, address="local")
+    for definition in (spu.utils.testing.cluster_def(names), {"nodes": [{"party": p} for p in names]}):
+        device = spu.SPU(definition)
+        assert repr(device).startswith(f"<SPU {protocol}/64 of p0, p1")
+        assert device.security == device.vm.protocol.security
+    with pytest.raises(ConfigError, match="1 computing party"):
+        spu.SPU(spu.utils.testing.cluster_def(names[:1]))
+    spu.shutdown()
+
+
 def test_bad_clusters(devices: Any) -> None:
     with pytest.raises(ConfigError, match="names dave"):
         spu.SPU(spu.utils.testing.cluster_def(["alice", "bob", "dave"]))
     with pytest.raises(ConfigError, match="cluster_def"):
         spu.SPU({"parties": ["alice"]})
     with pytest.raises(ConfigError, match="runs among 3 parties"):
-        spu.SPU(spu.utils.testing.cluster_def(["alice", "bob"]))
+        spu.SPU(spu.utils.testing.cluster_def(["alice", "bob"], {"protocol": "ABY3"}))
     with pytest.raises(ConfigError, match="alice, bob, carol"):
         spu.PYU("dave")
 

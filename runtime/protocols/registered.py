@@ -31,6 +31,19 @@ PROTOCOLS: dict[str, Registered] = {
 }
 
 
+SOUND = {2: "semi2k", 3: "aby3", 4: "rep4"}
+
+
+def sound_default(n: int) -> str:
+    """The protocol for n computing parties if nobody names one. ConfigError for one party."""
+    if n < 2:
+        raise ConfigError(
+            f"{n} computing party: secret sharing needs two or more (two with a dealer). `protocol` 'ref2k' computes "
+            "in the clear, if that is meant."
+        )
+    return SOUND.get(n, "semi2k")
+
+
 def usual_parties(name: str) -> int:
     """How many parties compute if nobody says."""
     return PROTOCOLS[name].parties if name in PROTOCOLS else 3

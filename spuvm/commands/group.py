@@ -30,6 +30,7 @@ COMMANDS = {
     "flow": "spuvm.commands.flow:flow",
     "certificates": "spuvm.commands.certificates:certificates",
     "cache": "spuvm.commands.cache:cache",
+    "protocols": "spuvm.commands.protocols:protocols",
     "bench": "spuvm.bench:bench",
 }
 

@@ -10,10 +10,11 @@ def cluster_def(parties: Sequence[str], runtime_config: Mapping[str, Any] | None
     """What `SPU` takes: the parties by rank, and its settings.
 
     Args:
-        parties: names; three for ABY3.
-        runtime_config: `protocol` ("ABY3" or "REF2K"), `field` ("FM64"), `fxp_fraction_bits`.
+        parties: names.
+        runtime_config: `protocol` ("ABY3", "SEMI2K", "REP4", "REF2K"; without one, what suits so many parties), `field`
+            ("FM64"), `fxp_fraction_bits`.
     """
     return {
         "nodes": [{"party": p, "address": "local"} for p in parties],
-        "runtime_config": dict(runtime_config or {"protocol": "ABY3", "field": "FM64"}),
+        "runtime_config": dict(runtime_config or {"field": "FM64"}),
     }
