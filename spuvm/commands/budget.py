@@ -48,4 +48,9 @@ def _line(use: Use) -> str:
 
 
 def _mechanisms(spent: Sequence[Spent]) -> str:
-    return ", ".join(f"{s.mechanism} {s.ratio:.6g}" + (f" x{s.times}" if s.times > 1 else "") for s in spent)
+    return ", ".join(map(_mechanism, spent))
+
+
+def _mechanism(s: Spent) -> str:
+    sampled = f" of a sample of {s.sampling:g}" if s.sampling < 1 else ""
+    return f"{s.mechanism} {s.ratio:.6g}" + (f" x{s.times}" if s.times > 1 else "") + sampled

@@ -182,8 +182,28 @@ class Budget:
         return max(0.0, self.epsilon - self.spent)
 
     def _total(self, spent: Sequence[Spent]) -> float:
-        of_a_unit = [Spent(s.mechanism, s.ratio / self.contributions, s.times) for s in spent]
-        return total(of_a_unit, self.delta)
+        return total([self._of_a_unit(s) for s in spent], self.delta)
+
+    def _of_a_unit(self, s: Spent) -> Spent:
+        """Of all rows of one unit. Several are in a sample more often than one: that is accounted without sampling."""
+        if self.contributions == 1:
+            return s
+        return Spent(s.mechanism, s.ratio / self.contributions, s.times)
+
+    def allows(self, spent: Sequence[Spent]) -> None:
+        """InputError if so much could not be spent now; nothing is written."""
+        self._check(self.uses, spent)
+
+    def _check(self, uses: Sequence[Use], spent: Sequence[Spent]) -> float:
+        """The epsilon after spending this, too; InputError if that is more than there is."""
+        before = self.spent_in(uses)
+        after = self._total([s for use in uses for s in use.spent] + list(spent))
+        if after > self.epsilon * (1 + 1e-12):
+            raise InputError(
+                f"this would spend epsilon {after:.6g} in all of {self.epsilon:g} (delta {self.delta:g}); "
+                f"{before:.6g} is spent in {len(uses)} uses: ask for less, or with more noise."
+            )
+        return after
 
     def spend(self, spent: Sequence[Spent], label: str = "") -> float:
         """Write down what is about to be revealed; the epsilon that is left. Refuses what is more than there is.
@@ -194,14 +214,8 @@ class Budget:
             raise InputError("the function has no mechanism: what it reveals would not be private at all.")
         with self._transaction() as db:
             uses, head = self._uses(db)
-            before = self.spent_in(uses)
-            after = self._total([s for use in uses for s in use.spent] + list(spent))
-            if after > self.epsilon * (1 + 1e-12):
-                raise InputError(
-                    f"this would spend epsilon {after:.6g} in all of {self.epsilon:g} (delta {self.delta:g}); "
-                    f"{before:.6g} is spent in {len(uses)} uses: ask for less, or with more noise."
-                )
-            body = json.dumps([[s.mechanism, s.ratio, s.times] for s in spent])
+            after = self._check(uses, spent)
+            body = json.dumps([[s.mechanism, s.ratio, s.times, s.sampling] for s in spent])
             number, now = len(uses) + 1, time.time()
             entry = [number, now, label, body, _hash(head, self._terms, number, now, label, body)]
             self._expect(entry, False)  # before the ledger: a crash between the two is made good by who opens it next

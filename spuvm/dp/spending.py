@@ -22,11 +22,15 @@ ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(11, 64)) + [128, 256, 
 
 @dataclass(frozen=True)
 class Spent:
-    """One mechanism, `times` times: `ratio` is the noise's scale (or sigma) by the sensitivity."""
+    """One mechanism, `times` times: `ratio` is the noise's scale (or sigma) by the sensitivity.
+
+    `sampling`: each time it saw every row with this probability only, independently, and nobody knows which.
+    """
 
     mechanism: str
     ratio: float
     times: int = 1
+    sampling: float = 1.0
 
     @property
     def epsilon(self) -> float:
@@ -73,16 +77,18 @@ def _renyi(spent: Sequence[Spent], delta: float) -> float:
         raise InputError("accounting with a delta needs dp-accounting: `pip install 'spuvm[dp]'`.") from None
     accountant = dp.rdp.RdpAccountant(ORDERS, dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
     events = {"laplace": dp.LaplaceDpEvent, "gaussian": dp.GaussianDpEvent}
-    for (mechanism, ratio), times in _together(spent).items():
-        accountant.compose(events[mechanism](ratio), times)
+    for (mechanism, ratio, sampling), times in _together(spent).items():
+        event = events[mechanism](ratio)
+        accountant.compose(event if sampling == 1 else dp.PoissonSampledDpEvent(sampling, event), times)
     return float(accountant.get_epsilon(delta))
 
 
-def _together(spent: Sequence[Spent]) -> dict[tuple[str, float], int]:
-    """How often each mechanism of each ratio ran."""
-    out: dict[tuple[str, float], int] = {}
+def _together(spent: Sequence[Spent]) -> dict[tuple[str, float, float], int]:
+    """How often each mechanism of each ratio and sampling ran."""
+    out: dict[tuple[str, float, float], int] = {}
     for s in spent:
-        out[s.mechanism, s.ratio] = out.get((s.mechanism, s.ratio), 0) + s.times
+        key = s.mechanism, s.ratio, s.sampling if s.mechanism == "gaussian" else 1.0
+        out[key] = out.get(key, 0) + s.times
     return out
 
 

@@ -20,8 +20,9 @@ from spuvm.runtime.errors import ConfigError
 
 
 def total(*updates: Any) -> Any:
-    """The sum of all parties' words, revealed: pytrees of int32 arrays."""
-    return spu.reveal(jax.tree.map(lambda first, *rest: sum(rest, first), *updates))
+    """The sum of all parties' words, revealed: dictionaries of int32 arrays, of which the first has all keys."""
+    sums = {key: [u[key] for u in updates if key in u] for key in updates[0]}
+    return spu.reveal({key: sum(some[1:], some[0]) for key, some in sums.items()})
 
 
 @dataclass(frozen=True)

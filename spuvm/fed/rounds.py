@@ -12,8 +12,9 @@ import numpy as np
 import spuvm as spu
 from spuvm.devices import PYU, SPU, PYUObject
 from spuvm.fed.aggregates import Rule, total
+from spuvm.fed.plan import Plan
+from spuvm.fed.private import PARTY, shares
 from spuvm.fed.words import METRIC_BITS, numbers, real
-from spuvm.fed.worker import Plan
 from spuvm.runtime.errors import InputError
 
 BLOCK = 1 << 21  # parameters that are added at a time: 8 MiB of words a party
@@ -43,10 +44,13 @@ class Rounds:
     bad: str
     least: int  # good updates, without which nothing is added
     metrics: tuple[str, ...]
+    rows: int | None = None
 
     def run(self, state: State, parties: Sequence[str]) -> None:
         """A round of these parties; the state is that after it."""
         vector, control = state.vector, state.server.get("control")
+        if self.plan.private is not None:
+            self.plan.private.spend(state.round, parties)
         measured = {p: self._measured(p, vector) for p in parties}
         for p in parties:
             PYU(p)(lambda w: w.train(vector, control))(self.workers[p])
@@ -102,13 +106,31 @@ class Rounds:
             stop = min(start + BLOCK, size * self.plan.vectors)
             words = {p: PYU(p)(lambda w, a=start, b=stop: w.words(a, b))(self.workers[p]) for p in parties}
             along = {} if found else {"head": heads}
-            shown = spu.reveal(add(*({name: x[p] for name, x in {**along, "body": words}.items()} for p in parties)))
+            mine = [{name: x[p] for name, x in {**along, "body": words}.items()} for p in parties]
+            shown = spu.reveal(add(*mine, *self._noise(stop - start)))
             if along:
                 found = self._found(shown["head"])
                 self._check(found)
-            scale = 1.0 / found["weight"] if found["weight"] else 0.0
-            self._apply(state, slice(start, stop), real(shown["body"], state.vector.dtype, self.plan.bits), scale)
+            sums = real(shown["body"], state.vector.dtype, self.plan.bits)
+            self._apply(state, slice(start, stop), sums, self._scale(found, parties))
         return found
+
+    def _noise(self, count: int) -> list[dict[str, PYUObject]]:
+        """What the computing parties add, in a private training."""
+        private, size = self.plan.private, self.plan.layout.size
+        return (
+            [] if private is None else [{"body": x} for x in shares(private, self.adder, size, self.plan.bits, count)]
+        )
+
+    def _scale(self, found: Mapping[str, float], parties: Sequence[str]) -> float:
+        """What the sum is multiplied with; of private ones what is known to all beforehand."""
+        private = self.plan.private
+        if private is None:
+            return 1.0 / found["weight"] if found["weight"] else 0.0
+        if private.unit == PARTY:
+            return 1.0 / len(parties)
+        assert self.rows is not None
+        return 1.0 / (private.sampling * self.rows)
 
     def _apply(self, state: State, at: slice, sums: np.ndarray, scale: float) -> None:
         """Blocks may lie across the end of the first vector, the delta; the second is the control variates'."""

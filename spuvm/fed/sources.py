@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,10 +41,11 @@ class Rows:
         at, self.order = self.order[: self.size], self.order[self.size :]
         return jax.tree.map(lambda x: x[np.asarray(at)], self.arrays)
 
-    def sampled(self, rate: float) -> Any:
-        """Each row with this probability, by itself."""
-        at = np.flatnonzero(self.rng.random(self.rows) < rate)
-        return jax.tree.map(lambda x: x[at], self.arrays)
+    def sampled(self, rate: float) -> tuple[Any, int]:
+        """Each row with this probability, by itself, from the operating system's randomness: nobody can know which."""
+        drawn = np.frombuffer(os.urandom(8 * self.rows), np.uint64)
+        at = np.arange(self.rows) if rate == 1 else np.flatnonzero(drawn < np.uint64(int(rate * 2**64)))
+        return jax.tree.map(lambda x: x[at], self.arrays), len(at)
 
     def chunks(self) -> Iterator[tuple[Any, int]]:
         for start in range(0, self.rows, CHUNK):
@@ -80,7 +82,7 @@ class Stream:
         except StopIteration:
             raise DataError("the iterator of this party's data has ended: give one that goes on, or arrays.") from None
 
-    def sampled(self, rate: float) -> Any:
+    def sampled(self, rate: float) -> tuple[Any, int]:
         raise InputError("examples of an iterator cannot be sampled secretly: give arrays, a table or a file.")
 
     def chunks(self) -> Iterator[tuple[Any, int]]:

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import numpy as np
-
 import spuvm as spu
-from spuvm.context import abort_everyone_on_error, agree, here
+from spuvm.context import abort_everyone_on_error, agree
 from spuvm.data.frame import Frame
 from spuvm.devices import PYU, SPU, PYUObject
-from spuvm.fed import checkpoints
+from spuvm.dp import honest_of
 from spuvm.fed.aggregates import Rule, rule, total
+from spuvm.fed.asked import check, check_private
 from spuvm.fed.layout import Personal, layout_of
 from spuvm.fed.meeting import said
 from spuvm.fed.model import Model
-from spuvm.fed.rounds import LEAVE_OUT, STOP, Rounds, State
+from spuvm.fed.plan import Plan
+from spuvm.fed.private import EXAMPLE, Private
+from spuvm.fed.resuming import resumed, save
+from spuvm.fed.rounds import STOP, Rounds
 from spuvm.fed.sources import parties_of
 from spuvm.fed.strategies import Strategy
 from spuvm.fed.strategies import strategy as named
-from spuvm.fed.words import FRACTION_BITS, MOST_PARTIES, digits, numbers
-from spuvm.fed.worker import Plan, described, worker
+from spuvm.fed.words import FRACTION_BITS, WORD, digits, numbers
+from spuvm.fed.worker import described, worker
 from spuvm.ml.machine import default_device
-from spuvm.runtime.errors import ConfigError, InputError, PublicError
+from spuvm.runtime.errors import ConfigError, PublicError
 from spuvm.vm import VM
-
-WEIGHTS = ("rows", "equal")
 
 
 def train(
@@ -57,6 +57,7 @@ def train(
     seed: int | None = None,
     device: SPU | None = None,
     label: str | None = None,
+    dp: Private | None = None,
 ) -> Any:
     """Train on data of several parties, each of which takes local steps on its own and shows only masked updates.
 
@@ -85,6 +86,7 @@ def train(
         seed: of the order of rows; None: nobody's but the party's own.
         device: the machine that adds; its parties, not its ring. That of all, or of the first three, if not given.
         label: of an estimator, the label's column.
+        dp: `Private(...)`: bounded updates, noise in every sum, and a budget that is spent.
 
     Raises:
         ConfigError, InputError: for settings or data that do not fit. Parties whose batches differ in form are named.
@@ -95,24 +97,31 @@ def train(
         return loss.fit(frame, label=label)
     with abort_everyone_on_error():
         parties = parties_of(data)
-        _checked(parties, rounds, local_steps, batch_size, weights, bad, min_parties, fraction_bits, optimizer)
+        check(parties, rounds, local_steps, batch_size, weights, bad, min_parties, fraction_bits, optimizer)
         layout = layout_of(params, personal)
         how, combine = named(strategy), rule(aggregate)
         if combine is not None and how.control:
             raise ConfigError("`scaffold` needs the sum of its control variates: use it with aggregate='secure'.")
-        weighted = weights == "rows" and combine is None
+        weighted = weights == "rows" and combine is None and (dp is None or dp.unit == EXAMPLE)
+        base = device or default_device()
+        if dp is not None:
+            check_private(dp, layout, how, combine, local_steps, seed, eval, eval_data)
+            config = base.vm.config
+            fraction_bits = dp.bits(layout.size, honest_of(config.protocol, len(config.parties)))
+        room = WORD if dp is None else dp.room(layout.size, fraction_bits, len(parties))
         plan = Plan(
             loss, optimizer, layout, how, parties, local_steps, batch_size, eval, keep_optimizer, weighted,
-            fraction_bits, seed,
+            fraction_bits, seed, dp, room,
         )  # fmt: skip
     agree("parameters of a federated training", layout.digest())
     workers = _workers(plan, data, eval_data)
-    base = device or default_device()
     adder = _machine(base, 32)
     total_rows = _weigh(plan, workers, adder)
     ruler = None if combine is None else _machine(base, 64)
-    run = Rounds(plan, workers, adder, combine, ruler, bad, min_parties, _metrics(plan, workers))
-    state = _resumed(plan, workers, checkpoint, rounds)
+    run = Rounds(plan, workers, adder, combine, ruler, bad, min_parties, _metrics(plan, workers), total_rows)
+    state = resumed(plan, workers, checkpoint)
+    if dp is not None:
+        dp.allows(rounds - state.round, parties)
     while state.round < rounds:
         here_now = _attending(plan, workers, attend, state.round)
         if len(here_now) < min_parties:
@@ -121,43 +130,13 @@ def train(
         else:
             run.run(state, here_now)
         if checkpoint is not None and (state.round % checkpoint_every == 0 or state.round == rounds):
-            _save(plan, workers, checkpoint, state)
+            save(plan, workers, checkpoint, state)
     if run.metrics:
         run.measure(state, parties)
     return Model(layout, state.vector, tuple(state.history), _learns(run, total_rows), workers)
 
 
 # before the first round
-
-
-def _checked(
-    parties: Sequence[str],
-    rounds: int,
-    local_steps: int,
-    batch_size: int | None,
-    weights: str,
-    bad: str,
-    min_parties: int,
-    fraction_bits: int,
-    optimizer: Any,
-) -> None:
-    counts = {"rounds": rounds, "local_steps": local_steps, "min_parties": min_parties, "batch_size": batch_size}
-    for name, value in counts.items():
-        least = 0 if name == "rounds" else 1
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise ConfigError(f"`{name}` must be a whole number, {least} or more, got {value!r}.")
-    if not 2 <= len(parties) < MOST_PARTIES:
-        raise ConfigError(f"federated training needs 2 parties or more with data, got {len(parties)}.")
-    missing = [p for p in parties if p not in here().parties]
-    if missing:
-        raise ConfigError(f"`data` names {', '.join(missing)}: `init` knows {', '.join(here().parties)}.")
-    for name, word, known in (("weights", weights, WEIGHTS), ("bad", bad, (STOP, LEAVE_OUT))):
-        if word not in known:
-            raise ConfigError(f"`{name}` must be {' or '.join(map(repr, known))}, got {word!r}.")
-    if not 1 <= fraction_bits <= 28:
-        raise ConfigError(f"`fraction_bits` must be from 1 to 28, got {fraction_bits}.")
-    if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
-        raise ConfigError("`optimizer` must have `init` and `update`, as optax's have.")
 
 
 def _workers(plan: Plan, data: Mapping[str, Any], eval_data: Mapping[str, Any] | None) -> dict[str, PYUObject]:
@@ -232,66 +211,6 @@ def _attending(
     return tuple(p for p in plan.parties if comes.get(p, True))
 
 
-# checkpoints
-
-
-def _facts(plan: Plan, state: State) -> dict[str, Any]:
-    s = plan.strategy
-    return {"kind": "spuvm.fed", "paths": [plan.layout.paths[i] for i in plan.layout.shared], "strategy": s.name,
-            "round": state.round, "history": state.history}  # fmt: skip
-
-
-def _save(plan: Plan, workers: Mapping[str, PYUObject], where: Any, state: State) -> None:
-    public = {"vector": state.vector, **{f"server_{k}": v for k, v in state.server.items()}}
-    for p in plan.parties:
-        PYU(p)(
-            lambda w, p=p: checkpoints.write(
-                checkpoints.folder_of(where, p), state.round, public, w.state(), _facts(plan, state)
-            )
-        )(workers[p])
-
-
-def _resumed(plan: Plan, workers: Mapping[str, PYUObject], where: Any, rounds: int) -> State:
-    """The newest round that all who have a checkpoint have; from the start if there is none."""
-    start = plan.layout.vector(plan.layout.leaves)
-    fresh = State(start, plan.strategy.start(len(start), start.dtype))
-    if where is None:
-        return fresh
-    names = {p: p for p in plan.parties}
-    have = said(plan.parties, "checkpoints", str, lambda p: checkpoints.rounds(checkpoints.folder_of(where, p)), names)
-    sets = [{int(n) for n in text.split(",")} for text in have.values() if text]
-    if not sets:
-        return fresh
-    common = set.intersection(*sets)
-    if not common:
-        raise PublicError("the parties' checkpoints have no round in common: take them away to start anew.")
-    return _loaded(plan, workers, where, max(common), {p for p, text in have.items() if text}, fresh)
-
-
-def _loaded(
-    plan: Plan, workers: Mapping[str, PYUObject], where: Any, number: int, holders: set[str], fresh: State
-) -> State:
-    """What all know comes from the first party that has it; each restores what is its own."""
-    first = next(p for p in plan.parties if p in holders)
-    shown = PYU(first)(lambda: _public(plan, checkpoints.folder_of(where, first), number, fresh))().reveal()
-    for p in plan.parties:
-        if p in holders:
-            PYU(p)(lambda w, p=p: w.restore(checkpoints.read(checkpoints.folder_of(where, p), number)[1]))(workers[p])
-    history = json.loads(np.asarray(shown["history"], np.uint8).tobytes())
-    server = {k.removeprefix("server_"): np.array(v) for k, v in shown.items() if k.startswith("server_")}
-    return State(np.array(shown["vector"]), server, number, history)
-
-
-def _public(plan: Plan, folder: Path, number: int, fresh: State) -> dict[str, Any]:
-    public, _, facts = checkpoints.read(folder, number)
-    want = _facts(plan, fresh)
-    if any(facts.get(k) != want[k] for k in ("kind", "paths", "strategy")) or any(
-        public[k].shape != fresh.vector.shape for k in public
-    ):
-        raise InputError(f"the checkpoints in {folder} are of another training: give another folder.")
-    return {**public, "history": np.frombuffer(json.dumps(facts["history"]).encode(), np.uint8)}
-
-
 # what is learned
 
 
@@ -301,8 +220,13 @@ def _learns(run: Rounds, rows: int | None) -> tuple[str, ...]:
     out = ["all parties: the model's form, who takes part in each round, the form of a batch"]
     if rows is not None:
         out.append("all parties: how many rows there are in all, not how many anybody has")
-    out.append(f"all parties: {how}, each round; no single one")
-    out.append("all parties: how many updates had NaN or did not fit, not whose")
+    if plan.private is not None:
+        out.append(f"all parties: the sum of clipped updates with noise of {plan.private.noise:g} times the norm")
+    else:
+        out.append(f"all parties: {how}, each round; no single one")
+        out.append("all parties: how many updates had NaN or did not fit, not whose")
+    if run.metrics and plan.private is not None:
+        out.append("metrics of `eval_data` are as they are, without noise")
     if run.metrics:
         out.append(f"all parties: the mean of {', '.join(run.metrics)} over all rows, each round")
     if plan.layout.personal:

@@ -23,9 +23,10 @@ def limit(parties: int, bits: int = FRACTION_BITS) -> float:
     return (WORD // parties) / 2.0**bits
 
 
-def quantised(x: np.ndarray, bits: int = FRACTION_BITS) -> np.ndarray:
-    """int32 units of 2^-bits, to the nearest; x within `limit`."""
-    words: np.ndarray = np.rint(x * x.dtype.type(2.0**bits)).astype(np.int32)
+def quantised(x: np.ndarray, bits: int = FRACTION_BITS, most: int = WORD) -> np.ndarray:
+    """int32 units of 2^-bits, to the nearest; x within `limit`, or brought within `most` units."""
+    units = np.rint(x * x.dtype.type(2.0**bits))
+    words: np.ndarray = (units if most == WORD else np.clip(units, -most, most)).astype(np.int32)
     return words
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,37 +11,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spuvm.fed.layout import Layout
+from spuvm.fed.examples import clipped_sum, total_of
+from spuvm.fed.plan import Plan
+from spuvm.fed.private import EXAMPLE, Private, clipped
 from spuvm.fed.sources import Rows, Source, source
-from spuvm.fed.strategies import Strategy
+from spuvm.fed.steps import cut, holed, joined, objective_of, stepped
 from spuvm.fed.words import METRIC_BITS, digits, limit, quantised
-from spuvm.runtime.errors import InputError
 
 LOG = logging.getLogger("spuvm.fed")
 NAN, RANGE = "nan", "range"
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What all parties agreed on."""
-
-    loss: Callable[..., Any]
-    optimizer: Any
-    layout: Layout
-    strategy: Strategy
-    parties: tuple[str, ...]
-    local_steps: int
-    batch_size: int | None
-    evaluate: Callable[..., Any] | None
-    keep_optimizer: bool
-    weighted: bool
-    bits: int
-    seed: int | None
-
-    @property
-    def vectors(self) -> int:
-        """How many vectors of the parameters' size leave a party in a round."""
-        return 2 if self.strategy.control else 1
 
 
 @dataclass(eq=False)
@@ -81,15 +58,17 @@ class Worker:
         """Local steps from the global parameters; keeps the weighted delta for `words`."""
         layout = self.plan.layout
         start = layout.placed(vector, self.leaves)
+        if self.plan.private is not None and self.plan.private.unit == EXAMPLE:
+            return self._sum_examples(start, self.plan.private)
         trained = [start[i] for i in layout.trained]
         if self._step is None:
-            self._step = jax.jit(_stepped(self.plan, start))
+            self._step = jax.jit(stepped(self.plan, start))
         state = self.optimizer_state if self.plan.keep_optimizer else None
         if state is None:
-            state = self.plan.optimizer.init(_holed(layout, trained))
+            state = self.plan.optimizer.init(holed(layout, trained))
         drift: list[Any] = [jnp.zeros(())] * len(layout.shared)
         if control is not None and self.control is not None:
-            drift = _cut(layout, control - self.control)
+            drift = cut(layout, control - self.control)
         anchor, slopes = trained, [jnp.zeros(())] * len(layout.shared)
         for _ in range(self.plan.local_steps):
             key = jax.random.fold_in(self.key, self.steps)
@@ -97,14 +76,29 @@ class Worker:
             self.steps += 1
         self._keep(start, trained, state, slopes, control is not None)
 
+    def _sum_examples(self, start: list[Any], private: Private) -> None:
+        """The clipped gradients of a secret sample; keeps their negative sum."""
+        layout = self.plan.layout
+        if self._step is None:
+            self._step = clipped_sum(objective_of(self.plan, start), private.clip)
+        some, rows = self.data.sampled(private.sampling)
+        key = jax.random.fold_in(self.key, self.steps)
+        self.delta = -total_of(self._step, layout, [start[i] for i in layout.trained], some, rows, key)
+        self.steps += 1
+
     def _keep(self, start: list[Any], trained: list[Any], state: Any, slopes: list[Any], controlled: bool) -> None:
         layout = self.plan.layout
         after = list(start)
         for i, leaf in zip(layout.trained, trained, strict=True):
             after[i] = np.asarray(leaf)
         delta = layout.vector(after) - layout.vector(start)
+        if self.plan.private is not None:
+            self.delta = clipped(delta, self.plan.private.clip)
+            if np.isfinite(delta).all():
+                self.leaves, self.optimizer_state = after, state
+            return
         if controlled and self.control is not None:
-            mean = _joined(layout, slopes) / layout.dtype.type(self.plan.local_steps)
+            mean = joined(layout, slopes) / layout.dtype.type(self.plan.local_steps)
             delta = np.concatenate([delta, mean - self.control])
         self.flags = _flags(delta, self.weight, self.plan)
         if any(self.flags.values()):
@@ -119,7 +113,7 @@ class Worker:
     def words(self, start: int, stop: int) -> np.ndarray:
         """Units of the delta at these positions: int32[stop - start]. At its end the delta is forgotten."""
         assert self.delta is not None
-        out = quantised(self.delta[start:stop], self.plan.bits)
+        out = quantised(self.delta[start:stop], self.plan.bits, self.plan.room)
         if stop == len(self.delta):
             self.delta = None
         return out
@@ -179,7 +173,7 @@ class Worker:
             self.control = kept["control"]
         if self.plan.keep_optimizer and "optimizer0" in kept:
             start = [self.leaves[i] for i in self.plan.layout.trained]
-            like, tree = jax.tree.flatten(self.plan.optimizer.init(_holed(self.plan.layout, start)))
+            like, tree = jax.tree.flatten(self.plan.optimizer.init(holed(self.plan.layout, start)))
             self.optimizer_state = jax.tree.unflatten(tree, [kept[f"optimizer{i}"] for i in range(len(like))])
         self.steps = int(kept["steps"])
         self.key = jax.random.wrap_key_data(kept["key"])
@@ -200,67 +194,6 @@ def described(source_: Source) -> str:
     found, _ = jax.tree_util.tree_flatten_with_path(arrays)
     shown = [f"{jax.tree_util.keystr(p)} {x.dtype}[{','.join(['rows', *map(str, x.shape[1:])])}]" for p, x in found]
     return ", ".join(shown)
-
-
-# A local step
-
-
-def _stepped(plan: Plan, start: Sequence[Any]) -> Callable[..., Any]:
-    """One step for one batch. Lists of leaves: `trained` in the layout's order; `drift`, `slopes` of shared ones."""
-    layout = plan.layout
-    inside = [layout.trained.index(i) for i in layout.shared]
-    keyed = takes_key(plan.loss)
-
-    def step(trained: Any, state: Any, batch: Any, anchor: Any, drift: Any, slopes: Any, key: Any) -> Any:
-        def objective(holed: Any) -> Any:
-            leaves = list(start)
-            for i, leaf in zip(layout.trained, jax.tree.leaves(holed), strict=True):
-                leaves[i] = leaf
-            value = plan.loss(layout.model(leaves), batch, *([key] if keyed else []))
-            if jnp.shape(value) != ():
-                raise InputError(
-                    f"`loss` must return one number, the mean over the batch; got shape {jnp.shape(value)}."
-                )
-            return value
-
-        found = jax.tree.leaves(jax.grad(objective)(_holed(layout, trained)))
-        slopes = [s + found[i] for s, i in zip(slopes, inside, strict=True)]
-        for i, d in zip(inside, drift, strict=True):
-            found[i] = found[i] + plan.strategy.proximal * (trained[i] - anchor[i]) + d
-        changes, state = plan.optimizer.update(_holed(layout, found), state, _holed(layout, trained))
-        moved = [(p + c).astype(p.dtype) for p, c in zip(trained, jax.tree.leaves(changes), strict=True)]
-        return moved, state, slopes
-
-    return step
-
-
-def _holed(layout: Layout, trained: Sequence[Any]) -> Any:
-    """The model's tree with None in place of what is not trained: what optimisers are given."""
-    leaves: list[Any] = [None] * len(layout.leaves)
-    for i, leaf in zip(layout.trained, trained, strict=True):
-        leaves[i] = leaf
-    return jax.tree.unflatten(layout.tree, leaves)
-
-
-def takes_key(function: Callable[..., Any]) -> bool:
-    """Whether a loss wants a random key as third argument."""
-    try:
-        kinds = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-    except (TypeError, ValueError):
-        return False
-    return len([p for p in kinds if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]) >= 3
-
-
-def _cut(layout: Layout, vector: np.ndarray) -> list[np.ndarray]:
-    placed = layout.placed(vector, layout.leaves)
-    return [placed[i] for i in layout.shared]
-
-
-def _joined(layout: Layout, leaves: Sequence[Any]) -> np.ndarray:
-    whole = list(layout.leaves)
-    for i, leaf in zip(layout.shared, leaves, strict=True):
-        whole[i] = np.asarray(leaf)
-    return layout.vector(whole)
 
 
 # What may be wrong with an update
