@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 import spuvm as spu
 from spuvm import fed
+from spuvm.context import current
 from spuvm.dp import Budget
 from spuvm.fed.examples import TOGETHER, clipped_sum, total_of
 from spuvm.fed.layout import layout_of
@@ -24,11 +24,11 @@ PARTIES = ("alice", "bob", "carol")
 
 
 @pytest.fixture(autouse=True)
-def _three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _three(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path / "state"))
-    spu.init(parties=PARTIES, address="local")
-    yield
-    spu.shutdown()
+    context = current()
+    if context is None or context.parties != PARTIES:
+        spu.init(parties=PARTIES, address="local")
 
 
 def flat(params: Any, batch: Any) -> Any:
@@ -93,7 +93,7 @@ def test_a_sampled_round_costs_less_and_the_ledger_says_so(tmp_path: Path) -> No
     fed.train(flat, jnp.zeros(3), optax.adam(0.1), data(), rounds=5, dp=spent)
     assert [len(budgets[p].uses) for p in PARTIES] == [5, 5, 5]
     assert budgets["bob"].spent == pytest.approx(spent.epsilon(5, 1e-5))
-    twice = Budget(6.0, 1e-5, contributions=2, path=tmp_path / "twice")
+    twice = Budget(20.0, 1e-5, contributions=2, path=tmp_path / "twice")
     twice.spend([spent.round()])
     assert twice.spent > 3 * fed.Private(1.0, 1.1, sampling=0.2).epsilon(1, 1e-5)
 

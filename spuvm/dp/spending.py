@@ -18,6 +18,7 @@ from spuvm.compiler.lower.context import bodies
 from spuvm.runtime.errors import InputError
 
 ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(11, 64)) + [128, 256, 512, 1024]
+WHOLE_ORDERS = [*range(2, 64), 128, 256]  # of samples: the series of fractions may not converge
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def _renyi(spent: Sequence[Spent], delta: float) -> float:
         import dp_accounting as dp
     except ImportError:
         raise InputError("accounting with a delta needs dp-accounting: `pip install 'spuvm[dp]'`.") from None
-    accountant = dp.rdp.RdpAccountant(ORDERS, dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    sampled = any(s.sampling < 1 for s in spent)
+    accountant = dp.rdp.RdpAccountant(WHOLE_ORDERS if sampled else ORDERS, dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
     events = {"laplace": dp.LaplaceDpEvent, "gaussian": dp.GaussianDpEvent}
     for (mechanism, ratio, sampling), times in _together(spent).items():
         event = events[mechanism](ratio)

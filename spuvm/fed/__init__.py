@@ -7,6 +7,8 @@ from spuvm.fed.aggregates import median as median
 from spuvm.fed.aggregates import trimmed as trimmed
 from spuvm.fed.model import Model as Model
 from spuvm.fed.private import Private as Private
+from spuvm.fed.split import SplitModel as SplitModel
+from spuvm.fed.split import split as split
 from spuvm.fed.strategies import STRATEGIES as STRATEGIES
 from spuvm.fed.strategies import Strategy as Strategy
 from spuvm.fed.strategies import strategy as strategy

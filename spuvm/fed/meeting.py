@@ -24,6 +24,13 @@ def said(parties: Sequence[str], what: str, kind: type, function: Callable[..., 
         return {p: _checked(heard[p], p, kind) for p in parties}
 
 
+def given(party: str, function: Callable[[Any], Any], value: Any) -> PYUObject:
+    """`function` at a party, of an object that it has there or of a value that no other party looks at."""
+    if isinstance(value, PYUObject):
+        return PYU(party)(function)(value)
+    return PYU(party)(lambda: function(value))()
+
+
 def _checked(body: bytes, party: str, kind: type) -> Any:
     try:
         value = json.loads(body)[party]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from spuvm.dp import honest_of
 from spuvm.fed.aggregates import Rule, rule, total
 from spuvm.fed.asked import check, check_private
 from spuvm.fed.layout import Personal, layout_of
-from spuvm.fed.meeting import said
+from spuvm.fed.meeting import given, said
 from spuvm.fed.model import Model
 from spuvm.fed.plan import Plan
 from spuvm.fed.private import EXAMPLE, Private
@@ -102,12 +103,12 @@ def train(
         how, combine = named(strategy), rule(aggregate)
         if combine is not None and how.control:
             raise ConfigError("`scaffold` needs the sum of its control variates: use it with aggregate='secure'.")
-        weighted = weights == "rows" and combine is None and (dp is None or dp.unit == EXAMPLE)
         base = device or default_device()
         if dp is not None:
             check_private(dp, layout, how, combine, local_steps, seed, eval, eval_data)
             config = base.vm.config
             fraction_bits = dp.bits(layout.size, honest_of(config.protocol, len(config.parties)))
+        weighted = weights == "rows" and combine is None and (dp is None or dp.unit == EXAMPLE)
         room = WORD if dp is None else dp.room(layout.size, fraction_bits, len(parties))
         plan = Plan(
             loss, optimizer, layout, how, parties, local_steps, batch_size, eval, keep_optimizer, weighted,
@@ -144,8 +145,7 @@ def _workers(plan: Plan, data: Mapping[str, Any], eval_data: Mapping[str, Any] |
     made = {}
     for p in plan.parties:
         mine, other = data[p], None if eval_data is None else eval_data.get(p)
-        at_home = [mine] if isinstance(mine, PYUObject) else []
-        made[p] = PYU(p)(lambda *x, p=p, v=mine, o=other: worker(plan, p, x[0] if x else v, o))(*at_home)
+        made[p] = given(p, functools.partial(_made, plan, p, other), mine)
     forms = said(plan.parties, "forms of batches", str, lambda w: described(w.data), made)
     if plan.layout.personal or len(set(forms.values())) == 1:
         return made
@@ -171,6 +171,10 @@ def _of_ring(base: SPU, ring: int) -> SPU:
     config = base.vm.config
     nodes = [{"party": p} for p in config.parties]
     return SPU({"nodes": nodes, "runtime_config": {"protocol": config.protocol, "field": ring}})
+
+
+def _made(plan: Plan, party: str, eval_data: Any, data: Any) -> Any:
+    return worker(plan, party, data, eval_data)
 
 
 def _weigh(plan: Plan, workers: Mapping[str, PYUObject], adder: SPU) -> int | None:
