@@ -455,3 +455,45 @@ def test_components_are_listed_and_described() -> None:
     assert find("sgb").checked({"label": "y"})["max_depth"] == 6
     with pytest.raises(ConfigError, match="`max_depth` of component `sgb` must be 1 to 10, got 11"):
         find("sgb").checked({"label": "y", "max_depth": 11})
+
+
+JOB = """
+[job]
+kind = "flow"
+parties = ["alice", "bob", "carol"]
+tables = { loans = "alice", bills = "bob" }
+[flow]
+name = "joint"
+[flow.nodes.loans]
+component = "read"
+party = "alice"
+table = "loans"
+[flow.nodes.bills]
+component = "read"
+party = "bob"
+table = "bills"
+[flow.nodes.rows]
+component = "match"
+tables = ["loans", "bills"]
+key = "id"
+[flow.nodes.shown]
+component = "describe"
+data = "rows"
+"""
+
+
+def test_services_run_flows(tmp_path: Path) -> None:
+    """A job's text is the flow's file; what a service runs of it is a command that it gives here."""
+    from spuvm.cli import run as command
+    from spuvm.service.tasks import of_task
+    from spuvm.service.work import Place
+
+    work = of_task(JOB)
+    assert work.owners == {"loans": "alice", "bills": "bob"} and [r.to for r in work.reveals] == ["all"]
+    place = Place("alice", tmp_path, tmp_path / "c.toml", tmp_path / "models", None, {"loans": tmp_path / "l"}, {}, {})
+    line = work.command(place)
+    assert line[:3] == ["flow", "run", str(tmp_path / "flow.toml")] and f"loans={tmp_path / 'l'}" in line
+    assert len(Flow.load(tmp_path / "flow.toml")) == 4
+    assert command(["flow", "check", line[2]]) == 0
+    with pytest.raises(InputError, match=r"a table \[flow\]"):
+        of_task(JOB.partition("[flow]")[0])

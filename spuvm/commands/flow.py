@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -85,7 +86,9 @@ def cost(file: Path, tables: tuple[str, ...], catalog: Path | None, changes: tup
 @click.option("--as", "me", metavar="PARTY", help="Who this process is.")
 @click.option("--grants", "grant_file", type=path, help="What this party allows (TOML).")
 @click.option(
-    "--approve", metavar="HASH", help="Allow all that the flow of this hash does with this party's tables, now."
+    "--approve",
+    metavar="HASH|file:SHA256",
+    help="Allow all that the flow of this hash does with this party's tables, now.",
 )
 @click.option("--network", is_flag=True, help="Run each party as a process of this machine, over TLS.")
 @click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0.1), default=60.0, show_default=True)
@@ -110,7 +113,7 @@ def run(file: Path, **options: Any) -> None:
             state=options["state"],
             tables=catalog_of(options["tables"], options["catalog"], options["me"]),
             results=dict.fromkeys(_here(options), options["results"]) if options["results"] else None,
-            grants=_grants(found, options),
+            grants=_grants(found, file, options),
             retries=options["retries"],
             fresh=options["fresh"],
             told=None if options["quiet"] else _progress,
@@ -223,6 +226,51 @@ def approve(file: Path, me: str, until: str | None, output: Path | None) -> None
         output.write_text(text)
 
 
+@flow.command()
+@click.argument("file", type=path)
+@tables_option
+@click.option(
+    "--space", "spaces", multiple=True, required=True, metavar="NODE.PARAMETER=VALUES", help="1,2,3 or 0.1..1"
+)
+@click.option("--score", required=True, metavar="OUTPUT", help="A number, or a report's: quality.auc")
+@click.option("--method", type=click.Choice(["grid", "random", "halving", "optuna"]), default="grid", show_default=True)
+@click.option("--trials", type=click.IntRange(1), default=20, show_default=True)
+@click.option("--minimize", is_flag=True, help="The least score is best.")
+@click.option("--reveal", type=click.Choice(["each", "best"]), default="each", show_default=True, help="Whose score.")
+@click.option("--resource", metavar="NODE.PARAMETER=VALUES", help="Of halving: what costs more and more.")
+@click.option("--patience", type=click.IntRange(1), help="End after so many trials without a better one.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--state", type=path, default=STATE, show_default=True)
+@click.option("--report", type=path, help="Write a page about the search (HTML).")
+def tune(file: Path, **options: Any) -> None:
+    """Search for parameters of a flow with the best score, simulated."""
+    from spuvm.flow.page import tuning_page
+    from spuvm.flow.tuning import tune as search
+    from spuvm.flow.tuning import values_of
+
+    found = changed(Flow.load(file), options["changes"])
+    spu.init(parties=parties_of(found), address="local")
+    resource = values_of(options["resource"]) if options["resource"] else None
+    made = search(
+        found,
+        dict(map(values_of, options["spaces"])),
+        options["score"],
+        maximize=not options["minimize"],
+        resource=resource,  # type: ignore[arg-type]
+        told=lambda t: say(f"trial {t.number}: {t.state}{'' if t.score is None else f', {t.score:.6g}'}"),
+        tables=catalog_of(options["tables"], options["catalog"]),
+        **{k: options[k] for k in ("method", "trials", "reveal", "patience", "seed", "state")},
+    )
+    heads, rows = made.table()
+    shown = [tuple("" if c is None else f"{c:.6g}" if isinstance(c, float) else str(c) for c in row) for row in rows]
+    console().print(rich_table(heads, shown))
+    assert made.best is not None
+    best = ", ".join(f"{k} = {v}" for k, v in made.best.parameters.items())
+    console().print(f"best: trial {made.best.number}, {made.score} = {made.best.score:.6g} with {best}")
+    if options["report"] is not None:
+        options["report"].write_text(tuning_page(found.name, made))
+
+
 # Options --------------------------------------------------------------------------------------------------
 
 
@@ -239,9 +287,13 @@ def _set_up(found: Flow, options: Mapping[str, Any]) -> None:
         spu.init(parties=parties_of(found), address="local")
 
 
-def _grants(found: Flow, options: Mapping[str, Any]) -> dict[str, Any] | None:
+def _grants(found: Flow, file: Path, options: Mapping[str, Any]) -> dict[str, Any] | None:
     me = options["me"]
-    if (options["approve"] is not None and not found.hash.startswith(options["approve"])) or options["approve"] == "":
+    approved = options["approve"]
+    if approved is not None and approved.startswith("file:"):
+        if approved != f"file:{hashlib.sha256(file.read_bytes()).hexdigest()}":
+            raise InputError(f"`--approve` is of another content of {file}: look at it again.")
+    elif approved is not None and (len(approved) < 12 or not found.hash.startswith(approved)):
         raise InputError(f"`--approve` is of {options['approve']!r}, and this flow is {found.hash}: look at it again.")
     given = {} if options["grant_file"] is None else {me: grants.load(options["grant_file"])}
     if me is not None and options["approve"]:

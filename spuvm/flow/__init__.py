@@ -13,3 +13,6 @@ from spuvm.flow.places import Places as Places
 from spuvm.flow.run import NodeFailed as NodeFailed
 from spuvm.flow.run import Run as Run
 from spuvm.flow.run import run as run
+from spuvm.flow.tuning import Range as Range
+from spuvm.flow.tuning import Tuning as Tuning
+from spuvm.flow.tuning import tune as tune

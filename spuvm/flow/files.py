@@ -13,8 +13,8 @@
     tables = ["loans", "bills"]        # an input: a node, "node.output", or a list of these
     key = "id"
 
-`retries` is a node's own; all else are inputs and parameters of its component. `[outputs]` names what the flow gives;
-without it that is what no node takes.
+A job for services (`[job]`) has the flow as its table `[flow]`. `retries` is a node's own; all else are inputs and
+parameters of its component. `[outputs]` names what the flow gives; without it that is what no node takes.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ def load(path: str | Path) -> Flow:
     Raises:
         ConfigError: for a file that cannot be read, and for whatever is wrong with the flow.
     """
-    return of_dict(fields.load(Path(path)), str(path))
+    body = fields.load(Path(path))
+    return of_dict(body["flow"] if {"job", "flow"} == body.keys() else body, str(path))
 
 
 LOADERS["toml"] = load

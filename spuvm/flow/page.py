@@ -21,6 +21,7 @@ from spuvm.flow.estimating import told
 from spuvm.flow.graph import Flow, Node
 from spuvm.flow.kinds import Report
 from spuvm.flow.records import Recorded
+from spuvm.flow.tuning import Tuning
 from spuvm.runtime.errors import InputError, SpuError
 
 INSTALL = "pages need a package that is missing: pip install 'spuvm[service]'"
@@ -46,6 +47,21 @@ def write_page(path: str | Path, runs: Sequence[Recorded], folder: Path) -> None
 
 def page(runs: Sequence[Recorded], folder: Path) -> str:
     """The HTML of it."""
+    shown = [_shown(r, folder) for r in runs]
+    changes = difference(runs[0].text, runs[1].text) if len(runs) == 2 else []
+    curves = [_curves(s) for s in shown]
+    if len(shown) == 2:
+        curves = [_together(shown), {}]
+    more = {"budget": _budget(folder), "beside": len(shown) == 2}
+    return _rendered("run.html", runs=shown, changes=changes, curves=curves, **more)
+
+
+def tuning_page(flow: str, found: Tuning) -> str:
+    """The HTML of a search."""
+    return _rendered("tuning.html", flow=flow, found=found, table=found.table(), plot=found.plot())
+
+
+def _rendered(name: str, **values: Any) -> str:
     try:
         import jinja2
     except ImportError:
@@ -53,14 +69,7 @@ def page(runs: Sequence[Recorded], folder: Path) -> str:
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "pages")
     pages = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pages.filters["cell"] = cell
-    shown = [_shown(r, folder) for r in runs]
-    changes = difference(runs[0].text, runs[1].text) if len(runs) == 2 else []
-    curves = [_curves(s) for s in shown]
-    if len(shown) == 2:
-        curves = [_together(shown), {}]
-    text: str = pages.get_template("run.html").render(
-        runs=shown, changes=changes, curves=curves, budget=_budget(folder), beside=len(shown) == 2
-    )
+    text: str = pages.get_template(name).render(**values)
     return text
 
 

@@ -22,6 +22,11 @@
     tables = ["alice", "bob", "carol"]       # who brings one
     model = "risk"                           # under which name each party keeps its part
 
+    [job]                                    # a flow, whose own table [flow] is as in its file; see docs/workflows.md
+    kind = "flow"
+    parties = ["alice", "bob", "carol"]
+    tables = { loans = "alice" }             # whose they are
+
     # /// spuvm                              # a file .py: a function over blocks of rows, or a script
     # kind = "stream"                        # or "script"
     # parties = ["alice", "bob", "carol"]
@@ -41,11 +46,12 @@ import re
 import sys
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from spuvm.policy import fields
 from spuvm.policy.fields import Field
-from spuvm.policy.rules import Reveal
+from spuvm.policy.rules import ALL, Reveal
 from spuvm.psi.api import KINDS as JOIN_KINDS
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.link.cluster import party_name
@@ -95,6 +101,7 @@ FIELDS: dict[str, dict[str, Field]] = {
         "tables": Field(_names),
         "to": Field(_names, ()),
     },
+    "flow": {**ANY, "to": Field(_names, ()), "tables": OWNERS},
     "stream": {**ANY, "function": Field(_name), "to": TO, "inputs": OWNERS},
     "script": {**ANY, "to": Field(_names, ()), "inputs": OWNERS},
 }
@@ -217,6 +224,36 @@ def _sgb(job: Mapping[str, Any], source: str) -> Work:
     return _work(job, source, owners, "a prediction of each row", results=results, command=command, whole=True)
 
 
+def _flow(job: Mapping[str, Any], source: str) -> Work:
+    """Nodes that finished are kept beside the models: the same job, asked for again, goes on after them."""
+    nodes = _nodes(tomllib.loads(source).get("flow"))
+
+    def command(place: Place) -> list[str]:
+        path = place.folder / "flow.toml"
+        path.write_text(source)
+        line = ["flow", "run", str(path), "--config", str(place.config), "--as", place.party, "--quiet"]
+        line += ["--approve", f"file:{hash_of(source)}", "--state", str(place.models / "flows")]
+        line += ["--results", str(place.folder / "results"), "--report", str(place.result("report.html"))]
+        for name, file in place.data.items():
+            line += ["--table", f"{name}={file}"]
+        return line
+
+    results = {"report": ("report.html", job["parties"])}
+    work = _work(job, source, job["tables"], "", results=results, command=command, whole=True)
+    shown = [Reveal(f"what node {n} gives", str(node["to"]), None) for n, node in nodes.items() if node.get("to")]
+    found = Reveal(f"reports and numbers of {len(nodes)} nodes, which spuvm flow cost lists", ALL, None)
+    return replace(work, reveals=(found, *shown))
+
+
+def _nodes(flow: Any) -> Mapping[str, Mapping[str, Any]]:
+    nodes = flow.get("nodes") if isinstance(flow, dict) else None
+    if not isinstance(nodes, dict) or not nodes or not all(isinstance(n, dict) for n in nodes.values()):
+        raise InputError(
+            "a job of kind flow has a table [flow] with [flow.nodes.NAME], as a flow's file has [nodes.NAME]."
+        )
+    return nodes
+
+
 def _stream(job: Mapping[str, Any], source: str) -> Work:
     if len(job["to"]) != 1:
         raise InputError("`to` of a stream names the one party that gets its rows.")
@@ -251,6 +288,7 @@ KINDS: dict[str, Callable[[Mapping[str, Any], str], Work]] = {
     "psi": _psi,
     "sql": _sql,
     "sgb": _sgb,
+    "flow": _flow,
     "stream": _stream,
     "script": _script,
 }
