@@ -1,18 +1,30 @@
-"""Flows for tests: cheap components, and a credit flow over three parties' small tables."""
+"""Components for tests of flows that cost nothing, and the credit flow of the examples."""
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-import numpy as np
-
 import spuvm as spu
-from spuvm.flow import Flow, find
 from spuvm.flow.kinds import Findings, Number, PartyTable, Report
 from spuvm.flow.parameters import Party
 from spuvm.ml.common.rules import between
 
-PARTIES = ("alice", "bob", "carol")
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "flow" / "credit.py"
+
+
+def _example() -> Any:
+    spec = importlib.util.spec_from_file_location("credit", EXAMPLE)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_CREDIT = _example()
+PARTIES: tuple[str, ...] = _CREDIT.PARTIES
+credit, credit_tables = _CREDIT.credit, _CREDIT.tables
 RAN: list[str] = []  # what ran, by what the node was told
 
 
@@ -75,29 +87,3 @@ def local(*, party: Party, rows: int) -> PartyTable:
 
     RAN.append(party)
     return spu.PYU(party)(lambda: pa.table({"id": list(range(rows))}))()
-
-
-def credit_tables(rows: int = 60) -> dict[str, dict[str, Any]]:
-    """Three parties' tables: ids that not all have, numbers, a text, a label."""
-    g = np.random.default_rng(5)
-    x = g.normal(size=(rows, 3))
-    bad = (x.sum(axis=1) + g.normal(size=rows) / 4 > 0).astype(int)
-    a, b, c = (np.sort(g.permutation(rows)[: rows - k]) for k in (2, 3, 1))
-    return {
-        "alice": {"loans": {"id": a, "income": x[a, 0], "age": 20.0 + a % 41}},
-        "bob": {"bills": {"id": b, "debt": x[b, 1]}},
-        "carol": {"labels": {"id": c, "late": x[c, 2], "bad": bad[c]}},
-    }
-
-
-def credit(trees: int = 1) -> Flow:
-    """Read, match, split, bin, boost, evaluate, and a score card."""
-    tables = [find("read")(party=p, table=t, name=t) for p, own in credit_tables(8).items() for t in own]
-    rows = find("match")(*tables, key="id")
-    train, test = find("split")(rows, test_size=0.3)
-    binned = find("bin")(train, label="bad", n_bins=4)
-    model = find("sgb")(binned.data, label="bad", n_estimators=trees, max_depth=2, max_bin=4, name="boost")
-    quality = find("evaluate")(model, find("transform")(binned.model, test), label="bad")
-    card = find("score_card")(train, label="bad", n_bins=3)
-    points = find("score_card_table")(card)
-    return Flow("credit", parties=PARTIES, quality=quality, points=points)

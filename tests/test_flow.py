@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from collections.abc import Iterator
 from datetime import date, timedelta
@@ -497,3 +498,12 @@ def test_services_run_flows(tmp_path: Path) -> None:
     assert command(["flow", "check", line[2]]) == 0
     with pytest.raises(InputError, match=r"a table \[flow\]"):
         of_task(JOB.partition("[flow]")[0])
+
+
+def test_secretflows_components_have_ours() -> None:
+    text = (flows.EXAMPLE.parents[2] / "docs" / "coming-from.md").read_text()
+    rows = [line.split("|")[1:3] for line in text.splitlines() if line.startswith("| `") and "/" in line.split("|")[1]]
+    assert len(rows) >= 50
+    for theirs, ours in rows:
+        for name in re.findall("`([a-z_0-9]+)`", ours):
+            assert find(name), theirs

@@ -28,7 +28,7 @@ class Killed(BaseException):
 
 
 def test_the_credit_flow(tmp_path: Path) -> None:
-    flow, tables = flows.credit(), flows.credit_tables()
+    flow, tables = flows.credit(trees=1), flows.credit_tables(60)
     ahead = rehearse(flow, tables)
     heads, rows = table(ahead.nodes, flow)
     assert heads[3] == "rounds" and len(rows) == len(flow)

@@ -66,7 +66,7 @@ def test_searches_are_the_same_again_and_come_near(tmp_path: Path) -> None:
 
 
 def test_halving_gives_more_to_the_best(tmp_path: Path) -> None:
-    space = {"hill.a": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], "hill.b": [2, 3, 4]}
+    space: dict[str, Any] = {"hill.a": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0], "hill.b": [2, 3, 4]}
     found = tune(
         flow(), space, "top.height", method="halving", trials=9, resource=("hill.work", [1, 10, 100]), state=tmp_path
     )

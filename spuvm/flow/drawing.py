@@ -102,7 +102,7 @@ def _edge(
     for (x0, y0), (x1, y1) in itertools.pairwise(points):
         middle = (y0 + y1) / 2
         path += f" C{x0:g} {middle:g} {x1:g} {middle:g} {x1:g} {y1:g}"
-    names = [o for o in sorted(ports) if len(component.outputs) > 1]
+    names = [o for o in sorted(ports) if len(component.outputs) > 1 and o not in kinds]
     text = escape(f"{', '.join(names)} " if names else "") + escape(" and ".join(kinds))
     (x0, y0), (x1, y1) = points[-2:]
     seen = escape(f"{text}: {who} can see it")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NamedTuple
 
+import numpy as np
+
 import spuvm as spu
 from spuvm.devices import PYU
 from spuvm.flow.components import component
@@ -80,6 +82,18 @@ def split(
         return Split(*data.split(test_size, seed))
     train, test = train_test_split(data, test_size=test_size, random_state=seed)
     return Split(train, test)
+
+
+@component
+def sample(
+    data: Rows,
+    *,
+    share: Annotated[float, between(0, 1), "of the rows"],
+    seed: Annotated[int, SEED, "public: all know which rows"] = 0,
+) -> Rows:
+    """Some of the rows, drawn by a public seed."""
+    count = max(1, round(share * data.rows))
+    return data.take(np.sort(np.random.RandomState(seed).permutation(data.rows)[:count]))
 
 
 @component
