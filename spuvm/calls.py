@@ -94,6 +94,7 @@ class Jitted:
             tuple(map(_signature, leaves)),
             tuple(owners),
             masked,
+            finer := tuple(map(self.vm.finer, leaves)),
             tuple((k, type(x), x) for k, x in given.static),  # 1, 1.0 and True are equal
             jax.config.jax_enable_x64,  # type: ignore[attr-defined]
         )
@@ -104,7 +105,7 @@ class Jitted:
         if found is None:
             program = compile_function(
                 self.fn, _unmarked(given.args), owners, self.vm.config, given.static_positions, masked,
-                _unmarked(given.keywords), self.static_argnames,
+                _unmarked(given.keywords), self.static_argnames, finer, keeps_scales=True,
             )  # fmt: skip
             assert program.traced is not None
             found = self._programs[key] = program, program.traced.out_tree

@@ -13,7 +13,7 @@ import numpy as np
 from spuvm.calls import indexed, operator
 from spuvm.compiler.compile import Program
 from spuvm.compiler.ir.builder import Builder
-from spuvm.compiler.ir.module import Module, Value, Visibility
+from spuvm.compiler.ir.module import Module, Type, Value, Visibility
 from spuvm.objects import Marked, Receiver, SPUObject, components_for, identity, slots_of
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
@@ -57,12 +57,18 @@ class VM:
             raise InputError(f"`owner` must be one of {', '.join(self.config.members)}, got {who!r}.")
         return self.config.members.index(who)
 
+    def finer(self, leaf: Any) -> int:
+        """Fraction bits of an argument beyond the default."""
+        own = isinstance(leaf, SPUObject) and leaf.type.kind == "fxp"
+        return leaf.type.frac - self.config.fxp_fraction_bits if own else 0
+
     def run(self, program: Program, leaves: Sequence[Any]) -> list[SPUObject]:
         """Run a program on its flat arguments."""
         module = program.module
         watcher = WATCHER.get()
         if watcher is not None:
             watcher.ran(program)
+        leaves = [self._rescaled(x, v.type) for x, v in zip(leaves, module.body.params, strict=True)]
         components: list[Any] = []
         public = hashlib.sha256()
         with abort_on_error(self.session.link):
@@ -81,6 +87,15 @@ class VM:
             f"a call of `{module.name}` with {', '.join(map(identity, leaves)) or 'nothing'}",
         )
         return self.objects(program, self.session.run(program.party(self.session.party), components, call))
+
+    def _rescaled(self, x: Any, wanted: Type) -> Any:
+        """An object with the fraction bits that a program takes, which was compiled for others."""
+        if not isinstance(x, SPUObject) or x.type.kind != "fxp" or x.type.frac == wanted.frac:
+            return x
+        key = ("convert", wanted.element, x.type)
+        if key not in self._conversions:
+            self._conversions[key] = Program(self._conversion([x], "convert", wanted.element))
+        return self.run(self._conversions[key], [x])[0]
 
     def number(self) -> int:
         """Of the next object: scripts that do the same number their objects alike."""

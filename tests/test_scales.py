@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+import spuvm as spu
 from spuvm.compiler.compile import Program
 from spuvm.compiler.front.trace import trace
 from spuvm.compiler.ir.in_the_clear import evaluate
@@ -137,6 +138,62 @@ def test_first_steps_of_optimisers(name: str) -> None:
 
     want = np.asarray(updates(GRADIENTS), np.float64)
     assert (np.abs(run(updates, GRADIENTS) - want) <= 0.02 * np.abs(want) + 2.0**-18).all()
+
+
+@pytest.mark.parametrize("name", ["adam", "rmsprop", "nadam"])
+def test_states_keep_their_scale(name: str) -> None:
+    """Ten calls, each with the state of the one before: within 5% where gradients are 1e-3 and more."""
+    optimiser = OPTIMISERS[name]
+    gradients = np.array([10.0, -1.0, 0.1, 0.01, -0.001], np.float32)
+
+    def step(params: Any, state: Any, gradients: Any) -> Any:
+        updates, state = optimiser.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    want = np.zeros_like(gradients), optimiser.init(np.zeros_like(gradients))
+    raw: list[Any] = []
+    formats: list[tuple[int, ...]] = [()]
+    module = None
+    for i in range(10):
+        args = (*want, gradients * np.float32(1 + 0.1 * (-1) ** i))
+        if module is None or formats[-1] != formats[-2]:
+            traced = trace(step, args)
+            module = lower(traced, ["secret"] * len(traced.inputs), Config())
+            module.finer, module.keeps_scales = (*formats[-1], 0) if formats[-1] else (), True
+            pipeline.run_passes(module)
+        leaves = [np.asarray(x, np.float64) for x in jax.tree.leaves(args)]
+        fresh = [np.rint(x * 2.0**v.type.frac).astype(np.int64) for x, v in zip(leaves, module.body.params)]
+        raw = evaluate(module, [*(raw or fresh[:-1]), fresh[-1]], jitter=i)
+        formats.append(tuple(v.type.frac - 18 if v.type.kind == "fxp" else 0 for v in module.body.results))
+        want = step(*args)
+    assert 18 in formats[1] and len(set(formats[1:])) == 1
+    got = signed(raw[0]).astype(np.float64) / 2.0**18
+    np.testing.assert_allclose(got, want[0], rtol=0.05)
+
+
+def test_objects_of_another_scale_are_like_others(tmp_path: Any) -> None:
+    """In operators, in programs that were compiled for others, shared, stored and loaded."""
+
+    def fn(v: Any, g: Any) -> Any:
+        v = 0.9 * v + 0.1 * g * g
+        return v, g / jnp.sqrt(v)
+
+    f = spu.jit(fn)
+    g = np.array([1e-3, 2.0, 300.0], np.float32)
+    v, _ = f(np.zeros(3, np.float32), g)
+    again, ratio = f(v, g)
+    third, _ = f(again, g)
+    want = 0.1 * g.astype(np.float64) ** 2
+    assert v.type.frac == again.type.frac == third.type.frac == 36
+    assert len(f._programs) == 2
+    np.testing.assert_allclose(spu.reveal(v), want, rtol=2e-2)
+    np.testing.assert_allclose(spu.reveal(again), 1.9 * want, rtol=2e-2)
+    np.testing.assert_allclose(spu.reveal(ratio), 1 / np.sqrt(0.19), rtol=5e-3)
+    np.testing.assert_allclose(spu.reveal(v + 1.0), want + 1, rtol=1e-5)
+    np.testing.assert_allclose(spu.reveal(v[1:] * v[1:]), want[1:] ** 2, rtol=1e-4)
+    spu.save_shares({"v": v}, {p: tmp_path / p for p in v.vm.config.parties}, name="state")
+    loaded = spu.load_shares({p: tmp_path / p for p in v.vm.config.parties}, v.vm, "state")["v"]
+    np.testing.assert_array_equal(spu.reveal(loaded), spu.reveal(v))
 
 
 @pytest.mark.parametrize(("protocol", "ring"), PROTOCOLS[:3])

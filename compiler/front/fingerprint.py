@@ -24,12 +24,17 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def fingerprint(
-    traced: Traced, visibilities: Sequence[Visibility], config: Config, masked: Collection[int] = ()
+    traced: Traced,
+    visibilities: Sequence[Visibility],
+    config: Config,
+    masked: Collection[int] = (),
+    finer: Sequence[int] = (),
+    keeps_scales: bool = False,
 ) -> str:
     """Hexadecimal SHA-256 of all that `lower` sees."""
     writer = _Writer()
     names = traced.name, traced.inputs, traced.outputs, str(traced.location)
-    writer.text(repr((names, traced.x64, tuple(visibilities), sorted(masked), config)))
+    writer.text(repr((names, traced.x64, tuple(visibilities), sorted(masked), config, tuple(finer), keeps_scales)))
     writer.value(traced.jaxpr)
     return writer.digest.hexdigest()
 

@@ -145,6 +145,8 @@ class Module:
     input_dtypes: tuple[str, ...] = ()
     output_dtypes: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
+    finer: tuple[int, ...] = ()  # fraction bits of the inputs beyond the default, until scales are chosen
+    keeps_scales: bool = False  # whether results may have more fraction bits than the default
 
 
 def uses(region: Region) -> dict[Value, list[Op | None]]:

@@ -55,6 +55,10 @@ class Limits:
     def promised(self) -> Limit:
         return Limit(self.most, self.most + self.frac)
 
+    def finer(self, extra: int) -> Limit:
+        """Of a value that comes with so many fraction bits more."""
+        return Limit(self.most, self.promised.whole - extra) if extra else self.promised
+
     def run(self, region: Region) -> None:
         for value in region.params:
             self.of.setdefault(value, self.promised)

@@ -19,6 +19,7 @@ from spuvm.compiler.ir.module import Module, Op, Region, Value, uses
 from spuvm.compiler.ir.ops import KEEP_MASKED, LOCAL, index_operands, with_results
 from spuvm.compiler.passes.limits import Limit, Limits, count
 from spuvm.compiler.passes.truncation import BLOCK
+from spuvm.runtime.ring.elements import words
 
 Moved = dict[Region, list[int]]
 
@@ -42,10 +43,16 @@ def choose_scales(module: Module) -> Moved:
     """In place: every value stays the same object, some types change."""
     frac, ring_bits = module.config["fxp_fraction_bits"], module.config["ring_bits"]
     limits = Limits(frac, ring_bits)
+    finer = dict(zip(module.body.params, module.finer))
+    for param, extra in finer.items():
+        param.type = param.type.with_(frac=param.type.frac + extra)
+        limits.of[param] = limits.finer(extra)
     limits.run(module.body)
     moved: Moved = {}
     for region in [module.body, *(r for op in module.body.walk() for r in op.regions)]:
-        moved[region] = _Scaler(region, limits, frac, ring_bits).run()
+        outermost = region is module.body
+        given = (finer, module.keeps_scales) if outermost else ({}, False)
+        moved[region] = _Scaler(region, limits, frac, ring_bits, *given).run()
     return moved
 
 
@@ -133,7 +140,7 @@ def _want_root(w: _Wanted, op: Op, wish: Wish) -> None:
 def _want_quotient(w: _Wanted, op: Op, wish: Wish) -> None:
     """A divisor that may be small makes small numerators large."""
     small = min(OF_DIVISORS, w.room(op.inputs[1]))
-    w.ask(op.inputs[0], wish.bits, small if small > 0 else -math.inf)
+    w.ask(op.inputs[0], wish.bits, max(small if small > 0 else -math.inf, wish.below))
     w.ask(op.inputs[1], small)
 
 
@@ -173,11 +180,15 @@ def _is_raw(op: Op, frac: int, extra: int = 0) -> bool:
 class _Scaler:
     """Rewrites one region. `extra` are the fraction bits of each value beyond those it was lowered with."""
 
-    def __init__(self, region: Region, limits: Limits, frac: int, ring_bits: int) -> None:
+    def __init__(
+        self, region: Region, limits: Limits, frac: int, ring_bits: int, finer: dict[Value, int], keeps_scales: bool
+    ) -> None:
+        """`keeps_scales`: results that are so fine that a root can be taken of them leave as fine as they are."""
         self.region, self.limits, self.frac, self.ring_bits = region, limits, frac, ring_bits
+        self.keeps_scales = keeps_scales
         self.wanted = _Wanted(limits)
         self.wanted.run(region)
-        self.extra: dict[Value, int] = {}
+        self.extra: dict[Value, int] = {v: bits for v, bits in finer.items() if bits}
         self.out: list[Op] = []
         self.aligned: dict[tuple[Value, int], Value] = {}
         self.constants: dict[Value, list[Op]] = {}  # a constant's operation, and the broadcast of it
@@ -187,7 +198,7 @@ class _Scaler:
         self.raw = {op.inputs[0] for op in region.ops if _is_raw(op, frac)}
         self.factors = self._factors()
         self.uses = {v: len(users) for v, users in uses(region).items()}
-        self.whole: dict[Value, Value] = {}  # what a truncation of no bits leaves as it is
+        self.wider: dict[Value, Value] = {}  # what a value is the truncation of, or another reading
 
     def run(self) -> list[int]:
         starts = []
@@ -195,17 +206,25 @@ class _Scaler:
             starts.append(len(self.out))
             self._visit(op)
         ends = len(self.out)
-        self.region.results = [self.at(v, 0, None) for v in self.region.results]
+        for i, value in enumerate(self.region.results):
+            self.region.results[i] = self.at(value, OF_ROOTS if self._kept(value) else 0, None)
         self.region.ops = self.out
         return [*starts, ends]
 
     def _pinned(self) -> set[Value]:
         """Values that something reads which takes no extra bits: truncated twice they would cost more."""
-        found = set(self.region.results)
+        found = {
+            v
+            for v in self.region.results
+            if not (self.keeps_scales and self.wanted.of.get(v, NO_WISH).below >= OF_ROOTS)
+        }
         for op in self.region.ops:
             if op.name not in TAKES:
                 found.update(op.inputs)
         return found
+
+    def _kept(self, result: Value) -> bool:
+        return self.keeps_scales and result.type.is_secret and self.of(result) >= OF_ROOTS
 
     # bits -----------------------------------------------------------------------------------------------
 
@@ -284,7 +303,9 @@ class _Scaler:
 
     def _moved(self, value: Value, change: int, like: Op | None, outputs: list[Value] | None = None) -> Value:
         if change < 0:
-            return self.emit("trunc", [self.whole.get(value, value)], like, outputs, bits=-change).output
+            wide = self.wider.get(value, value)
+            bits = wide.type.frac - value.type.frac - change
+            return self.emit("trunc", [wide], like, outputs, bits=bits).output
         shifted = self.emit("shift_left", [value], like, bits=change)
         return self.emit("bitcast", shifted.outputs, like, outputs, to=f"fxp{value.type.frac + change}").output
 
@@ -414,6 +435,8 @@ class _Scaler:
 
     def truncate(self, op: Op) -> None:
         (x,), out = op.inputs, op.output
+        if self._in_halves(x, out, op):
+            return
         small = self._scaled_product(x, out)
         self._dropped(x if small is None else small, out, self.wish(out), op)
 
@@ -428,6 +451,26 @@ class _Scaler:
                 return self._small_first(c, *inner)
         return None
 
+    def _in_halves(self, x: Value, out: Value, op: Op) -> bool:
+        """c y below a root, |c| <= 1, of a y with more bits than a factor may have, as c h + c (y - h), h what a factor
+        may have of y: all of its bits count, and no limit is lower.
+        """
+        factors = self._made(x, "mul")
+        for y, c in (factors, factors[::-1]) if factors else ():
+            more, wide = self.of(y), self.wish(out)
+            if c not in self.constants or self.limits.of[c].whole > 0 or min(more, wide) < OF_ROOTS:
+                continue
+            high = self.at(y, 0, op)
+            low = self._limited("sub", [y, self.at(high, more, op)])
+            low = self._limited("mul", [low, c])
+            low = self._limited("trunc", [low], bits=low.type.frac - self.frac - wide)
+            high = self._limited("mul", [high, c])
+            self.extra[high] = high.type.frac - self.frac
+            self.emit("add", [self.at(high, wide, op), low], op, [out])
+            self.extra[out] = wide
+            return True
+        return False
+
     def _small_first(self, c: Value, x: Value, y: Value) -> Value:
         x, y = (self.at(v, 0, None) for v in (x, y))
         scaled = self._limited("mul", [x, c])
@@ -436,7 +479,7 @@ class _Scaler:
         self.extra[less] = room
         return self._limited("mul", [less, y])
 
-    def _limited(self, name: str, inputs: list[Value], **attrs: int) -> Value:
+    def _limited(self, name: str, inputs: list[Value], **attrs: object) -> Value:
         op = self.emit(name, inputs, self.at_hand, None, **attrs)
         self.limits.visit(op)
         return op.output
@@ -451,15 +494,61 @@ class _Scaler:
         frac = out.type.frac + extra
         if frac == x.type.frac:
             self.emit("bitcast", [x], op, [out], to=x.type.element)
-            self.whole[out] = x
         else:
             self._moved(x, frac - x.type.frac, op, [out])
+        if frac <= x.type.frac:
+            self.wider[out] = x
         self.extra[out] = extra
 
     def root(self, op: Op) -> None:
         """Takes what there is, gives what is wanted."""
-        op.inputs = list(op.inputs)
+        op.inputs = [self._unchanged(op.inputs[0])]
+        parts = self._made(op.inputs[0], "div")
+        if len(parts) == 2 and self.of(parts[0]) >= OF_ROOTS and self._one_number(parts[1]):
+            return self._quotient_of_roots(parts[0], parts[1], op)
         self._function(op, self.wish(op.output), UP_TO[self.ring_bits])
+
+    def _unchanged(self, x: Value) -> Value:
+        """What x is plus 0."""
+        parts = self._made(x, "add")
+        for y, c in (parts, parts[::-1]) if parts else ():
+            const = self.constants.get(c)
+            if const and const[0].exact is not None and not np.any(const[0].exact):
+                return y
+        return x
+
+    def _one_number(self, x: Value) -> Value | None:
+        """The number that x repeats, if it does."""
+        inner = self._made(x, "broadcast")
+        x = inner[0] if inner else x
+        return x if x.type.size == 1 and x.type.kind == "fxp" and x not in self.constants else None
+
+    def _quotient_of_roots(self, x: Value, y: Value, op: Op) -> None:
+        """sqrt(x / y) as sqrt(s x) / sqrt(s y), s the sign of y: the quotient would lose the digits of a small x."""
+        one = self._one_number(y)
+        assert one is not None
+        zero, whole = (self._number(n, f"fxp{frac}", one.shape) for n, frac in ((0, one.type.frac), (1, 0)))
+        negative = self._limited("convert", [self._limited("less", [one, zero])], to="fxp0")
+        sign = self._limited("sub", [whole, self._limited("add", [negative, negative])])
+        above, below = self._times_sign(x, self._spread(sign, x.shape)), self._times_sign(one, sign)
+        fine = UP_TO[self.ring_bits] - self.frac
+        roots = [self._limited("sqrt", [v], to=f"fxp{self.frac + fine}") for v in (above, below)]
+        self.extra.update(dict.fromkeys(roots, fine))
+        divisor = self._spread(roots[1], x.shape)
+        self.extra[divisor] = fine
+        self.quotient(Op("div", [roots[0], divisor], op.outputs, {"to": f"fxp{self.frac}"}, location=op.location))
+
+    def _number(self, number: int, element: str, shape: tuple[int, ...]) -> Value:
+        return self._limited("const", [], data=words(np.full(shape, number, np.int64), self.ring_bits), to=element)
+
+    def _times_sign(self, x: Value, sign: Value) -> Value:
+        out = self._limited("mul", [x, sign])
+        self.extra[out] = self.of(x)
+        return out
+
+    def _spread(self, x: Value, shape: tuple[int, ...]) -> Value:
+        """One number for all elements."""
+        return self._limited("broadcast", [self._limited("reshape", [x], shape=())], shape=shape, dims=())
 
     def quotient(self, op: Op) -> None:
         """x / y, with as many bits as its ways take: see `by_logarithm.divides`."""
