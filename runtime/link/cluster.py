@@ -2,7 +2,8 @@
 
     ca = "ca.crt"                       # the authority that signs all parties' certificates, or all their own
     crl = "ca.crl"                      # optional: the certificates that the authority took back
-    timeout_seconds = 60                # optional, as are the next four
+    timeout_seconds = 60                # optional, as are the next five
+    grace_seconds = 20                  # how long a lost connection may be taken up again; not at all if not given
     protocol = "aby3"
     protocols = ["aby3"]                # that scripts may ask for; `protocol` alone if not given
     ring = 64
@@ -45,8 +46,8 @@ from spuvm.runtime.link.link import DEFAULT_TIMEOUT
 from spuvm.runtime.protocols.registered import PROTOCOLS, has_dealer, protocol_of
 
 CLUSTER_KEYS = (
-    "ca", "crl", "timeout_seconds", "protocol", "protocols", "ring", "fxp_fraction_bits", "dealer", "dealer_ahead_mb",
-    "compute", "parties",
+    "ca", "crl", "timeout_seconds", "grace_seconds", "protocol", "protocols", "ring", "fxp_fraction_bits", "dealer",
+    "dealer_ahead_mb", "compute", "parties",
 )  # fmt: skip
 DEFAULT_AHEAD_MB = 64
 PARTY_KEYS = ("address", "listen", "certificate", "key", "fingerprint")
@@ -90,6 +91,7 @@ class Cluster:
     ahead: int = DEFAULT_AHEAD_MB << 20  # bytes
     protocols: tuple[str, ...] = ()  # that a script may ask for, `config.protocol` among them
     crl: Path | None = None
+    grace_seconds: float = 0.0
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -142,6 +144,9 @@ def load_cluster(path: str | Path) -> Cluster:
     timeout = table.get("timeout_seconds", DEFAULT_TIMEOUT)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 1e7:
         raise ConfigError(f"`timeout_seconds` in {path} must be a positive number of seconds, got {timeout!r}.")
+    grace = table.get("grace_seconds", 0)
+    if isinstance(grace, bool) or not isinstance(grace, int | float) or not 0 <= grace < 1e7:
+        raise ConfigError(f"`grace_seconds` in {path} must be a number of seconds, 0 or more, got {grace!r}.")
     dealer = _text(table, "dealer", f"{path}") if "dealer" in table else None
     parties = _parties(table.get("parties"), path)
     check_trust(ca, crl, {party.name: party.fingerprint for party in parties}, f"{path}")
@@ -151,7 +156,9 @@ def load_cluster(path: str | Path) -> Cluster:
     config = replace(_config(table, names[:count], path), others=names[count:])
     _check_dealer(config, dealer, path)
     protocols = _protocols(table, config.protocol, path)
-    return Cluster(parties, ca, float(timeout), config, dealer, _ahead(table, dealer, path), protocols, crl)
+    return Cluster(
+        parties, ca, float(timeout), config, dealer, _ahead(table, dealer, path), protocols, crl, float(grace)
+    )
 
 
 def _protocols(table: dict[str, Any], usual: str, path: Path) -> tuple[str, ...]:

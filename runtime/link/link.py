@@ -56,6 +56,7 @@ class Kind(IntEnum):
     CLOSE = 8
     ALIVE = 9
     WAITING = 10
+    TAKEN = 11
 
 
 @dataclass

@@ -87,9 +87,8 @@ def prepare(settings: Settings, job: Job, work: Work, news: dict[str, News]) -> 
 
 
 def _cluster(settings: Settings, work: Work, news: dict[str, News]) -> str:
-    lines = toml(
-        {"ca": str(settings.ca.absolute()), "timeout_seconds": settings.limits.silence_seconds, **work.machine}
-    )
+    times = {"timeout_seconds": settings.limits.silence_seconds, "grace_seconds": settings.limits.grace_seconds}
+    lines = toml({"ca": str(settings.ca.absolute()), **times, **work.machine})
     if settings.crl is not None:
         lines += toml({"crl": str(settings.crl.absolute())})
     for party in work.members:

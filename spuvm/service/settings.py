@@ -28,6 +28,7 @@
     job_seconds = 3600
     job_memory_mb = 8192                 # of all processes of a job
     job_cores = 4                        # that a job may use; all, if not given
+    grace_seconds = 20                   # how long a job's lost connection may be taken up again
     silence_seconds = 60                 # how long a job waits for a peer
     wait_seconds = 86400                 # how long a job waits for approval
     open_jobs = 20                       # of one asking party
@@ -61,6 +62,7 @@ LIMITS = {
     "job_seconds": Field(fields.seconds, 3600.0),
     "job_memory_mb": Field(fields.whole(256, 1 << 20), 8192),
     "job_cores": Field(fields.whole(1, 4096), None),
+    "grace_seconds": Field(fields.seconds, 20.0),
     "silence_seconds": Field(fields.seconds, 60.0),
     "wait_seconds": Field(fields.seconds, 86400.0),
     "open_jobs": Field(fields.whole(1, 100_000), 20),
@@ -90,6 +92,7 @@ class Limits:
     job_seconds: float
     job_memory_mb: int
     job_cores: int | None
+    grace_seconds: float
     silence_seconds: float
     wait_seconds: float
     open_jobs: int

@@ -7,8 +7,8 @@ A certificate names a party (DNS name or common name), not a host: TLS checks th
 authority issued it, `link/tls/hello.py` whose it is.
 
 AES-GCM keeps its margin (2^-57, RFC 8446 section 5.5) for 2^24.5 full records under one key. Python
-offers no key update, so a channel warns when it has sent 2^24 records (256 GiB, if they are full); joining anew
-gives new keys.
+offers no key update, so after 2^24 records (256 GiB, if they are full) a channel is `worn`: its sender makes a new
+connection (`link/tls/resume.py`), or warns where the cluster file gives no time for that.
 """
 
 import errno
@@ -17,7 +17,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,6 +46,8 @@ class Channel:
         self._encrypted, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._encrypted, self._outgoing, server_side=server_side)
         self._sent = 0
+        self.received = 0  # bytes of the session that were read
+        self.kept: Callable[[memoryview | bytes], None] | None = None  # called with all that is sent in the session
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     # While setting up.
@@ -123,19 +125,46 @@ class Channel:
         """Blocks of TLS records for the socket: each has to be sent whole, and in this order."""
         for piece in pieces:
             for start in range(0, len(piece), BLOCK_BYTES):
-                self._sent += self.tls.write(piece[start : start + BLOCK_BYTES])
+                block = piece[start : start + BLOCK_BYTES]
+                if self.kept is not None:
+                    self.kept(block)
+                self._sent += self.tls.write(block)
                 if self._outgoing.pending >= BLOCK_BYTES:
                     yield self._outgoing.read()
         if self._outgoing.pending:
             yield self._outgoing.read()
-        if self._sent > ADVISED_BYTES:
+        if self.worn and self.kept is None:
             self._advise()
+
+    @property
+    def worn(self) -> bool:
+        """Whether so many records have been sent under one key that there should be another."""
+        return self._sent > ADVISED_BYTES
+
+    def go_on(self, other: "Channel") -> None:
+        """Take over another's connection, under the same file descriptor; that one is gone then."""
+        other.sock.setblocking(False)
+        os.dup2(other.sock.fileno(), self.sock.fileno())
+        other.sock.close()
+        self.tls, self._encrypted, self._outgoing = other.tls, other._encrypted, other._outgoing
+        self._sent = other._sent
+
+    def again(self, pieces: Iterable[memoryview]) -> Iterator[bytes]:
+        """Blocks that say once more what was said before."""
+        kept, self.kept = self.kept, None
+        try:
+            blocks = list(self.encrypt(iter(pieces)))
+        finally:
+            self.kept = kept
+        yield from blocks
 
     def record(self, data: bytes) -> bytes:
         """One record for the socket, of at most `RECORD_BYTES`; a short one counts as whole towards the advice."""
+        if self.kept is not None:
+            self.kept(data)
         self.tls.write(data)
         self._sent += RECORD_BYTES
-        if self._sent > ADVISED_BYTES:
+        if self.worn and self.kept is None:
             self._advise()
         return self._outgoing.read()
 
@@ -169,6 +198,8 @@ class Channel:
                 at += n
         except ssl.SSLWantReadError:
             pass
+        finally:
+            self.received += at
         return at
 
     # Always.

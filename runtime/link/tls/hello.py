@@ -2,16 +2,17 @@
 
 After the TLS handshake, which has verified both certificates against the cluster's authority, the
 accepting side says HELLO, then the dialing side; the accepting side ends with READY. A HELLO is a
-JSON object: protocol, package, party, parties. Who finds a difference sends REJECT ("error class
-NUL message") instead, and both raise that error.
+JSON object: protocol, package, party, parties; of the dialing side also the token of the connection. Who finds a
+difference sends REJECT ("error class NUL message") instead, and both raise that error.
 """
 
 import errno
+import hmac
 import importlib.metadata
 import json
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from cryptography import x509
 
@@ -54,8 +55,11 @@ class Greeter:
         if (warning := certificates.ending(own)) is not None:
             log.warning("the certificate %s of %s: %s", self._certificate, party, warning)
 
-    def dial(self, channel: Channel, peer: int) -> None:
-        """Greet the party that we dialed, which must be `peer`."""
+    def dial(self, channel: Channel, peer: int, session: str = "", resume: str = "") -> bytes:
+        """Greet the party that we dialed, which must be `peer`; what it says at the end.
+
+        `session`: the token of this connection; `resume`: that of one which was lost, and which this one goes on.
+        """
         entry = self._cluster.parties[peer]
         try:
             channel.handshake()
@@ -69,14 +73,36 @@ class Greeter:
         except ssl.SSLError as error:
             raise self._alert(peer, error) from None
         self._compare(channel, theirs, entry.name)
-        put_frame(channel, Kind.HELLO, self._hello())
-        self._hear(channel, Kind.READY, peer)
+        put_frame(channel, Kind.HELLO, self._hello({"session": session} if session else {"resume": resume}))
+        return self._hear(channel, Kind.READY, peer)
 
-    def answer(self, channel: Channel, admit: Callable[[], None] = lambda: None) -> int:
-        """Greet whoever dialed us: find out who it is, which its certificate must prove; the rank.
+    def answer(self, channel: Channel, admit: Callable[[], None] = lambda: None) -> tuple[int, str]:
+        """Greet whoever dialed us: find out who it is, which its certificate must prove; the rank and its token.
 
         `admit` is called once that is known, before the other side is told that it is in.
         """
+        peer, theirs = self._meet(channel)
+        if theirs.get("resume"):
+            raise self._reject(
+                channel,
+                PeerMismatchError(
+                    f"{self.party} was started anew: it cannot go on with the session of {self._cluster.names[peer]}."
+                ),
+            )
+        admit()
+        put_frame(channel, Kind.READY, b"")
+        return peer, str(theirs.get("session", ""))
+
+    def answer_again(self, channel: Channel, tokens: Mapping[int, str]) -> int:
+        """Greet a peer that dials again in mid-session, which its token proves; the rank. Others are turned away."""
+        peer, theirs = self._meet(channel)
+        token = tokens.get(peer, "")
+        if not token or not hmac.compare_digest(str(theirs.get("resume", "")).encode(), token.encode()):
+            raise OSError(errno.EACCES, "it is of another session")
+        return peer
+
+    def _meet(self, channel: Channel) -> tuple[int, dict[str, object]]:
+        """Who dialed us, and its greeting."""
         channel.handshake()
         der = channel.certificate()
         known = certificates.names(der) & (set(self._cluster.names) - {self.party})
@@ -98,13 +124,11 @@ class Greeter:
             raise self._reject(channel, self._misnamed(channel, "a peer", claimed))
         self._check_pin(channel, self._cluster.parties[self._cluster.rank(claimed)])
         self._compare(channel, theirs, claimed)
-        admit()
-        put_frame(channel, Kind.READY, b"")
-        return self._cluster.rank(claimed)
+        return self._cluster.rank(claimed), theirs
 
     # What is said.
 
-    def _hello(self) -> bytes:
+    def _hello(self, more: Mapping[str, str] | None = None) -> bytes:
         try:
             package = importlib.metadata.version("spuvm")
         except importlib.metadata.PackageNotFoundError:
@@ -114,6 +138,7 @@ class Greeter:
             "package": package,
             "parties": list(self._cluster.names),
             "party": self.party,
+            **(more or {}),
         }
         return json.dumps(hello).encode()
 

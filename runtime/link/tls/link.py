@@ -20,11 +20,13 @@ TLS on one of them, `link/tls/stream.py` the frames that go over it and their fo
 takes them in.
 """
 
+import errno
 import logging
 import select
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from spuvm.runtime.cores import share_cores
@@ -41,8 +43,9 @@ from spuvm.runtime.link.cluster import Cluster
 from spuvm.runtime.link.link import Kind, Link
 from spuvm.runtime.link.round import Exchange, leading
 from spuvm.runtime.link.tls.channel import BLOCK_BYTES, FAREWELL, in_words
-from spuvm.runtime.link.tls.hello import Stopped
+from spuvm.runtime.link.tls.hello import Greeter, Stopped
 from spuvm.runtime.link.tls.receiver import Receiver
+from spuvm.runtime.link.tls.resume import CONFIRM_BYTES, CONFIRM_PAUSE, Log, Mender, Reception, ready
 from spuvm.runtime.link.tls.setup import Connected, SetUp
 from spuvm.runtime.link.tls.stalled import SAYS, Waits
 from spuvm.runtime.link.tls.stream import INLINE_BYTES, Sender, Wake
@@ -54,6 +57,7 @@ AHEAD = 64 << 20  # bytes that a party computes before it sends them
 ALIVE = 1 / 8  # of the time limit, between two frames that say so
 BEHIND = 1.2  # times the limit, for a party that may be waiting for the dealer: it notices first
 ENDLESS = 1000  # times the limit: no wait is longer, whatever comes meanwhile
+MENDING = 0.2  # seconds between two looks after connections, where they may be taken up again
 LONGER = 1.4  # times the limit: parties that compute notice first who does not come
 
 log = logging.getLogger(__name__)
@@ -74,6 +78,8 @@ def connect(cluster: Cluster, party: str, timeout: float | None = None) -> "TlsL
     try:
         with SetUp(cluster, party, limit, link._wake) as setup:
             _join(link, setup, limit)
+        if cluster.grace_seconds:
+            link._take_up_again(cluster, party)
         link._start_session()
     except BaseException:
         link.close()
@@ -130,7 +136,14 @@ class TlsLink(Link):
         self._heard = time.monotonic()  # when something came from any peer
         self._alive = self._heard  # when this party said that it gets on
         self._waits = Waits(rank, parties)
+        self._confirmed = 0.0  # when peers were last told how much has come
+        self._grace = 0.0  # seconds in which a lost connection may be taken up again
+        self._reception: Reception | None = None
+        self._menders: list[Mender] = []
+        self._tokens: dict[tuple[bool, int], str] = {}  # of connections, by direction and peer
+        self._watched: set[int] = set()  # descriptors of outgoing connections
         self._senders: dict[int, Sender] = {}
+        self._logs: dict[int, Log] = {}
         self._receivers: dict[int, Receiver] = {}
         self._by_fd: dict[int, Receiver] = {}
         self._buffer = memoryview(bytearray(BLOCK_BYTES))  # on its way from a socket to TLS
@@ -148,13 +161,102 @@ class TlsLink(Link):
         if peer in (self._senders if made.outgoing else self._receivers):
             return channel.close()  # a second connection of the same peer
         channel.begin_session()
+        self._tokens[made.outgoing, peer] = made.token
         if made.outgoing:
             name = self.parties[peer]
             self._senders[peer] = Sender(channel, name, self._patience(peer), self._wake, lambda: self._heard)
         else:
-            receiver = Receiver(peer, channel, self, self._waits, self._early.get(peer, 0))
+            receiver = Receiver(peer, channel, self, self._waits, self._early.get(peer, 0), self._taken(peer))
             self._receivers[peer] = self._by_fd[channel.sock.fileno()] = receiver
             self._resume(receiver)
+
+    # Connections that were lost, or have carried as much as they should.
+
+    def _take_up_again(self, cluster: Cluster, party: str) -> None:
+        """From now on connections that are lost are made anew."""
+        self._grace = cluster.grace_seconds
+        greeter = Greeter(cluster, party, lambda: None)
+        for peer, sender in self._senders.items():
+            mender = Mender(greeter, cluster, peer, self._tokens[True, peer])
+            self._menders.append(mender)
+            sent = Log()
+            sender.channel.kept = sent.add
+            self._logs[peer] = sent
+            sender.mend = partial(self._mend, peer, mender)
+        tokens = {peer: self._tokens[False, peer] for peer in self._receivers}
+        self._reception = Reception(greeter, cluster, party, tokens, self._wake.set)
+
+    def _mend(self, peer: int, mender: Mender) -> list[memoryview] | None:
+        """In a sender's thread: a new connection under the old one's descriptor; what is to be said again over it."""
+        sender, receiver = self._senders[peer], self._receivers[peer]
+        made = mender.connect(lambda: sender.stopping or receiver.closed)
+        if made is None:
+            return None
+        channel, count = made
+        log.info("%s is connected to %s again", self._me, self.parties[peer])
+        again = self._logs[peer].since(count)
+        sender.channel.go_on(channel)
+        return again
+
+    def _taken(self, peer: int) -> Callable[[int], None]:
+        def drop(count: int) -> None:
+            if peer in self._logs:
+                self._logs[peer].drop(count)
+
+        return drop
+
+    def _readmit(self) -> None:
+        """Peers that dialed again go on where what they said ended."""
+        for peer, channel in self._reception.come() if self._reception is not None else ():
+            receiver = self._receivers[peer]
+            with suppress(OSError):  # gone again: it will come again
+                self._drain_taken(receiver)
+                ready(channel, receiver.channel.received)
+                if receiver.watched:
+                    self._poller.unregister(receiver.channel.sock.fileno())
+                    receiver.watched = False
+                receiver.channel.go_on(channel)
+                receiver.broken = None
+                self._resume(receiver)
+                continue
+            channel.close()
+
+    def _drain_taken(self, receiver: Receiver) -> None:
+        """What has been decrypted is read: the count is of all that need not come again."""
+        with suppress(OSError):
+            receiver.advance()
+
+    def _confirm(self) -> None:
+        """Tell peers what has come, so that they need not keep it."""
+        now = time.monotonic()
+        if now < self._confirmed + CONFIRM_PAUSE:
+            return
+        self._confirmed = now
+        for peer, receiver in self._receivers.items():
+            sender, count = self._senders[peer], receiver.channel.received
+            if count - receiver.confirmed >= CONFIRM_BYTES and not sender.busy and sender.error is None:
+                receiver.confirmed = count
+                with suppress(OSError):
+                    sender.send(Kind.TAKEN, [memoryview(count.to_bytes(8, "little"))])
+
+    def _look_after(self) -> bool:
+        """Notice connections that ended, either way; whether one is being made anew."""
+        for sender in self._senders.values():
+            fd = sender.channel.sock.fileno()
+            wanted = not sender.busy and sender.mend is not None and sender.error is None
+            if wanted != (fd in self._watched):
+                if wanted:
+                    self._poller.register(fd, select.POLLIN)
+                    self._watched.add(fd)
+                else:
+                    self._poller.unregister(fd)
+                    self._watched.discard(fd)
+        for receiver in self._receivers.values():
+            if receiver.broken is not None and time.monotonic() > receiver.broken + self._grace:
+                why = f"it was not taken up again within {self._grace:g} s"
+                raise self._lost(receiver.peer, OSError(errno.ECONNRESET, why))
+        broken = any(r.broken is not None and not r.closed for r in self._receivers.values())
+        return broken or any(s.mending for s in self._senders.values())
 
     def _transfer(self, sends: dict[int, list[memoryview]], receives: dict[int, list[memoryview]]) -> None:
         self._expect(receives)
@@ -226,6 +328,10 @@ class TlsLink(Link):
             deadline = time.monotonic() + FAREWELL
             for sender in self._senders.values():
                 sender.last_words(Kind.CLOSE, b"", deadline)
+        if self._reception is not None:
+            self._reception.close()
+        for mender in self._menders:
+            mender.stop()
         for sender in self._senders.values():
             sender.close()
         for receiver in self._receivers.values():
@@ -268,8 +374,11 @@ class TlsLink(Link):
                 p for p, s in self._senders.items() if s in senders and s.crowded(most)
             ]
             patience = self._patience(*awaited)
+            if self._grace and self._look_after():
+                moved = time.monotonic()
             try:
-                progress = self._poll(max(0.0, min(moved + patience, said + SAYS * self.timeout) - time.monotonic()))
+                limit = max(0.0, min(moved + patience, said + SAYS * self.timeout) - time.monotonic())
+                progress = self._poll(min(limit, MENDING) if self._grace else limit)
             except PeerAbortedError as stopped:
                 if missing() or any(s.crowded(most) or s.error is not None for s in senders):
                     raise
@@ -298,7 +407,11 @@ class TlsLink(Link):
         for fd, _ in self._poller.poll(limit * 1000):
             if fd == self._wake.fd:
                 self._wake.clear()
+                self._readmit()
                 moved = True
+                continue
+            if fd in self._watched:
+                self._ended(fd)
                 continue
             receiver = self._by_fd[fd]
             before = receiver.progress
@@ -307,10 +420,18 @@ class TlsLink(Link):
                 self._heard = time.monotonic()
                 self._waits.moved(receiver.peer, self._heard)
                 moved = True
+        if self._grace:
+            self._confirm()
         if self._filled != filled and self._heard > self._alive + ALIVE * self.timeout:
             self._alive = self._heard
             self._say(Kind.ALIVE, b"")
         return moved
+
+    def _ended(self, fd: int) -> None:
+        """An outgoing connection has something to read: it has ended."""
+        for sender in self._senders.values():
+            if sender.channel.sock.fileno() == fd and not sender.busy:
+                sender.renew()
 
     @property
     def _filled(self) -> int:
@@ -330,9 +451,11 @@ class TlsLink(Link):
                 receiver.channel.take(self._buffer)
             receiver.advance()
         except OSError as error:
-            receiver.ended = True
-            raise self._lost(receiver.peer, error) from None
-        wanted = not receiver.parked and not receiver.closed
+            if not self._grace or self._stopped is not None:
+                receiver.ended = True
+                raise self._lost(receiver.peer, error) from None
+            receiver.broken = time.monotonic()
+        wanted = not receiver.parked and not receiver.closed and receiver.broken is None
         if wanted != receiver.watched:  # what nobody can take now would wake us all the time
             receiver.watched = wanted
             if wanted:

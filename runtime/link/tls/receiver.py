@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 from spuvm.runtime.errors import PeerMismatchError
 from spuvm.runtime.link.link import Kind, Link, size
@@ -25,7 +25,17 @@ class Receiver:
     broken, and the link's errors.
     """
 
-    def __init__(self, peer: int, channel: Channel, link: Link, waits: Waits, ahead: int = 0) -> None:
+    def __init__(
+        self,
+        peer: int,
+        channel: Channel,
+        link: Link,
+        waits: Waits,
+        ahead: int = 0,
+        taken: Callable[[int], None] = lambda count: None,
+    ) -> None:
+        """`taken` is called with how many bytes the peer says that it has."""
+        self.taken = taken
         self.peer = peer
         self.channel = channel
         self.inbox: dict[Kind, deque[tuple[int, bytes]]] = {Kind.AGREE: deque(), Kind.KEY: deque()}
@@ -33,6 +43,8 @@ class Receiver:
         self.watched = False
         self.closed = False  # the peer has said CLOSE
         self.ended = False  # the connection is broken
+        self.broken: float | None = None  # since when, if it may still be taken up again
+        self.confirmed = 0  # bytes of the connection of which the peer knows that they are here
         self.discard = False
         self.expected = 0  # bytes of all messages that have a place to go
         self.filled = 0  # bytes of them that are there
@@ -160,12 +172,15 @@ class Receiver:
                 yield
 
     def _control(self, kind: Kind, body: bytes) -> None:
-        self.progress += kind is not Kind.WAITING
+        self.progress += kind not in (Kind.WAITING, Kind.TAKEN)
         if kind is Kind.ABORT:
             origin, _, reason = body.decode(errors="replace").partition("\0")
             raise self._link._aborted(self.peer, origin, reason)
         if kind is Kind.CLOSE:
             self.closed = True
+        elif kind is Kind.TAKEN:
+            self._limit_liveness()
+            self.taken(int.from_bytes(body[:8], "little"))
         elif kind in (Kind.ALIVE, Kind.WAITING):
             self._limit_liveness()
             if kind is Kind.WAITING and not self._waits.hear(body, time.monotonic()):

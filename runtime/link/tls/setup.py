@@ -8,6 +8,7 @@ problem and say so, rather than time out.
 """
 
 import logging
+import secrets
 import socket
 import ssl
 import time
@@ -39,6 +40,7 @@ class Connected(NamedTuple):
     outgoing: bool
     peer: int
     channel: Channel
+    token: str  # by which the connection is known, should it be lost
 
 
 class SetUp:
@@ -166,26 +168,26 @@ class SetUp:
                 self._open.discard(raw)
 
     def _dial(self, peer: int) -> None:
-        address, attempt = self._cluster.parties[peer].address, 0
+        address, attempt, token = self._cluster.parties[peer].address, 0, secrets.token_hex(16)
         while not self._stopping.is_set():
             try:
                 raw = socket.create_connection((address.host, address.port), min(self._limit, DIAL))
                 with self._opened(raw, server_side=False) as channel:
-                    self._greeter.dial(channel, peer)
+                    self._greeter.dial(channel, peer, token)
             except SpuError as error:
                 return self._report(error)
             except (OSError, ValueError) as error:
                 self._trouble[peer] = in_words(error)
             else:
-                return self._report(Connected(True, peer, channel))
+                return self._report(Connected(True, peer, channel, token))
             self._stopping.wait(DIAL_PAUSES[min(attempt, len(DIAL_PAUSES) - 1)])
             attempt += 1
 
     def _answer(self, guest: Guest) -> None:
         try:
             with self._opened(guest.sock, server_side=True) as channel:
-                peer = self._greeter.answer(channel, lambda: self._door.admit(guest))
-            self._report(Connected(False, peer, channel))
+                peer, token = self._greeter.answer(channel, lambda: self._door.admit(guest))
+            self._report(Connected(False, peer, channel, token))
         except SpuError as error:
             self._report(error)
         except (OSError, ValueError) as error:

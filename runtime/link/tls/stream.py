@@ -15,6 +15,7 @@ Wire format (version 4, little endian). Frames follow each other on a connection
     AGREE, KEY             claims, see `link/agreement.py`; holders NUL random bytes, see `link/link.py`.
     ALIVE                  the sender gets on with its peers, and has nothing for this one.
     WAITING                whom the sender awaits, see `link/tls/stalled.py`.
+    TAKEN                  how many bytes the sender has taken of the connection that comes from the receiver.
     ABORT                  the sender stops: "party that failed first NUL error class and message".
     CLOSE                  the sender has finished; without it a closed connection is a lost peer.
 """
@@ -42,7 +43,9 @@ HEADER = struct.Struct("<2sBBIIQ")
 INLINE_BYTES = 1 << 18  # up to here a message is written by the calling thread
 FRAME_BYTES = 4 << 20
 CONTROL_BYTES = 1 << 16  # no control frame is longer
-SESSION_KINDS = frozenset({Kind.DATA, Kind.AGREE, Kind.KEY, Kind.ABORT, Kind.CLOSE, Kind.ALIVE, Kind.WAITING})
+SESSION_KINDS = frozenset(
+    {Kind.DATA, Kind.AGREE, Kind.KEY, Kind.ABORT, Kind.CLOSE, Kind.ALIVE, Kind.WAITING, Kind.TAKEN}
+)
 
 log = logging.getLogger(__name__)
 
@@ -102,13 +105,17 @@ class Sender:
         self._taken = 0  # bytes of messages for the thread
         self._left = 0  # and those it has written; one of the two threads is in `_blocks` at a time
         self._sequence = 0
-        self._stopping = False
+        self.stopping = False
         self._inside_frame = False
         self._given = 0  # jobs of the thread: counted by the caller
         self._done = 0  # and by the thread
         self._jobs: SimpleQueue[Iterator[bytes | memoryview] | None] = SimpleQueue()
         self._pieces: SimpleQueue[tuple[Any, int] | None] = SimpleQueue()  # of the message that `put` continues
         self._thread: Thread | None = None
+        self.mend: Callable[[], list[memoryview] | None] | None = (
+            None  # makes a new connection; what is to be said again
+        )
+        self.mending = False
         self._poller = select.poll()
         self._poller.register(channel.sock.fileno(), select.POLLOUT)
 
@@ -132,6 +139,8 @@ class Sender:
         The views are in use while `busy`; its end wakes the caller, with `error` set if it failed.
         """
         total = size(views)
+        if self.channel.worn and self.mend is not None and not self.busy:
+            self.renew()
         if total < RECORD_BYTES and not self.busy:  # most rounds: no generators
             rest = self._offer(iter((self.channel.record(self._header(kind, total, total) + b"".join(views)),)))
         else:
@@ -151,8 +160,25 @@ class Sender:
         self._taken += nbytes
         self._pieces.put((array, nbytes))
 
+    def renew(self) -> None:
+        """Make a new connection, in the sender's thread; what is sent meanwhile follows over that one."""
+        self.mending = True
+        self._give(self._mended())
+
+    def _mended(self) -> Iterator[bytes | memoryview]:
+        """What is to be said again over a new connection, which is made now. After the peer's farewell: nothing."""
+        if self.mend is None:
+            return
+        self.mending = True
+        again = self.mend()
+        self.mending = False
+        if again is None:
+            self.mend = None  # whatever is still to be sent fails
+        else:
+            yield from self.channel.again(again)
+
     def _stop(self) -> None:
-        self._stopping = True
+        self.stopping = True
         self._pieces.put(None)
 
     def _give(self, blocks: Iterator[bytes | memoryview]) -> None:
@@ -187,7 +213,7 @@ class Sender:
     def _blocks(self, kind: Kind, total: int, frames: Iterator[list[memoryview]]) -> Iterator[bytes | memoryview]:
         """The message as it goes to the socket, encrypted when its turn comes."""
         for frame in frames:
-            if self._stopping and kind is Kind.DATA:
+            if self.stopping and kind is Kind.DATA:
                 return
             self._inside_frame = True
             header = memoryview(self._header(kind, size(frame), total))
@@ -212,6 +238,10 @@ class Sender:
                     sent = send(block)
             except BlockingIOError:
                 return chain((block,), blocks)
+            except OSError:
+                if self.mend is None or self.stopping:
+                    raise
+                return chain(self._mended(), blocks)  # in the place of this block, which comes again
         return None
 
     def _write(self, blocks: Iterator[bytes | memoryview], timeout: float, heard: Callable[[], float]) -> None:
