@@ -94,6 +94,12 @@ class Catalog:
         both = tuple(_wider(a, b) for a, b in zip(known.columns, columns))
         self.tables[name] = Table(name, both, (*known.parts, here), tuple(declared))
 
+    def add_shares(self, table: Table) -> None:
+        """A table that nobody owns."""
+        if table.name in self.tables:
+            raise InputError(f"shares `{table.name}` have the name of another table: give one of them another.")
+        self.tables[table.name] = table
+
     def __getitem__(self, name: str) -> Table:
         found = self.tables.get(name.lower())
         if found is None:

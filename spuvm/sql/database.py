@@ -27,12 +27,14 @@ from spuvm.sql.plan import Expand, nodes
 from spuvm.sql.planning import Plan, plan
 from spuvm.sql.policy import OwnerPolicy, checked, everything, owner_policy, section
 from spuvm.sql.results import Result, decoded
+from spuvm.sql.shares import NOBODY, SharedColumn, SharedRows, held, shared_rows, table_of
 from spuvm.sql.sources import Store
 from spuvm.sql.units import protected
 from spuvm.sql.verdicts import Ledger, enforce, refusals
 from spuvm.utils.testing import cluster_def
 
 Parameters = Sequence[Any] | Mapping[str, Any]
+SHARED = "*"  # the receiver of rows that stay shares
 SPARE = ("alice", "bob", "carol", "dave", "erin")
 
 
@@ -40,6 +42,7 @@ def connect(
     tables: Mapping[str, Mapping[str, Any]],
     policy: Any = None,
     *,
+    shares: Mapping[str, Any] | None = None,
     parties: Sequence[str] = (),
     device: SPU | None = None,
 ) -> Database:
@@ -57,6 +60,9 @@ def connect(
             some rows.
         policy: what the owners allow: a TOML file, or a mapping of its form; see `spuvm.sql.policy`. In a networked run
             each owner's own section counts, in the file of that owner. Without it everything is allowed.
+        shares: by name, tables that nobody owns: what `Database.share` gave, or a join of `spuvm.psi` with shared
+            output; see `spuvm.sql.shares.shared_rows`. No owner's policy speaks of them: whoever runs the script
+            agrees to what is asked of them.
         parties: of a simulation, if `spu.init` was not called: all that take part; the owners come first if not given.
         device: the SPU that computes; of the first parties of `spu.init` if not given.
 
@@ -64,7 +70,11 @@ def connect(
         InputError: for tables that cannot be read.
         PeerMismatchError: if the parties' scripts ask for different things.
     """
-    if not isinstance(tables, Mapping) or not tables or not all(isinstance(t, Mapping) for t in tables.values()):
+    if (
+        not isinstance(tables, Mapping)
+        or not (tables or shares)
+        or not all(isinstance(t, Mapping) for t in tables.values())
+    ):
         raise InputError(
             "`tables` must map owners to their tables by name: {'alice': {'orders': 'orders.parquet'}, ...}."
         )
@@ -79,13 +89,17 @@ def connect(
             raise ConfigError(f"`tables` names {owner}: the parties are {', '.join(everyone)}.")
     if device is None:
         device = SPU(cluster_def(everyone[:3]) if len(everyone) > 3 else {"nodes": [{"party": p} for p in everyone]})
-    agree("sql tables", json.dumps([[owner, sorted(named)] for owner, named in tables.items()]).encode())
+    rows = {n.lower(): shared_rows(s, n, device) for n, s in (shares or {}).items()}
+    asked = [[owner, sorted(named)] for owner, named in tables.items()]
+    agree("sql tables", json.dumps([asked, [[n, len(r), r.names] for n, r in rows.items()]]).encode())
     stores = {owner: _opened(owner, named) for owner, named in tables.items()}
     policies = _policies(policy, list(tables))
     said = {owner: _announced(owner, store, policies[owner].statistics) for owner, store in stores.items()}
     catalog = Catalog(said)
+    for name, table in rows.items():
+        catalog.add_shares(table_of(name, table))
     checked(policies, catalog)
-    return Database(stores, catalog, device, policies)
+    return Database(stores, catalog, device, policies, rows)
 
 
 def _policies(policy: Any, owners: Sequence[str]) -> dict[str, OwnerPolicy]:
@@ -123,12 +137,18 @@ class Database:
     """A connection; made by `connect`."""
 
     def __init__(
-        self, stores: Mapping[str, PYUObject], catalog: Catalog, device: SPU, policies: Mapping[str, OwnerPolicy]
+        self,
+        stores: Mapping[str, PYUObject],
+        catalog: Catalog,
+        device: SPU,
+        policies: Mapping[str, OwnerPolicy],
+        shares: Mapping[str, SharedRows],
     ) -> None:
         self.stores = stores
         self.catalog = catalog
         self.device = device
         self.policies = policies
+        self.shares = shares
         self._functions: dict[Any, Any] = {}
 
     @property
@@ -137,7 +157,9 @@ class Database:
 
     def plan(self, sql: str, to: str, *, parameters: Parameters = (), join_rows: int | None = None) -> Plan:
         """The plan of a query whose rows are for `to`; see `spuvm.sql.plan`."""
-        receiver = self._receiver(to)
+        return self._planned(sql, self._receiver(to), parameters, join_rows)
+
+    def _planned(self, sql: str, receiver: str, parameters: Parameters, join_rows: int | None) -> Plan:
         return plan(self.catalog, sql, parameters, join_rows, lambda n, b: protected(n, b, self.policies, receiver))
 
     def compile(self, sql: str, to: str, *, parameters: Parameters = (), join_rows: int | None = None) -> Any:
@@ -173,13 +195,38 @@ class Database:
             PeerMismatchError: if the parties ask for different queries, or plan them differently.
         """
         chosen_plan = self.plan(sql, to, parameters=parameters, join_rows=join_rows)
+        started = time.perf_counter()
+        out = self._run(chosen_plan, to)
+        return self._result(chosen_plan, to, out, time.perf_counter() - started)
+
+    def share(self, sql: str, *, parameters: Parameters = (), join_rows: int | None = None) -> SharedRows:
+        """Run a query whose rows nobody sees: a table of shares, for further queries (`connect(shares=...)`), or for
+        `spuvm.jit`. Its order is lost.
+
+        Owners' policies are asked as if the rows were shown to everyone (their rule for `"*"`): what is done with the
+        shares later, they do not see.
+
+        Raises:
+            InputError, PolicyError, PeerMismatchError: as `sql`.
+        """
+        chosen_plan = self._planned(sql, SHARED, parameters, join_rows)
+        out = self._run(chosen_plan, SHARED)
+        self._fits(out)
+        columns = tuple(
+            SharedColumn(label.name, label.type, tuple(words), valid)
+            for label, (words, valid) in zip(chosen_plan.labels, out["columns"])
+        )
+        names = dict(zip(chosen_plan.root.names, chosen_plan.columns))
+        keys = tuple(frozenset(names[c] for c in key) for key in chosen_plan.root.unique)
+        return SharedRows(chosen_plan.root.bound, columns, out["there"], keys)
+
+    def _run(self, chosen_plan: Plan, to: str) -> Any:
+        """Agreed on, allowed by all owners, and computed."""
         agree("sql", json.dumps([chosen_plan.text, chosen_plan.sql, to]).encode())
         self._allowed(chosen_plan, to)
-        started = time.perf_counter()
         with jax.enable_x64(True):
-            given = {machine.scan_name(s): self._scan(chosen_plan, s) for s in chosen_plan.scans}
-            out = self.device(self._function(chosen_plan, to))(given)
-        return self._result(chosen_plan, to, out, time.perf_counter() - started)
+            inputs = {machine.scan_name(s): self._scan(chosen_plan, s) for s in chosen_plan.scans}
+            return self.device(self._function(chosen_plan, to))(inputs)
 
     def _receiver(self, to: str) -> str:
         if to not in self.members:
@@ -208,32 +255,40 @@ class Database:
 
     # On the machine -----------------------------------------------------------------------------------------------
 
-    def _scan(self, chosen_plan: Plan, scan: Any) -> PYUObject:
+    def _scan(self, chosen_plan: Plan, scan: Any) -> Any:
         wanted, spelled = _wanted(scan), machine.dictionaries(chosen_plan.root)
+        if scan.owner == NOBODY:
+            return held(self.shares[scan.table], scan.items, spelled)
         run = PYU(scan.owner)(lambda s: scanning.scanned(s, scan.sql(), wanted, scan.bound, scan.filtered, spelled))
         return run(self.stores[scan.owner])
 
     def _program(self, chosen_plan: Plan, to: str) -> Any:
         spelled = machine.dictionaries(chosen_plan.root)
         with jax.enable_x64(True):
-            given = {}
+            inputs: dict[str, Any] = {}
             for scan in chosen_plan.scans:
+                if scan.owner == NOBODY:
+                    inputs[machine.scan_name(scan)] = self._scan(chosen_plan, scan)
+                    continue
                 struct = scanning.inputs(_wanted(scan), scan.bound, scan.filtered, spelled)
-                given[machine.scan_name(scan)] = jax.tree.map(lambda x, s=scan: Marked(x, s.owner), struct)
-            return self.device(self._function(chosen_plan, to)).compile(given)  # type: ignore[attr-defined]
+                inputs[machine.scan_name(scan)] = jax.tree.map(lambda x, s=scan: Marked(x, s.owner), struct)
+            return self.device(self._function(chosen_plan, to)).compile(inputs)  # type: ignore[attr-defined]
 
     def _function(self, chosen_plan: Plan, to: str) -> Any:
         key = (chosen_plan.text, chosen_plan.ordered, to)
         return self._functions.setdefault(key, query_function(chosen_plan, to))
 
     def _result(self, chosen_plan: Plan, to: str, out: Any, seconds: float) -> Result:
-        if out["fits"] is not None and not bool(reveal(out["fits"])):
-            raise InputError("a join has more rows than `join_rows` states: give a larger bound. Nothing was shown.")
+        self._fits(out)
         values = None
         if PYU(to).is_here:
             shown = jax.tree.map(lambda x: x.known_value(), {"columns": out["columns"], "there": out["there"]})
             values = cells(chosen_plan, shown)
         return Result(to, chosen_plan.labels, self._reveals(chosen_plan, to), values, seconds)
+
+    def _fits(self, out: Any) -> None:
+        if out["fits"] is not None and not bool(reveal(out["fits"])):
+            raise InputError("a join has more rows than `join_rows` states: give a larger bound. Nothing was shown.")
 
 
 def _wanted(scan: Any) -> dict[str, Any]:
@@ -251,17 +306,19 @@ def cells(chosen_plan: Plan, shown: Any) -> tuple[list[Any], ...]:
 
 
 def query_function(chosen_plan: Plan, to: str) -> Any:
-    """The plan as a JAX function of the owners' arrays, which reveals rows to one party."""
+    """The plan as a JAX function of the owners' arrays, which reveals rows to one party, or to nobody."""
 
     def query(given: Any) -> Any:
-        out = computed(chosen_plan, given)
+        out = computed(chosen_plan, given, to != SHARED)
+        if to == SHARED:
+            return {**out, "fits": None if out["fits"] is None else reveal(out["fits"])}
         shown = reveal({"columns": out["columns"], "there": out["there"]}, to=to)
         return {**shown, "fits": None if out["fits"] is None else reveal(out["fits"])}
 
     return query
 
 
-def computed(chosen_plan: Plan, given: Any) -> Any:
+def computed(chosen_plan: Plan, given: Any, shown: bool = True) -> Any:
     """What is revealed of a result: its columns, of which rows that are not there are zeros; which rows are; and
     whether stated bounds held. Unless the query orders the rows, they are shuffled."""
     run = machine.Run({name: machine.ScanInput(**tree) for name, tree in given.items()})
@@ -271,7 +328,7 @@ def computed(chosen_plan: Plan, given: Any) -> Any:
         rows = rows.where(jax.numpy.broadcast_to(fits, (rows.count,)))
     vecs, there = list(rows.columns.values()), rows.valid
     arrays = [chosen(there, a) for v in vecs for a in v.arrays]
-    if not chosen_plan.ordered and rows.count > 1:
+    if shown and not chosen_plan.ordered and rows.count > 1:
         mixed = shuffle_p.bind(*arrays, *([] if there is None else [there]))
         arrays, there = mixed[: len(arrays)], None if there is None else mixed[-1]
     columns = [(list(v.words), v.valid) for v in rebuilt(vecs, arrays)]

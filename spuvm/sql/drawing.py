@@ -26,7 +26,10 @@ def svg(root: Node, reveals: tuple[str, ...]) -> str:
     height = 40 + len(columns) * (HEIGHT + GAP) + HEIGHT
     last_x, last_y = places[id(root)]
     body = [_line(places[id(c)], places[id(n)]) for n in nodes(root) for c in n.inputs]
-    body += [_box(places[id(n)], _title(n), detail(n), LOCAL if isinstance(n, Scan) else SECRET) for n in nodes(root)]
+    body += [
+        _box(places[id(n)], _title(n), detail(n), LOCAL if isinstance(n, Scan) and n.owner else SECRET)
+        for n in nodes(root)
+    ]
     shown = (last_x, last_y + HEIGHT + GAP)
     body += [_line((last_x, last_y), shown), _box(shown, "revealed", "; ".join(reveals), SHOWN)]
     return (
@@ -37,7 +40,7 @@ def svg(root: Node, reveals: tuple[str, ...]) -> str:
 
 
 def _title(node: Node) -> str:
-    where = f" at {node.owner}" if isinstance(node, Scan) else ""
+    where = f" {f'at {node.owner}' if node.owner else 'of shares'}" if isinstance(node, Scan) else ""
     return f"{type(node).__name__.lower()}{where}, up to {node.bound:,} rows"
 
 

@@ -23,6 +23,8 @@ def evaluate(db: Database, sql: str, to: str, **options: Any) -> list[tuple[Any,
     with jax.enable_x64(True):
         given = {}
         for scan in plan.scans:
+            if scan.owner not in db.stores:
+                raise InputError(f"`{scan.table}` is a table of shares, which have no meaning in the clear.")
             wanted = {f.name: (f.type, f.nullable) for f in scan.fields}
             tree = scanning.scanned(db.stores[scan.owner].value, scan.sql(), wanted, scan.bound, scan.filtered, spelled)
             given[machine.scan_name(scan)] = jax.tree.map(jnp.asarray, tree)

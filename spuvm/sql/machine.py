@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from spuvm.sql import functions
-from spuvm.sql.columns import Array, Vec, both, joined, literal, nulled, truth
+from spuvm.sql.columns import Array, Vec, both, dtype, joined, literal, nulled, truth
 from spuvm.sql.expanding import expand
 from spuvm.sql.groups import group
 from spuvm.sql.lookups import lookup, marked
@@ -75,7 +75,10 @@ class Run:
 
 def _scan(run: Run, node: Scan) -> Rows:
     given = run.inputs[scan_name(node)]
-    columns = {f.name: Vec(f.type, tuple(given.words[f.name]), given.valid.get(f.name)) for f in node.fields}
+    columns = {
+        f.name: Vec(f.type, tuple(w.astype(dtype(f.type)) for w in given.words[f.name]), given.valid.get(f.name))
+        for f in node.fields
+    }
     return Rows(columns, given.there, node.bound)
 
 

@@ -275,7 +275,7 @@ def detail(node: Node) -> str:
     """What a relation does, in a line."""
     match node:
         case Scan():
-            return f"at {node.owner}: {node.sql()}"
+            return f"at {node.owner}: {node.sql()}" if node.owner else f"shares: {node.sql()}"
         case Filter():
             return str(node.predicate)
         case Project():

@@ -96,6 +96,20 @@ def base_relation(table: Table, alias: str, names: Names) -> Relation:
     return Relation(node, {alias.lower(): columns}, base)
 
 
+def shared_relation(table: Table, alias: str, names: Names) -> tuple[Relation, Base]:
+    """A table of shares as a relation: nothing is pushed into its scan."""
+    id_ = names(alias)
+    fields = {c.name: f"{alias}.{c.name}#{id_.rpartition('#')[2]}" for c in table.columns}
+    unique = tuple(frozenset(fields[c] for c in key) for key in table.keys)
+    scan = Scan(
+        (), max(1, table.rows), unique, "", table.name, id_, {fields[c.name]: quoted(c.name) for c in table.columns}
+    )
+    types = {fields[c.name]: (c.type, c.nullable) for c in table.columns}
+    base = Base(id_, table, scan, (scan,), types, dict.fromkeys(types, frozenset()))
+    columns = {c.name.lower(): column(fields[c.name], c.type, c.nullable) for c in table.columns}
+    return Relation(scan, {alias.lower(): columns}), base
+
+
 def coded(type_: Type, dictionary: str, whole: bool, bound: int) -> Type:
     """Longer text of one owner travels by code."""
     if type_.kind != "text" or type_.words <= SHORT or not whole:
@@ -198,6 +212,10 @@ class Bases:
         self._pushed: dict[tuple[str, str], str] = {}
 
     def add(self, table: Table, alias: str) -> Relation:
+        if table.owners == ("",):
+            relation, base = shared_relation(table, alias, self.names)
+            self.known[base.id] = base
+            return relation
         relation = base_relation(table, alias, self.names)
         assert relation.base is not None
         self.known[relation.base.id] = relation.base
