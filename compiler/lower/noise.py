@@ -33,9 +33,11 @@ SLACK = 2  # units that truncations may add to a sensitivity
 TAIL = 9.5  # standard deviations, beyond which P < 2^-64
 CONTEXT_DIGITS = 60
 
-laplace_p: Any = Primitive("spu_laplace")  # x; {sensitivity, epsilon}
+laplace_p: Any = Primitive("spu_laplace")  # x; {sensitivity, epsilon, word: whose the sensitivity is}
 gaussian_p: Any = Primitive("spu_gaussian")  # x; {sensitivity, sigma, grid}
 NAMES = ("spu_laplace", "spu_gaussian")
+STATED, PROVED = "stated", "proved"
+ARGMAX, BINS = "of each element, of which the largest one's place is used", "proved, of bins"
 
 for _primitive in (laplace_p, gaussian_p):
     _primitive.def_impl(lambda x, **_: x)
@@ -81,11 +83,13 @@ def _below(bits: Any, numbers: Sequence[int]) -> Any:
     return less[..., 0]
 
 
-def _uniform(shape: Sequence[int]) -> Any:
-    return bits_p.bind(shape=(*shape, DIGITS), dtype=np.dtype(bool))
+def _uniform(shape: Sequence[int], note: str) -> Any:
+    return bits_p.bind(shape=(*shape, DIGITS), dtype=np.dtype(bool), note=note)
 
 
-def laplace(ctx: Context, x: Operand, *, sensitivity: float, epsilon: float) -> Operand:
+def laplace(ctx: Context, x: Operand, *, sensitivity: float, epsilon: float, word: str = STATED) -> Operand:
+    if sensitivity <= 0:
+        raise InputError("a sensitivity was left open in a function that was traced before: state it there.")
     x = ctx.value(x)
     unit = 2.0**-x.type.frac if x.type.kind == "fxp" else 1.0
     slack = SLACK if x.type.kind == "fxp" else 0
@@ -96,7 +100,8 @@ def laplace(ctx: Context, x: Operand, *, sensitivity: float, epsilon: float) -> 
         raise InputError(f"noise of scale {steps * unit / epsilon:g} does not fit the values' type: scale them down.")
 
     def noisy(x: Any) -> Any:
-        drawn = _below(_uniform((2, *x.shape, len(digits))), digits).astype(x.dtype)
+        note = f"laplace, sensitivity {sensitivity:g} {word}, epsilon {epsilon:g}"
+        drawn = _below(_uniform((2, *x.shape, len(digits)), note), digits).astype(x.dtype)
         weights = np.asarray([2.0**i * unit for i in range(len(digits))]).astype(x.dtype)
         one, other = (drawn * weights).sum(-1)
         return x + (one - other)
@@ -112,7 +117,8 @@ def gaussian(ctx: Context, x: Operand, *, sensitivity: float, sigma: float, grid
     tails = gaussian_tails(sigma / grid)
 
     def noisy(x: Any) -> Any:
-        size = _below(_uniform((*x.shape, 1)), tails).astype(x.dtype).sum(-1)
+        note = f"gaussian, sensitivity {sensitivity:g} stated, sigma {sigma:g}"
+        size = _below(_uniform((*x.shape, 1), note), tails).astype(x.dtype).sum(-1)
         sign = bits_p.bind(shape=tuple(x.shape), dtype=np.dtype(bool))
         rounded = jnp.floor(x * (1 / grid) + 0.5)
         return (rounded + jnp.where(sign, size, -size)) * grid

@@ -30,17 +30,17 @@ for _primitive in (bits_p, uniform_p):
     _primitive.def_abstract_eval(lambda *, shape, dtype, **_: jax.core.ShapedArray(shape, np.dtype(dtype)))
 
 
-def _random(ctx: Context, shape: tuple[int, ...], element: str) -> Value:
-    """Each operation has a number, so that no two are taken for the same."""
+def _random(ctx: Context, shape: tuple[int, ...], element: str, note: str = "") -> Value:
+    """Each operation has a number, so that no two are taken for the same; `note` is for those who read the program."""
     if ctx.b.ring_bits != 64:
         raise UnsupportedError(f"`spu.random` in a ring of {ctx.b.ring_bits} bits: use ring=64.")
     ctx.randoms += 1
-    return ctx.b.op("random", shape=tuple(shape), to=element, number=ctx.randoms)
+    return ctx.b.op("random", shape=tuple(shape), to=element, number=ctx.randoms, **({"note": note} if note else {}))
 
 
-def random_bits(ctx: Context, *, shape: tuple[int, ...], dtype: Any) -> Value:
+def random_bits(ctx: Context, *, shape: tuple[int, ...], dtype: Any, note: str = "") -> Value:
     if np.dtype(dtype) == np.bool_:
-        return _random(ctx, shape, "bool")
+        return _random(ctx, shape, "bool", note)
     b, word = ctx.b, _random(ctx, shape, "uint64")
     width = width_of(dtype)
     if width < 64:

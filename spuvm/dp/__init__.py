@@ -10,6 +10,9 @@ from spuvm.dp.mechanisms import laplace as laplace
 from spuvm.dp.mechanisms import mean as mean
 from spuvm.dp.mechanisms import noisy_max as noisy_max
 from spuvm.dp.mechanisms import sum as sum
+from spuvm.dp.proving import Report as Report
+from spuvm.dp.proving import check as check
+from spuvm.dp.proving import private as private
 from spuvm.dp.shared_noise import gaussian_share as gaussian_share
 from spuvm.dp.shared_noise import honest_of as honest_of
 from spuvm.dp.shared_noise import laplace_share as laplace_share

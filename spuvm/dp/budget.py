@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from spuvm.context import abort_everyone_on_error, current
+from spuvm.dp.proving import check, private
 from spuvm.dp.spending import Spent, spending, total
 from spuvm.jit import jit
 from spuvm.jit import reveal as show
@@ -234,8 +235,15 @@ class Budget:
         party has a ledger of its own, and one that refuses stops all before anything is shown.
         """
         with abort_everyone_on_error() if current() else nullcontext():
-            self.spend(spending(function, *args), label or getattr(function, "__name__", ""))
-        return show((run or jit)(function)(*args))
+            whole = private(function)
+            spent = spending(whole, *args)
+            leaks = check(function, *args).leaks
+            if spent and leaks:
+                raise InputError(
+                    f"result {leaks[0]} would be shown without noise: use a mechanism, or do not return it."
+                )
+            self.spend(spent, label or getattr(function, "__name__", ""))
+        return show((run or jit)(whole)(*args))
 
     def __repr__(self) -> str:
         return f"<Budget {self.path.name}: epsilon {self.spent:.4g} of {self.epsilon:g} spent, delta {self.delta:g}>"

@@ -17,24 +17,29 @@ import jax.numpy as jnp
 import numpy as np
 
 from spuvm.compiler.ir.dtypes import kind_of
-from spuvm.compiler.lower.noise import gaussian_p, laplace_p
+from spuvm.compiler.lower.noise import ARGMAX, BINS, PROVED, STATED, gaussian_p, laplace_p
+from spuvm.dp.proving import open_sensitivity
 from spuvm.dp.spending import rho_of
 from spuvm.runtime.errors import InputError
 
 
-def laplace(x: Any, sensitivity: float, epsilon: float) -> Any:
+def laplace(x: Any, sensitivity: float | None = None, epsilon: float = 1.0) -> Any:
     """x plus discrete Laplace noise of scale sensitivity / epsilon: epsilon-differentially private.
 
     Args:
         x: an array, of any shape; each element gets noise of its own.
-        sensitivity: the most by which one row changes the sum of absolute values of x.
+        sensitivity: the most by which one row changes the sum of absolute values of x; None if it is to be proved,
+            which `spu.dp.private` and `Budget.reveal` do.
         epsilon: more than 0.
 
     Raises:
         InputError: for a sensitivity or an epsilon that is not a positive number, or noise that the type cannot hold.
     """
-    x = jnp.asarray(x)
-    return laplace_p.bind(x, sensitivity=_positive(sensitivity, "sensitivity"), epsilon=_positive(epsilon, "epsilon"))
+    return _laplace(x, _sensitivity(sensitivity), epsilon, PROVED if sensitivity is None else STATED)
+
+
+def _laplace(x: Any, sensitivity: float, epsilon: float, word: str) -> Any:
+    return laplace_p.bind(jnp.asarray(x), sensitivity=sensitivity, epsilon=_positive(epsilon, "epsilon"), word=word)
 
 
 def gaussian(x: Any, sensitivity: float, epsilon: float, delta: float) -> Any:
@@ -79,7 +84,7 @@ def clip(x: Any, low: float, high: float) -> Any:
 
 def count(mask: Any, epsilon: float) -> Any:
     """How many are true, with noise. Sensitivity 1."""
-    return laplace(jnp.sum(jnp.asarray(mask).astype(jnp.int32)), 1, epsilon)
+    return _laplace(jnp.sum(jnp.asarray(mask).astype(jnp.int32)), 1.0, epsilon, PROVED)
 
 
 def sum(x: Any, low: float, high: float, epsilon: float, where: Any = None) -> Any:
@@ -90,7 +95,7 @@ def sum(x: Any, low: float, high: float, epsilon: float, where: Any = None) -> A
     _range(low, high)
     x = jnp.clip(_one_axis(x), low, high)
     x = x if where is None else jnp.where(where, x, 0)
-    return laplace(jnp.sum(x), _whole(x, max(abs(low), abs(high))), epsilon)
+    return _laplace(jnp.sum(x), float(_whole(x, max(abs(low), abs(high)))), epsilon, PROVED)
 
 
 def mean(x: Any, low: float, high: float, epsilon: float, where: Any = None) -> Any:
@@ -99,7 +104,7 @@ def mean(x: Any, low: float, high: float, epsilon: float, where: Any = None) -> 
     middle, half = (low + high) / 2, (high - low) / 2
     x = jnp.clip(_one_axis(x), low, high) - middle
     here = jnp.ones(x.shape, bool) if where is None else jnp.asarray(where)
-    total = laplace(jnp.sum(jnp.where(here, x, 0.0)), half, epsilon / 2)
+    total = _laplace(jnp.sum(jnp.where(here, x, 0.0)), half, epsilon / 2, PROVED)
     rows = jnp.maximum(count(here, epsilon / 2), 1).astype(x.dtype)
     return jnp.clip(middle + total / rows, low, high)
 
@@ -112,7 +117,7 @@ def histogram(x: Any, edges: Any, epsilon: float) -> Any:
     x = _one_axis(x)
     above = x[:, None] >= edges
     inside = above[:, :-1] & ~above[:, 1:]
-    return laplace(jnp.sum(inside.astype(jnp.int32), 0), 1, epsilon)
+    return _laplace(jnp.sum(inside.astype(jnp.int32), 0), 1.0, epsilon, BINS)
 
 
 def noisy_max(scores: Any, sensitivity: float, epsilon: float) -> Any:
@@ -122,10 +127,7 @@ def noisy_max(scores: Any, sensitivity: float, epsilon: float) -> Any:
     differential privacy" (2014), claim 3.9, with noise of twice the scale, as scores need not all move one way.
     """
     scores = _one_axis(scores)
-    noisy = laplace_p.bind(
-        scores, sensitivity=2 * _positive(sensitivity, "sensitivity"), epsilon=_positive(epsilon, "epsilon")
-    )
-    return jnp.argmax(noisy)
+    return jnp.argmax(_laplace(scores, 2 * _positive(sensitivity, "sensitivity"), epsilon, ARGMAX))
 
 
 def _one_axis(x: Any) -> Any:
@@ -137,6 +139,10 @@ def _one_axis(x: Any) -> Any:
 
 def _whole(x: Any, bound: float) -> float:
     return math.ceil(bound) if kind_of(x.dtype) in "iu" else bound
+
+
+def _sensitivity(value: float | None) -> float:
+    return open_sensitivity() if value is None else _positive(value, "sensitivity")
 
 
 def _range(low: float, high: float) -> None:

@@ -1,0 +1,122 @@
+"""What one row changes: never less than what it does, and as much as can be proved where the function is followed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import spuvm as spu
+from spuvm.dp import check, private, spending
+from spuvm.dp.proving import LARGER, PROVED, STATED
+from spuvm.runtime.errors import InputError
+
+X = np.random.default_rng(0).normal(0, 30, (50, 3)).astype(np.float32)
+AGE = np.random.default_rng(1).uniform(0, 90, 50).astype(np.float32)
+CODE = np.random.default_rng(2).integers(0, 4, 50).astype(np.int32)
+WEIGHTS = np.array([[1.0, -2.0], [0.5, 0.0], [3.0, 1.0]], np.float32)
+
+FOLLOWED: list[tuple[Callable[..., Any], Any, float]] = [
+    (lambda x: jnp.sum(jnp.clip(x, -2, 5)), AGE, 5),
+    (lambda x: jnp.sum(x > 65), AGE, 1),
+    (lambda x: jnp.mean(jnp.clip(x, 0, 100)), AGE, 2),
+    (lambda x: jnp.sum(jnp.where(x > 18, jnp.clip(x, 0, 10), 0)), AGE, 10),
+    (lambda x: 3 * jnp.sum(jnp.clip(x, 0, 10)) - jnp.sum(x > 3), AGE, 31),
+    (lambda x: jnp.sum(x[:, None] == jnp.arange(4), axis=0), CODE, 1),
+    (lambda x: jnp.sum(jax.nn.one_hot(x, 4), axis=0), CODE, 1),
+    (lambda x: jnp.zeros(4).at[x].add(1.0), CODE, 1),
+    (lambda x: jnp.sum(jnp.clip(x, -1, 1), axis=0), X, 3),
+    (lambda x: jnp.sum(jnp.clip(x, -1, 1) @ WEIGHTS, axis=0), X, 12),
+    (lambda x: jnp.sum(jnp.clip(x, -1, 1), axis=0) @ WEIGHTS, X, 12),
+    (lambda x: jnp.clip(x, -1, 1).T @ jnp.clip(x, 0, 1), X, 9),
+    (lambda x: jnp.sum(jnp.clip(x, -3, 2) ** 2), AGE, 9),
+    (lambda x: jnp.concatenate([jnp.sum(x > 1.0)[None], jnp.sum(x > 60.0)[None]]), AGE, 2),
+    (lambda x: jnp.max(jnp.clip(x, 0, 5)), AGE, 5),
+    (lambda x: jnp.sum(x), AGE, float("inf")),
+    (lambda x: jnp.sum(jnp.clip(x, 0, 1)) ** 2, AGE, float("inf")),
+    (lambda x: jnp.sum(jnp.sort(jnp.clip(x, 0, 1))), AGE, float("inf")),
+]
+
+
+@pytest.mark.parametrize(("function", "x", "want"), FOLLOWED)
+def test_what_is_followed(function: Callable[..., Any], x: np.ndarray, want: float) -> None:
+    """The bound is as stated, and no row that is taken out changes the value by more."""
+    (found,) = check(lambda x: spu.dp.laplace(function(x), epsilon=1.0), x).findings
+    assert found.proved == pytest.approx(want)
+    value: Callable[[Any], np.ndarray] = lambda rows: np.asarray(function(rows), np.float64)  # noqa: E731
+    before = value(x)
+    for i in range(8):
+        scale = (len(x) - 1) / len(x) if "mean" in str(function.__code__.co_names) else 1
+        after = value(np.delete(x, i, 0)) * scale  # shapes are the same for both
+        assert np.abs(before - after).sum() <= want * (1 + 1e-5)
+
+
+def test_gaussian_noise_is_held_against_the_euclidean_change() -> None:
+    for stated, word in ((3.0**0.5 + 1e-3, PROVED), (1.0, LARGER)):
+        (found,) = check(lambda x, s=stated: spu.dp.gaussian(jnp.sum(jnp.clip(x, -1, 1), 0), s, 1.0, 1e-5), X).findings
+        assert found.status == word
+
+
+def test_words_for_what_is_proved_and_what_is_not() -> None:
+    def mixed(x: Any) -> Any:
+        a = spu.dp.laplace(jnp.sum(x), 5.0, 1.0)
+        b = spu.dp.count(x > 3, 1.0)
+        return a, b, jnp.max(x), a * 2 + b
+
+    found = check(mixed, AGE)
+    assert [f.status for f in found.findings] == [STATED, PROVED]
+    assert found.leaks == (2,)
+    assert not found.ok
+    assert "test_dp_sensitivity.py" in str(found) and "result 2 is shown without noise" in str(found)
+
+
+def test_all_of_the_packages_own_mechanisms_are_proved() -> None:
+    def own(x: Any, code: Any) -> Any:
+        return (
+            spu.dp.sum(x, -3, 9, 1.0), spu.dp.mean(x, 0, 100, 1.0), spu.dp.histogram(x, [0, 30, 60, 99], 1.0),
+            spu.dp.noisy_max(jnp.sum(code[:, None] == jnp.arange(4), 0).astype(jnp.float32), 1.0, 1.0),
+        )  # fmt: skip
+
+    assert check(own, AGE, CODE).ok, str(check(own, AGE, CODE))
+
+
+def test_loops_are_the_callers_word() -> None:
+    def loop(x: Any) -> Any:
+        return jax.lax.scan(lambda c, _: (spu.dp.laplace(c, 1.0, 1.0), None), jnp.sum(x), None, length=3)[0]
+
+    found = check(loop, AGE)
+    assert [f.status for f in found.findings] == [STATED]
+    assert found.leaks == ()
+
+
+def test_open_sensitivities_are_filled_in_or_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path))
+
+    def report(x: Any) -> Any:
+        return spu.dp.laplace(jnp.sum(jnp.clip(x, 0, 2)), epsilon=4.0), spu.dp.laplace(jnp.sum(x > 1), epsilon=2.0)
+
+    assert [s.epsilon for s in spending(private(report), AGE)] == pytest.approx([4.0, 2.0])
+    budget = spu.dp.Budget(10.0, path=tmp_path / "b")
+    clipped, _ = budget.reveal(report, AGE)
+    assert clipped == pytest.approx(np.clip(AGE, 0, 2).sum(), abs=8)
+    assert budget.spent == pytest.approx(6.0)
+    with pytest.raises(InputError, match="clip the rows"):
+        budget.reveal(lambda x: spu.dp.laplace(jnp.sum(x), epsilon=1.0), AGE)
+    with pytest.raises(InputError, match="without noise"):
+        budget.reveal(lambda x: (spu.dp.count(x > 1, 1.0), x[0]), AGE)
+    with pytest.raises(InputError, match="state it, or let it be proved"):
+        spu.jit(lambda x: spu.dp.laplace(jnp.sum(x), epsilon=1.0)).compile(AGE)
+    assert len(budget.uses) == 1
+
+
+def test_the_programs_text_says_whose_word_it_is() -> None:
+    def both(x: Any) -> Any:
+        return spu.dp.laplace(jnp.sum(x), 5.0, 1.0), spu.dp.count(x > 3, 2.0)
+
+    text = spu.jit(both).compile(AGE).text
+    assert "laplace, sensitivity 5 stated, epsilon 1" in text
+    assert "laplace, sensitivity 1 proved, epsilon 2" in text
