@@ -20,6 +20,7 @@ from spuvm.compiler.leakage.statement import Statement, statement
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.compiler.project.project import project
+from spuvm.compiler.seconds import Seconds, estimate
 from spuvm.runtime.config import Config
 from spuvm.runtime.engine.interpreter import Interpreted
 from spuvm.runtime.errors import InputError
@@ -55,7 +56,13 @@ class Program:
     @cached_property
     def cost(self) -> Cost:
         """Rounds and bytes of one run."""
-        return cost(self.choreography, rank_names(self.config))
+        found = cost(self.choreography, rank_names(self.config))
+        found.timed = self._seconds
+        return found
+
+    def _seconds(self, link: str) -> Seconds:
+        parts = [self.party(rank) for rank in range(len(rank_names(self.config)))]
+        return estimate(parts, self.cost.rounds, self.cost.bytes_sent.tolist(), link)
 
     @cached_property
     def learns(self) -> Statement:

@@ -17,6 +17,7 @@ import numpy as np
 from spuvm.compiler.expand.choreography import Block, Check, Choreography, Cond, Loop, Rank, While
 from spuvm.compiler.project.project import message_of
 from spuvm.compiler.project.schedule import Piece, pieces, reference_plan
+from spuvm.compiler.seconds import Seconds
 from spuvm.runtime.machine.checks import HASH_BYTES, VERDICT_BYTES
 from spuvm.runtime.protocols.ranking import batches
 
@@ -42,6 +43,15 @@ class Cost:
     bytes_sent: np.ndarray
     rows: list[Row]
     exact: bool = True
+    timed: Callable[[str], Seconds] | None = field(default=None, repr=False, compare=False)
+
+    def seconds(self, link: str) -> Seconds:
+        """What one run takes over links like '25ms,100Mbit' (delay one way, width); computing is measured here.
+
+        Raises InputError for what is no link, and for a program whose rounds depend on its data.
+        """
+        assert self.timed is not None
+        return self.timed(link)
 
     def by_op(self) -> list[Row]:
         return _merged(self.rows, lambda r: (r.op, ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -17,15 +18,20 @@ from spuvm.compiler.compile import Program
 @click.argument("target", metavar="FILE.spux|FILE.py:FUNCTION")
 @function_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--link", metavar="DELAY,WIDTH", help="Seconds over such links, like 25ms,100Mbit.")
 @click.option("--leaks", is_flag=True, help="Print what each party learns, and prove that all else says nothing.")
-def cost(target: str, as_json: bool, leaks: bool, **options: Any) -> None:
+def cost(target: str, as_json: bool, link: str | None, leaks: bool, **options: Any) -> None:
     """What a program costs, exactly, without running it.
 
     Rounds and bytes per party, and where they go: by operation and by source line. Independent
     operations share their rounds, so the rounds of single rows may sum to more than the program's.
 
+    With `--link`, what one run takes: computing is measured here, one party's part alone and on zeros; the rest is
+    counted. The delay is that of a message one way.
+
     \b
       spuvm cost train.spux
+      spuvm cost train.spux --link 25ms,100Mbit
       spuvm cost train.spux --leaks
       spuvm cost model.py:predict --arg 'f32[1000,30]@alice' --arg 'f32[30]@bob' --json
     """
@@ -33,11 +39,15 @@ def cost(target: str, as_json: bool, leaks: bool, **options: Any) -> None:
     if leaks:
         return leakage(program, as_json)
     result = program.cost
+    taken = None if link is None else result.seconds(link)
     if as_json:
-        click.echo(json.dumps({"program": program.hash, **result.as_dict()}, indent=2))
+        seconds = {} if taken is None else {"seconds": {**asdict(taken), "total": taken.total}}
+        click.echo(json.dumps({"program": program.hash, **result.as_dict(), **seconds}, indent=2))
         return
     out = console()
     out.print(f"{program!r}: {result.rounds:,} rounds")
+    if taken is not None:
+        out.print(str(taken))
     if not result.exact:
         out.print(INEXACT)
     for table in cost_tables(result):

@@ -6,6 +6,8 @@ import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,12 @@ from spuvm.commands.results import (
     write_outputs,
 )
 from spuvm.compiler.compile import Program
+from spuvm.compiler.seconds import Speed
 from spuvm.data.tables import Table
 from spuvm.network import dealer_command, make_run_folder, party_command, run_parties
 from spuvm.runtime.errors import InputError, SpuError, VisibilityError
 from spuvm.runtime.protocols.registered import rank_names
+from spuvm.shaping import shaped
 from spuvm.vm import simulator
 
 PARTED = 4  # exit status
@@ -71,6 +75,7 @@ PARTED = 4  # exit status
     show_default=True,
     help="Limit of any wait.",
 )
+@click.option("--link", metavar="DELAY,WIDTH", help="With --network: over links like 25ms,100Mbit, shaped here.")
 @click.option("--force", is_flag=True, help="Replace output files.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
 def run(
@@ -80,6 +85,7 @@ def run(
     check: bool,
     network: bool,
     timeout: float,
+    link: str | None,
     force: bool,
     quiet: bool,
     **options: Any,
@@ -103,8 +109,11 @@ def run(
     program, tables = _compiled(target, named, Options(**options))
     if check:
         return _check(program, named, tables)
+    if link is not None and not network:
+        raise InputError("`--link` shapes the links of processes: give `--network`, too; `spuvm cost --link` predicts.")
     wanted = match_outputs(program, outputs, force)
-    runner = _networked if network else _simulated
+    speed = None if link is None else Speed.parse(link)
+    runner = partial(_networked, speed=speed) if network else _simulated
     start = time.perf_counter()
     values, ran = runner(program, named, tables, timeout, quiet)
     seconds = time.perf_counter() - start
@@ -170,7 +179,12 @@ def _simulated(
 
 
 def _networked(
-    program: Program, named: Mapping[str, Input], tables: Mapping[str, Table], timeout: float, quiet: bool
+    program: Program,
+    named: Mapping[str, Input],
+    tables: Mapping[str, Table],
+    timeout: float,
+    quiet: bool,
+    speed: Speed | None = None,
 ) -> Ended:
     """Each party is `spuvm party`; what it may see comes back as .npy files in the run's folder."""
     module, parties = program.module, rank_names(program.config)
@@ -182,10 +196,11 @@ def _networked(
     given.check_names(program, named)  # the data are checked by the party that reads them
     with tempfile.TemporaryDirectory(prefix="spuvm-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
-        make_run_folder(folder, program.config, timeout=timeout)
+        cluster = make_run_folder(folder, program.config, timeout=timeout)
         program.save(folder / "program.spux")
-        commands = {p: _party(p, program, named, folder, timeout, quiet) for p in parties}
-        run_parties(commands, on_line=_relay)
+        with nullcontext(dict.fromkeys(parties, cluster)) if speed is None else shaped(cluster, speed) as files:
+            commands = {p: _party(p, program, named, folder, files[p], timeout, quiet) for p in parties}
+            run_parties(commands, on_line=_relay)
         values = {
             i: np.load(folder / f"{i}.npy") for i in range(len(module.outputs)) if (folder / f"{i}.npy").is_file()
         }
@@ -194,12 +209,12 @@ def _networked(
 
 
 def _party(
-    party: str, program: Program, named: Mapping[str, Input], folder: Path, timeout: float, quiet: bool
+    party: str, program: Program, named: Mapping[str, Input], folder: Path, cluster: Path, timeout: float, quiet: bool
 ) -> list[str]:
     module, parties = program.module, rank_names(program.config)
     rank = parties.index(party)
     dealer = rank == len(program.config.members)
-    arguments = [str(folder / "program.spux"), "--config", str(folder / "cluster.toml")]
+    arguments = [str(folder / "program.spux"), "--config", str(cluster)]
     arguments += ["--timeout", str(timeout), "--report", str(folder / f"{party}.json")]
     arguments += [] if dealer else ["--as", party, "--no-results"]
     for name, source in named.items():

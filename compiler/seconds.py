@@ -1,0 +1,207 @@
+"""What a program takes in seconds over links of a given delay and width: in, a program; out, seconds and where they go.
+
+    seconds = computing + rounds x (delay + handling of a round) + bytes of the busiest party x (8 / width + encryption)
+
+Computing is measured: one party's part runs by itself, on zeros, over a link that carries nothing, the slowest counts.
+What a round and a byte cost here beside that is measured once per machine, between two processes over TLS, and kept in
+the cache. It is exact where the program's rounds are; parties that share one machine also share its cores.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spuvm.compiler.cache import disk
+from spuvm.runtime.engine.random import new_key
+from spuvm.runtime.errors import InputError
+from spuvm.runtime.link.certificates import make_cluster
+from spuvm.runtime.link.cluster import load_cluster
+from spuvm.runtime.link.link import Kind, Link
+from spuvm.runtime.link.tls.link import connect
+from spuvm.runtime.machine.executor import Executor, Streams
+from spuvm.runtime.machine.program import CondStep, LoopStep, PartyProgram, RankStep, WhileStep
+
+UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "kbit": 1e3, "Mbit": 1e6, "Gbit": 1e9}
+FORM = re.compile(r"([0-9.]+)(us|ms|s),([0-9.]+)(kbit|Mbit|Gbit)")
+ROUNDS, BYTES = 400, 64 << 20
+PAIR = ("one", "other")
+_OTHER = "import sys; from spuvm.compiler.seconds import other; other(sys.argv[1])"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A link: `delay` in seconds of a message one way, `width` in bits a second each way."""
+
+    delay: float
+    width: float
+
+    @classmethod
+    def parse(cls, text: str) -> Speed:
+        """Of `25ms,100Mbit`."""
+        match = FORM.fullmatch(text.replace(" ", ""))
+        try:
+            found = match and cls(float(match[1]) * UNITS[match[2]], float(match[3]) * UNITS[match[4]])
+        except ValueError:
+            found = None
+        if not found or found.width <= 0 or found.delay > 60:
+            raise InputError(f"a link is like '25ms,100Mbit': the delay one way, and the width; got {text!r}.")
+        return found
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Where the time of one run goes, in seconds."""
+
+    link: str
+    computing: float
+    delays: float
+    transfer: float
+    handling: float
+
+    @property
+    def total(self) -> float:
+        return self.computing + self.delays + self.transfer + self.handling
+
+    def __str__(self) -> str:
+        return (
+            f"{self.total:.3f} s over {self.link}: {self.computing:.3f} computing, {self.delays:.3f} waiting for "
+            f"messages, {self.transfer:.3f} sending, {self.handling:.3f} for rounds and encryption"
+        )
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What this machine adds: seconds of a round beside its delay, and of a byte beside its way."""
+
+    round: float
+    byte: float
+
+
+def estimate(parts: Sequence[PartyProgram], rounds: int, bytes_sent: Sequence[int], link: str) -> Seconds:
+    """Of a program whose parts by party these are."""
+    speed, here = Speed.parse(link), machine()
+    most = max(map(int, bytes_sent), default=0)
+    computing = max((alone(part) for part in parts), default=0.0)
+    handling = rounds * here.round + most * here.byte
+    return Seconds(link, computing, rounds * speed.delay, 8 * most / speed.width, handling)
+
+
+def alone(part: PartyProgram) -> float:
+    """Seconds of one party's computing: the second of two runs."""
+    _refuse_unknown(part)
+    inputs, at = [], 0
+    for port in part.inputs:
+        for register in part.block.params[at : at + port.components]:
+            inputs.append(None if register is None else np.zeros(port.shape, port.dtype))
+        at += port.components
+    part.prepare()
+    streams = Streams(lambda holders: new_key(), part.party)
+    members = 1 + max([part.party or 0, *(p for r in _peers(part) for p in r)])
+    spent = 0.0
+    for _ in range(2):
+        start = time.perf_counter()
+        Executor(streams, _Nothing(part.party or 0, [str(i) for i in range(members)])).run_blocked(part, inputs)
+        spent = time.perf_counter() - start
+    return spent
+
+
+def _refuse_unknown(part: PartyProgram) -> None:
+    for step in part.block.steps:
+        if isinstance(step, WhileStep | CondStep | RankStep):
+            raise InputError(
+                "how long it computes depends on its data: seconds are for programs whose rounds are known before, "
+                "without sorts by opened comparisons, and without loops and branches on revealed values."
+            )
+
+
+def _peers(part: PartyProgram) -> Any:
+    def of(steps: Sequence[Any]) -> Any:
+        for step in steps:
+            if isinstance(step, LoopStep):
+                yield from of(step.body.steps)
+            for round_ in getattr(step, "rounds", ()):
+                yield (*round_.sends, *round_.receives)
+
+    return of(part.block.steps)
+
+
+class _Nothing(Link):
+    """Carries nothing: what would come is zero, and comes at once."""
+
+    def __init__(self, rank: int, parties: Sequence[str]) -> None:
+        super().__init__(rank, parties, 1.0, "")
+
+    def _transfer(self, sends: dict[int, list[memoryview]], receives: dict[int, list[memoryview]]) -> None:
+        for views in receives.values():
+            for view in views:
+                np.frombuffer(view, np.uint8)[:] = 0
+
+    def _settle(self) -> None: ...
+
+    def _send_control(self, peer: int, kind: Kind, body: bytes) -> None: ...
+
+    def _receive_control(self, peer: int, kind: Kind, awaited: str) -> bytes:
+        return b""
+
+    def _send_abort(self, origin: str, reason: str) -> None: ...
+
+    def _shut(self, graceful: bool) -> None: ...
+
+
+# What this machine adds -------------------------------------------------------------------------------------
+
+
+@cache
+def machine() -> Machine:
+    """Measured between two processes over TLS, once; kept in the cache."""
+    kept = disk.folder()
+    path = kept / "machine.json" if kept is not None else None
+    if path is not None and path.is_file():
+        try:
+            return Machine(**json.loads(path.read_text()))
+        except (ValueError, TypeError, OSError):
+            pass  # damaged: measured again
+    with tempfile.TemporaryDirectory(prefix="spuvm-") as folder:
+        file = make_cluster(folder, PAIR, protocol="ref2k")
+        other = subprocess.Popen([sys.executable, "-c", _OTHER, str(file)])
+        try:
+            found = _measure(file, PAIR[0])
+        finally:
+            other.wait(60)
+    if path is not None:
+        path.write_text(json.dumps({"round": found.round, "byte": found.byte}))
+    return found
+
+
+def _measure(file: Path, me: str) -> Machine:
+    """One end's part: rounds of 8 bytes, then a long message each way."""
+    with connect(load_cluster(file), me) as link:
+        peer = 1 - link.rank
+        taken = []
+        for size, count in ((8, ROUNDS), (BYTES, 3)):
+            out, into = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+            link.exchange({peer: [out]}, {peer: [into]})
+            spent = []
+            for _ in range(count):
+                start = time.perf_counter()
+                link.exchange({peer: [out]}, {peer: [into]})
+                spent.append(time.perf_counter() - start)
+            taken.append(float(np.median(spent)))
+        return Machine(taken[0], max(0.0, taken[1] - taken[0]) / BYTES)
+
+
+def other(file: str) -> None:
+    """The other end of `machine`, in a process of its own."""
+    _measure(Path(file), PAIR[1])
