@@ -18,6 +18,7 @@ from spuvm.devices import SPU as SPU
 from spuvm.devices import PYUObject as PYUObject
 from spuvm.he import HEU as HEU
 from spuvm.he import HEUObject as HEUObject
+from spuvm.jit import bound as bound
 from spuvm.jit import jit as jit
 from spuvm.jit import masked as masked
 from spuvm.jit import private as private

@@ -14,6 +14,7 @@ from spuvm.arguments import bind, state
 from spuvm.compiler.compile import Program, compile_function
 from spuvm.compiler.cost import Cost
 from spuvm.compiler.front.trace import is_tracing
+from spuvm.compiler.passes.headroom import Scales, scales_of
 from spuvm.objects import Marked, SPUObject
 from spuvm.runtime.errors import InputError
 
@@ -59,6 +60,13 @@ class Jitted:
         """Rounds and bytes per party, by operation and by source line, without running it."""
         return self.compile(*args, **kwargs).cost
 
+    def scales(self, *args: Any, **kwargs: Any) -> Scales:
+        """Fraction bits, limits and headroom by source line, without running it; prints as a table."""
+        program, _, leaves = self._prepare(args, kwargs)
+        assert program.traced is not None
+        owners = [self.vm.visibility(leaf, self.default) for leaf in leaves]
+        return scales_of(program.traced, owners, self.vm.config, [*map(self.vm.finer, leaves)], [*map(_bound, leaves)])
+
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else self._method(instance)
 
@@ -95,6 +103,7 @@ class Jitted:
             tuple(owners),
             masked,
             finer := tuple(map(self.vm.finer, leaves)),
+            bounds := tuple(map(_bound, leaves)),
             tuple((k, type(x), x) for k, x in given.static),  # 1, 1.0 and True are equal
             jax.config.jax_enable_x64,  # type: ignore[attr-defined]
         )
@@ -105,7 +114,7 @@ class Jitted:
         if found is None:
             program = compile_function(
                 self.fn, _unmarked(given.args), owners, self.vm.config, given.static_positions, masked,
-                _unmarked(given.keywords), self.static_argnames, finer, keeps_scales=True,
+                _unmarked(given.keywords), self.static_argnames, finer, bounds, keeps_scales=True,
             )  # fmt: skip
             assert program.traced is not None
             found = self._programs[key] = program, program.traced.out_tree
@@ -132,8 +141,15 @@ class Method:
     def cost(self, *args: Any, **kwargs: Any) -> Cost:
         return self.function.cost(self.instance, *args, **kwargs)
 
+    def scales(self, *args: Any, **kwargs: Any) -> Scales:
+        return self.function.scales(self.instance, *args, **kwargs)
+
     def __repr__(self) -> str:
         return f"{self.function!r} of {type(self.instance).__name__}"
+
+
+def _bound(leaf: Any) -> float | None:
+    return leaf.bound if isinstance(leaf, Marked) else None
 
 
 def _unmarked(args: Any) -> Any:

@@ -169,6 +169,7 @@ class SPU(Receiver, Taker):
 
         run.compile = lambda *a, **k: jitted.compile(*self._arguments(a), **k)  # type: ignore[attr-defined]
         run.cost = lambda *a, **k: run.compile(*a, **k).cost  # type: ignore[attr-defined]
+        run.scales = lambda *a, **k: jitted.scales(*self._arguments(a), **k)  # type: ignore[attr-defined]
         return run
 
     def share(self, x: PYUObject) -> Any:

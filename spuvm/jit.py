@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from spuvm.calls import Jitted
+from spuvm.compiler.front.trace import bound as bound_inside
 from spuvm.compiler.front.trace import masked as masked_inside
 from spuvm.compiler.front.trace import reveal as reveal_inside
 from spuvm.objects import Marked, Remote, SPUObject
@@ -68,9 +69,31 @@ def jit(
     return Jitted(fn, simulator(config), static_argnums, static_argnames=static_argnames)
 
 
-def secret(x: Any) -> Any:
-    """Mark every array of a pytree as secret (which arguments of `jit` are by default)."""
-    return jax.tree.map(lambda leaf: Marked(leaf, "secret"), x)
+def secret(x: Any, bound: float | None = None) -> Any:
+    """Mark every array of a pytree as secret (which arguments of `jit` are by default).
+
+    With `bound`, numbers are below it in magnitude: that is checked where they come in, and known to the program.
+    """
+    limit = None if bound is None else _positive(bound)
+    return jax.tree.map(lambda leaf: Marked(leaf, "secret", bound=limit), x)
+
+
+def bound(x: Any, limit: float) -> Any:
+    """Inside a jitted function: the same pytree, of whose numbers you know that they are below `limit` in magnitude.
+
+    Scales are chosen by it (`f.scales(*args)`). It is not checked: where it does not hold, results may be wrong.
+    `spu.check` on test data says where numbers leave what the ring holds.
+    """
+    leaves, tree = jax.tree.flatten(x)
+    if not any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+        raise InputError("`spu.bound` belongs into a jitted function; of an argument, use `spu.secret(x, bound=8)`.")
+    return jax.tree.unflatten(tree, [bound_inside(leaf, limit=_positive(limit)) for leaf in leaves])
+
+
+def _positive(limit: float) -> float:
+    if not isinstance(limit, int | float) or not 0 < limit < float("inf"):
+        raise InputError(f"a bound is a positive number, got {limit!r}.")
+    return float(limit)
 
 
 def public(x: Any) -> Any:

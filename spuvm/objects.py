@@ -46,6 +46,7 @@ class Marked:
     value: Any
     visibility: str  # "secret", "public", or a party's name
     identity: str = ""  # which object it is, at every party
+    bound: float | None = None  # what its numbers are below, in magnitude
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -242,6 +243,14 @@ def _check_range(array: np.ndarray, type_: Type, name: str) -> None:
         )
 
 
+def _check_bound(x: Marked, name: str) -> None:
+    if x.bound is None:
+        return
+    array = parts(np.asarray(x.value))
+    if array.size and not np.abs(array).max() < x.bound:
+        raise EncodingError(f"`{name}` has numbers that are not below its bound {x.bound:g} in magnitude.")
+
+
 def parts(array: np.ndarray) -> np.ndarray:
     """Complex numbers as real ones, with a last axis of real and imaginary part; others as they are."""
     return np.stack([array.real, array.imag], -1) if array.dtype.kind == "c" else array
@@ -252,6 +261,7 @@ def components_for(value: Any, type_: Type, name: str, vm: VM) -> Sequence[Any]:
     if isinstance(value, SPUObject):
         return value.components if type_.is_public else value.parts
     if isinstance(value, Marked):
+        _check_bound(value, name)
         value = value.value
     kind, owner = boundary_form(type_)
     if kind == "h":

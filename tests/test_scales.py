@@ -19,6 +19,7 @@ from spuvm.compiler.ir.module import Module
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes import pipeline
 from spuvm.runtime.config import Config
+from spuvm.runtime.errors import EncodingError, InputError
 from spuvm.runtime.ring.elements import signed
 
 PROTOCOLS = [("aby3", 64), ("semi2k", 64), ("ref2k", 64), ("aby3", 128)]
@@ -235,3 +236,26 @@ def test_loops_and_results_keep_their_types() -> None:
     assert {v.type.frac for v in loop.regions[0].params} == {18}
     assert [v.type.frac for v in module.body.results] == [18]
     assert any(op.output.type.frac > 18 for op in loop.regions[0].walk() if op.name == "trunc")
+
+
+def test_what_users_state_is_known() -> None:
+    """Of an argument it is checked; of a value it follows into what is computed with it, and gradients."""
+    x = np.array([3.0, -7.5], np.float32)
+    f = spu.jit(lambda x, y: jnp.sum(spu.bound(jnp.tanh(x) * y, 4.0) ** 2) / 8)
+    found = f.scales(spu.secret(x, bound=8), spu.secret(x, bound=8.0))
+    assert all(row.proved for row in found.rows)
+    assert max(row.limit for row in found.rows) <= 5
+    assert min(row.headroom for row in found.rows) > 38
+    assert "proved" in str(found) and f"test_scales.py:{f.fn.__code__.co_firstlineno}" in str(found)
+    promised = f.scales(x, x)
+    assert not all(row.proved for row in promised.rows)
+    for value in (np.float32(8.0), np.array([0.0, -9.0], np.float32)):
+        with pytest.raises(EncodingError, match="`y` has numbers that are not below its bound 8"):
+            f(x, spu.secret(value, bound=8))
+    slope = jax.grad(lambda x: jnp.sum(spu.bound(x, 8.0) ** 2))
+    np.testing.assert_allclose(run(slope, x), 2 * x, atol=1e-4)
+    for bad in (0, -1.0, float("nan"), float("inf"), "8"):
+        with pytest.raises(InputError, match="a bound is a positive number"):
+            spu.secret(x, bound=bad)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="belongs into a jitted function"):
+        spu.bound(x, 8)

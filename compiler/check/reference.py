@@ -25,7 +25,7 @@ EXACT = frozenset(
     | {"reduce_sum", "reduce_prod", "cumsum", "cumprod", "reduce_window_sum", "scatter-add"}
 )
 # Roundings to a narrower float are not those of fixed point.
-IDENTITIES = frozenset({"reduce_precision", "copy", "spu_reveal", "spu_masked"})
+IDENTITIES = frozenset({"reduce_precision", "copy", "spu_reveal", "spu_masked", "spu_bound"})
 CALLED = ("jaxpr", "call_jaxpr")
 
 

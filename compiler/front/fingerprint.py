@@ -29,12 +29,17 @@ def fingerprint(
     config: Config,
     masked: Collection[int] = (),
     finer: Sequence[int] = (),
+    bounds: Sequence[float | None] = (),
     keeps_scales: bool = False,
 ) -> str:
     """Hexadecimal SHA-256 of all that `lower` sees."""
     writer = _Writer()
     names = traced.name, traced.inputs, traced.outputs, str(traced.location)
-    writer.text(repr((names, traced.x64, tuple(visibilities), sorted(masked), config, tuple(finer), keeps_scales)))
+    writer.text(
+        repr(
+            (names, traced.x64, tuple(visibilities), sorted(masked), config, tuple(finer), tuple(bounds), keeps_scales)
+        )
+    )
     writer.value(traced.jaxpr)
     return writer.digest.hexdigest()
 

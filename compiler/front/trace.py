@@ -247,6 +247,7 @@ def _short(file: str) -> str:
 
 reveal_p: Any = jex.Primitive("spu_reveal")
 masked_p: Any = jex.Primitive("spu_masked")
+bound_p: Any = jex.Primitive("spu_bound")
 
 
 def reveal(x: Any, to: str | int | None = None) -> Any:
@@ -259,6 +260,11 @@ def masked(x: Any) -> Any:
     return jax.tree.map(lambda leaf: masked_p.bind(jax.numpy.asarray(leaf)), x)
 
 
+def bound(x: Any, limit: float) -> Any:
+    """Inside a traced function: state that every leaf of `x` is below `limit` in magnitude."""
+    return jax.tree.map(lambda leaf: bound_p.bind(jax.numpy.asarray(leaf), limit=limit), x)
+
+
 def _reveal_jvp(primals: Any, tangents: Any, *, to: Any) -> Any:
     # The derivative of the identity. The tangent stays as it is: only what the program names is revealed.
     return reveal_p.bind(*primals, to=to), tangents[0]
@@ -268,11 +274,13 @@ def _reveal_batch(args: Any, dims: Any, *, to: Any) -> Any:
     return reveal_p.bind(*args, to=to), dims[0]
 
 
-for _primitive in (reveal_p, masked_p):
+for _primitive in (reveal_p, masked_p, bound_p):
     _primitive.def_impl(lambda x, **_: x)
     _primitive.def_abstract_eval(lambda x, **_: x)
     mlir.register_lowering(_primitive, lambda ctx, x, **_: [x])
 ad.primitive_jvps[reveal_p] = _reveal_jvp
 batching.primitive_batchers[reveal_p] = _reveal_batch
 ad.primitive_jvps[masked_p] = lambda primals, tangents: (masked_p.bind(*primals), tangents[0])
+ad.primitive_jvps[bound_p] = lambda primals, tangents, **limit: (bound_p.bind(*primals, **limit), tangents[0])
+batching.primitive_batchers[bound_p] = lambda args, dims, **limit: (bound_p.bind(*args, **limit), dims[0])
 batching.primitive_batchers[masked_p] = lambda args, dims: (masked_p.bind(*args), dims[0])

@@ -122,6 +122,7 @@ class Op:
     regions: list[Region] = field(default_factory=list)
     location: Location = Location()
     checked: tuple[Any, ...] = field(default=(), repr=False)  # what the checker found right, see `ops`
+    stated: float | None = field(default=None, repr=False)  # log2 of the limit that the user states of the result
     exact: Any = field(default=None, repr=False)  # the real numbers that a constant rounds, while they are known
 
     @property
@@ -146,6 +147,7 @@ class Module:
     output_dtypes: tuple[str, ...] = ()
     config: dict[str, Any] = field(default_factory=dict)
     finer: tuple[int, ...] = ()  # fraction bits of the inputs beyond the default, until scales are chosen
+    bounds: tuple[float | None, ...] = ()  # what is stated of the inputs' magnitudes
     keeps_scales: bool = False  # whether results may have more fraction bits than the default
 
 

@@ -323,5 +323,14 @@ RULES: dict[str, Callable[..., Any]] = {
 PARTWISE = frozenset(
     {"reshape", "broadcast_in_dim", "transpose", "squeeze", "expand_dims", "slice", "rev", "concatenate", "pad"}
     | {"gather", "scatter", "scatter-add", "dynamic_slice", "dynamic_update_slice", "reduce_sum", "cumsum", "copy"}
-    | {"copy_p", "spu_reveal", "optimization_barrier", "split", "tile", "reduce_precision", "select_and_gather_add"}
+    | {
+        "copy_p",
+        "spu_reveal",
+        "spu_bound",
+        "optimization_barrier",
+        "split",
+        "tile",
+        "reduce_precision",
+        "select_and_gather_add",
+    }
 )

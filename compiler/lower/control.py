@@ -7,6 +7,7 @@ times that is known now or public when it matters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -89,6 +90,19 @@ def reveal(ctx: Context, x: Operand, *, to: str | int | None) -> Operand:
             "revealed whether or not the condition holds. Reveal it outside of the branch."
         )
     return ctx.b.op("reveal", x, to=who)
+
+
+def bounded(ctx: Context, x: Operand, *, limit: float) -> Operand:
+    """x itself, another reading of it that remembers what the user states."""
+
+    def stated(v: Value) -> Value:
+        if v.type.kind != "fxp":
+            return v
+        out = ctx.b.op("bitcast", v, to=v.type.element)
+        ctx.b.region.ops[-1].stated = math.log2(limit)
+        return out
+
+    return ctx.map(stated, x)
 
 
 def masked(ctx: Context, x: Operand) -> Operand:
@@ -355,6 +369,7 @@ RULES: dict[str, Rule] = {
     **{name: inline(parameter) for name, parameter in INLINED.items()},
     "spu_reveal": reveal,
     "spu_masked": masked,
+    "spu_bound": bounded,
     "cond": cond,
     "scan": scan,
     "while": while_,

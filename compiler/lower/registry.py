@@ -88,4 +88,4 @@ RULES.update({name: moving(RULES[name]) for name in MOVING if name in RULES})
 INLINED = frozenset(control.INLINED)
 
 # Primitives whose rule runs even if all operands are known.
-UNFOLDED = INLINED | {*randomness.NAMES, *noise.NAMES, *rows.NAMES, "spu_reveal", "spu_masked"}
+UNFOLDED = INLINED | {*randomness.NAMES, *noise.NAMES, *rows.NAMES, "spu_reveal", "spu_masked", "spu_bound"}

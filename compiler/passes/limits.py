@@ -149,6 +149,8 @@ def _local(a: Limits, op: Op, xs: list[Limit]) -> Limit:
 
 def _bitcast(a: Limits, op: Op, xs: list[Limit]) -> Limit:
     source, target = op.inputs[0].type, op.output.type
+    if op.stated is not None:
+        return known(op.stated)
     return xs[0].scaled(source.frac - target.frac) if source.kind == "fxp" else a.promised
 
 
@@ -197,7 +199,6 @@ RULES: dict[str, Rule] = {
     "select": lambda a, op, xs: either(*xs[1:]),
     "reveal": _same,
     "share": _same,
-    "bound": lambda a, op, xs: known(float(op.attrs["bits"])),
     **dict.fromkeys(("logistic", "tanh", "erf", "sin", "cos"), lambda a, op, xs: known(0.01)),
     "sqrt": _root,
     "div": _quotient,

@@ -17,7 +17,7 @@ import numpy as np
 from spuvm.compiler.ir.fixedpoint import encode
 from spuvm.compiler.ir.module import Module, Op, Region, Value, uses
 from spuvm.compiler.ir.ops import KEEP_MASKED, LOCAL, index_operands, with_results
-from spuvm.compiler.passes.limits import Limit, Limits, count
+from spuvm.compiler.passes.limits import Limit, Limits, count, known
 from spuvm.compiler.passes.truncation import BLOCK
 from spuvm.runtime.ring.elements import words
 
@@ -39,14 +39,17 @@ ALIGNED = frozenset({"add", "sub", "select", "less", "equal", "concatenate", "pa
 CARRIED = REARRANGED | ALIGNED | {"bitcast", "shift_left", "convert"}
 
 
-def choose_scales(module: Module) -> Moved:
-    """In place: every value stays the same object, some types change."""
+def choose_scales(module: Module, limits: Limits | None = None) -> Moved:
+    """In place: every value stays the same object, some types change. `limits` are filled, where they are given."""
     frac, ring_bits = module.config["fxp_fraction_bits"], module.config["ring_bits"]
-    limits = Limits(frac, ring_bits)
+    limits = Limits(frac, ring_bits) if limits is None else limits
     finer = dict(zip(module.body.params, module.finer))
     for param, extra in finer.items():
         param.type = param.type.with_(frac=param.type.frac + extra)
         limits.of[param] = limits.finer(extra)
+    for param, bound in zip(module.body.params, module.bounds):
+        if bound is not None and param.type.kind == "fxp":
+            limits.of[param] = known(math.log2(bound))
     limits.run(module.body)
     moved: Moved = {}
     for region in [module.body, *(r for op in module.body.walk() for r in op.regions)]:
@@ -116,8 +119,8 @@ def _want_product(w: _Wanted, op: Op, wish: Wish) -> None:
 
 
 def _of_sum(terms: int) -> int:
-    """Roundings of so many terms add up like the root of it. Of few, they are left as they are: bits cost range."""
-    return math.ceil(math.log2(terms) / 2) if terms >= FEW else 0
+    """Roundings of so many terms add up like the root of it; two bits in hand. Few are left: bits cost range."""
+    return math.ceil(math.log2(terms) / 2) + 2 if terms >= FEW else 0
 
 
 def _want_sum(w: _Wanted, op: Op, wish: Wish) -> None:
