@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 pytho
 BIN := .venv/bin
 PACKAGE := pyproject.toml setup.py $(wildcard runtime/ring/native/*)
 
-.PHONY: demo test fast site lint format soak results examples clean
+.PHONY: demo release test fast site lint format soak results examples clean
 
 ## Three processes train a model on three hospitals' data over mutual TLS.
 demo: .venv/examples
@@ -52,6 +52,11 @@ examples: .venv/examples
 ## Three services, 1,000 jobs of all kinds, while services are killed, restarted and paused: some hours. JOBS=20 is shorter.
 soak: .venv/dev
 	$(BIN)/python benchmarks/soak.py --jobs $(or $(JOBS),1000)
+
+## What is published, in dist/: a wheel with native kernels that other Linux machines run, tested in a clean environment,
+## the sources, checksums, a bill of materials, what changed.
+release:
+	$(PYTHON) release/make.py
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .

@@ -40,7 +40,7 @@ def packages() -> list[str]:
             inner = file.parent.relative_to(folder).parts
             if inner[:1] not in (("compiler",), ("runtime",)):
                 found.append(".".join([package, *inner]))
-    return sorted(found)
+    return sorted([*found, "spuvm.demo"])  # examples/hospitals, for `spuvm demo`
 
 
 setup(

@@ -220,7 +220,9 @@ def _needed(types: Sequence[Type], vm: VM) -> list[int]:
 def _held(leaves: Sequence[SPUObject], vm: VM) -> dict[int, list[Any]]:
     """By rank, its components of all leaves in order, None for those of others."""
     out: dict[int, list[Any]] = {}
-    for rank in _needed([x.type for x in leaves], vm):
+    computing = range(vm.config.world_size)  # each has a part, even if it holds nothing: a load asks for it
+    here = [r for r in computing if vm.session.party in (None, r)]
+    for rank in sorted({*_needed([x.type for x in leaves], vm), *here}):
         out[rank] = [c if rank in h else None for x in leaves for c, h in zip(x.components, _holders(x.type, vm))]
     return out
 

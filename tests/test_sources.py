@@ -89,7 +89,10 @@ def test_the_wheel_has_every_module(tmp_path: Path) -> None:
         for f in (tmp_path / "installed").rglob("*.py")
     ]
     listed = subprocess.run(
-        ["git", "ls-files", "spuvm", "compiler", "runtime"], cwd=copy, capture_output=True, text=True
+        ["git", "ls-files", "spuvm", "compiler", "runtime", "examples/hospitals"],
+        cwd=copy,
+        capture_output=True,
+        text=True,
     )
     assert len(modules) == sum(f.endswith(".py") for f in listed.stdout.split())
     skipped = {"spuvm.__main__", "spuvm.bench.peer_worker"}  # scripts, the second for another environment

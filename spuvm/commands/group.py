@@ -29,6 +29,7 @@ COMMANDS = {
     "component": "spuvm.commands.component:component",
     "flow": "spuvm.commands.flow:flow",
     "certificates": "spuvm.commands.certificates:certificates",
+    "demo": "spuvm.commands.demo:demo",
     "cache": "spuvm.commands.cache:cache",
     "protocols": "spuvm.commands.protocols:protocols",
     "bench": "spuvm.bench:bench",
