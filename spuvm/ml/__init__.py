@@ -16,6 +16,9 @@ from spuvm.ml.composition.validation import ParameterGrid as ParameterGrid
 from spuvm.ml.composition.validation import RandomizedSearchCV as RandomizedSearchCV
 from spuvm.ml.composition.validation import cross_val_score as cross_val_score
 from spuvm.ml.composition.validation import cross_validate as cross_validate
+from spuvm.ml.imported.xgboost import XgboostClassifier as XgboostClassifier
+from spuvm.ml.imported.xgboost import XgboostRegressor as XgboostRegressor
+from spuvm.ml.imported.xgboost import load_xgboost as load_xgboost
 from spuvm.ml.linear.glm import GammaRegressor as GammaRegressor
 from spuvm.ml.linear.glm import PoissonRegressor as PoissonRegressor
 from spuvm.ml.linear.glm import TweedieRegressor as TweedieRegressor
@@ -41,11 +44,16 @@ from spuvm.ml.preparation.encoders import OneHotEncoder as OneHotEncoder
 from spuvm.ml.preparation.encoders import OrdinalEncoder as OrdinalEncoder
 from spuvm.ml.preparation.imputer import SimpleImputer as SimpleImputer
 from spuvm.ml.preparation.polynomial import PolynomialFeatures as PolynomialFeatures
+from spuvm.ml.preparation.quantile_transformer import QuantileTransformer as QuantileTransformer
 from spuvm.ml.preparation.scalers import MaxAbsScaler as MaxAbsScaler
 from spuvm.ml.preparation.scalers import MinMaxScaler as MinMaxScaler
 from spuvm.ml.preparation.scalers import Normalizer as Normalizer
 from spuvm.ml.preparation.scalers import RobustScaler as RobustScaler
 from spuvm.ml.preparation.scalers import StandardScaler as StandardScaler
+from spuvm.ml.preparation.selection import RFE as RFE
+from spuvm.ml.preparation.selection import SelectKBest as SelectKBest
+from spuvm.ml.preparation.selection import VarianceThreshold as VarianceThreshold
+from spuvm.ml.preparation.target_encoder import TargetEncoder as TargetEncoder
 from spuvm.ml.preparation.woe import WOEEncoder as WOEEncoder
 from spuvm.ml.sgb import Sgb as Sgb
 from spuvm.ml.statistics.association import chi2_contingency as chi2_contingency

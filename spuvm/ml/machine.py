@@ -73,6 +73,12 @@ class Machine:
         self._ran.append((what, program))
         return call(*args)
 
+    def add(self, other: Machine) -> None:
+        """What another machine ran and revealed counts here, too."""
+        for key, times in other._counts.items():
+            self._counts[key] = self._counts.get(key, 0) + times
+        self._ran += other._ran
+
     def share(self, x: PYUObject) -> Any:
         """The arrays of a party as secrets, shared once."""
         return x.to(self.spu)

@@ -3,8 +3,9 @@
     fit(frame, "ill"), fit(frame, label="ill", sample_weight="weight")      columns of a frame
     fit(x, y), fit(x, y, sample_weight=w)                                   arrays, objects of a PYU or an SPU
 
-Classes are 0 to k - 1, or bools; of a frame's column a category whose categories are public. Their number is public,
-as the number of columns is: labels' one holder says it; where several hold labels, or nobody, `n_classes` does.
+Classes are 0 to k - 1, or bools; of a frame's column a category whose categories are public, or one of two texts of
+which the user says which is 1. Their number is public, as the number of columns is: labels' one holder says it; where
+several hold labels, or nobody, `n_classes` does.
 """
 
 from __future__ import annotations
@@ -76,19 +77,22 @@ KINDS: dict[str, Callable[[np.ndarray], str | None]] = {
 # What is given ------------------------------------------------------------------------------------------------
 
 
-def labels_of(machine: Machine, data: Any, y: Any, kind: str, rows: int, n_classes: int | None = None) -> Labels:
+def labels_of(
+    machine: Machine, data: Any, y: Any, kind: str, rows: int, n_classes: int | None = None, ordered: bool = True
+) -> Labels:
     """The labels of training, or of a score.
 
     Args:
         data: the frame, if y is the name of a column.
         kind: of `KINDS`.
         n_classes: if it is known.
+        ordered: whether it matters which of two classes is 1; else codes may follow the alphabet.
 
     Raises:
         InputError: for labels that are absent, text, missing, of one class or not of the kind; what only their
             holder can see, the holder refuses.
     """
-    pieces, where, known = _pieces(machine, data, y, "label", kind)
+    pieces, where, known = _pieces(machine, data, y, "label", kind, ordered)
     _same_rows(pieces, rows, "labels")
     if kind == "classes":
         classes = known or n_classes or (_said_classes(pieces, where) if len(pieces) == 1 else 2)
@@ -138,17 +142,41 @@ def features_of(data: Any, *names: Any) -> Any:
     return data.drop(*dict.fromkeys(gone)) if gone else data
 
 
+def told(data: Any, y: Any, positive: str | None) -> tuple[Any, Any]:
+    """Data and labels with the label's two texts as bools, true for the one that is `positive`.
+
+    Raises:
+        InputError: for labels that are no text of a frame; their holder refuses a text that is none of the two.
+    """
+    if positive is None:
+        return data, y
+    if isinstance(y, Series):
+        return data, y.frame.binary(y.name, positive=positive)[y.name]
+    if isinstance(data, Frame) and isinstance(y, str):
+        return data.binary(y, positive=positive), y
+    raise InputError("`positive` is of labels that are text: name the frame's column, `label`.")
+
+
+def is_text(data: Any, y: Any) -> bool:
+    """Whether labels are a column of text."""
+    if isinstance(y, Series):
+        return y.column.type == "category"
+    return isinstance(data, Frame) and isinstance(y, str) and data.schema[y].type == "category"
+
+
 def columns_of(data: Frame | Table) -> tuple[Column, ...]:
     """What all parties know of the columns."""
     return data.schema.columns if isinstance(data, Frame) else data.columns
 
 
-def _pieces(machine: Machine, data: Any, y: Any, what: str, kind: str) -> tuple[list[Any], str, int]:
+def _pieces(
+    machine: Machine, data: Any, y: Any, what: str, kind: str, ordered: bool = False
+) -> tuple[list[Any], str, int]:
     """The column in the pieces of its holders, what to call it, and the number of its public categories."""
     if isinstance(y, Series):
         data, y = y.frame, y.name
     if isinstance(y, str):
-        return _column(data, y, what, kind)
+        return _column(data, y, what, kind, ordered)
     if y is None:
         raise InputError(f"`{what}` is missing: name a column of the frame, or give an array.")
     if isinstance(y, SPUObject | jax.core.Tracer):
@@ -161,7 +189,7 @@ def _pieces(machine: Machine, data: Any, y: Any, what: str, kind: str) -> tuple[
     return [PYU(here(machine, what))(lambda: column)()], f"`{what}`", 0
 
 
-def _column(data: Any, name: str, what: str, kind: str) -> tuple[list[Any], str, int]:
+def _column(data: Any, name: str, what: str, kind: str, ordered: bool) -> tuple[list[Any], str, int]:
     if isinstance(data, Table):
         return _of_table(data, name, what)
     if not isinstance(data, Frame):
@@ -174,7 +202,13 @@ def _column(data: Any, name: str, what: str, kind: str) -> tuple[list[Any], str,
         if column.categories is None:
             raise InputError(
                 f"{column.where} is text whose categories only its owner knows: as `{what}` they must be public, "
-                f"categories={{'{name}': 'public'}}, or numbers from 0."
+                f"categories={{'{name}': 'public'}}, or numbers from 0. Of two, say which is 1: `positive=` of "
+                f"`fit`, or `frame.binary({name!r}, positive=...)`."
+            )
+        if len(column.categories) == 2 and ordered:
+            raise InputError(
+                f"{column.where} is text, and which of {' and '.join(map(repr, column.categories))} is 1 must be said: "
+                f"`positive=` of `fit`, or `frame.binary({name!r}, positive=...)`."
             )
     known = 0 if column.categories is None else len(column.categories)
     return [series.at(p) for p in series.parties], column.where, known

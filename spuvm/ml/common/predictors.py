@@ -16,7 +16,7 @@ from spuvm.data import Frame
 from spuvm.ml import predictions
 from spuvm.ml.common import units
 from spuvm.ml.common.estimator import Estimator, Fitted
-from spuvm.ml.common.labels import Labels, features_of, labels_of, weights_of
+from spuvm.ml.common.labels import Labels, features_of, is_text, labels_of, told, weights_of
 from spuvm.ml.common.rules import Rule, optional, whole
 from spuvm.ml.common.table import Table, table_of
 from spuvm.ml.machine import Inside, Machine
@@ -41,7 +41,16 @@ class Predictor(Estimator):
     weights_of_mean_one: ClassVar[bool] = False
     least_rows: ClassVar[int] = 2
 
-    def fit(self, data: Any, y: Any = None, *, label: Any = None, sample_weight: Any = None, **more: Any) -> Self:
+    def fit(
+        self,
+        data: Any,
+        y: Any = None,
+        *,
+        label: Any = None,
+        sample_weight: Any = None,
+        positive: str | None = None,
+        **more: Any,
+    ) -> Self:
         """Train.
 
         Args:
@@ -49,14 +58,16 @@ class Predictor(Estimator):
             y: labels: the name of the frame's column, or an array [rows]; see `common.labels`.
             label: the same.
             sample_weight: a column of weights, or an array [rows].
+            positive: of labels that are two texts, the one that is 1.
 
         Raises:
             InputError: for data, labels or weights that cannot be used, before anything is trained.
         """
-        y = label if y is None else y
+        data, y = told(data, label if y is None else y, positive)
         machine = self._machine(data, y, sample_weight)
         self.fitted = self._learn(machine, self._given(machine, data, y, sample_weight), **more)
         self.fitted.facts["label"] = y if isinstance(y, str) else None
+        self.fitted.facts["positive"] = positive
         return self
 
     def _given(self, machine: Machine, data: Any, y: Any, weight: Any) -> Given:
@@ -86,13 +97,14 @@ class Predictor(Estimator):
             return result if scale == 1.0 else machine.run(times(scale), result, what="prediction")
         return spu.PYU(to)(lambda x: (np.asarray(x, np.float64) * scale).astype(np.float32))(self._given_to(result, to))
 
-    def _scored(self, data: Any, y: Any, label: Any) -> tuple[Table, Any]:
-        """Features, and what names the labels."""
+    def _scored(self, data: Any, y: Any, label: Any) -> tuple[Table, Any, Any]:
+        """Features, the data, and what names its labels."""
         y = label if y is None else y
         y = self._fitted().facts.get("label") if y is None else y
         if y is None:
             raise InputError("`y` is missing: a score needs labels.")
-        return self._table(features_of(data, y)), y
+        data, y = told(data, y, self._fitted().facts.get("positive") if is_text(data, y) else None)
+        return self._table(features_of(data, y)), data, y
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
@@ -161,7 +173,7 @@ class Classifier(Predictor):
 
     def score(self, data: Any, y: Any = None, *, label: Any = None) -> Any:
         """The share of rows whose class is right; revealed to all parties."""
-        table, y = self._scored(data, y, label)
+        table, data, y = self._scored(data, y, label)
         machine, classes = self._fitted().machine, self._fitted().facts["classes"]
         truth = labels_of(machine, data, y, "classes", table.rows, classes)
         return _number(machine.run(_accuracy, self._margins(table), truth.values, what="score"))
@@ -187,7 +199,7 @@ class Regressor(Predictor):
 
     def score(self, data: Any, y: Any = None, *, label: Any = None) -> Any:
         """R^2, the share of the labels' variance that is explained; revealed to all parties."""
-        table, y = self._scored(data, y, label)
+        table, data, y = self._scored(data, y, label)
         learned = self._fitted()
         truth = labels_of(learned.machine, data, y, self.labels, table.rows)
         values = self._scaled(self._values(table), None)

@@ -10,7 +10,7 @@ from typing import Any, Self
 from spuvm.devices import SPU
 from spuvm.ml.common import rules
 from spuvm.ml.common.estimator import VERSION, Estimator, clone, of_tree
-from spuvm.ml.common.labels import features_of
+from spuvm.ml.common.labels import features_of, is_text, told
 from spuvm.ml.common.transformers import Transformer, named_labels
 from spuvm.ml.machine import Reveal
 from spuvm.runtime.errors import ConfigError, InputError
@@ -85,8 +85,9 @@ class Pipeline(Estimator):
     # What it does
 
     def fit(self, data: Any, y: Any = None, *, label: Any = None, **more: Any) -> Self:
-        """Fit each step with what the one before made; `y`, `label` as of the steps; more for the last one."""
-        y = label if y is None else y
+        """Fit each step with what the one before made; `y`, `label`, `positive` as of the steps; more for the last."""
+        self.positive = more.pop("positive", None)
+        data, y = told(data, label if y is None else y, self.positive)
         labels, weight = named_labels(data, y), more.get("sample_weight")
         if weight is not None:
             more["sample_weight"] = named_labels(data, weight)
@@ -100,6 +101,7 @@ class Pipeline(Estimator):
         return self
 
     label: str | None = field(default=None, init=False)
+    positive: str | None = field(default=None, init=False)
 
     def _transformed(self, data: Any, last: bool = False) -> Any:
         for _, step in self.steps if last else self.steps[:-1]:
@@ -133,6 +135,7 @@ class Pipeline(Estimator):
         y = self.label if y is None else y
         if y is None:
             raise InputError("`y` is missing: a score needs labels.")
+        data, y = told(data, y, self.positive if is_text(data, y) else None)
         return self._last.score(self._transformed(features_of(data, y)), named_labels(data, y))
 
     def summary(self) -> Any:
@@ -161,13 +164,14 @@ class Pipeline(Estimator):
         """What `spuvm.save_shares` takes."""
         names = json.dumps([name for name, _ in self.steps])
         steps = [step.to_tree() for _, step in self.steps]
-        return {"kind": "spuvm.ml.Pipeline", "version": VERSION, "names": names, "label": self.label, "steps": steps}
+        said = {"label": self.label, "positive": self.positive}
+        return {"kind": "spuvm.ml.Pipeline", "version": VERSION, "names": names, **said, "steps": steps}
 
     @classmethod
     def of_tree(cls, tree: Mapping[str, Any], device: SPU) -> Pipeline:
         """The inverse of `to_tree`."""
         out = cls([(n, of_tree(step, device)) for n, step in zip(json.loads(tree["names"]), tree["steps"])])
-        out.label = tree["label"]
+        out.label, out.positive = tree["label"], tree.get("positive")
         return out
 
 

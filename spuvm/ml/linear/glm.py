@@ -93,7 +93,7 @@ class PoissonRegressor(LinearModel, Predictor):
 
     def score(self, data: Any, y: Any = None, *, label: Any = None) -> Any:
         """D^2, the share of the deviance that is explained; revealed to all parties."""
-        table, y = self._scored(data, y, label)
+        table, data, y = self._scored(data, y, label)
         learned = self._fitted()
         truth = labels_of(learned.machine, data, y, self.labels, table.rows)
         assert truth.unit is not None

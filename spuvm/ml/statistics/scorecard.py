@@ -47,10 +47,10 @@ class ScoreCard(Estimator):
         "C": rules.POSITIVE,
     }
 
-    def fit(self, data: Any, y: Any = None, *, label: Any = None) -> Self:
-        """Bin, weigh and fit; labels are 0 (good) and 1."""
+    def fit(self, data: Any, y: Any = None, *, label: Any = None, positive: str | None = None) -> Self:
+        """Bin, weigh and fit; labels are 0 (good) and 1, or two texts of which `positive` is 1 (the bad one)."""
         steps = [("woe", WOEEncoder(n_bins=self.n_bins)), ("model", LogisticRegression(C=self.C))]
-        self.pipeline = Pipeline(steps, device=self.device).fit(data, y, label=label)
+        self.pipeline = Pipeline(steps, device=self.device).fit(data, y, label=label, positive=positive)
         return self
 
     @property

@@ -14,7 +14,7 @@ import numpy as np
 from spuvm.devices import PYU, SPU, fetch
 from spuvm.ml.common import rules
 from spuvm.ml.common.estimator import VERSION, Estimator
-from spuvm.ml.common.labels import count_classes
+from spuvm.ml.common.labels import count_classes, told
 from spuvm.ml.common.rules import Rule
 from spuvm.ml.frames import as_frame
 from spuvm.ml.machine import Machine, Reveal, default_device
@@ -65,18 +65,21 @@ class TreeEstimator(Estimator):
     one_split: ClassVar[bool] = False
     checks: ClassVar[Mapping[str, Rule]] = CHECKS
 
-    def fit(self, data: Any, y: Any = None, *, label: Any = None, sample_weight: Any = None) -> Self:
+    def fit(
+        self, data: Any, y: Any = None, *, label: Any = None, sample_weight: Any = None, positive: str | None = None
+    ) -> Self:
         """Grow the trees.
 
         Args:
             data: a frame, or arrays; see `frames.as_frame`.
             y, label: the name of the frame's column of labels, or an array; classes are 0 to k - 1.
             sample_weight: a column of weights, or an array, where the labels are.
+            positive: of labels that are two texts, the one that is 1.
 
         Raises:
             InputError: for a frame, label or weights that cannot be used, before anything is computed.
         """
-        y = label if y is None else y
+        data, y = told(data, label if y is None else y, positive)
         if y is None:
             raise InputError("`label` is missing: name the frame's column that is to be predicted.")
         device = self.device or default_device()
