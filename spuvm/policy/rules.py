@@ -38,7 +38,12 @@ class Reveal:
     elements: int | None
 
     def __str__(self) -> str:
-        return f"{self.what} ({'rows' if self.elements is None else f'{self.elements:,} numbers'}) to {self.to}"
+        return f"{self.what} ({amount(self.elements)}) to {self.to}"
+
+
+def amount(elements: int | None) -> str:
+    """In words."""
+    return "rows" if elements is None else "1 number" if elements == 1 else f"{elements:,} numbers"
 
 
 @dataclass(frozen=True)

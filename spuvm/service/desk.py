@@ -82,15 +82,18 @@ class Desk:
             response: web.StreamResponse = await handler(request)
         except web.HTTPException as answer:
             answer.headers.update(HEADERS)
+            if answer.status >= 400 and request.path != "/":
+                self.party.turned_away("somebody at the page", f"{request.method} {request.path:.100}: {answer.status}")
             raise
         except SpuError as error:
             response = self._problem(request, str(error), 422)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             response = self._problem(request, "the request is not of the form that this page or command sends", 400)
         response.headers.update(HEADERS)
         return response
 
     def _problem(self, request: web.Request, what: str, status: int) -> web.Response:
+        self.party.turned_away("somebody at the page", f"{request.method} {request.path:.100}: {what}")
         if request.path.startswith("/api/"):
             return web.json_response({"error": what}, status=status)
         return web.Response(text=what, status=status)
@@ -137,6 +140,7 @@ class Desk:
     async def login(self, request: web.Request) -> web.StreamResponse:
         token = str((await request.post()).get("token", ""))
         if self.party.store.user(token) is None:
+            self.party.turned_away("somebody at the page", "a log-in with no token of a user")
             return self._page("login.html", request, 401, user=None, wrong=True)
         now = time.time()
         self.sessions = {k: s for k, s in self.sessions.items() if s.ends > now}
@@ -246,7 +250,13 @@ class Desk:
                     "bytes": f"{int(sent[name]):,} bytes" if cost else "not known before",
                 }
             )
-        return {"parties": parties, "rounds": cost.rounds if cost else None}
+        people = self.party.store.approved_by(row.id)
+        return {
+            "parties": parties,
+            "people": people,
+            "approvers": row.approvers,
+            "rounds": cost.rounds if cost else None,
+        }
 
 
 def _when(seconds: float) -> str:

@@ -79,6 +79,8 @@ def from_dict(body: Any) -> Job:
         job = Job(inputs=inputs, created=float(body["created"]), **texts)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"this is no job: {error!s:.200}.") from None
+    if not 0 <= job.created < 1e12:
+        raise InputError("this is no job: the time at which it was made is none.")
     if len(job.program) > MAX_PROGRAM or len(job.note) > NOTE or len(job.nonce) > 64 or len(inputs) > 10_000:
         raise InputError("this is no job: it is too large.")
     check(job)

@@ -28,6 +28,7 @@ from spuvm.service.work import Work
 
 LOG = logging.getLogger("spuvm.service")
 MESSAGE_SECONDS = 7 * 86400.0  # how long a message waits for a peer that is away
+TURNED_AWAY = 1000  # an hour
 SAID = ("waiting", "approved", "running", *ENDED)
 
 
@@ -44,6 +45,7 @@ class Party:
         self.alerts: list[str] = []
         self.running: dict[str, asyncio.Task[None]] = {}
         self.changed: Callable[[], None] = lambda: None
+        self._turned_away: list[float] = []
         self._check_own_head()
 
     def _check_own_head(self) -> None:
@@ -172,6 +174,15 @@ class Party:
         id = jobs.from_dict(body).id
         self.store.hear(id, News(peer, "refused", None, "".join(c for c in why if c.isprintable())[:300]))
         self.step(id)
+
+    def turned_away(self, who: str, why: str) -> None:
+        """Somebody asked for what is not possible: it is in the record, so often in an hour at most, and in the log."""
+        now = time.time()
+        self._turned_away = [t for t in self._turned_away if t > now - 3600]
+        LOG.warning("turned away %s: %s", who, why)
+        if len(self._turned_away) < TURNED_AWAY:
+            self._turned_away.append(now)
+            self.record.append("turned away", who=who[:64], why=why[:300])
 
     def hear_head(self, peer: str, number: int, head: str) -> None:
         """How far a peer's record has come."""

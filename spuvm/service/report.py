@@ -11,6 +11,7 @@ import jinja2
 
 from spuvm.policy import record
 from spuvm.policy.record import Entry
+from spuvm.policy.rules import amount
 
 PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"), autoescape=True)
 
@@ -35,23 +36,31 @@ class Told:
 def page(entries: Mapping[str, Sequence[Entry]]) -> str:
     """The page (HTML) of these records, which were checked line by line."""
     jobs: dict[str, dict[str, Told]] = {}
-    notes = [
-        f"{p}, entry {e.number}: {e.body.get('what')}" for p, es in entries.items() for e in es if e.event == "alert"
+    alerts = [f"{p}, entry {e.number}: {e.body['what']}" for p, es in entries.items() for e in es if e.event == "alert"]
+    away = [
+        (p, _time(e.time), e.body.get("who"), e.body.get("why"))
+        for p, es in entries.items()
+        for e in es
+        if e.event == "turned away"
     ]
     for party, told in entries.items():
         for entry in told:
             if "job" in entry.body:
                 _add(jobs.setdefault(str(entry.body["job"]), {}).setdefault(party, Told(party)), entry)
-    spans = {p: (es[0].time, es[-1].time, len(es)) if es else ("", "", 0) for p, es in entries.items()}
+    spans = {p: (_time(es[0].time), _time(es[-1].time), len(es)) if es else ("", "", 0) for p, es in entries.items()}
     wrong = record.disagreements(entries)
-    return PAGES.get_template("report.html").render(jobs=jobs, wrong=wrong, notes=notes, spans=spans)
+    return PAGES.get_template("report.html").render(jobs=jobs, wrong=wrong, alerts=alerts, spans=spans, away=away)
+
+
+def _time(text: str) -> str:
+    return text[:19].replace("T", " ")
 
 
 def _add(told: Told, entry: Entry) -> None:
     body: Mapping[str, Any] = entry.body
     match entry.event:
         case "asked":
-            told.asked, told.by = entry.time, str(body.get("by"))
+            told.asked, told.by = _time(entry.time), str(body.get("by"))
             told.requester, told.program = str(body.get("requester")), str(body.get("program"))
         case "decided":
             rule = body.get("rule")
@@ -60,9 +69,9 @@ def _add(told: Told, entry: Entry) -> None:
             told.people.append(str(body.get("user")))
         case "started":
             shown = body.get("reveals") or []
-            told.reveals = [f"{what} ({'rows' if n is None else f'{n:,} numbers'}) to {to}" for what, to, n in shown]
+            told.reveals = [f"{what} ({amount(n)}) to {to}" for what, to, n in shown]
         case "ended":
-            told.ended, told.reason = f"{body.get('state')} {entry.time}", str(body.get("reason") or "")
+            told.ended, told.reason = f"{body.get('state')} {_time(entry.time)}", str(body.get("reason") or "")
             ran = (body.get("counted") or {}).get("ran")
             if ran:
                 told.traffic = f"{ran['rounds']:,} rounds, {ran['bytes_sent']:,} bytes sent"

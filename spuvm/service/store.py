@@ -141,6 +141,10 @@ class Store:
         self.db.execute("insert or ignore into approvals values (?, ?, ?)", (id, user, time.time()))
         return int(self.db.execute("select count(*) from approvals where job = ?", (id,)).fetchone()[0])
 
+    def approved_by(self, id: str) -> list[str]:
+        found = self.db.execute("select user from approvals where job = ? order by at", (id,))
+        return [str(r["user"]) for r in found]
+
     # what parties say -------------------------------------------------------------------------------
 
     def hear(self, id: str, news: News) -> None:

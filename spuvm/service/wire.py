@@ -77,14 +77,27 @@ def app(party: Party) -> web.Application:
 
 @web.middleware
 async def _errors(request: web.Request, handler: Any) -> web.StreamResponse:
-    """An error on purpose is told in words; any other is told as such, and stays in this party's log."""
+    """An error on purpose is told in words; any other is told as such. Both are in this party's record."""
+    party = request.app[PARTY]
     try:
         response: web.StreamResponse = await handler(request)
         return response
+    except web.HTTPException as answer:
+        party.turned_away(_who(request), answer.text or answer.reason)
+        raise
     except SpuError as error:
-        return web.json_response({"error": str(error)[:500]}, status=422)
-    except (KeyError, ValueError, TypeError):
-        return web.json_response({"error": "this is no message of a service"}, status=400)
+        status, why = 422, str(error)[:500]
+    except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        status, why = 400, "this is no message of a service"
+    party.turned_away(_who(request), why)
+    return web.json_response({"error": why}, status=status)
+
+
+def _who(request: web.Request) -> str:
+    try:
+        return caller(request, request.app[PARTY].settings.services)
+    except web.HTTPForbidden:
+        return "a stranger"
 
 
 async def _body(request: web.Request) -> tuple[Party, str, Any]:
@@ -92,7 +105,9 @@ async def _body(request: web.Request) -> tuple[Party, str, Any]:
     peer = caller(request, party.settings.services)
     body = json.loads(await request.read())
     number, head = body["head"]
-    party.hear_head(peer, int(number), str(head)[:64])
+    if type(number) is not int or not 0 <= number < 1 << 53 or not isinstance(head, str):
+        raise ValueError("no head of a record")
+    party.hear_head(peer, number, head[:64])
     return party, peer, body["message"]
 
 
