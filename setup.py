@@ -51,7 +51,8 @@ setup(
         Extension(
             "spuvm.runtime.ring._native",
             sources=[
-                f"runtime/ring/native/{name}.cc" for name in ("aes_ctr", "ring_matmul", "ring_wide", "number_transform")
+                f"runtime/ring/native/{name}.cc"
+                for name in ("aes_ctr", "ring_matmul", "ring_wide", "number_transform", "oblivious")
             ]
             + [f"runtime/engine/native/{name}.cc" for name in ("engine", "loops", "views", "calls", "threads")],
             depends=[

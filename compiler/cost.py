@@ -15,11 +15,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from spuvm.compiler.expand.choreography import Block, Check, Choreography, Cond, Loop, Rank, While
-from spuvm.compiler.project.project import message_of
+from spuvm.compiler.project.project import draws_of, message_of
 from spuvm.compiler.project.schedule import Piece, pieces, reference_plan
 from spuvm.compiler.seconds import Seconds
+from spuvm.runtime.engine.correlated import Holders, is_correlated
 from spuvm.runtime.machine.checks import HASH_BYTES, VERDICT_BYTES
+from spuvm.runtime.oblivious.plan import offline
 from spuvm.runtime.protocols.ranking import batches
+
+OFFLINE = "oblivious transfer"  # the operation under which preprocessing is listed
 
 
 @dataclass
@@ -187,8 +191,28 @@ class _Counter:
         self.rounds += 2 * times
         self.party_rounds[: step.parties] += 2 * times
 
+    def offline(self, piece: Piece, times: int) -> None:
+        """What two parties make by oblivious transfer before a piece."""
+        draws: dict[Holders, int] = defaultdict(int)
+        for placed in piece.calls:
+            for holders, n in draws_of(placed.call).items():
+                if is_correlated(holders):
+                    draws[holders] += n
+        rounds, by_party = offline(draws)
+        if rounds:
+            row = self.rows.setdefault((OFFLINE, ""), Row(OFFLINE, "", bytes=np.zeros(self.n, np.int64)))
+            sent = np.zeros(self.n, np.int64)
+            sent[:2] = by_party
+            row.calls += times
+            row.rounds += times * rounds
+            row.bytes += times * sent
+            self.sent += times * sent
+            self.rounds += times * rounds
+            self.party_rounds[:2] += times * rounds
+
     def piece(self, piece: Piece, times: int) -> None:
         active: dict[int, set[int]] = defaultdict(set)
+        self.offline(piece, times)
         for placed in piece.calls:
             call = placed.call
             if not call.spec.communicates:

@@ -27,6 +27,7 @@ from spuvm.compiler.expand.choreography import KernelSpec, Ranks
 from spuvm.compiler.project.content import content
 from spuvm.compiler.project.stage_function import Equation, Known, Later, StageFunction
 from spuvm.runtime.engine.code import UNIT
+from spuvm.runtime.engine.correlated import ranks
 from spuvm.runtime.engine.primitives import confirm_p, random_p, send_p
 from spuvm.runtime.errors import ProtocolError
 from spuvm.runtime.machine.program import Holders, Random
@@ -113,7 +114,7 @@ def _named_ranks(equation: tuple[Any, list[Atom], list[Any]]) -> Ranks:
         return frozenset({eqn.params["src"], eqn.params["dst"]})
     if eqn.primitive is confirm_p:
         return frozenset({eqn.params["by"], eqn.params["to"]})
-    return frozenset(eqn.params["holders"]) if eqn.primitive is random_p else frozenset()
+    return ranks(eqn.params["holders"]) if eqn.primitive is random_p else frozenset()
 
 
 def bind_equation(eqn: Any, arguments: Sequence[Any]) -> Any:
@@ -312,7 +313,8 @@ class _Analysis:
 
     def _random(self, eqn: Any, out: Any) -> None:
         holders = eqn.params["holders"]
-        number = self._define(out, frozenset(holders), dict.fromkeys(holders, 0))
+        who = ranks(holders)
+        number = self._define(out, who, dict.fromkeys(who, 0))
         offset = self.draws.get(holders, 0)
         aval = self.avals[number]
         self.randoms[number] = Random(holders, offset, tuple(aval.shape), eqn.params["dtype"])

@@ -187,20 +187,20 @@ class Link(ABC):
 
     def gather(self, body: bytes, size: int | None = None, *, counted: bool = True) -> list[bytes]:
         """What every party says, by rank, in the open. `size`: of what each says, if all know it."""
-        with nullcontext() if counted else self._uncounted():
+        with nullcontext() if counted else self.uncounted():
             sizes = self._sizes(len(body), self.peers, self.peers) if size is None else dict.fromkeys(self.peers, size)
             heard = self._in_pieces(body, self.peers, sizes)
         return [body if rank == self.rank else heard[rank] for rank in range(len(self.parties))]
 
     def broadcast(self, owner: int, body: bytes | None) -> bytes:
         """What one party says to all, in the open; not counted, like agreement. `body` is given by the owner alone."""
-        with self._uncounted():
+        with self.uncounted():
             said = self.deliver(owner, range(len(self.parties)), body)
         assert said is not None
         return said
 
     @contextmanager
-    def _uncounted(self) -> Iterator[None]:
+    def uncounted(self) -> Iterator[None]:
         before = [(link, deepcopy(link.counters)) for link in (self, self.base)]
         yield
         for link, counters in before:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from spuvm.runtime.engine.correlated import is_correlated
 from spuvm.runtime.engine.interpreter import Interpreted, place
 from spuvm.runtime.engine.primitives import PERMUTATION
 from spuvm.runtime.engine.random import Stream, aligned_empty, permutations
@@ -41,6 +42,7 @@ from spuvm.runtime.machine.program import (
     partition,
 )
 from spuvm.runtime.machine.small import small_piece
+from spuvm.runtime.oblivious.streams import Made, stream_of
 from spuvm.runtime.protocols.ranking import ranking
 from spuvm.runtime.ring.elements import signed
 
@@ -54,19 +56,25 @@ class Streams:
     def __init__(self, keys: Callable[[Holders], bytes], party: int | None) -> None:
         self._keys = keys
         self._party = party
-        self._streams: dict[Holders, Stream] = {}
+        self._streams: dict[Holders, Any] = {}
+        self._made: Made | None = None
+        self.link: Link | None = None  # over which correlated streams are made
         self._next: dict[Holders, int] = {}
 
-    def stream(self, holders: Holders) -> Stream:
+    def stream(self, holders: Holders) -> Any:
         if holders not in self._streams:
-            self._streams[holders] = Stream(self._keys(holders))
+            made = stream_of(holders, self._keys, self.stream, self._party is None) if is_correlated(holders) else None
+            self._streams[holders] = Stream(self._keys(holders)) if made is None else made
         return self._streams[holders]
 
     def advance(self, draws: Mapping[Holders, int]) -> dict[Holders, int]:
-        """Reserve `draws` blocks of each stream; returns where they begin."""
+        """Reserve `draws` blocks of each stream, and make those that are correlated; returns where they begin."""
         start = {h: self._next.get(h, 0) for h in draws}
         for holders, n in draws.items():
             self._next[holders] = start[holders] + n
+        if self.link is not None and any(is_correlated(h) and h[0] == self._party for h in draws):
+            self._made = self._made or Made(self.link, self.stream)
+            self._made.prepare(draws, start)
         return start
 
     def may_use(self, holders: Holders) -> bool:
@@ -134,7 +142,7 @@ class Executor:
 
     def __init__(self, streams: Streams, link: Link | None = None, listener: Listener | None = None) -> None:
         self.streams = streams
-        self.link = link
+        self.link = streams.link = link
         self.listener = listener
         self.checks = Checks(link)
 

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from spuvm.runtime.config import Config
+from spuvm.runtime.engine.correlated import is_correlated
 from spuvm.runtime.engine.random import Stream, derive_key, new_key
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.machine.components import Component
@@ -84,7 +85,7 @@ class Session:
         return f"machine {self._number}"
 
     def _key(self, holders: Holders) -> bytes:
-        if self.link is None:
+        if self.link is None or is_correlated(holders):
             return new_key()
         label = f"spuvm session {self._number} stream {','.join(map(str, holders))}"
         return derive_key(self.link.session_key(holders), label)

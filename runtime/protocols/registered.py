@@ -9,6 +9,7 @@ from typing import NamedTuple
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.protocols.aby3.protocol import aby3
+from spuvm.runtime.protocols.oblivious import semi2k_ot
 from spuvm.runtime.protocols.protocol import Protocol
 from spuvm.runtime.protocols.ref2k import ref2k
 from spuvm.runtime.protocols.rep4 import rep4
@@ -27,6 +28,7 @@ PROTOCOLS: dict[str, Registered] = {
     "ref2k": Registered(ref2k, 1),
     "rep4": Registered(rep4, 4),
     "semi2k": Registered(semi2k, 2),
+    "semi2k_ot": Registered(semi2k_ot, 2),
     "semi2k_first_party_unsafe": Registered(semi2k_first_party_unsafe, 2),
 }
 

@@ -20,7 +20,7 @@ from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.protocols.algebra import Summands
 from spuvm.runtime.protocols.dealer import Dealer
 from spuvm.runtime.protocols.guests import with_others
-from spuvm.runtime.protocols.preprocessing import WHOLE, Product, Source, parity, total
+from spuvm.runtime.protocols.preprocessing import WHOLE, Product, Source, Triple, parity, total
 from spuvm.runtime.protocols.protocol import (
     Kernel,
     Protocol,
@@ -44,7 +44,7 @@ from spuvm.runtime.ring.elements import Elements
 FIRST_PARTY = "semi2k_first_party_unsafe"
 
 
-class _Semi2k:
+class Semi2k:
     """The kernels for the parties of `source`."""
 
     def __init__(self, source: Source) -> None:
@@ -69,7 +69,11 @@ class _Semi2k:
         1. Take a triple [a], [b], [c], c = a b.
         2. Open e = x - a and f = y - b. 3. z = c + e b + a f + e f, the last term at party 0.
         """
-        a, b, c = self.source.triple(x[0], y[0], times)
+        return self.with_triple(self.source.triple(x[0], y[0], times), x, y, times)
+
+    def with_triple(self, triple: Triple, x: Sharing, y: Sharing, times: Product) -> Sharing:
+        """Steps 2 and 3 of `_beaver`."""
+        a, b, c = triple
         e = self._open(tuple(p - q for p, q in zip(x, a)))
         f = self._open(tuple(p - q for p, q in zip(y, b)))
         z = [ci + times(e, bi) + times(ai, f) for ai, bi, ci in zip(a, b, c)]
@@ -296,9 +300,12 @@ def _coalitions(source: Source) -> tuple[frozenset[int], ...]:
     return tuple(c for c in dict.fromkeys([*allowed, source.givers - set(range(source.n))]) if c)
 
 
-def among(source: Source, name: str, trust: str) -> Protocol:
-    """The protocol of that name over a source of correlated randomness; `trust` says what has to be believed of it."""
-    k = _Semi2k(source)
+def among(source: Source, name: str, trust: str, kernels: Semi2k | None = None) -> Protocol:
+    """The protocol of that name over a source of correlated randomness; `trust` says what has to be believed of it.
+
+    `kernels` where a source has some of its own.
+    """
+    k = kernels or Semi2k(source)
     holders = tuple(frozenset({i}) for i in range(source.n))
     told = () if source.rank is None else (Kernel("tell_p", k.tell, "p", "c"),)
     return Protocol(

@@ -1,0 +1,112 @@
+"""What is made in which batch of oblivious transfers, and what that costs: known to both parties before running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from spuvm.runtime.engine.correlated import Family, Holders, Kind, families, words
+from spuvm.runtime.oblivious.extension import bytes_said
+
+BATCH_ROWS = 1 << 19  # transfers of a batch, which bounds the memory
+BATCH_WORDS = 1 << 21  # words that those of matrices move
+ROUNDS = 4  # of a batch: columns, the check's factors, its answer, corrections
+
+
+class Job(NamedTuple):
+    """`rows` transfers of `length` words of `width` bits each."""
+
+    rows: int
+    length: int
+    width: int
+
+    @property
+    def said(self) -> int:
+        """Bytes of the corrections: whole bytes a word, bits in eights."""
+        count = self.rows * self.length
+        return -(-count // 8) if self.width == 1 else count * -(-self.width // 8)
+
+
+class Chunk(NamedTuple):
+    """Some words of a family, or of one unit of matrices some rows of b (and columns of a)."""
+
+    family: Family
+    start: int
+    count: int
+    inner: tuple[int, int] = (0, 0)
+
+    @property
+    def jobs(self) -> list[Job]:
+        return _jobs(self)
+
+    @property
+    def rows(self) -> int:
+        return sum(job.rows for job in self.jobs)
+
+
+def bit_width(family: Family, k: int) -> int:
+    """Of the product of both parties' bits number k, in what is made of a word's bits; 0 if it does not matter."""
+    w = family.width
+    if family.kind is Kind.WORD:
+        return w - 1 - k
+    bits = family.parameters[0]
+    return w - 1 if k == w - 1 else w - 1 - k + (bits if k >= bits else 0)
+
+
+def _jobs(chunk: Chunk) -> list[Job]:
+    (kind, w, parameters), n = chunk.family, chunk.count
+    match kind:
+        case Kind.MUL:
+            return [Job(n, 1, w - k) for k in range(w) for _ in range(2)]
+        case Kind.SQUARE:
+            return [Job(n, 1, w - 1 - k) for k in range(w - 1)]
+        case Kind.AND:
+            return [Job(n * w, 1, 1)] * 2
+        case Kind.BIT:
+            return [Job(n, 1, w - 1)]
+        case Kind.WORD | Kind.TRUNC:
+            return [Job(n, 1, bit_width(chunk.family, k)) for k in range(w) if bit_width(chunk.family, k)]
+        case Kind.DOT:
+            g, m, _, columns = parameters
+            k = chunk.inner[1] - chunk.inner[0]
+            return [Job(g * k * columns, m, w - b) if first else Job(g * m * k, columns, w - b)
+                    for b in range(w) for first in (True, False)]  # fmt: skip
+    raise AssertionError(kind)
+
+
+def batches(draws: Mapping[Holders, int]) -> list[list[Chunk]]:
+    """What the draws of a piece of program need, in the order in which both parties make it."""
+    out: list[list[Chunk]] = []
+    rows = BATCH_ROWS
+    for family, positions in sorted(families(draws).items()):
+        for chunk in _chunks(family, words(family, positions)):
+            if rows + chunk.rows > BATCH_ROWS:
+                out.append([])
+                rows = 0
+            out[-1].append(chunk)
+            rows += chunk.rows
+    return out
+
+
+def _chunks(family: Family, count: int) -> Iterator[Chunk]:
+    if family.kind is Kind.DOT:
+        g, m, k, n = family.parameters
+        step = max(1, BATCH_WORDS // max(2 * g * m * n * family.width, 1))
+        for unit in range(count):
+            for at in range(0, k, step):
+                yield Chunk(family, unit, 1, (at, min(at + step, k)))
+        return
+    each = max(1, BATCH_ROWS // Chunk(family, 0, 1).rows)
+    for at in range(0, count, each):
+        yield Chunk(family, at, min(each, count - at))
+
+
+def offline(draws: Mapping[Holders, int]) -> tuple[int, tuple[int, int]]:
+    """Rounds, and bytes that parties 0 and 1 send, before a piece of program with these draws."""
+    made = batches(draws)
+    sent = [0, 0]
+    for batch in made:
+        by_sender, by_receiver = bytes_said(sum(c.rows for c in batch))
+        sent[0] += by_sender + sum(job.said for c in batch for job in c.jobs)
+        sent[1] += by_receiver
+    return ROUNDS * len(made), (sent[0], sent[1])
