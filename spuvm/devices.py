@@ -22,7 +22,7 @@ from spuvm.objects import Marked, Receiver, Remote, SPUObject
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.machine.session import abort_on_error
-from spuvm.runtime.protocols.registered import protocol_of, sound_default
+from spuvm.runtime.protocols.registered import prepared_by, protocol_of, sound_default
 from spuvm.vm import VM
 from spuvm.watching import WATCHER
 
@@ -149,13 +149,14 @@ class SPU(Receiver, Taker):
     every program, and what they bring is shared among the computing parties. They are sent the
     value of a reveal, and never hold a share of anything else.
 
-    Without a protocol in the definition or a cluster file, two parties get SEMI2K (with a dealer), three ABY3,
-    four REP4, more SEMI2K.
+    Without a protocol in the definition or a cluster file, two parties get SEMI2K without a dealer,
+    three ABY3, four REP4, more SEMI2K (with a dealer). `preprocessing` says who makes SEMI2K's correlated randomness: a
+    "dealer", or two parties alone by oblivious transfer ("ot").
     """
 
-    def __init__(self, cluster_def: Mapping[str, Any]) -> None:
+    def __init__(self, cluster_def: Mapping[str, Any], preprocessing: str | None = None) -> None:
         context = here()
-        self.vm = context.machine(config_from(cluster_def, context), _Machine)
+        self.vm = context.machine(config_from(cluster_def, context, preprocessing), _Machine)
         self._functions: dict[Any, Jitted] = {}
 
     def __call__(self, fn: Callable[..., Any], static_argnums: int | Sequence[int] = ()) -> Callable[..., Any]:
@@ -242,7 +243,7 @@ PROTOCOL_NAMES = {
 FIELD_NAMES = {"FM32": 32, "FM64": 64, "FM128": 128, "1": 32, "2": 64, "3": 128}
 
 
-def config_from(cluster_def: Mapping[str, Any], context: Context) -> Config:
+def config_from(cluster_def: Mapping[str, Any], context: Context, preprocessing: str | None = None) -> Config:
     """The configuration of a cluster definition: {"nodes": [{"party": ...}], "runtime_config": {...}}."""
     try:
         parties = tuple(node["party"] for node in cluster_def["nodes"])
@@ -252,6 +253,7 @@ def config_from(cluster_def: Mapping[str, Any], context: Context) -> Config:
     default = context.config
     usual = default.protocol if default else None
     protocol = str(options.pop("protocol", None) or usual or sound_default(len(parties)))
+    preprocessing = options.pop("preprocessing", preprocessing)
     ring = options.pop("field", options.pop("ring", default.ring_bits if default else 64))
     ring = FIELD_NAMES.get(str(ring), ring)
     frac = options.pop("fxp_fraction_bits", 0)
@@ -264,12 +266,13 @@ def config_from(cluster_def: Mapping[str, Any], context: Context) -> Config:
         frac = default.fxp_fraction_bits if default and same else DEFAULT_FRACTION_BITS.get(ring, 18)
     if options:
         raise ConfigError(
-            f"`runtime_config` has unknown settings {sorted(options)}: it takes protocol, field, fxp_fraction_bits."
+            f"`runtime_config` has unknown settings {sorted(options)}: it takes protocol, preprocessing, field, "
+            "fxp_fraction_bits."
         )
     missing = [p for p in parties if p not in context.parties]
     if missing:
         raise ConfigError(f"`cluster_def` names {', '.join(missing)}: `init` knows {', '.join(context.parties)}.")
-    protocol = PROTOCOL_NAMES.get(protocol, protocol)
+    protocol = prepared_by(PROTOCOL_NAMES.get(protocol, protocol), preprocessing)
     config = Config(protocol, ring, frac, parties, context.others(parties, protocol))
     protocol_of(config)
     return config

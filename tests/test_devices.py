@@ -176,7 +176,7 @@ def test_bad_settings(devices: Any, settings: Any, message: str) -> None:
         spu.SPU(spu.utils.testing.cluster_def(PARTIES, settings))
 
 
-@pytest.mark.parametrize(("n", "protocol"), [(2, "semi2k"), (3, "aby3"), (4, "rep4"), (5, "semi2k")])
+@pytest.mark.parametrize(("n", "protocol"), [(2, "semi2k_ot"), (3, "aby3"), (4, "rep4"), (5, "semi2k")])
 def test_a_protocol_for_so_many_parties(n: int, protocol: str) -> None:
     names = [f"p{i}" for i in range(n)]
     spu.init(parties=names, address="local")
@@ -186,6 +186,22 @@ def test_a_protocol_for_so_many_parties(n: int, protocol: str) -> None:
         assert device.security == device.vm.protocol.security
     with pytest.raises(ConfigError, match="1 computing party"):
         spu.SPU(spu.utils.testing.cluster_def(names[:1]))
+    spu.shutdown()
+
+
+def test_who_makes_the_correlated_randomness() -> None:
+    spu.init(parties=["alice", "bob"], address="local")
+    names = spu.utils.testing.cluster_def(["alice", "bob"], {"protocol": "SEMI2K"})
+    assert spu.SPU(names).vm.config.protocol == "semi2k"
+    dev = spu.SPU(names, preprocessing="ot")
+    assert "no third party" in dev.security
+    x = spu.PYU("alice")(lambda: np.array([1.5, -2.0], np.float32))()
+    y = spu.PYU("bob")(lambda: np.array([4.0, 0.5], np.float32))()
+    np.testing.assert_allclose(spu.reveal(dev(lambda a, b: (a * b, a < b))(x, y)), ([6.0, -1.0], [1, 1]), atol=1e-4)
+    with pytest.raises(ConfigError, match="`preprocessing` must be"):
+        spu.SPU(names, preprocessing="magic")
+    with pytest.raises(ConfigError, match="needs no correlated randomness"):
+        spu.SPU(spu.utils.testing.cluster_def(["alice", "bob"], {"protocol": "ABY3", "preprocessing": "ot"}))
     spu.shutdown()
 
 

@@ -24,7 +24,7 @@ class Kind(IntEnum):
     """What belongs together; operands are each party's own random words, results follow from both parties'."""
 
     MUL = 0  # a, b; c = a b
-    AND = 1  # a, b; c = a & b, all by exclusive or
+    AND = 1  # a, b; c = a & b, all by exclusive or; parameter, if not all matter: low bits
     SQUARE = 2  # a; c = a^2
     BIT = 3  # the lowest bit of a; c = that bit
     WORD = 4  # a, by exclusive or; c = a

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spuvm.runtime.engine.correlated import Family, Kind
-from spuvm.runtime.oblivious.plan import Chunk, bit_width
+from spuvm.runtime.oblivious.plan import Chunk, bit_width, significant
 
 Values = NDArray[np.uint64]
 
@@ -31,8 +31,8 @@ def inputs(chunk: Chunk, operands: Sequence[Values], party: int) -> list[NDArray
         case Kind.SQUARE:
             return [_word(operands[0]) if party == 0 else _bit(operands[0], k) for k in range(w - 1)]
         case Kind.AND:
-            a, b = (_bits(v, w) for v in operands)
-            return [a[:, None], b[:, None]] if party == 0 else [b, a]
+            flat = [_bits(v, significant(chunk.family)) for v in operands]
+            return [_word(v) for v in flat] if party == 0 else flat[::-1]
         case Kind.BIT:
             return [_word(_bit(operands[0], 0)) if party == 0 else _bit(operands[0], 0)]
         case Kind.WORD | Kind.TRUNC:
@@ -49,7 +49,7 @@ def inputs(chunk: Chunk, operands: Sequence[Values], party: int) -> list[NDArray
 
 def results(chunk: Chunk, operands: Sequence[Values], shares: Sequence[Values]) -> list[Values]:
     """A party's components of what is made, [count] each (matrices: [g m n], for some rows of b)."""
-    family, n = chunk.family, chunk.count
+    family, n = chunk.family, chunk.size
     w = family.width
     one = [s[:, 0] for s in shares]
     match family.kind:
@@ -60,8 +60,9 @@ def results(chunk: Chunk, operands: Sequence[Values], shares: Sequence[Values]) 
             return [operands[0] * operands[0] + _weighted(one, range(1, w), n)]
         case Kind.AND:
             a, b = operands
-            crossed = (one[0] ^ one[1]).reshape(n, w)
-            return [(a & b) ^ _weighted(list(crossed.T), range(w), n)]
+            bits = significant(family)
+            crossed = (one[0] ^ one[1]).reshape(n, bits)
+            return [(a & b) ^ _weighted(list(crossed.T), range(bits), n)]
         case Kind.BIT:
             return [(operands[0] & np.uint64(1)) - np.uint64(2) * one[0]]
         case Kind.WORD:

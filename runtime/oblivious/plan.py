@@ -32,7 +32,7 @@ class Chunk(NamedTuple):
 
     family: Family
     start: int
-    count: int
+    size: int
     inner: tuple[int, int] = (0, 0)
 
     @property
@@ -53,15 +53,20 @@ def bit_width(family: Family, k: int) -> int:
     return w - 1 if k == w - 1 else w - 1 - k + (bits if k >= bits else 0)
 
 
+def significant(family: Family) -> int:
+    """Low bits of a word of `AND` that matter."""
+    return family.parameters[0] if family.parameters else family.width
+
+
 def _jobs(chunk: Chunk) -> list[Job]:
-    (kind, w, parameters), n = chunk.family, chunk.count
+    (kind, w, parameters), n = chunk.family, chunk.size
     match kind:
         case Kind.MUL:
             return [Job(n, 1, w - k) for k in range(w) for _ in range(2)]
         case Kind.SQUARE:
             return [Job(n, 1, w - 1 - k) for k in range(w - 1)]
         case Kind.AND:
-            return [Job(n * w, 1, 1)] * 2
+            return [Job(n * significant(chunk.family), 1, 1)] * 2
         case Kind.BIT:
             return [Job(n, 1, w - 1)]
         case Kind.WORD | Kind.TRUNC:

@@ -141,13 +141,13 @@ class Made:
                 at = chunk.start * family.unit_blocks(component) * BLOCK * 8 // family.width
                 made[at : at + len(value)] += value.astype(family.dtype)
             else:
-                made[chunk.start : chunk.start + chunk.count] = value.astype(family.dtype)
+                made[chunk.start : chunk.start + chunk.size] = value.astype(family.dtype)
 
 
 def _part(chunk: Any, operands: Sequence[Any]) -> list[Any]:
     if chunk.family.kind is Kind.DOT:
         return [x[chunk.start] for x in operands]
-    return [x[chunk.start : chunk.start + chunk.count] for x in operands]
+    return [x[chunk.start : chunk.start + chunk.size] for x in operands]
 
 
 def read(stream: Any, family: Family, first: int, count: int) -> NDArray[np.uint64]:

@@ -88,7 +88,7 @@ class Oblivious(Source):
         return Triple(r, h, tuple(bt.cast(ti, max(bits + 1, 32)) for ti in t))
 
     def conjunction(self, like: Elements, bits: int) -> Triple:
-        a, b, c = self._drawn(Kind.AND, like, 3)
+        a, b, c = self._drawn(Kind.AND, like, 3, *([bits] if bits < 8 else []))
         return Triple(*(tuple(_low(w, bits) for w in s) for s in (a, b, c)))
 
     def doubly_shared(self, like: Elements) -> tuple[Sharing, Sharing]:

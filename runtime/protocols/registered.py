@@ -33,14 +33,30 @@ PROTOCOLS: dict[str, Registered] = {
 }
 
 
-SOUND = {2: "semi2k", 3: "aby3", 4: "rep4"}
+SOUND = {2: "semi2k_ot", 3: "aby3", 4: "rep4"}
+
+
+BY_OBLIVIOUS_TRANSFER = {"semi2k": "semi2k_ot"}
+
+
+def prepared_by(protocol: str, preprocessing: str | None) -> str:
+    """The protocol with its correlated randomness from a "dealer" or by "ot". ConfigError if it takes none."""
+    if preprocessing is None:
+        return protocol
+    dealt = {v: k for k, v in BY_OBLIVIOUS_TRANSFER.items()} | {k: k for k in BY_OBLIVIOUS_TRANSFER}
+    made = {"dealer": dealt, "ot": BY_OBLIVIOUS_TRANSFER | {v: v for v in BY_OBLIVIOUS_TRANSFER.values()}}
+    if preprocessing not in made:
+        raise ConfigError(f"`preprocessing` must be 'dealer' or 'ot', got {preprocessing!r}.")
+    if protocol not in made[preprocessing]:
+        raise ConfigError(f"`preprocessing` is SEMI2K's: protocol {protocol!r} needs no correlated randomness.")
+    return made[preprocessing][protocol]
 
 
 def sound_default(n: int) -> str:
     """The protocol for n computing parties if nobody names one. ConfigError for one party."""
     if n < 2:
         raise ConfigError(
-            f"{n} computing party: secret sharing needs two or more (two with a dealer). `protocol` 'ref2k' computes "
+            f"{n} computing party: secret sharing needs two or more. `protocol` 'ref2k' computes "
             "in the clear, if that is meant."
         )
     return SOUND.get(n, "semi2k")

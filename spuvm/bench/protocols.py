@@ -65,7 +65,7 @@ def trusted() -> list[Trust]:
     out = []
     for name, registered in PROTOCOLS.items():
         protocol = protocol_of(config_of(name))
-        more = "any number from 2 on" if name.startswith("semi2k") else str(registered.parties)
+        more = "any number from 2 on" if name.startswith("semi2k") and name != "semi2k_ot" else str(registered.parties)
         chosen = ", ".join(str(n) for n in range(2, 6) if sound_default(n) == name)
         dealer = " and a dealer" if protocol.dealer is not None else ""
         out.append(Trust(name, more + dealer, protocol.security, f"{chosen} and more" if "5" in chosen else chosen))

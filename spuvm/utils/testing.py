@@ -11,7 +11,8 @@ def cluster_def(parties: Sequence[str], runtime_config: Mapping[str, Any] | None
 
     Args:
         parties: names.
-        runtime_config: `protocol` ("ABY3", "SEMI2K", "REP4", "REF2K"; without one, what suits so many parties), `field`
+        runtime_config: `protocol` ("ABY3", "SEMI2K", "REP4", "REF2K"; without one, what suits so many parties),
+            `preprocessing` ("dealer" or "ot", of SEMI2K), `field`
             ("FM64"), `fxp_fraction_bits`.
     """
     return {
