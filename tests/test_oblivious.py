@@ -166,8 +166,8 @@ def checked(family: Family, shares: list[list[Any]], units: int) -> None:
         for i, value in enumerate(expected):
             a, b = (part(p, n + i) for p in (0, 1))
             got = a ^ b if family.kind is Kind.AND else a + b
-            got, value = (v.astype(family.dtype).astype(np.int64) & mask for v in (got, value))
-            np.testing.assert_array_equal(got, value)
+            both_ways = [v.astype(family.dtype).astype(np.int64) & mask for v in (got, value)]
+            np.testing.assert_array_equal(both_ways[0], both_ways[1])
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
