@@ -21,8 +21,10 @@ from spuvm.network import make_run_folder
 from spuvm.psi.bulk.folder import RunFolder
 from spuvm.psi.bulk.layout import layout_of
 from spuvm.psi.bulk.run import Asked, intersect_files
+from spuvm.psi.bulk.scratch import OnDisk
 from spuvm.psi.places import here
 from spuvm.runtime.errors import DataError, InputError
+from spuvm.streaming.sealed import read_arrays, write_arrays
 
 PARTIES = ("alice", "bob", "carol")
 ROWS = 3000
@@ -117,11 +119,49 @@ def test_a_run_goes_on_where_it_ended(files: Path, monkeypatch: pytest.MonkeyPat
     spu.shutdown()
 
 
+def flip(path: Path) -> None:
+    """One bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def test_tags_on_disk_are_those_that_were_written(tmp_path: Path) -> None:
+    scratch, tags = OnDisk(tmp_path / "tags-0"), np.arange(20, dtype=np.uint64).reshape(10, 2)
+    with scratch.writing([0, 1]):
+        scratch.add(0, tags[:4])
+        scratch.add(0, tags[4:])
+    assert np.array_equal(scratch.take(0), tags)
+    assert scratch.take(1).shape == (0, 2)
+    flip(scratch.path(0))
+    with pytest.raises(InputError, match=r"tags-000000 is damaged.*pass-0\.json"):
+        scratch.take(0)
+
+
+def test_arrays_are_read_back_as_they_were_written(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "x.npz", a=np.arange(5), name="n")
+    found = read_arrays(tmp_path / "x.npz")
+    assert found["a"].tolist() == [0, 1, 2, 3, 4]
+    assert str(found["name"]) == "n"
+    size = (tmp_path / "x.npz").stat().st_size
+    for at in (0, 40, size // 2, size - 40, size - 1):
+        content = bytearray((tmp_path / "x.npz").read_bytes())
+        content[at] ^= 128
+        (tmp_path / "y.npz").write_bytes(content)
+        with pytest.raises(InputError, match="is damaged"):
+            read_arrays(tmp_path / "y.npz")
+    (tmp_path / "y.npz").write_bytes(b"")
+    with pytest.raises(InputError, match="is damaged"):
+        read_arrays(tmp_path / "y.npz")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda f: os.utime(f / "a.parquet"), "belongs to another run: the files"),
         (lambda f: (f / "alice" / "run.json").write_text("{"), "is damaged"),
+        (lambda f: flip(f / "alice" / "run.json"), "is damaged"),
+        (lambda f: flip(next((f / "alice").glob("bits-*"))), "is damaged"),
     ],
 )
 def test_a_run_refuses_to_go_on_with_something_else(

@@ -18,7 +18,6 @@ of its own keys does not depend on the receiver: with `kept`, it is computed and
 from __future__ import annotations
 
 import hashlib
-import io
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,7 @@ from spuvm.psi.plan import Plan
 from spuvm.psi.tables import Table, kept
 from spuvm.psi.tags import order, random_tags
 from spuvm.runtime.errors import ConfigError
-from spuvm.streaming.sealed import write_whole
+from spuvm.streaming.sealed import read_arrays, write_arrays
 
 SECRET = "spuvm-psi-secret"
 KNOWN = "spuvm-psi-known"
@@ -98,9 +97,9 @@ def _secret(table: Table, folder: Any) -> tuple[bytes, str]:
         return random_scalar(), secrets.token_hex(16)
     path, digest = Path(folder) / f"{SECRET}.npz", _digest(table)
     if path.exists():
-        with np.load(path, allow_pickle=False) as stored:
-            if str(stored["digest"]) == digest:
-                return stored["factor"].tobytes(), str(stored["name"])
+        stored = read_arrays(path)
+        if str(stored["digest"]) == digest:
+            return stored["factor"].tobytes(), str(stored["name"])
     factor, name = random_scalar(), secrets.token_hex(16)
     own = _evaluated(table, factor)
     _save(path, factor=np.frombuffer(factor, np.uint8), name=name, digest=digest, own=own)
@@ -109,9 +108,7 @@ def _secret(table: Table, folder: Any) -> tuple[bytes, str]:
 
 def _own(secret: tuple[bytes, str], table: Table, folder: Any) -> np.ndarray:
     if folder is not None:
-        with np.load(Path(folder) / f"{SECRET}.npz", allow_pickle=False) as stored:
-            own: np.ndarray = stored["own"]
-            return own
+        return read_arrays(Path(folder) / f"{SECRET}.npz")["own"]
     return _evaluated(table, secret[0])
 
 
@@ -139,8 +136,7 @@ def _knows(folder: Any) -> str:
     path = Path(folder) / f"{KNOWN}.npz" if folder is not None else None
     if path is None or not path.exists():
         return ""
-    with np.load(path, allow_pickle=False) as stored:
-        return str(stored["name"])
+    return str(read_arrays(path)["name"])
 
 
 def _remember(theirs: np.ndarray, name: str, folder: Any) -> None:
@@ -149,13 +145,9 @@ def _remember(theirs: np.ndarray, name: str, folder: Any) -> None:
 
 
 def _remembered(folder: Any) -> np.ndarray:
-    with np.load(Path(folder) / f"{KNOWN}.npz", allow_pickle=False) as stored:
-        own: np.ndarray = stored["own"]
-        return own
+    return read_arrays(Path(folder) / f"{KNOWN}.npz")["own"]
 
 
 def _save(path: Path, **arrays: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
-    write_whole(path, buffer.getbuffer())
+    write_arrays(path, **arrays)

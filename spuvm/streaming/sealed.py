@@ -1,8 +1,9 @@
-"""What is read back from disk says if it was damaged: JSON with its own SHA-256; files appear whole or not at all."""
+"""What is read back from disk says if it was damaged: JSON and arrays with their SHA-256; files are whole or absent."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import secrets
@@ -11,9 +12,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from spuvm.runtime.errors import InputError
 
 CHECK = "check"
+DIGEST_BYTES = 32
 
 
 def sealed(body: Mapping[str, Any]) -> bytes:
@@ -39,6 +43,27 @@ def read_sealed(path: Path) -> dict[str, Any]:
         raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
     except ValueError:
         raise InputError(f"{path} is damaged: it is not what was written. Remove the folder to start anew.") from None
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write a file of arrays that `read_arrays` takes: an .npz with its own SHA-256 behind it."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    buffer.write(hashlib.sha256(buffer.getbuffer()).digest())
+    write_whole(path, buffer.getbuffer())
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The inverse of `write_arrays`. InputError if the file cannot be read or is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+    body, check = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+    if hashlib.sha256(body).digest() != check:
+        raise InputError(f"{path} is damaged: it is not what was written. Remove it: what it holds is made anew.")
+    with np.load(io.BytesIO(body), allow_pickle=False) as stored:
+        return dict(stored)
 
 
 def write_whole(path: Path, content: Any) -> None:

@@ -5,14 +5,14 @@
     tags-N/           these tags, until the pass is over
     bits-NNNNNN.npz   of a finished bucket: which of its rows match, in the order of the file's rows
 
-A bucket's file appears whole or not at all. The run's key makes tags that never leave the owner: those that the helper
-gets are these, encrypted under a key of the session, so that it cannot tell two attempts of a bucket from two buckets.
+A bucket's file appears whole or not at all; what is read back is checked. The run's key makes tags that never leave
+the owner: those that the helper gets are these, encrypted under a key of the session, so that it cannot tell two
+attempts of a bucket from two buckets.
 """
 
 from __future__ import annotations
 
 import fcntl
-import io
 import json
 import secrets
 import shutil
@@ -24,9 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from spuvm.runtime.errors import InputError
-from spuvm.streaming.sealed import write_whole
+from spuvm.streaming.sealed import read_arrays, sealed, unsealed, write_arrays, write_whole
 
-FORMAT = 1
+FORMAT = 2
 
 
 class RunKeys(NamedTuple):
@@ -44,7 +44,7 @@ class RunFolder:
         self.run: dict[str, Any] | None = None
         try:
             if (path / "run.json").exists():
-                self.run = json.loads((path / "run.json").read_text())
+                self.run = unsealed((path / "run.json").read_bytes())
             elif path.exists() and (strange := [p.name for p in path.iterdir() if not _ours(p.name)]):
                 raise InputError(f"{path} holds other files ({strange[0]}, ...): give another folder for the run.")
         except OSError as error:
@@ -72,7 +72,7 @@ class RunFolder:
             raise InputError(f"the run's folder {self.path} cannot be made: {error.strerror or error}.") from None
         keys = {"shared": key.hex(), "own": secrets.token_hex(16)}
         self.run = {"format": FORMAT, "run": run, "keys": keys, "manifest": manifest}
-        write_whole(self.path / "run.json", json.dumps(self.run).encode())
+        write_whole(self.path / "run.json", sealed(self.run))
 
     @property
     def keys(self) -> RunKeys:
@@ -86,25 +86,24 @@ class RunFolder:
 
     def keep(self, bucket: int, bits: np.ndarray) -> None:
         """Store a bucket's bits, bool[rows]."""
-        buffer = io.BytesIO()
-        np.savez(buffer, count=len(bits), bits=np.packbits(bits))
-        write_whole(self.path / f"bits-{bucket:06d}.npz", buffer.getbuffer())
+        write_arrays(self.path / f"bits-{bucket:06d}.npz", count=len(bits), bits=np.packbits(bits))
 
     def bits(self, bucket: int) -> tuple[int, np.ndarray]:
         """How many rows a finished bucket has, and its bits, packed."""
-        with np.load(self.path / f"bits-{bucket:06d}.npz", allow_pickle=False) as stored:
-            return int(stored["count"]), stored["bits"]
+        stored = read_arrays(self.path / f"bits-{bucket:06d}.npz")
+        return int(stored["count"]), stored["bits"]
 
-    def cut(self, number: int) -> list[int] | None:
-        """The rows of each bucket of a pass, if all its tags are in buckets."""
+    def cut(self, number: int) -> tuple[list[int], dict[int, int]] | None:
+        """The rows of each bucket of a pass, and check sums of their files, if all its tags are in buckets."""
         with suppress(OSError, ValueError):
-            counts: list[int] = json.loads((self.path / f"pass-{number}.json").read_text())
-            return counts
+            stored = unsealed((self.path / f"pass-{number}.json").read_bytes())
+            return stored["rows"], {int(b): check for b, check in stored["checks"].items()}
         return None
 
-    def keep_cut(self, number: int, counts: list[int]) -> None:
-        """That all tags of a pass are in buckets, of so many rows."""
-        write_whole(self.path / f"pass-{number}.json", json.dumps(counts).encode())
+    def keep_cut(self, number: int, rows: list[int], checks: Mapping[int, int]) -> None:
+        """That all tags of a pass are in buckets, of so many rows, whose files have these check sums."""
+        body = {"rows": rows, "checks": {str(b): check for b, check in checks.items()}}
+        write_whole(self.path / f"pass-{number}.json", sealed(body))
 
     def remove(self) -> None:
         """All of the run; what it began with goes last."""

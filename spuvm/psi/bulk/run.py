@@ -319,9 +319,12 @@ class Ready:
 def _cut(here: Here, layout: Layout, number: int) -> None:
     """Have the tags of a pass put into buckets, if they are not."""
     here.source.check(here.folder.run["manifest"]["file"] if here.folder.run else {})
-    here.scratch = OnDisk(here.folder.path / f"tags-{number}") if layout.on_disk else InMemory()
-    known = here.folder.cut(number) if layout.on_disk else None
-    here.counts = known or []
+    here.scratch = InMemory()
+    known = None
+    if layout.on_disk:
+        here.scratch, known = OnDisk(here.folder.path / f"tags-{number}"), here.folder.cut(number)
+        here.scratch.checks = known[1] if known else {}
+    here.counts = known[0] if known else []
     if known is None:
         here.work = cut(here.source, here.folder, layout, number, here.scratch, here.counts)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -46,6 +47,7 @@ class OnDisk:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.checks: dict[int, int] = {}  # CRC-32 of each file
         self._files: dict[int, Any] = {}
 
     def path(self, bucket: int) -> Path:
@@ -68,10 +70,24 @@ class OnDisk:
             self._files = {}
 
     def add(self, bucket: int, tags: np.ndarray) -> None:
-        self._files[bucket].write(np.ascontiguousarray(tags).data.cast("B"))
+        content = np.ascontiguousarray(tags).data.cast("B")
+        self.checks[bucket] = zlib.crc32(content, self.checks.get(bucket, 0))
+        self._files[bucket].write(content)
 
     def take(self, bucket: int) -> np.ndarray:
-        return np.fromfile(self.path(bucket), np.uint64).reshape(-1, 2)
+        """InputError if the file is not what was written."""
+        path = self.path(bucket)
+        try:
+            content = np.fromfile(path, np.uint8)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror or error}.") from None
+        if zlib.crc32(content.data) != self.checks.get(bucket, 0):
+            again = f"pass-{self.folder.name.removeprefix('tags-')}.json"
+            raise InputError(
+                f"{path} is damaged: it is not what was written. Remove {self.folder.with_name(again)} and start the "
+                "same command again: the pass is cut anew."
+            )
+        return content.view(np.uint64).reshape(-1, 2)
 
     def remove(self) -> None:
         """The pass is over."""

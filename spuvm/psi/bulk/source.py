@@ -109,8 +109,8 @@ def cut(
                 raise full(folder.path, error) from None
             yield rows
     counts[:] = [int(n) for n in held]
-    if layout.on_disk:
-        folder.keep_cut(number, counts)
+    if isinstance(scratch, OnDisk):
+        folder.keep_cut(number, counts, scratch.checks)
 
 
 def bucket_of(found: np.ndarray, layout: Layout) -> np.ndarray:
