@@ -9,6 +9,7 @@ limits allow. Inputs and results of programs, loops and branches keep the defaul
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -30,6 +31,9 @@ LEAST_EXPONENT = 17  # fraction bits of result and divisor beyond those of the n
 # Fraction bits of roots: an epsilon of 1e-8 beside them is 0, so that what is divided by a root that was lost gives 0.
 UP_TO = {32: 16, 64: 24, 128: 60}
 OF_QUOTIENTS = {32: 12, 64: 30, 128: 60}
+
+PLACE = re.compile(r"\[\d+\]")
+NAME = re.compile(r"^\w*")
 
 MOST_HALVINGS = 20  # of a number, by moving the point
 FEW = 32  # terms of a sum
@@ -54,9 +58,29 @@ def choose_scales(module: Module, limits: Limits | None = None) -> Moved:
     moved: Moved = {}
     for region in [module.body, *(r for op in module.body.walk() for r in op.regions)]:
         outermost = region is module.body
-        given = (finer, module.keeps_scales) if outermost else ({}, False)
+        given = (finer, _successors(module)) if outermost else ({}, None)
         moved[region] = _Scaler(region, limits, frac, ring_bits, *given).run()
     return moved
+
+
+def _successors(module: Module) -> dict[Value, Value] | None:
+    """Where results may keep their scales: the result that has an input's place and name, by the inputs.
+
+    A loop in Python gives the next call what the last one returned: `state[0].nu` comes back as `out[1][0].nu`.
+    """
+    if not module.keeps_scales:
+        return None
+    places: dict[tuple[str, str, tuple[int, ...]], Value] = {}
+    for name, value in zip(module.outputs, module.body.results):
+        rest = name.removeprefix("out")
+        for place in (rest, PLACE.sub("", rest, count=1)):
+            places.setdefault((place, value.type.kind, value.shape), value)
+    found = {}
+    for name, param in zip(module.inputs, module.body.params):
+        key = NAME.sub("", name, count=1), param.type.kind, param.shape
+        if key[0] and key in places:
+            found[param] = places[key]
+    return found
 
 
 # what uses want --------------------------------------------------------------------------------------------
@@ -184,12 +208,24 @@ class _Scaler:
     """Rewrites one region. `extra` are the fraction bits of each value beyond those it was lowered with."""
 
     def __init__(
-        self, region: Region, limits: Limits, frac: int, ring_bits: int, finer: dict[Value, int], keeps_scales: bool
+        self,
+        region: Region,
+        limits: Limits,
+        frac: int,
+        ring_bits: int,
+        finer: dict[Value, int],
+        successors: dict[Value, Value] | None,
     ) -> None:
-        """`keeps_scales`: results that are so fine that a root can be taken of them leave as fine as they are."""
+        """`successors`: results that are so fine that a root can be taken of them leave so, and as fine as the input of
+        the next call wants them.
+        """
         self.region, self.limits, self.frac, self.ring_bits = region, limits, frac, ring_bits
-        self.keeps_scales = keeps_scales
+        self.keeps_scales = successors is not None
         self.wanted = _Wanted(limits)
+        self.wanted.run(region)
+        for param, result in (successors or {}).items():
+            if self.wanted.of.get(param, NO_WISH).below >= OF_ROOTS:
+                self.wanted.ask(result, 0.0, OF_ROOTS)
         self.wanted.run(region)
         self.extra: dict[Value, int] = {v: bits for v, bits in finer.items() if bits}
         self.out: list[Op] = []
