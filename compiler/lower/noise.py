@@ -33,10 +33,11 @@ SLACK = 2  # units that truncations may add to a sensitivity
 TAIL = 9.5  # standard deviations, beyond which P < 2^-64
 CONTEXT_DIGITS = 60
 
-laplace_p: Any = Primitive("spu_laplace")  # x; {sensitivity, epsilon, word: whose the sensitivity is}
+laplace_p: Any = Primitive("spu_laplace")  # x; {sensitivity, epsilon, word: whose the sensitivity is, delta}
 gaussian_p: Any = Primitive("spu_gaussian")  # x; {sensitivity, sigma, grid}
 NAMES = ("spu_laplace", "spu_gaussian")
 STATED, PROVED = "stated", "proved"
+FIRST, GROUPS = "of each element, of which the first place is used", "proved, of groups"
 ARGMAX, BINS = "of each element, of which the largest one's place is used", "proved, of bins"
 
 for _primitive in (laplace_p, gaussian_p):
@@ -87,7 +88,9 @@ def _uniform(shape: Sequence[int], note: str) -> Any:
     return bits_p.bind(shape=(*shape, DIGITS), dtype=np.dtype(bool), note=note)
 
 
-def laplace(ctx: Context, x: Operand, *, sensitivity: float, epsilon: float, word: str = STATED) -> Operand:
+def laplace(
+    ctx: Context, x: Operand, *, sensitivity: float, epsilon: float, word: str = STATED, delta: float = 0.0
+) -> Operand:
     if sensitivity <= 0:
         raise InputError("a sensitivity was left open in a function that was traced before: state it there.")
     x = ctx.value(x)
@@ -100,7 +103,9 @@ def laplace(ctx: Context, x: Operand, *, sensitivity: float, epsilon: float, wor
         raise InputError(f"noise of scale {steps * unit / epsilon:g} does not fit the values' type: scale them down.")
 
     def noisy(x: Any) -> Any:
-        note = f"laplace, sensitivity {sensitivity:g} {word}, epsilon {epsilon:g}"
+        note = f"laplace, sensitivity {sensitivity:g} {word}, epsilon {epsilon:g}" + (
+            f", delta {delta:g}" if delta else ""
+        )
         drawn = _below(_uniform((2, *x.shape, len(digits)), note), digits).astype(x.dtype)
         weights = np.asarray([2.0**i * unit for i in range(len(digits))]).astype(x.dtype)
         one, other = (drawn * weights).sum(-1)

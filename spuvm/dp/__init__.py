@@ -13,6 +13,9 @@ from spuvm.dp.mechanisms import sum as sum
 from spuvm.dp.proving import Report as Report
 from spuvm.dp.proving import check as check
 from spuvm.dp.proving import private as private
+from spuvm.dp.selection import above_threshold as above_threshold
+from spuvm.dp.selection import groups as groups
+from spuvm.dp.selection import quantile as quantile
 from spuvm.dp.shared_noise import gaussian_share as gaussian_share
 from spuvm.dp.shared_noise import honest_of as honest_of
 from spuvm.dp.shared_noise import laplace_share as laplace_share

@@ -25,7 +25,7 @@ from typing import Any
 
 from spuvm.context import abort_everyone_on_error, current
 from spuvm.dp.proving import check, private
-from spuvm.dp.spending import Spent, spending, total
+from spuvm.dp.spending import DELTA, Spent, spending, total
 from spuvm.jit import jit
 from spuvm.jit import reveal as show
 from spuvm.runtime.errors import DataError, InputError
@@ -187,7 +187,7 @@ class Budget:
 
     def _of_a_unit(self, s: Spent) -> Spent:
         """Of all rows of one unit. Several are in a sample more often than one: that is accounted without sampling."""
-        if self.contributions == 1:
+        if self.contributions == 1 or s.mechanism == DELTA:
             return s
         return Spent(s.mechanism, s.ratio / self.contributions, s.times)
 

@@ -21,7 +21,7 @@ import jax.extend
 import numpy as np
 from jax._src import source_info_util
 
-from spuvm.compiler.lower.noise import ARGMAX, BINS
+from spuvm.compiler.lower.noise import ARGMAX, BINS, FIRST, GROUPS
 from spuvm.dp.sensitivity import INF, UNKNOWN, Known, Public, Total, follow, rows_of
 from spuvm.objects import Marked
 from spuvm.runtime.errors import InputError
@@ -86,9 +86,9 @@ def _found(findings: list[Finding], eqn: Any, known: Known) -> Known:
     params = eqn.params
     gaussian = eqn.primitive.name == "spu_gaussian"
     total = known if isinstance(known, Total) else Total(0, 0, 0) if isinstance(known, Public) else UNKNOWN
-    proved = total.l2 if gaussian else 2 * total.largest if params.get("word") == ARGMAX else total.l1
+    proved = total.l2 if gaussian else 2 * total.largest if params.get("word") in (ARGMAX, FIRST) else total.l1
     stated = params["sensitivity"]
-    if params.get("word") == BINS:  # which no row is in two of
+    if params.get("word") in (BINS, GROUPS):  # by how they are made, or what a unit contributes
         proved = stated
     if gaussian and stated > 0:
         stated -= params["grid"] * math.sqrt(eqn.invars[0].aval.size)

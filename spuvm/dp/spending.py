@@ -17,6 +17,7 @@ import jax
 from spuvm.compiler.lower.context import bodies
 from spuvm.runtime.errors import InputError
 
+DELTA = "delta"  # of what is shown with this probability and else is private: `ratio` is the probability
 ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(11, 64)) + [128, 256, 512, 1024]
 WHOLE_ORDERS = [*range(2, 64), 128, 256]  # of samples: the series of fractions may not converge
 
@@ -36,6 +37,8 @@ class Spent:
     @property
     def epsilon(self) -> float:
         """Of Laplace noise, all times together; of Gaussian noise infinite, as it needs a delta."""
+        if self.mechanism == DELTA:
+            return 0.0
         return self.times / self.ratio if self.mechanism == "laplace" else math.inf
 
 
@@ -53,6 +56,8 @@ def _found(jaxpr: Any, times: int) -> list[Spent]:
         name, params = eqn.primitive.name, eqn.params
         if name == "spu_laplace":
             out.append(Spent("laplace", 1 / params["epsilon"], times))
+            if params.get("delta"):
+                out.append(Spent(DELTA, params["delta"], times))
         elif name == "spu_gaussian":
             out.append(Spent("gaussian", params["sigma"] / params["sensitivity"], times))
         inside = [spent for inner in bodies(params) for spent in _found(inner, 1)]
@@ -65,10 +70,14 @@ def _found(jaxpr: Any, times: int) -> list[Spent]:
 
 def total(spent: Sequence[Spent], delta: float) -> float:
     """The epsilon of all together, at this delta."""
+    given = sum(s.ratio * s.times for s in spent if s.mechanism == DELTA)
+    spent = [s for s in spent if s.mechanism != DELTA]
+    if given > delta:
+        return math.inf
     plain = sum(s.epsilon for s in spent)
-    if delta <= 0 or not spent:
+    if delta - given <= 0 or not spent:
         return plain
-    return min(plain, _renyi(spent, delta))
+    return min(plain, _renyi(spent, delta - given))
 
 
 def _renyi(spent: Sequence[Spent], delta: float) -> float:
