@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,9 +11,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from spuvm.fed.examples import clipped_sum
 from spuvm.fed.layout import Layout
 from spuvm.fed.plan import Plan
 from spuvm.runtime.errors import InputError
+
+
+@functools.lru_cache(maxsize=4)
+def compiled_step(plan: Plan) -> Callable[..., Any]:
+    """A local step of a training: compiled once in a process, whichever parties are in it."""
+    return jax.jit(stepped(plan, plan.layout.leaves))
+
+
+@functools.lru_cache(maxsize=4)
+def compiled_sum(plan: Plan, clip: float) -> Callable[..., Any]:
+    """The same of clipped gradients."""
+    return clipped_sum(objective_of(plan, plan.layout.leaves), clip)
 
 
 def stepped(plan: Plan, start: Sequence[Any]) -> Callable[..., Any]:

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spuvm.fed.examples import clipped_sum, total_of
+from spuvm.fed.examples import total_of
 from spuvm.fed.plan import Plan
 from spuvm.fed.private import EXAMPLE, Private, clipped
 from spuvm.fed.sources import Rows, Source, source
-from spuvm.fed.steps import cut, holed, joined, objective_of, stepped
+from spuvm.fed.steps import compiled_step, compiled_sum, cut, holed, joined
 from spuvm.fed.words import METRIC_BITS, digits, limit, quantised
 
 LOG = logging.getLogger("spuvm.fed")
@@ -38,7 +38,6 @@ class Worker:
     flags: dict[str, int] = field(default_factory=dict)
     steps: int = 0
     key: Any = None
-    _step: Any = None
 
     def __post_init__(self) -> None:
         plan = self.plan
@@ -61,8 +60,7 @@ class Worker:
         if self.plan.private is not None and self.plan.private.unit == EXAMPLE:
             return self._sum_examples(start, self.plan.private)
         trained = [start[i] for i in layout.trained]
-        if self._step is None:
-            self._step = jax.jit(stepped(self.plan, start))
+        step = compiled_step(self.plan)
         state = self.optimizer_state if self.plan.keep_optimizer else None
         if state is None:
             state = self.plan.optimizer.init(holed(layout, trained))
@@ -72,18 +70,18 @@ class Worker:
         anchor, slopes = trained, [jnp.zeros(())] * len(layout.shared)
         for _ in range(self.plan.local_steps):
             key = jax.random.fold_in(self.key, self.steps)
-            trained, state, slopes = self._step(trained, state, self.data.batch(), anchor, drift, slopes, key)
+            trained, state, slopes = step(trained, state, self.data.batch(), anchor, drift, slopes, key)
             self.steps += 1
         self._keep(start, trained, state, slopes, control is not None)
 
     def _sum_examples(self, start: list[Any], private: Private) -> None:
         """The clipped gradients of a secret sample; keeps their negative sum."""
         layout = self.plan.layout
-        if self._step is None:
-            self._step = clipped_sum(objective_of(self.plan, start), private.clip)
         some, rows = self.data.sampled(private.sampling)
         key = jax.random.fold_in(self.key, self.steps)
-        self.delta = -total_of(self._step, layout, [start[i] for i in layout.trained], some, rows, key)
+        self.delta = -total_of(
+            compiled_sum(self.plan, private.clip), layout, [start[i] for i in layout.trained], some, rows, key
+        )
         self.steps += 1
 
     def _keep(self, start: list[Any], trained: list[Any], state: Any, slopes: list[Any], controlled: bool) -> None:
