@@ -507,3 +507,40 @@ def test_secretflows_components_have_ours() -> None:
     for theirs, ours in rows:
         for name in re.findall("`([a-z_0-9]+)`", ours):
             assert find(name), theirs
+
+
+def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from spuvm.cli import run as command
+
+    state = ["--state", str(tmp_path / "state")]
+    one, two = tmp_path / "one.toml", tmp_path / "two.toml"
+    one.write_text(to_toml(small()))
+    two.write_text(to_toml(small().set(**{"d.width": 5.0})))
+    (tmp_path / "g.toml").write_text(to_toml(reading()))
+
+    def said(*arguments: str | Path, status: int = 0) -> str:
+        capsys.readouterr()
+        assert command([str(a) for a in arguments]) == status
+        out = capsys.readouterr()
+        return out.out + out.err
+
+    assert "6 nodes, hash" in said("flow", "check", one)
+    assert "high = 10" in said("flow", "run", one, *state, "--report", tmp_path / "run.html", "--run", "first")
+    assert (tmp_path / "run.html").stat().st_size > 3000
+    assert "6 cached" in said("flow", "run", one, *state, "--quiet")
+    assert "run `first` already" in said("flow", "run", one, *state, "--run", "first", status=2)
+    assert "high = 13" in said("flow", "run", one, *state, "--set", "d.width=5.0", "--run", "second")
+    assert "first  done" in said("flow", "show", "runs", *state)
+    shown = said("flow", "show", "second", *state, "--svg", tmp_path / "a.svg", "--report", tmp_path / "b.html")
+    assert "run second: done" in shown and (tmp_path / "a.svg").exists()
+    assert "width 2.0 -> 5.0" in said("flow", "diff", one, two)
+    assert "width 2.0 -> 5.0" in said("flow", "diff", "first", "second", *state)
+    assert "the two are the same" in said("flow", "diff", one, one)
+    assert 'uses = ["read", "filter"]' in said("flow", "approve", tmp_path / "g.toml", "--as", "bob")
+    space = ("--space", "d.width=1.0,7.0", "--score", "high", *state, "--report", tmp_path / "tune.html")
+    assert "best: trial 2, high = 15" in said("flow", "tune", one, *space)
+    assert "did you mean `test_both`" in said("component", "show", "test_bot", status=2)
+    assert "input   x: number" in said("component", "show", "test_both")
+    assert "test_constant = 2" in said("component", "run", "test_constant", "--set", "value=2.0", *state)
+    assert "must be like" in said("flow", "tune", one, "--space", "d.width=x", "--score", "high", status=2)
+    assert "--config" in said("flow", "run", one, "--as", "bob", status=2)

@@ -25,8 +25,9 @@ def demo(folder: Path, simulate: bool) -> int:
     scripts = where()
     data, output = folder / "data", folder / "predictions.parquet"
     how = [] if simulate else ["--network"]
-    for script, *arguments in (["prepare.py", "--data", data], ["train.py", *how, "--data", data, "--output", output]):
-        ran = subprocess.run([sys.executable, str(scripts / script), *map(str, arguments)], check=False)
+    preparing, training = ["--data", str(data)], [*how, "--data", str(data), "--output", str(output)]
+    for script, arguments in (("prepare.py", preparing), ("train.py", training)):
+        ran = subprocess.run([sys.executable, str(scripts / script), *arguments], check=False)
         if ran.returncode:
             return ran.returncode
     return 0

@@ -46,7 +46,8 @@ def main(folder: Path) -> None:
     spu.save_shares({"x": secret, "n": 3, "names": ["a", "b"]}, folders, "shares")
     frame = spu.data.vertical(data(), "id")
     expected: dict[str, Any] = {"hash": compiled.hash, "x": (2 * x).tolist()}
-    for name, model in {"sgb": Sgb(n_estimators=2, max_depth=2, max_bin=8), "lr": LogisticRegression()}.items():
+    models: dict[str, Any] = {"sgb": Sgb(n_estimators=2, max_depth=2, max_bin=8), "lr": LogisticRegression()}
+    for name, model in models.items():
         model.fit(frame, "y")
         for party in PARTIES:
             (folder / name / party).mkdir(parents=True, exist_ok=True)
