@@ -98,6 +98,7 @@ class Link(ABC):
         self._failure: SpuError | None = None
         self._cause: tuple[str, str] | None = None  # who stopped first, and why, if a peer told us
         self._closed = False
+        self.waited = 0.0  # seconds spent waiting for peers, as far as the transport counts them
         self._begun: Exchange | None = None  # the last one
         self._proposed: deque[Proposal] = deque()  # and sent; what the others say is still to be heard
         self._told = False  # the peers know that this party stopped with an error

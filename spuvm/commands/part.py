@@ -18,6 +18,7 @@ from spuvm.commands.results import Ran, console, differences, run_table, say
 from spuvm.compiler.compile import Program, load
 from spuvm.data.targets import replacing
 from spuvm.objects import SPUObject
+from spuvm.profiling import Profile
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.link.cluster import Cluster
 from spuvm.runtime.link.link import Link
@@ -37,6 +38,7 @@ class Part:
     program: Program
     cluster: Cluster
     me: str
+    profile: Profile | None = None  # that listens, if somebody asked
 
     @property
     def rank(self) -> int:
@@ -80,6 +82,8 @@ class Part:
     ) -> float:
         with self._progress(quiet) as listener:
             vm = VM(Session(self.program.config, link.rank, link, listener=listener))
+            if self.profile is not None:
+                self.profile.begin(lambda: link.waited)
             start = time.perf_counter()
             objects = vm.run(self.program, values)
             for x in objects:
@@ -90,8 +94,11 @@ class Part:
             return seconds
 
     @contextmanager
-    def _progress(self, quiet: bool) -> Iterator[_Rounds | None]:
+    def _progress(self, quiet: bool) -> Iterator[_Rounds | Profile | None]:
         err = console(stderr=True)
+        if self.profile is not None:
+            yield self.profile
+            return
         if quiet or not err.is_terminal:
             yield None
             return

@@ -16,6 +16,7 @@ from spuvm.commands.results import match_outputs, say, show
 from spuvm.commands.reveals import reveals
 from spuvm.compiler.compile import Program
 from spuvm.objects import SPUObject
+from spuvm.profiling import Profile
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.link.cluster import load_cluster
 
@@ -44,6 +45,9 @@ from spuvm.runtime.link.cluster import load_cluster
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write rounds, bytes and seconds to a JSON file."
 )
+@click.option(
+    "--profile", type=click.Path(dir_okay=False, path_type=Path), help="Write where the time went: a Perfetto trace."
+)
 @click.option("--no-results", is_flag=True, help="Do not print results.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
 def party(
@@ -56,6 +60,7 @@ def party(
     expect_hash: str | None,
     force: bool,
     report: Path | None,
+    profile: Path | None,
     no_results: bool,
     quiet: bool,
 ) -> None:
@@ -94,8 +99,12 @@ def party(
         lines.extend(written)
         unwritten.extend([error] if error is not None else [])
 
+    if profile is not None:
+        part.profile = Profile(me)
     ran = part.run(values, timeout, quiet, keep)
     part.report(ran, report)
+    if profile is not None and part.profile is not None:
+        part.profile.write(profile)
     if not no_results:
         show(program, known, wanted)
     if unwritten:

@@ -154,6 +154,16 @@ def run_table(cost: Cost, ran: Sequence[Ran]) -> RichTable:
     return table
 
 
+def profile_table(party: str, rows: Sequence[Mapping[str, Any]]) -> RichTable:
+    """Where one party's time went."""
+    table = _table("operation", "line", "times", "seconds", "rounds alone", "bytes sent")
+    table.title = party
+    for r in rows:
+        counted = f"{r['rounds']:,}", f"{r['bytes']:,}"
+        table.add_row(r["operation"], r["line"], f"{r['times']:,}", f"{r['seconds']:.4f}", *counted)
+    return table
+
+
 def predicted_table(cost: Cost) -> RichTable:
     """Per party, without a run."""
     table = _table("party", "rounds", "bytes sent")

@@ -25,6 +25,7 @@ from spuvm.commands.results import (
     differences,
     match_outputs,
     predicted_table,
+    profile_table,
     run_table,
     say,
     show,
@@ -34,6 +35,7 @@ from spuvm.compiler.compile import Program
 from spuvm.compiler.seconds import Speed
 from spuvm.data.tables import Table
 from spuvm.network import dealer_command, make_run_folder, party_command, run_parties
+from spuvm.profiling import merged, read, rows
 from spuvm.runtime.errors import InputError, SpuError, VisibilityError
 from spuvm.runtime.protocols.registered import rank_names
 from spuvm.shaping import shaped
@@ -76,6 +78,11 @@ PARTED = 4  # exit status
     help="Limit of any wait.",
 )
 @click.option("--link", metavar="DELAY,WIDTH", help="With --network: over links like 25ms,100Mbit, shaped here.")
+@click.option(
+    "--profile",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="With --network: print where the time went, and write a trace (.json) for ui.perfetto.dev.",
+)
 @click.option("--force", is_flag=True, help="Replace output files.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
 def run(
@@ -86,6 +93,7 @@ def run(
     network: bool,
     timeout: float,
     link: str | None,
+    profile: Path | None,
     force: bool,
     quiet: bool,
     **options: Any,
@@ -111,9 +119,11 @@ def run(
         return _check(program, named, tables)
     if link is not None and not network:
         raise InputError("`--link` shapes the links of processes: give `--network`, too; `spuvm cost --link` predicts.")
+    if profile is not None and not network:
+        raise InputError("`--profile` shows processes: give `--network`, too; `spuvm cost` counts without running.")
     wanted = match_outputs(program, outputs, force)
     speed = None if link is None else Speed.parse(link)
-    runner = partial(_networked, speed=speed) if network else _simulated
+    runner = partial(_networked, speed=speed, profile=profile) if network else _simulated
     start = time.perf_counter()
     values, ran = runner(program, named, tables, timeout, quiet)
     seconds = time.perf_counter() - start
@@ -185,6 +195,7 @@ def _networked(
     timeout: float,
     quiet: bool,
     speed: Speed | None = None,
+    profile: Path | None = None,
 ) -> Ended:
     """Each party is `spuvm party`; what it may see comes back as .npy files in the run's folder."""
     module, parties = program.module, rank_names(program.config)
@@ -200,12 +211,25 @@ def _networked(
         program.save(folder / "program.spux")
         with nullcontext(dict.fromkeys(parties, cluster)) if speed is None else shaped(cluster, speed) as files:
             commands = {p: _party(p, program, named, folder, files[p], timeout, quiet) for p in parties}
+            traces = {p: folder / f"{p}.trace.json" for p in program.config.members}
+            for party, trace in traces.items() if profile is not None else ():
+                commands[party] += ["--profile", str(trace)]
             run_parties(commands, on_line=_relay)
+        if profile is not None:
+            _profiled(program, {p: read(trace) for p, trace in traces.items()}, profile)
         values = {
             i: np.load(folder / f"{i}.npy") for i in range(len(module.outputs)) if (folder / f"{i}.npy").is_file()
         }
         ran = [Ran(**json.loads((folder / f"{p}.json").read_text())["ran"]) for p in parties]
     return values, ran
+
+
+def _profiled(program: Program, traces: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
+    """One trace of all parties, and a table of each."""
+    path.write_text(merged(list(traces.values())))
+    for party, events in traces.items():
+        console(stderr=True).print(profile_table(party, rows(events, program.cost, party)))
+    say(f"wrote {path}: open it at ui.perfetto.dev")
 
 
 def _party(

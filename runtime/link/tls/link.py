@@ -364,7 +364,21 @@ class TlsLink(Link):
         """
         if self._stopped is not None:
             raise self._stopped
-        start = moved = said = time.monotonic()
+        start = time.monotonic()
+        try:
+            self._wait_from(start, missing, what, senders, most)
+        finally:
+            self.waited += time.monotonic() - start
+
+    def _wait_from(
+        self,
+        start: float,
+        missing: Callable[[], list[Receiver]],
+        what: str,
+        senders: Sequence[Sender],
+        most: int | None,
+    ) -> None:
+        moved = said = start
         while (late := missing()) or any(s.crowded(most) for s in senders):
             for receiver in late:
                 if receiver.closed:
