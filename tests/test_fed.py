@@ -237,6 +237,14 @@ def test_two_poisoned_updates_of_ten_do_no_harm(ten: None, aggregate: fed.Rule) 
     assert np.abs(want - honest).max() < 0.25
 
 
+@pytest.mark.parametrize("aggregate", [fed.clipped(1.0), fed.krum(1)])
+def test_an_update_beyond_all_bounds_does_not_wrap_around(three: None, aggregate: fed.Rule) -> None:
+    """Squares of what is far too large would look small, and pass."""
+    five = [np.full(4, v, np.float32) for v in (0.1, 0.2, 0.15, 3e7, 0.12)]
+    got = spu.reveal(spu.jit(lambda *x: aggregate(*x))(*five))
+    assert np.abs(got).max() < 0.5
+
+
 def test_a_rule_in_training(ten: None) -> None:
     data = {p: rows(12, i) for i, p in enumerate(MANY)}
     for p in MANY[:2]:

@@ -59,20 +59,26 @@ def clipped(norm: float) -> Rule:
         raise ConfigError(f"`norm` must be more than 0 and finite, got {norm}: clipping to nothing leaves no update.")
 
     def combine(x: jax.Array) -> jax.Array:
-        factor = norm * jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=1), norm * norm))
-        return jnp.mean(x * factor[:, None], axis=0)
+        x = jnp.clip(x, -norm, norm) / norm  # an element beyond is an update beyond; and no square leaves fixed point
+        factor = jax.lax.rsqrt(jnp.maximum(jnp.sum(x * x, axis=1), 1.0))
+        return norm * jnp.mean(x * factor[:, None], axis=0)
 
     return Rule(f"clipped({norm:g})", combine, blocks=False)
 
 
 def krum(bad: int, keep: int = 1) -> Rule:
-    """The mean of the `keep` updates that lie nearest to their n - bad - 2 neighbours; which they are stays secret."""
+    """The mean of the `keep` updates that lie nearest to their n - bad - 2 neighbours; which they are stays secret.
+
+    Elements beyond (2^21 / parameters)^(1/2) are brought there: 14 of 10^4 parameters, 1.4 of 10^6.
+    """
     _count(bad)
     if keep < 1:
         raise ConfigError(f"`keep` must be 1 or more, got {keep}.")
 
     def combine(x: jax.Array) -> jax.Array:
         n = x.shape[0]
+        reach = (FAR / 8 / x.shape[1]) ** 0.5  # so that no distance leaves fixed point, whatever an update holds
+        x = jnp.clip(x, -reach, reach)
         squares = jnp.sum(x * x, axis=1)
         apart = squares[:, None] + squares[None, :] - 2 * (x @ x.T)
         others = apart + jnp.diag(jnp.full(n, FAR))
