@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -27,6 +30,7 @@ import spuvm as spu
 from spuvm.compiler.expand.choreography import Check, Choreography
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError, DeviationError, LinkError, SpuError
+from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.memory_link import MemoryLink, memory_links
 from spuvm.runtime.machine.executor import Executor, Streams
 from spuvm.runtime.machine.session import Session
@@ -128,15 +132,18 @@ class Cheat:
             else:
                 self.before[peer] = data
             self.count += 1
-            out[peer] = [memoryview(data)]
+            if data:
+                out[peer] = [memoryview(data)]
         self.transfer(out, receives)
 
 
-def run(cheater: int | None, at: int, manipulate: Callable[[bytes, bytes, Any], bytes] = flipped) -> tuple[Any, ...]:
+def run(
+    cheater: int | None, at: int, manipulate: Callable[[bytes, bytes, Any], bytes] = flipped, timeout: float = 20
+) -> tuple[Any, ...]:
     """What each party got or raised, and what the cheater did."""
     made, inputs = choreography()
     slots = [s for port in made.inputs for s in port.slots]
-    links = memory_links(tuple("abcd"), timeout=20)
+    links = memory_links(tuple("abcd"), timeout=timeout)
     cheat = None if cheater is None else Cheat(links[cheater], at, manipulate, at)
 
     def party(rank: int) -> Any:
@@ -184,6 +191,52 @@ def test_every_changed_message_stops_all_before_a_wrong_result(manipulate: Any) 
                 for got, want in zip(result, right[rank]):
                     np.testing.assert_array_equal(got, want)
     assert stopped > 20
+
+
+def dropped(data: bytes, before: bytes, rng: Any) -> bytes:
+    return b""
+
+
+def test_a_dropped_message_stops_all() -> None:
+    """Who waits for it says so in time; nobody is shown a wrong result."""
+    right, _ = run(None, 0)
+    for cheater, at in list(messages())[1::8]:
+        results, cheat = run(cheater, at, dropped, timeout=1)
+        assert cheat.changed
+        assert any(isinstance(r, LinkError) for rank, r in enumerate(results) if rank != cheater)
+        for rank, result in enumerate(results):
+            if rank != cheater and not isinstance(result, SpuError):
+                for got, want in zip(result, right[rank]):
+                    np.testing.assert_array_equal(got, want)
+
+
+SCRIPT = """
+import sys
+import numpy as np
+import spuvm as spu
+spu.init(party=sys.argv[1], config=sys.argv[2])
+names = ["alice", "bob", "carol", "dave"]
+dev = spu.SPU({"nodes": [{"party": p} for p in names]})
+x = spu.PYU("alice")(lambda: np.array([1.5, -2.0], np.float32))()
+y = spu.PYU("dave")(lambda: np.array([4.0, 0.5], np.float32))()
+z = dev(lambda a, b: (a * b, a < b))(x, y)
+print(dev, [np.round(v.astype(float), 3).tolist() for v in spu.reveal(z)])
+"""
+
+
+def test_four_processes(tmp_path: Path) -> None:
+    names = ("alice", "bob", "carol", "dave")
+    config = make_cluster(tmp_path, names, timeout_seconds=60, protocol="rep4")
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen([sys.executable, "-c", SCRIPT, p, str(config)], **pipes) for p in names]
+    try:
+        for process in started:
+            out, err = process.communicate(timeout=120)
+            assert process.returncode == 0, err
+            assert out == "<SPU rep4/64 of alice, bob, carol, dave> [[6.0, -1.0], [1.0, 1.0]]\n"
+    finally:
+        for process in started:
+            process.kill()
 
 
 def test_keys_are_the_same_at_all_who_hold_them() -> None:
