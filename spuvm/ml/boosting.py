@@ -27,7 +27,15 @@ def rules_for(parameters: Parameters, layout: Layout, rows: int, weighted: bool)
         parameters.learning_rate,
         exponent_for(rows, bits),
         layout.owners if parameters.reveal_splits_to_owner else (),
+        signs(parameters, layout),
     )
+
+
+def signs(parameters: Parameters, layout: Layout) -> tuple[int, ...]:
+    """Of each feature, 1 or -1 if predictions may only rise or fall with it, else 0; () if that is asked of none."""
+    wanted = dict(parameters.monotone_constraints or ())
+    out = tuple(wanted.get(c.name, 0) for c in layout.all_features)
+    return out if any(out) else ()
 
 
 @cache  # so that a function is traced and compiled once, however many models are trained

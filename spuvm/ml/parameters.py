@@ -53,6 +53,8 @@ class Parameters:
         reveal_splits_to_owner: each party that holds features learns which of its features and edges each
             node of each tree splits, and thus how many and in which nodes; nobody learns those of
             others, nor gradients, sums or leaf weights. Training and prediction are faster.
+        monotone_constraints: by feature, 1 if predictions may only rise with it, -1 if only fall: a dictionary,
+            kept as pairs. A comparison more for each level, and one for each candidate's bounds.
     """
 
     objective: str = "binary:logistic"
@@ -72,12 +74,15 @@ class Parameters:
     early_stopping_rounds: int | None = None
     eval_metric: str | tuple[str, ...] | None = None
     reveal_splits_to_owner: bool = False
+    monotone_constraints: Any = None
 
     def __post_init__(self) -> None:
         for name, (kind, holds, want) in _CHECKS.items():
             value = getattr(self, name)
             if not _is(value, kind) or not holds(value):
                 raise ConfigError(f"`{name}` must be {want}, got {value!r}.")
+        if self.monotone_constraints is not None:
+            object.__setattr__(self, "monotone_constraints", _pairs(self.monotone_constraints))
         if self.multiclass != (self.num_class is not None):
             need = "needs `num_class`" if self.multiclass else "takes no `num_class`"
             raise ConfigError(f"`objective` {self.objective!r} {need}, got {self.num_class}.")
@@ -107,6 +112,19 @@ class Parameters:
         if self.eval_metric is None:
             return METRICS[self.objective][:1]
         return (self.eval_metric,) if isinstance(self.eval_metric, str) else tuple(self.eval_metric)
+
+
+def _pairs(given: Any) -> tuple[tuple[str, int], ...]:
+    """Names and signs, hashable."""
+    try:
+        pairs = dict(given)
+    except (TypeError, ValueError):
+        pairs = {None: 0}
+    if any(not isinstance(k, str) or isinstance(v, bool) or v not in (-1, 0, 1) for k, v in pairs.items()):
+        raise ConfigError(
+            f"`monotone_constraints` must be 1, 0 or -1 by the feature's name, {{'age': 1}}, got {given!r}."
+        )
+    return tuple((str(k), int(v)) for k, v in pairs.items())
 
 
 NAMES = tuple(f.name for f in fields(Parameters))

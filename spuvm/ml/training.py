@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from spuvm.data import Column, Frame
+from spuvm.data.schema import nearest
 from spuvm.ml.boosting import Sampling, first_margins, one_round, rules_for
 from spuvm.ml.evaluation import EvaluationSet, stopping
 from spuvm.ml.layout import Layout
@@ -118,12 +119,26 @@ def check(p: Parameters, data: Any, label: str, weight: str | None, sets: Mappin
     features = data.drop([name for name in (label, weight) if name is not None])
     if not features.columns:
         raise InputError(f"the frame has no column but {column.where}: there are no features.")
+    check_signs(p, features)
     SIDES[data.kind].labels.check(data, column, weight)
     for frame in (data, *sets.values()):
         check_label(p, frame.schema[label])
     if p.early_stopping_rounds is not None and not sets:
         raise ConfigError("`early_stopping_rounds` needs an `eval_set` whose score can stop improving.")
     return features, SIDES[data.kind].bins.layout_of(features, p)
+
+
+def check_signs(p: Parameters, features: Frame) -> None:
+    """Refuse an order of what is no feature, or has none."""
+    for name, sign in p.monotone_constraints or ():
+        if name not in features.columns:
+            raise ConfigError(
+                f"`monotone_constraints` names `{name}`{nearest(name, features.columns)}: it is no feature."
+            )
+        if sign and features.schema[name].type == "category":
+            raise ConfigError(
+                f"`monotone_constraints`: {features.schema[name].where} has categories, which have no order."
+            )
 
 
 def check_label(p: Parameters, column: Column) -> None:

@@ -40,6 +40,7 @@ class Rules:
     learning_rate: float
     exponent: int
     reveal_to: tuple[str, ...] = ()  # the owners, if each may know the splits of its columns
+    monotone: tuple[int, ...] = ()  # of each feature: 1 if predictions may only rise with it, -1 fall; () if none is
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ jax.tree_util.register_dataclass(Tree, ["splits", "left", "right", "steps", "gai
 
 SCORE_BITS = 26  # a product of fixed-point numbers is right below 2^26
 TINY = 1e-5  # a hessian below is that of no row
+UNBOUNDED = 2.0**25  # above all quotients
 
 
 def exponent_for(rows: int, margin_bits: int) -> int:
@@ -97,8 +99,9 @@ def grow(
     parts = jnp.stack([gradients, hessians, jnp.ones_like(gradients)], axis=1)[..., None]  # [rows, 3, K, N]
     sums, totals = histogram(matrices, parts)
     splits, gains = [], []
+    bounds: Bounds | None = None
     for level in range(rules.max_depth):
-        choice = choose(sums, totals, threshold, allowed[level], layout, rules)
+        choice = choose(sums, totals, threshold, allowed[level], layout, rules, bounds)
         splits.append(pieces(choice.chosen, matrices, rules))
         gains.append(choice.gains)
         if level == rules.max_depth - 1:
@@ -107,6 +110,7 @@ def grow(
         left_sums, left_totals = histogram(matrices, left)
         sums, totals = siblings(left_sums, sums - left_sums), siblings(left_totals, totals - left_totals)
         parts = siblings(left, parts - left)
+        bounds = bounds_below(choice, bounds, layout, rules)
     weights = leaves(choice, rules)
     steps = None if rules.reveal_to else [piece.astype(parts.dtype) * (weights[0] - weights[1]) for piece in splits[-1]]
     tree = Tree(splits, *weights, steps, sum(gains[1:], gains[0]))
@@ -170,7 +174,13 @@ class Choice(NamedTuple):
 
 
 def choose(
-    sums: jax.Array, totals: jax.Array, threshold: jax.Array, allowed: jax.Array, layout: Layout, rules: Rules
+    sums: jax.Array,
+    totals: jax.Array,
+    threshold: jax.Array,
+    allowed: jax.Array,
+    layout: Layout,
+    rules: Rules,
+    bounds: Bounds | None = None,
 ) -> Choice:
     """The best candidate of each node. The first is no split: all rows go left, and it has the threshold in addition.
 
@@ -183,11 +193,53 @@ def choose(
     enough = jnp.all(hessian[:, 1:] >= max(rules.min_child_weight, TINY), axis=0) & (allowed[:, None, None] != 0)
     usable = jnp.concatenate([jnp.ones((1, *enough.shape[1:]), bool), enough])
     weight = (gradient * 2.0**rules.exponent) / (hessian + rules.reg_lambda)
-    score = jnp.sum(jnp.where(usable, gradient, 0.0) * weight, axis=0)
+    if rules.monotone:
+        usable &= in_order(weight if bounds is None else jnp.clip(weight, *bounds), layout, rules)
+    if bounds is None:
+        score = jnp.sum(jnp.where(usable, gradient, 0.0) * weight, axis=0)
+    else:
+        weight = jnp.clip(weight, *bounds).at[1, 0].set(0.0)  # no row is right of no split
+        score = jnp.sum(jnp.where(usable, bounded_score(gradient, hessian, weight, rules), 0.0), axis=0)
     best = largest(jnp.concatenate([score[:1] + threshold, score[1:]]))
     picked = best.astype(score.dtype)
     gains = jnp.sum(picked[1:] * (score[1:] - score[:1]), axis=(1, 2))
     return Choice(_columns(best, layout), gains, picked, weight)
+
+
+# Predictions that only rise, or fall, with a feature ------------------------------------------------------------
+
+# Of quotients of each node, [K, N]: the least and the largest that its leaves may have. A leaf is less its quotient.
+Bounds = tuple[jax.Array, jax.Array]
+
+
+def in_order(weight: jax.Array, layout: Layout, rules: Rules) -> jax.Array:
+    """Whether the children of a candidate are in the order that its feature asks for: bool [1 + candidates, K, N]."""
+    signs = np.array(rules.monotone)[layout.feature]
+    some = np.flatnonzero(signs)
+    between = (weight[0] - weight[1])[1 + some] * signs[some, None, None].astype(np.float32)
+    return jnp.ones(weight.shape[1:], bool).at[1 + some].set(between >= 0)
+
+
+def bounded_score(gradient: jax.Array, hessian: jax.Array, weight: jax.Array, rules: Rules) -> jax.Array:
+    """2 G q - (H + lambda) q^2, times 2^exponent, of quotients q that were bounded; G q where they were not."""
+    pull = (hessian + rules.reg_lambda) * (weight * 2.0**-rules.exponent)
+    return (2 * gradient - pull) * weight
+
+
+def bounds_below(choice: Choice, bounds: Bounds | None, layout: Layout, rules: Rules) -> Bounds | None:
+    """The bounds of both children: leaves of one side stay below, those of the other above the middle of both sides.
+
+    As XGBoost's: of a split on a feature that asks for an order; other children have the node's bounds.
+    """
+    if not rules.monotone:
+        return None
+    signs = np.array(rules.monotone)[layout.feature]
+    left, right = jnp.sum(choice.picked * choice.weight, axis=1)
+    rises, falls = (jnp.sum(choice.picked[1 + np.flatnonzero(signs == s)], axis=0) for s in (1, -1))
+    middle = (left + right) * 0.5
+    low, high = bounds or (jnp.full(middle.shape, -UNBOUNDED), jnp.full(middle.shape, UNBOUNDED))
+    up, down = middle - low, middle - high
+    return siblings(low + rises * up, low + falls * up), siblings(high + falls * down, high + rises * down)
 
 
 def leaves(choice: Choice, rules: Rules) -> tuple[jax.Array, jax.Array]:
