@@ -147,6 +147,11 @@ CASES: dict[str, Case] = {
         GOES_ON,
         0.01,
     ),
+    "QuantileRegressor": Case(
+        lambda: ml.QuantileRegressor(quantile=0.4, alpha=0.01),
+        lambda: linear_model.QuantileRegressor(quantile=0.4, alpha=0.01, solver="highs"),
+        NUMBERS,
+    ),
     "LinearSVC": Case(ml.LinearSVC, lambda: svm.LinearSVC(max_iter=100_000, intercept_scaling=100), BINARY, GOES_ON),
     "SGDClassifier": Case(
         lambda: ml.SGDClassifier(loss="log_loss", batch_size=16, max_iter=60),

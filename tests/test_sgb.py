@@ -254,7 +254,9 @@ def test_labels_whose_logarithm_is_predicted_beside_xgboost(parties: Any, object
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"max_deep": 3}, "unknown parameter `max_deep`"),
+        ({"max_deep": 3}, "unknown parameter `max_deep` .did you mean `max_depth`"),
+        ({"n_jobs": 4}, "`n_jobs` of XGBoost has no meaning here: the machine uses the cores"),
+        ({"eta": 0.1, "learning_rate": 0.1}, "`eta` and `learning_rate` are the same parameter"),
         ({"max_depth": 0}, "`max_depth` must be 1 to 10, got 0"),
         ({"max_depth": True}, "`max_depth` must be 1 to 10"),
         ({"learning_rate": float("nan")}, "`learning_rate` must be above 0"),

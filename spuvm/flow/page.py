@@ -14,7 +14,6 @@ from typing import Any
 from spuvm.data.targets import replacing
 from spuvm.flow.checkpoints import Checkpoints
 from spuvm.flow.components import Component, find
-from spuvm.flow.curves import curve_svg
 from spuvm.flow.differences import difference
 from spuvm.flow.drawing import svg
 from spuvm.flow.estimating import told
@@ -22,6 +21,7 @@ from spuvm.flow.graph import Flow, Node
 from spuvm.flow.kinds import Report
 from spuvm.flow.records import Recorded
 from spuvm.flow.tuning import Tuning
+from spuvm.ml.report.curves import curve_svg
 from spuvm.runtime.errors import InputError, SpuError
 
 INSTALL = "pages need a package that is missing: pip install 'spuvm[service]'"

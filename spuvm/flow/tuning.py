@@ -22,11 +22,11 @@ import numpy as np
 
 import spuvm as spu
 from spuvm import context as contexts
-from spuvm.flow.curves import curve_svg
 from spuvm.flow.graph import Flow
 from spuvm.flow.kinds import Report
 from spuvm.flow.run import NodeFailed, Run, run
 from spuvm.ml.machine import default_device
+from spuvm.ml.report.curves import curve_svg
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import ConfigError, InputError, LinkError
 

@@ -28,6 +28,7 @@ from spuvm.ml.linear.least_squares import LinearRegression as LinearRegression
 from spuvm.ml.linear.least_squares import Ridge as Ridge
 from spuvm.ml.linear.logistic import LogisticRegression as LogisticRegression
 from spuvm.ml.linear.model import ConvergenceWarning as ConvergenceWarning
+from spuvm.ml.linear.quantile import QuantileRegressor as QuantileRegressor
 from spuvm.ml.linear.sgd import Perceptron as Perceptron
 from spuvm.ml.linear.sgd import SGDClassifier as SGDClassifier
 from spuvm.ml.linear.sgd import SGDRegressor as SGDRegressor
@@ -55,6 +56,8 @@ from spuvm.ml.preparation.selection import SelectKBest as SelectKBest
 from spuvm.ml.preparation.selection import VarianceThreshold as VarianceThreshold
 from spuvm.ml.preparation.target_encoder import TargetEncoder as TargetEncoder
 from spuvm.ml.preparation.woe import WOEEncoder as WOEEncoder
+from spuvm.ml.report.importance import permutation_importance as permutation_importance
+from spuvm.ml.report.page import write_report as write_report
 from spuvm.ml.sgb import Sgb as Sgb
 from spuvm.ml.statistics.association import chi2_contingency as chi2_contingency
 from spuvm.ml.statistics.association import corr as corr

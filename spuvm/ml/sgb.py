@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import spuvm as spu
 from spuvm.data import Frame
+from spuvm.data.schema import nearest
 from spuvm.devices import SPU, PYUObject
 from spuvm.ml import predictions, saving
-from spuvm.ml.common.estimator import CLASSES
+from spuvm.ml.common.estimator import CLASSES, PAGES
 from spuvm.ml.evaluation import named
 from spuvm.ml.frames import as_frame
 from spuvm.ml.machine import Machine, Reveal, default_device
@@ -216,6 +217,10 @@ class Sgb:
         """What training and predictions have shown, to whom, how often."""
         return () if self.model is None else self.model.machine.reveals
 
+    def report(self, path: str | Path, data: Any = None, y: Any = None, **more: Any) -> Any:
+        """Write a page about the model; see `spuvm.ml.report.page.write_report`."""
+        return PAGES["report"](self, path, data, y, **more)
+
     # Habits of estimators
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
@@ -259,6 +264,21 @@ ALIASES = {  # XGBoost's own
     "num_boost_round": "n_estimators",
     "seed": "random_state",
 }
+REFUSED = {  # what XGBoost knows, and what to do here
+    "n_jobs": "the machine uses the cores that it is given",
+    "nthread": "the machine uses the cores that it is given",
+    "tree_method": "trees are grown on histograms, always",
+    "booster": "there are trees alone",
+    "verbosity": "give `verbose=True` to `fit`",
+    "scale_pos_weight": "give `sample_weight` to `fit`",
+    "missing": "cells that are NaN or null are missing",
+    "enable_categorical": "text columns are categories, always",
+    "max_leaves": "trees have all nodes to `max_depth`",
+    "grow_policy": "trees grow level by level",
+    "reg_alpha": "leaves have `reg_lambda` alone",
+    "alpha": "leaves have `reg_lambda` alone",
+    "n_classes": "give `num_class`",
+}
 
 
 def _parameters(given: Mapping[str, Any]) -> Parameters:
@@ -266,9 +286,11 @@ def _parameters(given: Mapping[str, Any]) -> Parameters:
         if alias in given and name in given:
             raise ConfigError(f"`{alias}` and `{name}` are the same parameter: give one.")
     given = {ALIASES.get(name, name): value for name, value in given.items()}
-    unknown = [name for name in given if name not in NAMES]
-    if unknown:
-        raise ConfigError(f"unknown parameter `{unknown[0]}`: there are {', '.join(NAMES)}.")
+    for name in given:
+        if name in REFUSED:
+            raise ConfigError(f"`{name}` of XGBoost has no meaning here: {REFUSED[name]}.")
+        if name not in NAMES:
+            raise ConfigError(f"unknown parameter `{name}`{nearest(name, NAMES)}: there are {', '.join(NAMES)}.")
     return Parameters(**given)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -22,6 +22,7 @@ from spuvm.runtime.errors import ConfigError, InputError
 VERSION = 1
 NAME = "model"
 CLASSES: dict[str, Any] = {}  # by name, for `load`
+PAGES: dict[str, Callable[..., Any]] = {}  # "report": `report.page` puts it here, which stands on estimators
 
 
 @dataclass(eq=False)
@@ -106,6 +107,10 @@ class Estimator:
         lines += [f"{what:24}  {rounds:7,}  {sent:9,.3f}" for what, rounds, sent in learned.machine.costs]
         lines += ["", "revealed:", *(f"  {r}" for r in self.reveals or ("nothing",))]
         return "\n".join(lines)
+
+    def report(self, path: str | Path, data: Any = None, y: Any = None, **more: Any) -> Any:
+        """Write a page about the model; see `spuvm.ml.report.page.write_report`."""
+        return PAGES["report"](self, path, data, y, **more)
 
     def _fitted(self) -> Fitted:
         if self.fitted is None:
