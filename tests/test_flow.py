@@ -537,10 +537,39 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "width 2.0 -> 5.0" in said("flow", "diff", "first", "second", *state)
     assert "the two are the same" in said("flow", "diff", one, one)
     assert 'uses = ["read", "filter"]' in said("flow", "approve", tmp_path / "g.toml", "--as", "bob")
-    space = ("--space", "d.width=1.0,7.0", "--score", "high", *state, "--report", tmp_path / "tune.html")
+    space: tuple[str | Path, ...] = (
+        "--space",
+        "d.width=1.0,7.0",
+        "--score",
+        "high",
+        *state,
+        "--report",
+        tmp_path / "tune.html",
+    )
     assert "best: trial 2, high = 15" in said("flow", "tune", one, *space)
     assert "did you mean `test_both`" in said("component", "show", "test_bot", status=2)
     assert "input   x: number" in said("component", "show", "test_both")
     assert "test_constant = 2" in said("component", "run", "test_constant", "--set", "value=2.0", *state)
     assert "must be like" in said("flow", "tune", one, "--space", "d.width=x", "--score", "high", status=2)
     assert "--config" in said("flow", "run", one, "--as", "bob", status=2)
+
+
+def test_expressions_read_nothing_but_a_rows_columns(tmp_path: Path) -> None:
+    rows = find("read")(party="bob", table="bills")
+    for where, says in (
+        ("debt > (select 1)", "reads more than"),
+        ("exists (select * from read_csv('/etc/passwd'))", "reads more than"),
+        ("sum(debt) > 1", "reads more than"),
+        ("debt >", "is no expression"),
+        ("dept > 1", "does not fit this party's table: .*dept"),
+        ("cast(name as int) > 1", r"fails on a row of this party's table .Conversion."),
+        ("len(read_text('/etc/passwd').content) > 0", "does not fit|reads more|is no expression"),
+    ):
+        with pytest.raises(NodeFailed, match=says) as error:
+            run(Flow("x", out=find("filter")(rows, where=where)), state=tmp_path, tables=TABLES)
+        assert "root:" not in str(error.value) and "'x'" not in str(error.value)
+    kept = find("derive")(rows, columns={"twice": "debt * 2", "name": "upper(name)"})
+    table = run(Flow("y", out=kept), state=tmp_path, tables=TABLES)["out"].value
+    assert table["twice"].to_pylist() == [1.0, -3.0, 4.0] and table["name"].to_pylist() == ["X", "Y", "Z"]
+    with pytest.raises(InputError, match="there is no run `nope`"):
+        run(Flow("y", out=kept), state=tmp_path, tables=TABLES, name="nope", resume=True)

@@ -141,6 +141,8 @@ def run(
     _ready(flow)
     places = Places(Path(state), dict(tables or {}), dict(results or {}))
     name = _name(flow, places) if name is None else name
+    if resume and contexts.here().party is None:  # over a network a party may have been killed before it wrote its own
+        records.read(places.folder(places.here[0]), name)
     _agree(flow, name, fresh)
     head = {"flow": flow.hash, "text": flow.text, "parties": list(contexts.here().parties), "spuvm": version("spuvm")}
     made = _Runner(flow, places, grants, workers, told)

@@ -173,11 +173,12 @@ def _asked(tables: dict[str, Any], query: str) -> Any:
             db.register(name, table)
         try:
             found = db.sql(query).to_arrow_table()
+        except (duckdb.BinderException, duckdb.ParserException, duckdb.CatalogException) as error:
+            why = str(error).partition("\n")[0]  # of names and types alone
+            raise InputError(f"an expression does not fit this party's table: {why}.") from None
         except duckdb.Error as error:
             kind = type(error).__name__.removesuffix("Exception")
-            raise InputError(
-                f"an expression fails on this party's table ({kind}): check its columns and types."
-            ) from None
+            raise InputError(f"an expression fails on a row of this party's table ({kind}).") from None
     return _plain_text(found) if isinstance(found, arrow.Table) else found
 
 
