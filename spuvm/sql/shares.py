@@ -105,16 +105,16 @@ def shared_rows(source: Any, name: str, device: SPU) -> SharedRows:
         if any(w.vm.config != device.vm.config for w in column.words):
             raise InputError(f"shares `{name}` are secrets of another machine than the query's: use one SPU for both.")
     out = replace(out, columns=tuple(_ranged(c, settings.get("ranges", {}), name) for c in out.columns))
-    for which in ("types", "ranges", "lengths"):
-        for listed in settings.get(which, {}):
+    for described in (settings.get(which, {}) for which in ("types", "ranges", "lengths")):
+        for listed in described:
             out[listed]
-    key = settings.get("key")
-    if key is None:
+    said = settings.get("key")
+    if said is None:
         return out
-    together: frozenset[str] = frozenset((key,) if isinstance(key, str) else key)
-    for named in together:
+    unique: frozenset[str] = frozenset((said,) if isinstance(said, str) else said)
+    for named in unique:
         out[named]
-    return replace(out, keys=(*out.keys, together))
+    return replace(out, keys=(*out.keys, unique))
 
 
 def _ranged(column: SharedColumn, ranges: Mapping[str, Sequence[int]], name: str) -> SharedColumn:
