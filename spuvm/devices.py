@@ -57,7 +57,7 @@ class PYU(Receiver):
     def __call__(self, fn: Callable[..., Any]) -> Callable[..., PYUObject]:
         def run(*args: Any, **kwargs: Any) -> PYUObject:
             for leaf in jax.tree.leaves((args, kwargs), is_leaf=_is_object):
-                if isinstance(leaf, SPUObject) or (isinstance(leaf, PYUObject) and leaf.device != self):
+                if isinstance(leaf, Remote) and not (isinstance(leaf, PYUObject) and leaf.device == self):
                     raise VisibilityError(f"{leaf!r} is not at {self.party}: move it with `.to(...)` first.")
             if not self.is_here:
                 return PYUObject(self, None)
@@ -192,6 +192,9 @@ class SPU(Receiver, Taker):
     def _arguments(self, args: Any) -> Any:
         """PYU objects as arrays that are their owners' (elsewhere as shapes), all else as it is."""
         leaves, tree = jax.tree.flatten(args, is_leaf=_is_object)
+        for x in leaves:
+            if isinstance(x, Remote) and not _is_object(x):
+                raise VisibilityError(f"{x!r} is not on {self!r}: move it with `.to(...)` first.")
         owned = [x for x in leaves if isinstance(x, PYUObject)]
         for x in owned:
             if x.device.party not in self.vm.config.members:

@@ -15,7 +15,7 @@ import pytest
 import spuvm as spu
 from spuvm.he.parameters import CHOICES, STANDARD, parameters
 from spuvm.he.rlwe import Rlwe
-from spuvm.runtime.errors import ConfigError, DataError, EncodingError, InputError, PeerMismatchError
+from spuvm.runtime.errors import ConfigError, DataError, EncodingError, InputError, PeerMismatchError, VisibilityError
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.ring import native, transform
 
@@ -301,6 +301,10 @@ def test_bad_use(devices: Any) -> None:
         y[9]
     with pytest.raises(TypeError, match=r"spu\.reveal"):
         np.asarray(y)
+    dev = spu.SPU(spu.utils.testing.cluster_def(PARTIES))
+    for use in (bob(lambda v: v), dev(lambda v: v)):
+        with pytest.raises(VisibilityError, match="move it with"):
+            use(y)
     other = spu.HEU("bob", ["alice"], degree=SMALL)
     with pytest.raises(InputError, match="another HEU"):
         y + bob(lambda: Y)().to(other)

@@ -54,4 +54,4 @@ def decoded(x: NDArray[Any], frac: int, dtype: np.dtype[Any], ring: int) -> Any:
         return real.astype(dtype)[()]
     if x.dtype == object and x.size and not -(1 << 63) <= x.min() <= x.max() < 1 << 63:
         raise EncodingError("a result is beyond 64 bits: use floats, or smaller numbers.")
-    return x.astype(np.int64)
+    return x.astype(np.int64)[()]
