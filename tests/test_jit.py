@@ -101,14 +101,6 @@ def test_keyword_arguments_are_positional_ones() -> None:
     close(spu.reveal(fn(y=W, x=V)), V - 2 * W)
 
 
-def test_keyword_only_arguments_are_refused() -> None:
-    def fn(x: Any, *, y: Any) -> Any:
-        return x + y
-
-    with pytest.raises(InputError, match="keyword-only"):
-        plain(fn)(V, y=W)
-
-
 @pytest.mark.parametrize("positions", [1, (1,), -1])
 def test_static_arguments(positions: Any) -> None:
     fn = plain(lambda x, n: x**n if n else x, static_argnums=positions)
