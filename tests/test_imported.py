@@ -13,6 +13,7 @@ from estimators import PARTIES
 
 import spuvm as spu
 from spuvm import ml
+from spuvm.ml.imported.xgboost_file import read
 from spuvm.runtime.errors import ConfigError, InputError
 
 xgboost = pytest.importorskip("xgboost")
@@ -91,6 +92,16 @@ def test_numbers_of_a_model_that_stopped_early(tmp_path: Path) -> None:
     assert ours.score(x, y) == pytest.approx(theirs.score(x, y), abs=1e-3)
 
 
+def test_the_best_round_of_a_file_without_rounds(tmp_path: Path) -> None:
+    trained(xgboost.XGBClassifier(n_estimators=4, max_depth=2), target(3), tmp_path / "m.json")
+    known = json.loads((tmp_path / "m.json").read_text())
+    known["learner"]["attributes"]["best_iteration"] = "1"
+    del known["learner"]["gradient_booster"]["model"]["iteration_indptr"]
+    (tmp_path / "m.json").write_text(json.dumps(known))
+    facts = read(tmp_path / "m.json")["facts"]
+    assert (facts["trees"], facts["classes"], facts["depth"]) == (6, 3, 2)
+
+
 def test_rows_in_parts_are_the_same_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained(xgboost.XGBClassifier(n_estimators=1, max_depth=2), target(2), tmp_path / "m.json")
     ours = ml.load_xgboost(tmp_path / "m.json", party="alice")
@@ -114,6 +125,21 @@ def test_files_and_rows_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         ml.load_xgboost(tmp_path / "other.json", party="alice")
     known = json.loads(path.read_text())
+    for name, value, message in (
+        ("base_score", "[1E0]", "base score is no probability"),
+        ("base_score", "nan", "no probability"),
+        ("num_target", "2", "has several targets"),
+    ):
+        changed = json.loads(path.read_text())
+        changed["learner"]["learner_model_param"][name] = value
+        (tmp_path / "changed.json").write_text(json.dumps(changed))
+        with pytest.raises(InputError, match=message):
+            ml.load_xgboost(tmp_path / "changed.json", party="alice")
+    changed = json.loads(path.read_text())
+    changed["learner"]["gradient_booster"]["model"]["trees"][0]["split_conditions"][-1] = 1e30
+    (tmp_path / "changed.json").write_text(json.dumps(changed))
+    with pytest.raises(InputError, match="infinite, or too large"):
+        ml.load_xgboost(tmp_path / "changed.json", party="alice")
     known["learner"]["objective"]["name"] = "survival:cox"
     path.write_text(json.dumps(known))
     with pytest.raises(InputError, match="objective is 'survival:cox'"):

@@ -20,6 +20,7 @@ CLASSIFIES = ("binary:logistic", "multi:softprob", "multi:softmax")
 MARGINS = ("reg:squarederror", "reg:absoluteerror", "reg:pseudohubererror")  # predictions are the trees' sum
 MOST_DEPTH = 12
 MOST_TREES = 10_000
+MOST_MARGIN, MOST_NUMBER = 2.0**20, 2.0**44
 ROOM = 64.0  # weights are brought into units in which no prediction is beyond
 
 Tree = Mapping[str, Any]
@@ -81,8 +82,11 @@ def _checked(path: str | Path) -> tuple[Any, list[Tree]]:
 def _in_order(learner: Any, model: Any) -> list[Tree]:
     """The trees that count, one class after the other. Of a model that stopped early, those to its best round."""
     trees, best = model["trees"], learner.get("attributes", {}).get("best_iteration")
-    if best is not None and "iteration_indptr" in model:
-        trees = trees[: model["iteration_indptr"][int(best) + 1]]
+    if best is not None:
+        known = model["gbtree_model_param"]
+        a_round = max(1, int(learner["learner_model_param"]["num_class"])) * int(known.get("num_parallel_tree", 1) or 1)
+        ends = model.get("iteration_indptr") or range(0, len(trees) + 1, a_round)
+        trees = trees[: ends[int(best) + 1]]
     of_class = [model["tree_info"][i] for i in range(len(trees))]
     return [trees[i] for i in sorted(range(len(trees)), key=lambda i: (of_class[:i].count(of_class[i]), of_class[i]))]
 
@@ -129,8 +133,14 @@ def _sizes(learner: Any, trees: list[Tree], depth: int, outputs: int) -> dict[st
     text = str(learner["learner_model_param"]["base_score"]).strip("[]")
     base = np.broadcast_to(np.array([float(b) for b in text.split(",")]), (outputs,)).copy()
     if objective == "binary:logistic":
+        if not ((base > 0) & (base < 1)).all():
+            raise DataError("the model's base score is no probability between 0 and 1: it was trained on one class.")
         base = np.log(base) - np.log1p(-base)
     largest = [max(abs(float(w)) for w, c in zip(t["split_conditions"], t["left_children"]) if c == -1) for t in trees]
     bound = max(float(np.sum(largest) / outputs + np.abs(base).max()), 2.0**-20)
+    if not bound < (MOST_NUMBER if objective in MARGINS else MOST_MARGIN):
+        raise DataError(
+            "the model's weights add up to numbers that are infinite, or too large: train it on smaller ones."
+        )
     power = int(np.clip(np.ceil(np.log2(bound / ROOM)), -26, 26)) if objective in MARGINS else 0
     return {"base": (base * 2.0**-power).astype(np.float32), "power": np.int32(power), "unit": 2.0**-power}
