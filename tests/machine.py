@@ -391,7 +391,8 @@ def kernel_choreography(case: Case, protocol: Protocol, shapes: Sequence[tuple[i
         dtype = limbs(np.empty((), case.input_dtype(i)))[0].dtype.name
         slots = tuple(ex.slots(shape, dtype, protocol.components(kind, owner)))
         operands.append(Shared(kind, slots, owner if kind in "vm" else None))
-    result = traced(case, protocol, shapes).out_avals[0]
+    like = shapes_of(case, 8) if kernel.elementwise else shapes  # so that sizes share what is traced
+    result = traced(case, protocol, like).out_avals[0]
     out = ex.emit(
         kernel.name,
         kernel.function,
