@@ -10,11 +10,9 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
-from unittest.mock import patch
 
 import jax
 import numpy as np
@@ -120,13 +118,6 @@ def signed(x: Any) -> NDArray[Any]:
 
 
 # Running ---------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def without_compiling() -> Iterator[None]:
-    """Stages run operation by operation: the same values, and fast for programs that run once."""
-    with patch("spuvm.compiler.project.project.stage_loader", lambda key, stage, *of_unit: lambda: stage.function):
-        yield
 
 
 def program(choreography: ch.Choreography, party: int | None) -> PartyProgram:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from machine import assert_cost, assert_same_shares, key, run_parties, without_compiling
+from machine import assert_cost, assert_same_shares, key, run_parties
 
 import spuvm as spu
 from spuvm.calls import Jitted
@@ -63,8 +63,7 @@ def without_value(x: Any, rank: int) -> Any:
 
 
 def check(fn: Callable[..., Any], *args: Any, tolerance: float = 1e-3) -> tuple[Program, list[Counters]]:
-    with without_compiling():
-        got, program, counters = run_everywhere(fn, *args)
+    got, program, counters = run_everywhere(fn, *args)
     plain = jax.tree.map(lambda x: x.value if isinstance(x, Marked) else x, args)
     for z, want in zip(jax.tree.leaves(got), jax.tree.leaves(jax.jit(fn)(*plain)), strict=True):
         np.testing.assert_allclose(z, want, atol=tolerance, rtol=1e-3)

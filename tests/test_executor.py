@@ -22,7 +22,6 @@ from machine import (
     simulated,
     type_of,
     values,
-    without_compiling,
 )
 
 from spuvm.compiler.expand.expand import expand
@@ -273,8 +272,7 @@ def test_random_programs_as_parties(seed: int, small: int, monkeypatch: pytest.M
     monkeypatch.setattr("spuvm.compiler.project.schedule.SMALL", small)
     m = random_module(seed)
     raws = random_inputs(m)
-    with without_compiling():
-        got = both(m, ABY3, raws)
+    got = both(m, ABY3, raws)
     for z, want in zip(got, evaluate(m, raws), strict=True):
         np.testing.assert_array_equal(z.astype(np.uint64), want)
 
@@ -284,8 +282,7 @@ def test_random_programs_in_the_clear(seed: int, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("spuvm.compiler.project.schedule.SMALL", 4096 if seed % 2 else 1)
     m = random_module(seed, 60)
     raws = random_inputs(m)
-    with without_compiling():
-        got = simulated(m, ref2k(3), raws)
+    got = simulated(m, ref2k(3), raws)
     for z, want in zip(got, evaluate(m, raws), strict=True):
         np.testing.assert_array_equal(z.astype(np.uint64), want)
 

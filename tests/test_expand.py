@@ -17,7 +17,6 @@ from machine import (
     shared_inputs,
     simulated,
     type_of,
-    without_compiling,
 )
 
 from spuvm.compiler.expand.expand import expand
@@ -411,8 +410,7 @@ def test_broadcast_scalars(n: int) -> None:
     raws = [raws_of(t, i + 1) & np.uint64(2**24 - 1) for i, t in enumerate(types)]
     choreography = expand(m, ABY3)
     interpreted_ = Interpreter().run(choreography, shared_inputs(choreography, raws))
-    with without_compiling():
-        ran = both(m, ABY3, raws)
+    ran = both(m, ABY3, raws)
     for got in (interpreted_, ran, simulated(m, REF2K, raws)):
         for z, want in zip(got, evaluate(m, raws), strict=True):
             assert z.shape == want.shape
@@ -451,8 +449,7 @@ def check_everything(element: str, shape: tuple[int, ...], run: Callable[..., li
 
 @pytest.mark.parametrize("element", ["bool", "int32", "uint64", "fxp18"])
 def test_everything_as_parties(element: str) -> None:
-    with without_compiling():
-        check_everything(element, (3, 5), both, ABY3)
+    check_everything(element, (3, 5), both, ABY3)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (63,), (175_001,)], ids=str)

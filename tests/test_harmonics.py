@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from machine import Raw, Sent, interpret, signed, without_compiling
+from machine import Raw, Sent, interpret, signed
 from scipy import special
 
 import spuvm as spu
@@ -103,7 +103,7 @@ def test_functions_on_all_of_their_domain(name: str, protocol: str, f: int) -> N
     edges = [s * (round(t.edge * 2**f) + d) for t in TABLES for s in (1, -1) for d in (-1, 0, 1)]
     huge = [s * 2**k for s in (1, -1) for k in range(f, 61)]
     x = np.concatenate([x, edges, huge]) / 2.0**f
-    with jax.enable_x64(True), without_compiling():
+    with jax.enable_x64(True):
         got = np.asarray(spu.reveal(spu.jit(function, protocol=protocol, fxp_fraction_bits=f)(x)))
     assert np.abs(got - truth(x)).max() <= ERRORS[name] + 3e-7 + 2.0**-f
 

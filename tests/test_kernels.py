@@ -19,7 +19,6 @@ from machine import (
     predicted_cost,
     shapes_of,
     simulate,
-    without_compiling,
 )
 
 from spuvm.compiler.cache import disk
@@ -67,9 +66,8 @@ def run(kernel: KernelSpec, inputs: Sequence[Raw], out_dtypes: Sequence[str] = (
     block = ch.Block(slots, [ch.Call(kernel, slots, outs)], outs, [(everyone, np.array(0, np.uint64))])
     ports = [[ch.Port("p", None, (s,)) for s in ss] for ss in (slots, outs)]
     choreography = ch.Choreography(block, *ports)
-    with without_compiling():
-        whole = simulate(choreography, list(inputs))
-        parties, counters = network(choreography, list(inputs))
+    whole = simulate(choreography, list(inputs))
+    parties, counters = network(choreography, list(inputs))
     assert_same_shares(choreography, whole, parties)
     assert_cost(predicted_cost(choreography), counters)
     return whole

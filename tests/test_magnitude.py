@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from machine import without_compiling
 from sweeps import magnitudes, signed
 
 import spuvm as spu
@@ -26,7 +25,7 @@ UNIT_RELATIVE = 3e-7
 
 
 def revealed(function: Callable[..., Any], x: Any, protocol: str, f: int) -> Any:
-    with jax.enable_x64(True), without_compiling():
+    with jax.enable_x64(True):
         return np.asarray(spu.reveal(spu.jit(function, protocol=protocol, fxp_fraction_bits=f)(x)))
 
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from machine import Raw, both, module, predicted_cost, signed, type_of, without_compiling
+from machine import Raw, both, module, predicted_cost, signed, type_of
 
 import spuvm as spu
 from spuvm.compiler.expand import choreography as ch
@@ -33,12 +33,6 @@ A_TIMES_G, G_TIMES_A = (((0,), (0,)), ((), ())), (((0,), (0,)), ((), ()))
 @pytest.fixture(params=PROTOCOLS)
 def protocol(request: pytest.FixtureRequest) -> Protocol:
     return PROTOCOLS[request.param]
-
-
-@pytest.fixture(autouse=True)
-def _fast() -> Iterator[None]:
-    with without_compiling():
-        yield
 
 
 def operands(*shapes: tuple[int, ...], frac: int = 18) -> list[Raw]:

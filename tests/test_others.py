@@ -11,7 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from machine import Case, both, module, type_of, without_compiling
+from machine import Case, both, module, type_of
 from test_masks import biased, leaks, seen_by
 
 import spuvm as spu
@@ -40,12 +40,6 @@ LIMIT = 120.0
 @pytest.fixture(params=PROTOCOLS)
 def protocol(request: pytest.FixtureRequest) -> Protocol:
     return PROTOCOLS[request.param]
-
-
-@pytest.fixture(autouse=True)
-def _fast() -> Iterator[None]:
-    with without_compiling():
-        yield
 
 
 # The kernels ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from machine import assert_cost, assert_same_shares, key, run_parties, without_compiling
+from machine import assert_cost, assert_same_shares, key, run_parties
 
 import spuvm as spu
 from spuvm.compiler.compile import compile_function
@@ -160,8 +160,7 @@ def mixture(x: Any, y: Any) -> Any:
 @pytest.mark.parametrize("ring", [32, 128])
 def test_programs(protocol: str, ring: int) -> None:
     """Without compiling: what programs compute, not how fast."""
-    with without_compiling():
-        shown = spu.reveal(spu.jit(mixture, protocol=protocol, ring=ring)(X, Y))
+    shown = spu.reveal(spu.jit(mixture, protocol=protocol, ring=ring)(X, Y))
     want = mixture(jnp.asarray(X), jnp.asarray(Y))
     unit = 2.0 ** -DEFAULT_FRACTION_BITS[ring]
     for path, expected in jax.tree_util.tree_leaves_with_path(want):
@@ -190,9 +189,8 @@ def test_parties_and_dealer_hold_the_simulators_shares(ring: int) -> None:
         mine = [c if rank in s.holders else None for c, s in zip(inputs, slots)]
         return Executor(Streams(key, rank), link).run(program.party(rank), mine), link.counters
 
-    with without_compiling():
-        whole = Executor(Streams(key, None)).run(program.party(None), inputs)
-        results = run_parties(party, n=3)
+    whole = Executor(Streams(key, None)).run(program.party(None), inputs)
+    results = run_parties(party, n=3)
     assert_same_shares(program.choreography, [np.asarray(x) for x in whole], [r for r, _ in results])
     assert_cost(program.cost, [c for _, c in results])
 
@@ -221,9 +219,8 @@ def test_text_and_files(ring: int, tmp_path: Path) -> None:
     module = parse(program.text)
     assert to_text(module) == program.text
     program.save(tmp_path / "p.spux")
-    with without_compiling():
-        again = spu.load(tmp_path / "p.spux")
-        (out,) = evaluate(again.module, [encode(table, DEFAULT_FRACTION_BITS[ring], ring_bits=ring)])
+    again = spu.load(tmp_path / "p.spux")
+    (out,) = evaluate(again.module, [encode(table, DEFAULT_FRACTION_BITS[ring], ring_bits=ring)])
     got = decode(out, "fxp", DEFAULT_FRACTION_BITS[ring], np.float64)
     assert again.hash == program.hash
     assert np.abs(got - function(table)).max() < 4 * 2.0 ** -DEFAULT_FRACTION_BITS[ring] + 1e-4
@@ -231,15 +228,14 @@ def test_text_and_files(ring: int, tmp_path: Path) -> None:
 
 def test_complements_of_64_bits_in_128() -> None:
     x = np.array([0, 5, 2**64 - 1], np.uint64)
-    with jax.enable_x64(True), without_compiling():
+    with jax.enable_x64(True):
         got = spu.reveal(spu.jit(lambda x: (~x, x.astype(np.int64)), protocol="ref2k", ring=128)(x))
     np.testing.assert_array_equal(got[0], ~x)
     np.testing.assert_array_equal(got[1], x.astype(np.int64))
 
 
 def test_large_numbers_in_128_bits() -> None:
-    with without_compiling():
-        got = spu.reveal(spu.jit(lambda x: x * x, ring=128)(np.float32(2.0**30)))
+    got = spu.reveal(spu.jit(lambda x: x * x, ring=128)(np.float32(2.0**30)))
     assert got == 2.0**60
 
 
@@ -259,7 +255,6 @@ def test_fields_of_devices(field: str, bits: int) -> None:
     assert FIELD_NAMES[field] == bits
     spu.init(parties=["a", "b", "c"], address="local")
     device = spu.SPU({**spu.utils.testing.cluster_def(["a", "b", "c"]), "runtime_config": {"field": field}})
-    with without_compiling():
-        shown = device(lambda x: x + 1)(spu.PYU("a")(lambda: 1.5)())
+    shown = device(lambda x: x + 1)(spu.PYU("a")(lambda: 1.5)())
     assert f"aby3/{bits}>" in repr(shown)
     assert spu.reveal(shown) == 2.5

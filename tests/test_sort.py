@@ -25,7 +25,6 @@ from machine import (
     simulate,
     split,
     type_of,
-    without_compiling,
     words,
 )
 from test_masks import leaks, seen_by
@@ -181,9 +180,8 @@ def test_words_decide_in_turn_and_parties_agree(protocol: Any) -> None:
     low = np.stack([rng.permutation(n).astype(np.uint64) for _ in range(rows)])
     flags, payload = rng.integers(0, 2, (rows, n)).astype(np.uint8), random_words(rng, rows * n).reshape(rows, n)
     types = [type_of(e, (rows, n)) for e in ("fxp18", "int64", "fxp18", "bool", "int64")]
-    with without_compiling():
-        made = module(sorting((64, 7), 3), *types)
-        got = both(made, protocol, [high, low, high, flags, payload])
+    made = module(sorting((64, 7), 3), *types)
+    got = both(made, protocol, [high, low, high, flags, payload])
     order = np.lexsort((low, high.view(np.int64)), axis=-1)
     operands: tuple[Raw, ...] = (high, flags, payload)
     for found, operand in zip(got, operands):
@@ -202,7 +200,7 @@ def test_equal_keys_come_in_an_order_that_says_nothing() -> None:
             seen.append(ranking.ranking(*args))
             return seen[-1]
 
-        with without_compiling(), patch.object(executor, "ranking", watched):
+        with patch.object(executor, "ranking", watched):
             simulate(made, shared_inputs(made, [key, position, position]))
         counts = Counter(map(tuple, (seen[0].reshape(rows, n) % n).tolist()))
         assert len(counts) == 24
@@ -214,11 +212,10 @@ def test_the_rounds_do_not_depend_on_equal_keys() -> None:
     n = 60
     made = expand(module(sorting((64, 8), 1), *[type_of("int64", (1, n))] * 3), ABY3)
     position = np.arange(n, dtype=np.uint64)[None]
-    with without_compiling():
-        sent = []
-        for key in (np.zeros((1, n), np.uint64), position[:, ::-1]):
-            _, counters = network(made, shared_inputs(made, [key, position, position]))
-            sent.append([c.rounds for c in counters])
+    sent = []
+    for key in (np.zeros((1, n), np.uint64), position[:, ::-1]):
+        _, counters = network(made, shared_inputs(made, [key, position, position]))
+        sent.append([c.rounds for c in counters])
     assert sent[0] == sent[1]  # the same streams draw the same shuffle, so here exactly
 
 
@@ -243,7 +240,7 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_sorts_of_jax(name: str, protocol: str) -> None:
     f, args = CASES[name]
-    with jax.enable_x64(True), without_compiling():
+    with jax.enable_x64(True):
         want = f(*args)
         got = spu.reveal(spu.jit(f, protocol=protocol)(*args))
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
@@ -264,8 +261,7 @@ def test_bools_are_sorted_without_a_comparison(machine: dict[str, Any], rows: in
     args = [x[:, :rows] for x in BOOLS]
     f = spu.jit(by_bool, **machine)
     assert not {"less", "equal"} & {op.name for op in f.compile(*args).module.body.walk()}
-    with without_compiling():
-        got = spu.reveal(f(*args))
+    got = spu.reveal(f(*args))
     error = 2e-3 if machine.get("ring") == 32 else 3e-5
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(by_bool(*args)), strict=True):
         np.testing.assert_allclose(g, w, atol=error if w.dtype.kind == "f" else 0)
@@ -336,8 +332,7 @@ def test_keys_of_any_word_are_in_one_order(monkeypatch: pytest.MonkeyPatch) -> N
     a = np.array([2**43.99, -(2**43.99), 1.0, 2.0, 3.0], np.float32)
     f = spu.jit(lambda a, b: spu.reveal(jnp.sort(a + b)[2]))
     for secret in (0.0, 3e11, 1e12, 2**43.99):
-        with without_compiling():
-            f(a, np.array([secret, 0, 0, 0, -secret], np.float32))
+        f(a, np.array([secret, 0, 0, 0, -secret], np.float32))
         score = [0] * 5
         for (i, j), first in opened[-1].items():
             score[j if first else i] += 1
