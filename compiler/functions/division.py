@@ -58,8 +58,8 @@ def reciprocal(b: Builder, x: Value) -> Value:
     |x| = c 2^E with c in [1/2, 1] (functions/leading_bit.py), 1/c by a polynomial of degree 7, the sign and 2^-E at the
     end.
     Domain: every x whose result fits (|1/x| < 2^(k-2-f)), that is all but 0. 1/0 gives 0.
-    Error: relative 5e-6 plus two units. 28 rounds: see `div`, whose numerator part is local here. Under ABY3 23
-    rounds, 467 bytes and an error of relative 3e-7 plus one unit, see `approx_magnitude`.
+    Error: relative 5e-6 plus two units. 28 rounds: see `div`, whose numerator part is local here. Under ABY3 22
+    rounds, 427 bytes and an error of relative 3e-7 plus one unit, see `by_logarithm`.
     """
     if by_logarithm.available(b, x.type.frac):
         return reread(b, by_logarithm.magnitude(b, x, signed=True).power(b, -2, b.frac + x.type.frac), b.frac)
@@ -76,7 +76,7 @@ def div(b: Builder, x: Value, y: Value) -> Value:
     Error: relative 5e-6 (polynomial 1.6e-6, rounding of c and 1/c) plus two units; with 128 bits 2^-40, with 32
     2^-8 in its place. Cost: 28 rounds; one conversion to boolean, prefix_or, 11 bit injections, 5 integer products, 8
     truncated ones, and 5 truncations of x with 3 integer products if x is secret. Under ABY3, with 16 fraction bits and
-    more: x 2^(-log2 |y|), see `approx_magnitude`, 22 rounds, 583 bytes, an error of relative 2e-6 and two units.
+    more: x 2^(-log2 |y|), see `by_logarithm`, 22 rounds, 583 bytes, an error of relative 2e-6 and two units.
     """
     if y.type.is_public:
         return div_public(b, x, y)

@@ -5,7 +5,7 @@ whose length is E. Which value a base-4 digit of E has is then a parity of therm
 and so is any function of one digit once its indicators are integers: sum of indicator * public table entry.
 
 Cost in a ring of 64 bits: 8 rounds (arithmetic to boolean) + 6 (prefix_or) + 2 (10 bit injections in one
-call, 11 if signed); about 102 + 72 + 240 bytes (ABY3, where most of it goes by `approx_magnitude` instead). Source:
+call, 11 if signed); about 102 + 72 + 240 bytes (ABY3, where most of it goes by `by_logarithm` instead). Source:
 the idea of the power-of-two scale is that of Catrina and de Hoogh (Norm, "Secure multiparty linear programming",
 2010); parities in place of additions are ours.
 """

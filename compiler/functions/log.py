@@ -48,7 +48,7 @@ def log(b: Builder, x: Value) -> Value:
     Domain: x > 0. For x <= 0 the result is that of half the smallest number, -(f + 1) ln 2.
     Error: 2e-6 (polynomial 5e-7, u rounded to 20 bits) plus one unit; in a ring of 128 bits one unit and 2^-40,
     of 32 bits 2^-6.
-    Cost: under ABY3 24 rounds, 462 bytes and an error of 6e-8 plus one unit, see `approx_magnitude`. Elsewhere 26
+    Cost: under ABY3 24 rounds, 462 bytes and an error of 6e-8 plus one unit, see `by_logarithm`. Elsewhere 26
     rounds; one conversion to boolean, prefix_or, 10 bit injections, 2 integer products, 5 truncated ones.
     """
     if by_logarithm.available(b, x.type.frac):

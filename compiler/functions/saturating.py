@@ -96,7 +96,7 @@ def sigmoid(b: Builder, x: Value) -> Value:
 
     Error: 6e-6 (pieces 4.5e-6) plus one unit, so that it may leave [0, 1] by as much; in a ring of 128 bits two units
     and 2^-41, with as many pieces.
-    Cost: 9 rounds under ABY3, see `approx_harmonics.odd_function`; in pieces 15 rounds, 8 comparisons, 8 bit
+    Cost: 9 rounds under ABY3, see `harmonics.odd_function`; in pieces 15 rounds, 8 comparisons, 8 bit
     injections, 5 truncated products.
     """
     return _odd(b, x, "sigmoid", SIGMOID, harmonics.SIGMOID)

@@ -40,7 +40,7 @@ def sqrt(b: Builder, x: Value) -> Value:
     A half power of two is as good a function of E's digits as a whole one: no case for odd E.
     Domain: x >= 0; 0 for x <= 0.
     Error: relative 5e-6 (1.5e-5 above f = 20) plus two units; 2^-38 with 128 bits, 2^-7 with 32.
-    Cost: under ABY3 23 rounds, 442 bytes and an error of relative 3e-7 plus one unit, see `approx_magnitude`. Elsewhere
+    Cost: under ABY3 22 rounds, 410 bytes and an error of relative 3e-7 plus one unit, see `by_logarithm`. Elsewhere
     28 rounds; one conversion to boolean, prefix_or, 10 bit injections, 3 integer products, 6 truncated ones.
     """
     if by_logarithm.available(b, 0):

@@ -22,7 +22,7 @@ def sin(b: Builder, x: Value) -> Value:
     in two limbs so that the constant's rounding does not matter for large x. A comparison folds it to a
     quarter turn either way, and a polynomial of degree 7 does the rest.
     Error: 2e-6 (polynomial 7.3e-7, u rounded to 22 bits) plus one unit; in a ring of 128 bits one unit and 2^-40.
-    Cost: 5 rounds and 74 bytes under ABY3: a truncation and `approx_harmonics.sine_of_turns`. Elsewhere 20 rounds; 2
+    Cost: 5 rounds and 74 bytes under ABY3: a truncation and `harmonics.sine_of_turns`. Elsewhere 20 rounds; 2
     truncations, one comparison, one bit injection, one integer product, 4 truncated products.
     """
     return _sine_of_turns(b, _turns(b, x))

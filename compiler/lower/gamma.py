@@ -62,7 +62,7 @@ def _sum(coefficients: Sequence[float], x: Array) -> Array:
 
 
 def lgamma(x: Array, terms: int = 3) -> Array:
-    """Domain: 0 < x < 2^22. Error: 2e-5 plus 1e-5 of the result. Cost: 42 rounds, 2220 bytes.
+    """Domain: 0 < x < 2^22. Error: 2e-5 plus 1e-5 of the result. Cost: 40 rounds, 2054 bytes.
 
     JAX's reflection for negative x is left out: what comes out there has no meaning.
     """
@@ -80,7 +80,7 @@ def lgamma(x: Array, terms: int = 3) -> Array:
 
 
 def digamma(x: Array, terms: int = 3) -> Array:
-    """Domain: x > 0. Error: 2e-5 plus 1e-5 of the result. Cost: 46 rounds, 2250 bytes. As lgamma."""
+    """Domain: x > 0. Error: 2e-5 plus 1e-5 of the result. Cost: 44 rounds, 2043 bytes. As lgamma."""
     places = _places(x)
     first, second, fourth, large = places
     u, read = _chosen(x, places)
