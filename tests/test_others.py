@@ -171,7 +171,7 @@ def test_refused(dave: spu.PYU) -> None:
     with pytest.raises(InputError, match="`owner` must be one of"):
         dev(lambda x: x)(spu.private(1.0, "erin"))
     with pytest.raises(ConfigError, match="runs among 3 parties"):
-        spu.SPU(spu.utils.testing.cluster_def(NAMES))
+        spu.SPU(spu.utils.testing.cluster_def(NAMES, {"protocol": "ABY3"}))
     with pytest.raises(ConfigError, match="different names"):
         Config(others=("party1",))
 
