@@ -355,6 +355,7 @@ def test_sums_of_words_do_not_wrap() -> None:
             "different forms",
         ),
         ({"attend": {"dave": bool}}, "dave"),
+        ({"eval": lambda p, b: b["y"]}, "must return numbers"),
         ({"loss": lambda p, b: b["x"] @ p["w"]}, "one number"),
         ({"data": {**DATA, "bob": iter([DATA["bob"]])}, "rounds": 2}, "has ended"),
     ],

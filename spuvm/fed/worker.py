@@ -17,6 +17,7 @@ from spuvm.fed.private import EXAMPLE, Private, clipped
 from spuvm.fed.sources import Rows, Source, source
 from spuvm.fed.steps import compiled_step, compiled_sum, cut, holed, joined
 from spuvm.fed.words import METRIC_BITS, digits, limit, quantised
+from spuvm.runtime.errors import InputError
 
 LOG = logging.getLogger("spuvm.fed")
 NAN, RANGE = "nan", "range"
@@ -210,7 +211,10 @@ def _said(flags: dict[str, int]) -> str:
 
 def _named(found: Any) -> dict[str, float]:
     named = found if isinstance(found, dict) else {"metric": found}
-    return {str(name): float(np.asarray(value)) for name, value in named.items()}
+    for name, value in named.items():
+        if np.size(value) != 1 or np.asarray(value).dtype.kind not in "biuf":
+            raise InputError(f"`eval` must return numbers, means over the batch; `{name}` has shape {np.shape(value)}.")
+    return {str(name): float(np.asarray(value).reshape(())) for name, value in named.items()}
 
 
 def _unit(metric: float, rows: int) -> int | None:
