@@ -27,6 +27,12 @@ MANY = tuple(f"site{i}" for i in range(10))
 START = {"w": jnp.zeros(4), "b": jnp.zeros(())}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _end() -> Iterator[None]:
+    yield
+    spu.shutdown()
+
+
 @pytest.fixture
 def three() -> None:
     among(PARTIES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,12 @@ from spuvm.fed.private import clipped
 from spuvm.runtime.errors import ConfigError, InputError
 
 PARTIES = ("alice", "bob", "carol")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _end() -> Iterator[None]:
+    yield
+    spu.shutdown()
 
 
 @pytest.fixture(autouse=True)

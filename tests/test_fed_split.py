@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -20,6 +21,12 @@ PARTIES = ("alice", "bob", "carol")
 RNG = np.random.default_rng(0)
 X = {"alice": RNG.normal(size=(32, 3)).astype(np.float32), "bob": RNG.normal(size=(32, 2)).astype(np.float32)}
 Y = (X["alice"][:, 0] - X["bob"][:, 1] > 0).astype(np.float32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _end() -> Iterator[None]:
+    yield
+    spu.shutdown()
 
 
 @pytest.fixture(autouse=True)
