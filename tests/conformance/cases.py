@@ -28,7 +28,7 @@ SAME_AS = {
     **dict.fromkeys(("pjit", "call", "closed_call", "core_call", "composite"), "jit"),
     **dict.fromkeys(("remat", "remat2"), "checkpoint"),
     "add_any": "add",
-    "spu_masked": "copy",
+    **dict.fromkeys(("spu_masked", "spu_bound"), "copy"),
     "copy_p": "copy",
     **dict.fromkeys(("name", "pvary", "sharding_constraint"), "copy"),
     "spu_arc": "atan",
