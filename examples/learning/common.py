@@ -1,0 +1,50 @@
+"""How the examples of learning run: simulated, as one party, or all parties as processes of this machine."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import spuvm as spu
+from spuvm.network import make_run_folder, run_parties
+
+
+def run(script: str, about: str, parties: Sequence[str], steps: Callable[[str | None], None]) -> int:
+    """Run `steps` of a script, which are told the party of this process; None in a simulation."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--network", action="store_true", help="all parties as local processes over mutual TLS")
+    how.add_argument("--as", dest="party", choices=parties, help="be this party; needs --config")
+    parser.add_argument("--config", help="the cluster file: `spuvm certificates` makes one")
+    options = parser.parse_args()
+    if bool(options.party) != bool(options.config):
+        parser.error("--as and --config belong together")
+    if options.network:
+        return network(script, parties)
+    spu.init(**({"party": options.party, "config": options.config} if options.party else {"parties": parties}))
+    try:
+        steps(options.party)
+    finally:
+        spu.shutdown()
+    return 0
+
+
+def network(script: str, parties: Sequence[str]) -> int:
+    """All parties as processes, with certificates made for this run."""
+    width = max(map(len, parties))
+
+    def show(party: str, stream: str, line: str) -> None:
+        print(f"{party:>{width}} | {line}", file=getattr(sys, stream), flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        config = make_run_folder(folder, spu.Config(parties=tuple(parties)), timeout=300)
+        run_parties({p: [sys.executable, script, "--as", p, "--config", str(config)] for p in parties}, on_line=show)
+    return 0
+
+
+def own(tables: Mapping[str, Any], party: str | None) -> dict[str, Any]:
+    """Each party's table where it is: in a process of one party the others' are not there."""
+    return {p: t if party in (None, p) else None for p, t in tables.items()}

@@ -1,0 +1,84 @@
+"""The examples of learning do what they say, and one of them over TLS prints the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+
+import spuvm as spu
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples" / "learning"
+
+
+def example(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"learning_{name}", EXAMPLES / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(EXAMPLES))
+    try:
+        sys.modules.pop("common", None)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(EXAMPLES))
+        sys.modules.pop("common", None)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def ended() -> Iterator[None]:
+    yield
+    spu.shutdown()
+
+
+def test_a_score_card_ranks_as_a_plain_model_does() -> None:
+    credit = example("credit")
+    spu.init(parties=credit.PARTIES)
+    _, area, report = credit.scored(None)
+    known = credit.customers()
+    x = np.stack([known["bank"]["income"], known["bank"]["debt"], known["phone"]["late"], known["phone"]["years"]], 1)
+    z, y = (x - x.mean(axis=0)) / x.std(axis=0), known["bank"]["default"]
+    plain = LogisticRegression().fit(z, y)
+    assert area > roc_auc_score(y, plain.decision_function(z)) - 0.06
+    assert 0.7 < report.disparate_impact < 1.4
+
+
+def test_survival_is_that_of_lifelines() -> None:
+    lifelines = pytest.importorskip("lifelines")
+    survival = example("survival")
+    spu.init(parties=survival.PARTIES)
+    curve, test, cox = survival.studied(None)
+    parts = [survival.patients(i) for i in range(3)]
+    known = {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
+    months = np.minimum(known["months"], survival.MONTHS)
+    died = known["died"] * (known["months"] <= survival.MONTHS)
+    theirs = lifelines.KaplanMeierFitter().fit(months, died)
+    assert curve.survival_function_[11] == pytest.approx(float(theirs.predict(12)), abs=2e-3)
+    assert test.pvalue < 0.05 and cox.summary().coef[1] < -0.3
+
+
+def test_a_private_classifier_says_what_its_owner_would(tmp_path: Path) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    service = example("private_classifier")
+    spu.init(parties=service.PARTIES)
+    model, risk = service.asked(None, tmp_path)
+    plain = xgboost.Booster(model_file=tmp_path / "model.json")
+    patients = service.drawn(3, service.PATIENTS)
+    rows = np.stack([patients[name] for name in service.FEATURES], axis=1)
+    truth = plain.predict(xgboost.DMatrix(rows, feature_names=service.FEATURES))
+    assert np.abs(risk.value[:, 1] - truth).max() < 1e-4
+    assert [str(r) for r in model.reveals] == ["prediction [40,2] to clinic"]
+    spu.shutdown()
+    script = [sys.executable, str(EXAMPLES / "private_classifier.py"), "--network"]
+    said = subprocess.run(script, capture_output=True, text=True, timeout=240, check=True).stdout
+    first = int(np.argmax(truth))
+    assert f"clinic | highest risks: patient {first}: {truth[first]:.3f}" in said
+    assert "prediction [40,2] to clinic" in said and "bank | " not in said
