@@ -59,6 +59,19 @@ def test_a_page_has_the_numbers_of_plain_libraries(tmp_path: Path) -> None:
     assert "score [] to all parties, 5 times" in [str(r) for r in model.reveals]
 
 
+def test_importance_of_numbers_and_of_trees() -> None:
+    x, _, _ = people()
+    cost = 1000 * x[:, 0] + x[:, 1]
+    found = ml.permutation_importance(ml.Ridge(inference=False).fit(x, cost), x, cost, n_repeats=2)
+    assert found.baseline > 0.99 and found.importances.shape == (3, 2)
+    assert found.importances_mean[0] > 1 > found.importances_mean[1] > -0.01 and abs(found.importances_mean[2]) < 0.01
+    thirds = np.array_split(np.arange(N), 3)
+    rows = spu.data.horizontal({p: {"a": x[t, 0], "b": x[t, 2], "y": cost[t]} for p, t in zip(PARTIES, thirds)})
+    tree = ml.Sgb(objective="reg:squarederror", n_estimators=1, max_depth=1, max_bin=4).fit(rows, "y")
+    found = ml.permutation_importance(tree, rows, n_repeats=1)
+    assert found.names == ("a", "b") and found.importances_mean[0] > 0.2 > 1e-4 > abs(found.importances_mean[1])
+
+
 def test_a_page_of_training_alone_and_what_cannot_be(tmp_path: Path) -> None:
     x, y, data = people()
     scaler = ml.StandardScaler().fit(data[["age"]])
