@@ -324,7 +324,7 @@ def test_connections_are_tls_1_3_with_certificates_on_both_sides(cluster_file: P
 
 def test_nothing_below_tls_1_3_and_nobody_without_a_certificate_is_let_in(cluster_file: Path) -> None:
     folder = cluster_file.parent
-    server = make_context(ssl.PROTOCOL_TLS_SERVER, *(folder / name for name in ("ca.crt", "alice.crt", "alice.key")))
+    server = make_context(ssl.PROTOCOL_TLS_SERVER, folder / "ca.crt", folder / "alice.crt", folder / "alice.key")
     old, anonymous = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for context in (old, anonymous):
         context.check_hostname = False
@@ -346,7 +346,7 @@ def test_nothing_below_tls_1_3_and_nobody_without_a_certificate_is_let_in(cluste
 
 def test_a_stranger_who_trickles_is_given_no_more_time(cluster_file: Path) -> None:
     folder = cluster_file.parent
-    context = make_context(ssl.PROTOCOL_TLS_SERVER, *(folder / name for name in ("ca.crt", "alice.crt", "alice.key")))
+    context = make_context(ssl.PROTOCOL_TLS_SERVER, folder / "ca.crt", folder / "alice.crt", folder / "alice.key")
     ours, theirs = socket.socketpair()
     channel = Channel(cast(Any, Local(ours)), context, server_side=True, seconds=0.3)
     hello = b"\x16\x03\x01\x02\x00\x01" + bytes(100)

@@ -113,7 +113,8 @@ def small_residues(x: NDArray[np.int64], b_: Basis) -> Words:
     """Whole numbers between -p and p for every prime, [..., n] -> [..., primes, n]."""
     words = x.view(np.uint64)[..., None, :]
     raised = words + b_.p
-    return np.minimum(words, raised, out=raised)
+    np.minimum(words, raised, out=raised)
+    return raised
 
 
 def forward(a: Words, b_: Basis) -> Words:
@@ -160,7 +161,7 @@ def residues(x: NDArray[np.int64], b_: Basis) -> Words:
 def from_digits(digits: Words, bits: int, b_: Basis) -> Words:
     """Whole numbers by digits of `bits` (at most 48) bits, lowest first, [digits, ..., n] -> [..., primes, n]."""
     radix = np.array([[(1 << bits) % p] for p in b_.primes], np.uint64)
-    out = digits[-1][..., None, :] % b_.p
+    out: Words = digits[-1][..., None, :] % b_.p
     for digit in digits[-2::-1]:
         out = add(_times(out, radix, b_.p), digit[..., None, :] % b_.p, b_)
     return out
@@ -229,12 +230,14 @@ def _back_by_numpy(a: Words, b_: Basis) -> Words:
 
 def _plus(a: Words, b: Words, p: Words) -> Words:
     s = a + b
-    return np.minimum(s, s - p, out=s)
+    np.minimum(s, s - p, out=s)
+    return s
 
 
 def _minus(a: Words, b: Words, p: Words) -> Words:
     d = a - b
-    return np.minimum(d, d + p, out=d)
+    np.minimum(d, d + p, out=d)
+    return d
 
 
 def _times(a: Words, b: Words, p: Words) -> Words:
