@@ -25,9 +25,16 @@ address = "127.0.0.1:9103"
 """
 
 
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    folder = tmp_path_factory.mktemp("authority")
+    make_authority(folder)
+    return (folder / "ca.crt").read_bytes()
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    (tmp_path / "ca.crt").write_text("")
+def folder(tmp_path: Path, authority: bytes) -> Path:
+    (tmp_path / "ca.crt").write_bytes(authority)
     return tmp_path
 
 
@@ -72,7 +79,7 @@ def test_listen_and_ipv6_and_parameters(folder: Path) -> None:
     [
         ('ca = "ca.crt"', "", "lacks `ca`"),
         ('ca = "ca.crt"', 'ca = "none.crt"', "there is no file"),
-        ('ca = "ca.crt"', 'ca = "ca.crt"\ncolour = 1', "unknown key `colour`: known are ca, timeout_seconds"),
+        ('ca = "ca.crt"', 'ca = "ca.crt"\ncolour = 1', "unknown key `colour`: known are ca, crl, timeout_seconds"),
         ('ca = "ca.crt"', 'ca = "ca.crt"\ntimeout_seconds = 0', "`timeout_seconds`"),
         ('ca = "ca.crt"', 'ca = "ca.crt"\nring = "64"', "`ring` in .* must be of type int"),
         ('ca = "ca.crt"', 'ca = "ca.crt"\nring = 65', "`ring` must be one of"),
