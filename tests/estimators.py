@@ -153,6 +153,7 @@ CASES: dict[str, Case] = {
         NUMBERS,
     ),
     "LinearSVC": Case(ml.LinearSVC, lambda: svm.LinearSVC(max_iter=100_000, intercept_scaling=100), BINARY, GOES_ON),
+    "SVC": Case(ml.SVC, svm.SVC, BINARY),
     "SGDClassifier": Case(
         lambda: ml.SGDClassifier(loss="log_loss", batch_size=16, max_iter=60),
         lambda: linear_model.LogisticRegression(max_iter=5000),

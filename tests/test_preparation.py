@@ -45,6 +45,13 @@ def frame(missing: bool = False) -> Any:
     return spu.data.vertical({"alice": alice, "bob": bob, "carol": carol}, "id", missing=["bmi"] if missing else False)
 
 
+def by_groups(sex: np.ndarray) -> Any:
+    ids = np.arange(N)
+    p = people()
+    alice = {"id": ids, "age": p["age"], "ill": p["ill"]}
+    return spu.data.vertical({"alice": alice, "bob": {"id": ids, "sex": sex}}, "id", missing=False)
+
+
 def values(table: Any) -> np.ndarray:
     """All columns side by side: only a simulation can do that."""
     parts = [np.asarray(b.value.value if b.owner else spu.reveal(b.value)) for b in table.blocks]
@@ -162,6 +169,17 @@ def test_statistics_are_those_of_scipy() -> None:
     correlations = ml.corr(data[["age", "bmi", "ill"]])
     truth = np.corrcoef(np.stack([p["age"], p["bmi"], p["ill"]]))
     assert np.abs(correlations.values - truth).max() < 1e-3
+    sexes = by_groups(np.where(p["sex"] == 1, "female", "male"))
+    ours = ml.ks_2samp(sexes, "age", "sex")
+    theirs = stats.ks_2samp(p["age"][p["sex"] == 0], p["age"][p["sex"] == 1], method="asymp")
+    assert abs(ours.statistic - theirs.statistic) < 1e-3
+    ranks = [
+        ml.logrank_test(d, "age", "ill", "sex", timeline=[30, 45, 60, 90]).statistic
+        for d in (sexes, by_groups(p["sex"]))
+    ]
+    assert ranks[0] == pytest.approx(ranks[1], abs=1e-3)
+    with pytest.raises(InputError, match="beyond the 2 classes"):
+        ml.ks_2samp(data, "age", "city")
     described = ml.describe(data[["age", "bmi"]])["bmi"]
     assert described["count"] == N and abs(described["50%"] - np.median(p["bmi"])) < 1e-9
     with pytest.raises(InputError, match="fewer than 10 cells"):

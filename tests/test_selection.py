@@ -14,6 +14,7 @@ from sklearn.metrics import mutual_info_score
 
 import spuvm as spu
 from spuvm import ml
+from spuvm.flow import find, known
 from spuvm.runtime.errors import ConfigError, InputError
 
 N = 60
@@ -173,6 +174,18 @@ def test_ranks_of_quantiles() -> None:
     assert np.abs(values(ml.QuantileTransformer(n_quantiles=8).fit_transform(rows)) - theirs).max() < 5e-3
 
 
+def test_components_of_flows_select_and_encode() -> None:
+    model, data = find("select_recursively").function(
+        data=frame(), label="y", columns=("c0", "c1", "c3"), by="ridge", n_features_to_select=1
+    )
+    gone = {"c0", "c1", "c3"} - set(model.get_feature_names_out())
+    assert len(gone) == 2 and set(data.columns) == {"c0", "c1", "c2", "c3", "c4", "c5", "y"} - gone
+    _, data = find("select_varying").function(data=frame(), label="y")
+    assert set(data.columns) == {"c0", "c1", "c2", "c3", "c4", "y"}
+    assert {"select_best", "encode_target", "scale_quantile", "nmf"} <= known().keys()
+    assert {"quantile_regression", "svc", "isolation_forest"} <= known().keys()
+
+
 # Which of two texts is 1 -----------------------------------------------------------------------------------------
 
 
@@ -198,7 +211,11 @@ def test_labels_of_two_texts_say_which_is_one(tmp_path: Path) -> None:
     piped = ml.make_pipeline(ml.MinMaxScaler(), ml.GaussianNB()).fit(data, label="y", positive="bad")
     assert piped.score(data) == pytest.approx(model.score(data), abs=0.04)
     tree = ml.DecisionTreeClassifier(max_depth=1, max_bin=4).fit(data, label="y", positive="bad")
-    assert np.mean((tree.predict(data, to="bob").value == 1) == (text == "bad")) > 0.7
+    right = np.mean((tree.predict(data, to="bob").value == 1) == (text == "bad"))
+    assert tree.score(data) == pytest.approx(right, abs=1e-4) and right > 0.7
+    tree.save(folders)
+    assert ml.load(folders).score(data) == pytest.approx(right, abs=1e-4)
+    assert ml.load(folders).inner.score(data, positive="good") == pytest.approx(1 - right, abs=1e-4)
     wrong: Any
     for wrong, message in (("Bad", "`positive` must be one of two"), (3, "`positive` must be one of two")):
         with pytest.raises(InputError, match=message):

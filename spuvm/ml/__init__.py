@@ -40,6 +40,7 @@ from spuvm.ml.others.naive_bayes import BernoulliNB as BernoulliNB
 from spuvm.ml.others.naive_bayes import GaussianNB as GaussianNB
 from spuvm.ml.others.neighbors import KNeighborsClassifier as KNeighborsClassifier
 from spuvm.ml.others.neighbors import KNeighborsRegressor as KNeighborsRegressor
+from spuvm.ml.others.svm import SVC as SVC
 from spuvm.ml.preparation.discretizer import KBinsDiscretizer as KBinsDiscretizer
 from spuvm.ml.preparation.encoders import OneHotEncoder as OneHotEncoder
 from spuvm.ml.preparation.encoders import OrdinalEncoder as OrdinalEncoder
@@ -86,7 +87,9 @@ from spuvm.ml.trees.forest import ExtraTreesClassifier as ExtraTreesClassifier
 from spuvm.ml.trees.forest import ExtraTreesRegressor as ExtraTreesRegressor
 from spuvm.ml.trees.forest import RandomForestClassifier as RandomForestClassifier
 from spuvm.ml.trees.forest import RandomForestRegressor as RandomForestRegressor
+from spuvm.ml.unsupervised.isolation import IsolationForest as IsolationForest
 from spuvm.ml.unsupervised.kmeans import KMeans as KMeans
 from spuvm.ml.unsupervised.mixture import GaussianMixture as GaussianMixture
+from spuvm.ml.unsupervised.nmf import NMF as NMF
 from spuvm.ml.unsupervised.pca import PCA as PCA
 from spuvm.ml.unsupervised.pca import TruncatedSVD as TruncatedSVD

@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-import spuvm as spu
 from spuvm.data import Column
 from spuvm.devices import SPU
 from spuvm.ml.layout import Layout
@@ -25,11 +23,6 @@ from spuvm.ml.tree import Tree
 
 VERSION = 2
 NAME = "model"
-
-
-def save(model: Model, folders: Mapping[str, str | Path]) -> None:
-    """Write `model.share` into each party's folder; a networked run needs its own party's alone."""
-    spu.save_shares(tree_of(model), folders, NAME)
 
 
 def tree_of(model: Model) -> dict[str, Any]:

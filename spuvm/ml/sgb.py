@@ -13,6 +13,7 @@ from spuvm.data.schema import nearest
 from spuvm.devices import SPU, PYUObject
 from spuvm.ml import predictions, saving
 from spuvm.ml.common.estimator import CLASSES, PAGES
+from spuvm.ml.common.labels import is_text, told
 from spuvm.ml.evaluation import named
 from spuvm.ml.frames import as_frame
 from spuvm.ml.machine import Machine, Reveal, default_device
@@ -54,6 +55,7 @@ class Sgb:
         self.device = device
         self.parameters = _parameters(parameters)
         self.model: Model | None = None
+        self.positive: str | None = None  # of labels that are two texts, the one that was 1
         self.history = History()
 
     # Training
@@ -94,6 +96,7 @@ class Sgb:
         if positive is not None:
             data = data.binary(label, positive=positive)
             sets = {name: frame.binary(label, positive=positive) for name, frame in sets.items()}
+        self.positive = positive
         self.model, self.history = train(machine, self.parameters, data, label, sample_weight, sets, progress)
         return self
 
@@ -162,15 +165,18 @@ class Sgb:
             return self.predict(data, to)
         return self._given(model.margins(data), to)
 
-    def score(self, data: Any, label: Any = None) -> float:
+    def score(self, data: Any, label: Any = None, *, positive: str | None = None) -> float:
         """Accuracy, or for a regression R^2, on a frame with labels; revealed to all parties.
 
         Args:
             label: the label's column, if not named as in training.
+            positive: of labels that are two texts, the one that is 1; if not given, the one of `fit`.
         """
         model = self._fitted()
         data, label, _ = as_frame(data, label)
         name = label or model.label.name
+        if is_text(data, name):
+            data, _ = told(data, name, positive or self.positive)
         check_label(self.parameters, data.schema[name])
         margin = model.margins(data.drop(name))
         labels = SIDES[data.kind].labels.to_score(model.machine, self.parameters, data, name, (model.up, model.down))
@@ -190,18 +196,18 @@ class Sgb:
         Raises:
             InputError: for a folder that is missing or cannot be written.
         """
-        saving.save(self._fitted(), folders)
+        spu.save_shares(self.to_tree(), folders, saving.NAME)
 
     def to_tree(self) -> dict[str, Any]:
         """What `spuvm.save_shares` takes."""
-        return saving.tree_of(self._fitted())
+        return {**saving.tree_of(self._fitted()), "positive": self.positive}
 
     @classmethod
     def of_tree(cls, tree: Mapping[str, Any], device: SPU) -> Sgb:
         """The inverse of `to_tree`."""
         model = saving.model_of(tree, device)
         out = cls(device=device, **asdict(model.parameters))
-        out.model = model
+        out.model, out.positive = model, tree.get("positive")
         return out
 
     def feature_importance(self, importance_type: str = "weight") -> dict[str, float]:

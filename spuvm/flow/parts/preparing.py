@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from spuvm.devices import PYU
 from spuvm.flow.components import component
 from spuvm.flow.estimators import as_component, parameters_of
 from spuvm.flow.kinds import Model, Rows
+from spuvm.flow.parameters import REQUIRED
 from spuvm.ml.common.table import Table
 from spuvm.runtime.errors import InputError
 
@@ -39,17 +40,28 @@ TRANSFORMERS: dict[
     "scale_min_max": (ml.MinMaxScaler, "numbers"),
     "scale_max_abs": (ml.MaxAbsScaler, "numbers"),
     "scale_robust": (ml.RobustScaler, "numbers"),
+    "scale_quantile": (ml.QuantileTransformer, "numbers"),
     "normalize": (ml.Normalizer, "numbers"),
     "encode": (ml.OneHotEncoder, "categories"),
     "encode_ordinal": (ml.OrdinalEncoder, "categories"),
+    "encode_target": (ml.TargetEncoder, "categories"),
     "impute": (ml.SimpleImputer, "all"),
     "polynomial": (ml.PolynomialFeatures, "numbers"),
     "woe": (ml.WOEEncoder, "all"),
     "pca": (ml.PCA, "numbers"),
     "svd": (ml.TruncatedSVD, "numbers"),
+    "nmf": (ml.NMF, "numbers"),
+    "select_varying": (ml.VarianceThreshold, "numbers"),
+    "select_best": (ml.SelectKBest, "numbers"),
 }
 TYPES = {"numbers": ("float", "int"), "categories": ("category",), "all": ("float", "int", "bool", "category")}
-LABELLED = ("woe",)  # that learn from labels
+LABELLED = ("woe", "encode_target", "select_best")  # that learn from labels
+LINEAR: dict[str, type[Any]] = {  # models whose smallest coefficients say which columns go
+    "ridge": ml.Ridge,
+    "lasso": ml.Lasso,
+    "logistic_regression": ml.LogisticRegression,
+    "linear_svc": ml.LinearSVC,
+}
 
 
 def _made(name: str, made: type[Any], takes: str) -> None:
@@ -61,14 +73,35 @@ def _made(name: str, made: type[Any], takes: str) -> None:
         chosen = columns or _chosen(data, TYPES[takes], label)
         model = made(**parameters)
         features = data[list(chosen)]
-        model.fit(features, data[label]) if labelled else model.fit(features)
-        return Prepared(model, joined(data, chosen, model.transform(features)))
+        made_of = model.fit_transform(features, data[label]) if labelled else model.fit(features).transform(features)
+        return Prepared(model, joined(data, chosen, made_of))
 
     about = {
         "columns": (Annotated[Names, f"if none are named, {takes if takes != 'all' else 'all'} but the label"], ()),
         "label": (Annotated[str, "the column of labels" if labelled else "a column that is left as it is"], ""),
     }
     as_component(name, fit, made, Prepared, about, parameters_of(made))
+
+
+def _rfe() -> None:
+    def fit(data: Any, *, columns: Names = (), label: str, by: str, **parameters: Any) -> Prepared:
+        chosen = columns or _chosen(data, TYPES["numbers"], label)
+        model, features = ml.RFE(estimator=LINEAR[by](), **parameters), data[list(chosen)]
+        return Prepared(model, joined(data, chosen, model.fit_transform(features, data[label])))
+
+    about: dict[str, tuple[Any, Any]] = {
+        "columns": (Annotated[Names, "if none are named, numbers but the label"], ()),
+        "label": (Annotated[str, "the column of labels"], REQUIRED),
+        "by": (
+            Annotated[
+                Literal["ridge", "lasso", "logistic_regression", "linear_svc"],
+                "the model that is fitted again and again",
+            ],
+            REQUIRED,
+        ),
+    }
+    own = {name: known for name, known in parameters_of(ml.RFE).items() if name != "estimator"}
+    as_component("select_recursively", fit, ml.RFE, Prepared, about, own)
 
 
 def _chosen(data: Any, types: Names, label: str) -> Names:
@@ -130,3 +163,4 @@ def _replaced(
 
 for _name, (_class, _takes) in TRANSFORMERS.items():
     _made(_name, _class, _takes)
+_rfe()

@@ -23,7 +23,9 @@ LABELLED: dict[str, type[Any]] = {
     "sgd_classifier": ml.SGDClassifier,
     "sgd_regressor": ml.SGDRegressor,
     "perceptron": ml.Perceptron,
+    "quantile_regression": ml.QuantileRegressor,
     "linear_svc": ml.LinearSVC,
+    "svc": ml.SVC,
     "random_forest": ml.RandomForestClassifier,
     "random_forest_regressor": ml.RandomForestRegressor,
     "extra_trees": ml.ExtraTreesClassifier,
@@ -37,7 +39,11 @@ LABELLED: dict[str, type[Any]] = {
     "neighbors_regressor": ml.KNeighborsRegressor,
     "score_card": ml.ScoreCard,
 }
-UNLABELLED: dict[str, type[Any]] = {"kmeans": ml.KMeans, "gaussian_mixture": ml.GaussianMixture}
+UNLABELLED: dict[str, type[Any]] = {
+    "kmeans": ml.KMeans,
+    "gaussian_mixture": ml.GaussianMixture,
+    "isolation_forest": ml.IsolationForest,
+}
 SURVIVAL: dict[str, type[Any]] = {"cox": ml.CoxPHFitter, "kaplan_meier": ml.KaplanMeierFitter}
 
 LABEL = (Annotated[str, "the column that is to be predicted"], REQUIRED)

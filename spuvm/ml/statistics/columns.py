@@ -70,7 +70,23 @@ def numbers(machine: Machine, column: Any) -> Any:
 def groups(machine: Machine, column: Any, count: int | None = None) -> tuple[Any, int]:
     """A column of codes 0 to k - 1, secret, and k. Text has the order of its categories; of 2, 1 must be said."""
     found = labels_of(machine, None, column, "classes", rows_in(column), count, ordered=count == 2)
+    _as_many(found.classes, count)
     return found.values, found.classes
+
+
+def two_groups(machine: Machine, column: Any) -> Any:
+    """A column of two groups as secret 0 and 1; of two texts whichever, for what does not depend on it."""
+    rows = rows_in(column)
+    if isinstance(column, Series) and column.column.type == "category" and len(column.parties) == 1:
+        column = column.at(column.parties[0])
+    found = labels_of(machine, None, column, "classes", rows, 2, ordered=False)
+    _as_many(found.classes, 2)
+    return found.values
+
+
+def _as_many(classes: int, count: int | None) -> None:
+    if count is not None and classes > count:
+        raise InputError(f"a column has {classes} categories where {count} are asked for: leave the other rows out.")
 
 
 def shown(machine: Machine, function: Callable[..., Any], *args: Any, what: str) -> Any:

@@ -14,7 +14,7 @@ import spuvm as spu
 from spuvm.devices import SPU
 from spuvm.ml.common import distributions
 from spuvm.ml.metrics import auc
-from spuvm.ml.statistics.columns import Statistic, groups, machine_of, named, numbers, rows_in, shown
+from spuvm.ml.statistics.columns import Statistic, groups, machine_of, named, numbers, rows_in, shown, two_groups
 
 
 def ttest_ind(data: Any, column: Any, by: Any, *, equal_var: bool = True, device: SPU | None = None) -> Statistic:
@@ -106,7 +106,7 @@ def tie_lengths(x: jax.Array) -> jax.Array:
 
 
 def ks_2samp(data: Any, column: Any, by: Any, *, device: SPU | None = None) -> Statistic:
-    """Kolmogorov and Smirnov's test of a column between two groups 0 and 1, two-sided, by the limit.
+    """Kolmogorov and Smirnov's test of a column between two groups, 0 and 1 or two texts, two-sided, by the limit.
 
     Returns:
         statistic (the largest distance of both distribution functions), pvalue. Revealed: the statistic, and it times
@@ -114,9 +114,7 @@ def ks_2samp(data: Any, column: Any, by: Any, *, device: SPU | None = None) -> S
     """
     x, by = named(data, column), named(data, by)
     machine = machine_of(x, by, device=device)
-    d, scaled = (
-        float(v) for v in shown(machine, _kolmogorov, numbers(machine, x), groups(machine, by, 2)[0], what="D")
-    )
+    d, scaled = (float(v) for v in shown(machine, _kolmogorov, numbers(machine, x), two_groups(machine, by), what="D"))
     root = scaled / max(d, 1e-9)  # of n0 n1 / n; a better limit is M. A. Stephens' (1970)
     corrected = scaled + d * (0.12 + 0.11 / max(root, 1e-9))
     return Statistic(statistic=d, pvalue=float(distributions.kolmogorov_above(corrected)))

@@ -14,7 +14,7 @@ from spuvm.devices import SPU
 from spuvm.ml.common import distributions
 from spuvm.ml.common.estimator import Estimator, Fitted
 from spuvm.ml.common.rules import Rule
-from spuvm.ml.statistics.columns import LEAST_ROWS, Statistic, groups, machine_of, named, shown
+from spuvm.ml.statistics.columns import LEAST_ROWS, Statistic, machine_of, named, shown, two_groups
 from spuvm.ml.survival.times import grid_of, observed
 from spuvm.runtime.errors import InputError
 
@@ -80,7 +80,7 @@ def _curve(at_risk: jax.Array, died: jax.Array) -> dict[str, jax.Array]:
 def logrank_test(
     data: Any, duration: Any, event: Any, by: Any, *, timeline: Any = 36, device: SPU | None = None
 ) -> Statistic:
-    """Whether two groups 0 and 1 have the same hazards (N. Mantel, 1966).
+    """Whether two groups, 0 and 1 or two texts, have the same hazards (N. Mantel, 1966).
 
     Returns:
         statistic (chi squared of one degree of freedom, revealed), pvalue.
@@ -88,7 +88,7 @@ def logrank_test(
     by = named(data, by)
     machine = machine_of(by, device=device)
     at_risk, died, _ = observed(machine, data, duration, event, grid_of(timeline))
-    found = float(shown(machine, _logrank, at_risk, died, groups(machine, by, 2)[0], what="log-rank statistic"))
+    found = float(shown(machine, _logrank, at_risk, died, two_groups(machine, by), what="log-rank statistic"))
     return Statistic(statistic=found, pvalue=float(distributions.chi2_above(found, 1)))
 
 

@@ -85,6 +85,7 @@ class TreeEstimator(Estimator):
         device = self.device or default_device()
         frame, name, weight = as_frame(data, y, sample_weight)
         self.inner = self._grow(frame, name, weight, device)
+        self.inner.positive = positive
         return self
 
     def _grow(self, frame: Any, name: str, weight: str | None, device: SPU) -> Sgb:
