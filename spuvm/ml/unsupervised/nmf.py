@@ -41,7 +41,7 @@ class NMF(Unsupervised):
     """
 
     n_components: int = field(default=2, kw_only=False)
-    max_iter: int = 60
+    max_iter: int = 100
     random_state: int = 0
     checks: ClassVar[Mapping[str, Rule]] = {
         "n_components": rules.whole(1, 100),
