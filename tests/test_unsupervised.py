@@ -53,9 +53,10 @@ def mixed() -> np.ndarray:
 def test_factors_are_as_near_as_the_known_ones(kind: str, tmp_path: Path) -> None:
     x = mixed()
     theirs = decomposition.NMF(2, max_iter=40, tol=0).fit(x)  # as many steps
-    ours = ml.NMF(2, max_iter=40).fit(frame(x, kind))
+    ours: Any = ml.NMF(2, max_iter=40).fit(frame(x, kind))
     assert ours.reveals == ()
-    w, h = spu.reveal(ours.transform(frame(x, kind)).blocks[0].value), ours.components_
+    w: Any = spu.reveal(ours.transform(frame(x, kind)).blocks[0].value)
+    h = ours.components_
     assert w.min() >= -1e-4 and h.min() >= 0
     assert np.linalg.norm(x - w @ h) < 1.01 * theirs.reconstruction_err_
     assert ours.reconstruction_err_ == pytest.approx(np.linalg.norm(x - w @ h), rel=0.01)

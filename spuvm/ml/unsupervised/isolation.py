@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -198,7 +199,7 @@ def mean_path(rows: int) -> float:
     """The mean length of an unsuccessful search in a binary tree of so many rows."""
     if rows <= 2:
         return float(rows > 1)
-    return 2 * (np.log(rows - 1) + np.euler_gamma) - 2 * (rows - 1) / rows
+    return 2 * (math.log(rows - 1) + float(np.euler_gamma)) - 2 * (rows - 1) / rows
 
 
 def _mean_paths(rows: jax.Array) -> jax.Array:
