@@ -53,7 +53,16 @@ def gaussian(x: Any, sensitivity: float, epsilon: float, delta: float) -> Any:
         raise InputError(f"`x` must be of floats, got {x.dtype}: use `laplace` for integers.")
     if not 0 < delta < 1:
         raise InputError(f"`delta` must be between 0 and 1, got {delta}.")
-    rho = rho_of(_positive(epsilon, "epsilon"), delta)
+    return _gaussian(x, sensitivity, rho_of(_positive(epsilon, "epsilon"), delta))
+
+
+def gaussian_of(x: Any, sensitivity: float, ratio: float) -> Any:
+    """x of floats plus discrete Gaussian noise whose sigma is `ratio` times the sensitivity, rounding included: of
+    mechanisms that are accounted together, as `Spent("gaussian", ratio)`."""
+    return _gaussian(jnp.asarray(x), sensitivity, 1 / (2 * _positive(ratio, "ratio") ** 2))
+
+
+def _gaussian(x: Any, sensitivity: float, rho: float) -> Any:
     sigma, grid = _noise(_positive(sensitivity, "sensitivity"), rho, x.size)
     return gaussian_p.bind(x, sensitivity=sensitivity + grid * math.sqrt(x.size), sigma=sigma, grid=grid)
 

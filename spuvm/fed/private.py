@@ -15,6 +15,7 @@ import numpy as np
 from spuvm.context import abort_everyone_on_error
 from spuvm.devices import PYU, SPU, PYUObject
 from spuvm.dp import Budget, Spent, gaussian_share, honest_of
+from spuvm.dp.ledgers import ledgers
 from spuvm.dp.spending import total
 from spuvm.fed.words import WORD
 from spuvm.runtime.errors import ConfigError
@@ -92,27 +93,14 @@ class Private:
     def allows(self, rounds: int, parties: Sequence[str]) -> None:
         """InputError at the party, and the end at all, whose budget would not last."""
         with abort_everyone_on_error():
-            for budget in self._budgets(parties):
+            for budget in ledgers(self.budget, parties):
                 budget.allows([self.round(rounds)])
 
     def spend(self, number: int, parties: Sequence[str]) -> None:
         """Each attending party writes the round into its ledger, before anything of it is shown."""
         with abort_everyone_on_error():
-            for budget in self._budgets(parties):
+            for budget in ledgers(self.budget, parties):
                 budget.spend([self.round()], f"federated training, round {number}")
-
-    def _budgets(self, parties: Sequence[str]) -> list[Budget]:
-        """The ledgers of the parties that are here, each once."""
-        if self.budget is None:
-            return []
-        home = [p for p in parties if PYU(p).is_here]
-        if isinstance(self.budget, Budget):
-            return [self.budget] if home else []
-        missing = [p for p in home if p not in self.budget]
-        if missing:
-            raise ConfigError(f"`budget` has no ledger of {', '.join(missing)}.")
-        found = [self.budget[p] for p in home]
-        return [b for i, b in enumerate(found) if b.path not in [o.path for o in found[:i]]]
 
 
 def shares(private: Private, adder: SPU, size: int, bits: int, count: int) -> list[PYUObject]:

@@ -28,6 +28,7 @@ from spuvm.ml.linear.least_squares import LinearRegression as LinearRegression
 from spuvm.ml.linear.least_squares import Ridge as Ridge
 from spuvm.ml.linear.logistic import LogisticRegression as LogisticRegression
 from spuvm.ml.linear.model import ConvergenceWarning as ConvergenceWarning
+from spuvm.ml.linear.private import Private as Private
 from spuvm.ml.linear.quantile import QuantileRegressor as QuantileRegressor
 from spuvm.ml.linear.sgd import Perceptron as Perceptron
 from spuvm.ml.linear.sgd import SGDClassifier as SGDClassifier
@@ -71,6 +72,7 @@ from spuvm.ml.statistics.curves import lift_curve as lift_curve
 from spuvm.ml.statistics.curves import precision_recall_curve as precision_recall_curve
 from spuvm.ml.statistics.curves import roc_curve as roc_curve
 from spuvm.ml.statistics.describe import describe as describe
+from spuvm.ml.statistics.private import histogram as histogram
 from spuvm.ml.statistics.scorecard import ScoreCard as ScoreCard
 from spuvm.ml.statistics.stability import psi as psi
 from spuvm.ml.statistics.tests import f_oneway as f_oneway

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -106,6 +106,21 @@ def labels_of(
     shared = [machine.share(p) if isinstance(p, PYUObject) else p for p in checked]
     made = machine.run(_join_centred if kind == "numbers" else _join, shared, what="labels")
     return Labels(made["values"], 0, {"mean": made["mean"], "power": made["power"]})
+
+
+def numbers_within(
+    machine: Machine, data: Any, y: Any, rows: int, ends: tuple[float, float], unit: tuple[float, int]
+) -> Labels:
+    """The labels of a regression in units that are public, mean and power of two, clipped to a stated range."""
+    pieces, where, _ = _pieces(machine, data, y, "label", "numbers")
+    _same_rows(pieces, rows, "labels")
+    mean, power = unit
+    at_holder = partial(_within, ends=ends, unit=unit, where=where)
+    inside = [
+        _at(p, at_holder) if isinstance(p, PYUObject) else machine.run(_in_range(ends, unit), p, what="labels")
+        for p in pieces
+    ]
+    return Labels(_shared(machine, inside, None), 0, {"mean": np.float32(mean), "power": np.int32(power)})
 
 
 def weights_of(machine: Machine, data: Any, weight: Any, rows: int, normalised: bool) -> Any:
@@ -315,6 +330,17 @@ def in_units(y: np.ndarray, kind: str, where: str) -> dict[str, Any]:
         unit = {"mean": np.float64(0.0), "power": np.int32(power)}
     values = units.applied(y[:, None], unit["mean"], unit["power"])[:, 0]
     return {"values": values, "mean": np.float32(unit["mean"]), "power": np.int32(unit["power"])}
+
+
+def _within(y: np.ndarray, ends: tuple[float, float], unit: tuple[float, int], where: str) -> np.ndarray:
+    mean, power = unit
+    return np.asarray(np.clip(_present(y, where), *ends) * 2.0**-power - mean, np.float32)
+
+
+@cache
+def _in_range(ends: tuple[float, float], unit: tuple[float, int]) -> Callable[[jax.Array], jax.Array]:
+    mean, power = unit
+    return lambda y: jnp.clip(y, *ends) * 2.0**-power - mean
 
 
 def rough(y: np.ndarray, kind: str, where: str) -> dict[str, np.ndarray]:

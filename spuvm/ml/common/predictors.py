@@ -71,14 +71,18 @@ class Predictor(Estimator):
         return self
 
     def _given(self, machine: Machine, data: Any, y: Any, weight: Any) -> Given:
+        table = self._features(machine, data, y, weight)
+        n_classes = getattr(self, "n_classes", None)
+        labels = labels_of(machine, data, y, self.labels, table.rows, n_classes)
+        return Given(table, labels, weights_of(machine, data, weight, table.rows, self.weights_of_mean_one), data)
+
+    def _features(self, machine: Machine, data: Any, y: Any, weight: Any) -> Table:
         if isinstance(data, Frame) and y is None:
             raise InputError("`label` is missing: name the frame's column that is to be predicted.")
         table = table_of(machine, features_of(data, y, weight), missing=self._takes_missing())
         if table.rows < self.least_rows:
             raise InputError(f"there are {table.rows} rows: {type(self).__name__} needs {self.least_rows} or more.")
-        n_classes = getattr(self, "n_classes", None)
-        labels = labels_of(machine, data, y, self.labels, table.rows, n_classes)
-        return Given(table, labels, weights_of(machine, data, weight, table.rows, self.weights_of_mean_one), data)
+        return table
 
     def _takes_missing(self) -> bool:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -14,15 +14,20 @@ from jax import lax
 
 from spuvm.ml.common import rules
 from spuvm.ml.common.estimator import Fitted
+from spuvm.ml.common.labels import numbers_within
 from spuvm.ml.common.predictors import CLASSES_RULE, Classifier, Given, Regressor
 from spuvm.ml.common.rules import Rule
+from spuvm.ml.common.standard import matrix, scales
 from spuvm.ml.common.table import Table
+from spuvm.ml.linear import private
 from spuvm.ml.linear.irls import ridge_of
 from spuvm.ml.linear.least_squares import lasso_of
 from spuvm.ml.linear.model import NO_UNIT, LinearModel
+from spuvm.ml.linear.private import Private
 from spuvm.ml.linear.proximal import shrink
 from spuvm.ml.linear.svm import beside, targets
 from spuvm.ml.machine import Machine
+from spuvm.runtime.errors import ConfigError
 
 
 def _hinge(z: jax.Array, y: jax.Array) -> jax.Array:
@@ -95,6 +100,7 @@ SGD_CHECKS: dict[str, Rule] = {
     "batch_size": rules.COUNT,
     "eta0": rules.POSITIVE,
     "random_state": rules.SEED,
+    "dp": rules.optional(Rule(lambda x: isinstance(x, Private), "a `spu.ml.Private`")),
 }
 
 
@@ -107,6 +113,8 @@ class _Sgd(LinearModel):
         batch_size: rows of a step.
         eta0: the first step size, in units of the features; it falls linearly to 0.
         random_state: of the rows' order, which is public.
+        dp: differential privacy (`spu.ml.Private`): `max_iter` steps of all rows each, features and labels in units of
+            stated ranges, noise drawn in the machine. It is not kept by `save`, but what it said is.
     """
 
     penalty: str | None = "l2"
@@ -117,10 +125,23 @@ class _Sgd(LinearModel):
     batch_size: int = 64
     eta0: float = 0.5
     random_state: int = 0
+    dp: Private | None = None
+
+    def _written_parameters(self) -> dict[str, Any]:
+        return {k: v for k, v in super()._written_parameters().items() if k != "dp"}
+
+    def explain(self) -> str:
+        """What training and predictions cost, what they revealed, to whom, and what privacy holds."""
+        said = self._fitted().facts.get("private")
+        return super().explain() + (f"\n\n{said}" if said else "")
 
     def _trained(self, machine: Machine, given: Given, loss: str, goals: list[Any], label_power: Any) -> Any:
         alpha = 0.0 if self.penalty is None else self.alpha
         ratio = {"l2": 0.0, "l1": 1.0}.get(self.penalty or "", self.l1_ratio)
+        if self.dp is not None:
+            return self._privately(
+                self.dp, machine, given, loss, goals, label_power, (alpha * (1 - ratio), alpha * ratio)
+            )
         known, x, scales = self._prepared(given.table, alpha * (1 - ratio), self.fit_intercept)
         run = descend(loss, alpha, ratio, self.fit_intercept, self.eta0, self.max_iter, self.batch_size)
         # RandomState, as its numbers are the same in every version of NumPy.
@@ -130,6 +151,34 @@ class _Sgd(LinearModel):
         ]
         coef, intercept = machine.run(beside, models, what="training") if len(models) > 1 else models[0]
         return known, {"coef": coef, "intercept": intercept, "scales": scales}
+
+    def _privately(
+        self,
+        dp: Private,
+        machine: Machine,
+        given: Given,
+        loss: str,
+        goals: list[Any],
+        label_power: Any,
+        penalties: tuple[float, float],
+    ) -> Any:
+        if given.weight is not None:
+            raise ConfigError("`sample_weight` and `dp` exclude each other: weights would undo what bounds a row.")
+        known, table, edges = private.prepared(dp, given.table, given.data)
+        steps = self.max_iter * len(goals)
+        x, units = matrix(known, known.match(table)), scales(known)
+        run = private.descend(
+            LOSSES[loss], penalties, self.fit_intercept, self.eta0, self.max_iter, dp.clip, dp.noise(steps)
+        )
+        operands = units["power"], label_power, edges["low"], edges["high"]
+        private.spend(dp, machine, steps, f"{type(self).__name__}, {steps} steps")
+        models = [machine.run(run, x, y, *operands, what="training") for y in goals]
+        coef, intercept = machine.run(beside, models, what="training") if len(models) > 1 else models[0]
+        return known, {"coef": coef, "intercept": intercept, "scales": units}
+
+    def _facts(self, given: Given, goals: int) -> dict[str, Any]:
+        facts = {"rows": given.table.rows, "intercept": self.fit_intercept}
+        return facts if self.dp is None else {**facts, "private": self.dp.said(self.max_iter * goals)}
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
@@ -150,8 +199,13 @@ class SGDClassifier(_Sgd, Classifier):
     def _learn(self, machine: Machine, given: Given) -> Fitted:
         goals = targets(machine, given.labels.values, given.labels.classes)
         known, arrays = self._trained(machine, given, self.loss, goals, 0)
-        facts = {"classes": given.labels.classes, "rows": given.table.rows, "intercept": self.fit_intercept}
+        facts = {"classes": given.labels.classes, **self._facts(given, len(goals))}
         return Fitted(machine, known, {**arrays, "unit": NO_UNIT}, facts)
+
+    def _given(self, machine: Machine, data: Any, y: Any, weight: Any) -> Given:
+        if self.dp is not None and self.n_classes is None:  # else their holder would say how many it has
+            return replace(self, n_classes=2)._given(machine, data, y, weight)
+        return super()._given(machine, data, y, weight)
 
     def _margins(self, table: Table) -> Any:
         return self._predictor(table)
@@ -182,8 +236,17 @@ class SGDRegressor(_Sgd, Regressor):
         unit = given.labels.unit
         assert unit is not None
         known, arrays = self._trained(machine, given, self.loss, [given.labels.values], unit["power"])
-        facts = {"rows": given.table.rows, "intercept": self.fit_intercept}
-        return Fitted(machine, known, {**arrays, "unit": dict(unit)}, facts)
+        return Fitted(machine, known, {**arrays, "unit": dict(unit)}, self._facts(given, 1))
+
+    def _given(self, machine: Machine, data: Any, y: Any, weight: Any) -> Given:
+        if self.dp is None:
+            return super()._given(machine, data, y, weight)
+        if self.dp.label is None:
+            raise ConfigError("`dp` of a regression needs the range of its labels: `Private(label=(low, high), ...)`.")
+        table = self._features(machine, data, y, weight)
+        low, high = self.dp.label
+        labels = numbers_within(machine, data, y, table.rows, (low, high), private.unit_of((low, high)))
+        return Given(table, labels, weight, data)
 
     def _values(self, table: Table) -> Any:
         return self._fitted().machine.run(_column, self._predictor(table), what="prediction")

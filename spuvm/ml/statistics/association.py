@@ -18,7 +18,8 @@ from spuvm.ml.common.standard import matrix, standard
 from spuvm.ml.common.table import table_of
 from spuvm.ml.linear.solve import inverse
 from spuvm.ml.statistics.columns import LEAST_ROWS, Statistic, groups, machine_of, named, rows_in, shown
-from spuvm.runtime.errors import InputError
+from spuvm.ml.statistics.private import asked, correlations, counts
+from spuvm.runtime.errors import ConfigError, InputError
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,17 @@ class Named:
         return "\n".join(f"{n:{width}}  " + "  ".join(f"{v:9.4f}" for v in row) for n, row in zip(self.names, rows))
 
 
-def corr(data: Any, *, device: SPU | None = None) -> Named:
-    """Pearson's correlations of all columns, revealed: float64 [n, n]."""
+def corr(
+    data: Any, *, epsilon: float | None = None, bounds: Any = None, budget: Any = None, device: SPU | None = None
+) -> Named:
+    """Pearson's correlations of all columns, revealed: float64 [n, n].
+
+    Args:
+        epsilon, bounds, budget: with noise; see `describe`.
+    """
+    private = asked(epsilon, bounds, budget)
+    if private is not None:
+        return Named(*correlations(data, private, device))
     z, names, machine = _standard(data, device)
     return Named(names, shown(machine, _correlations, z, what="correlations"))
 
@@ -78,8 +88,26 @@ def _inflation(z: jax.Array) -> jax.Array:
     return out
 
 
-def crosstab(data: Any, rows: Any, columns: Any, *, device: SPU | None = None) -> np.ndarray:
-    """Counts of rows by two columns of codes, perhaps of two parties, revealed: int64 [k, l]."""
+def crosstab(
+    data: Any,
+    rows: Any,
+    columns: Any,
+    *,
+    epsilon: float | None = None,
+    levels: tuple[int, int] | None = None,
+    budget: Any = None,
+    device: SPU | None = None,
+) -> np.ndarray:
+    """Counts of rows by two columns of codes, perhaps of two parties, revealed: int64 [k, l].
+
+    Args:
+        epsilon: with noise, of all cells together. levels: then, how many codes both columns have.
+        budget: then, the `spu.dp.Budget` that it is spent in first, or one for each party.
+    """
+    if epsilon is not None:
+        return counts(data, rows, columns, levels, epsilon, budget, device)
+    if budget is not None or levels is not None:
+        raise ConfigError("`budget` and `levels` are of counts with noise: give `epsilon`, too.")
     out: np.ndarray = np.rint(_counted(data, rows, columns, device, _counts, "counts")[0]).astype(np.int64)
     return out
 

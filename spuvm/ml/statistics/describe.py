@@ -14,6 +14,7 @@ from spuvm.ml.common import units
 from spuvm.ml.common.table import Block, table_of
 from spuvm.ml.machine import Machine
 from spuvm.ml.statistics.columns import LEAST_ROWS, machine_of, shown
+from spuvm.ml.statistics.private import MOMENTS, asked, moments
 from spuvm.runtime.errors import InputError
 
 QUANTILES = (0.25, 0.5, 0.75)
@@ -37,12 +38,22 @@ class Description:
         return "\n".join("  ".join(c.rjust(w) for c, w in zip(line, widths)) for line in lines)
 
 
-def describe(data: Any, *, device: SPU | None = None) -> Description:
+def describe(
+    data: Any, *, epsilon: float | None = None, bounds: Any = None, budget: Any = None, device: SPU | None = None
+) -> Description:
     """Count, missing cells, mean, standard deviation (n - 1) and quartiles of each column, revealed to all parties.
 
     The least and the largest value are some row's own, and are not shown. Columns with fewer than `LEAST_ROWS` cells
     are refused.
+
+    Args:
+        epsilon: with noise: differential privacy for one row, of all columns together; without quartiles.
+        bounds: then, the range of every column by its name, or one for all; cells outside count as its ends.
+        budget: then, the `spu.dp.Budget` that it is spent in first, or one for each party.
     """
+    private = asked(epsilon, bounds, budget)
+    if private is not None:
+        return Description(MOMENTS, *moments(data, private, device))
     machine = machine_of(data, device=device)
     table = table_of(machine, data, missing=True)
     parts = [_owned(b) if b.owner else _secret(machine, b) for b in table.blocks]
