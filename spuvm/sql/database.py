@@ -15,10 +15,13 @@ from spuvm import context
 from spuvm.compiler.lower.rows import shuffle_p
 from spuvm.context import agree
 from spuvm.devices import PYU, SPU, PYUObject, fetch
+from spuvm.dp.budget import Budget
+from spuvm.dp.ledgers import check_budgets
+from spuvm.dp.spending import DELTA
 from spuvm.jit import reveal
 from spuvm.objects import Marked
 from spuvm.runtime.errors import ConfigError, InputError
-from spuvm.sql import machine, scanning
+from spuvm.sql import machine, noise, scanning
 from spuvm.sql.catalog import Catalog
 from spuvm.sql.columns import chosen
 from spuvm.sql.explanation import Explanation
@@ -45,6 +48,7 @@ def connect(
     shares: Mapping[str, Any] | None = None,
     parties: Sequence[str] = (),
     device: SPU | None = None,
+    budget: Any = None,
 ) -> Database:
     """A connection to the tables of several owners.
 
@@ -65,6 +69,8 @@ def connect(
             agrees to what is asked of them.
         parties: of a simulation, if `spu.init` was not called: all that take part; the owners come first if not given.
         device: the SPU that computes; of the first parties of `spu.init` if not given.
+        budget: the `spu.dp.Budget` of each owner whose policy has `epsilon`, by owner: queries of its rows get noise,
+            and are written into it before they run. In a networked run each owner gives its own.
 
     Raises:
         InputError: for tables that cannot be read.
@@ -94,12 +100,13 @@ def connect(
     agree("sql tables", json.dumps([asked, [[n, len(r), r.names] for n, r in rows.items()]]).encode())
     stores = {owner: _opened(owner, named) for owner, named in tables.items()}
     policies = _policies(policy, list(tables))
-    said = {owner: _announced(owner, store, policies[owner].statistics) for owner, store in stores.items()}
+    ledgers = _ledgers(budget, policies)
+    said = {owner: _announced(owner, store, policies[owner]) for owner, store in stores.items()}
     catalog = Catalog(said)
     for name, table in rows.items():
         catalog.add_shares(table_of(name, table))
     checked(policies, catalog)
-    return Database(stores, catalog, device, policies, rows)
+    return Database(stores, catalog, device, policies, rows, ledgers)
 
 
 def _policies(policy: Any, owners: Sequence[str]) -> dict[str, OwnerPolicy]:
@@ -129,8 +136,38 @@ def _opened(owner: str, named: Mapping[str, Any]) -> PYUObject:
     return PYU(owner)(lambda *values: Store(owner, {**plain, **dict(zip(objects, values))}))(*objects.values())
 
 
-def _announced(owner: str, store: PYUObject, statistics: bool) -> Any:
-    return _from_bytes(fetch(PYU(owner)(lambda s: _as_bytes(s.announced(statistics)))(store)))
+def _announced(owner: str, store: PYUObject, policy: OwnerPolicy) -> Any:
+    ranges = {name: table.ranges for name, table in policy.tables.items()}
+    return _from_bytes(fetch(PYU(owner)(lambda s: _as_bytes(s.announced(policy.statistics, ranges)))(store)))
+
+
+def _ledgers(budget: Any, policies: Mapping[str, OwnerPolicy]) -> dict[str, Budget]:
+    """The ledgers of the owners that are here and ask for noise.
+
+    Raises:
+        ConfigError: for one that is missing, of others, or with other terms than the policy's.
+    """
+    check_budgets("budget", budget)
+    given: Mapping[str, Budget] = {} if budget is None else budget
+    if isinstance(budget, Budget):
+        raise ConfigError("`budget` must be by owner: {'alice': spu.dp.Budget(...)}.")
+    for owner in given:
+        if owner not in policies or not policies[owner].epsilon:
+            raise ConfigError(f"`budget` has {owner}, whose policy has no `epsilon`: nothing would be spent in it.")
+    found = {}
+    with context.abort_everyone_on_error():
+        for owner, policy in policies.items():
+            if not policy.epsilon or not PYU(owner).is_here:
+                continue
+            if owner not in given:
+                raise ConfigError(f"the policy of {owner} has `epsilon`: give its ledger, `budget={{{owner!r}: ...}}`.")
+            found[owner] = given[owner]
+            if given[owner].contributions != policy.contributions:
+                raise ConfigError(
+                    f"the ledger of {owner} is of {given[owner].contributions} rows a unit, its policy's "
+                    f"`contributions` are {policy.contributions}: state the same."
+                )
+    return found
 
 
 class Database:
@@ -143,12 +180,14 @@ class Database:
         device: SPU,
         policies: Mapping[str, OwnerPolicy],
         shares: Mapping[str, SharedRows],
+        ledgers: Mapping[str, Budget] | None = None,
     ) -> None:
         self.stores = stores
         self.catalog = catalog
         self.device = device
         self.policies = policies
         self.shares = shares
+        self.ledgers = ledgers or {}
         self._functions: dict[Any, Any] = {}
 
     @property
@@ -160,7 +199,12 @@ class Database:
         return self._planned(sql, self._receiver(to), parameters, join_rows)
 
     def _planned(self, sql: str, receiver: str, parameters: Parameters, join_rows: int | None) -> Plan:
-        return plan(self.catalog, sql, parameters, join_rows, lambda n, b: protected(n, b, self.policies, receiver))
+        out = plan(self.catalog, sql, parameters, join_rows, lambda n, b: protected(n, b, self.policies, receiver))
+        for scan in out.scans:
+            if scan.owner in self.policies:
+                scan.ranges = dict(self.policies[scan.owner].ranges(scan.table))
+        noise.mark(out.root, self.policies, receiver)
+        return out
 
     def compile(self, sql: str, to: str, *, parameters: Parameters = (), join_rows: int | None = None) -> Any:
         """The program of a query: its text, hash, and cost; nothing runs."""
@@ -238,8 +282,16 @@ class Database:
         with context.abort_everyone_on_error():
             mine = [o for o in self.policies if PYU(o).is_here]
             enforce(chosen_plan.root, chosen_plan.sql, self.policies, to, mine)
+            costs = {o: cost for o in self.ledgers if (cost := noise.spent(chosen_plan.root, o))}
+            for owner, cost in costs.items():
+                self.ledgers[owner].allows(cost)
         # Nobody goes on before all have agreed.
         agree("sql: every owner allows it", chosen_plan.text.encode())
+        with context.abort_everyone_on_error():
+            for owner, cost in costs.items():
+                self.ledgers[owner].spend(cost, f"sql for {to}: {chosen_plan.sql}")
+        if any(p.epsilon for p in self.policies.values()):
+            agree("sql: every owner has spent", chosen_plan.text.encode())
         for owner in mine:
             Ledger(self.policies[owner]).answered(chosen_plan.sql, to)
 
@@ -251,6 +303,10 @@ class Database:
             for n in nodes(chosen_plan.root)
             if isinstance(n, Expand) and n.limited
         ]
+        for owner in self.policies:
+            for s in noise.spent(chosen_plan.root, owner):
+                cost = f"delta {s.ratio:g}" if s.mechanism == DELTA else f"epsilon {s.epsilon:g} for each row of a unit"
+                out.append(f"with noise: {owner}'s ledger is charged {cost}")
         return tuple(out)
 
     # On the machine -----------------------------------------------------------------------------------------------

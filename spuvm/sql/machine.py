@@ -13,6 +13,7 @@ from spuvm.sql.columns import Array, Vec, both, dtype, joined, literal, nulled, 
 from spuvm.sql.expanding import expand
 from spuvm.sql.groups import group
 from spuvm.sql.lookups import lookup, marked
+from spuvm.sql.noise import noisy_group
 from spuvm.sql.ordering import Part, parts, sorted_vecs
 from spuvm.sql.plan import Expand, Expr, Filter, Group, Lookup, Node, Project, Scan, Sort, Union, Window, nodes
 from spuvm.sql.relation import Rows
@@ -134,7 +135,8 @@ def _expand(run: Run, node: Expand) -> Rows:
 
 
 def _group(run: Run, node: Group) -> Rows:
-    return group(run.rows(node.input), node.keys, node.aggregates)
+    rows = run.rows(node.input)
+    return group(rows, node.keys, node.aggregates) if node.noise is None else noisy_group(rows, node)
 
 
 def _window(run: Run, node: Window) -> Rows:

@@ -101,6 +101,7 @@ class Scan(Node):
     items: dict[str, str] = field(default_factory=dict)  # field -> SQL
     where: list[str] = field(default_factory=list)
     reads: set[str] = field(default_factory=set)  # columns that filters read
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)  # that the owner states of columns
     compared: set[str] = field(default_factory=set)  # fields that are outcomes of comparisons
 
     @property
@@ -190,6 +191,7 @@ class Group(Node):
     aggregates: tuple[Aggregate, ...] = ()
     least: tuple[str, ...] = ()  # counts of distinct units that must reach k: (aggregate's field), see policy
     k: int = 0
+    noise: Any = None  # see `noise.Noise`
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -290,7 +292,8 @@ def detail(node: Node) -> str:
                 f"{a.field.name} = {a.fn}({'distinct ' * a.distinct}{a.column or '*'})" for a in node.aggregates
             )
             by = f"by {', '.join(node.keys)}" if node.keys else "all rows"
-            return f"{by}: {calls}" + (f"; at least {node.k} units" if node.k else "")
+            noise = "" if node.noise is None else str(node.noise)
+            return f"{by}: {calls}" + (f"; at least {node.k} units" if node.k else "") + noise
         case Window():
             calls = ", ".join(f"{r.field.name} = {r.fn}({r.column or ''})" for r in node.items)
             return f"partition by {', '.join(node.partition)} order by {_keys(node.order)}: {calls}"

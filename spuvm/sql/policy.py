@@ -13,10 +13,19 @@
     amount = { carol = "after_aggregate", "*" = "never" }
 
 A column that no rule names may not be used. An owner may see its own columns.
+
+    [bob]                                 # differential privacy: others see counts, sums and averages with noise
+    epsilon = 0.5                         # what a query costs for one row; `connect(budget=...)` has the ledger
+    delta = 1e-7                          # and for showing which groups there are
+    contributions = 3                     # how many rows one unit has at most, as the ledger has it
+
+    [bob.bills]
+    ranges = { amount = [0, 5000] }       # cells outside count as its ends; what is summed needs one
 """
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,7 +73,7 @@ RULES: dict[str, tuple[frozenset[str], str]] = {
         "anything",
     ),
 }
-SETTINGS = {"k", "tripwire", "templates", "statistics"}
+SETTINGS = {"k", "tripwire", "templates", "statistics", "epsilon", "delta", "contributions"}
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,7 @@ class TablePolicy:
 
     columns: Mapping[str, Mapping[str, str]]
     unit: str | None = None
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,9 @@ class OwnerPolicy:
     templates: tuple[str, ...] = ()
     statistics: bool = True
     given: bool = field(default=True)
+    epsilon: float = 0.0
+    delta: float = 0.0
+    contributions: int = 1
 
     def rule(self, table: str, column: str, to: str) -> str:
         """The rule of a column for a receiver."""
@@ -94,6 +107,11 @@ class OwnerPolicy:
         known = self.tables.get(table)
         by_receiver = known.columns.get(column.lower(), {}) if known is not None else {}
         return by_receiver.get(to, by_receiver.get("*", "never"))
+
+    def ranges(self, table: str) -> Mapping[str, tuple[float, float]]:
+        """By column in lower case."""
+        known = self.tables.get(table)
+        return {} if known is None else known.ranges
 
     def unit(self, table: str) -> str | None:
         known = self.tables.get(table)
@@ -147,19 +165,53 @@ def owner_policy(owner: str, tree: Mapping[str, Any]) -> OwnerPolicy:
     tripwire = tree.get("tripwire")
     if tripwire is not None and not isinstance(tripwire, str):
         raise InputError(f"`tripwire` of {owner} must be the path of its ledger.")
-    return OwnerPolicy(owner, tables, k, tripwire, tuple(templates), bool(tree.get("statistics", True)))
+    epsilon, delta, contributions = _privacy(owner, tree)
+    if epsilon and (k >= 2 or tree.get("statistics")):
+        raise InputError(f"`epsilon` of {owner} excludes `k` and `statistics = true`, which tell of rows exactly.")
+    statistics = bool(tree.get("statistics", not epsilon))
+    return OwnerPolicy(owner, tables, k, tripwire, tuple(templates), statistics, True, epsilon, delta, contributions)
+
+
+def _privacy(owner: str, tree: Mapping[str, Any]) -> tuple[float, float, int]:
+    epsilon, delta, contributions = tree.get("epsilon", 0.0), tree.get("delta", 0.0), tree.get("contributions", 1)
+    for name, value, most in (("epsilon", epsilon, math.inf), ("delta", delta, 1.0)):
+        if not _is_number(value) or not 0 <= value < most:
+            raise InputError(f"`{name}` of {owner} must be a number from 0, delta below 1, got {value!r}.")
+    if type(contributions) is not int or contributions < 1:
+        raise InputError(f"`contributions` of {owner} must be a whole number, 1 or more, got {contributions!r}.")
+    if not epsilon and ("delta" in tree or "contributions" in tree):
+        raise InputError(f"`delta` and `contributions` of {owner} are of noise: give `epsilon`, too.")
+    return float(epsilon), float(delta), contributions
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _table(owner: str, name: str, tree: Mapping[str, Any]) -> TablePolicy:
     where = f"[{owner}.{name}]"
     for key in tree:
-        if key not in ("columns", "unit"):
-            raise InputError(f"the policy {where} has `{key}`: it takes `columns` and `unit`.")
+        if key not in ("columns", "unit", "ranges"):
+            raise InputError(f"the policy {where} has `{key}`: it takes `columns`, `ranges` and `unit`.")
     unit = tree.get("unit")
     if unit is not None and not isinstance(unit, str):
         raise InputError(f"`unit` of {where} must be the name of a column.")
     columns = {c.lower(): _rules(f"`{c}` of {where}", rule) for c, rule in tree.get("columns", {}).items()}
-    return TablePolicy(columns, unit)
+    return TablePolicy(columns, unit, {c.lower(): _ends(f"`{c}` of {where}", r) for c, r in _listed(where, tree)})
+
+
+def _listed(where: str, tree: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    ranges = tree.get("ranges", {})
+    if not isinstance(ranges, Mapping):
+        raise InputError(f"`ranges` of {where} must be [low, high] by column, got {ranges!r}.")
+    return list(ranges.items())
+
+
+def _ends(where: str, given: Any) -> tuple[float, float]:
+    ends = list(given) if isinstance(given, list | tuple) else []
+    if len(ends) != 2 or not all(map(_is_number, ends)) or not ends[0] < ends[1]:
+        raise InputError(f"the range of {where} must be [low, high], low below high, got {given!r}.")
+    return ends[0], ends[1]
 
 
 def _rules(where: str, given: Any) -> dict[str, str]:
@@ -188,7 +240,7 @@ def checked(policies: Mapping[str, OwnerPolicy], catalog: Catalog) -> None:
                     f"the policy of {owner} has table `{name}`{nearest(name, mine)}: it has {', '.join(mine)}."
                 )
             columns = [c.name.lower() for c in known.columns]
-            for column in [*table.columns, *([] if table.unit is None else [table.unit])]:
+            for column in [*table.columns, *table.ranges, *([] if table.unit is None else [table.unit])]:
                 if column.lower() not in columns:
                     raise InputError(
                         f"the policy of {owner} names `{column}` of `{name}`{nearest(column, columns)}: there are "

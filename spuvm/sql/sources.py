@@ -18,6 +18,7 @@ from spuvm.runtime.errors import InputError
 from spuvm.sql.types import WORD, from_duckdb
 
 INSTALL = "install spuvm[sql]"
+Ranges = Mapping[str, tuple[float, float]]  # by column in lower case
 READERS = {".parquet": "read_parquet", ".csv": "read_csv", ".json": "read_json"}
 
 
@@ -184,11 +185,38 @@ class Store:
 
     # What all may know ------------------------------------------------------------------------------------------
 
-    def announced(self, statistics: bool) -> list[dict[str, Any]]:
+    def announced(self, statistics: bool, ranges: Mapping[str, Ranges] | None = None) -> list[dict[str, Any]]:
         """Of each table: its rows, names and types, and, with `statistics`, of each column whether values repeat,
-        whether any is NULL, and a range of whole bytes (of text: of words) that holds them."""
+        whether any is NULL, and a range of whole bytes (of text: of words) that holds them; of columns with a stated
+        range that, to which cells are clipped."""
         names = [n for (n,) in self.db.execute("SELECT table_name FROM duckdb_tables() ORDER BY 1").fetchall()]
-        return [self._announced(n, statistics) for n in names]
+        found = [self._announced(n, statistics) for n in names]
+        for table in found:
+            stated = (ranges or {}).get(str(table["name"]).lower(), {})
+            for entry in table["columns"]:
+                if (ends := stated.get(entry["name"].lower())) is not None:
+                    entry["range"] = self._within(table["name"], entry["name"], ends)
+        return found
+
+    def _within(self, table: str, column: str, ends: tuple[float, float]) -> list[int] | None:
+        """Clip a column; its range in the machine's numbers, None of floats."""
+        c, type_name = quoted(column), self._type_of(table, column)
+        type_ = from_duckdb(type_name, f"column `{column}` of table `{table}` of {self.party}")
+        if type_.kind not in ("int", "decimal", "float"):
+            raise InputError(f"`ranges` has `{column}` of `{table}`, which is {type_}: ranges are of numbers.")
+        low, high = (e * 10**type_.scale for e in ends)
+        if type_.kind != "float" and (low != int(low) or high != int(high)):
+            raise InputError(f"the range of `{column}` of `{table}` has more digits than its cells: {list(ends)}.")
+        if type_.kind != "float" and not (type_.lo <= low and high <= type_.hi):
+            raise InputError(f"the range of `{column}` of `{table}` is wider than its type {type_name}: {list(ends)}.")
+        least, most = (int(e) if e == int(e) else e for e in ends)
+        clipped = f"least(greatest({c}, {least!r}), {most!r})::{type_name}"
+        self.db.execute(f"UPDATE {quoted(table)} SET {c} = {clipped} WHERE {c} IS NOT NULL")
+        return None if type_.kind == "float" else [int(low), int(high)]
+
+    def _type_of(self, table: str, column: str) -> str:
+        described = self.db.execute(f"DESCRIBE {quoted(table)}").fetchall()
+        return next(str(kind) for name, kind, *_ in described if name == column)
 
     def _announced(self, name: str, statistics: bool) -> dict[str, Any]:
         rows = self.db.execute(f"SELECT count(*) FROM {quoted(name)}").fetchall()[0][0]

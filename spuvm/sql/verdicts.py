@@ -17,6 +17,7 @@ from sqlglot import exp
 
 from spuvm.runtime.errors import InputError, PolicyError
 from spuvm.sql.flows import uses
+from spuvm.sql.noise import reasons
 from spuvm.sql.plan import Node
 from spuvm.sql.planning import parsed
 from spuvm.sql.policy import RULES, OwnerPolicy
@@ -64,6 +65,7 @@ def refusals(root: Node, sql: str, policies: Mapping[str, OwnerPolicy], to: str)
                     f"{words}.",
                 )
             )
+    out += [Refusal(owner, reason) for owner, reason in reasons(root, policies, to)]
     for owner in dict.fromkeys(u.column[0] for u in uses(root)):
         out += _of_templates(policies[owner], sql)
     return out
