@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import spuvm as spu
-from spuvm.compiler.lower.noise import gaussian_tails, laplace_digits
+from spuvm.compiler.lower.noise import gaussian_parts, gaussian_tails, laplace_digits
 from spuvm.dp import Budget, Spent, spending
 from spuvm.dp.spending import epsilon_of, rho_of, total
 from spuvm.runtime.errors import DataError, InputError
@@ -243,3 +243,20 @@ def test_many_at_once_never_overspend(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:  # each opens the ledger anew, as another process would
         assert sum(pool.map(_spend_many, [tmp_path / "b"] * 4)) == 10
     assert Budget(1.0, path=tmp_path / "b").spent == pytest.approx(1.0)
+
+
+def test_wide_noise_in_two_parts_is_one_discrete_gaussian() -> None:
+    sigma = 700.3
+    (one, fine), (step, coarse) = gaussian_parts(sigma)
+    assert one == 1 and step > 8 and gaussian_parts(500.0) == [(1, 500.0)]
+
+    def pmf(sigma: float, reach: int) -> np.ndarray:
+        weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))
+        return np.asarray(weights / weights.sum())
+
+    spread = np.zeros(2 * 9 * 700 // step * step + 1)
+    spread[::step] = pmf(coarse, len(spread) // step // 2)
+    both = np.convolve(pmf(fine, 700), spread)
+    want = pmf(sigma, len(both) // 2)
+    inside = np.abs(np.arange(len(both)) - len(both) // 2) < 5 * sigma
+    assert both[inside] == pytest.approx(want[inside], rel=1e-9)

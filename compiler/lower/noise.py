@@ -8,7 +8,9 @@ Discrete Laplace: P(n) = (1-q)/(1+q) q^|n| is the difference of two geometric va
 geometric variable are independent: digit i is 1 with probability q^(2^i) / (1 + q^(2^i)). (Ghosh, Roughgarden,
 Sundararajan, STOC 2009; digits: Dwork, Kenthapadi, McSherry, Mironov, Naor, EUROCRYPT 2006.)
 Discrete Gaussian: P(n) ~ exp(-n^2 / 2 s^2) (Canonne, Kamath, Steinke, NeurIPS 2020), by inversion: |n| is how many of
-the public numbers P(|n| >= k) are above one uniform number of 64 bits.
+the public numbers P(|n| >= k) are above one uniform number of 64 bits. A wide one is the sum of a fine one and of a
+coarse one times a whole number, whose distribution is that of one (Peikert, CRYPTO 2010, theorem 3.1): it is off by a
+factor of 1 + 4 exp(-2 pi^2 s^2) at most, s = 1 / sqrt(1 / fine^2 + 1 / coarse^2) in steps of the coarse one.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ DIGITS = 64  # of a probability
 SLACK = 2  # units that truncations may add to a sensitivity
 TAIL = 9.5  # standard deviations, beyond which P < 2^-64
 CONTEXT_DIGITS = 60
+WIDE = 512.0  # units of sigma, beyond which noise is drawn in two parts
+FINE = 5.0  # sigma of the fine part, in steps of the coarse one: the factor is 1 + 2^-600
 
 laplace_p: Any = Primitive("spu_laplace")  # x; {sensitivity, epsilon, word: whose the sensitivity is, delta}
 gaussian_p: Any = Primitive("spu_gaussian")  # x; {sensitivity, sigma, grid}
@@ -71,6 +75,15 @@ def gaussian_tails(sigma: float) -> list[int]:
             above += 2 * weight
             out.append(int(above / total * (1 << DIGITS)))
     return out[::-1]
+
+
+def gaussian_parts(sigma: float) -> list[tuple[int, float]]:
+    """Steps and sigmas, in steps, of independent discrete Gaussians whose sum is one of this sigma."""
+    if sigma <= WIDE:
+        return [(1, sigma)]
+    step = round(math.sqrt(sigma / FINE))
+    fine = FINE * step
+    return [(1, fine), (step, math.sqrt(sigma**2 - fine**2) / step)]
 
 
 def _below(bits: Any, numbers: Sequence[int]) -> Any:
@@ -119,14 +132,16 @@ def gaussian(ctx: Context, x: Operand, *, sensitivity: float, sigma: float, grid
     x = ctx.value(x)
     if x.type.kind != "fxp" or grid < 2.0**-x.type.frac:
         raise InputError(f"noise of sigma {sigma:g} is too small for the values' fraction bits, or they are integers.")
-    tails = gaussian_tails(sigma / grid)
+    parts = [(step, gaussian_tails(part)) for step, part in gaussian_parts(sigma / grid)]
 
     def noisy(x: Any) -> Any:
         note = f"gaussian, sensitivity {sensitivity:g} stated, sigma {sigma:g}"
-        size = _below(_uniform((*x.shape, 1), note), tails).astype(x.dtype).sum(-1)
-        sign = bits_p.bind(shape=tuple(x.shape), dtype=np.dtype(bool))
         rounded = jnp.floor(x * (1 / grid) + 0.5)
-        return (rounded + jnp.where(sign, size, -size)) * grid
+        for step, tails in parts:
+            size = _below(_uniform((*x.shape, 1), note), tails).astype(x.dtype).sum(-1) * step
+            sign = bits_p.bind(shape=tuple(x.shape), dtype=np.dtype(bool))
+            rounded = rounded + jnp.where(sign, size, -size)
+        return rounded * grid
 
     return apply(ctx, noisy, x)[0]
 
