@@ -67,18 +67,8 @@ def _gaussian(x: Any, sensitivity: float, rho: float) -> Any:
     return gaussian_p.bind(x, sensitivity=sensitivity + grid * math.sqrt(x.size), sigma=sigma, grid=grid)
 
 
-STEPS = (
-    16,
-    32,
-    64,
-    128,
-    256,
-    512,
-    1024,
-    2048,
-    4096,
-    8192,
-)  # of the grid in a standard deviation: more cost more, and round less
+# Of the grid in a standard deviation: more cost more, and round less.
+STEPS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
 MOST = 1.25  # times the sensitivity, with rounding
 
 
