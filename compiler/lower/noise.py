@@ -60,7 +60,7 @@ def laplace_digits(scale: float) -> list[int]:
             power = (-rate * (1 << len(out))).exp()
             number = int((power / (1 + power)).scaleb(0) * (1 << DIGITS))
             if number == 0:
-                return out
+                return out or [0]
             out.append(number)
 
 
@@ -121,7 +121,7 @@ def laplace(
         )
         drawn = _below(_uniform((2, *x.shape, len(digits)), note), digits).astype(x.dtype)
         weights = np.asarray([2.0**i * unit for i in range(len(digits))]).astype(x.dtype)
-        one, other = (drawn * weights).sum(-1)
+        one, other = (drawn * weights).sum(-1, dtype=x.dtype)
         return x + (one - other)
 
     return apply(ctx, noisy, x)[0]

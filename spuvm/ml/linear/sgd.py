@@ -162,8 +162,6 @@ class _Sgd(LinearModel):
         label_power: Any,
         penalties: tuple[float, float],
     ) -> Any:
-        if given.weight is not None:
-            raise ConfigError("`sample_weight` and `dp` exclude each other: weights would undo what bounds a row.")
         known, table, edges = private.prepared(dp, given.table, given.data)
         steps = self.max_iter * len(goals)
         x, units = matrix(known, known.match(table)), scales(known)
@@ -175,6 +173,10 @@ class _Sgd(LinearModel):
         models = [machine.run(run, x, y, *operands, what="training") for y in goals]
         coef, intercept = machine.run(beside, models, what="training") if len(models) > 1 else models[0]
         return known, {"coef": coef, "intercept": intercept, "scales": units}
+
+    def _unweighted(self, weight: Any) -> None:
+        if self.dp is not None and weight is not None:
+            raise ConfigError("`sample_weight` and `dp` exclude each other: weights would undo what bounds a row.")
 
     def _facts(self, given: Given, goals: int) -> dict[str, Any]:
         facts = {"rows": given.table.rows, "intercept": self.fit_intercept}
@@ -203,6 +205,7 @@ class SGDClassifier(_Sgd, Classifier):
         return Fitted(machine, known, {**arrays, "unit": NO_UNIT}, facts)
 
     def _given(self, machine: Machine, data: Any, y: Any, weight: Any) -> Given:
+        self._unweighted(weight)
         if self.dp is not None and self.n_classes is None:  # else their holder would say how many it has
             return replace(self, n_classes=2)._given(machine, data, y, weight)
         return super()._given(machine, data, y, weight)
@@ -239,6 +242,7 @@ class SGDRegressor(_Sgd, Regressor):
         return Fitted(machine, known, {**arrays, "unit": dict(unit)}, self._facts(given, 1))
 
     def _given(self, machine: Machine, data: Any, y: Any, weight: Any) -> Given:
+        self._unweighted(weight)
         if self.dp is None:
             return super()._given(machine, data, y, weight)
         if self.dp.label is None:
