@@ -25,8 +25,8 @@ from spuvm.sql.sources import quoted
 from spuvm.sql.types import integer
 
 POSSIBLE = ("count", "sum", "avg")
-ROWS = ("count", None)  # the count of a group's rows
 Number = tuple[str, str | None]  # "count" or "sum", of a column
+ROWS: Number = ("count", None)  # the count of a group's rows
 
 
 @dataclass(frozen=True)
@@ -250,7 +250,8 @@ def _noisy(
     exact: Mapping[Number, Array], noise: Noise, grouped: bool, sizes: Mapping[str, float]
 ) -> tuple[dict[Number, Array], Array | None]:
     """All numbers with noise, and which groups are shown."""
-    each, out, kept = noise.epsilon / len(exact), {}, None
+    each, kept = noise.epsilon / len(exact), None
+    out: dict[Number, Array] = {}
     for number, x in exact.items():
         if number == ROWS and grouped:
             # The budget counts all of a unit's rows, which `groups` is told of, too.

@@ -161,7 +161,7 @@ def _known(private: Private, table: Table, block: Block) -> tuple[Known, Block]:
     units = [unit_of(private.range_of(c)) for c in block.columns]
     mean, power = np.array([m for m, _ in units]), np.array([p for _, p in units], np.int32)
     if block.owner is not None:
-        state = PYU(block.owner)(lambda: {"mean": mean, "power": power})()
+        state: Any = PYU(block.owner)(lambda: {"mean": mean, "power": power})()
         return Known(block.columns, block.owner, state, None, block.categories), block
     if block.power is None:
         state = {"mean": (mean * 2.0**power).astype(np.float32), "power": power}
@@ -235,7 +235,7 @@ def descend(
             return (shrink(w, lasso * by) if lasso_alpha else w), None
 
         start = jnp.zeros(design.shape[1], x.dtype)
-        w, _ = lax.scan(step, start, np.arange(steps, dtype=np.float32))
+        w, _ = lax.scan(step, start, jnp.arange(steps, dtype=jnp.float32))
         return w[: x.shape[1]], w[-1] if intercept else jnp.zeros(())
 
     return run
