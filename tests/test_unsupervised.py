@@ -141,8 +141,8 @@ def test_margins_of_kernels_are_those_of_the_known_machine() -> None:
     y = np.digitize(np.hypot(x[:, 0] - 3, (x[:, 1] - 900) / 50), [0.8, 1.6])
     weight = np.where(np.arange(N) % 2, 0.5, 1.5)
     for gamma in ("scale", 0.002):
-        ours = ml.SVC(C=2.0, gamma=gamma).fit(x, y, sample_weight=weight)
-        margins = ours.decision_function(x, to="alice").value
+        ours = ml.SVC(C=2.0, gamma=gamma).fit(frame(x), y, sample_weight=weight)
+        margins = ours.decision_function(frame(x), to="alice").value
         for k in range(3):
             theirs = svm.SVC(C=2.0, gamma=gamma, tol=1e-6).fit(x, y == k, sample_weight=weight)
             assert np.abs(margins[:, k] - theirs.decision_function(x)).max() < 0.02
