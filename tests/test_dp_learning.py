@@ -89,10 +89,9 @@ def test_steps_are_of_clipped_rows_and_every_party_spends(kind: str, tmp_path: P
         assert 0.99e4 < ledger.spent <= 1e4
     assert "epsilon 10000" in model.explain() and "rows clipped to norm 0.8" in model.explain()
     assert {r.what for r in model.reveals} == {"coefficients"}
-    if kind == "vertical":
-        folders = {p: tmp_path / f"model {p}" for p in PARTIES}
-        model.save(folders)
-        assert "epsilon 10000" in ml.load(folders).explain()
+    folders = {p: tmp_path / f"model {p}" for p in PARTIES}
+    model.save(folders)
+    assert "epsilon 10000" in ml.load(folders).explain()
 
 
 def test_a_regression_of_labels_within_a_range() -> None:

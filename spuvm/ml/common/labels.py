@@ -120,7 +120,7 @@ def numbers_within(
         _at(p, at_holder) if isinstance(p, PYUObject) else machine.run(_in_range(ends, unit), p, what="labels")
         for p in pieces
     ]
-    return Labels(_shared(machine, inside, None), 0, {"mean": np.float32(mean), "power": np.int32(power)})
+    return Labels(_shared(machine, inside, None), 0, {"mean": mean, "power": power})
 
 
 def weights_of(machine: Machine, data: Any, weight: Any, rows: int, normalised: bool) -> Any:

@@ -44,7 +44,7 @@ MOST_RATIO = 1e6
 class Private:
     """How training is private: neighbours differ by one row, which is there or not.
 
-        model = spu.ml.SGDClassifier(loss="log_loss", dp=spu.ml.Private(epsilon=1, bounds={"age": (18, 90), ...}))
+        model = SGDClassifier(loss="log_loss", dp=spuvm.ml.Private(epsilon=1, bounds={"age": (18, 90), ...}))
 
     Attributes:
         epsilon, delta: what one training costs; the noise follows from them and the number of steps.
@@ -164,14 +164,20 @@ def _known(private: Private, table: Table, block: Block) -> tuple[Known, Block]:
         state: Any = PYU(block.owner)(lambda: {"mean": mean, "power": power})()
         return Known(block.columns, block.owner, state, None, block.categories), block
     if block.power is None:
-        state = {"mean": (mean * 2.0**power).astype(np.float32), "power": power}
+        state = _public(table, (mean * 2.0**power).astype(np.float32), power)
         return Known(block.columns, None, state), block
     assert table.frame is not None
     frame = table.frame
     parts = [table.machine.share(PYU(p)(_scaled(block.columns, power, p))(frame.at(p))) for p in frame.parties]
     value = table.machine.run(_stacked, parts, what="table")
-    state = {"mean": mean.astype(np.float32), "power": np.zeros_like(power)}
-    return Known(block.columns, None, state, power), replace(block, value=value, power=power)
+    known = _public(table, power=power, mean=power)["power"]
+    state = _public(table, mean.astype(np.float32), np.zeros_like(power))
+    return Known(block.columns, None, state, known), replace(block, value=value, power=known)
+
+
+def _public(table: Table, mean: np.ndarray, power: np.ndarray) -> Any:
+    """Units that all know, as the machine holds them."""
+    return table.machine.spu(lambda: {"mean": jnp.asarray(mean), "power": jnp.asarray(power)})()
 
 
 def _scaled(columns: tuple[Column, ...], power: np.ndarray, party: str) -> Callable[[np.ndarray], np.ndarray]:

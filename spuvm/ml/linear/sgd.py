@@ -100,7 +100,7 @@ SGD_CHECKS: dict[str, Rule] = {
     "batch_size": rules.COUNT,
     "eta0": rules.POSITIVE,
     "random_state": rules.SEED,
-    "dp": rules.optional(Rule(lambda x: isinstance(x, Private), "a `spu.ml.Private`")),
+    "dp": rules.optional(Rule(lambda x: isinstance(x, Private), "a `spuvm.ml.Private`")),
 }
 
 
@@ -113,8 +113,8 @@ class _Sgd(LinearModel):
         batch_size: rows of a step.
         eta0: the first step size, in units of the features; it falls linearly to 0.
         random_state: of the rows' order, which is public.
-        dp: differential privacy (`spu.ml.Private`): `max_iter` steps of all rows each, features and labels in units of
-            stated ranges, noise drawn in the machine. It is not kept by `save`, but what it said is.
+        dp: differential privacy (`spuvm.ml.Private`): `max_iter` steps of all rows each, features and labels in units
+            of stated ranges, noise drawn in the machine. It is not kept by `save`, but what it said is.
     """
 
     penalty: str | None = "l2"
