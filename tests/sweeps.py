@@ -242,7 +242,7 @@ def measure(
     with np.errstate(all="ignore"):
         want = sweep.truth(*numbers)
     fits = np.abs(want) < 2.0 ** (ring - 2 - f) * (0.99 if name == "pow" else 1.0)
-    run = _simulated if ring == 128 else _evaluated
+    run = simulated if ring == 128 else evaluated
     got = run(sweep.function, [x[fits] for x in raw], config(protocol, f, ring), jitter)
     numbers, want = [x[fits] for x in numbers], want[fits]
     allowed = STATED[name].in_ring(ring, f).allowed(want, 2.0**-f, numbers[-1])
@@ -256,7 +256,7 @@ def config(protocol: str, f: int, ring: int = 64) -> Config:
     return Config(protocol, ring, f, ("alice", "bob", "carol")[: 2 if protocol == "semi2k" else 3])
 
 
-def _evaluated(function: Callable[..., Any], raw: list[Raw], machine: Config, jitter: int | None) -> Any:
+def evaluated(function: Callable[..., Any], raw: list[Raw], machine: Config, jitter: int | None) -> Any:
     count = raw[0].size
     size = min(count, CHUNK)
     struct: Any = jax.ShapeDtypeStruct((size,), jnp.float32)
@@ -269,7 +269,7 @@ def _evaluated(function: Callable[..., Any], raw: list[Raw], machine: Config, ji
     return np.concatenate(parts)
 
 
-def _simulated(function: Callable[..., Any], raw: list[Raw], machine: Config, jitter: int | None) -> Any:
+def simulated(function: Callable[..., Any], raw: list[Raw], machine: Config, jitter: int | None) -> Any:
     """By the protocol itself; points are such that float64 holds them."""
     count = raw[0].size
     whole = -(-count // BLOCK) * BLOCK  # sizes whose kernels are compiled already

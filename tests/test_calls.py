@@ -136,16 +136,15 @@ def test_odd_coefficients_are_short(table: tuple[float, ...]) -> None:
 REFUSED: dict[str, tuple[Callable[..., Any], tuple[Any, ...], str]] = {
     "float bits": (lambda x: lax.bitcast_convert_type(x, jnp.int32), (X,), "fixed-point"),
     "nextafter": (jnp.nextafter, (X, Y), "add a small constant"),
-    "igamma": (jsp.special.gammainc, (POSITIVE, POSITIVE), "depends on the data"),
-    "bessel": (jsp.special.i0e, (X,), "polynomial"),
-    "expm": (jsp.linalg.expm, (np.eye(3, dtype=np.float32),), "symmetric"),
+    "igamma_grad_a": (lax.igamma_grad_a, (POSITIVE, POSITIVE), "depends on the data"),
+    "expn": (jsp.special.expn, (POSITIVE, POSITIVE), "one known number"),
     "eig": (jnp.linalg.eigvals, (np.eye(3, dtype=np.float32),), "eigh"),
     "bessel_jn": (lambda x: jsp.special.bessel_jn(x, v=2), (X,), "polynomial"),
     **{
         name: (getattr(jsp.special, name), (X,), rf"coefficients.*\({name}\): use a polynomial")
         for name in ("fresnel", "sici", "dawsn")
     },
-    "polygamma": (lambda x: jsp.special.polygamma(1, x), (POSITIVE,), "digamma"),
+    "polygamma": (lax.polygamma, (POSITIVE, POSITIVE), "known whole number"),
 }
 
 

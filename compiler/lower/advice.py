@@ -24,18 +24,11 @@ ADVICE = {
         "eigh if the matrix is symmetric, or a fixed number of power iterations.",
     ),
     **dict.fromkeys(
-        ("igamma", "igammac", "regularized_incomplete_beta", "random_gamma_grad"),
-        "Its series runs until it converges, which depends on the data: sum a fixed number of terms, from lgamma "
-        "and exp, or integrate the density with jnp.trapezoid on a fixed grid.",
+        ("igamma_grad_a", "random_gamma_grad"),
+        "Its series runs until it converges, which depends on the data: take the difference of two values of "
+        "`gammainc` whose first arguments are near.",
     ),
-    **dict.fromkeys(
-        ("bessel_i0e", "bessel_i1e", "bessel_jn"),
-        "Bessel functions have no approximation here: use a polynomial for the range of your data.",
-    ),
-    **dict.fromkeys(
-        ("polygamma", "zeta"),
-        "Of the derivatives of lgamma only digamma is there: for its slope, take the difference of two of its values.",
-    ),
+    "bessel_jn": "This Bessel function has no approximation here: use a polynomial for the range of your data.",
     "tridiagonal_solve": "Use jnp.linalg.solve on the whole matrix.",
     "cholesky_update": "Use jnp.linalg.cholesky on the updated matrix.",
     "ragged_dot_general": "Use a dot_general for each group.",

@@ -6,7 +6,8 @@ known too; they stay JAX arrays.
 
 A float is `fxp<f>` at every equation's boundary. `integral` remembers the values whose number is a
 whole number, with the same number as `fxp0`: products with those need no truncation. `logarithms`
-remembers what a value is the logarithm of: a quotient by a constant is one of another base.
+remembers what a value is the logarithm of: a quotient by a constant is one of another base. `quotients` remembers
+what was divided by which whole number: rounding it looks at the dividend, which is exact.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class Context:
         self.config = config
         self.integral: dict[Value, Value] = {}
         self.logarithms: dict[Value, Value] = {}
+        self.quotients: dict[Value, tuple[Value, int]] = {}
         self.truth: dict[Value, Value] = {}  # integers that were bools -> the bools
         self.randoms = 0  # draws of random values so far
         self.primitive = ""

@@ -20,7 +20,18 @@ from jax.interpreters import partial_eval
 
 from spuvm.compiler.front.trace import JAX_FILES
 from spuvm.compiler.ir.module import Type, Value, join
-from spuvm.compiler.lower import bits, eigen, linalg, normal_tails, randomness, refused, regions, search
+from spuvm.compiler.lower import (
+    bits,
+    eigen,
+    exponential_integrals,
+    linalg,
+    matrix_exponential,
+    normal_tails,
+    randomness,
+    refused,
+    regions,
+    search,
+)
 from spuvm.compiler.lower.context import Context, Operand, Rule, Undefined
 from spuvm.compiler.lower.logic import pick
 from spuvm.runtime.errors import UnsupportedError, VisibilityError
@@ -34,6 +45,8 @@ CALLS: dict[str, Call] = {
     **eigen.CALLS,
     **bits.CALLS,
     **normal_tails.CALLS,
+    **exponential_integrals.CALLS,
+    **matrix_exponential.CALLS,
     **refused.CALLS,
 }
 

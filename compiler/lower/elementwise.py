@@ -107,8 +107,29 @@ def _mul_known(ctx: Context, x: Value, c: Known) -> Operand:
         return x if is_number(c, 1) else ctx.b.mul(x, ctx.like(c, x))
     if x in ctx.integral:
         y = fixedpoint.factor(ctx.b, np.asarray(c).astype(np.float64))
-        return rescaled(ctx, ctx.b.mul_raw(ctx.integral[x], ctx.broadcast(y, x.shape)))
-    return fixedpoint.mul_constant(ctx.b, x, c)
+        out = rescaled(ctx, ctx.b.mul_raw(ctx.integral[x], ctx.broadcast(y, x.shape)))
+    else:
+        out = fixedpoint.mul_constant(ctx.b, x, c)
+    return _quotient_of(ctx, out, x, _whole_reciprocal(ctx, c))
+
+
+_DIVISORS = 1 << 20
+
+
+def _whole_reciprocal(ctx: Context, c: Known) -> int:
+    """n if a constant is 1 / n for the floats of the program, n whole; else 0."""
+    number, dtype = fixedpoint.uniform(c), ctx.outs[0].dtype
+    if number is None or not 1 / _DIVISORS < number < 1 or dtype not in (np.float32, np.float64):
+        return 0
+    n = round(1 / number)
+    return n if dtype.type(1 / n) == dtype.type(number) else 0
+
+
+def _quotient_of(ctx: Context, out: Value, x: Value, n: int) -> Value:
+    """`out`, remembered as x / n where the quotient is not exact in fixed point."""
+    if 2 < n < _DIVISORS and n & (n - 1):
+        ctx.quotients[out] = x, n
+    return out
 
 
 def square(ctx: Context, x: Value) -> Value:
@@ -151,6 +172,8 @@ def round_(ctx: Context, x: Value, *, rounding_method: Any) -> Value:
     Half to even: ties go down where floor(x) is even. Away from zero: where x is negative.
     """
     b = ctx.b
+    if int(rounding_method) == 1 and x in ctx.quotients:
+        return _rounded_quotient(ctx, *ctx.quotients[x])
     if int(rounding_method) == 1:
         down = b.not_(b.op("bit_parity", x, mask=1 << x.type.frac))
     else:
@@ -158,6 +181,23 @@ def round_(ctx: Context, x: Value, *, rounding_method: Any) -> Value:
     half = b.broadcast(b.const(1 << (x.type.frac - 1), x.type.element), x.shape)
     unit = b.bitcast(b.convert(down, "fxp0"), x.type.element)
     return floor(ctx, b.sub(b.add(x, half), unit))
+
+
+def _rounded_quotient(ctx: Context, x: Value, n: int) -> Value:
+    """x / n to the nearest whole number, half to even: q within one of it, and r = x - n q decides, which is exact.
+
+    One more where r > n / 2, one less where r < -n / 2; with `or equal` where q is odd.
+    """
+    b, frac = ctx.b, x.type.frac
+    half = b.broadcast(b.const(n << (frac - 1), x.type.element), x.shape)
+    quotient = b.function("div_by", x, by=float(n))
+    q = floor(ctx, b.add(quotient, b.broadcast(b.const(1 << (frac - 1), x.type.element), x.shape)))
+    whole = ctx.integral[q]
+    r = b.sub(x, b.with_frac(b.mul_raw(whole, b.broadcast(b.const(n, "fxp0"), x.shape)), frac))
+    odd = b.bitcast(b.convert(b.op("bit_parity", q, mask=1 << frac), "fxp0"), x.type.element)
+    limit = b.sub(half, odd)
+    more, less = b.less(limit, r), b.less(r, b.neg(limit))
+    return ctx.whole(b.sub(b.add(whole, b.convert(more, "fxp0")), b.convert(less, "fxp0")))
 
 
 # division and powers ---------------------------------------------------------------------------------
@@ -205,9 +245,12 @@ def _div_known(ctx: Context, x: Value, c: Known) -> Operand:
     if x in ctx.logarithms and number is not None:
         return ctx.broadcast(ctx.b.function("log_over", ctx.logarithms[x], base=number), ctx.outs[0].shape)
     x = ctx.broadcast(x, ctx.outs[0].shape)
+    if x in ctx.integral and _whole_reciprocal(ctx, c):
+        return _mul_known(ctx, x, np.asarray(float(_whole_reciprocal(ctx, c))))
     if number is not None and np.frexp(abs(number))[0] == 0.5:
         return fixedpoint.mul_constant(ctx.b, x, 1.0 / number)
-    return ctx.b.function("div_by", x, by=c if number is None else number)
+    out = ctx.b.function("div_by", x, by=c if number is None else number)
+    return _quotient_of(ctx, out, x, int(number) if number is not None and number == np.rint(number) > 0 else 0)
 
 
 def rem(ctx: Context, x: Operand, y: Operand) -> Operand:

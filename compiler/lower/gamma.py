@@ -53,8 +53,8 @@ def _chosen(x: Array, places: tuple[Array, Array, Array, Array]) -> tuple[Array,
     return u, read
 
 
-def _sum(coefficients: Sequence[float], x: Array) -> Array:
-    """By Horner's rule."""
+def horner(coefficients: Sequence[float], x: Array) -> Array:
+    """The sum of coefficients[i] x^i."""
     total = jnp.full_like(x, coefficients[-1])
     for c in reversed(coefficients[:-1]):
         total = c + x * total
@@ -72,7 +72,7 @@ def lgamma(x: Array, terms: int = 3) -> Array:
     log, log_next = lax.log(read), lax.log(jnp.where(first, x + 1.0, 1.0))
     w = 1.0 / jnp.where(large, x, _LARGE)
     w2 = w * w
-    series = w * _sum(_STIRLING[:terms], w2)
+    series = w * horner(_STIRLING[:terms], w2)
     factor = jnp.where(large, x - 0.5, fourth.astype(x.dtype) - second.astype(x.dtype))
     far = series - x + 0.5 * math.log(2 * math.pi)
     near = NEAR["lgamma"].bind(u) - log_next
@@ -86,7 +86,7 @@ def digamma(x: Array, terms: int = 3) -> Array:
     u, read = _chosen(x, places)
     w, w_next = 1.0 / read, 1.0 / jnp.where(first, x + 1.0, 1.0)
     w2 = w * w
-    series = _sum(_STIRLING_PSI[:terms], w2)
+    series = horner(_STIRLING_PSI[:terms], w2)
     far = lax.log(jnp.where(large, x, 1.0)) - w * (0.5 + w * series)
     step = fourth.astype(x.dtype) - second.astype(x.dtype)
     near = NEAR["digamma"].bind(u) + step * w - first.astype(x.dtype) * w_next

@@ -13,10 +13,8 @@ _OF_DATA = "use a polynomial for the range of your data"
 
 # name of a function that JAX calls -> why there is none on secret values, and what to write instead
 REASONS: dict[str, str] = {
-    "expm": "how often the exponential of a matrix is squared depends on its norm, which is secret: for a symmetric "
-    "matrix write w, v = jnp.linalg.eigh(a) and (v * jnp.exp(w)) @ v.T, else square a series k times.",
     **{name: f"{_RATIONAL} ({name.strip('_')}): {_OF_DATA}." for name in ("fresnel", "sici", "_dawsn")},
-    "bessel_jn": f"Bessel functions have no approximation here (bessel_jn): {_OF_DATA}.",
+    "bessel_jn": f"this Bessel function has no approximation here (bessel_jn): {_OF_DATA}.",
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spuvm.compiler.lower import (
+    bessel,
     bits,
     composed,
     control,
@@ -14,6 +15,7 @@ from spuvm.compiler.lower import (
     eigen,
     elementwise,
     gamma,
+    incomplete,
     index,
     linalg,
     logic,
@@ -27,6 +29,7 @@ from spuvm.compiler.lower import (
     shape,
     sort,
     window,
+    zeta,
 )
 from spuvm.compiler.lower.context import Context, Operand, Rule
 
@@ -64,6 +67,9 @@ RULES = merge(
     logic.RULES,
     composed.RULES,
     gamma.RULES,
+    incomplete.RULES,
+    zeta.RULES,
+    bessel.RULES,
     normal_tails.RULES,
     bits.RULES,
     matrix_products.RULES,

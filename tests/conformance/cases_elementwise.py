@@ -32,6 +32,7 @@ from conformance.table import (
     Case,
     alike,
     binary,
+    broadcast,
     elementwise,
     index,
     unary,
@@ -90,6 +91,30 @@ FUNCTIONS = [
         for n, f in (("lgamma", lax.lgamma), ("digamma", lax.digamma))
     ),
     binary("atan2", lax.atan2, ANY_SMALL, NONZERO),
+    *(
+        binary(n, f, POSITIVE, POSITIVE, FLOATS[:2], Stated("", absolute=1.5e-4, units=16))
+        for n, f in (("igamma", lax.igamma), ("igammac", lax.igammac))
+    ),
+    Case(
+        "regularized_incomplete_beta",
+        broadcast(lax.betainc),
+        (POSITIVE, POSITIVE, uniform(0, 1)),
+        elementwise(3),
+        FLOATS[:2],
+        Stated("", absolute=3e-4, units=32),
+    ),
+    *(
+        unary(n, f, WIDE, FLOATS[:2], Stated("", absolute=1e-5, units=2))
+        for n, f in (("bessel_i0e", lax.bessel_i0e), ("bessel_i1e", lax.bessel_i1e))
+    ),
+    binary("zeta", lax.zeta, uniform(1.25, 4), POSITIVE, FLOATS[:2], Stated("", relative=6e-5, absolute=6e-5)),
+    unary(
+        "polygamma",
+        lambda x: lax.polygamma(jnp.full_like(x, 1), x),
+        POSITIVE,
+        FLOATS[:2],
+        Stated("", relative=4e-5, absolute=6e-5),
+    ),
 ]
 
 LOGIC = [
