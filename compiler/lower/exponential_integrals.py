@@ -35,7 +35,7 @@ def expi(x: Array) -> Array:
     t, w = short_nodes(_NODES, 12)
     weights = w / t  # within the exponents: no product to pass what fits
     powers = lax.exp(x[..., None] * jnp.asarray(t, x.dtype) + jnp.asarray(np.log(weights), x.dtype))
-    return lax.log(jnp.abs(x)) + powers.sum(-1) + (np.euler_gamma - weights.sum())
+    return lax.log(jnp.abs(x)) + powers.sum(-1) + float(np.euler_gamma - weights.sum())
 
 
 def exp1(x: Array) -> Array:
