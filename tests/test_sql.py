@@ -259,4 +259,4 @@ def test_results_are_at_one_party_alone() -> None:
 
 
 def _parts(db: Database) -> tuple[Any, ...]:
-    return db.stores, db.catalog, db.device, db.policies
+    return db.stores, db.catalog, db.device, db.policies, db.shares

@@ -15,7 +15,12 @@ from spuvm.dp.spending import Spent
 
 @click.group()
 def budget() -> None:
-    """Budgets of differential privacy: what of a data set's epsilon is spent, and on what."""
+    """Budgets of differential privacy: what of a data set's epsilon is spent, and on what.
+
+    \b
+        spuvm budget show patients.ledger
+        spuvm budget show patients.ledger --json
+    """
 
 
 @budget.command()

@@ -19,6 +19,10 @@ CHECKOUT = Path(__file__).resolve().parent.parent.parent / "examples" / "hospita
 def demo(folder: Path, simulate: bool) -> int:
     """Train a logistic regression on three hospitals' data, each in a process of its own.
 
+    \b
+        spuvm demo
+        spuvm demo --folder hospitals --simulate
+
     Writes one Parquet file a hospital below FOLDER, and what carol is shown in the end: the risks of the patients held
     out. The scripts are those of examples/hospitals.
     """

@@ -47,6 +47,7 @@ class Channel:
         self.tls = context.wrap_bio(self._encrypted, self._outgoing, server_side=server_side)
         self._sent = 0
         self.received = 0  # bytes of the session that were read
+        self.failed: OSError | None = None  # why no more can be read
         self.kept: Callable[[memoryview | bytes], None] | None = None  # called with all that is sent in the session
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -147,7 +148,7 @@ class Channel:
         os.dup2(other.sock.fileno(), self.sock.fileno())
         other.sock.close()
         self.tls, self._encrypted, self._outgoing = other.tls, other._encrypted, other._outgoing
-        self._sent = other._sent
+        self._sent, self.failed = other._sent, None
 
     def again(self, pieces: Iterable[memoryview]) -> Iterator[bytes]:
         """Blocks that say once more what was said before."""
@@ -186,7 +187,10 @@ class Channel:
         self._encrypted.write(buffer[:n])
 
     def read_into(self, view: memoryview) -> int:
-        """Decrypt into `view` what has been taken, record after record; the number of bytes, less if it ends."""
+        """Decrypt into `view` what has been taken, record after record; the number of bytes, less if it ends.
+
+        Whoever reads is in the midst of a frame: that no more can be read is kept in `failed`, and nothing raised.
+        """
         read, at, length = self.tls.read, 0, len(view)
         if not self._encrypted.pending and not self.tls.pending():
             return 0  # most often: spares an exception
@@ -198,8 +202,9 @@ class Channel:
                 at += n
         except ssl.SSLWantReadError:
             pass
-        finally:
-            self.received += at
+        except OSError as error:
+            self.failed = error
+        self.received += at
         return at
 
     # Always.

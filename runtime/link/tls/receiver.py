@@ -77,8 +77,12 @@ class Receiver:
         self._deliver()
 
     def advance(self) -> None:
+        """Read what has been taken. OSError if the connection has ended: the frame may go on over another."""
         if not self.closed:
             next(self._steps)
+        if not self.closed and (failed := self.channel.failed) is not None:
+            self.channel.failed = None
+            raise failed
 
     def close(self) -> None:
         self._steps.close()
