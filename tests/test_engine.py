@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -23,6 +24,7 @@ import spuvm as spu
 from spuvm.compiler.assemble.assemble import assemble
 from spuvm.compiler.assemble.values import Unsupported
 from spuvm.compiler.expand.choreography import Call
+from spuvm.compiler.project import executables
 from spuvm.compiler.project.kernels import StagePlan, analyse
 from spuvm.runtime.engine import interpreter, tier
 from spuvm.runtime.engine.check import BadCode, check
@@ -291,6 +293,25 @@ def test_the_environment_chooses(engine: str, tmp_path: Any) -> None:
 
 
 # small pieces ----------------------------------------------------------------------------------------
+
+
+def test_small_arrays_stay_with_the_engine_where_wide_ones_have_earned_xla() -> None:
+    case = next(c for c in cases(ABY3) if c.kernel.name == "mul_aa")
+    taken: list[bool] = []
+
+    def piece(straight: Any, general: bool) -> Any:
+        taken.append((found := small_piece(straight)) is not None)
+        return None if general else found
+
+    with patch.object(executables, "EARNED", 0.0):
+        for general in (True, False):
+            choreography = kernel_choreography(case, ABY3, shapes_of(case, 5))
+            inputs = [numbers(s.dtype, *s.shape) for port in choreography.inputs for s in port.slots]
+            with patch.object(executor, "small_piece", partial(piece, general=general)):
+                simulate(choreography, inputs, runs=2)
+            for compiled in list(executables._PROMOTED.values()):
+                compiled.result()
+    assert taken and all(taken)
 
 
 @pytest.mark.parametrize("n", [0, 1, 5, 64, 777])

@@ -74,7 +74,7 @@ class StageLoader:
 
     def __call__(self) -> Executable:
         if tier.current() == "native":
-            found = self._for_engine()
+            found = self.engine()
             if found is not None:
                 return found if found.seconds < EARNED else self._promoted(found)
         return self._for_xla()
@@ -97,7 +97,8 @@ class StageLoader:
 
     # the vector engine -------------------------------------------------------------------------------
 
-    def _for_engine(self) -> Interpreted | None:
+    def engine(self) -> Interpreted | None:
+        """For the engine, whatever wide arrays have earned the stage; None if it lacks an operation."""
         found = self._interpreted(self.unit, self.unit_stage, scales=True) if self.unit else None
         return found or self._interpreted(self.key, self.stage, scales=False)
 

@@ -182,7 +182,7 @@ class _Layout:
         if any(math.prod(s) * 8 > LARGEST for s in task.shapes):
             return False
         stage = task.stages[partition(task.size)[0][2] if task.size is not None else 0]
-        program = stage.load()
+        program = getattr(stage.load, "engine", stage.load)()
         if not isinstance(program, Interpreted) or any(r.dtype == PERMUTATION for r in stage.randoms):
             return False
         self.programs[id(task)] = program
