@@ -73,8 +73,8 @@ def test_a_model_of_what_is_positive() -> None:
     risk = np.asarray(model.predict_proba(data.drop("y"), to="carol").value)
     risk = risk[:, -1] if risk.ndim == 2 else risk
     assert risk[X > 0].min() > 0.5 > risk[X < 0].max()
-    with pytest.raises(InputError, match="which of two is 1 must be said"):
-        model.score(data)
+    assert model.score(data) == 1.0  # as `fit` was told
+    assert model.score(data, positive="good") == 0.0
 
 
 @pytest.mark.parametrize("cells", [COMMAS, ["1.5", "2"] * (N // 2), ["1.000,5"] * N])
