@@ -94,6 +94,7 @@ for way in ways:
     except spu.errors.SpuError as e:
         error = f"{type(e).__name__}: {e}"
         spu.shutdown()
+        time.sleep(1.5)  # peers may still be telling each other
     print(json.dumps([way, printed, error, time.monotonic() - start]), flush=True)
 """
 
