@@ -112,8 +112,8 @@ class Greeter:
             raise OSError(errno.EACCES, f"its certificate names no party of the cluster ({which})")
         guess = self._cluster.rank(sorted(known)[0])
         if (stopped := self._refusal()) is not None:
-            known = guess in self.told or self._cluster.names[guess] == stopped[0]
-            if known:  # it comes for its next session, and tries again until this one has ended
+            if guess in self.told or self._cluster.names[guess] == stopped[0]:
+                # It comes for its next session, and tries again until this one has ended.
                 raise OSError(errno.ECONNABORTED, "it knows that this party has stopped")
             put_frame(channel, Kind.ABORT, "\0".join(stopped).encode())
             self.told.add(guess)
