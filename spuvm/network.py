@@ -28,8 +28,8 @@ LAST_GRACE = 2.0  # and after SIGTERM
 POLL = 0.05
 READ_BYTES = 1 << 16
 
-# Linux ends the child when the thread that started it dies, be it by SIGKILL.
-_TIED = """
+# How a child begins that Linux ends when the thread that started it dies, be it by SIGKILL; argument 1: whose child.
+TIED = """
 import ctypes, os, sys
 try:
     ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
@@ -37,8 +37,8 @@ except (AttributeError, OSError):
     pass
 if os.getppid() != int(sys.argv[1]):
     sys.exit(1)
-os.execvp(sys.argv[2], sys.argv[2:])
 """
+_RUNS = TIED + "os.execvp(sys.argv[2], sys.argv[2:])"
 
 Listener = Callable[[str, str, str], None]  # party, "stdout" or "stderr", a line without its end
 
@@ -183,7 +183,7 @@ def dealer_command(*arguments: str) -> list[str]:
 
 
 def _start(party: str, argv: Sequence[str], env: Mapping[str, str], cwd: str | Path | None) -> _Process:
-    tied = [sys.executable, "-I", "-S", "-c", _TIED, str(os.getpid())] if sys.platform == "linux" else []
+    tied = [sys.executable, "-I", "-S", "-c", _RUNS, str(os.getpid())] if sys.platform == "linux" else []
     try:
         popen = subprocess.Popen(
             [*tied, *argv],

@@ -1,9 +1,9 @@
 """Every fixed-point value its own fraction bits: more than the default where its limit has room and a use wants them.
 
 Lowering gives all numbers the default fraction bits f. Here a value gets `extra` ones, in three steps: limits of all
-values (passes/limits.py), going back from the uses how many extra bits are wanted, and a rewriting that drops so many
-fewer at the truncations that are there. A shift to the left is free, so sums and selections are aligned upwards where
-limits allow. Inputs and results of programs, loops and branches keep the default: the same types in give the same out.
+values (passes/limits.py), what their uses want (passes/wishes.py), and a rewriting that drops so many fewer at the
+truncations that are there. A shift to the left is free, so sums and selections are aligned upwards where limits allow.
+Inputs and results of programs, loops and branches keep the default: the same types in give the same out.
 """
 
 from __future__ import annotations
@@ -11,22 +11,20 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from spuvm.compiler.ir.fixedpoint import encode
 from spuvm.compiler.ir.module import Module, Op, Region, Value, uses
 from spuvm.compiler.ir.ops import KEEP_MASKED, LOCAL, index_operands, with_results
-from spuvm.compiler.passes.limits import Limit, Limits, count, known
+from spuvm.compiler.passes.limits import Limits, count, known
 from spuvm.compiler.passes.truncation import BLOCK
+from spuvm.compiler.passes.wishes import NO_WISH, OF_ROOTS, REARRANGED, Wanted
 from spuvm.runtime.ring.elements import words
 
 Moved = dict[Region, list[int]]
 
 MOST = {32: 6, 64: 20, 128: 40}  # extra bits of what is multiplied
-OF_ROOTS = 18  # wanted below a root, whose relative error is half that of its operand
-OF_DIVISORS = 12
 LEAST_EXPONENT = 17  # fraction bits of result and divisor beyond those of the numerator
 # Fraction bits of roots: an epsilon of 1e-8 beside them is 0, so that what is divided by a root that was lost gives 0.
 UP_TO = {32: 16, 64: 24, 128: 60}
@@ -36,9 +34,7 @@ PLACE = re.compile(r"\[\d+\]")
 NAME = re.compile(r"^\w*")
 
 MOST_HALVINGS = 20  # of a number, by moving the point
-FEW = 32  # terms of a sum
 
-REARRANGED = frozenset(LOCAL) - {"sum", "cumsum", "scatter_add"} | {"neg", "share"}
 ALIGNED = frozenset({"add", "sub", "select", "less", "equal", "concatenate", "pad", "scatter", "dynamic_update_slice"})
 CARRIED = REARRANGED | ALIGNED | {"bitcast", "shift_left", "convert"}
 
@@ -83,111 +79,7 @@ def _successors(module: Module) -> dict[Value, Value] | None:
     return found
 
 
-# what uses want --------------------------------------------------------------------------------------------
-
-
-def _typical(x: Limit, most: float) -> float:
-    """log2 of what a value usually is: known ones are near their limit, promised ones near 1 when all limits are."""
-    return x.product if x.known else min(x.product - most, 0.0)
-
-
-@dataclass(frozen=True)
-class Wish:
-    """Extra bits: `bits` as far as a factor may have them, `below` a root or a quotient as many as the ring holds."""
-
-    bits: float
-    below: float
-
-
-NO_WISH = Wish(-math.inf, -math.inf)
-
-
-@dataclass
-class _Wanted:
-    """Extra bits that the uses of values ask for."""
-
-    limits: Limits
-    of: dict[Value, Wish] = field(default_factory=dict)
-
-    def ask(self, value: Value, bits: float, below: float = -math.inf) -> None:
-        if value.type.kind == "fxp":
-            before = self.of.get(value, NO_WISH)
-            self.of[value] = Wish(max(before.bits, bits), max(before.below, below))
-
-    def run(self, region: Region) -> None:
-        for value in region.results:
-            self.ask(value, 0.0)
-        for op in reversed(region.ops):
-            rule = WANTS.get(op.name)
-            if rule is None or len(op.outputs) != 1 or op.output.type.kind != "fxp":
-                for value in op.inputs:
-                    self.ask(value, 0.0)
-            else:
-                rule(self, op, self.of.get(op.output, NO_WISH))
-
-    def typical(self, value: Value) -> float:
-        return _typical(self.limits.of[value], self.limits.most)
-
-    def room(self, value: Value) -> float:
-        """Extra bits that a factor has room for."""
-        limit = self.limits.of[value]
-        return max((0.0 if limit.known else self.limits.most) - limit.product, 0.0)
-
-
-def _want_product(w: _Wanted, op: Op, wish: Wish) -> None:
-    x, y = op.inputs
-    terms = count(x, op.attrs["dims"][0][0]) if op.name == "dot" else 1
-    for one, other in ((x, y), (y, x)):
-        below = wish.below if w.limits.of[other].known else -math.inf
-        w.ask(one, max(wish.bits, below) + _of_sum(terms) + w.typical(other) if other.type.frac else 0.0)
-
-
-def _of_sum(terms: int) -> int:
-    """Roundings of so many terms add up like the root of it; two bits in hand. Few are left: bits cost range."""
-    return math.ceil(math.log2(terms) / 2) + 2 if terms >= FEW else 0
-
-
-def _want_sum(w: _Wanted, op: Op, wish: Wish) -> None:
-    x = op.inputs[0]
-    axes = op.attrs["axes"] if op.name == "sum" else [op.attrs["axis"]]
-    w.ask(x, wish.bits + _of_sum(count(x, axes)), wish.below)
-
-
-def _want_each(w: _Wanted, op: Op, wish: Wish) -> None:
-    at = index_operands(op.name, len(op.inputs)) if op.name in LOCAL else ()
-    for i, x in enumerate(op.inputs):
-        if i not in at:
-            w.ask(x, wish.bits, wish.below)
-
-
-def _want_root(w: _Wanted, op: Op, wish: Wish) -> None:
-    w.ask(op.inputs[0], 0.0, OF_ROOTS)
-
-
-def _want_quotient(w: _Wanted, op: Op, wish: Wish) -> None:
-    """A divisor that may be small makes small numerators large."""
-    small = min(OF_DIVISORS, w.room(op.inputs[1]))
-    w.ask(op.inputs[0], wish.bits, max(small if small > 0 else -math.inf, wish.below))
-    w.ask(op.inputs[1], small)
-
-
-def _want_quotient_by(w: _Wanted, op: Op, wish: Wish) -> None:
-    smallest = float(np.abs(np.asarray(op.attrs["by"], np.float64)).min(initial=np.inf))
-    if 0.0 < smallest < np.inf:
-        w.ask(op.inputs[0], wish.bits - math.log2(smallest), wish.below - math.log2(smallest))
-
-
-WANTS: dict[str, Callable[[_Wanted, Op, Wish], None]] = {
-    **dict.fromkeys(REARRANGED | {"add", "sub", "select", "trunc", "bitcast", "shift_left", "convert"}, _want_each),
-    "mul": _want_product,
-    "dot": _want_product,
-    "sum": _want_sum,
-    "cumsum": _want_sum,
-    "sqrt": _want_root,
-    "rsqrt": _want_root,
-    "div": _want_quotient,
-    "div_by": _want_quotient_by,
-}
+# rewriting -------------------------------------------------------------------------------------------------
 
 
 def _is_raw(op: Op, frac: int, extra: int = 0) -> bool:
@@ -199,9 +91,6 @@ def _is_raw(op: Op, frac: int, extra: int = 0) -> bool:
         return False
     source, target = op.inputs[0].type, op.output.type
     return target.kind != "fxp" or source.frac - extra != frac or not 0 <= target.frac - frac <= MOST_HALVINGS
-
-
-# rewriting -------------------------------------------------------------------------------------------------
 
 
 class _Scaler:
@@ -221,7 +110,7 @@ class _Scaler:
         """
         self.region, self.limits, self.frac, self.ring_bits = region, limits, frac, ring_bits
         self.keeps_scales = successors is not None
-        self.wanted = _Wanted(limits)
+        self.wanted = Wanted(limits)
         self.wanted.run(region)
         for param, result in (successors or {}).items():
             if self.wanted.of.get(param, NO_WISH).below >= OF_ROOTS:

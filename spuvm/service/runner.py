@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from spuvm.network import TIED
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.certificates import PASSPHRASE
 from spuvm.service.jobs import Job
@@ -25,19 +26,13 @@ from spuvm.service.work import Place, Work
 TAIL = 2000  # characters of what a process printed that go into the log of this party
 POLL = 0.5
 GRACE = 5.0
-# Linux ends a job when its service dies, be it by SIGKILL; of cores it gets the first so many that are this one's turn.
-_LIMITED = """
-import ctypes, os, resource, sys
-try:
-    ctypes.CDLL(None).prctl(1, 9, 0, 0, 0)
-except (AttributeError, OSError):
-    pass
-if os.getppid() != int(sys.argv[1]):
-    sys.exit(1)
+# A job ends when its service dies; of cores it gets the first so many that are this one's turn.
+_LIMITED = f"""{TIED}
+import resource
 cores, turn = int(sys.argv[2]), int(sys.argv[3])
 if cores and hasattr(os, "sched_setaffinity"):
     free = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {free[(turn * cores + i) % len(free)] for i in range(cores)})
+    os.sched_setaffinity(0, {{free[(turn * cores + i) % len(free)] for i in range(cores)}})
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 os.execv(sys.argv[4], sys.argv[4:])
 """

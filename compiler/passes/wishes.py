@@ -1,0 +1,123 @@
+"""What uses ask of fixed-point values: extra fraction bits, found going back from the results of a region."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from spuvm.compiler.ir.module import Op, Region, Value
+from spuvm.compiler.ir.ops import LOCAL, index_operands
+from spuvm.compiler.passes.limits import Limit, Limits, count
+
+OF_ROOTS = 18  # wanted below a root, whose relative error is half that of its operand
+OF_DIVISORS = 12
+FEW = 32  # terms of a sum
+
+REARRANGED = frozenset(LOCAL) - {"sum", "cumsum", "scatter_add"} | {"neg", "share"}
+
+
+def _typical(x: Limit, most: float) -> float:
+    """log2 of what a value usually is: known ones are near their limit, promised ones near 1 when all limits are."""
+    return x.product if x.known else min(x.product - most, 0.0)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Extra bits: `bits` as far as a factor may have them, `below` a root or a quotient as many as the ring holds."""
+
+    bits: float
+    below: float
+
+
+NO_WISH = Wish(-math.inf, -math.inf)
+
+
+@dataclass
+class Wanted:
+    """Extra bits that the uses of values ask for."""
+
+    limits: Limits
+    of: dict[Value, Wish] = field(default_factory=dict)
+
+    def ask(self, value: Value, bits: float, below: float = -math.inf) -> None:
+        if value.type.kind == "fxp":
+            before = self.of.get(value, NO_WISH)
+            self.of[value] = Wish(max(before.bits, bits), max(before.below, below))
+
+    def run(self, region: Region) -> None:
+        for value in region.results:
+            self.ask(value, 0.0)
+        for op in reversed(region.ops):
+            rule = WANTS.get(op.name)
+            if rule is None or len(op.outputs) != 1 or op.output.type.kind != "fxp":
+                for value in op.inputs:
+                    self.ask(value, 0.0)
+            else:
+                rule(self, op, self.of.get(op.output, NO_WISH))
+
+    def typical(self, value: Value) -> float:
+        return _typical(self.limits.of[value], self.limits.most)
+
+    def room(self, value: Value) -> float:
+        """Extra bits that a factor has room for."""
+        limit = self.limits.of[value]
+        return max((0.0 if limit.known else self.limits.most) - limit.product, 0.0)
+
+
+def _want_product(w: Wanted, op: Op, wish: Wish) -> None:
+    x, y = op.inputs
+    terms = count(x, op.attrs["dims"][0][0]) if op.name == "dot" else 1
+    for one, other in ((x, y), (y, x)):
+        below = wish.below if w.limits.of[other].known else -math.inf
+        w.ask(one, max(wish.bits, below) + _of_sum(terms) + w.typical(other) if other.type.frac else 0.0)
+
+
+def _of_sum(terms: int) -> int:
+    """Roundings of so many terms add up like the root of it; two bits in hand. Few are left: bits cost range."""
+    return math.ceil(math.log2(terms) / 2) + 2 if terms >= FEW else 0
+
+
+def _want_sum(w: Wanted, op: Op, wish: Wish) -> None:
+    x = op.inputs[0]
+    axes = op.attrs["axes"] if op.name == "sum" else [op.attrs["axis"]]
+    w.ask(x, wish.bits + _of_sum(count(x, axes)), wish.below)
+
+
+def _want_each(w: Wanted, op: Op, wish: Wish) -> None:
+    at = index_operands(op.name, len(op.inputs)) if op.name in LOCAL else ()
+    for i, x in enumerate(op.inputs):
+        if i not in at:
+            w.ask(x, wish.bits, wish.below)
+
+
+def _want_root(w: Wanted, op: Op, wish: Wish) -> None:
+    w.ask(op.inputs[0], 0.0, OF_ROOTS)
+
+
+def _want_quotient(w: Wanted, op: Op, wish: Wish) -> None:
+    """A divisor that may be small makes small numerators large."""
+    small = min(OF_DIVISORS, w.room(op.inputs[1]))
+    w.ask(op.inputs[0], wish.bits, max(small if small > 0 else -math.inf, wish.below))
+    w.ask(op.inputs[1], small)
+
+
+def _want_quotient_by(w: Wanted, op: Op, wish: Wish) -> None:
+    smallest = float(np.abs(np.asarray(op.attrs["by"], np.float64)).min(initial=np.inf))
+    if 0.0 < smallest < np.inf:
+        w.ask(op.inputs[0], wish.bits - math.log2(smallest), wish.below - math.log2(smallest))
+
+
+WANTS: dict[str, Callable[[Wanted, Op, Wish], None]] = {
+    **dict.fromkeys(REARRANGED | {"add", "sub", "select", "trunc", "bitcast", "shift_left", "convert"}, _want_each),
+    "mul": _want_product,
+    "dot": _want_product,
+    "sum": _want_sum,
+    "cumsum": _want_sum,
+    "sqrt": _want_root,
+    "rsqrt": _want_root,
+    "div": _want_quotient,
+    "div_by": _want_quotient_by,
+}
