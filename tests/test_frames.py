@@ -29,6 +29,8 @@ PARTIES = ("alice", "bob", "carol")
 class Said:
     """A connection on which certain bytes have come."""
 
+    failed: OSError | None = None
+
     def __init__(self, data: bytes) -> None:
         self.data = data
 

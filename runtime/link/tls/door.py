@@ -88,11 +88,11 @@ class Door:
 
     def _keep(self) -> None:
         while not self._closing:
-            for fd, _ in self._poller.poll(POLL * 1000):
-                if fd == self._listener.fileno():
-                    self._let_in()
-                else:
-                    self._begin(self._leave_waiting(fd))
+            ready = {fd for fd, _ in self._poller.poll(POLL * 1000)}
+            for fd in ready & self._waiting.keys():  # before room is made for newcomers: those that spoke do not go
+                self._begin(self._leave_waiting(fd))
+            if self._listener.fileno() in ready:
+                self._let_in()
             late = time.monotonic() - SILENT
             for guest in [g for g in self._waiting.values() if g.since < late]:
                 self._dismiss(guest, "it said nothing")
