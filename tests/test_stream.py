@@ -19,7 +19,7 @@ from streams import BLOCK, ROWS, START, Stop, finished, moments, run_until, stre
 
 import spuvm as spu
 from spuvm.runtime.errors import EncodingError, InputError
-from spuvm.streaming import folder as folders
+from spuvm.streaming.held import held
 
 data, rows = streams.data, streams.rows  # fixtures
 
@@ -130,7 +130,7 @@ def test_a_filtered_stream_goes_on(rows: spu.Stream, data: Any, monkeypatch: pyt
 
 
 def test_one_process_at_a_time(rows: spu.Stream) -> None:
-    with folders.held(Path("run/simulated")), pytest.raises(InputError, match="is in use: another process"):
+    with held(Path("run/simulated"), "stream"), pytest.raises(InputError, match="is in use: another process"):
         rows.to_parquet("out.parquet", "carol", folder="run")
     assert not Path("run/simulated").exists()
 

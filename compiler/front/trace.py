@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from jax.interpreters import ad, batching, mlir
 from jax.tree_util import DictKey, FlattenedIndexKey, GetAttrKey, SequenceKey
 
 from spuvm.compiler.front.leaves import abstract
+from spuvm.compiler.front.private_jax import frames
 from spuvm.compiler.ir.module import Location
 from spuvm.runtime.errors import InputError, VisibilityError
 from spuvm.runtime.sources import FOLDERS, PACKAGE
@@ -33,8 +33,6 @@ from spuvm.runtime.sources import FOLDERS, PACKAGE
 # the compiler. Frames of a library, such as flax, are the user's only if there are no others.
 LIBRARIES = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
 ENTRIES = ("trace", "apply")
-JAX_FILES = str(Path(jax.__file__).parent) + os.sep
-SPECIAL_FUNCTIONS = tuple(JAX_FILES + str(Path("_src", *path)) for path in (("scipy",), ("ops", "special.py")))
 OURS = (str(FOLDERS["compiler"]) + os.sep, str(PACKAGE / "jit.py"))
 
 
@@ -204,31 +202,18 @@ def _key(key: Any) -> str:
 
 
 def location_of(eqn: Any) -> Location | None:
-    """The user's line that made an equation, or None. This and `in_special_function` use private parts of JAX."""
-    try:
-        from jax._src import source_info_util
-
-        frames = source_info_util.user_frames(eqn.source_info.traceback)
-        library = None
-        for frame in frames:
-            ours = frame.file_name.startswith(OURS)
-            if ours and frame.function_name in ENTRIES:
-                break
-            if not ours:
-                here = Location(_short(frame.file_name), frame.start_line)
-                if not frame.file_name.startswith(LIBRARIES):
-                    return here
-                library = library or here
-    except (ImportError, AttributeError, TypeError):
-        return None
+    """The user's line that made an equation, or None."""
+    library = None
+    for frame in frames(eqn):
+        ours = frame.file_name.startswith(OURS)
+        if ours and frame.function_name in ENTRIES:
+            break
+        if not ours:
+            here = Location(_short(frame.file_name), frame.start_line)
+            if not frame.file_name.startswith(LIBRARIES):
+                return here
+            library = library or here
     return library
-
-
-def in_special_function(eqn: Any) -> bool:
-    """Whether JAX's own code for a special function or a distribution made an equation."""
-    frames = getattr(eqn.source_info.traceback, "frames", ())
-    of_jax = takewhile(lambda frame: frame.file_name.startswith(JAX_FILES), frames)  # from the innermost on
-    return any(frame.file_name.startswith(SPECIAL_FUNCTIONS) for frame in of_jax)
 
 
 def _definition(fn: Callable[..., Any]) -> Location:

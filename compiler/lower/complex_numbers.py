@@ -17,6 +17,7 @@ import numpy as np
 from jax import lax
 from jax.extend import core as jex
 
+from spuvm.compiler.front.private_jax import attributed
 from spuvm.compiler.front.trace import location_of
 from spuvm.compiler.ir.dtypes import is_key_dtype, kind_of
 from spuvm.compiler.lower.advice import ADVICE
@@ -101,14 +102,7 @@ def _source(eqn: Any) -> Iterator[None]:
     if location_of(eqn) is None:
         yield
         return
-    try:
-        from jax._src import source_info_util
-
-        context = source_info_util.user_context(eqn.source_info.traceback)
-    except (ImportError, AttributeError, TypeError):
-        yield
-        return
-    with context:
+    with attributed(eqn):
         yield
 
 

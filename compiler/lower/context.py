@@ -22,7 +22,8 @@ import jax
 import numpy as np
 from jax.extend import core as jex
 
-from spuvm.compiler.front.trace import JAX_FILES, SPECIAL_FUNCTIONS, in_special_function, location_of
+from spuvm.compiler.front.private_jax import JAX_FILES, SPECIAL_FUNCTIONS, in_special_function
+from spuvm.compiler.front.trace import location_of
 from spuvm.compiler.ir import fixedpoint
 from spuvm.compiler.ir.builder import Builder, element_of
 from spuvm.compiler.ir.dtypes import is_key, is_key_dtype, kind_of

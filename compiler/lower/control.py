@@ -18,7 +18,7 @@ from jax import lax
 from jax.extend import core as jex
 from jax.interpreters import partial_eval
 
-from spuvm.compiler.front.trace import JAX_FILES
+from spuvm.compiler.front.private_jax import JAX_FILES
 from spuvm.compiler.ir.module import Type, Value, join
 from spuvm.compiler.lower import (
     bits,

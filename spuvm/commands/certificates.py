@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from spuvm.commands.options import NamesType, machine_options, make_config
+from spuvm.commands.options import NamesType, machine_options, make_config, timeout_option
 from spuvm.commands.results import say
 from spuvm.network import make_run_folder
 from spuvm.runtime.errors import InputError
@@ -18,14 +18,7 @@ from spuvm.runtime.protocols.registered import rank_names
 @click.option("--parties", type=NamesType(), required=True, help="Names by rank, like alice,bob,carol.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where all of them listen.")
 @click.option("--ports", help="Their ports, like 9101,9102,9103.  [default: free ones]")
-@click.option(
-    "--timeout",
-    metavar="SECONDS",
-    type=click.FloatRange(0.1),
-    default=60.0,
-    show_default=True,
-    help="Limit of any wait.",
-)
+@timeout_option(60.0)
 @machine_options
 def certificates(
     folder: Path,

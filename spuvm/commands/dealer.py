@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from spuvm.commands.options import timeout_option
 from spuvm.commands.part import taking_part
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.cluster import load_cluster
@@ -16,9 +17,7 @@ from spuvm.runtime.link.cluster import load_cluster
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), required=True, help="The cluster file (TOML)."
 )
-@click.option(
-    "--timeout", metavar="SECONDS", type=click.FloatRange(0.1), help="Limit of any wait.  [default: the cluster file's]"
-)
+@timeout_option(otherwise="the cluster file's")
 @click.option(
     "--report", type=click.Path(dir_okay=False, path_type=Path), help="Write rounds, bytes and seconds to a JSON file."
 )

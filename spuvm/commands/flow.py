@@ -13,6 +13,7 @@ import click
 import spuvm as spu
 from spuvm.commands.flow_network import parties_of, run_network
 from spuvm.commands.flow_options import catalog_of, changed, outcome, rich_table
+from spuvm.commands.options import timeout_option
 from spuvm.commands.results import console, say
 from spuvm.flow import Flow, grants
 from spuvm.flow import run as run_flow
@@ -91,7 +92,7 @@ def cost(file: Path, tables: tuple[str, ...], catalog: Path | None, changes: tup
     help="Allow all that the flow of this hash does with this party's tables, now.",
 )
 @click.option("--network", is_flag=True, help="Run each party as a process of this machine, over TLS.")
-@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0.1), default=60.0, show_default=True)
+@timeout_option(60.0)
 @click.option("--retries", type=click.IntRange(0, 100), default=0, show_default=True, help="After a peer was lost.")
 @click.option("--fresh", is_flag=True, help="Take nothing from before.")
 @click.option("--report", type=path, help="Write a page about the run (HTML).")

@@ -163,6 +163,15 @@ def function_options(command: F) -> F:
     return _with((*_FUNCTION_OPTIONS, *_MACHINE_OPTIONS), command)
 
 
+def timeout_option(default: float | None = None, otherwise: str = "") -> Callable[[F], F]:
+    """`--timeout SECONDS`; `otherwise` says what holds if it is not given and there is no default."""
+    says = f"Limit of any wait.  [default: {otherwise}]" if otherwise else "Limit of any wait."
+    kind = click.FloatRange(0.1)
+    return click.option(
+        "--timeout", metavar="SECONDS", type=kind, default=default, show_default=default is not None, help=says
+    )
+
+
 def _with(options: tuple[Callable[[F], F], ...], command: F) -> F:
     for option in reversed(options):
         command = option(command)

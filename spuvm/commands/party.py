@@ -10,7 +10,7 @@ import click
 
 from spuvm.commands import inputs as given
 from spuvm.commands.keeping import keep_outputs
-from spuvm.commands.options import Input, InputType, Output, OutputType
+from spuvm.commands.options import Input, InputType, Output, OutputType, timeout_option
 from spuvm.commands.part import taking_part
 from spuvm.commands.results import match_outputs, say, show
 from spuvm.commands.reveals import reveals
@@ -37,9 +37,7 @@ from spuvm.runtime.link.cluster import load_cluster
 @click.option(
     "--output", "outputs", type=OutputType(), multiple=True, help="A file for a result that this party may see."
 )
-@click.option(
-    "--timeout", metavar="SECONDS", type=click.FloatRange(0.1), help="Limit of any wait.  [default: the cluster file's]"
-)
+@timeout_option(otherwise="the cluster file's")
 @click.option("--expect-hash", metavar="SHA256", help="Run nothing but the program that has this hash.")
 @click.option("--force", is_flag=True, help="Replace output files.")
 @click.option(

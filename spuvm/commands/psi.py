@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import spuvm as spu
-from spuvm.commands.options import USUAL_PARTIES, NamesType
+from spuvm.commands.options import USUAL_PARTIES, NamesType, timeout_option
 from spuvm.commands.results import say
 from spuvm.data.files import FORMATS, table_writer
 from spuvm.data.targets import check_target
@@ -74,12 +74,7 @@ def psi() -> None:
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="The cluster file, to be one party.")
 @click.option("--as", "me", metavar="PARTY", help="Who this process is.")
 @click.option("--network", is_flag=True, help="Run each party as a process of its own, over TLS.")
-@click.option(
-    "--timeout",
-    metavar="SECONDS",
-    type=click.FloatRange(0.1),
-    help="Limit of waits.  [default: as in --config, or 300]",
-)
+@timeout_option(otherwise="as in --config, or 300")
 @click.option("--force", is_flag=True, help="Replace output files.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--least-rows", type=click.IntRange(1), help="Refuse to match with a smaller table.")

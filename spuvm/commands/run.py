@@ -16,7 +16,7 @@ import numpy as np
 
 from spuvm.check import check_traced
 from spuvm.commands import inputs as given
-from spuvm.commands.options import Input, InputType, Output, OutputType, function_options
+from spuvm.commands.options import Input, InputType, Output, OutputType, function_options, timeout_option
 from spuvm.commands.programs import Options, is_saved, program_of
 from spuvm.commands.results import (
     INEXACT,
@@ -69,14 +69,7 @@ PARTED = 4  # exit status
     f"Exit status {PARTED} if a result does.",
 )
 @click.option("--network", is_flag=True, help="Run each party as a process of its own, over TLS.")
-@click.option(
-    "--timeout",
-    metavar="SECONDS",
-    type=click.FloatRange(0.1),
-    default=60.0,
-    show_default=True,
-    help="Limit of any wait.",
-)
+@timeout_option(60.0)
 @click.option("--link", metavar="DELAY,WIDTH", help="With --network: over links like 25ms,100Mbit, shaped here.")
 @click.option(
     "--profile",

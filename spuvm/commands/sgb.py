@@ -13,7 +13,7 @@ import click
 
 import spuvm as spu
 from spuvm.commands import sgb_jobs
-from spuvm.commands.options import USUAL_PARTIES, NamesType
+from spuvm.commands.options import USUAL_PARTIES, NamesType, timeout_option
 from spuvm.commands.results import say
 from spuvm.commands.sgb_jobs import Job
 from spuvm.commands.sgb_settings import Settings, read_settings
@@ -81,12 +81,7 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
                 "--tables", type=NamesType(), help="Who brings a table.  [default: as PARAMS.toml says, or all]"
             ),
             click.option("--network", is_flag=True, help="Run each party as a process of its own, over TLS."),
-            click.option(
-                "--timeout",
-                metavar="SECONDS",
-                type=click.FloatRange(0.1),
-                help="Limit of waits.  [default: as in --config, or 300]",
-            ),
+            timeout_option(otherwise="as in --config, or 300"),
             click.option("--force", is_flag=True, help="Replace what is there."),
             click.option("--quiet", is_flag=True, help="No progress."),
         ]

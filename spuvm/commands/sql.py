@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import spuvm as spu
-from spuvm.commands.options import USUAL_PARTIES, NamesType, make_config
+from spuvm.commands.options import USUAL_PARTIES, NamesType, make_config, timeout_option
 from spuvm.commands.results import console, say
 from spuvm.network import make_run_folder, run_parties
 from spuvm.runtime.errors import InputError, SpuError
@@ -42,7 +42,7 @@ HELP = "end a query with `;` -- \\d: tables -- \\explain QUERY; -- \\to PARTY --
 @click.option("--network", is_flag=True, help="Run each party as a process of this machine, over TLS.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="The cluster file: be one party of it.")
 @click.option("--as", "me", metavar="PARTY", help="Who this process is.")
-@click.option("--timeout", metavar="SECONDS", type=click.FloatRange(0.1), default=60.0, show_default=True)
+@timeout_option(60.0)
 @click.option("--parties", type=NamesType(), help="Names by rank.  [default: the owners, and alice, bob, carol]")
 @click.option("--force", is_flag=True, help="Replace the output file.")
 def sql(query: str | None, **options: Any) -> None:

@@ -16,7 +16,7 @@ import click
 import jax
 
 import spuvm as spu
-from spuvm.commands.options import USUAL_PARTIES, NamesType, make_config
+from spuvm.commands.options import USUAL_PARTIES, NamesType, make_config, timeout_option
 from spuvm.commands.programs import is_saved, load_function, visibility
 from spuvm.commands.results import console, say
 from spuvm.network import make_run_folder, run_parties
@@ -66,14 +66,7 @@ THE_STREAM = "stream"  # the parameter of a function that takes the stream itsel
 @click.option("--network", is_flag=True, help="Run each party as a process of this machine, over TLS.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="The cluster file: be one party of it.")
 @click.option("--as", "me", metavar="PARTY", help="Who this process is.")
-@click.option(
-    "--timeout",
-    metavar="SECONDS",
-    type=click.FloatRange(0.1),
-    default=60.0,
-    show_default=True,
-    help="Limit of any wait.",
-)
+@timeout_option(60.0)
 @click.option("--protocol", type=click.Choice(sorted(PROTOCOLS)), help="[default: aby3]")
 @click.option("--fxp", type=int, help="Fraction bits of fixed point.  [default: 18]")
 @click.option("--parties", type=NamesType(), help="Names by rank.  [default: alice,bob,carol]")

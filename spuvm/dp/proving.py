@@ -19,8 +19,8 @@ from typing import Any
 import jax
 import jax.extend
 import numpy as np
-from jax._src import source_info_util
 
+from spuvm.compiler.front.private_jax import frames
 from spuvm.compiler.lower.noise import ARGMAX, BINS, FIRST, GROUPS
 from spuvm.dp.sensitivity import INF, UNKNOWN, Known, Public, Total, follow, rows_of
 from spuvm.objects import Marked
@@ -99,7 +99,7 @@ def _found(findings: list[Finding], eqn: Any, known: Known) -> Known:
 
 
 def _where(eqn: Any) -> str:
-    for frame in source_info_util.user_frames(eqn.source_info.traceback):
+    for frame in frames(eqn):
         if not frame.file_name.startswith(OURS):
             return f"{Path(frame.file_name).name}:{frame.start_line}"
     return "unknown"

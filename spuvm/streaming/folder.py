@@ -15,12 +15,11 @@ holds of its sharing: of a simulation, everything.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,11 @@ import numpy as np
 
 from spuvm.runtime.errors import InputError
 from spuvm.streaming import journal
+from spuvm.streaming.held import LOCK
 from spuvm.streaming.journal import Blocks
 from spuvm.streaming.sealed import read_sealed, sealed, write_whole
 
 FORMAT = 2
-LOCK = "lock"
 FILTERED = "filter-"
 Arrays = Mapping[str, Any]  # NumPy arrays by name
 
@@ -149,34 +148,6 @@ class Folder:
             folder.remove()
         with suppress(OSError):
             self.path.rmdir()
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Keep a run's folder to this process. InputError if another one has it."""
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (path / LOCK).open("a")
-    except OSError as error:
-        raise InputError(f"the run's folder {path} cannot be made: {error.strerror or error}.") from None
-    try:
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise InputError(f"{path} is in use: another process runs the same stream just now.") from None
-            for left in path.glob(".*.tmp"):  # of a process that was killed while it wrote
-                left.unlink()
-            try:
-                yield
-            finally:
-                with suppress(OSError):
-                    if [p.name for p in path.iterdir()] == [LOCK]:
-                        (path / LOCK).unlink()
-    finally:
-        for empty in (path, path.parent):
-            with suppress(OSError):
-                empty.rmdir()  # unless there is something in it
 
 
 @dataclass

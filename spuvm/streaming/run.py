@@ -15,7 +15,8 @@ from spuvm.runtime.machine.session import abort_on_error
 from spuvm.streaming.block import Finish, KeepRows, Steps, WriteRows, columns_read, passes, through
 from spuvm.streaming.computation import Computation, structs
 from spuvm.streaming.exchange import agree, is_me, my_name
-from spuvm.streaming.folder import FILTERED, Folder, held
+from spuvm.streaming.folder import FILTERED, Folder
+from spuvm.streaming.held import held
 from spuvm.streaming.job import Job, Runner
 from spuvm.streaming.passes import Pass
 from spuvm.streaming.plan import Plan
@@ -33,7 +34,11 @@ def fold(plan: Plan, finish: Finish, folder: str | Path | None) -> Any:
     """`Stream.fold`."""
     several = plan.options.folders if folder is None else None
     folder = several.next() if several is not None else folder
-    with abort_on_error(plan.vm.session.link), _folder(folder) as where, held(where / my_name(plan.vm)):
+    with (
+        abort_on_error(plan.vm.session.link),
+        _folder(folder) as where,
+        held(where / my_name(plan.vm), "stream", within=where),
+    ):
         done = _passes(plan, finish, where / my_name(plan.vm))
         result = state(done)
         agree(plan.vm, "end of the stream")
@@ -47,7 +52,7 @@ def fold(plan: Plan, finish: Finish, folder: str | Path | None) -> Any:
 def write(plan: Plan, finish: WriteRows, path: Path, where: Path, force: bool) -> None:
     """`Stream.to_parquet`."""
     vm = plan.vm
-    with abort_on_error(vm.session.link), held(where / my_name(vm)):
+    with abort_on_error(vm.session.link), held(where / my_name(vm), "stream", within=where):
         output = Output(path, force) if is_me(vm, finish.party) else None
         if output is not None:
             output.check(where / my_name(vm))

@@ -12,18 +12,18 @@ attempts of a bucket from two buckets.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from spuvm.runtime.errors import InputError
+from spuvm.streaming.held import LOCK
 from spuvm.streaming.sealed import read_arrays, sealed, unsealed, write_arrays, write_whole
 
 FORMAT = 2
@@ -114,28 +114,6 @@ class RunFolder:
             self.path.rmdir()
 
 
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """Keep a run's folder to this process. InputError if another one has it."""
-    try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (path / "lock").open("a")
-    except OSError as error:
-        raise InputError(f"the run's folder {path} cannot be made: {error.strerror or error}.") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(f"{path} is in use: another process runs the same join just now.") from None
-        for left in path.glob(".*.tmp"):
-            left.unlink()
-        yield
-    with suppress(OSError):
-        if [p.name for p in path.iterdir()] == ["lock"]:
-            (path / "lock").unlink()
-            path.rmdir()
-
-
 _WHAT = {
     "owners": "the owners",
     "rows": "the numbers of rows",
@@ -146,4 +124,4 @@ _WHAT = {
 
 
 def _ours(name: str) -> bool:
-    return name in ("lock", "run.json") or name.startswith(("pass-", "tags-", "bits-")) or name.endswith(".tmp")
+    return name in (LOCK, "run.json") or name.startswith(("pass-", "tags-", "bits-")) or name.endswith(".tmp")

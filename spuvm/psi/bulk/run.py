@@ -20,7 +20,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from spuvm.data.targets import check_target
-from spuvm.psi.bulk.folder import RunFolder, held
+from spuvm.psi.bulk.folder import RunFolder
 from spuvm.psi.bulk.layout import BUCKET_ROWS, SCRATCH_BYTES, Layout, layout_of
 from spuvm.psi.bulk.scratch import InMemory, OnDisk, check_room
 from spuvm.psi.bulk.source import Source, cut, write_rows, written
@@ -28,6 +28,7 @@ from spuvm.psi.helper import find
 from spuvm.psi.places import Held, Move, Places
 from spuvm.psi.tags import order, starts_of_groups
 from spuvm.runtime.errors import DataError, InputError
+from spuvm.streaming.held import held
 from spuvm.streaming.progress import reporting
 
 STEP = 1 << 23  # rows that an owner reads or writes before it says that it gets on
@@ -132,7 +133,7 @@ def _opened(party: str, asked: Asked, path: Any, output: Any, folder: Any, force
         check_target(output, force)
     if folder is None:
         folder = f"{output}.run" if output is not None else stack.enter_context(tempfile.TemporaryDirectory())
-    stack.enter_context(held(Path(folder)))
+    stack.enter_context(held(Path(folder), "join"))
     return Here(source, RunFolder(Path(folder)), None if output is None or party not in asked.to else Path(output))
 
 
