@@ -50,6 +50,7 @@ class Limits:
         self.top = ring_bits - 2
         self.most = self.top - 2 * frac  # log2 of what a product may be
         self.of: dict[Value, Limit] = {}
+        self.pinned: dict[Value, Limit] = {}  # of what loops carry
 
     @property
     def promised(self) -> Limit:
@@ -72,7 +73,8 @@ class Limits:
         numbers = [self.of.get(v, self.promised) for v in op.inputs]
         for out in op.outputs:
             if out.type.kind == "fxp":
-                self.of[out] = self._kept(rule(self, op, numbers)) if rule else self.promised
+                found = self._kept(rule(self, op, numbers)) if rule else self.promised
+                self.of[out] = self.pinned.get(out, found)
 
     def _kept(self, x: Limit) -> Limit:
         """A promise is never above what the ring holds; a sum may be above what a factor may be."""

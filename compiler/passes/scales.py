@@ -3,7 +3,8 @@
 Lowering gives all numbers the default fraction bits f. Here a value gets `extra` ones, in three steps: limits of all
 values (passes/limits.py), what their uses want (passes/wishes.py), and a rewriting that drops so many fewer at the
 truncations that are there. A shift to the left is free, so sums and selections are aligned upwards where limits allow.
-Inputs and results of programs, loops and branches keep the default: the same types in give the same out.
+Inputs and results of programs and branches keep the default, and what loops carry mostly (passes/carried.py): the same
+types in give the same out.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import numpy as np
 from spuvm.compiler.ir.fixedpoint import encode
 from spuvm.compiler.ir.module import Module, Op, Region, Value, uses
 from spuvm.compiler.ir.ops import KEEP_MASKED, LOCAL, index_operands, with_results
+from spuvm.compiler.passes.carried import pin
 from spuvm.compiler.passes.limits import Limits, count, known
 from spuvm.compiler.passes.truncation import BLOCK
-from spuvm.compiler.passes.wishes import NO_WISH, OF_ROOTS, REARRANGED, Wanted
+from spuvm.compiler.passes.wishes import NO_WISH, OF_ROOTS, REARRANGED, Pins, Wanted
 from spuvm.runtime.ring.elements import words
 
 Moved = dict[Region, list[int]]
@@ -51,12 +53,21 @@ def choose_scales(module: Module, limits: Limits | None = None) -> Moved:
         if bound is not None and param.type.kind == "fxp":
             limits.of[param] = known(math.log2(bound))
     limits.run(module.body)
+    pins = pin(module.body, limits)
     moved: Moved = {}
     for region in [module.body, *(r for op in module.body.walk() for r in op.regions)]:
         outermost = region is module.body
-        given = (finer, _successors(module)) if outermost else ({}, None)
-        moved[region] = _Scaler(region, limits, frac, ring_bits, *given).run()
+        given = (finer, _successors(module)) if outermost else (_carried_in(region, pins), None)
+        moved[region] = _Scaler(region, limits, frac, ring_bits, *given, pins).run()
     return moved
+
+
+def _carried_in(region: Region, pins: Pins) -> dict[Value, int]:
+    """The parameters that a loop carries with more bits, which they get here."""
+    found = {v: OF_ROOTS for v in region.params if v in pins.values}
+    for value in found:
+        value.type = value.type.with_(frac=value.type.frac + OF_ROOTS)
+    return found
 
 
 def _successors(module: Module) -> dict[Value, Value] | None:
@@ -104,13 +115,15 @@ class _Scaler:
         ring_bits: int,
         finer: dict[Value, int],
         successors: dict[Value, Value] | None,
+        pins: Pins,
     ) -> None:
         """`successors`: results that are so fine that a root can be taken of them leave so, and as fine as the input of
         the next call wants them.
         """
         self.region, self.limits, self.frac, self.ring_bits = region, limits, frac, ring_bits
         self.keeps_scales = successors is not None
-        self.wanted = Wanted(limits)
+        self.pins = pins
+        self.wanted = Wanted(limits, pins)
         self.wanted.run(region)
         for param, result in (successors or {}).items():
             if self.wanted.of.get(param, NO_WISH).below >= OF_ROOTS:
@@ -135,7 +148,8 @@ class _Scaler:
             self._visit(op)
         ends = len(self.out)
         for i, value in enumerate(self.region.results):
-            self.region.results[i] = self.at(value, OF_ROOTS if self._kept(value) else 0, None)
+            kept = (self.region, i) in self.pins.results or self._kept(value)
+            self.region.results[i] = self.at(value, OF_ROOTS if kept else 0, None)
         self.region.ops = self.out
         return [*starts, ends]
 
@@ -143,12 +157,13 @@ class _Scaler:
         """Values that something reads which takes no extra bits: truncated twice they would cost more."""
         found = {
             v
-            for v in self.region.results
-            if not (self.keeps_scales and self.wanted.of.get(v, NO_WISH).below >= OF_ROOTS)
+            for i, v in enumerate(self.region.results)
+            if (self.region, i) not in self.pins.results
+            and not (self.keeps_scales and self.wanted.of.get(v, NO_WISH).below >= OF_ROOTS)
         }
         for op in self.region.ops:
             if op.name not in TAKES:
-                found.update(op.inputs)
+                found.update(v for i, v in enumerate(op.inputs) if (op, i) not in self.pins.operands)
         return found
 
     def _kept(self, result: Value) -> bool:
@@ -291,7 +306,10 @@ class _Scaler:
         self._dropped(wide, value, 0, op)
 
     def _keep_default(self, op: Op) -> None:
-        op.inputs = [self.at(v, 0, op) for v in op.inputs]
+        op.inputs = [self.at(v, OF_ROOTS * ((op, i) in self.pins.operands), op) for i, v in enumerate(op.inputs)]
+        for value in self.pins.values.intersection(op.outputs):
+            value.type = value.type.with_(frac=value.type.frac + OF_ROOTS)
+            self.extra[value] = OF_ROOTS
         self.out.append(op)
 
     def rearrange(self, op: Op) -> None:

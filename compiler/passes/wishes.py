@@ -36,10 +36,22 @@ NO_WISH = Wish(-math.inf, -math.inf)
 
 
 @dataclass
+class Pins:
+    """What loops carry with `OF_ROOTS` extra bits (see `carried`): operands of loops and results of bodies, by their
+    positions, and the values that parameters and outputs are.
+    """
+
+    operands: set[tuple[Op, int]] = field(default_factory=set)
+    results: set[tuple[Region, int]] = field(default_factory=set)
+    values: set[Value] = field(default_factory=set)
+
+
+@dataclass
 class Wanted:
     """Extra bits that the uses of values ask for."""
 
     limits: Limits
+    pins: Pins = field(default_factory=Pins)
     of: dict[Value, Wish] = field(default_factory=dict)
 
     def ask(self, value: Value, bits: float, below: float = -math.inf) -> None:
@@ -48,13 +60,13 @@ class Wanted:
             self.of[value] = Wish(max(before.bits, bits), max(before.below, below))
 
     def run(self, region: Region) -> None:
-        for value in region.results:
-            self.ask(value, 0.0)
+        for i, value in enumerate(region.results):
+            self.ask(value, 0.0, OF_ROOTS if (region, i) in self.pins.results else -math.inf)
         for op in reversed(region.ops):
             rule = WANTS.get(op.name)
             if rule is None or len(op.outputs) != 1 or op.output.type.kind != "fxp":
-                for value in op.inputs:
-                    self.ask(value, 0.0)
+                for i, value in enumerate(op.inputs):
+                    self.ask(value, 0.0, OF_ROOTS if (op, i) in self.pins.operands else -math.inf)
             else:
                 rule(self, op, self.of.get(op.output, NO_WISH))
 

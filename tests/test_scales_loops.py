@@ -1,0 +1,100 @@
+"""Scales of what loops carry: second moments keep their bits from one iteration to the next, sums their range."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from test_scales import compiled, run
+
+from spuvm.compiler.ir.module import Module, Op
+
+GRADIENTS = np.array([10.0, -1.0, 0.1, 0.01, -0.001], np.float32)
+
+
+def loops_of(module: Module) -> list[Op]:
+    return [op for op in module.body.walk() if op.name in ("loop", "while")]
+
+
+def trained(optimiser: Any, kind: str) -> Any:
+    """Ten steps within one function."""
+
+    def step(i: Any, carry: Any, gradients: Any) -> Any:
+        params, state = carry
+        updates, state = optimiser.update(gradients * (1 + 0.1 * (1 - 2 * (i % 2))), state, params)
+        return optax.apply_updates(params, updates), state
+
+    def fn(gradients: Any) -> Any:
+        start = jnp.zeros_like(gradients), optimiser.init(gradients)
+        if kind == "scan":
+            return jax.lax.scan(lambda c, i: (step(i, c, gradients), None), start, jnp.arange(10))[0][0]
+        body = lambda c: (c[0] + 1, step(c[0], c[1], gradients))  # noqa: E731
+        return jax.lax.while_loop(lambda c: c[0] < 10, body, (0, start))[1][0]
+
+    return fn
+
+
+@pytest.mark.parametrize(
+    ("optimiser", "kind"),
+    [
+        (optax.adam(1e-3), "scan"),
+        (optax.adam(1e-3), "while"),
+        (optax.rmsprop(1e-3), "scan"),
+        (optax.adadelta(0.1), "scan"),
+    ],
+    ids=["adam", "adam, while", "rmsprop", "adadelta"],
+)
+def test_training_within_a_loop(optimiser: Any, kind: str) -> None:
+    """As exact as step by step (`test_states_keep_their_scale`): within 1% of JAX where gradients are 1e-3 and more."""
+    fn = trained(optimiser, kind)
+    np.testing.assert_allclose(run(fn, GRADIENTS), fn(GRADIENTS), rtol=0.01)
+
+
+def test_what_may_grow_keeps_its_range() -> None:
+    """A running sum of squares below a root is no product of a constant: it stays as large as ever."""
+
+    def fn(x: Any) -> Any:
+        total = jax.lax.scan(lambda c, row: (c + row * row, None), jnp.zeros(2), x)[0]
+        return jnp.sqrt(total)
+
+    x = np.full((64, 2), 4000.0, np.float32)  # 2^30 in all
+    assert {v.type.frac for op in loops_of(compiled(fn, (x,))) for v in op.outputs} == {18}
+    np.testing.assert_allclose(run(fn, x), 32_000.0, rtol=1e-4)
+
+
+def test_what_comes_in_large_keeps_its_range() -> None:
+    """Of what is only replaced nothing says how large it is at first."""
+
+    def fn(x: Any, large: Any) -> Any:
+        def body(c: Any, row: Any) -> Any:
+            return 0.5 * row * row, jnp.sqrt(row * row) + jnp.sum(c) * 0
+
+        return jax.lax.scan(body, large, x)[0]
+
+    x = np.array([[3.0], [0.5]], np.float32)
+    large = np.array([2.0**40], np.float32)
+    assert {v.type.frac for op in loops_of(compiled(fn, (x, large))) for v in op.outputs} == {18}
+
+
+def test_loops_within_loops() -> None:
+    """Epochs of batches: what the inner loop keeps, the outer keeps."""
+    optimiser = optax.rmsprop(1e-3)
+
+    def fn(gradients: Any) -> Any:
+        def batch(carry: Any, g: Any) -> Any:
+            updates, state = optimiser.update(g, carry[1], carry[0])
+            return (optax.apply_updates(carry[0], updates), state), None
+
+        def epoch(i: Any, carry: Any) -> Any:
+            return jax.lax.scan(batch, carry, gradients)[0]
+
+        start = jnp.zeros(5), optimiser.init(jnp.zeros(5))
+        return jax.lax.fori_loop(0, 4, epoch, start)[0]
+
+    rows = np.stack([GRADIENTS, 1.1 * GRADIENTS])
+    np.testing.assert_allclose(run(fn, rows), fn(rows), rtol=0.01)
+    assert [max(v.type.frac for v in op.outputs) for op in loops_of(compiled(fn, (rows,)))] == [36, 36]
