@@ -4,6 +4,8 @@
 PYTHON ?= $(shell for p in python3 python python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 BIN := .venv/bin
+# Every command and every test starts processes: that they compile this package anew each time would double their start.
+export PYTHONDONTWRITEBYTECODE =
 PACKAGE := pyproject.toml setup.py $(wildcard runtime/ring/native/*)
 
 .PHONY: demo release test fast site lint format soak results examples clean

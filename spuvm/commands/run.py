@@ -14,7 +14,7 @@ from typing import Any
 import click
 import numpy as np
 
-from spuvm.check import check_traced
+from spuvm.checking import check_traced
 from spuvm.commands import inputs as given
 from spuvm.commands.options import Input, InputType, Output, OutputType, function_options, timeout_option
 from spuvm.commands.programs import Options, is_saved, program_of
