@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE =
 PACKAGE := pyproject.toml setup.py $(wildcard runtime/ring/native/*)
 
-.PHONY: demo release test fast site lint format soak results examples clean
+.PHONY: demo release test fast site lint format soak results tpch examples clean
 
 ## Three processes train a model on three hospitals' data over mutual TLS.
 demo: .venv/examples
@@ -46,6 +46,11 @@ docs: .venv/dev
 ## (for 17 GB of inputs) adds the billion rows.
 results: .venv/dev
 	$(BIN)/python benchmarks/results.py $(if $(ONLY),--only $(ONLY)) $(if $(DATA),--data $(DATA))
+
+## TPC-H against DuckDB at SCALE (0.01) in all three settings: some minutes each; the table in docs/sql.md.
+tpch: .venv/dev
+	for setting in owners spread shares; do \
+	    $(BIN)/python benchmarks/tpch.py --scale $(or $(SCALE),0.01) --setting $$setting --write || exit 1; done
 
 ## Every program of examples/programs, under both protocols, simulated and over TLS: some minutes.
 examples: .venv/examples

@@ -33,12 +33,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Table:
-    """`parts`: one owner's whole table, or rows of several owners."""
+    """`parts`: one owner's whole table, or rows of several owners. `listed`: of shares, the columns that hold
+    expressions, by their text; see `shares.SharedRows`."""
 
     name: str
     columns: tuple[Column, ...]
     parts: tuple[Part, ...]
     keys: tuple[frozenset[str], ...]
+    listed: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:

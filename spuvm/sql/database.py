@@ -27,7 +27,7 @@ from spuvm.sql.columns import chosen
 from spuvm.sql.explanation import Explanation
 from spuvm.sql.ordering import rebuilt
 from spuvm.sql.plan import Expand, nodes
-from spuvm.sql.planning import Plan, plan
+from spuvm.sql.planning import Plan, plan, with_expressions
 from spuvm.sql.policy import OwnerPolicy, checked, everything, owner_policy, section
 from spuvm.sql.results import Result, decoded
 from spuvm.sql.shares import NOBODY, SharedColumn, SharedRows, held, shared_rows, table_of
@@ -97,7 +97,7 @@ def connect(
         device = SPU(cluster_def(everyone[:3]) if len(everyone) > 3 else {"nodes": [{"party": p} for p in everyone]})
     rows = {n.lower(): shared_rows(s, n, device) for n, s in (shares or {}).items()}
     asked = [[owner, sorted(named)] for owner, named in tables.items()]
-    agree("sql tables", json.dumps([asked, [[n, len(r), r.names] for n, r in rows.items()]]).encode())
+    agree("sql tables", json.dumps([asked, [[n, len(r), r.names, r.listed] for n, r in rows.items()]]).encode())
     stores = {owner: _opened(owner, named) for owner, named in tables.items()}
     policies = _policies(policy, list(tables))
     ledgers = _ledgers(budget, policies)
@@ -199,7 +199,14 @@ class Database:
         return self._planned(sql, self._receiver(to), parameters, join_rows)
 
     def _planned(self, sql: str, receiver: str, parameters: Parameters, join_rows: int | None) -> Plan:
-        out = plan(self.catalog, sql, parameters, join_rows, lambda n, b: protected(n, b, self.policies, receiver))
+        out = plan(
+            self.catalog,
+            sql,
+            parameters,
+            join_rows,
+            lambda n, b: protected(n, b, self.policies, receiver),
+            receiver != SHARED,
+        )
         for scan in out.scans:
             if scan.owner in self.policies:
                 scan.ranges = dict(self.policies[scan.owner].ranges(scan.table))
@@ -243,16 +250,31 @@ class Database:
         out = self._run(chosen_plan, to)
         return self._result(chosen_plan, to, out, time.perf_counter() - started)
 
-    def share(self, sql: str, *, parameters: Parameters = (), join_rows: int | None = None) -> SharedRows:
+    def share(
+        self,
+        sql: str,
+        *,
+        parameters: Parameters = (),
+        join_rows: int | None = None,
+        expressions: Sequence[str] = (),
+    ) -> SharedRows:
         """Run a query whose rows nobody sees: a table of shares, for further queries (`connect(shares=...)`), or for
         `spuvm.jit`. Its order is lost.
 
         Owners' policies are asked as if the rows were shown to everyone (their rule for `"*"`): what is done with the
         shares later, they do not see.
 
+        Args:
+            expressions: what later queries may ask that only an owner can compute, as "name like 'A%'": computed
+                now, shared as further columns, and found wherever a query says the same.
+
         Raises:
             InputError, PolicyError, PeerMismatchError: as `sql`.
         """
+        listed: tuple[str, ...] = ()
+        if expressions:
+            sql, listed = with_expressions(sql, parameters, expressions)
+            parameters = ()
         chosen_plan = self._planned(sql, SHARED, parameters, join_rows)
         out = self._run(chosen_plan, SHARED)
         self._fits(out)
@@ -262,7 +284,7 @@ class Database:
         )
         names = dict(zip(chosen_plan.root.names, chosen_plan.columns))
         keys = tuple(frozenset(names[c] for c in key) for key in chosen_plan.root.unique)
-        return SharedRows(chosen_plan.root.bound, columns, out["there"], keys)
+        return SharedRows(chosen_plan.root.bound, columns, out["there"], keys, listed)
 
     def _run(self, chosen_plan: Plan, to: str) -> Any:
         """Agreed on, allowed by all owners, and computed."""

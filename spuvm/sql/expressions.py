@@ -12,7 +12,7 @@ from sqlglot import exp
 from spuvm.runtime.errors import InputError
 from spuvm.sql import functions
 from spuvm.sql.plan import Expr
-from spuvm.sql.scope import Bases, Scope
+from spuvm.sql.scope import Bases, Relation, Scope
 from spuvm.sql.types import BOOL, NULL, Type, decimal, from_duckdb, integer, raw, text
 
 AGGREGATES: dict[type[Any], str] = {
@@ -81,6 +81,8 @@ class Binder:
                 return call
         if not node.find(*VARYING):
             return self.constant(node)
+        if (listed := self._listed(node)) is not None:
+            return listed
         handler: Any = HANDLERS.get(type(node))
         if handler is None or isinstance(node.args.get("expression"), exp.Interval):
             return self.opaque(node)
@@ -89,6 +91,17 @@ class Binder:
 
     def _key(self, node: Any) -> str:
         return key_of(node)
+
+    def _listed(self, node: Any) -> Expr | None:
+        """What a table of shares holds of this expression, if it was computed when the table was shared."""
+        for relation in self.scope.relations:
+            found = relation.listed.get(listed_key(node)) if relation.listed else None
+            if found is not None and all(self._is_of(c, relation) for c in node.find_all(exp.Column)):
+                return found
+        return None
+
+    def _is_of(self, node: exp.Column, relation: Relation) -> bool:
+        return self.scope.column(node.name, node.table or None).value in relation.names
 
     # Building ---------------------------------------------------------------------------------------------------
 
@@ -156,8 +169,20 @@ class Binder:
 
 
 def key_of(node: Any) -> str:
-    """Text by which equal expressions are found."""
-    return str(node.sql("duckdb", normalize=True, comments=False)).lower()
+    """Text by which equal expressions are found: names in lower case, constants as they are."""
+    plain = node.copy()
+    for name in plain.find_all(exp.Identifier):
+        name.set("this", str(name.this).lower())
+        name.set("quoted", False)
+    return str(plain.sql("duckdb", comments=False))
+
+
+def listed_key(node: Any) -> str:
+    """Text by which an expression of one table is found among those that were computed when it was shared."""
+    plain = node.copy()
+    for column in plain.find_all(exp.Column):
+        column.set("table", None)
+    return key_of(plain.unnest())
 
 
 def words(expr: Expr) -> Expr:

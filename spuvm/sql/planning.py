@@ -9,7 +9,7 @@ from typing import Any
 from spuvm.runtime.errors import InputError
 from spuvm.sql.binding import Session, query
 from spuvm.sql.catalog import Catalog
-from spuvm.sql.expressions import words
+from spuvm.sql.expressions import listed_key, words
 from spuvm.sql.finishing import finished
 from spuvm.sql.plan import Expr, Node, Project, Scan, check, nodes, text
 from spuvm.sql.results import Label
@@ -62,7 +62,21 @@ def parsed(sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = ()) 
         raise InputError(f"the query is not SQL: {_where(error)}") from None
     if len(statements) != 1:
         raise InputError(f"{len(statements)} statements: give one query.")
-    return statements[0] if parameters is None else _with_values(statements[0], parameters)
+    tree = _without_negation(statements[0])
+    return tree if parameters is None else _with_values(tree, parameters)
+
+
+def _without_negation(tree: Any) -> Any:
+    """`a NOT LIKE b` as NOT (a LIKE b)."""
+    from sqlglot import exp
+
+    def plain(node: Any) -> Any:
+        if not node.args.get("negate"):
+            return node
+        node.set("negate", None)
+        return exp.Not(this=exp.paren(node, copy=False))
+
+    return tree.transform(plain, copy=False)
 
 
 def _where(error: Any) -> str:
@@ -90,6 +104,29 @@ def _with_values(tree: Any, parameters: Sequence[Any] | Mapping[str, Any]) -> An
     return tree
 
 
+def with_expressions(sql: str, parameters: Any, expressions: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """A SELECT with these expressions as further columns, and the names of those: the expressions' own text.
+
+    Raises:
+        InputError: if it is no SELECT, or one of them no expression.
+    """
+    from sqlglot import exp
+
+    tree = parsed(sql, parameters)
+    if not isinstance(tree, exp.Select):
+        raise InputError("`expressions` are computed beside the columns of a SELECT: the query is none.")
+    names = []
+    for text_ in expressions:
+        one = parsed(f"select {text_}", None)
+        if len(one.expressions) != 1 or not one.expressions[0].find(exp.Column):
+            raise InputError(
+                f"`expressions` has `{text_}`: give one expression of columns each, as \"name like 'A%'\"."
+            )
+        names.append(listed_key(one.expressions[0]))
+        tree = tree.select(exp.alias_(one.expressions[0], names[-1], quoted=True))
+    return str(tree.sql("duckdb")), tuple(names)
+
+
 def _constant(value: Any) -> Any:
     import datetime as dt
     from decimal import Decimal
@@ -113,14 +150,16 @@ def plan(
     parameters: Sequence[Any] | Mapping[str, Any] = (),
     join_rows: int | None = None,
     protect: Callable[[Node, Bases], Node] | None = None,
+    codes: bool = True,
 ) -> Plan:
-    """The plan of a query over the catalog's tables; `protect` may change it before it is finished.
+    """The plan of a query over the catalog's tables; `protect` may change it before it is finished. `codes`: see
+    `scope.Bases`.
 
     Raises:
         InputError: for what is wrong with it; see `binding.query`.
     """
     tree = parsed(sql, parameters)
-    bases = Bases(catalog, Names())
+    bases = Bases(catalog, Names(), codes)
     out = query(Session(bases, join_rows, {}, query), tree)
     items: dict[str, Expr] = {}
     labels = []

@@ -48,11 +48,17 @@ class Base:
 
 @dataclass(eq=False)
 class Relation:
-    """A relation of a FROM clause. `columns`: by alias, its columns' expressions by lower-case name."""
+    """A relation of a FROM clause.
+
+    Attributes:
+        columns: by alias, its columns' expressions by lower-case name.
+        listed: of a table of shares, expressions that were computed when it was shared, by their text.
+    """
 
     node: Node
     columns: dict[str, dict[str, Expr]]
     base: Base | None = None
+    listed: dict[str, Expr] = field(default_factory=dict)
 
     @property
     def names(self) -> set[str]:
@@ -74,8 +80,9 @@ def column(name: str, type_: Type, nullable: bool, origin: Origin = frozenset())
     return Expr("col", (), type_, nullable, name, origin=origin)
 
 
-def base_relation(table: Table, alias: str, names: Names) -> Relation:
-    """A table as a relation; its columns are read when something asks for them."""
+def base_relation(table: Table, alias: str, names: Names, codes: bool = True) -> Relation:
+    """A table as a relation; its columns are read when something asks for them. `codes`: longer text is carried by
+    code."""
     id_ = names(alias)
     whole = len(table.parts) == 1
     fields = {c.name: f"{alias}.{c.name}#{id_.rpartition('#')[2]}" for c in table.columns}
@@ -89,7 +96,7 @@ def base_relation(table: Table, alias: str, names: Names) -> Relation:
     columns = {}
     for c in table.columns:
         origin = frozenset((p.owner, table.name, c.name) for p in table.parts)
-        type_ = coded(c.type, f"{id_}.{c.name}", whole, scans[0].bound)
+        type_ = coded(c.type, f"{id_}.{c.name}", whole and codes, scans[0].bound)
         columns[c.name.lower()] = Expr(
             "col", (), type_, c.nullable, fields[c.name], quoted(c.name), frozenset({id_}), origin
         )
@@ -106,8 +113,9 @@ def shared_relation(table: Table, alias: str, names: Names) -> tuple[Relation, B
     )
     types = {fields[c.name]: (c.type, c.nullable) for c in table.columns}
     base = Base(id_, table, scan, (scan,), types, dict.fromkeys(types, frozenset()))
-    columns = {c.name.lower(): column(fields[c.name], c.type, c.nullable) for c in table.columns}
-    return Relation(scan, {alias.lower(): columns}), base
+    known = {c.name: column(fields[c.name], c.type, c.nullable) for c in table.columns}
+    columns = {name.lower(): e for name, e in known.items() if name not in table.listed}
+    return Relation(scan, {alias.lower(): columns}, listed={name: known[name] for name in table.listed}), base
 
 
 def coded(type_: Type, dictionary: str, whole: bool, bound: int) -> Type:
@@ -203,9 +211,13 @@ def fields_of(node: Node) -> Iterable[str]:
 
 
 class Bases:
-    """All base tables of a query, by their scans' name; where expressions of one of them are pushed."""
+    """All base tables of a query, by their scans' name; where expressions of one of them are pushed.
 
-    def __init__(self, catalog: Catalog, names: Names) -> None:
+    `codes`: whether longer text travels as its rank in its owner's dictionary. What becomes shares does not.
+    """
+
+    def __init__(self, catalog: Catalog, names: Names, codes: bool = True) -> None:
+        self.codes = codes
         self.catalog = catalog
         self.names = names
         self.known: dict[str, Base] = {}
@@ -216,7 +228,7 @@ class Bases:
             relation, base = shared_relation(table, alias, self.names)
             self.known[base.id] = base
             return relation
-        relation = base_relation(table, alias, self.names)
+        relation = base_relation(table, alias, self.names, self.codes)
         assert relation.base is not None
         self.known[relation.base.id] = relation.base
         return relation
@@ -244,7 +256,7 @@ class Bases:
             base.add(expr.value, expr)
             return expr
         name = self._pushed.setdefault((base.id, expr.sql), self.names(expr.op.replace(" ", "_")))
-        whole = len(base.scans) == 1
+        whole = len(base.scans) == 1 and self.codes
         expr = replace(
             expr, type=coded(replace(expr.type, dictionary=None), f"{base.id}.{name}", whole, base.scans[0].bound)
         )

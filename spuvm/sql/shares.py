@@ -47,16 +47,19 @@ class SharedRows:
         rows: the public bound.
         there: bool[rows], secret: which rows are there; None if all are.
         keys: sets of columns that have no values twice.
+        listed: expressions that were computed when the table was shared, by their text: columns that queries find
+            where they say the same, and not by name.
     """
 
     rows: int
     columns: tuple[SharedColumn, ...]
     there: SPUObject | None
     keys: tuple[frozenset[str], ...] = ()
+    listed: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(c.name for c in self.columns)
+        return tuple(c.name for c in self.columns if c.name not in self.listed)
 
     def __getitem__(self, name: str) -> SharedColumn:
         for column in self.columns:
@@ -68,7 +71,8 @@ class SharedRows:
         return self.rows
 
     def __repr__(self) -> str:
-        return f"<shared rows: at most {self.rows:,} of {', '.join(self.names)}>"
+        more = f"; {', '.join(self.listed)}" if self.listed else ""
+        return f"<shared rows: at most {self.rows:,} of {', '.join(self.names)}{more}>"
 
     def arguments(self) -> dict[str, Any]:
         """Columns of one array each (DECIMAL as integers) and `valid`: what a function of the same SPU takes."""
@@ -164,7 +168,7 @@ def _type(words: SPUObject, declared: str | None, where: str) -> Type:
 def table_of(name: str, rows: SharedRows) -> Table:
     """As the catalogue knows it."""
     columns = tuple(Column(c.name, "", c.type, c.valid is not None, False) for c in rows.columns)
-    return Table(name.lower(), columns, (Part(NOBODY, rows.rows),), rows.keys)
+    return Table(name.lower(), columns, (Part(NOBODY, rows.rows),), rows.keys, rows.listed)
 
 
 def held(rows: SharedRows, items: Mapping[str, str], spelled: set[str]) -> Any:
