@@ -6,12 +6,13 @@ table of the same name, or `?table=name`), a pandas frame, or an arrow table.
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 from spuvm.data.formats.table_file import pyarrow_module
 from spuvm.runtime.errors import InputError
@@ -106,7 +107,8 @@ class Store:
 
     def _add_database(self, name: str, source: str) -> None:
         url = urlsplit(source)
-        table = parse_qs(url.query).get("table", [name])[0]
+        asked = parse_qs(url.query)
+        table = asked.pop("table", [name])[0]
         scheme = url.scheme.split("+")[0]
         plain = source.partition("?")[0]
         match scheme:
@@ -115,7 +117,7 @@ class Store:
             case "duckdb":
                 self._from_duckdb(name, plain.removeprefix("duckdb:///"), table)
             case "postgresql" | "postgres":
-                self._from_postgres(name, plain, table)
+                self._from_postgres(name, f"{plain}?{urlencode(asked, doseq=True)}", table)
             case _:
                 raise InputError(
                     f"table `{name}`: {scheme}:// is not known: use sqlite:///, duckdb:/// or postgresql://."
@@ -151,6 +153,7 @@ class Store:
         for _, column, declared, *_ in info:  # SQLite has no dates or decimals of its own: the declared type says
             if any(word in str(declared).upper() for word in ("DATE", "TIMESTAMP", "DECIMAL", "NUMERIC(", "BOOL")):
                 self.db.execute(f"ALTER TABLE {quoted(name)} ALTER {quoted(column)} TYPE {declared}")
+        self._type_empty(name, {row[1]: str(row[2]) for row in info})
 
     def _from_postgres(self, name: str, url: str, table: str) -> None:
         try:
@@ -168,10 +171,25 @@ class Store:
                     "ANY(i.indkey) WHERE i.indrelid = %s::regclass AND i.indisprimary",
                     [table],
                 ).fetchall()
+                declared = db.execute(
+                    "SELECT attname, format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = %s::regclass "
+                    "AND attnum > 0 AND NOT attisdropped",
+                    [table],
+                ).fetchall()
         except psycopg.Error as error:
             raise InputError(f"table `{name}` of {self.party} cannot be read: {first_line(error)}.") from None
         if keys:
             self.keys.setdefault(name, []).append([k for (k,) in keys])
+        self._type_empty(name, dict(declared))
+
+    def _type_empty(self, name: str, declared: Mapping[str, str]) -> None:
+        """Columns without any cell have the type that the database declares, where DuckDB knows it."""
+        for column, type_name in declared.items():
+            c = quoted(column)
+            if self.db.execute(f"SELECT count({c}) FROM {quoted(name)}").fetchall() == [(0,)]:
+                plain = type_name.replace(" without time zone", "")
+                with contextlib.suppress(duckdb().Error):
+                    self.db.execute(f"ALTER TABLE {quoted(name)} ALTER {c} TYPE {plain}")
 
     def _from_rows(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         cells = list(zip(*rows)) if rows else [() for _ in columns]
