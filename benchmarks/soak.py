@@ -82,7 +82,6 @@ class Three:
         config = Config("aby3", 64, 18, PARTIES)
         self.texts = {"program": compile_function(total, (column, column), [0, 1], config).text, **TASKS}
         make_authority(folder / "ca")
-        first = 20_000 + 1_000 * (os.getpid() % 12)
         ports = free_ports(6)
         hashes = ", ".join(f'"{jobs.read(text).hash}"' for text in self.texts.values() if jobs.read(text).code)
         self.tables = {p: self._table(i) for i, p in enumerate(PARTIES)}
@@ -102,7 +101,6 @@ class Three:
                 f'state = "state"\npolicy = "policy.toml"\nca = "../ca/ca.crt"\ncertificate = "{party}.crt"\n'
                 f'key = "{party}.key"\n[services]\n{services}\n[data]\nt = "t.csv"\n'
                 f"[limits]\nparallel = {parallel}\nopen_jobs = 100000\nsilence_seconds = 30\n"
-                f"job_ports = [{first + 300 * i}, {first + 300 * i + 299}]\n"
             )
             state = home / "state"
             state.mkdir()

@@ -96,7 +96,7 @@ def shaped(path: Path, speed: Speed) -> Iterator[Mapping[str, Path]]:
         for me in cluster.names:
             text = path.read_text()
             for peer in cluster.parties:
-                if peer.name != me:
+                if peer.name != me and peer.address is not None:
                     slow = Slow(peer.address.port, lines[me], lines[peer.name], speed.delay)
                     opened.append(slow)
                     text = re.sub(rf'(?m)^address = "127\.0\.0\.1:{peer.address.port}"$', _at(slow.port), text)

@@ -219,11 +219,11 @@ MESSAGES: dict[str, tuple[str, str, bytes]] = {
     "a path upwards in news": ("alice", "/jobs/..%2f..%2fusers/news", b'{"head": [0, "x"], "message": {}}'),
 }
 NEWS: dict[str, Any] = {
-    "another state": {"state": "allowed", "port": None, "reason": ""},
-    "a port of a text": {"state": "approved", "port": "22", "reason": ""},
-    "port 0": {"state": "approved", "port": 0, "reason": ""},
-    "a port that is none": {"state": "approved", "port": 70_000, "reason": ""},
-    "no reason": {"state": "approved", "port": 22},
+    "another state": {"state": "allowed", "reason": ""},
+    "a state that is a list": {"state": ["approved"], "reason": ""},
+    "a state of a person": {"state": "approve", "reason": ""},
+    "no state": {"reason": ""},
+    "no reason": {"state": "approved"},
     "a list": [],
 }
 

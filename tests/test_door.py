@@ -39,6 +39,7 @@ def test_a_crowd_delays_nobody(tmp_path: Path, words: str) -> None:
     """400 connections to one party, from an address that the peers share, before and while they come."""
     cluster = load_cluster(make_cluster(tmp_path, PARTIES, timeout_seconds=60))
     address = cluster.parties[0].address
+    assert address is not None
     crowd: list[socket.socket] = []
     came = threading.Event()
 
@@ -87,6 +88,7 @@ def test_silent_connections_are_shown_out(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(doors, "SILENT", 0.3)
     cluster = load_cluster(make_cluster(tmp_path, PARTIES))
     address = cluster.parties[0].address
+    assert address is not None
     greeted: list[str] = []
 
     def greet(guest: Guest) -> None:
@@ -113,6 +115,7 @@ def test_at_most_so_many_are_greeted(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(doors, "FROM_ONE", 4)
     for peers, most in (((), 4), (("127.0.0.1",), 8)):
         address = load_cluster(make_cluster(tmp_path, PARTIES)).parties[0].address
+        assert address is not None
         leave = threading.Event()
 
         def greet(guest: Guest, leave: threading.Event = leave) -> None:

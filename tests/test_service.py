@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,6 +22,8 @@ from spuvm.policy import record
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import DataError, InputError
 from spuvm.runtime.link.certificates import free_ports, make_authority
+from spuvm.runtime.link.cluster import Address
+from spuvm.runtime.link.tls.relay import Relay
 from spuvm.service import identity, jobs, settings, wire
 from spuvm.service.jobs import Source
 from spuvm.service.party import Party
@@ -54,8 +57,7 @@ def program() -> str:
 def folder(tmp_path: Path) -> Path:
     """A folder for each party, with its own key, data, policy and service.toml."""
     make_authority(tmp_path / "ca")
-    ports = free_ports(7)
-    first = 20_000 + 100 * (ports[6] % 120)
+    ports = free_ports(6)
     for i, party in enumerate(PARTIES):
         home = tmp_path / party
         key = identity.new_key(home, party)
@@ -70,7 +72,6 @@ def folder(tmp_path: Path) -> Path:
             f'party = "{party}"\nlisten = "127.0.0.1:{ports[i]}"\npage = "127.0.0.1:{ports[3 + i]}"\nstate = "state"\n'
             f'policy = "policy.toml"\nca = "ca.crt"\ncertificate = "{party}.crt"\nkey = "{party}.key"\n'
             f'[services]\n{services}\n[data]\ntable = "table.csv"\n[limits]\nsilence_seconds = 30\n'
-            f"job_ports = [{first + 33 * i}, {first + 33 * i + 32}]\n"  # none that the system gives out by itself
         )
     return tmp_path
 
@@ -105,7 +106,22 @@ def entries(folder: Path, party: str) -> list[record.Entry]:
     return list(record.verified(folder / party / "state" / "record.jsonl", key))  # type: ignore[arg-type]
 
 
+def hide(folder: Path, *names: str) -> Address:
+    """These parties only connect outwards, and meet at a relay: its address."""
+    (port,) = free_ports(1)
+    for party in PARTIES:
+        path = folder / party / "service.toml"
+        text = f'relay = "127.0.0.1:{port}"\n' + path.read_text()
+        for name in names:
+            text = re.sub(rf'(?m)^{name} = "127.*"$', f'{name} = "outward"', text)
+        path.write_text(re.sub(r"(?m)^listen = .*\n", "", text) if party in names else text)
+    return Address("127.0.0.1", port)
+
+
 def test_a_job_from_asking_to_its_result(folder: Path, program: str) -> None:
+    """Only alice can be reached, at one port; bob and carol meet at a relay."""
+    relay = hide(folder, "bob", "carol")
+
     async def scenario() -> None:
         async with services(folder) as parties:
             row = parties["alice"].submit("ann", program, inputs(), "a report")
@@ -121,7 +137,8 @@ def test_a_job_from_asking_to_its_result(folder: Path, program: str) -> None:
             assert np.load(results / "out.npy") == pytest.approx(want, abs=1e-4)
             assert not list((folder / "bob" / "state" / "jobs" / row.id / "results").iterdir())
 
-    run(scenario())
+    with Relay(relay):
+        run(scenario())
     told = {p: entries(folder, p) for p in PARTIES}
     assert [e.event for e in told["bob"]] == ["asked", "decided", "started", "ended"]
     assert record.disagreements(told) == []

@@ -172,6 +172,7 @@ def test_different_versions(cluster_file: Path, monkeypatch: pytest.MonkeyPatch)
 def test_absent_party_is_named(cluster_file: Path) -> None:
     results = join_all(dict.fromkeys(("alice", "bob"), cluster_file), timeout=1)
     address = load_cluster(cluster_file).parties[2].address
+    assert address is not None
     assert any(isinstance(e, PeerTimeoutError) for e in results.values())
     for error in results.values():
         assert isinstance(error, PeerTimeoutError | PeerAbortedError)
@@ -181,6 +182,7 @@ def test_absent_party_is_named(cluster_file: Path) -> None:
 
 def test_port_in_use(cluster_file: Path) -> None:
     address = load_cluster(cluster_file).parties[0].address
+    assert address is not None
     with (
         socket.create_server((address.host, address.port)),
         pytest.raises(LinkError, match=r"Cannot listen at .*Address already in use.*free port"),
@@ -208,6 +210,7 @@ def test_strangers_do_not_disturb(cluster_file: Path, caplog: pytest.LogCaptureF
     thread.start()
     strangers = []
     address = cluster.parties[0].address
+    assert address is not None
     for words in (b"GET / HTTP/1.0\r\n\r\n", os.urandom(300), b"", b"\x16\x03\x01"):
         while True:
             try:

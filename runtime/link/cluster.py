@@ -11,6 +11,8 @@
     dealer = "dave"                     # for protocols with a dealer: which of [parties.*] it is
     dealer_ahead_mb = 64                # optional: how far it runs ahead of the parties, at each end
     compute = ["alice", "bob", "carol"] # optional: those that compute, if not all parties do
+    relay = "relay.example.com:9700"    # optional: where two parties meet of whom neither can be reached
+    session = "trial-7"                 # optional: of several sessions at the same addresses, which this one is
 
     [parties.alice]                     # parties in the order of their ranks
     address = "alice.example.com:9101"  # where peers reach it
@@ -18,6 +20,9 @@
     certificate = "alice.crt"           # these two are needed by alice alone
     key = "alice.key"
     fingerprint = "sha256:..."          # optional: of alice's public key, whoever signed her certificate
+
+    [parties.bob]
+    outward = true                      # nobody can reach bob: he has no address, and dials all others
 
 Three that trust no authority put their own certificates, one after another, into the file `ca`, and each other's
 fingerprints into the entries: a party is then who has that key. A key file may have a passphrase, which comes from
@@ -28,11 +33,15 @@ a party reads only its own. The dealer is listed like a party, anywhere; it has 
 out correlated randomness, and has neither inputs nor results. It does not wait for the parties: up to
 `dealer_ahead_mb` MiB of what it made wait to be sent, and as much waits at the party that it is sent
 to. Parties that `compute` leaves out bring values and are shown results.
+
+A party that listens at `listen = "unix:/run/spuvm/door"` takes connections that another process of its machine
+accepted, and hands over there: that one serves several sessions at one port, and knows them by `session`.
 """
 
+import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,10 +56,12 @@ from spuvm.runtime.protocols.registered import PROTOCOLS, has_dealer, protocol_o
 
 CLUSTER_KEYS = (
     "ca", "crl", "timeout_seconds", "grace_seconds", "protocol", "protocols", "ring", "fxp_fraction_bits", "dealer",
-    "dealer_ahead_mb", "compute", "parties",
+    "dealer_ahead_mb", "compute", "relay", "session", "parties",
 )  # fmt: skip
 DEFAULT_AHEAD_MB = 64
-PARTY_KEYS = ("address", "listen", "certificate", "key", "fingerprint")
+PARTY_KEYS = ("address", "outward", "listen", "certificate", "key", "fingerprint")
+UNIX = "unix:"
+SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,79}")
 
 
 @dataclass(frozen=True)
@@ -66,11 +77,14 @@ class Address:
 
 @dataclass(frozen=True)
 class Party:
-    """One entry of the file."""
+    """One entry of the file. `address`: None if nobody can reach it; `listen`: None if it does not listen.
+
+    Where `listen` is a path, connections are handed over there.
+    """
 
     name: str
-    address: Address
-    listen: Address
+    address: Address | None
+    listen: Address | Path | None
     certificate: Path | None = None
     key: Path | None = None
     fingerprint: str | None = None
@@ -92,6 +106,15 @@ class Cluster:
     protocols: tuple[str, ...] = ()  # that a script may ask for, `config.protocol` among them
     crl: Path | None = None
     grace_seconds: float = 0.0
+    relay: Address | None = None
+    session: str | None = None
+
+    @property
+    def meeting(self) -> str:
+        """By which name this session is known where connections of several meet: one that outsiders cannot guess."""
+        if self.session is not None:
+            return self.session
+        return meeting(self.ca, self.names)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -104,8 +127,13 @@ class Cluster:
 
     def on_host_of(self, party: str) -> int:
         """How many parties have the host of `party` in their addresses, with itself."""
-        hosts = [p.address.host for p in self.parties]
+        hosts = [p.address.host if p.address is not None else p.name for p in self.parties]
         return hosts.count(hosts[self.rank(party)])
+
+    def where(self, party: str) -> str:
+        """In words, where a party is reached."""
+        address = self.parties[self.rank(party)].address
+        return "its own connections" if address is None else str(address)
 
     def credentials(self, party: str) -> tuple[Path, Path]:
         """The certificate and key files of `party`, checked: only that party itself needs them."""
@@ -149,6 +177,8 @@ def load_cluster(path: str | Path) -> Cluster:
         raise ConfigError(f"`grace_seconds` in {path} must be a number of seconds, 0 or more, got {grace!r}.")
     dealer = _text(table, "dealer", f"{path}") if "dealer" in table else None
     parties = _parties(table.get("parties"), path)
+    relay = parse_address(_text(table, "relay", f"{path}"), "relay", f"{path}") if "relay" in table else None
+    _check_meetings(parties, relay, path)
     check_trust(ca, crl, {party.name: party.fingerprint for party in parties}, f"{path}")
     parties = _computing_first(_dealer_last(parties, dealer, path), _compute(table, dealer, path))
     names = tuple(party.name for party in parties if party.name != dealer)
@@ -157,8 +187,37 @@ def load_cluster(path: str | Path) -> Cluster:
     _check_dealer(config, dealer, path)
     protocols = _protocols(table, config.protocol, path)
     return Cluster(
-        parties, ca, float(timeout), config, dealer, _ahead(table, dealer, path), protocols, crl, float(grace)
+        *(parties, ca, float(timeout), config, dealer, _ahead(table, dealer, path), protocols, crl, float(grace)),
+        relay=relay,
+        session=_session(table, path),
     )
+
+
+def _session(table: dict[str, Any], path: Path) -> str | None:
+    if "session" not in table:
+        return None
+    session = _text(table, "session", f"{path}")
+    if not SESSION.fullmatch(session):
+        raise ConfigError(
+            f"`session` in {path} must have 1 to 80 ASCII letters, digits, `-` and `.`, and begin with one of the "
+            f"first two, got {session!r:.100}."
+        )
+    return session
+
+
+def meeting(ca: Path, names: Collection[str]) -> str:
+    """A name for meetings of these parties, which only who has the file `ca` knows."""
+    trusted = sorted(c.public_bytes(Encoding.DER) for c in certificates.anchors(ca))
+    return hashlib.sha256(b"\0".join([*trusted, *(name.encode() for name in names)])).hexdigest()[:32]
+
+
+def _check_meetings(parties: tuple[Party, ...], relay: Address | None, path: Path) -> None:
+    hidden = [p.name for p in parties if p.address is None]
+    if len(hidden) > 1 and relay is None:
+        raise ConfigError(
+            f"{hidden[0]} and {hidden[1]} in {path} only connect outwards, so they cannot meet: set `relay` to the "
+            "address of a relay (`spuvm relay`), or give one of them an `address`."
+        )
 
 
 def _protocols(table: dict[str, Any], usual: str, path: Path) -> tuple[str, ...]:
@@ -245,11 +304,28 @@ def _party(name: str, entry: Any, path: Path) -> Party:
     if not isinstance(entry, dict):
         raise ConfigError(f"{where} must be a table with {', '.join(PARTY_KEYS)}.")
     _refuse_unknown(entry, PARTY_KEYS, where)
-    address = parse_address(_text(entry, "address", where), "address", where)
-    listen = parse_address(_text(entry, "listen", where), "listen", where) if "listen" in entry else address
+    address = _address(entry, where)
+    listen = _listen(_text(entry, "listen", where), where, path) if "listen" in entry else address
     files = {key: path.parent / _text(entry, key, where) for key in ("certificate", "key") if key in entry}
     pin = _text(entry, "fingerprint", where) if "fingerprint" in entry else None
     return Party(name, address, listen, **files, fingerprint=None if pin is None else parse_fingerprint(pin, where))
+
+
+def _address(entry: dict[str, Any], where: str) -> Address | None:
+    outward = entry.get("outward", False)
+    if not isinstance(outward, bool):
+        raise ConfigError(f"`outward` of {where} must be true or false, got {outward!r}.")
+    if outward and ("address" in entry or "listen" in entry):
+        raise ConfigError(f"{where} only connects outwards: it has neither `address` nor `listen`.")
+    if not outward and "address" not in entry:
+        raise ConfigError(f"{where} lacks `address`; or set `outward = true`, if nobody can reach it.")
+    return None if outward else parse_address(_text(entry, "address", where), "address", where)
+
+
+def _listen(text: str, where: str, path: Path) -> Address | Path:
+    if text.startswith(UNIX):
+        return path.parent / text.removeprefix(UNIX)
+    return parse_address(text, "listen", where)
 
 
 def check_trust(ca: Path, crl: Path | None, pins: Mapping[str, str | None], where: str) -> None:

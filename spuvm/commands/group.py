@@ -21,6 +21,7 @@ COMMANDS = {
     "submit": "spuvm.commands.service:submit",
     "jobs": "spuvm.commands.service:jobs",
     "users": "spuvm.commands.service:users",
+    "relay": "spuvm.commands.relay:relay",
     "audit": "spuvm.commands.service:audit",
     "keys": "spuvm.commands.keys:keys",
     "psi": "spuvm.commands.psi:psi",

@@ -48,7 +48,8 @@ def serve(config: Path, log_level: str, passphrase: str | None) -> None:
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=log_level.upper())
     loaded = settings.load(config)
-    run(loaded, passphrase, lambda: say(f"{loaded.party} serves peers at {loaded.listen}, people at {loaded.page}"))
+    where = f"at {loaded.listen}" if loaded.listen is not None else "by its own connections"
+    run(loaded, passphrase, lambda: say(f"{loaded.party} serves peers {where}, people at {loaded.page}"))
 
 
 @click.command()

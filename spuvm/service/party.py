@@ -22,6 +22,7 @@ from spuvm.runtime.errors import DataError, InputError, SpuError
 from spuvm.service import jobs, runner
 from spuvm.service.identity import load_key
 from spuvm.service.jobs import ENDED, Job, Source
+from spuvm.service.port import Doors
 from spuvm.service.settings import Settings
 from spuvm.service.store import News, Row, Store
 from spuvm.service.work import Work
@@ -29,6 +30,7 @@ from spuvm.service.work import Work
 LOG = logging.getLogger("spuvm.service")
 MESSAGE_SECONDS = 7 * 86400.0  # how long a message waits for a peer that is away
 TURNED_AWAY = 1000  # an hour
+AGREED = ("approved", "running", "done")
 SAID = ("waiting", "approved", "running", *ENDED)
 
 
@@ -45,6 +47,7 @@ class Party:
         self.alerts: list[str] = []
         self.running: dict[str, asyncio.Task[None]] = {}
         self.changed: Callable[[], None] = lambda: None
+        self.doors = Doors()
         self._turned_away: list[float] = []
         self._check_own_head()
 
@@ -161,18 +164,18 @@ class Party:
         row = self.store.job(id)
         if peer not in jobs.read(row.job.program).members:
             raise InputError(f"{peer} takes no part in job {id}.")
-        state, port, reason = str(body["state"]), body["port"], str(body["reason"])[:300]
-        if state not in SAID or not (port is None or (type(port) is int and 0 < port < 65536)):
-            raise InputError(f"this is no news of a job: {state!r:.40}, port {port!r:.40}.")
+        state, reason = str(body["state"]), str(body["reason"])[:300]
+        if state not in SAID:
+            raise InputError(f"this is no news of a job: {state!r:.40}.")
         before = self.store.news(id).get(peer)
         if before is None or before.state not in ENDED:
-            self.store.hear(id, News(peer, state, port, "".join(c for c in reason if c.isprintable())))
+            self.store.hear(id, News(peer, state, "".join(c for c in reason if c.isprintable())))
         self.step(id)
 
     def refused(self, peer: str, body: Any, why: str) -> None:
         """A peer does not take a job in at all."""
         id = jobs.from_dict(body).id
-        self.store.hear(id, News(peer, "refused", None, "".join(c for c in why if c.isprintable())[:300]))
+        self.store.hear(id, News(peer, "refused", "".join(c for c in why if c.isprintable())[:300]))
         self.step(id)
 
     def turned_away(self, who: str, why: str) -> None:
@@ -194,18 +197,14 @@ class Party:
             self.record.append("alert", what=wrong)
             LOG.warning(wrong)
 
-    def _say(self, job: Job, state: str, reason: str = "") -> None:
-        mine = self.store.news(job.id).get(self.settings.party)
-        port = mine.port if mine else None
-        if state == "approved" and port is None:
-            port = runner.free_port(self.settings, self._ports())
-        self.store.hear(job.id, News(self.settings.party, state, port, reason))
-        others = [p for p in jobs.read(job.program).members if p != self.settings.party]
-        self._send(others, f"/jobs/{job.id}/news", {"state": state, "port": port, "reason": reason})
+    def runs(self, session: str) -> bool:
+        """Whether a session is that of a job which runs here, or of its workers."""
+        return session.partition(".")[0] in self.running
 
-    def _ports(self) -> set[int]:
-        news = (self.store.news(row.id).get(self.settings.party) for row in self.store.jobs(only_open=True))
-        return {n.port for n in news if n is not None and n.port is not None}
+    def _say(self, job: Job, state: str, reason: str = "") -> None:
+        self.store.hear(job.id, News(self.settings.party, state, reason))
+        others = [p for p in jobs.read(job.program).members if p != self.settings.party]
+        self._send(others, f"/jobs/{job.id}/news", {"state": state, "reason": reason})
 
     def _send(self, peers: list[str], path: str, body: Mapping[str, Any]) -> None:
         self.store.send(peers, path, body, MESSAGE_SECONDS)
@@ -226,17 +225,17 @@ class Party:
             self._end(id, stopped.state, f"{stopped.party}: {stopped.reason or stopped.state}", public="a peer stopped")
             return
         members = work.members
-        if row.state != "approved" or not all(p in news and news[p].port for p in members):
+        if row.state != "approved" or not all(p in news and news[p].state in AGREED for p in members):
             return
         leader = members[0]
         if leader != self.settings.party and news[leader].state not in ("running", "done"):
             return
         if leader == self.settings.party and len(self.running) >= self.settings.limits.parallel:
             return
-        self._start(row, work, news)
+        self._start(row, work)
 
-    def _start(self, row: Row, work: Work, news: dict[str, News]) -> None:
-        command = runner.prepare(self.settings, row.job, work, news)
+    def _start(self, row: Row, work: Work) -> None:
+        command = runner.prepare(self.settings, row.job, work, row.id, self.doors.path(row.id))
         shown = [[r.what, r.to, r.elements] for r in work.reveals]
         members = list(work.members)
         self.record.append("started", job=row.id, program=row.job.hash, parties=members, reveals=shown)
@@ -287,3 +286,4 @@ class Party:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.doors.close()

@@ -8,18 +8,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spuvm.network import TIED
-from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.certificates import PASSPHRASE
 from spuvm.service.jobs import Job
 from spuvm.service.settings import Settings
-from spuvm.service.store import News
 from spuvm.service.tasks import argv, toml
 from spuvm.service.work import Place, Work
 
@@ -47,26 +45,16 @@ class Ended:
     private: str = ""
 
 
-def free_port(settings: Settings, used: set[int]) -> int:
-    """A port for a job that nobody listens on."""
-    first, last = settings.limits.job_ports
-    for port in range(first, last + 1):
-        if port not in used:
-            try:
-                socket.create_server((settings.listen.host, port)).close()
-            except OSError:
-                continue
-            return port
-    raise InputError(f"all ports from {first} to {last} are in use: widen `job_ports`.")
+def prepare(settings: Settings, job: Job, work: Work, session: str, door: Path) -> list[str]:
+    """Write the job's folder, for this process and nobody else; the command that runs it.
 
-
-def prepare(settings: Settings, job: Job, work: Work, news: dict[str, News]) -> list[str]:
-    """Write the job's folder, for this process and nobody else; the command that runs it."""
+    `session`: the name of this run among all that pass the parties' ports; `door`: where the process gets its part.
+    """
     folder = settings.state / "jobs" / job.id
     for made in (folder / "results", settings.state / "models"):
         made.mkdir(parents=True, exist_ok=True, mode=0o700)
     config = folder / "cluster.toml"
-    config.write_text(_cluster(settings, work, news))
+    config.write_text(_cluster(settings, work, session, door))
     mine = {name: source for name, source in job.inputs.items() if source.party == settings.party}
     place = Place(
         settings.party,
@@ -81,24 +69,24 @@ def prepare(settings: Settings, job: Job, work: Work, news: dict[str, News]) -> 
     return argv(work, place)
 
 
-def _cluster(settings: Settings, work: Work, news: dict[str, News]) -> str:
+def _cluster(settings: Settings, work: Work, session: str, door: Path) -> str:
     times = {"timeout_seconds": settings.limits.silence_seconds, "grace_seconds": settings.limits.grace_seconds}
-    lines = toml({"ca": str(settings.ca.absolute()), **times, **work.machine})
+    lines = toml({"ca": str(settings.ca.absolute()), "session": session, **times, **work.machine})
     if settings.crl is not None:
         lines += toml({"crl": str(settings.crl.absolute())})
+    if settings.relay is not None:
+        lines += toml({"relay": str(settings.relay)})
     for party in work.members:
-        entry = {"address": _at(settings.services[party].host, news[party].port)}
+        address = settings.services[party]
+        entry: dict[str, Any] = {"outward": True} if address is None else {"address": str(address)}
         if party in settings.fingerprints:
             entry["fingerprint"] = settings.fingerprints[party]
         if party == settings.party:
-            entry["listen"] = _at(settings.listen.host, news[party].port)
+            if address is not None:
+                entry["listen"] = f"unix:{door}"
             entry["certificate"], entry["key"] = (str(f.absolute()) for f in (settings.certificate, settings.key))
         lines += ["", f"[parties.{party}]", *toml(entry)]
     return "\n".join(lines) + "\n"
-
-
-def _at(host: str, port: int | None) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 async def run(settings: Settings, job: Job, command: list[str], turn: int, passphrase: str | None = None) -> Ended:

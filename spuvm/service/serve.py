@@ -12,11 +12,12 @@ from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
-from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.errors import ConfigError, LinkError
 from spuvm.runtime.link import certificates
 from spuvm.service import identity, wire
 from spuvm.service.desk import Desk
 from spuvm.service.party import Party
+from spuvm.service.port import Port, ways_of
 from spuvm.service.settings import Settings
 
 LOG = logging.getLogger("spuvm.service")
@@ -29,24 +30,24 @@ async def running(settings: Settings, passphrase: str | None = None) -> AsyncIte
     """A service as a context: it serves while the block runs."""
     party = Party(settings, passphrase)
     _warn(settings)
-    sender = wire.Sender(party, passphrase)
-    runners = [
-        web.AppRunner(wire.app(party), keepalive_timeout=KEEPALIVE, access_log=None),
-        web.AppRunner(Desk(party).app(), keepalive_timeout=KEEPALIVE, access_log=None),
-    ]
-    peers = wire.context(settings, ssl.Purpose.CLIENT_AUTH, passphrase)
-    doors = [
-        (settings.listen, peers),
-        (settings.page, None if _loopback(settings.page.host) else _page_tls(settings, passphrase)),
-    ]
+    ways = ways_of(settings)
+    sender = wire.Sender(party, ways, passphrase)
+    peers = web.AppRunner(wire.app(party), keepalive_timeout=KEEPALIVE, access_log=None)
+    page = web.AppRunner(Desk(party).app(), keepalive_timeout=KEEPALIVE, access_log=None)
+    tls = None if _loopback(settings.page.host) else _page_tls(settings, passphrase)
+    port: Port | None = None
     ticker: asyncio.Task[None] | None = None
     try:
-        for runner, (address, tls) in zip(runners, doors):
-            await runner.setup()
-            try:
-                await web.TCPSite(runner, address.host, address.port, ssl_context=tls).start()
-            except OSError as error:
-                raise ConfigError(f"cannot listen at {address}: {error.strerror or error}.") from None
+        await peers.setup()
+        await page.setup()
+        try:
+            await web.TCPSite(page, settings.page.host, settings.page.port, ssl_context=tls).start()
+            assert peers.server is not None
+            context = wire.context(settings, ssl.Purpose.CLIENT_AUTH, passphrase)
+            port = Port(settings, ways, context, peers.server, party.doors, party.runs)
+        except (OSError, LinkError) as error:
+            at = settings.page if isinstance(error, OSError) else settings.listen
+            raise ConfigError(f"cannot listen at {at}: {getattr(error, 'strerror', None) or error}") from None
         await sender.start()
         party.resume()
         ticker = asyncio.get_running_loop().create_task(_tick(party))
@@ -55,8 +56,10 @@ async def running(settings: Settings, passphrase: str | None = None) -> AsyncIte
         if ticker is not None:
             ticker.cancel()
             await sender.close()
+        if port is not None:
+            await port.close()
         await party.close()
-        for runner in runners:
+        for runner in (peers, page):
             await runner.cleanup()
 
 

@@ -1,7 +1,7 @@
 """The file of a service: who it is, where it and its peers are, what data it has, and its limits.
 
     party = "alice"
-    listen = "0.0.0.0:9443"              # where peers' services reach this one
+    listen = "0.0.0.0:9443"              # where peers reach this one, its jobs too; not if it only connects outwards
     page = "127.0.0.1:8443"              # where this party's people do
     state = "state"                      # a folder of its own
     policy = "policy.toml"
@@ -10,11 +10,12 @@
     key = "alice.key"
     sql_policy = "sql.toml"              # optional: what queries may use of this party's tables
     crl = "ca.crl"                       # optional: certificates that were taken back
+    relay = "relay.example.com:9700"     # optional: where two meet of whom neither can be reached (`spuvm relay`)
 
     [services]                           # every party, this one too, by rank: where its service is reached
     alice = "alice.example.com:9443"
     bob = "bob.example.com:9443"
-    carol = "carol.example.com:9443"
+    carol = "outward"                    # nobody can reach carol: she dials all others
 
     [fingerprints]                       # optional with an authority: of the parties' keys (`spuvm keys show`)
     bob = "sha256:..."
@@ -24,7 +25,6 @@
 
     [limits]                             # all optional
     parallel = 2                         # jobs at once
-    job_ports = [9500, 9599]             # where jobs listen, one port each
     job_seconds = 3600
     job_memory_mb = 8192                 # of all processes of a job
     job_cores = 4                        # that a job may use; all, if not given
@@ -48,17 +48,9 @@ from spuvm.policy.fields import Field
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.cluster import Address, check_trust, parse_address, parse_fingerprint, party_name
 
-
-def _ports(value: Any) -> tuple[int, int]:
-    whole = isinstance(value, list) and len(value) == 2 and all(type(v) is int for v in value)
-    if not whole or not 0 < value[0] <= value[1] < 65536:
-        raise ValueError("two ports, the first and the last, such as [9500, 9599]")
-    return value[0], value[1]
-
-
+OUTWARD = "outward"
 LIMITS = {
     "parallel": Field(fields.whole(1, 64), 2),
-    "job_ports": Field(_ports, (9500, 9599)),
     "job_seconds": Field(fields.seconds, 3600.0),
     "job_memory_mb": Field(fields.whole(256, 1 << 20), 8192),
     "job_cores": Field(fields.whole(1, 4096), None),
@@ -69,7 +61,7 @@ LIMITS = {
 }
 FILE = {
     "party": Field(fields.text),
-    "listen": Field(fields.text),
+    "listen": Field(fields.text, None),
     "page": Field(fields.text, "127.0.0.1:8443"),
     "state": Field(fields.text),
     "policy": Field(fields.text),
@@ -77,6 +69,7 @@ FILE = {
     "certificate": Field(fields.text),
     "key": Field(fields.text),
     "crl": Field(fields.text, None),
+    "relay": Field(fields.text, None),
     "sql_policy": Field(fields.text, None),
     "services": Field(fields.table_of(fields.text)),
     "fingerprints": Field(fields.table_of(fields.text), {}),
@@ -88,7 +81,6 @@ FILE = {
 @dataclass(frozen=True)
 class Limits:
     parallel: int
-    job_ports: tuple[int, int]
     job_seconds: float
     job_memory_mb: int
     job_cores: int | None
@@ -101,7 +93,7 @@ class Limits:
 @dataclass(frozen=True)
 class Settings:
     party: str
-    listen: Address
+    listen: Address | None
     page: Address
     state: Path
     policy: Path
@@ -109,8 +101,9 @@ class Settings:
     certificate: Path
     key: Path
     crl: Path | None
+    relay: Address | None
     sql_policy: Path | None
-    services: Mapping[str, Address]
+    services: Mapping[str, Address | None]
     fingerprints: Mapping[str, str]
     data: Mapping[str, Path]
     limits: Limits
@@ -125,13 +118,22 @@ def load(path: str | Path) -> Settings:
     path = Path(path)
     values = fields.read(fields.load(path), FILE, str(path))
     services = {
-        party_name(name, f"[services] in {path}"): parse_address(where, name, f"[services] in {path}")
+        party_name(name, f"[services] in {path}"): _reached(name, where, f"[services] in {path}")
         for name, where in values["services"].items()
     }
     if values["party"] not in services or len(services) < 2:
         raise ConfigError(
             f"{path}: [services] must name all parties, `{values['party']}` too: it has {list(services)}."
         )
+    relay = None if values["relay"] is None else parse_address(values["relay"], "relay", str(path))
+    hidden = [name for name, at in services.items() if at is None]
+    if len(hidden) > 1 and relay is None:
+        raise ConfigError(f"{path}: {hidden[0]} and {hidden[1]} only connect outwards: set `relay`, where they meet.")
+    listens = values["listen"] is not None
+    if listens is (services[values["party"]] is None):
+        due = "and it lacks `listen`" if not listens else "so it has no `listen`: leave it out"
+        where = "connects outwards alone" if listens else "is reached at an address"
+        raise ConfigError(f"{path}: [services] says that {values['party']} {where}, {due}.")
     files: dict[str, Any] = {name: path.parent / values[name] for name in ("policy", "ca", "certificate", "key")}
     files |= {name: path.parent / values[name] if values[name] else None for name in ("crl", "sql_policy")}
     for name, file in files.items():
@@ -143,7 +145,8 @@ def load(path: str | Path) -> Settings:
     check_trust(path.parent / values["ca"], files["crl"], {n: pins.get(n) for n in services}, str(path))
     return Settings(
         party=values["party"],
-        listen=parse_address(values["listen"], "listen", str(path)),
+        listen=parse_address(values["listen"], "listen", str(path)) if listens else None,
+        relay=relay,
         page=parse_address(values["page"], "page", str(path)),
         state=path.parent / values["state"],
         services=services,
@@ -152,3 +155,8 @@ def load(path: str | Path) -> Settings:
         limits=Limits(**fields.read(values["limits"], LIMITS, f"[limits] in {path}")),
         **files,
     )
+
+
+def _reached(name: str, where: str, file: str) -> Address | None:
+    """The address of a service; None if it only connects outwards."""
+    return None if where == OUTWARD else parse_address(where, name, file)

@@ -24,7 +24,7 @@ create table if not exists jobs (
     reason text not null, rule integer, approvers integer not null default 0, ended real
 );
 create table if not exists news (
-    job text not null, party text not null, state text not null, port integer, reason text not null,
+    job text not null, party text not null, state text not null, reason text not null,
     primary key (job, party)
 );
 create table if not exists approvals (job text not null, user text not null, at real not null, primary key (job, user));
@@ -58,11 +58,10 @@ class Row:
 
 @dataclass(frozen=True)
 class News:
-    """What a party said last of a job; `port` is where it listens for it."""
+    """What a party said last of a job."""
 
     party: str
     state: str
-    port: int | None
     reason: str
 
 
@@ -148,12 +147,12 @@ class Store:
     # what parties say -------------------------------------------------------------------------------
 
     def hear(self, id: str, news: News) -> None:
-        sql = "insert or replace into news (job, party, state, port, reason) values (?, ?, ?, ?, ?)"
-        self.db.execute(sql, (id, news.party, news.state, news.port, news.reason))
+        sql = "insert or replace into news (job, party, state, reason) values (?, ?, ?, ?)"
+        self.db.execute(sql, (id, news.party, news.state, news.reason))
 
     def news(self, id: str) -> dict[str, News]:
         found = self.db.execute("select * from news where job = ?", (id,))
-        return {r["party"]: News(r["party"], r["state"], r["port"], r["reason"]) for r in found}
+        return {r["party"]: News(r["party"], r["state"], r["reason"]) for r in found}
 
     def send(self, peers: Sequence[str], path: str, body: Mapping[str, Any], seconds: float) -> None:
         """Put a message into the outbox: it is sent until it arrives, or its time is over."""

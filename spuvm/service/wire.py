@@ -7,25 +7,31 @@ that is away for an hour misses nothing. Messages are idempotent.
 from __future__ import annotations
 
 import asyncio
+import errno
+import http.client
 import json
 import logging
+import socket
 import ssl
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import aiohttp
 from aiohttp import web
 from cryptography import x509
 
 from spuvm.runtime.errors import SpuError
 from spuvm.runtime.link import certificates
-from spuvm.runtime.link.tls.channel import make_context
+from spuvm.runtime.link.tls.channel import hang_up, make_context
+from spuvm.runtime.link.tls.ways import Ways
 from spuvm.service.party import Party
 from spuvm.service.settings import Settings
 
 LOG = logging.getLogger("spuvm.service")
 MAX_BODY = 40 << 20  # bytes
+MAX_ANSWER = 1 << 20
 ANSWER_SECONDS = 30.0
+DIAL = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 PARTY = web.AppKey("party", Party)
 
@@ -123,13 +129,67 @@ async def _news(request: web.Request) -> web.Response:
     return web.json_response({})
 
 
+class Call:
+    """A connection to a peer's service, made when it is needed, and kept. Its methods are called in threads."""
+
+    def __init__(self, settings: Settings, ways: Ways, peer: str, tls: ssl.SSLContext) -> None:
+        self.peer = peer
+        self._ways, self._tls, self._pin = ways, tls, settings.fingerprints.get(peer)
+        self._made: http.client.HTTPConnection | None = None
+        self._sock: socket.socket | None = None  # on which a thread may wait
+        self._over = False
+
+    def post(self, path: str, content: str) -> tuple[int, bytes]:
+        """Status and body of the answer. OSError, HTTPException."""
+        while True:
+            kept, made = self._made is not None, self._made or self._make()
+            try:
+                made.request("POST", path, content.encode(), {"Content-Type": "application/json"})
+                answer = made.getresponse()
+                return answer.status, answer.read(MAX_ANSWER)
+            except (OSError, http.client.HTTPException):
+                self.close()
+                if not kept or self._over:  # one that was kept may have ended meanwhile
+                    raise
+
+    def _make(self) -> http.client.HTTPConnection:
+        self._sock = raw = self._ways.open(self.peer, DIAL)
+        try:
+            raw.settimeout(ANSWER_SECONDS)
+            self._sock = sock = self._tls.wrap_socket(raw, server_hostname=self.peer)
+        except BaseException:
+            raw.close()
+            raise
+        made = http.client.HTTPConnection(self.peer)
+        made.sock = sock
+        self._made = made
+        found = certificates.fingerprint(x509.load_der_x509_certificate(sock.getpeercert(True) or b""))
+        if self._over or self._pin not in (None, found):
+            self.close()
+            raise OSError(errno.EACCES, "the key is not the one whose fingerprint is in the file")
+        return made
+
+    def close(self) -> None:
+        if self._made is not None:
+            self._made.close()
+        self._made = None
+
+    def end(self) -> None:
+        """Called in another thread than `post`."""
+        self._over = True
+        if self._sock is not None:
+            hang_up(self._sock)
+
+
 class Sender:
     """Empties the outbox: one task a peer, woken when there is something to send."""
 
-    def __init__(self, party: Party, passphrase: str | None = None) -> None:
+    def __init__(self, party: Party, ways: Ways, passphrase: str | None = None) -> None:
         self.party = party
-        self._context = context(party.settings, ssl.Purpose.SERVER_AUTH, passphrase)
-        self._news = {peer: asyncio.Event() for peer in party.settings.peers}
+        tls = context(party.settings, ssl.Purpose.SERVER_AUTH, passphrase)
+        self._calls = {peer: Call(party.settings, ways, peer, tls) for peer in party.settings.peers}
+        self._news = {peer: asyncio.Event() for peer in self._calls}
+        self._threads = ThreadPoolExecutor(len(self._calls), "spuvm sender")
         self._tasks: list[asyncio.Task[None]] = []
         party.changed = self.wake
 
@@ -138,15 +198,17 @@ class Sender:
             event.set()
 
     async def start(self) -> None:
-        timeout = aiohttp.ClientTimeout(total=ANSWER_SECONDS)
-        self._session = aiohttp.ClientSession(timeout=timeout)
         self._tasks = [asyncio.get_running_loop().create_task(self._empty(peer)) for peer in self._news]
 
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._session.close()
+        for call in self._calls.values():
+            call.end()
+        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        for call in self._calls.values():
+            call.close()
 
     async def _empty(self, peer: str) -> None:
         pause = FIRST_PAUSE
@@ -167,14 +229,13 @@ class Sender:
         """Whether the peer has it; one that it refuses is told to this party's log, and not sent again."""
         head = [self.party.record.number, self.party.record.head]
         content = json.dumps({"head": head, "message": json.loads(body)})
-        url = f"https://{self.party.settings.services[peer]}{path}"
         try:
-            answer = await self._session.post(url, data=content, ssl=self._context, server_hostname=peer)
-            async with answer:
-                if answer.status == 200:
-                    return True
-                why = (await answer.json(content_type=None)).get("error", "")
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, AttributeError) as error:
+            loop = asyncio.get_running_loop()
+            status, answer = await loop.run_in_executor(self._threads, self._calls[peer].post, path, content)
+            if status == 200:
+                return True
+            why = str(json.loads(answer).get("error", ""))
+        except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
             LOG.debug("%s cannot be reached: %s", peer, error)
             return False
         LOG.warning("%s refuses a message: %s", peer, why)

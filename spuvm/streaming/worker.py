@@ -65,16 +65,23 @@ def _job(body: Mapping[str, Any]) -> Job:
 def _link(folder: Path, number: int, body: Mapping[str, Any]) -> Link:
     """A session of the workers of this number: say where this one listens, and hear where the others do."""
     cluster, me = load_cluster(body["cluster"]), str(body["party"])
+    if cluster.session is not None or any(p.address is None for p in cluster.parties):
+        cluster = replace(cluster, session=f"{cluster.meeting}.w{number}")
     entry = cluster.parties[cluster.rank(me)]
-    host, listen = entry.address.host, entry.listen.host
-    if body["engine"] == "ray":
-        import ray
+    listen, at = entry.listen, None
+    if isinstance(listen, Path):
+        listen = listen.with_name(str(cluster.session))
+    elif listen is not None and entry.address is not None:
+        host, here = entry.address.host, listen.host
+        if body["engine"] == "ray":
+            import ray
 
-        host, listen = ray.util.get_node_ip_address(), ANY  # type: ignore[no-untyped-call]
-    (port,) = free_ports(1, listen)
-    write_whole(folder / f"worker-{number}-at.json", json.dumps([host, port]).encode())
+            host, here = ray.util.get_node_ip_address(), ANY  # type: ignore[no-untyped-call]
+        listen = Address(here, free_ports(1, here)[0])
+        at = [host, listen.port]
+    write_whole(folder / f"worker-{number}-at.json", json.dumps(at).encode())
     peers = _awaited(folder / f"worker-{number}-peers.json", float(body["timeout"]))
-    return connect(_moved(cluster, peers, me, Address(listen, port)), me, float(body["timeout"]))
+    return connect(_moved(cluster, peers, me, listen), me, float(body["timeout"]))
 
 
 def _awaited(path: Path, timeout: float) -> Any:
@@ -86,10 +93,11 @@ def _awaited(path: Path, timeout: float) -> Any:
     raise LinkError(f"the other parties' workers did not start in time: {path.name} is missing.")
 
 
-def _moved(cluster: Cluster, peers: Mapping[str, Any], me: str, listen: Address) -> Cluster:
-    """The cluster with the addresses that the workers have."""
+def _moved(cluster: Cluster, peers: Mapping[str, Any], me: str, listen: Address | Path | None) -> Cluster:
+    """The cluster with the addresses that the workers have; None: the party's own."""
     parties = []
     for party in cluster.parties:
-        address = Address(*peers[party.name])
+        at = peers[party.name]
+        address = party.address if at is None else Address(*at)
         parties.append(replace(party, address=address, listen=listen if party.name == me else address))
     return replace(cluster, parties=tuple(parties))

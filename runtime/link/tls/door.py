@@ -5,30 +5,40 @@ send their first bytes, or are shown out after `SILENT` seconds, or when it is f
 `GREETED` places for the handshake. Where room is short, the oldest of the address that has most goes, and addresses of
 the cluster file only after all others: so a newcomer always gets in, a peer that speaks at once is through before its
 turn to leave comes, and strangers from elsewhere cannot crowd out peers, who may share one address.
+
+Where an address serves several sessions, another process has accepted the connections, and hands them over at a path.
+A party that nobody can reach listens nowhere: it stands at its posts (`link/tls/ways.py`), and who speaks there has
+come in.
 """
 
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import select
 import socket
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from threading import Lock, Thread
 
 from spuvm.runtime.errors import LinkError
 from spuvm.runtime.link.cluster import Address
 from spuvm.runtime.link.tls.channel import hang_up, in_words
+from spuvm.runtime.link.tls.first_line import FirstLine, hear, parse
+from spuvm.runtime.link.tls.ways import Post, Ways
 
 SILENT = 3.0  # seconds that a connection has for its first bytes
 WAITING = 128  # connections that have said nothing yet
 GREETED = 64  # connections whose handshake is under way
 FROM_ONE = 16  # of them from an address that the cluster file does not have
 POLL = 0.2
+POST = 2.0  # seconds to reach a post
+HANDING = 1.0  # seconds for a connection to be handed over
 BACKLOG = 512
 
 log = logging.getLogger(__name__)
@@ -42,13 +52,26 @@ class Guest:
     host: str
     port: int
     since: float = field(default_factory=time.monotonic)
+    line: FirstLine | None = None  # that it began with, where another process has read it
 
 
 class Door:
-    """Listens at the address of a party; once open, calls `greet` in a thread for each connection that speaks."""
+    """Listens at the address of a party; once open, calls `greet` in a thread for each connection that speaks.
 
-    def __init__(self, address: Address, party: str, peers: Iterable[str], greet: Callable[[Guest], None]) -> None:
-        self._listener = _listen(address)
+    `posts`: where the party waits for peers that it cannot be reached by.
+    """
+
+    def __init__(
+        self,
+        address: Address | Path | None,
+        party: str,
+        peers: Iterable[str],
+        greet: Callable[[Guest], None],
+        posts: Sequence[Post] = (),
+    ) -> None:
+        self._handed = isinstance(address, Path)
+        self._listener = None if address is None else _listen(address)
+        self._posts = posts
         self._peers = frozenset(ip for host in peers for ip in _addresses(host))
         self._greet = greet
         self._party = party
@@ -58,18 +81,26 @@ class Door:
         self._lock = Lock()
         self._closing = False
         self._poller = select.poll()
-        self._poller.register(self._listener.fileno(), select.POLLIN)
-        self._keeper = Thread(target=self._keep, name=f"spuvm door of {party}", daemon=True)
+        self._keepers = [Thread(target=self._stand, args=(post,), name=f"spuvm post of {party}") for post in posts]
+        if self._listener is not None:
+            self._poller.register(self._listener.fileno(), select.POLLIN)
+            self._keepers.append(Thread(target=self._keep, args=(self._listener,), name=f"spuvm door of {party}"))
 
     def open(self) -> None:
-        self._keeper.start()
+        for keeper in self._keepers:
+            keeper.daemon = True
+            keeper.start()
 
     def close(self) -> None:
         """Nobody comes in any more; who is neither admitted nor through is shown out."""
         self._closing = True
-        hang_up(self._listener)  # ends a poll at once where the system allows it
-        self._keeper.join()
-        self._listener.close()
+        if self._listener is not None:
+            hang_up(self._listener)  # ends a poll at once where the system allows it
+        for keeper in self._keepers:
+            if keeper.is_alive():
+                keeper.join()
+        if self._listener is not None:
+            self._listener.close()
         for guest in self._waiting.values():
             guest.sock.close()
         with self._lock:
@@ -86,22 +117,47 @@ class Door:
                 raise OSError(errno.ECONNABORTED, "it was too slow while others came")
             self._greeted.remove(guest)
 
-    def _keep(self) -> None:
+    def _stand(self, post: Post) -> None:
+        """Have a connection wait at a post; when somebody speaks there, he has come in, and another waits."""
+        while not self._closing:
+            sock: socket.socket | None = None
+            try:
+                sock = post.open(POST)
+                speaks = select.poll()
+                speaks.register(sock.fileno(), select.POLLIN)
+                while not self._closing and not speaks.poll(POLL * 1000):
+                    pass
+                if not self._closing and sock.recv(1, socket.MSG_PEEK):
+                    self._begin(Guest(sock, post.address.host, post.address.port))
+                    continue
+            except OSError as error:
+                log.debug("no place at %s, to wait for %s: %s", post.address, post.peer, in_words(error))
+            if sock is not None:
+                sock.close()
+            time.sleep(POLL)
+
+    def _keep(self, listener: socket.socket) -> None:
         while not self._closing:
             ready = {fd for fd, _ in self._poller.poll(POLL * 1000)}
             for fd in ready & self._waiting.keys():  # before room is made for newcomers: those that spoke do not go
                 self._begin(self._leave_waiting(fd))
-            if self._listener.fileno() in ready:
-                self._let_in()
+            if listener.fileno() in ready:
+                self._let_in(listener)
             late = time.monotonic() - SILENT
             for guest in [g for g in self._waiting.values() if g.since < late]:
                 self._dismiss(guest, "it said nothing")
 
-    def _let_in(self) -> None:
+    def _let_in(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
-                sock, (host, port, *_) = self._listener.accept()
-                guest = Guest(sock, host.removeprefix("::ffff:"), port)
+                sock, address = listener.accept()
+                guest = _handed_over(sock) if self._handed else Guest(sock, _host(address), address[1])
+                if guest is None:
+                    continue
+                if guest.line is not None and guest.line.verb == "at":  # nothing follows until it is wanted
+                    self._begin(guest)
+                    continue
+                sock = guest.sock
                 self._waiting[sock.fileno()] = guest
                 self._poller.register(sock.fileno(), select.POLLIN)
                 if len(self._waiting) > WAITING:
@@ -152,7 +208,39 @@ def _addresses(host: str) -> set[str]:
     return set()
 
 
-def _listen(address: Address) -> socket.socket:
+def _host(address: tuple[str, int]) -> str:
+    return address[0].removeprefix("::ffff:")
+
+
+def hand_over(guest: Guest, path: Path) -> None:
+    """Give a connection, and the line that it began with, to who listens at a path. OSError if nobody does."""
+    assert guest.line is not None
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(HANDING)
+        sock.connect(str(path))
+        said = json.dumps([guest.host, guest.port]).encode() + b"\n" + bytes(guest.line)
+        socket.send_fds(sock, [said], [guest.sock.fileno()])
+
+
+def _handed_over(sock: socket.socket) -> Guest | None:
+    """A connection that another process of this machine accepted; None if it is not whole."""
+    with sock:
+        sock.settimeout(HANDING)
+        try:
+            said, descriptors, _, _ = socket.recv_fds(sock, 4096, 1)
+            if not descriptors:
+                return None
+            given = socket.socket(fileno=descriptors[0])
+            head, _, line = said.partition(b"\n")
+            host, port = json.loads(head)
+            return Guest(given, str(host), int(port), line=parse(line))
+        except (OSError, ValueError):
+            return None
+
+
+def _listen(address: Address | Path) -> socket.socket:
+    if isinstance(address, Path):
+        return _listen_at(address)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     try:
         listener = socket.create_server((address.host, address.port), family=family, backlog=BACKLOG)
@@ -163,3 +251,36 @@ def _listen(address: Address) -> socket.socket:
         ) from None
     listener.setblocking(False)
     return listener
+
+
+def _listen_at(path: Path) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        path.unlink(missing_ok=True)  # of a process that was killed
+        listener.bind(str(path))
+        path.chmod(0o600)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise LinkError(f"Cannot listen at {path}: {in_words(error)}. Set `listen` to another path.") from None
+    listener.setblocking(False)
+    return listener
+
+
+def for_session(ways: Ways, greet: Callable[[Guest], None]) -> Callable[[Guest], None]:
+    """What a door does with a connection: one of a peer that waits is kept, TLS begins on any other of this session."""
+
+    def answer(guest: Guest) -> None:
+        guest.sock.setblocking(True)
+        try:
+            line = guest.line or hear(guest.sock, SILENT)
+            if line is not None and not ways.admits(line):
+                raise OSError(errno.EPROTO, "it is of another session")
+        except OSError as error:
+            log.info("dropped a connection from %s: %s", guest.host, in_words(error))
+            return guest.sock.close()
+        if line is not None and line.verb == "at":
+            return ways.keep(line, guest.sock)
+        greet(guest)
+
+    return answer

@@ -66,7 +66,9 @@ class Greeter:
         except ssl.SSLCertVerificationError as error:
             raise self._unverified(peer, error) from None
         if entry.name not in certificates.names(channel.certificate()):
-            raise self._reject(channel, self._misnamed(channel, f"the party at {entry.address}", entry.name))
+            raise self._reject(
+                channel, self._misnamed(channel, f"the party at {self._cluster.where(entry.name)}", entry.name)
+            )
         self._check_pin(channel, entry)
         try:
             theirs = self._hear_hello(channel, peer)
@@ -209,12 +211,14 @@ class Greeter:
     def _unverified(self, peer: int, error: ssl.SSLCertVerificationError) -> CertificateError:
         entry = self._cluster.parties[peer]
         try:  # OpenSSL does not show what it refused: read it again, to describe it and for nothing else
+            if entry.address is None or self._cluster.session is not None:
+                raise OSError(errno.EHOSTUNREACH, "it has no address of its own")
             pem = ssl.get_server_certificate((entry.address.host, entry.address.port), timeout=1.0)
             which = certificates.describe(ssl.PEM_cert_to_DER_cert(pem))
         except (OSError, ValueError):
             which = "it could not be read again"
         problem = (
-            f"The certificate that {entry.name} presents at {entry.address} is not valid: "
+            f"The certificate that {entry.name} presents at {self._cluster.where(entry.name)} is not valid: "
             f"{error.verify_message} ({which}). "
         )
         return self._invalid(problem, error.verify_message)

@@ -49,6 +49,7 @@ from spuvm.runtime.link.tls.resume import CONFIRM_BYTES, CONFIRM_PAUSE, Log, Men
 from spuvm.runtime.link.tls.setup import Connected, SetUp
 from spuvm.runtime.link.tls.stalled import SAYS, Waits
 from spuvm.runtime.link.tls.stream import INLINE_BYTES, Sender, Wake
+from spuvm.runtime.link.tls.ways import of_cluster
 
 DIFFERENT = 3.0  # seconds that a party waits for peers to tell them that the set-up cannot succeed
 DECLINE = 5.0  # seconds that a party that cannot take part waits for peers to tell them
@@ -175,16 +176,16 @@ class TlsLink(Link):
     def _take_up_again(self, cluster: Cluster, party: str) -> None:
         """From now on connections that are lost are made anew."""
         self._grace = cluster.grace_seconds
-        greeter = Greeter(cluster, party, lambda: None)
+        greeter, ways = Greeter(cluster, party, lambda: None), of_cluster(cluster, party)
         for peer, sender in self._senders.items():
-            mender = Mender(greeter, cluster, peer, self._tokens[True, peer])
+            mender = Mender(greeter, cluster, ways, peer, self._tokens[True, peer])
             self._menders.append(mender)
             sent = Log()
             sender.channel.kept = sent.add
             self._logs[peer] = sent
             sender.mend = partial(self._mend, peer, mender)
         tokens = {peer: self._tokens[False, peer] for peer in self._receivers}
-        self._reception = Reception(greeter, cluster, party, tokens, self._wake.set)
+        self._reception = Reception(greeter, cluster, ways, tokens, self._wake.set)
 
     def _mend(self, peer: int, mender: Mender) -> list[memoryview] | None:
         """In a sender's thread: a new connection under the old one's descriptor; what is to be said again over it."""

@@ -25,9 +25,10 @@ from spuvm.runtime.errors import SpuError
 from spuvm.runtime.link.cluster import Cluster
 from spuvm.runtime.link.link import Kind
 from spuvm.runtime.link.tls.channel import Channel, hang_up, in_words, make_context
-from spuvm.runtime.link.tls.door import Door, Guest
+from spuvm.runtime.link.tls.door import Door, Guest, for_session
 from spuvm.runtime.link.tls.hello import Greeter
 from spuvm.runtime.link.tls.stream import put_frame
+from spuvm.runtime.link.tls.ways import Ways
 
 COUNT = struct.Struct("<Q")
 CONFIRM_BYTES = 1 << 20  # so many that have come are confirmed at once
@@ -74,9 +75,9 @@ class Log:
 class Mender:
     """Dials a peer again."""
 
-    def __init__(self, greeter: Greeter, cluster: Cluster, peer: int, token: str) -> None:
-        self._greeter = greeter
-        self._address = cluster.parties[peer].address
+    def __init__(self, greeter: Greeter, cluster: Cluster, ways: Ways, peer: int, token: str) -> None:
+        self._greeter, self._ways = greeter, ways
+        self._name = cluster.names[peer]
         self._context = make_context(ssl.PROTOCOL_TLS_CLIENT, *greeter.key_files, crl=cluster.crl)
         self._peer, self._token = peer, token
         self._grace = cluster.grace_seconds
@@ -92,7 +93,7 @@ class Mender:
             return None
         while (left := end - time.monotonic()) > 0:
             try:
-                self._sock = socket.create_connection((self._address.host, self._address.port), min(left, ATTEMPT))
+                self._sock = self._ways.open(self._name, min(left, ATTEMPT))
                 channel = Channel(self._sock, self._context, False, min(left, ATTEMPT))
                 try:
                     count = COUNT.unpack(self._greeter.dial(channel, self._peer, resume=self._token))[0]
@@ -119,17 +120,18 @@ class Reception:
     """Answers peers that dial again, while a session runs. `wake` is called when one is there."""
 
     def __init__(
-        self, greeter: Greeter, cluster: Cluster, party: str, tokens: dict[int, str], wake: Callable[[], None]
+        self, greeter: Greeter, cluster: Cluster, ways: Ways, tokens: dict[int, str], wake: Callable[[], None]
     ) -> None:
-        self._greeter, self._tokens, self._wake = greeter, tokens, wake
+        self._greeter, self._ways, self._tokens, self._wake = greeter, ways, tokens, wake
         self._context = make_context(ssl.PROTOCOL_TLS_SERVER, *greeter.key_files, crl=cluster.crl)
         self._come: SimpleQueue[tuple[int, Channel]] = SimpleQueue()
-        peers = [p.address.host for p in cluster.parties if p.name != party]
-        self._door = Door(cluster.parties[cluster.rank(party)].listen, party, peers, self._answer)
+        listen = cluster.parties[cluster.rank(ways.party)].listen
+        self._door = Door(listen, ways.party, ways.hosts, for_session(ways, self._answer), ways.posts())
         self._door.open()
 
     def close(self) -> None:
         self._door.close()
+        self._ways.close()
         for _, channel in self.come():
             channel.close()
 

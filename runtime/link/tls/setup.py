@@ -23,9 +23,10 @@ from spuvm.runtime.errors import SpuError
 from spuvm.runtime.link.cluster import Cluster
 from spuvm.runtime.link.link import MAX_REASON, Kind
 from spuvm.runtime.link.tls.channel import FAREWELL, Channel, hang_up, in_words, make_context
-from spuvm.runtime.link.tls.door import Door, Guest
+from spuvm.runtime.link.tls.door import Door, Guest, for_session
 from spuvm.runtime.link.tls.hello import Greeter
 from spuvm.runtime.link.tls.stream import Wake, put_frame
+from spuvm.runtime.link.tls.ways import of_cluster
 
 DIAL_PAUSES = (0.02, 0.05, 0.1, 0.2)
 DIAL = 2.0  # seconds to reach an address
@@ -54,6 +55,7 @@ class SetUp:
         self._wake = wake
         self._failure: tuple[str, str] | None = None
         self._patience = FAREWELL
+        self._ways = of_cluster(cluster, party)
         self._greeter = Greeter(cluster, party, lambda: self._failure)
         self._server = make_context(ssl.PROTOCOL_TLS_SERVER, *self._greeter.key_files, crl=cluster.crl)
         self._client = make_context(ssl.PROTOCOL_TLS_CLIENT, *self._greeter.key_files, crl=cluster.crl)
@@ -66,8 +68,10 @@ class SetUp:
         self._threads: list[Thread] = []
 
     def __enter__(self) -> "SetUp":
-        peers = [self._cluster.parties[peer].address.host for peer in self._others()]
-        self._door = Door(self._cluster.parties[self._rank].listen, self.party, peers, self._answer)
+        listen = self._cluster.parties[self._rank].listen
+        self._door = Door(
+            listen, self.party, self._ways.hosts, for_session(self._ways, self._answer), self._ways.posts()
+        )
         self._door.open()  # whoever comes in finds all of this
         for peer in self._others():
             self._run(self._dial, peer)
@@ -83,6 +87,7 @@ class SetUp:
                 hang_up(sock)
         for thread in self._threads:
             thread.join()
+        self._ways.close()
         self._drop_news()
 
     def news(self) -> Iterator[Connected]:
@@ -108,9 +113,9 @@ class SetUp:
             entry = self._cluster.parties[peer]
             if peer not in outgoing:
                 why = self._trouble.get(peer, "no answer")
-                lines.append(f"{entry.name} has not come at {entry.address} ({why})")
+                lines.append(f"{entry.name} has not come at {self._cluster.where(entry.name)} ({why})")
             elif peer not in incoming:
-                here = self._cluster.parties[self._rank].address
+                here = self._cluster.where(self.party)
                 lines.append(f"{entry.name} can be reached but has not connected to {self.party} at {here}")
         dropped = f" Connections dropped meanwhile: {'; '.join(self._refused)}." if self._refused else ""
         return (
@@ -168,10 +173,10 @@ class SetUp:
                 self._open.discard(raw)
 
     def _dial(self, peer: int) -> None:
-        address, attempt, token = self._cluster.parties[peer].address, 0, secrets.token_hex(16)
+        name, attempt, token = self._cluster.names[peer], 0, secrets.token_hex(16)
         while not self._stopping.is_set():
             try:
-                raw = socket.create_connection((address.host, address.port), min(self._limit, DIAL))
+                raw = self._ways.open(name, min(self._limit, DIAL))
                 with self._opened(raw, server_side=False) as channel:
                     self._greeter.dial(channel, peer, token)
             except SpuError as error:
