@@ -110,17 +110,19 @@ def compile_function(
     finer: Sequence[int] = (),
     bounds: Sequence[float | None] = (),
     keeps_scales: bool = False,
+    guard: bool = False,
 ) -> Program:
     """Trace, lower, improve. Expansion and projection follow when first asked for.
 
     `masked` are the positions of private inputs that are masked already. Inputs by keyword follow those by position, in
     the order of their names. `finer` are fraction bits that inputs have beyond the default, `bounds` what is stated of
-    their magnitudes; with `keeps_scales` secret results may have more fraction bits, too. What another process has
-    compiled before is read from disk (see `kept`).
+    their magnitudes; with `keeps_scales` secret results may have more fraction bits, too. With `guard` one bit is
+    opened before anything is revealed, which says whether a number left the ring (see `passes.guard`). What another
+    process has compiled before is read from disk (see `kept`).
     """
     protocol_of(config)
     traced = trace(fn, args, static_argnums, keywords, static_argnames)
-    name = fingerprint(traced, visibilities, config, masked, finer, bounds, keeps_scales)
+    name = fingerprint(traced, visibilities, config, masked, finer, bounds, keeps_scales, guard)
     found = program_cache.read_module(name)
     if found is not None:
         program = Program(found[0], traced, name)
@@ -128,6 +130,7 @@ def compile_function(
         return program
     module = lower(traced, visibilities, config, masked=masked)
     module.finer, module.bounds, module.keeps_scales = tuple(finer), tuple(bounds), keeps_scales
+    module.guard = guard
     run_passes(module)
     program = Program(module, traced, name)
     program_cache.write_module(name, module, program.hash)

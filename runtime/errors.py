@@ -53,6 +53,12 @@ class EncodingError(DataError):
     """A value that the ring cannot hold: NaN, infinite, or beyond the stated limit."""
 
 
+class RangeError(SpuError, OverflowError):
+    """Of a guarded program: a number left what the ring holds. Every party finds it itself; nothing was revealed."""
+
+    told = None
+
+
 class PolicyError(SpuError):
     """A query, or another use of an owner's data, that the owner does not allow; says whose rule and what it allows."""
 

@@ -35,6 +35,7 @@ class Jitted:
         static_argnums: int | Sequence[int] = (),
         default: str = "secret",
         static_argnames: str | Sequence[str] = (),
+        guard: bool = False,
     ) -> None:
         functools.update_wrapper(self, fn)
         self.fn = fn
@@ -42,6 +43,7 @@ class Jitted:
         self.static_argnums = static_argnums
         self.static_argnames = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
         self.default = default
+        self.guard = guard
         self._programs: dict[Any, tuple[Program, Any]] = {}
         self._methods: dict[Any, Jitted] = {}
 
@@ -79,7 +81,7 @@ class Jitted:
             numbers = (self.static_argnums,) if isinstance(self.static_argnums, int) else tuple(self.static_argnums)
             shifted = tuple(n - (n > 0) for n in numbers if n != 0)
             bound = self.fn.__get__(instance)
-            self._methods[key] = Jitted(bound, self.vm, shifted, self.default, self.static_argnames)
+            self._methods[key] = Jitted(bound, self.vm, shifted, self.default, self.static_argnames, self.guard)
         return self._methods[key]
 
     def _inlined(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -114,7 +116,7 @@ class Jitted:
         if found is None:
             program = compile_function(
                 self.fn, _unmarked(given.args), owners, self.vm.config, given.static_positions, masked,
-                _unmarked(given.keywords), self.static_argnames, finer, bounds, keeps_scales=True,
+                _unmarked(given.keywords), self.static_argnames, finer, bounds, keeps_scales=True, guard=self.guard,
             )  # fmt: skip
             assert program.traced is not None
             found = self._programs[key] = program, program.traced.out_tree

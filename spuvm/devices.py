@@ -142,7 +142,8 @@ class SPU(Receiver, Taker):
     """The virtual machine among the parties of a cluster definition.
 
     `spu(fn, static_argnums=...)(*args)` runs a JAX function on objects of PYUs (private to their
-    owner), SPUObjects, and plain numbers and arrays, which are public: every party's script has them.
+    owner), SPUObjects, and plain numbers and arrays, which are public: every party's script has them. With
+    `guard=True` beside `static_argnums` it is guarded, see `spu.jit`.
 
     The cluster definition names the parties that compute. All others that `init` knows can bring
     values, and be shown results (`x.to(dave)`, `spu.reveal`), as well: they run the same script and agree on
@@ -159,9 +160,11 @@ class SPU(Receiver, Taker):
         self.vm = context.machine(config_from(cluster_def, context, preprocessing), _Machine)
         self._functions: dict[Any, Jitted] = {}
 
-    def __call__(self, fn: Callable[..., Any], static_argnums: int | Sequence[int] = ()) -> Callable[..., Any]:
-        key = (fn, static_argnums if isinstance(static_argnums, int) else tuple(static_argnums))
-        jitted = self._functions.setdefault(key, Jitted(fn, self.vm, static_argnums, default="public"))
+    def __call__(
+        self, fn: Callable[..., Any], static_argnums: int | Sequence[int] = (), guard: bool = False
+    ) -> Callable[..., Any]:
+        key = (fn, static_argnums if isinstance(static_argnums, int) else tuple(static_argnums), guard)
+        jitted = self._functions.setdefault(key, Jitted(fn, self.vm, static_argnums, default="public", guard=guard))
 
         def run(*args: Any, **kwargs: Any) -> Any:
             with abort_on_error(self.vm.session.link):

@@ -29,6 +29,7 @@ def jit(
     static_argnames: str | Sequence[str] = (),
     donate_argnums: int | Sequence[int] = (),
     donate_argnames: str | Sequence[str] = (),
+    guard: bool = False,
 ) -> Any:
     """Run a JAX function on secret-shared data, simulated among `world_size` parties in this process.
 
@@ -46,12 +47,16 @@ def jit(
         parties: their names, instead of `world_size`.
         static_argnums, static_argnames: positions and names of arguments that are Python values, as in `jax.jit`.
         donate_argnums, donate_argnames: accepted as in `jax.jit`. Shares of arguments are never overwritten.
+        guard: notice numbers that leave what the ring holds (docs/numbers.md). Where bounds do not rule it out,
+            operands are checked; one bit, whether any of them was too large, is revealed before anything else, and at
+            the end of each call. If it is set every party raises RangeError, and there is no result.
 
     Of a method, an object that is no pytree is part of the program: it is compiled again where attributes have changed.
     Within another jitted function, `fn` is a part of it and its machine is that one's.
 
     Raises:
         ConfigError: for a configuration that no protocol has.
+        RangeError: when called, with `guard`.
         CompileError: when called, for a function that cannot be compiled; it names the user's line.
     """
     if fn is None:
@@ -64,9 +69,10 @@ def jit(
             parties=parties,
             static_argnums=static_argnums,
             static_argnames=static_argnames,
+            guard=guard,
         )
     config = make_config(protocol, ring, fxp_fraction_bits, world_size, parties)
-    return Jitted(fn, simulator(config), static_argnums, static_argnames=static_argnames)
+    return Jitted(fn, simulator(config), static_argnums, static_argnames=static_argnames, guard=guard)
 
 
 def secret(x: Any, bound: float | None = None) -> Any:

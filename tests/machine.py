@@ -517,7 +517,7 @@ class Interpreter:
                 return carry
             case ch.Rank():
                 return self.rank(step, ins)
-            case ch.Check():
+            case ch.Check() | ch.Guard():
                 return []
 
     def rank(self, step: ch.Rank, ins: Components) -> Components:

@@ -183,7 +183,17 @@ class Check:
     outputs: list[Slot] = field(default_factory=list)
 
 
-Step = Call | Loop | Cond | While | Rank | Check
+@dataclass(eq=False)
+class Guard:
+    """Nothing goes on if a public bit is set: every party raises RangeError, and all of them have seen the bit."""
+
+    inputs: list[Slot]  # one
+    op: str = "guarded"
+    location: Location = Location()
+    outputs: list[Slot] = field(default_factory=list)
+
+
+Step = Call | Loop | Cond | While | Rank | Check | Guard
 
 
 def blocks_of(step: Step) -> list[Block]:

@@ -43,6 +43,16 @@ def expand_share(ex: Expander, op: Op) -> None:
     ex.set(op.output, ex.as_kind(value, "b" if value.type.kind == "bool" else "a"))
 
 
+def expand_guarded(ex: Expander, op: Op) -> None:
+    """What passes is the same sharing; as it comes after the step, it is revealed after it."""
+    bit = ex.primary(op.inputs[0])
+    if ex.protocol.dealer is not None:
+        bit = _told(ex, bit)
+    ex.block.steps.append(ch.Guard(list(bit.slots), location=op.location))
+    for value, out in zip(op.inputs[1:], op.outputs):
+        ex.set(out, ex.primary(value))
+
+
 # Constants and control --------------------------------------------------------------------------------------------
 
 

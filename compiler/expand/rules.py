@@ -19,7 +19,14 @@ from spuvm.compiler.expand.arithmetic import (
     expand_trunc,
     linear,
 )
-from spuvm.compiler.expand.control import expand_cond, expand_loop, expand_reveal, expand_share, expand_while
+from spuvm.compiler.expand.control import (
+    expand_cond,
+    expand_guarded,
+    expand_loop,
+    expand_reveal,
+    expand_share,
+    expand_while,
+)
 from spuvm.compiler.expand.expander import Rule
 from spuvm.compiler.expand.local import expand_const, local_rule
 from spuvm.compiler.expand.logic import (
@@ -88,6 +95,7 @@ EXPAND: dict[str, Rule] = {
     "sort": expand_sort,
     "reveal": expand_reveal,
     "share": expand_share,
+    "guarded": expand_guarded,
     "loop": expand_loop,
     "cond": expand_cond,
     "while": expand_while,

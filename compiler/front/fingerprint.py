@@ -31,15 +31,13 @@ def fingerprint(
     finer: Sequence[int] = (),
     bounds: Sequence[float | None] = (),
     keeps_scales: bool = False,
+    guard: bool = False,
 ) -> str:
     """Hexadecimal SHA-256 of all that `lower` sees."""
     writer = _Writer()
     names = traced.name, traced.inputs, traced.outputs, str(traced.location)
-    writer.text(
-        repr(
-            (names, traced.x64, tuple(visibilities), sorted(masked), config, tuple(finer), tuple(bounds), keeps_scales)
-        )
-    )
+    given = tuple(visibilities), sorted(masked), tuple(finer), tuple(bounds)
+    writer.text(repr((names, traced.x64, config, *given, keeps_scales, guard)))
     writer.value(traced.jaxpr)
     return writer.digest.hexdigest()
 

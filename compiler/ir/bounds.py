@@ -68,7 +68,7 @@ class Analysis:
             self._steps += 1
             if op.regions:
                 outs = CONTROL[op.name](self, op)
-            elif op.name == "sort":  # each of the last operands, rearranged
+            elif op.name in ("sort", "guarded"):  # each of the last operands, rearranged or as it is
                 outs = [self.bounds[v] for v in op.inputs[-len(op.outputs) :]]
             else:
                 outs = [self._clipped(self._of(op), op.output.type)]

@@ -27,6 +27,16 @@ class Builder:
         self.ring_bits = ring_bits
         self.region = Region()
         self.location = Location()
+        self._modular = False
+
+    @contextmanager
+    def modular(self) -> Iterator[None]:
+        """What is built within is right modulo 2^k, as sums that take back what they added: it is not guarded."""
+        self._modular = True
+        try:
+            yield
+        finally:
+            self._modular = False
 
     @contextmanager
     def inside(self, region: Region) -> Iterator[Region]:
@@ -39,6 +49,7 @@ class Builder:
 
     def ops(self, name: str, inputs: Sequence[Value], regions: Sequence[Region] = (), **attrs: Any) -> list[Value]:
         op = with_results(Op(name, list(inputs), [], attrs, list(regions), self.location))
+        op.modular = self._modular
         self.region.ops.append(op)
         return op.outputs
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from spuvm.compiler.ir.elementary import ELEMENTARY, rounded
 from spuvm.compiler.ir.module import Module, Op, Region, Type, Value
 from spuvm.compiler.ir.ops import LOCAL, index_operands
-from spuvm.runtime.errors import IRError
+from spuvm.runtime.errors import IRError, RangeError
 from spuvm.runtime.ring.elements import RING_DTYPE, WIDE, signed, words
 from spuvm.runtime.ring.exponential import FRACTION
 from spuvm.runtime.ring.harmonics import COEFFICIENT
@@ -445,9 +445,16 @@ def _sort(m: Machine, op: Op, xs: list[Raw]) -> list[Raw]:
     return [np.take_along_axis(x, order, axis=1) for x in xs[len(words) :]]
 
 
+def _guarded(m: Machine, op: Op, xs: list[Raw]) -> list[Raw]:
+    if np.any(xs[0]):
+        raise RangeError(f"{op.location}: a number left what the ring holds, here or before.")
+    return xs[1:]
+
+
 CONTROL: dict[str, Callable[[Machine, Op, list[Raw]], list[Raw]]] = {
     "cond": _cond,
     "loop": _loop,
     "while": _while,
     "sort": _sort,
+    "guarded": _guarded,
 }

@@ -123,6 +123,7 @@ class Op:
     location: Location = Location()
     checked: tuple[Any, ...] = field(default=(), repr=False)  # what the checker found right, see `ops`
     stated: float | None = field(default=None, repr=False)  # log2 of the limit that the user states of the result
+    modular: bool = field(default=False, repr=False)  # right modulo 2^k, whatever its operands: no overflow matters
     exact: Any = field(default=None, repr=False)  # the real numbers that a constant rounds, while they are known
 
     @property
@@ -149,6 +150,7 @@ class Module:
     finer: tuple[int, ...] = ()  # fraction bits of the inputs beyond the default, until scales are chosen
     bounds: tuple[float | None, ...] = ()  # what is stated of the inputs' magnitudes
     keeps_scales: bool = False  # whether results may have more fraction bits than the default
+    guard: bool = False  # whether numbers are checked before anything is revealed, see passes/guard.py
 
 
 def uses(region: Region) -> dict[Value, list[Op | None]]:

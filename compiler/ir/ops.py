@@ -164,6 +164,13 @@ def _wrap(types: list[Type], attrs: Attrs) -> list[Type]:
     return [types[0]]
 
 
+def _guarded(types: list[Type], attrs: Attrs) -> list[Type]:
+    _need(
+        types[0] == Type("bool", (), "public") and len(types) > 1, f"guarded takes a public bool first, got {types[0]}"
+    )
+    return types[1:]
+
+
 def _mask(types: list[Type], attrs: Attrs) -> list[Type]:
     _need(isinstance(types[0].visibility, int), f"mask of {types[0]}: only a private value can be masked")
     return [types[0].with_(masked=True)]
@@ -320,6 +327,7 @@ RULES: dict[str, TypeRule] = {
     **dict.fromkeys(EXACT, _linear),  # {to}: the type of the operands
     "reveal": _visible,  # {to}: "public" or the rank of a party
     "share": _visible,  # {to}: "secret"
+    "guarded": _guarded,  # (bit, x, ...): x, ..., as they are; an error at every party if the bit is set
     "mask": _mask,  # send the masked value of a party to the others: products with secrets are cheap then
     **{name: _like_lax(function) for name, function in LOCAL.items()},
 }

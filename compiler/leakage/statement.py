@@ -13,11 +13,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from spuvm.compiler.expand.choreography import Block, Call, Choreography, Cond, KernelSpec, Rank, Ranks, Slot, While
+from spuvm.compiler.expand.choreography import (
+    Block,
+    Call,
+    Choreography,
+    Cond,
+    Guard,
+    KernelSpec,
+    Rank,
+    Ranks,
+    Slot,
+    While,
+)
 from spuvm.compiler.leakage.masks import unproved
 from spuvm.compiler.leakage.views import view
 from spuvm.runtime.protocols.protocol import Protocol
 
+GUARD = "whether a number left what the ring holds, here or before (the guard's bit)"
 REVEAL, ORDER, CONTROL, OPENING, UNPROVED = "reveal", "order", "control", "opening", "not proved"
 
 
@@ -83,7 +95,7 @@ class Statement:
 
 def statement(choreography: Choreography, protocol: Protocol, parties: tuple[str, ...]) -> Statement:
     """The statement of a program; every kernel is proved once a process."""
-    walk = _Walk(protocol)
+    walk = _Walk(protocol, _guards(choreography.block))
     found = list(dict.fromkeys(walk.block(choreography.block)))
     return Statement(parties, protocol.security, tuple(found), protocol.coalitions, len(walk.proved))
 
@@ -112,8 +124,8 @@ def shuffles(spec: KernelSpec, coalition: Ranks) -> bool:
 
 
 class _Walk:
-    def __init__(self, protocol: Protocol) -> None:
-        self.protocol = protocol
+    def __init__(self, protocol: Protocol, guards: frozenset[Slot] = frozenset()) -> None:
+        self.protocol, self.guards = protocol, guards
         self.proved: set[KernelSpec] = set()
         self.made: dict[Slot, Call] = {}
 
@@ -139,6 +151,8 @@ class _Walk:
         shown, who = call.outputs[0], call.outputs[0].holders
         if call.op == "sort":
             yield self.order(call.inputs, who, str(call.location))
+        elif shown in self.guards:
+            yield Learned(REVEAL, who, GUARD, str(call.location))
         elif self.protocol.dealer in who:
             yield Learned(
                 CONTROL,
@@ -174,6 +188,15 @@ class _Walk:
         if not call.spec.communicates:
             return bool(call.inputs) and all(self.shuffled(s) for s in call.inputs)
         return all(shuffles(call.spec, c) for c in self.protocol.coalitions)
+
+
+def _guards(block: Block) -> frozenset[Slot]:
+    """The bits that stop a guarded program, and what is told of them."""
+    found: set[Slot] = set()
+    for step in reversed(list(block.walk())):
+        if isinstance(step, Guard) or (isinstance(step, Call) and not found.isdisjoint(step.outputs)):
+            found.update(step.inputs if isinstance(step, Guard) or step.op == "guarded" else ())
+    return frozenset(found)
 
 
 def _described(slot: Slot) -> str:

@@ -163,8 +163,10 @@ def _step(ctx: Context, rows: list[Value], compared: Sequence[int], mask: Value)
     swap = b.logical("xor", descending, _precedes(ctx, *([side[i] for i in compared] for side in (highs, lows))))
     out = []
     for x, y, row in zip(lows, highs, rows):
-        change = _times(ctx, swap, b.sub(y, x))
-        sides = [b.reshape(v, (half, 1, *v.shape[1:])) for v in (b.add(x, change), b.sub(y, change))]
+        with b.modular():
+            change = _times(ctx, swap, b.sub(y, x))
+            first, second = b.add(x, change), b.sub(y, change)
+        sides = [b.reshape(v, (half, 1, *v.shape[1:])) for v in (first, second)]
         out.append(b.reshape(b.concatenate(sides, 1), row.shape))
     return out
 

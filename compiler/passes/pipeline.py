@@ -16,6 +16,7 @@ from spuvm.compiler.ir.module import Module, Op, Region, Value
 from spuvm.compiler.ir.ops import RULES, with_results
 from spuvm.compiler.passes.choose import choose_functions
 from spuvm.compiler.passes.dead_code import dead_code
+from spuvm.compiler.passes.guard import guard
 from spuvm.compiler.passes.hoist import hoist
 from spuvm.compiler.passes.scales import choose_scales
 from spuvm.compiler.passes.selection import selection
@@ -279,6 +280,9 @@ def _grows(op: Op) -> bool:
 
 
 def one_truncation_per_sum(module: Module) -> None:
+    """Not in a guarded program, which checks its sums as they were before functions were chosen."""
+    if module.guard:
+        return
     for region in regions(module.body):
         merge_truncations(region, module.config["fxp_fraction_bits"], module.config["ring_bits"])
 
@@ -296,6 +300,7 @@ def functions(module: Module) -> None:
 
 PASSES: tuple[Pass, ...] = (
     scales,
+    guard,
     functions,
     wrap_integers,
     everywhere(simplify),

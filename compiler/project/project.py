@@ -17,6 +17,7 @@ from spuvm.compiler.expand.choreography import (
     Check,
     Choreography,
     Cond,
+    Guard,
     Loop,
     Port,
     Rank,
@@ -31,6 +32,7 @@ from spuvm.runtime.machine.program import (
     BlockProgram,
     CheckStep,
     CondStep,
+    GuardStep,
     Hashed,
     HashStep,
     Holders,
@@ -177,6 +179,10 @@ class _Projector:
                 return WhileStep(condition, body, first, second, carries, self.define(step.outputs))
             case Check():
                 return CheckStep(step.parties)
+            case Guard() if not self.holds(step.inputs[0]):
+                return Straight([], {})
+            case Guard():
+                return GuardStep(self.register(step.inputs[0]), str(step.location))
             case Rank() if not self.holds(step.outputs[0]):
                 return Straight([], {})  # a party that does not compute
             case Rank():
@@ -304,6 +310,8 @@ def _touched(step: ProgramStep) -> Iterable[int | None]:
             return (*step.condition_constants, *step.body_constants, *step.carries, *step.outputs)
         case RankStep():
             return (*step.words, step.output)
+        case GuardStep():
+            return (step.register,)
         case HashStep():
             return [h.register for h in step.hashed]
     return ()

@@ -17,6 +17,7 @@ from spuvm.runtime.engine.correlated import is_correlated
 from spuvm.runtime.engine.interpreter import Interpreted, place
 from spuvm.runtime.engine.primitives import PERMUTATION
 from spuvm.runtime.engine.random import Stream, aligned_empty, permutations
+from spuvm.runtime.errors import RangeError
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.machine.checks import Checks
 from spuvm.runtime.machine.components import Blocked, Component, blocks, empty, own, taken, whole
@@ -25,6 +26,7 @@ from spuvm.runtime.machine.program import (
     BlockProgram,
     CheckStep,
     CondStep,
+    GuardStep,
     HashStep,
     Holders,
     LoopStep,
@@ -192,8 +194,20 @@ class Executor:
                     self.checks.add(hashed, env[hashed.register])
             case CheckStep():
                 self.checks.compare(step.parties)
+            case GuardStep():
+                self._guard(step, env)
         for register in step.frees:
             env.pop(register, None)
+
+    def _guard(self, step: GuardStep, env: dict[int, Component]) -> None:
+        if np.asarray(whole(env[step.register], ())).any():
+            if self.link is not None:
+                self.link.settle()  # all that peers need to see the bit, too
+            raise RangeError(
+                f"{step.location}: a number left what the ring holds, here or before; nothing is revealed but that. "
+                "`f.scales(*args)` lists the lines where it may happen, `spu.check` on test data finds the one; "
+                "smaller numbers (means in place of sums) or `ring=128` have room."
+            )
 
     def _loop(self, step: LoopStep, env: dict[int, Component]) -> None:
         constants, carries = _load(env, step.constants), _load(env, step.carries)

@@ -280,7 +280,16 @@ class CheckStep:
     frees: tuple[int, ...] = ()
 
 
-ProgramStep = Straight | LoopStep | CondStep | WhileStep | RankStep | HashStep | CheckStep
+@dataclass(eq=False)
+class GuardStep:
+    """Stop if the public bit in a register is set: a number left the ring, at `location` or before."""
+
+    register: int
+    location: str
+    frees: tuple[int, ...] = ()
+
+
+ProgramStep = Straight | LoopStep | CondStep | WhileStep | RankStep | HashStep | CheckStep | GuardStep
 
 
 @dataclass(eq=False)

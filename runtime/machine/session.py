@@ -18,6 +18,7 @@ import numpy as np
 from spuvm.runtime.config import Config
 from spuvm.runtime.engine.correlated import is_correlated
 from spuvm.runtime.engine.random import Stream, derive_key, new_key
+from spuvm.runtime.errors import RangeError
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.machine.components import Component
 from spuvm.runtime.machine.executor import Executor, Listener, Streams
@@ -34,6 +35,8 @@ def abort_on_error(link: Link | None) -> Iterator[None]:
     """Tell the peers if the block fails here, so that they stop too, and only what `errors.for_peers` lets out."""
     try:
         yield
+    except RangeError:
+        raise  # every party's own: the link is fit for the next call
     except BaseException as e:
         if link is not None:
             link.abort(e)
