@@ -109,7 +109,7 @@ def test_rows_of_one_table_at_several_owners() -> None:
 
 def test_a_join_of_repeated_keys_needs_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether the bound holds is revealed; if it does not, nothing else is."""
-    monkeypatch.setattr("spuvm.sql.joins.PAIRS", 100)
+    monkeypatch.setattr("spuvm.sql.joins.PAIRS", 50)
     many = {"k": [1] * 17 + [2] * 3, "x": list(range(20))}
     few = {"j": [2, 2, 1, 3], "y": list(range(4))}
     db = connect({"alice": {"a": many}, "bob": {"b": few}})
