@@ -129,6 +129,13 @@ class PeerAbortedError(LinkError):
     told = None
 
 
+class CancelledError(SpuError):
+    """What ran was cancelled by the party that asked for it: nothing of it was shown."""
+
+    exit_status = 130
+    told = None
+
+
 def for_peers(error: BaseException) -> str:
     """All that peers may know of an error. A party's data, code, paths and names stay with it, their class, too."""
     if not isinstance(error, SpuError):

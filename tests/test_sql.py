@@ -14,8 +14,8 @@ import pytest
 import sql_queries
 
 import spuvm as spu
-from spuvm.runtime.errors import DataError, InputError, VisibilityError
-from spuvm.sql import Database, connect, dbapi
+from spuvm.runtime.errors import CancelledError, DataError, InputError, VisibilityError
+from spuvm.sql import Database, connect, dbapi, scanning
 from spuvm.sql.in_the_clear import evaluate
 
 CUSTOMERS = {
@@ -79,16 +79,7 @@ def test_random_queries_are_duckdbs(seed: int) -> None:
     for number in range(20 * seed, 20 * seed + 6):
         sql = sql_queries.Queries(number).query()
         want, got = con.execute(sql).fetchall(), evaluate(db, sql, "carol")
-        assert close(sql_queries.rows(got), sql_queries.rows(want)), sql
-
-
-def close(got: list[tuple[Any, ...]], want: list[tuple[Any, ...]]) -> bool:
-    """Equal, but for averages and quotients, which are rounded."""
-
-    def same(x: Any, y: Any) -> bool:
-        return bool(x == y or (isinstance(x, float) and isinstance(y, float) and abs(x - y) <= 2e-3))
-
-    return len(got) == len(want) and all(same(x, y) for g, w in zip(got, want) for x, y in zip(g, w))
+        assert sql_queries.close(sql_queries.rows(got), sql_queries.rows(want)), sql
 
 
 def test_rows_of_one_table_at_several_owners() -> None:
@@ -240,6 +231,38 @@ def test_values_that_the_machine_does_not_hold() -> None:
         evaluate(db, "select sum(x) from t", "bob")
     with pytest.raises(InputError, match="NUL"):
         evaluate(db, "select max(s) from t", "bob")
+
+
+def test_a_query_is_analyzed_relation_by_relation() -> None:
+    db = connect(TABLES)
+    sql = "select id % 3 as k, sum(price) s from orders join customers on customer = id group by k order by s limit 2"
+    found = db.analyze(sql, "carol", link="1ms,1Gbit")
+    assert found.result.rows() == db.sql(sql, "carol").rows()
+    assert [s.what.split()[-1 if s.what == "show" else 1] for s in found.steps] == [
+        "scan", "scan", "lookup", "group", "sort", "project", "show"
+    ]  # fmt: skip
+    group = found.steps[3]
+    assert group.rows == 7 and group.rounds > 10 and group.sent > 0 and group.counted is None and group.seconds > 0
+    assert group.network == pytest.approx(group.rounds * 1e-3, rel=0.1)
+    assert f"{sum(s.rounds for s in found.steps):,} rounds" in str(found)
+
+
+def test_a_cancelled_query_shows_nothing_and_the_next_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = dbapi.Connection(connect(TABLES), "carol")
+    cursor, sql = connection.cursor(), "select sum(price) s from orders where customer < 4"
+    connection.cancel()  # of nothing
+    rows = cursor.execute(sql).fetchall()
+    scanned = scanning.scanned
+
+    def cancelled(*args: Any) -> Any:
+        connection.cancel()
+        return scanned(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scanning, "scanned", cancelled)
+        with pytest.raises(CancelledError, match="nothing of it was shown"):
+            cursor.execute(sql)
+    assert cursor.execute(sql).fetchall() == rows and rows[0][0] is not None
 
 
 def test_results_are_at_one_party_alone() -> None:

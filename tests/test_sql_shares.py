@@ -15,6 +15,7 @@ import sql_queries
 import spuvm as spu
 from spuvm.runtime.errors import InputError, PolicyError
 from spuvm.sql import connect
+from spuvm.sql.in_the_clear import evaluate
 
 TABLES = sql_queries.tables(3)
 OWNED: dict[str, dict[str, Any]] = {"alice": {"t": TABLES["t"]}, "bob": {"u": TABLES["u"]}}
@@ -46,6 +47,26 @@ def test_a_query_of_shares_gives_duckdbs_rows() -> None:
         "on st.a <= t.m",
     ):
         assert in_order(both.sql(sql, "carol").rows()) == in_order(oracle.execute(sql).fetchall()), sql
+
+
+def test_expressions_are_listed_when_a_table_is_shared() -> None:
+    """What only an owner can compute is found in a query that says the same, of whatever alias; nothing else is."""
+    listed = ["s like '%e%'", "substring(s from 1 for 1)"]
+    rows = connect(OWNED).share("select a, s from t where a is not null", expressions=listed)
+    assert rows.names == ("a", "s") and "SUBSTRING" in repr(rows)
+    db, oracle = connect({}, shares={"st": rows}), sql_queries.oracle(TABLES)
+    sql = (
+        "select substring(z.s from 1 for 1) c, count(*) filter (where z.S not like '%e%') from {} z "
+        "where a is not null group by c"
+    )
+    got = evaluate(db, sql.format("st"), "carol")
+    assert in_order(got) == in_order(oracle.execute(sql.format("t")).fetchall())
+    assert [c for c, _ in db.plan("select * from st", "carol").root.items.items()] == ["0:a", "1:s"]  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="patterns are matched by the owner"):
+        db.plan("select a from st where s like '%E%'", "carol")
+    for wrong, message in (("1 + 1", "one expression of columns"), ("a, s", "one expression of columns")):
+        with pytest.raises(InputError, match=message):
+            connect(OWNED).share("select * from t", expressions=[wrong])
 
 
 def test_a_join_with_shared_output_is_a_table() -> None:

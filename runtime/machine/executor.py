@@ -7,6 +7,7 @@ straight piece executed, so no counter is used twice, loop iterations and later 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -17,7 +18,7 @@ from spuvm.runtime.engine.correlated import is_correlated
 from spuvm.runtime.engine.interpreter import Interpreted, place
 from spuvm.runtime.engine.primitives import PERMUTATION
 from spuvm.runtime.engine.random import Stream, aligned_empty, permutations
-from spuvm.runtime.errors import RangeError
+from spuvm.runtime.errors import CancelledError, RangeError
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.machine.checks import Checks
 from spuvm.runtime.machine.components import Blocked, Component, blocks, empty, own, taken, whole
@@ -142,11 +143,23 @@ def _shaped(raw: np.ndarray, random: Random) -> np.ndarray:
 class Executor:
     """Runs programs of one party over its link; without a link, simulated programs."""
 
-    def __init__(self, streams: Streams, link: Link | None = None, listener: Listener | None = None) -> None:
+    def __init__(
+        self,
+        streams: Streams,
+        link: Link | None = None,
+        listener: Listener | None = None,
+        cancelled: threading.Event | None = None,
+    ) -> None:
         self.streams = streams
         self.link = streams.link = link
         self.listener = listener
+        self.cancelled = threading.Event() if cancelled is None else cancelled
         self.checks = Checks(link)
+
+    def _go_on(self) -> None:
+        """CancelledError if another thread has asked for it."""
+        if self.cancelled.is_set():
+            raise CancelledError("the run was cancelled: nothing of it was shown.")
 
     def run(self, program: PartyProgram, inputs: Sequence[Component | None]) -> list[Component | None]:
         """`inputs` and results are components, in the order of the program's ports."""
@@ -176,6 +189,7 @@ class Executor:
         return [None if r is None else env[r] for r in block.results]
 
     def _step(self, step: ProgramStep, env: dict[int, Component]) -> None:
+        self._go_on()
         match step:
             case Straight():
                 return self._straight(step, env)
@@ -255,6 +269,7 @@ class Executor:
         draws = _Draws(self.streams, piece.draws)
         transfers = Transfers(self.link, env)
         for round_ in piece.rounds:
+            self._go_on()
             exchanges = bool(round_.sends or round_.receives)
             if exchanges:
                 transfers.begin(round_)

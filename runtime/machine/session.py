@@ -60,7 +60,8 @@ class Call:
 
 @dataclass
 class Session:
-    """`party` is None in the simulator, which is all parties at once."""
+    """`party` is None in the simulator, which is all parties at once. `cancelled`, set by another thread, ends the
+    program that runs by a CancelledError; over a link the session ends with it, at all parties."""
 
     config: Config
     party: int | None = None
@@ -74,6 +75,7 @@ class Session:
         self._input_stream = Stream(new_key())
         self._input_blocks = 0
         self._lock = threading.Lock()
+        self.cancelled = threading.Event()
         self._number = 0
         if self.link is not None:
             # Sessions over one link count up, so that no two of them derive the same stream keys.
@@ -103,7 +105,7 @@ class Session:
         with self._lock, abort_on_error(self.link):
             program.prepare()
             self._propose(call)
-            return Executor(self._streams, self.link, self.listener).run_blocked(program, inputs)
+            return Executor(self._streams, self.link, self.listener, self.cancelled).run_blocked(program, inputs)
 
     def _propose(self, call: Call) -> None:
         if self.link is None:

@@ -20,7 +20,10 @@ from spuvm.runtime.protocols.registered import rank_names
 from spuvm.sql import Database, connect
 
 TABLE = re.compile(r"(\w+)=(.+)@([\w.-]+?)(?::([\w,]+))?")
-HELP = "end a query with `;` -- \\d: tables -- \\explain QUERY; -- \\to PARTY -- \\q: leave"
+HELP = (
+    "end a query with `;` -- \\d: tables -- \\explain QUERY; -- \\analyze QUERY; -- \\to PARTY -- Ctrl-C: cancel -- "
+    "\\q: leave"
+)
 
 
 @click.command()
@@ -37,6 +40,9 @@ HELP = "end a query with `;` -- \\d: tables -- \\explain QUERY; -- \\to PARTY --
 @click.option("--policy", type=click.Path(path_type=Path), help="What the owners allow (TOML).")
 @click.option("--to", metavar="PARTY", help="Who gets the rows.  [default: `--as`, or the last party]")
 @click.option("--explain", is_flag=True, help="Show plan, cost, reveals and verdict: nothing runs.")
+@click.option(
+    "--analyze", is_flag=True, help="Run it relation by relation: seconds, rounds and bytes of each, and the rows."
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the rows to a .parquet file.")
 @click.option("--join-rows", type=click.IntRange(1), help="How many rows a join has at most whose keys repeat.")
 @click.option("--network", is_flag=True, help="Run each party as a process of this machine, over TLS.")
@@ -52,6 +58,7 @@ def sql(query: str | None, **options: Any) -> None:
       spuvm sql "select region, sum(amount) from orders o join payments p on o.id = p.order_id group by region" \\
           --table orders=orders.parquet@alice --table payments=payments.csv@bob --policy policy.toml --to carol
       spuvm sql "..." --explain ...          # plan, rounds, bytes, what anybody learns, allowed or not
+      spuvm sql "..." --analyze ...          # what each relation took
 
     Parties on several machines give the same command each, with `--config cluster.toml --as alice`; a table is read
     where its party runs.
@@ -106,7 +113,13 @@ def _answer(db: Database, query: str, options: Mapping[str, Any]) -> None:
     if options["explain"]:
         console().print(str(db.explain(query, to, join_rows=options["join_rows"])))
         return
-    result = db.sql(query, to, join_rows=options["join_rows"])
+    if options["analyze"]:
+        analysis = db.analyze(query, to, join_rows=options["join_rows"])
+        result = analysis.result
+        if result.values is not None:
+            console().print(str(analysis), soft_wrap=True)
+    else:
+        result = db.sql(query, to, join_rows=options["join_rows"])
     if result.values is None:
         return
     if options["output"] is not None:
@@ -118,7 +131,7 @@ def _answer(db: Database, query: str, options: Mapping[str, Any]) -> None:
 
 def _shell(db: Database, options: Mapping[str, Any]) -> None:
     """Queries from stdin; an error is shown, and the next one read."""
-    state = dict(options) | {"explain": False, "output": None}
+    state = dict(options) | {"explain": False, "analyze": False, "output": None}
     say(f"rows are for {_receiver(db, state)}; {HELP}")
     text = ""
     for line in _lines():
@@ -147,11 +160,14 @@ def _lines() -> Any:
 
 
 def _one(db: Database, text: str, state: Mapping[str, Any]) -> None:
-    explain = text.startswith("\\explain")
+    word, _, rest = text.partition(" ")
+    asked = {way: word == f"\\{way}" for way in ("explain", "analyze")}
     try:
-        _answer(db, text.removeprefix("\\explain"), {**state, "explain": explain})
+        _answer(db, rest if any(asked.values()) else text, {**state, **asked})
     except SpuError as error:
         say(str(error))
+    except KeyboardInterrupt:
+        say("cancelled: nothing was shown")
 
 
 def _show_tables(db: Database) -> None:
@@ -188,4 +204,6 @@ def _party(party: str, query: str, to: str, cluster: Path, options: Mapping[str,
             out += [f"--{key.replace('_', '-')}", str(options[key])]
     if options["output"] is not None and party == to:
         out += ["--output", str(options["output"])]
-    return out + ["--explain"] * options["explain"] + ["--force"] * options["force"]
+    return (
+        out + ["--explain"] * options["explain"] + ["--analyze"] * options["analyze"] + ["--force"] * options["force"]
+    )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
 
 from spuvm import context
-from spuvm.compiler.lower.rows import shuffle_p
 from spuvm.context import agree
 from spuvm.devices import PYU, SPU, PYUObject, fetch
 from spuvm.dp.budget import Budget
@@ -22,14 +21,14 @@ from spuvm.jit import reveal
 from spuvm.objects import Marked
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.sql import machine, noise, scanning
+from spuvm.sql.analysis import Analysis, analyzed
+from spuvm.sql.answers import SHARED, cells, query_function, revealed
 from spuvm.sql.catalog import Catalog
-from spuvm.sql.columns import chosen
 from spuvm.sql.explanation import Explanation
-from spuvm.sql.ordering import rebuilt
 from spuvm.sql.plan import Expand, nodes
 from spuvm.sql.planning import Plan, plan, with_expressions
 from spuvm.sql.policy import OwnerPolicy, checked, everything, owner_policy, section
-from spuvm.sql.results import Result, decoded
+from spuvm.sql.results import Result
 from spuvm.sql.shares import NOBODY, SharedColumn, SharedRows, held, shared_rows, table_of
 from spuvm.sql.sources import Store
 from spuvm.sql.units import protected
@@ -37,7 +36,7 @@ from spuvm.sql.verdicts import Ledger, enforce, refusals
 from spuvm.utils.testing import cluster_def
 
 Parameters = Sequence[Any] | Mapping[str, Any]
-SHARED = "*"  # the receiver of rows that stay shares
+LINK = "0.2ms,1Gbit"
 SPARE = ("alice", "bob", "carol", "dave", "erin")
 
 
@@ -189,6 +188,7 @@ class Database:
         self.shares = shares
         self.ledgers = ledgers or {}
         self._functions: dict[Any, Any] = {}
+        self._running = False
 
     @property
     def members(self) -> tuple[str, ...]:
@@ -250,6 +250,43 @@ class Database:
         out = self._run(chosen_plan, to)
         return self._result(chosen_plan, to, out, time.perf_counter() - started)
 
+    def analyze(
+        self,
+        sql: str,
+        to: str,
+        *,
+        parameters: Parameters = (),
+        join_rows: int | None = None,
+        link: str = LINK,
+    ) -> Analysis:
+        """Run a query one relation after another, each measured beside what was predicted of it; `.result` has the
+        rows.
+
+        A query as a whole shares rounds among its relations, and is compiled as one: `sql` takes less.
+
+        Args:
+            link: for what links it is said how long the network alone takes.
+
+        Raises:
+            InputError, PolicyError, PeerMismatchError: as `sql`.
+        """
+        chosen_plan = self.plan(sql, to, parameters=parameters, join_rows=join_rows)
+        started = time.perf_counter()
+        with self._agreed(chosen_plan, to):
+            given = {machine.scan_name(s): self._scan(chosen_plan, s) for s in chosen_plan.scans}
+            out, steps = analyzed(self.device, chosen_plan, given, lambda o: revealed(o, to), link)
+        result = self._result(chosen_plan, to, out, time.perf_counter() - started)
+        return Analysis(steps, result)
+
+    def cancel(self) -> None:
+        """From another thread: the query that runs, if any, ends with a CancelledError, and nothing of it is shown.
+
+        A simulation goes on as if it had not been asked. In a network the session ends at all parties, who are told:
+        begin anew with `spu.init` and `connect`.
+        """
+        if self._running:
+            self.device.vm.session.cancelled.set()
+
     def share(
         self,
         sql: str,
@@ -288,11 +325,23 @@ class Database:
 
     def _run(self, chosen_plan: Plan, to: str) -> Any:
         """Agreed on, allowed by all owners, and computed."""
-        agree("sql", json.dumps([chosen_plan.text, chosen_plan.sql, to]).encode())
-        self._allowed(chosen_plan, to)
-        with jax.enable_x64(True):
+        with self._agreed(chosen_plan, to):
             inputs = {machine.scan_name(s): self._scan(chosen_plan, s) for s in chosen_plan.scans}
             return self.device(self._function(chosen_plan, to))(inputs)
+
+    @contextmanager
+    def _agreed(self, chosen_plan: Plan, to: str) -> Iterator[None]:
+        """The query runs in the body: agreed on by all parties' scripts, and allowed by all owners."""
+        cancelled = self.device.vm.session.cancelled
+        self._running = True
+        try:
+            agree("sql", json.dumps([chosen_plan.text, chosen_plan.sql, to]).encode())
+            self._allowed(chosen_plan, to)
+            with jax.enable_x64(True):
+                yield
+        finally:
+            self._running = False
+            cancelled.clear()
 
     def _receiver(self, to: str) -> str:
         if to not in self.members:
@@ -371,43 +420,3 @@ class Database:
 
 def _wanted(scan: Any) -> dict[str, Any]:
     return {f.name: (f.type, f.nullable) for f in scan.fields}
-
-
-def cells(chosen_plan: Plan, shown: Any) -> tuple[list[Any], ...]:
-    """The result's columns as Python values."""
-    shown = jax.tree.map(np.asarray, shown)
-    keep = slice(None) if shown["there"] is None else shown["there"]
-    return tuple(
-        decoded(label.type, [w[keep] for w in words], None if valid is None else valid[keep])
-        for label, (words, valid) in zip(chosen_plan.labels, shown["columns"])
-    )
-
-
-def query_function(chosen_plan: Plan, to: str) -> Any:
-    """The plan as a JAX function of the owners' arrays, which reveals rows to one party, or to nobody."""
-
-    def query(given: Any) -> Any:
-        out = computed(chosen_plan, given, to != SHARED)
-        if to == SHARED:
-            return {**out, "fits": None if out["fits"] is None else reveal(out["fits"])}
-        shown = reveal({"columns": out["columns"], "there": out["there"]}, to=to)
-        return {**shown, "fits": None if out["fits"] is None else reveal(out["fits"])}
-
-    return query
-
-
-def computed(chosen_plan: Plan, given: Any, shown: bool = True) -> Any:
-    """What is revealed of a result: its columns, of which rows that are not there are zeros; which rows are; and
-    whether stated bounds held. Unless the query orders the rows, they are shuffled."""
-    run = machine.Run({name: machine.ScanInput(**tree) for name, tree in given.items()})
-    rows = run.rows(chosen_plan.root)
-    fits = functools.reduce(jax.numpy.logical_and, run.limits) if run.limits else None
-    if fits is not None:
-        rows = rows.where(jax.numpy.broadcast_to(fits, (rows.count,)))
-    vecs, there = list(rows.columns.values()), rows.valid
-    arrays = [chosen(there, a) for v in vecs for a in v.arrays]
-    if shown and not chosen_plan.ordered and rows.count > 1:
-        mixed = shuffle_p.bind(*arrays, *([] if there is None else [there]))
-        arrays, there = mixed[: len(arrays)], None if there is None else mixed[-1]
-    columns = [(list(v.words), v.valid) for v in rebuilt(vecs, arrays)]
-    return {"columns": columns, "there": there, "fits": fits}

@@ -47,6 +47,10 @@ class Connection:
     def rollback(self) -> None:
         raise InputError("there are no transactions: queries change nothing.")
 
+    def cancel(self) -> None:
+        """From another thread: end the query that runs; see `Database.cancel`."""
+        self.db.cancel()
+
     def close(self) -> None:
         self._closed = True
 

@@ -12,7 +12,8 @@ from spuvm.jit import reveal
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import InputError
 from spuvm.sql import machine, scanning
-from spuvm.sql.database import Database, cells, computed
+from spuvm.sql.answers import cells, computed
+from spuvm.sql.database import Database
 from spuvm.sql.shares import NOBODY, held
 
 

@@ -187,10 +187,10 @@ RULES: dict[type[Node], Callable[[Run, Any], Rows]] = {
 
 def dictionaries(root: Node) -> set[str]:
     """The names of the dictionaries that a plan looks words up in."""
-    found = set()
-    for node in nodes(root):
-        exprs = (
-            [node.predicate] if isinstance(node, Filter) else node.items.values() if isinstance(node, Project) else ()
-        )
-        found |= {x.value for e in exprs for x in e.walk() if x.op == "words"}
-    return found
+    return set().union(*map(dictionaries_of, nodes(root)))
+
+
+def dictionaries_of(node: Node) -> set[str]:
+    """Those of one relation."""
+    exprs = [node.predicate] if isinstance(node, Filter) else node.items.values() if isinstance(node, Project) else ()
+    return {x.value for e in exprs for x in e.walk() if x.op == "words"}
