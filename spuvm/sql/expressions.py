@@ -13,7 +13,7 @@ from spuvm.runtime.errors import InputError
 from spuvm.sql import functions
 from spuvm.sql.plan import Expr
 from spuvm.sql.scope import Bases, Relation, Scope
-from spuvm.sql.types import BOOL, NULL, Type, decimal, from_duckdb, integer, raw, text
+from spuvm.sql.types import BOOL, LIMIT, NULL, WORD, Type, decimal, from_duckdb, integer, raw, text
 
 AGGREGATES: dict[type[Any], str] = {
     exp.Sum: "sum",
@@ -164,6 +164,9 @@ class Binder:
         type_ = self.bases.catalog.type_of(dialect(node), table.name, named, what)
         if type_.kind == "text":
             type_ = replace(type_, words=_length(node, columns, type_))
+        elif type_.kind == "int" and type(node) in SIZES:
+            most = SIZES[type(node)](node, columns)
+            type_ = type_.within(max(type_.lo, -most), min(type_.hi, most))
         origin = frozenset().union(*(c.origin for c in columns))
         return Expr("sql", tuple(columns), type_, True, dialect(node), f"({dialect(node)})", sources, origin)
 
@@ -216,6 +219,18 @@ def _length(node: Any, columns: Sequence[Expr], type_: Type) -> int:
     longest = sum(c.type.words for c in columns if c.type.kind == "text") + text(max(1, constants)).words
     return max(longest, type_.words)
 
+
+def _days(node: exp.DateDiff, columns: Sequence[Expr]) -> int:
+    whole = str(node.args.get("unit")).upper() in ("DAY", "WEEK", "MONTH", "QUARTER", "YEAR")
+    return 1 << 22 if whole and all(c.type.kind == "date" for c in columns) else LIMIT
+
+
+def _letters(node: exp.Length, columns: Sequence[Expr]) -> int:
+    return WORD * columns[0].type.words if isinstance(node.this, exp.Column) else LIMIT
+
+
+# The largest magnitude of what DuckDB's functions give as BIGINT.
+SIZES: dict[type[Any], Callable[[Any, Sequence[Expr]], int]] = {exp.DateDiff: _days, exp.Length: _letters}
 
 INSTEAD = {
     exp.Like: "patterns are matched by the owner of a column: use it on a column of a table itself",

@@ -119,8 +119,9 @@ def _dense_rank(f: Frame, item: Ranked) -> Vec:
 def _percent_rank(f: Frame, item: Ranked) -> Vec:
     (first,) = carried(f.fresh, [f.place])
     (end,) = carried_back(f.ends, [f.place])
-    size = (end - f.begin).astype(jnp.float64)
-    share = (first - f.begin).astype(jnp.float64) / size  # by zero it is zero
+    alone = number(f.starts & f.ends)  # 0 of 1 row that comes before it
+    size = (end - f.begin + alone).astype(jnp.float64)
+    share = (first - f.begin).astype(jnp.float64) / size
     return Vec(item.field.type, (share,))
 
 
