@@ -48,7 +48,9 @@ def aggregate_type(fn: str, type_: Type | None, rows: int) -> Type:
     if fn == "sum":
         make = decimal if type_.kind == "decimal" else lambda scale, lo, hi: integer(lo, hi)
         return make(type_.scale, min(0, type_.lo) * rows, max(0, type_.hi) * rows)
-    more = 1 if fn == "median" else max(0, AVERAGE_DIGITS - type_.scale)
+    if fn == "median":  # half of a sum has a digit more
+        return decimal(type_.scale + 1, type_.lo * 10, type_.hi * 10)
+    more = max(0, AVERAGE_DIGITS - type_.scale)
     while more and type_.size * 10 ** (more + 1) > LIMIT:
         more -= 1
     return decimal(type_.scale + more, type_.lo * 10**more, type_.hi * 10**more)
