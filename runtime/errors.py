@@ -59,6 +59,10 @@ class RangeError(SpuError, OverflowError):
     told = None
 
 
+class RangeWarning(UserWarning):
+    """What is stated of a function's numbers allows some that the ring does not hold."""
+
+
 class PolicyError(SpuError):
     """A query, or another use of an owner's data, that the owner does not allow; says whose rule and what it allows."""
 

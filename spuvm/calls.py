@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from spuvm.compiler.cost import Cost
 from spuvm.compiler.front.trace import is_tracing
 from spuvm.compiler.passes.headroom import Scales, scales_of
 from spuvm.objects import Marked, SPUObject
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import InputError, RangeWarning
 
 if TYPE_CHECKING:
     from spuvm.vm import VM
@@ -119,6 +120,7 @@ class Jitted:
                 _unmarked(given.keywords), self.static_argnames, finer, bounds, keeps_scales=True, guard=self.guard,
             )  # fmt: skip
             assert program.traced is not None
+            _warn(program)
             found = self._programs[key] = program, program.traced.out_tree
         return *found, leaves
 
@@ -126,6 +128,19 @@ class Jitted:
         return f"<spu.jit {self.__name__} on {self.vm!r}>"
 
     __name__: str
+
+
+def _warn(program: Program) -> None:
+    """Once for each program: what is stated of its numbers is more than it holds."""
+    refused = program.module.refused
+    if refused:
+        few = ", ".join(refused[:3]) + (f" and {len(refused) - 3} more" if len(refused) > 3 else "")
+        warnings.warn(
+            f"`{program.module.name}`: the bounds that are stated allow numbers that the ring does not hold, at {few}. "
+            "`f.scales(*args)` lists all lines; state what the numbers are, or scale them.",
+            RangeWarning,
+            stacklevel=4,
+        )
 
 
 class Method:

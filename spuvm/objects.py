@@ -246,7 +246,7 @@ def _check_range(array: np.ndarray, type_: Type, name: str) -> None:
 def _check_bound(x: Marked, name: str) -> None:
     if x.bound is None:
         return
-    array = parts(np.asarray(x.value))
+    array = parts(np.asarray(x.value)).astype(np.float64)  # |-2^63| is no int64
     if array.size and not np.abs(array).max() < x.bound:
         raise EncodingError(f"`{name}` has numbers that are not below its bound {x.bound:g} in magnitude.")
 

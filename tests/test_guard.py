@@ -25,7 +25,7 @@ from spuvm.compiler.ir.module import Module
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.runtime.config import Config
-from spuvm.runtime.errors import RangeError
+from spuvm.runtime.errors import EncodingError, RangeError, RangeWarning
 from spuvm.runtime.machine.session import Session
 from spuvm.runtime.protocols.registered import rank_names
 from spuvm.vm import VM
@@ -195,3 +195,32 @@ def test_every_party_raises_alike_and_goes_on(config: Config) -> None:
         np.testing.assert_allclose(found[0], x * x, rtol=1e-5)
         np.testing.assert_allclose(found[2], x * x / 2, rtol=1e-5)
     assert len({(r[1], r[3]) for r in results}) == 1 and "a number left what the ring holds" in results[0][1]
+
+
+def row(found: Any, operation: str) -> Any:
+    return next(r for r in found.rows if r.operation == operation)
+
+
+def test_verdicts_of_lines() -> None:
+    """Safe; cannot tell, and what would help; refused, with a warning. A guard checks what is stated inside."""
+    x = np.ones((4, 3), np.float32)
+    f = spu.jit(lambda w, x: (jnp.tanh(x @ w), jnp.sum(x * 3)))
+    found = f.scales(x[0], spu.secret(x, bound=8))
+    assert (row(found, "product").verdict, row(found, "product").settled_by) == ("cannot tell", "a bound of w")
+    assert row(found, "sum").verdict == row(found, "tanh").verdict == "safe"
+    assert "spu.secret(x, bound=8)" in str(found)
+    safe = f.scales(spu.secret(x[0], bound=100), spu.secret(x, bound=8))
+    assert {r.verdict for r in safe.rows} == {"safe"} and "spu.secret" not in str(safe)
+    with pytest.warns(RangeWarning, match=r"do not hold|does not hold, at .*test_guard.py:\d+ \(product\)"):
+        refused = f.scales(spu.secret(x[0], bound=1e5), spu.secret(x, bound=1e4))
+    assert row(refused, "product").verdict == "refused"
+    inside = guarded(lambda x: spu.bound(x, 8.0) * 2, (x,))
+    assert not raises(inside, (7.9 * x,)) and raises(inside, (8.1 * x,))
+
+
+@pytest.mark.parametrize("low", [np.iinfo(np.int32).min, -8, 8])
+def test_bounds_of_integers_are_checked_where_they_come_in(low: int) -> None:
+    f = spu.jit(lambda n: n * 1.5, guard=True)
+    with pytest.raises(EncodingError, match="`n` has numbers that are not below its bound 8"):
+        f(spu.secret(np.array([low, 3], np.int32), bound=8))
+    assert "guarded" not in f.compile(spu.secret(np.array([7], np.int32), bound=8)).text

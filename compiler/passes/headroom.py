@@ -9,7 +9,10 @@ from spuvm.compiler.front.trace import Traced
 from spuvm.compiler.ir.module import Op, Visibility
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.limits import Limits
+from spuvm.compiler.passes.pipeline import regions
 from spuvm.compiler.passes.scales import choose_scales
+from spuvm.compiler.passes.truncation import merge_truncations
+from spuvm.compiler.passes.verdicts import CANNOT_TELL, SAFE, Verdict, key_of, verdicts
 from spuvm.runtime.config import Config
 
 
@@ -17,7 +20,9 @@ from spuvm.runtime.config import Config
 class Row:
     """The values of one kind of operation at one line: |x| < 2^limit, proved or else promised.
 
-    `headroom`: bits that the ring has beyond the limit, at these fraction bits.
+    `headroom`: bits that the ring has beyond the limit, at these fraction bits. `verdict`: whether bounds prove that
+    nothing overflows: "safe", "cannot tell", or "refused" where what is stated allows too much. `settled_by`: what
+    would help.
     """
 
     location: str
@@ -26,6 +31,17 @@ class Row:
     limit: float
     proved: bool
     headroom: float
+    verdict: str = SAFE
+    settled_by: str = ""
+
+
+HOW = "A bound: `spu.secret(x, bound=8)` of an argument, or `spu.bound(x, 8)` within the function."
+
+
+def _aligned(table: Sequence[Sequence[str]], left: Sequence[int]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*table)]
+    each = ([c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))] for row in table)
+    return ["  ".join(cells).rstrip() for cells in each]
 
 
 @dataclass(frozen=True)
@@ -37,14 +53,15 @@ class Scales:
     rows: tuple[Row, ...]
 
     def __str__(self) -> str:
-        table = [("line", "operation", "fraction bits", "below", "", "headroom")]
+        table = [("line", "operation", "fraction bits", "below", "", "headroom", "verdict", "settled by")]
         for r in self.rows:
             below = "0" if r.limit < -200 else f"2^{r.limit:.0f}"
             known = "proved" if r.proved else "promised"
-            table.append((r.location, r.operation, str(r.fraction_bits), below, known, f"{r.headroom:.0f} bits"))
-        widths = [max(len(row[i]) for row in table) for i in range(6)]
-        lines = ["  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))).rstrip()
-                 for row in table]  # fmt: skip
+            end = f"{r.headroom:.0f} bits", r.verdict, r.settled_by
+            table.append((r.location, r.operation, str(r.fraction_bits), below, known, *end))
+        lines = _aligned(table, left=(0, 1, 6, 7))
+        if any(r.verdict == CANNOT_TELL for r in self.rows):
+            lines += ["", HOW]
         return "\n".join([f"{self.name}: scales in a ring of {self.ring_bits} bits", *lines])
 
     __repr__ = __str__
@@ -64,16 +81,21 @@ def scales_of(
     ops = [op for op in module.body.walk() if _counts(op)]
     choose_scales(module, limits)
     rows: dict[tuple[str, str], Row] = {}
+    for region in regions(module.body):
+        merge_truncations(region, config.fxp_fraction_bits, config.ring_bits, every=True)
+    unsafe = verdicts(module)
     for op in ops:
         limit, frac = limits.of[op.output], op.output.type.frac
         headroom = limits.top - frac - limit.whole
-        key = str(op.location), NAMES.get(op.name, op.name)
-        row = Row(*key, frac, limit.whole, limit.known, headroom)
+        key = key_of(op)
+        verdict = unsafe.get(key, Verdict(SAFE))
+        row = Row(*key, frac, limit.whole, limit.known, headroom, verdict.word, verdict.settled_by)
         rows[key] = _joined(rows[key], row) if key in rows else row
+    for key, verdict in unsafe.items():  # what is not truncated, as products with whole numbers
+        most = limits.top - config.fxp_fraction_bits
+        row = Row(*key, config.fxp_fraction_bits, most, False, 0.0, verdict.word, verdict.settled_by)
+        rows.setdefault(key, row)
     return Scales(traced.name, config.ring_bits, tuple(rows.values()))
-
-
-NAMES = {"trunc": "product"}
 
 
 def _counts(op: Op) -> bool:
@@ -91,4 +113,6 @@ def _joined(x: Row, y: Row) -> Row:
         max(x.limit, y.limit),
         x.proved and y.proved,
         min(x.headroom, y.headroom),
+        x.verdict,
+        x.settled_by,
     )

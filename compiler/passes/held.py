@@ -45,7 +45,9 @@ class Held(Analysis):
 
     def _given(self, t: Type, bound: float | None) -> Bounds:
         if t.kind != "fxp":
-            return of_type(t, self.ring_bits)
+            low, high = of_type(t, self.ring_bits)
+            whole = high if bound is None else math.ceil(bound)
+            return max(low, -whole), min(high, whole)
         most = self.limit if bound is None else min(math.ceil(bound * 2.0**t.frac), self.limit)
         return -most, most
 
@@ -56,6 +58,8 @@ class Held(Analysis):
         """The operation's result; of fixed point no more than the limit."""
         rule = OF_NUMBERS.get(op.name)
         found = rule(self, op) if rule is not None else super()._of(op)
+        if op.stated is not None:
+            return self._stated(op, found)
         if op.output.type.kind != "fxp":
             return found
         if op.name in CHECKED and not within(found, self.unbounded()) and not self._own(op):
@@ -63,6 +67,16 @@ class Held(Analysis):
         else:
             self.exceeds.pop(op, None)
         return max(found[0], -self.limit), min(found[1], self.limit)
+
+    def _stated(self, op: Op, found: Bounds) -> Bounds:
+        """What the user states of a value is checked, too, where it does not follow."""
+        assert op.stated is not None
+        most = min(math.floor(2.0 ** (op.stated + op.output.type.frac)), self.limit)
+        if within(found, (-most, most)):
+            self.exceeds.pop(op, None)
+        else:
+            self.exceeds[op] = found
+        return max(found[0], -most), min(found[1], most)
 
     def _own(self, op: Op) -> bool:
         """Whether an algorithm sees to its numbers itself: by its word, or by more bits than factors have room for."""
@@ -132,6 +146,15 @@ def _logarithm(a: Analysis, op: Op) -> Bounds:
     return -most, most
 
 
+def _quotient_by(a: Analysis, op: Op) -> Bounds:
+    """By known numbers, of which the smallest counts; by 0 the result is 0."""
+    sizes = np.abs(np.asarray(op.attrs["by"], np.float64))
+    smallest = float(sizes[sizes > 0].min(initial=np.inf))
+    most = max(map(abs, a.bounds[op.inputs[0]])) * 2.0 ** (op.output.type.frac - op.inputs[0].type.frac) / smallest
+    whole = int(most * (1 + 2.0**-20)) + 4
+    return -whole, whole
+
+
 def _anything(a: Analysis, op: Op) -> Bounds:
     return a.unbounded()
 
@@ -144,14 +167,16 @@ def _padded(a: Analysis, op: Op) -> Bounds:
     return hull(*(a.bounds[v] for v in op.inputs))
 
 
+ANYTHING = ELEMENTARY.keys() - BELOW_ONE - {"exp", "expm1", "sqrt", "cbrt", "log", "log1p", "div_by"}
 OF_NUMBERS: dict[str, Callable[[Analysis, Op], Bounds]] = {
     "const": _const,
     "trunc": _trunc,
     "convert": _converted,
     "mask": _same,
     "pad": _padded,
-    **dict.fromkeys(ELEMENTARY, _anything),
+    **dict.fromkeys(ANYTHING, _anything),
     **dict.fromkeys(BELOW_ONE, _below_one),
     **dict.fromkeys(("exp", "expm1", "sqrt", "cbrt"), _monotone),
     **dict.fromkeys(("log", "log1p"), _logarithm),
+    "div_by": _quotient_by,
 }

@@ -101,6 +101,11 @@ class Watch:
         bits = op.attrs["bits"] if op.name == "shift_left" else op.output.type.frac - op.inputs[0].type.frac
         return self.within(op.inputs[0], 1 << self.top - bits, self.held.bits(op.inputs[0]))
 
+    def stated(self, op: Op) -> list[Value]:
+        """Beyond what the user has stated."""
+        low, high = self.held.bounds[op.output]
+        return self.outside(op.inputs[0], low, high + 1, self.held.bits(op.inputs[0]))
+
     # products -------------------------------------------------------------------------------------------
 
     def product(self, op: Op) -> list[Value]:
@@ -220,6 +225,7 @@ LINEAR: dict[str, Callable[[Watch, Op], list[Value]]] = {
     "scatter_add": Watch.total,
     "shift_left": Watch.shifted,
     "convert": Watch.shifted,
+    "bitcast": Watch.stated,
     "mul": Watch.product,
     "dot": Watch.product,
 }

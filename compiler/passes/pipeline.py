@@ -21,6 +21,7 @@ from spuvm.compiler.passes.hoist import hoist
 from spuvm.compiler.passes.scales import choose_scales
 from spuvm.compiler.passes.selection import selection
 from spuvm.compiler.passes.truncation import merge_truncations
+from spuvm.compiler.passes.verdicts import judge
 from spuvm.compiler.passes.wrap import wrap_integers
 
 Pass = Callable[[Module], None]
@@ -300,6 +301,7 @@ def functions(module: Module) -> None:
 
 PASSES: tuple[Pass, ...] = (
     scales,
+    judge,
     guard,
     functions,
     wrap_integers,
