@@ -281,18 +281,21 @@ def _wrong(three: Three, submitted: dict[str, str]) -> list[str]:
             found.append(f"{kind} {id}: a wrong result")
         elif any(s != "done" and not why for s, why in said.values()):
             found.append(f"{kind} {id}: ended without a reason: {said}")
-    records = {}
+    records, reruns = {}, 0
     for party in PARTIES:
         key = identity.read(three.folder / party / f"{party}.crt").public_key()
         path = three.folder / party / "state" / "record.jsonl"
         records[party] = list(record.verified(path, key))  # type: ignore[arg-type]
         starts = Counter(e.body["job"] for e in records[party] if e.event == "started")
-        found += [f"{party} ran {id} {n} times" for id, n in starts.items() if n > 1]
+        again = Counter(e.body["job"] for e in records[party] if e.event == "interrupted")
+        found += [f"{party} ran {id} {n} times" for id, n in starts.items() if n > 1 + again[id]]
+        reruns += sum(again.values())
         if wrong := re.findall(r"Traceback.*", (three.folder / party / "service.log").read_text()):
             found.append(f"{party}: {len(wrong)} tracebacks in its log")
     found += [w for w in record.disagreements(records) if "no record of it" not in w]  # killed before it wrote
     for (kind, how), n in sorted(tally.items()):
         print(f"{kind:8} {how:20} {n:5}")
+    print(f"{reruns} times a party's part was interrupted, and ran again")
     return found
 
 

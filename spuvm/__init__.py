@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from spuvm.flow import component as component
     from spuvm.he import HEU as HEU
     from spuvm.he import HEUObject as HEUObject
+    from spuvm.resumable import resumable as resumable
     from spuvm.shares import load_shares as load_shares
     from spuvm.shares import save_shares as save_shares
     from spuvm.streaming.stream import Stream as Stream
@@ -49,6 +50,7 @@ LATER = {  # loaded when first used: every party's process would wait for them, 
     "HEUObject": "spuvm.he:HEUObject",
     "load_shares": "spuvm.shares:load_shares",
     "psi": "spuvm.psi",
+    "resumable": "spuvm.resumable:resumable",
     "save_shares": "spuvm.shares:save_shares",
     "sql": "spuvm.sql",
     "Stream": "spuvm.streaming.stream:Stream",

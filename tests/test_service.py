@@ -24,7 +24,7 @@ from spuvm.runtime.errors import DataError, InputError
 from spuvm.runtime.link.certificates import free_ports, make_authority
 from spuvm.runtime.link.cluster import Address
 from spuvm.runtime.link.tls.relay import Relay
-from spuvm.service import identity, jobs, settings, wire
+from spuvm.service import again, identity, jobs, settings, wire
 from spuvm.service.jobs import Source
 from spuvm.service.party import Party
 from spuvm.service.serve import running
@@ -291,10 +291,71 @@ def test_a_service_that_is_started_again_goes_on(folder: Path, program: str) -> 
             id = parties["alice"].submit("ann", program, inputs()).id
         async with services(folder, "alice") as parties:
             assert parties["alice"].store.job(id).state == "approved"
-            parties["alice"].store.set(id, "running")
-        async with services(folder, "alice") as parties:
-            row = parties["alice"].store.job(id)
-            assert (row.state, row.reason) == ("failed", "the service was started again while it ran")
+        alice = Party(settings.load(folder / "alice" / "service.toml"))
+        data = again.data_of(alice.settings, alice.store.job(id).job)
+        alice.store.began(id, data)
+        for attempt in range(1, 4):  # as often as its limits say
+            alice.store.set(id, "running")
+            alice.resume()
+            row = alice.store.job(id)
+            assert (row.state, row.attempt) == ("approved", attempt)
+        alice.store.set(id, "running")
+        alice.resume()
+        assert alice.store.job(id).state == "failed"
+        assert "interrupted 4 times" in alice.store.job(id).reason
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "why"),
+    [("its data are written again", "data have changed"), ("it shows a result", "had shown results")],
+)
+def test_what_was_interrupted_does_not_run_again(folder: Path, program: str, meanwhile: str, why: str) -> None:
+    async def scenario() -> None:
+        alice = Party(settings.load(folder / "alice" / "service.toml"))
+        id = alice.submit("ann", program, inputs()).id
+        alice.store.began(id, again.data_of(alice.settings, alice.store.job(id).job))
+        alice.store.set(id, "running")
+        results = alice.settings.state / "jobs" / id / "results"
+        results.mkdir(parents=True)
+        if "data" in meanwhile:
+            with open(folder / "alice" / "table.csv", "a") as table:
+                table.write("1,2\n")
+        else:
+            (results / "out.npy").write_bytes(b"")
+        alice.resume()
+        assert alice.store.job(id).state == "failed"
+        assert why in alice.store.job(id).reason
+        ((_, _, said),) = [m for m in alice.store.unsent("bob") if "failed" in m[2]]
+        assert why not in said
+
+    run(scenario())
+
+
+def test_parties_start_the_same_run_of_a_job(folder: Path, program: str) -> None:
+    """Who was interrupted is awaited; a peer that has finished is not."""
+
+    async def scenario() -> None:
+        alice = Party(settings.load(folder / "alice" / "service.toml"))
+        started: list[int] = []
+        alice._start = lambda row, work: started.append(row.attempt)  # type: ignore[method-assign]
+        id = alice.submit("ann", program, inputs()).id
+        for peer, attempt in (("bob", 0), ("carol", 1)):
+            alice.hear(peer, id, {"state": "approved", "reason": "", "attempt": attempt})
+        assert started == []
+        alice.store.set(id, "running")
+        alice.store.began(id, again.data_of(alice.settings, alice.store.job(id).job))
+        alice.hear("carol", id, {"state": "approved", "reason": "", "attempt": 1})  # hers was killed
+        assert (alice.store.job(id).state, alice.store.job(id).attempt) == ("approved", 1)
+        assert started == []
+        alice.hear("bob", id, {"state": "approved", "reason": "", "attempt": 1})
+        assert started == [1]
+        alice.hear("bob", id, {"state": "done", "reason": "", "attempt": 0})
+        assert "bob has finished" in alice.store.job(id).reason
+        for wrong in (-1, 1.5, "1", 10**9, True):
+            with pytest.raises(InputError, match="run number"):
+                alice.hear("bob", id, {"state": "approved", "reason": "", "attempt": wrong})
 
     run(scenario())
 

@@ -19,7 +19,7 @@ from spuvm.data.files import open_table
 from spuvm.policy.record import Heads, Record
 from spuvm.policy.rules import Decision, decide, load_rules
 from spuvm.runtime.errors import DataError, InputError, SpuError
-from spuvm.service import jobs, runner
+from spuvm.service import again, jobs, runner
 from spuvm.service.identity import load_key
 from spuvm.service.jobs import ENDED, Job, Source
 from spuvm.service.port import Doors
@@ -30,6 +30,7 @@ from spuvm.service.work import Work
 LOG = logging.getLogger("spuvm.service")
 MESSAGE_SECONDS = 7 * 86400.0  # how long a message waits for a peer that is away
 TURNED_AWAY = 1000  # an hour
+MOST_RUNS = 10_000
 AGREED = ("approved", "running", "done")
 SAID = ("waiting", "approved", "running", *ENDED)
 
@@ -46,6 +47,8 @@ class Party:
         self.heads = Heads(self.store.heads())
         self.alerts: list[str] = []
         self.running: dict[str, asyncio.Task[None]] = {}
+        self._ending: dict[str, asyncio.Task[None]] = {}  # cancelled, and their processes not gone yet
+        self._closed = False
         self.changed: Callable[[], None] = lambda: None
         self.doors = Doors()
         self._turned_away: list[float] = []
@@ -58,12 +61,11 @@ class Party:
             raise DataError(f"{wrong}. Put back the newest {self.record.path}, or move the state folder away.")
 
     def resume(self) -> None:
-        """After a start: what ran when the service ended is over, all else goes on."""
+        """After a start: what ran when the service ended runs again, if it may; all else goes on."""
         for row in self.store.jobs(only_open=True):
             if row.state == "running":
-                self._end(row.id, "failed", "the service was started again while it ran")
-            else:
-                self.step(row.id)
+                self._again(row.id, "the service was started again while it ran")
+            self.step(row.id)
 
     # taking jobs in -----------------------------------------------------------------------------------
 
@@ -167,9 +169,14 @@ class Party:
         state, reason = str(body["state"]), str(body["reason"])[:300]
         if state not in SAID:
             raise InputError(f"this is no news of a job: {state!r:.40}.")
+        attempt = body.get("attempt", 0)
+        if type(attempt) is not int or not 0 <= attempt <= MOST_RUNS:
+            raise InputError(f"this is no news of a job: run number {attempt!r:.40}.")
         before = self.store.news(id).get(peer)
         if before is None or before.state not in ENDED:
-            self.store.hear(id, News(peer, state, "".join(c for c in reason if c.isprintable())))
+            self.store.hear(id, News(peer, state, "".join(c for c in reason if c.isprintable()), attempt))
+        if row.state == "running" and state in AGREED and attempt > row.attempt:
+            self._again(id, f"{peer} was interrupted")
         self.step(id)
 
     def refused(self, peer: str, body: Any, why: str) -> None:
@@ -202,9 +209,10 @@ class Party:
         return session.partition(".")[0] in self.running
 
     def _say(self, job: Job, state: str, reason: str = "") -> None:
-        self.store.hear(job.id, News(self.settings.party, state, reason))
+        attempt = self.store.job(job.id).attempt
+        self.store.hear(job.id, News(self.settings.party, state, reason, attempt))
         others = [p for p in jobs.read(job.program).members if p != self.settings.party]
-        self._send(others, f"/jobs/{job.id}/news", {"state": state, "reason": reason})
+        self._send(others, f"/jobs/{job.id}/news", {"state": state, "reason": reason, "attempt": attempt})
 
     def _send(self, peers: list[str], path: str, body: Mapping[str, Any]) -> None:
         self.store.send(peers, path, body, MESSAGE_SECONDS)
@@ -216,7 +224,7 @@ class Party:
     def step(self, id: str) -> None:
         """Do what a job's state and the news of all parties ask for."""
         row = self.store.job(id)
-        if row.over:
+        if row.over or id in self._ending:
             return
         work = jobs.read(row.job.program)
         news = self.store.news(id)
@@ -225,7 +233,12 @@ class Party:
             self._end(id, stopped.state, f"{stopped.party}: {stopped.reason or stopped.state}", public="a peer stopped")
             return
         members = work.members
-        if row.state != "approved" or not all(p in news and news[p].state in AGREED for p in members):
+        finished = next((n for n in news.values() if n.state == "done" and n.attempt < row.attempt), None)
+        if finished is not None:
+            self._end(id, "failed", f"it was interrupted here, and {finished.party} has finished: ask anew")
+            return
+        ready = [n.party for n in news.values() if n.state in AGREED and n.attempt == row.attempt]
+        if row.state != "approved" or not set(members) <= set(ready):
             return
         leader = members[0]
         if leader != self.settings.party and news[leader].state not in ("running", "done"):
@@ -235,7 +248,9 @@ class Party:
         self._start(row, work)
 
     def _start(self, row: Row, work: Work) -> None:
-        command = runner.prepare(self.settings, row.job, work, row.id, self.doors.path(row.id))
+        session = f"{row.id}.r{row.attempt}"
+        command = runner.prepare(self.settings, row.job, work, session, self.doors.path(session))
+        self.store.began(row.id, again.data_of(self.settings, row.job))
         shown = [[r.what, r.to, r.elements] for r in work.reveals]
         members = list(work.members)
         self.record.append("started", job=row.id, program=row.job.hash, parties=members, reveals=shown)
@@ -250,19 +265,45 @@ class Party:
             return
         except OSError as error:
             ended = runner.Ended("failed", "its process could not be started", str(error))
-        finally:
-            self.running.pop(row.id, None)
         if ended.private:
             LOG.info("job %s: %s", row.id, ended.private)
-        self._end(row.id, ended.state, ended.public)
+        self.running.pop(row.id, None)
+        if ended.interrupted:
+            self._again(row.id, ended.public)
+        else:
+            self._end(row.id, ended.state, ended.public)
         for waiting in self.store.jobs(only_open=True):
             self.step(waiting.id)
 
+    def _again(self, id: str, why: str) -> None:
+        """A job was interrupted: it runs again when all parties are ready for that, or it has failed."""
+        row = self.store.job(id)
+        if row.over:
+            return
+        self._stop_process(id)
+        forbidden = again.forbids(self.settings, row.job, jobs.read(row.job.program).kind, row.attempt, row.data)
+        if forbidden is not None:
+            return self._end(id, "failed", f"{why}; {forbidden}", public=f"{why}; it does not run again")
+        self.record.append("interrupted", job=id, attempt=row.attempt, reason=why)
+        self.store.again(id, row.attempt + 1)
+        self._say(row.job, "approved")
+
+    def _stop_process(self, id: str) -> None:
+        """Its next run waits until this one's process is gone."""
+        task = self.running.pop(id, None)
+        if task is not None:
+            self._ending[id] = task
+            task.add_done_callback(lambda _: self._gone(id))
+            task.cancel()
+
+    def _gone(self, id: str) -> None:
+        self._ending.pop(id, None)
+        if not self._closed:
+            self.step(id)
+
     def _end(self, id: str, state: str, reason: str, public: str | None = None) -> None:
         row = self.store.job(id)
-        task = self.running.pop(id, None)
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
+        self._stop_process(id)
         self.store.set(id, state, reason)
         self.record.append("ended", job=id, state=state, reason=reason, counted=self._counted(id))
         self._say(row.job, state, reason if public is None else public)
@@ -282,7 +323,8 @@ class Party:
 
     async def close(self) -> None:
         """End all processes of jobs."""
-        tasks = list(self.running.values())
+        self._closed = True
+        tasks = [*self.running.values(), *self._ending.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

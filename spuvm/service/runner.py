@@ -16,6 +16,7 @@ from typing import Any
 
 from spuvm.network import TIED
 from spuvm.runtime.link.certificates import PASSPHRASE
+from spuvm.service.again import interrupted
 from spuvm.service.jobs import Job
 from spuvm.service.settings import Settings
 from spuvm.service.tasks import argv, toml
@@ -38,11 +39,15 @@ os.execv(sys.argv[4], sys.argv[4:])
 
 @dataclass(frozen=True)
 class Ended:
-    """How a job's process ended; `public` is what peers are told, `private` what this party's people may read."""
+    """How a job's process ended; `public` is what peers are told, `private` what this party's people may read.
+
+    `interrupted`: by no fault of its own, so that it may run again.
+    """
 
     state: str
     public: str
     private: str = ""
+    interrupted: bool = False
 
 
 def prepare(settings: Settings, job: Job, work: Work, session: str, door: Path) -> list[str]:
@@ -93,7 +98,7 @@ async def run(settings: Settings, job: Job, command: list[str], turn: int, passp
     """Run a job's process to its end. Cancelled, it ends the process. `turn`: how many others run."""
     folder = settings.state / "jobs" / job.id
     limits = [str(os.getpid()), str(settings.limits.job_cores or 0), str(turn)]
-    with open(folder / "output.txt", "wb") as output:
+    with open(folder / "output.txt", "ab") as output:  # of all runs
         process = await asyncio.create_subprocess_exec(
             *[sys.executable, "-c", _LIMITED, *limits, *command],
             cwd=folder,
@@ -111,7 +116,8 @@ async def run(settings: Settings, job: Job, command: list[str], turn: int, passp
     if over is not None:
         return Ended("failed", over, private)
     if process.returncode:
-        return Ended("failed", f"its process ended with status {process.returncode}", private)
+        why = f"its process ended with status {process.returncode}"
+        return Ended("failed", why, private, interrupted(process.returncode))
     return Ended("done", "")
 
 

@@ -32,6 +32,7 @@
     silence_seconds = 60                 # how long a job waits for a peer
     wait_seconds = 86400                 # how long a job waits for approval
     open_jobs = 20                       # of one asking party
+    restarts = 3                         # how often a job that was interrupted runs again
 
 Paths are relative to the file.
 """
@@ -58,6 +59,7 @@ LIMITS = {
     "silence_seconds": Field(fields.seconds, 60.0),
     "wait_seconds": Field(fields.seconds, 86400.0),
     "open_jobs": Field(fields.whole(1, 100_000), 20),
+    "restarts": Field(fields.whole(0, 1000), 3),
 }
 FILE = {
     "party": Field(fields.text),
@@ -88,6 +90,7 @@ class Limits:
     silence_seconds: float
     wait_seconds: float
     open_jobs: int
+    restarts: int
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,12 @@ ROLES = ("submit", "approve", "operate")
 SCHEMA = """
 create table if not exists jobs (
     id text primary key, spec text not null, requester text not null, received real not null, state text not null,
-    reason text not null, rule integer, approvers integer not null default 0, ended real
+    reason text not null, rule integer, approvers integer not null default 0, ended real,
+    attempt integer not null default 0, data text not null default ''
 );
 create table if not exists news (
     job text not null, party text not null, state text not null, reason text not null,
+    attempt integer not null default 0,
     primary key (job, party)
 );
 create table if not exists approvals (job text not null, user text not null, at real not null, primary key (job, user));
@@ -36,11 +38,16 @@ create table if not exists outbox (
 create table if not exists users (name text primary key, roles text not null, token text not null, ends real not null);
 create table if not exists heads (party text primary key, number integer not null, head text not null);
 """
+LATER = (  # columns that stores of earlier versions lack
+    ("jobs", "attempt", "integer not null default 0"),
+    ("jobs", "data", "text not null default ''"),
+    ("news", "attempt", "integer not null default 0"),
+)
 
 
 @dataclass(frozen=True)
 class Row:
-    """A job with its state at this party."""
+    """A job with its state at this party; `attempt` counts its runs from 0, `data` is what they began with."""
 
     job: Job
     id: str
@@ -50,6 +57,8 @@ class Row:
     rule: int | None
     approvers: int
     ended: float | None
+    attempt: int
+    data: str
 
     @property
     def over(self) -> bool:
@@ -63,6 +72,7 @@ class News:
     party: str
     state: str
     reason: str
+    attempt: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +91,9 @@ class Store:
         self.db.execute("pragma journal_mode=wal")
         self.db.execute("pragma synchronous=full")
         self.db.executescript(SCHEMA)
+        for table, column, form in LATER:
+            if column not in [r["name"] for r in self.db.execute(f"pragma table_info({table})")]:
+                self.db.execute(f"alter table {table} add column {column} {form}")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -117,6 +130,14 @@ class Store:
         ended = time.time() if state in ENDED else None
         self.db.execute("update jobs set state = ?, reason = ?, ended = ? where id = ?", (state, reason, ended, id))
 
+    def began(self, id: str, data: str) -> None:
+        """Remember what a job's first run began with."""
+        self.db.execute("update jobs set data = ? where id = ? and attempt = 0", (data, id))
+
+    def again(self, id: str, attempt: int) -> None:
+        """A job that was interrupted waits for its next run."""
+        self.db.execute("update jobs set state = 'approved', attempt = ? where id = ?", (attempt, id))
+
     def open_of(self, requester: str) -> int:
         sql = f"select count(*) from jobs where requester = ? and state not in {ENDED}"
         return int(self.db.execute(sql, (requester,)).fetchone()[0])
@@ -147,12 +168,12 @@ class Store:
     # what parties say -------------------------------------------------------------------------------
 
     def hear(self, id: str, news: News) -> None:
-        sql = "insert or replace into news (job, party, state, reason) values (?, ?, ?, ?)"
-        self.db.execute(sql, (id, news.party, news.state, news.reason))
+        sql = "insert or replace into news (job, party, state, reason, attempt) values (?, ?, ?, ?, ?)"
+        self.db.execute(sql, (id, news.party, news.state, news.reason, news.attempt))
 
     def news(self, id: str) -> dict[str, News]:
         found = self.db.execute("select * from news where job = ?", (id,))
-        return {r["party"]: News(r["party"], r["state"], r["reason"]) for r in found}
+        return {r["party"]: News(r["party"], r["state"], r["reason"], r["attempt"]) for r in found}
 
     def send(self, peers: Sequence[str], path: str, body: Mapping[str, Any], seconds: float) -> None:
         """Put a message into the outbox: it is sent until it arrives, or its time is over."""
@@ -210,4 +231,5 @@ def _hash(token: str) -> str:
 
 def _row(r: sqlite3.Row) -> Row:
     job = from_dict(json.loads(r["spec"]))
-    return Row(job, r["id"], r["received"], r["state"], r["reason"], r["rule"], r["approvers"], r["ended"])
+    names = ("id", "received", "state", "reason", "rule", "approvers", "ended", "attempt", "data")
+    return Row(job, *(r[name] for name in names))
