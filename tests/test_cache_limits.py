@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 
 from spuvm.commands.group import cli
 from spuvm.compiler.cache import disk
-from spuvm.compiler.cache.limits import limit, shrink
+from spuvm.compiler.cache.limits import LOOKED, PAUSE, due, limit, shrink
 from spuvm.runtime.errors import ConfigError
 
 
@@ -69,3 +70,12 @@ def test_no_cache_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     disk.folder.cache_clear()
     assert "there is no cache" in CliRunner().invoke(cli, ["cache", "show"]).output
     disk.folder.cache_clear()
+
+
+def test_processes_that_begin_look_at_most_every_ten_minutes(tmp_path: Path) -> None:
+    assert due(tmp_path)
+    assert not due(tmp_path)
+    then = time.time() - 2 * PAUSE
+    os.utime(tmp_path / LOOKED, (then, then))
+    assert due(tmp_path)
+    assert not due(tmp_path)

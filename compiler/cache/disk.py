@@ -18,7 +18,7 @@ from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
-from spuvm.compiler.cache.limits import shrink
+from spuvm.compiler.cache.limits import due, shrink
 from spuvm.runtime.ring import native
 from spuvm.runtime.sources import code_digest
 
@@ -89,7 +89,8 @@ def write(name: str, content: bytes) -> None:
     path = folder()
     if path is None:
         return
-    if next(_writes) % CHECKED == 0:
+    written = next(_writes)
+    if (written and written % CHECKED == 0) or (not written and due(path.parent)):
         shrink(path)
     with contextlib.suppress(OSError):
         handle, temporary = tempfile.mkstemp(dir=path)

@@ -21,6 +21,8 @@ DEFAULT_MB = 2048
 STALE_DAYS = 30
 NAME = re.compile("[0-9a-f]{24}")
 KEPT = 0.8  # of the limit, once it was passed
+LOOKED = "looked"  # beside the versions' folders: when a process looked last at how much there is
+PAUSE = 600.0  # seconds until the next does
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,23 @@ def limit() -> int:
 
 def entries(folder: Path) -> Iterator[Entry]:
     """The files of one version's folder. Other processes may add and remove some meanwhile."""
-    with contextlib.suppress(OSError):
-        for path in folder.iterdir():
+    with contextlib.suppress(OSError), os.scandir(folder) as found:
+        for item in found:
             with contextlib.suppress(OSError):
-                status = path.stat()
-                if path.is_file():
-                    yield Entry(path, status.st_size, status.st_mtime)
+                if item.is_file(follow_symlinks=False):
+                    status = item.stat(follow_symlinks=False)
+                    yield Entry(Path(item.path), status.st_size, status.st_mtime)
+
+
+def due(root: Path) -> bool:
+    """Whether nobody has looked for `PAUSE` seconds: then the caller does. Looking reads every entry's size."""
+    mark = root / LOOKED
+    with contextlib.suppress(OSError):
+        if abs(time.time() - mark.stat().st_mtime) < PAUSE:
+            return False
+    with contextlib.suppress(OSError):
+        mark.touch(mode=0o600)
+    return True
 
 
 def shrink(folder: Path) -> None:
