@@ -56,6 +56,22 @@ def test_rows_with_or_without_a_match(how: str, mode: str) -> None:
     )
 
 
+def test_keys_repeated_on_both_sides_have_a_stated_bound() -> None:
+    """Every pair; whether they fit is told, and nothing if not."""
+    second = generated(25, 12, "b", unique=False)
+    want = by_duckdb(f"select {', '.join(BOTH)} from a join b using (name, born)", a=A, b=second)
+    given: Any = {"alice": A, "bob": second}
+    table = spu.psi.join(given, key=KEY, mode="helper", bound=len(want))
+    assert len(want) > 25 and rows_of(table, BOTH) == want and table.rows == len(want)
+    assert rows_of(spu.psi.join(given, key=KEY, mode="helper", bound=len(want) + 9), BOTH) == want
+    assert f"at most {len(want):,} rows" in table.learns[-1]
+    with pytest.raises(InputError, match="too small for the joined rows"):
+        spu.psi.join(given, key=KEY, mode="helper", bound=len(want) - 1)
+    for settings in ({"mode": "helper"}, {"mode": "oblivious", "bound": 99}):
+        with pytest.raises(InputError, match="repeated both at alice and at bob.*State one"):
+            spu.psi.join(given, key=KEY, **settings)
+
+
 @pytest.mark.parametrize("keys", [1, 2, 4, 30, 700])
 def test_cuckoo_hashing_places_every_key(keys: int) -> None:
     words = np.random.default_rng(keys).integers(0, 2**64, (3, keys), dtype=np.uint64)

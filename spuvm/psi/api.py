@@ -54,7 +54,8 @@ def join(
             A CSV file's are read as that ("007" is no number then).
         missing: whether cells beside the key may be missing; False is faster.
         duplicates: a key in several rows of a side that has one row for each: "refuse" it, or take the "first".
-            The first owner's rows may repeat keys ("right": the second's; "semi" and "anti": both).
+            The first owner's rows may repeat keys ("right": the second's; "semi", "anti", and "inner" with a `bound`
+            in helper mode: both).
         mode: "helper", "oblivious" or "ecdh"; chosen by parties and kinds of keys if not given.
         helper: in helper mode, the party that finds equal keys; it brings no table.
         device: the SPU that holds the result; the one of all parties that `spu.init` named if not given.
@@ -103,7 +104,7 @@ def join(
     )
     if output != SHARED:
         return joined_rows(plan)
-    table = to_shares(plan)
+    table = to_shares(plan, bound)
     if epsilon is not None:
         bound = noisy_count(plan, table, epsilon)
     return table if bound is None else cut(plan, table, bound)

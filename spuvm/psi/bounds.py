@@ -25,10 +25,9 @@ def cut(plan: Plan, table: SharedTable, bound: int) -> SharedTable:
     Raises:
         InputError: if more rows are there, at every party.
     """
+    checked_bound(bound)
     if bound >= table.rows:
         return table
-    if not isinstance(bound, int) or bound < 1:
-        raise InputError(f"`bound` must be a positive number of rows, got {bound!r}.")
     values = [dict(table.columns), dict(table.present), dict(table.matched)]
     with jax.enable_x64(True):
         run = machine_function(plan.vm, _cut)
@@ -39,6 +38,11 @@ def cut(plan: Plan, table: SharedTable, bound: int) -> SharedTable:
     valid, (columns, present, matched) = ordered
     learns = (*table.learns, f"all parties: that at most {bound:,} rows are joined")
     return replace(table, rows=bound, valid=valid, columns=columns, present=present, matched=matched, learns=learns)
+
+
+def checked_bound(bound: Any) -> None:
+    if not isinstance(bound, int) or bound < 1:
+        raise InputError(f"`bound` must be a positive number of rows, got {bound!r}.")
 
 
 def _cut(valid: Any, values: Any, places: Any) -> Any:

@@ -73,23 +73,48 @@ class Helper:
         self, base: str, other: str, words: Held, numbers: int, bits: int
     ) -> tuple[list[SPUObject], list[SPUObject]]:
         """The columns of `other` beside the rows of `base`: zeros where there is no match."""
+        repeated = not self.plan.said[base]["unique"]
+        pointers = self.pointers(base, other)
+        return self.selected(other, base, words, numbers, bits, pointers, self.plan.rows(base), repeated, True)
+
+    def pairs(self, first: str, second: str, bound: int) -> tuple[Held, Held, bool]:
+        """At the helper, int64[bound] each: the rows of every pair with equal keys, in tag order, and -1 behind them;
+        and, told to all, whether they are no more than the bound."""
+        self.order(first)
+        places = self.plan.places
+        found = places.run(self.helper, pairs, self._tags[first], self._tags[second], bound)
+        fits = bool(places.tell(self.helper, places.run(self.helper, lambda f: bool(f[2]), found)))
+        return places.run(self.helper, lambda f: f[0], found), places.run(self.helper, lambda f: f[1], found), fits
+
+    def selected(
+        self,
+        sender: str,
+        receiver: str,
+        words: Held,
+        numbers: int,
+        bits: int,
+        pointers: Held,
+        rows: int,
+        repeated: bool,
+        together: bool,
+    ) -> tuple[list[SPUObject], list[SPUObject]]:
+        """The sender's columns, in the rows that the helper's pointers say; see `selection.Asked`."""
         plan, places = self.plan, self.plan.places
-        order, pointers = self.order(other), self.pointers(base, other)
-        roles = Roles(self.helper, other, base)
-        repeated = not plan.said[base]["unique"]
+        order = self.order(sender)
+        roles = Roles(self.helper, sender, receiver)
         out: list[list[SPUObject]] = []
         for count, is_bits in ((numbers, False), (bits, True)):
             columns = -(-count // 8) if is_bits else count
             if not columns:
                 out.append([])
                 continue
-            matrix = places.run(other, _rows, words, order, is_bits)
-            asked = Asked(columns, plan.rows(other), plan.rows(base), repeated, together=True)
+            matrix = places.run(sender, _rows, words, order, is_bits)
+            asked = Asked(columns, plan.rows(sender), rows, repeated, together)
             dtype = np.uint8 if is_bits else words_dtype(plan.vm)
             shares = select(places, matrix, pointers, asked, roles, dtype)
             if is_bits:
                 shares = {p: places.run(p, lambda x: np.stack(unpacked(x, bits)), s) for p, s in shares.items()}
-            out.append(secrets_of(plan.vm, shares, (count, plan.rows(base)), is_bits))
+            out.append(secrets_of(plan.vm, shares, (count, rows), is_bits))
         return out[0], out[1]
 
 
@@ -114,3 +139,19 @@ def find(wanted: np.ndarray, among: np.ndarray) -> np.ndarray:
         if not behind.any():
             return np.where(near & (here[:, 1] == wanted[:, 1]), at, -1)
         at = at + behind
+
+
+def pairs(first: np.ndarray, second: np.ndarray, bound: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Of two lists of sorted tags, the positions of all pairs of equal ones: int64[bound], -1 behind them. Whether all
+    are there."""
+    begin = find(first, second)
+    starts = np.flatnonzero(np.concatenate([[True], (second[1:] != second[:-1]).any(1)])[: len(second)])
+    size = np.zeros(len(second) + 1, np.int64)  # of the run that begins at a position; none begins at the last
+    size[starts] = np.diff(np.append(starts, len(second)))
+    counts = size[begin]
+    fits = int(counts.sum()) <= bound
+    mine = np.repeat(np.arange(len(first)), counts)[:bound]
+    places = np.arange(len(mine)) - np.repeat(np.cumsum(counts) - counts, counts)[:bound]
+    out = np.full((2, bound), -1, np.int64)
+    out[:, : len(mine)] = mine, begin[mine] + places
+    return out[0], out[1], fits

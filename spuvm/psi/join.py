@@ -12,6 +12,7 @@ import numpy as np
 
 from spuvm.devices import PYU, PYUObject
 from spuvm.objects import SPUObject
+from spuvm.psi.bounds import checked_bound
 from spuvm.psi.helper import Helper
 from spuvm.psi.oblivious import Oblivious
 from spuvm.psi.places import Held
@@ -52,8 +53,11 @@ class Piece:
     matched: SPUObject
 
 
-def to_shares(plan: Plan) -> SharedTable:
-    """The joined table as secrets; `plan.how` says which rows it has."""
+def to_shares(plan: Plan, bound: int | None = None) -> SharedTable:
+    """The joined table as secrets; `plan.how` says which rows it has. `bound`: of an inner join whose keys are repeated
+    on both sides."""
+    if plan.how == "inner" and len(plan.owners) == 2 and not any(plan.said[p]["unique"] for p in plan.owners):
+        return _of_pairs(plan, bound)
     matching: Matching = MATCHINGS[plan.mode](plan)
     base, *others = _order(plan)
     two_parts = plan.how in ("full", "union")
@@ -76,8 +80,7 @@ def to_shares(plan: Plan) -> SharedTable:
         texts.append(own)
     columns = {n: x for piece in pieces for n, x in piece.columns.items()}
     present = {n: x for piece in pieces for n, x in piece.present.items()}
-    categories = {n: PYU(b.party)(lambda w, n=n: w.categories[n])(_object(b)) for b in texts for n in b.texts}
-    return SharedTable(plan.vm, rows, columns, valid, present, matched, categories, plan.learns)
+    return SharedTable(plan.vm, rows, columns, valid, present, matched, _categories(texts), plan.learns)
 
 
 def _order(plan: Plan) -> tuple[str, ...]:
@@ -88,13 +91,44 @@ def _order(plan: Plan) -> tuple[str, ...]:
     if plan.how != "inner" or more:
         return plan.owners
     single = {p: plan.said[p]["unique"] for p in plan.owners}
-    if not single[first] and not single[second]:
-        raise InputError(
-            f"keys are repeated both at {first} and at {second}: the joined rows have no public bound then. Let one "
-            "have each key once: duplicates='first', or aggregate its rows before."
-        )
     fewer = single[first] and plan.rows(second) < plan.rows(first)
     return (second, first) if not single[second] or fewer else plan.owners
+
+
+def _of_pairs(plan: Plan, bound: int | None) -> SharedTable:
+    """Every pair of rows with equal keys, by a helper, who sees how often each occurs anyway. All learn whether the
+    bound holds.
+
+    Raises:
+        InputError: without a bound or a helper, or if there are more pairs; at every party.
+    """
+    first, second = plan.owners
+    if bound is None or plan.mode != "helper":
+        raise InputError(
+            f"keys are repeated both at {first} and at {second}: the joined rows have no public bound then. State one, "
+            "in helper mode: bound=..., mode='helper'; or let one have each key once: duplicates='first', or aggregate "
+            "its rows before."
+        )
+    checked_bound(bound)
+    helper = Helper(plan)
+    *pointers, fits = helper.pairs(first, second, bound)
+    if not fits:
+        raise InputError(f"`bound` of {bound:,} rows is too small for the joined rows: give a larger one.")
+    brought = [_brought(plan, p, _fields(plan, p, p == first)) for p in plan.owners]
+    pieces = []
+    for b, at, together in zip(brought, pointers, (True, False)):
+        other = second if b.party == first else first
+        found = helper.selected(b.party, other, b.words, b.numbers, b.bits, at, bound, True, together)
+        pieces.append(_piece(b, *found))
+    columns = {n: x for piece in pieces for n, x in piece.columns.items()}
+    present = {n: x for piece in pieces for n, x in piece.present.items()}
+    learns = (*plan.learns, f"all parties: that at most {bound:,} rows are joined")
+    matched = {second: pieces[1].matched}
+    return SharedTable(plan.vm, bound, columns, pieces[0].matched, present, matched, _categories(brought), learns)
+
+
+def _categories(brought: Sequence[Brought]) -> dict[str, PYUObject]:
+    return {n: PYU(b.party)(lambda w, n=n: w.categories[n])(_object(b)) for b in brought for n in b.texts}
 
 
 @dataclass(frozen=True, eq=False)
