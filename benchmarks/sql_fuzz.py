@@ -1,8 +1,9 @@
 """Random queries, compared with DuckDB's answers.
 
-    python benchmarks/sql_fuzz.py [--queries 300] [--seed 0] [--machine 30]
+    python benchmarks/sql_fuzz.py [--queries 300] [--seed 0] [--machine 30] [--setting owners|spread|shares]
 
-Three small tables of two owners, with NULLs, decimals, dates, short and long text; new cells for every 25 queries.
+Three small tables with NULLs, decimals, dates, short and long text; new cells for every 25 queries. `owners`: two have
+them whole; `spread`: each table's rows are at both; `shares`: nobody owns them (patterns are refused, then).
 Every query's plan is evaluated in the clear; one in so many that `--machine` are runs on the parties' machine as well.
 What is rounded (averages, quotients, shares of ranks) is compared to 2e-4. A query that is refused counts as refused:
 its error is shown once.
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--machine", type=int, default=0, help="how many run on the machine too")
+    parser.add_argument("--setting", choices=("owners", "spread", "shares"), default="owners")
     options = parser.parse_args()
     spu.init(parties=("alice", "bob", "carol"), address="local")
     wrong, refused, ran = 0, Counter[str](), 0
@@ -41,7 +43,7 @@ def main() -> None:
         if db is None or number % EACH == 0:
             named = sql_queries.tables(number // EACH)
             oracle = sql_queries.oracle(named)
-            db = spu.sql.connect({"alice": {"t": named["t"]}, "bob": {"u": named["u"], "v": named["v"]}})
+            db = connected(named, options.setting)
         sql = sql_queries.Queries(number).query()
         want = sql_queries.rows(oracle.execute(sql).fetchall())
         try:
@@ -62,6 +64,23 @@ def main() -> None:
             print(f"FAILED, query {number}: {sql}\n  {type(error).__name__}: {error}", flush=True)
     print(f"{options.queries} queries, {ran} runs, {refused.total()} refused, {wrong} wrong")
     sys.exit(bool(wrong))
+
+
+def connected(named: dict[str, Any], setting: str) -> Any:
+    if setting == "spread":
+        halves = {"alice": slice(0, 4), "bob": slice(4, None)}
+        return spu.sql.connect(
+            {owner: {n: _part(n, t, half) for n, t in named.items()} for owner, half in halves.items()}
+        )
+    db = spu.sql.connect({"alice": {"t": named["t"]}, "bob": {"u": named["u"], "v": named["v"]}})
+    if setting == "owners":
+        return db
+    return spu.sql.connect({}, shares={n: db.share(f"select * from {n}") for n in named})
+
+
+def _part(name: str, table: Any, rows: slice) -> Any:
+    source = table.take(range(table.num_rows)[rows])
+    return {"source": source, "key": "k"} if name == "v" else source
 
 
 if __name__ == "__main__":

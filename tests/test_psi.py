@@ -68,7 +68,7 @@ def test_keys_repeated_on_both_sides_have_a_stated_bound() -> None:
     with pytest.raises(InputError, match="too small for the joined rows"):
         spu.psi.join(given, key=KEY, mode="helper", bound=len(want) - 1)
     for settings in ({"mode": "helper"}, {"mode": "oblivious", "bound": 99}):
-        with pytest.raises(InputError, match="repeated both at alice and at bob.*State one"):
+        with pytest.raises(InputError, match=r"repeated both at alice and at bob.*State one"):
             spu.psi.join(given, key=KEY, **settings)
 
 

@@ -17,6 +17,7 @@ import spuvm as spu
 from spuvm.runtime.errors import CancelledError, DataError, InputError, VisibilityError
 from spuvm.sql import Database, connect, dbapi, scanning
 from spuvm.sql.in_the_clear import evaluate
+from spuvm.sql.plan import Group, nodes
 
 CUSTOMERS = {
     "id": [1, 2, 3, 4, 5],
@@ -231,6 +232,23 @@ def test_values_that_the_machine_does_not_hold() -> None:
         evaluate(db, "select sum(x) from t", "bob")
     with pytest.raises(InputError, match="NUL"):
         evaluate(db, "select max(s) from t", "bob")
+
+
+GROUPS = {
+    "select id, name, city, count(*) from customers join orders on id = customer group by id, name, city": 1,
+    "select customer, c.name, city, count(*) from orders left join customers c on id = customer group by 1, 2, 3": 1,
+    "select name, city, count(*) from customers join orders on id = customer group by 1, 2": 2,
+    "select pieces, day, pieces + 1 as more, 7 as k, count(*) from orders group by 1, 2, 3, 4": 2,
+}
+
+
+@pytest.mark.parametrize("sql", GROUPS)
+def test_groups_are_sorted_by_what_the_rest_follows_from(sql: str) -> None:
+    db = connect(TABLES)
+    upper = [n for n in nodes(db.plan(sql, "carol").root) if isinstance(n, Group)][-1]
+    assert len(upper.by) == GROUPS[sql]
+    want = duck({"customers": CUSTOMERS, "orders": ORDERS}).execute(sql).fetchall()
+    assert sql_queries.rows(evaluate(db, sql, "carol")) == sql_queries.rows(want)
 
 
 def test_a_query_is_analyzed_relation_by_relation() -> None:

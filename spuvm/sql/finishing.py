@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from spuvm.sql.dependencies import enough
 from spuvm.sql.plan import Expand, Expr, Field, Filter, Group, Lookup, Node, Project, Scan, Sort, Union, Window, nodes
 from spuvm.sql.scope import Bases, fields_of
 from spuvm.sql.types import BOOL
@@ -19,6 +20,8 @@ def finished(root: Node, bases: Bases) -> Node:
         node.fields = tuple(_fields(node, bases))
         names = set(node.names)
         node.unique = tuple(k for k in dict.fromkeys(node.unique) if k <= names)
+        if isinstance(node, Group):
+            node.by = enough(node.input, node.keys)
     return root
 
 

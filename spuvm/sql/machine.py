@@ -15,7 +15,21 @@ from spuvm.sql.groups import group
 from spuvm.sql.lookups import lookup, marked
 from spuvm.sql.noise import noisy_group
 from spuvm.sql.ordering import Part, parts, sorted_vecs
-from spuvm.sql.plan import Expand, Expr, Filter, Group, Lookup, Node, Project, Scan, Sort, Union, Window, nodes
+from spuvm.sql.plan import (
+    Aggregate,
+    Expand,
+    Expr,
+    Filter,
+    Group,
+    Lookup,
+    Node,
+    Project,
+    Scan,
+    Sort,
+    Union,
+    Window,
+    nodes,
+)
 from spuvm.sql.relation import Rows
 from spuvm.sql.types import BOOL, Type, raw
 from spuvm.sql.windows import window
@@ -136,7 +150,10 @@ def _expand(run: Run, node: Expand) -> Rows:
 
 def _group(run: Run, node: Group) -> Rows:
     rows = run.rows(node.input)
-    return group(rows, node.keys, node.aggregates) if node.noise is None else noisy_group(rows, node)
+    if node.noise is not None:
+        return noisy_group(rows, node)
+    follow = [Aggregate(node[k], "any", k) for k in node.keys if k not in node.by]
+    return group(rows, node.by, (*node.aggregates, *follow))
 
 
 def _window(run: Run, node: Window) -> Rows:

@@ -184,7 +184,7 @@ class Aggregate:
 
 @dataclass(eq=False)
 class Group(Node):
-    """One row for each combination of keys; without keys, one row."""
+    """One row for each combination of keys; without keys, one row. `by`: keys that the others follow from."""
 
     input: Node = None  # type: ignore[assignment]
     keys: tuple[str, ...] = ()
@@ -192,6 +192,7 @@ class Group(Node):
     least: tuple[str, ...] = ()  # counts of distinct units that must reach k: (aggregate's field), see policy
     k: int = 0
     noise: Any = None  # see `noise.Noise`
+    by: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -292,6 +293,7 @@ def detail(node: Node) -> str:
                 f"{a.field.name} = {a.fn}({'distinct ' * a.distinct}{a.column or '*'})" for a in node.aggregates
             )
             by = f"by {', '.join(node.keys)}" if node.keys else "all rows"
+            by += f" (which follow from {', '.join(node.by)})" if node.by != node.keys else ""
             noise = "" if node.noise is None else str(node.noise)
             return f"{by}: {calls}" + (f"; at least {node.k} units" if node.k else "") + noise
         case Window():

@@ -70,6 +70,8 @@ class Store:
             raise InputError(f"table `{name}` of {self.party} cannot be read: {first_line(error)}.") from None
         if key is not None:
             columns = [key] if isinstance(key, str) else list(key)
+            if not columns:
+                raise InputError(f"`key` of table `{name}` of {self.party} is empty: name columns, or leave it out.")
             self.keys.setdefault(name, []).append(columns)
 
     def _register(self, name: str, table: Any) -> None:
