@@ -111,24 +111,26 @@ def compile_function(
     bounds: Sequence[float | None] = (),
     keeps_scales: bool = False,
     guard: bool = False,
+    missing: Collection[int] = (),
 ) -> Program:
     """Trace, lower, improve. Expansion and projection follow when first asked for.
 
     `masked` are the positions of private inputs that are masked already. Inputs by keyword follow those by position, in
     the order of their names. `finer` are fraction bits that inputs have beyond the default, `bounds` what is stated of
     their magnitudes; with `keeps_scales` secret results may have more fraction bits, too. With `guard` one bit is
-    opened before anything is revealed, which says whether a number left the ring (see `passes.guard`). What another
-    process has compiled before is read from disk (see `kept`).
+    opened before anything is revealed, which says whether a number left the ring (see `passes.guard`). Inputs at
+    `missing` may be NaN: each has a bool of its own, behind all inputs. What another process has compiled before is read
+    from disk (see `kept`).
     """
     protocol_of(config)
     traced = trace(fn, args, static_argnums, keywords, static_argnames)
-    name = fingerprint(traced, visibilities, config, masked, finer, bounds, keeps_scales, guard)
+    name = fingerprint(traced, visibilities, config, masked, finer, bounds, keeps_scales, guard, missing)
     found = program_cache.read_module(name)
     if found is not None:
         program = Program(found[0], traced, name)
         program.hash = found[1]
         return program
-    module = lower(traced, visibilities, config, masked=masked)
+    module = lower(traced, visibilities, config, masked=masked, missing=missing)
     module.finer, module.bounds, module.keeps_scales = tuple(finer), tuple(bounds), keeps_scales
     module.guard = guard
     run_passes(module)

@@ -16,6 +16,7 @@ from spuvm.compiler.compile import Program, compile_function
 from spuvm.compiler.cost import Cost
 from spuvm.compiler.front.trace import is_tracing
 from spuvm.compiler.passes.headroom import Scales, scales_of
+from spuvm.missing import apart, positions, together
 from spuvm.objects import Marked, SPUObject
 from spuvm.runtime.errors import InputError, RangeWarning
 
@@ -53,7 +54,7 @@ class Jitted:
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((args, kwargs))):
             return self._inlined(args, kwargs)
         program, out_tree, leaves = self._prepare(args, kwargs)
-        return jax.tree.unflatten(out_tree, self.vm.run(program, leaves))
+        return jax.tree.unflatten(out_tree, together(program, self.vm.run(program, apart(leaves))))
 
     def compile(self, *args: Any, **kwargs: Any) -> Program:
         """The program for arguments like these (arrays or `jax.ShapeDtypeStruct`s), without running it."""
@@ -68,7 +69,8 @@ class Jitted:
         program, _, leaves = self._prepare(args, kwargs)
         assert program.traced is not None
         owners = [self.vm.visibility(leaf, self.default) for leaf in leaves]
-        return scales_of(program.traced, owners, self.vm.config, [*map(self.vm.finer, leaves)], [*map(_bound, leaves)])
+        extra, bounds = [*map(self.vm.finer, leaves)], [*map(_bound, leaves)]
+        return scales_of(program.traced, owners, self.vm.config, extra, bounds, positions(leaves))
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else self._method(instance)
@@ -107,6 +109,7 @@ class Jitted:
             masked,
             finer := tuple(map(self.vm.finer, leaves)),
             bounds := tuple(map(_bound, leaves)),
+            missing := positions(leaves),
             tuple((k, type(x), x) for k, x in given.static),  # 1, 1.0 and True are equal
             jax.config.jax_enable_x64,  # type: ignore[attr-defined]
         )
@@ -118,6 +121,7 @@ class Jitted:
             program = compile_function(
                 self.fn, _unmarked(given.args), owners, self.vm.config, given.static_positions, masked,
                 _unmarked(given.keywords), self.static_argnames, finer, bounds, keeps_scales=True, guard=self.guard,
+                missing=missing,
             )  # fmt: skip
             assert program.traced is not None
             _warn(program)

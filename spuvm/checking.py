@@ -19,6 +19,7 @@ from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.choose import choose_functions
 from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.compiler.passes.scales import choose_scales
+from spuvm.missing import apart, positions
 from spuvm.objects import Marked, SPUObject, encoded, parts
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import InputError
@@ -119,10 +120,10 @@ def check(
         raise InputError("`check` computes in the clear: give it arrays, not shared values.")
     vm = simulator(config)
     owners = [vm.visibility(x, "secret") for x in leaves]
-    values = [x.value if isinstance(x, Marked) else x for x in leaves]
+    values = [x.value if isinstance(x, Marked) else x for x in apart(leaves)]
     plain = jax.tree.map(lambda x: x.value if isinstance(x, Marked) else x, args)
     traced = trace(fn, plain, static)
-    return check_traced(traced, values, owners, config, rtol, atol, seed)
+    return check_traced(traced, values, owners, config, rtol, atol, seed, positions(leaves))
 
 
 def check_traced(
@@ -133,25 +134,26 @@ def check_traced(
     rtol: float = 1e-3,
     atol: float | None = None,
     seed: int = 0,
+    missing: Sequence[int] = (),
 ) -> Report:
     """`check` of a traced function, on its flat arguments."""
     unit = 2.0**-config.fxp_fraction_bits
     absolute = ABSOLUTE_UNITS * unit if atol is None else atol
     tolerance = Tolerance(rtol, absolute, config.fxp_fraction_bits, config.ring_bits)
     recorder = Recorder()
-    module = lower(traced, owners, config, recorder)
+    module = lower(traced, owners, config, recorder, missing=missing)
     recorder.move(choose_scales(module))
     recorder.move(choose_functions(module))
     shadow, ring = Shadow(recorder.regions, tolerance, seed), Ring(config.ring_bits)
     with np.errstate(all="ignore"):
         inputs = []
-        for name, x, param in zip(traced.inputs, values, module.body.params):
+        for name, x, param in zip(module.inputs, values, module.body.params):
             raw = ring.make(encoded(x, param.type, name, config.ring_bits))
             inputs.append(shadow.given(name, traced.location, raw, _truth(x, param.type), param.type))
         outputs = shadow.run(module.body, inputs)
         errors = _errors(shadow, module, outputs)
         if not any(wrong for _, wrong in errors.values()):
-            final = run_passes(lower(traced, owners, config))
+            final = run_passes(lower(traced, owners, config, missing=missing))
             errors = _improved(shadow, final, inputs, outputs)
     return _report(traced.name, shadow, errors, tolerance)
 

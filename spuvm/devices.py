@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -176,15 +176,16 @@ class SPU(Receiver, Taker):
         run.scales = lambda *a, **k: jitted.scales(*self._arguments(a), **k)  # type: ignore[attr-defined]
         return run
 
-    def share(self, x: PYUObject) -> Any:
-        """Secret-share an object's arrays: a pytree of secret SPUObjects."""
-        private, tree = jax.tree.flatten(self(_identity)(x))
+    def share(self, x: PYUObject, missing: bool = False) -> Any:
+        """Secret-share an object's arrays: a pytree of secret SPUObjects. With `missing`, numbers may be NaN."""
+        given = jax.tree.map(lambda leaf: replace(leaf, missing=missing), self._arguments(x), is_leaf=_is_marked)
+        private, tree = jax.tree.flatten(self(_identity)(given))
         return jax.tree.unflatten(tree, self.vm.convert(private, "share", "secret"))
 
     def take(self, x: PYUObject, **options: Any) -> Any:
-        if options:
-            raise InputError(f"moving to {self!r} takes no settings, got {sorted(options)}.")
-        return self.share(x)
+        if options.keys() - {"missing"}:
+            raise InputError(f"moving to {self!r} takes the setting `missing` alone, got {sorted(options)}.")
+        return self.share(x, **options)
 
     def receive(self, x: SPUObject) -> SPUObject:
         """An SPUObject that is here already: there is no moving between machines."""
@@ -231,6 +232,10 @@ def default_machine() -> VM | None:
     usual = {"nodes": [{"party": p} for p in context.parties], "runtime_config": {"protocol": "aby3"}}
     config = context.config or config_from(usual, context)
     return context.machine(config, _Machine)
+
+
+def _is_marked(x: Any) -> bool:
+    return isinstance(x, Marked)
 
 
 def _identity(x: Any) -> Any:

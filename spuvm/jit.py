@@ -75,13 +75,15 @@ def jit(
     return Jitted(fn, simulator(config), static_argnums, static_argnames=static_argnames, guard=guard)
 
 
-def secret(x: Any, bound: float | None = None) -> Any:
+def secret(x: Any, bound: float | None = None, missing: bool = False) -> Any:
     """Mark every array of a pytree as secret (which arguments of `jit` are by default).
 
     With `bound`, numbers are below it in magnitude: that is checked where they come in, and known to the program.
+    With `missing`, numbers may be NaN: each comes with a secret bool that says so, and `jnp.isnan`, `jnp.nanmean` and
+    all others see it. Nobody learns where entries are missing, or whether any is.
     """
     limit = None if bound is None else _positive(bound)
-    return jax.tree.map(lambda leaf: Marked(leaf, "secret", bound=limit), x)
+    return jax.tree.map(lambda leaf: Marked(leaf, "secret", bound=limit, missing=missing), x)
 
 
 def bound(x: Any, limit: float) -> Any:

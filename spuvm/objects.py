@@ -47,6 +47,7 @@ class Marked:
     visibility: str  # "secret", "public", or a party's name
     identity: str = ""  # which object it is, at every party
     bound: float | None = None  # what its numbers are below, in magnitude
+    missing: bool = False  # whether it may be NaN
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -68,13 +69,15 @@ def _operator(name: str, reflected: bool = False) -> Any:
 class SPUObject(Remote):
     """`parts` are the components that this process holds, None for the others; they may be in blocks.
 
-    `dtype` is the JAX dtype that the value decodes to, `type` its type on the machine.
+    `dtype` is the JAX dtype that the value decodes to, `type` its type on the machine. Of a value that may be NaN,
+    `valid` is an object of bools: where it is a number. Elsewhere its components are those of 0.
     """
 
     parts: tuple[Component | None, ...]
     type: Type
     dtype: Any
     vm: VM
+    valid: SPUObject | None = None
     number: int = field(init=False)  # of all objects of the machine, the same at every party
 
     def __post_init__(self) -> None:
@@ -128,12 +131,15 @@ class SPUObject(Remote):
         count = slots_of_component(self.type, self.vm)
         known, components = ("v", self.components[:count]) if kind == "h" else (kind, self.components)
         raw = reconstruct(self.vm.protocol.algebra, known, components, count)
-        return decode(raw, self.type.kind, self.type.frac, self.dtype)
+        value = decode(raw, self.type.kind, self.type.frac, self.dtype)
+        return (
+            value if self.valid is None else np.where(self.valid.known_value(), value, np.asarray(np.nan, value.dtype))
+        )
 
     def __repr__(self) -> str:
         dims = ",".join(map(str, self.shape))
         config = self.vm.config
-        who = self.visibility + " masked" * self.type.masked
+        who = self.visibility + " masked" * self.type.masked + " may be NaN" * (self.valid is not None)
         return f"<SPUObject {np.dtype(self.dtype).name}[{dims}] {who} {config.protocol}/{config.ring_bits}>"
 
     def __bool__(self) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -151,6 +152,8 @@ def load_shares(folders: Folders, device: SPU | VM | None = None, name: str = "s
 
 def _describe(x: Any, leaves: list[SPUObject]) -> Any:
     """The tree as JSON, with numbers for the objects, which are collected in `leaves`."""
+    if isinstance(x, SPUObject) and x.valid is not None:
+        return {"missing": [_describe(dataclasses.replace(x, valid=None), leaves), _describe(x.valid, leaves)]}
     if isinstance(x, SPUObject):
         leaves.append(x)
         return {"object": len(leaves) - 1}
@@ -174,6 +177,9 @@ def _rebuilt(x: Any, leaves: Sequence[SPUObject]) -> Any:
     match kind:
         case "object":
             return leaves[body]
+        case "missing":
+            value, valid = (_rebuilt(v, leaves) for v in body)
+            return dataclasses.replace(value, valid=valid)
         case "dict":
             return {k: _rebuilt(v, leaves) for k, v in body.items()}
         case "list":

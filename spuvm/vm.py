@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -114,6 +115,12 @@ class VM:
 
     def convert(self, objects: Sequence[SPUObject], op: str, to: str | int) -> list[SPUObject]:
         """One program of `reveal` (`to` "public" or a rank) or `share` (`to` "secret") over all objects."""
+        gone = [o.valid for o in objects if o.valid is not None]
+        if gone:
+            plain = [o if o.valid is None else replace(o, valid=None) for o in objects]
+            moved = self.convert([*plain, *gone], op, to)
+            valid = iter(moved[len(plain) :])
+            return [x if o.valid is None else replace(x, valid=next(valid)) for x, o in zip(moved, objects)]
         key = (op, to, tuple((o.type, np.dtype(o.dtype).name) for o in objects))
         if key not in self._conversions:
             self._conversions[key] = Program(self._conversion(objects, op, to))
@@ -128,16 +135,23 @@ class VM:
         return Module(op, builder.region, names, names, dtypes, dtypes, self.config.settings)
 
     def reveal(self, objects: Sequence[SPUObject]) -> list[Any]:
-        """The values, shown to all parties; what is public already costs nothing."""
+        """The values, shown to all parties; what is public already costs nothing.
+
+        Of what may be NaN it is shown where it is, in the same round.
+        """
+        valid = [o.valid for o in objects if o.valid is not None]
+        shown = self._shown([*(o if o.valid is None else replace(o, valid=None) for o in objects), *valid])
+        numbers = iter(shown[len(objects) :])
+        out = [x if o.valid is None else replace(x, valid=next(numbers)) for x, o in zip(shown, objects)]
+        return [None] * len(out) if self.deals else [o.known_value() for o in out]  # a dealer sees nothing
+
+    def _shown(self, objects: Sequence[SPUObject]) -> list[SPUObject]:
         secret = [o for o in objects if not o.type.is_public]
         shown = iter(self.convert(secret, "reveal", "public") if secret else [])
         self.session.conclude()
         if not secret:
             self.session.propose("objects shown", ", ".join(map(identity, objects)))
-        opened = [o if o.type.is_public else next(shown) for o in objects]
-        if self.deals:
-            return [None] * len(opened)  # a dealer takes part, and sees nothing
-        return [o.known_value() for o in opened]
+        return [o if o.type.is_public else next(shown) for o in objects]
 
     def apply(self, name: str, operands: tuple[Any, ...]) -> Any:
         """A `jax.numpy` function of objects; plain operands are public."""

@@ -32,11 +32,12 @@ def fingerprint(
     bounds: Sequence[float | None] = (),
     keeps_scales: bool = False,
     guard: bool = False,
+    missing: Collection[int] = (),
 ) -> str:
     """Hexadecimal SHA-256 of all that `lower` sees."""
     writer = _Writer()
     names = traced.name, traced.inputs, traced.outputs, str(traced.location)
-    given = tuple(visibilities), sorted(masked), tuple(finer), tuple(bounds)
+    given = tuple(visibilities), sorted(masked), tuple(finer), tuple(bounds), sorted(missing)
     writer.text(repr((names, traced.x64, config, *given, keeps_scales, guard)))
     writer.value(traced.jaxpr)
     return writer.digest.hexdigest()

@@ -10,12 +10,7 @@ PRINTED = "Secret values cannot be printed: reveal and return them."
 # primitive -> what to do instead
 ADVICE = {
     "nextafter": "Neighbouring floats have no meaning in fixed point: add a small constant.",
-    "random_bits": "A secret random key cannot be used: make the key from a constant inside the function.",
-    "random_seed": "The seed must be a constant of the function (or a static argument).",
-    "random_wrap": "The key must be a constant of the function (or a static argument).",
-    "threefry2x32": "The key must be a constant of the function (or a static argument).",
     "debug_callback": PRINTED,
-    "debug_print": PRINTED,
     "pure_callback": "Python callbacks cannot run on secret values: compute outside, or in JAX.",
     "io_callback": "Python callbacks cannot run on secret values: compute outside, or in JAX.",
     **dict.fromkeys(

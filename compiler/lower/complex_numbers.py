@@ -86,7 +86,7 @@ def evaluate(closed: Any, args: Sequence[Any]) -> list[Any]:
 
     for eqn in jaxpr.eqns:
         try:
-            with _source(eqn):
+            with source_of(eqn):
                 env.update(zip(eqn.outvars, _equation(eqn, [read(v) for v in eqn.invars])))
         except _NoRuleError as e:
             location = location_of(eqn)
@@ -97,7 +97,7 @@ def evaluate(closed: Any, args: Sequence[Any]) -> list[Any]:
 
 
 @contextmanager
-def _source(eqn: Any) -> Iterator[None]:
+def source_of(eqn: Any) -> Iterator[None]:
     """New equations are attributed to the line of this one, if it has one of its own."""
     if location_of(eqn) is None:
         yield
@@ -109,7 +109,7 @@ def _source(eqn: Any) -> Iterator[None]:
 def _equation(eqn: Any, args: list[Any]) -> list[Any]:
     name = eqn.primitive.name
     if not _touches_complex(eqn):
-        return _bind(eqn, args, eqn.params)
+        return bind(eqn, args, eqn.params)
     if name in CONTROL:
         return CONTROL[name](args, eqn.params)
     if name in RULES:
@@ -124,7 +124,7 @@ def _equation(eqn: Any, args: list[Any]) -> list[Any]:
     raise _NoRuleError(f"`{name}`: not for complex numbers. {advice}")
 
 
-def _bind(eqn: Any, args: list[Any], params: dict[str, Any]) -> list[Any]:
+def bind(eqn: Any, args: list[Any], params: dict[str, Any]) -> list[Any]:
     bound = eqn.primitive.get_bind_params(params)
     functions, rest = bound if isinstance(bound, tuple) else ((), bound)
     out = eqn.primitive.bind(*functions, *args, **rest)
@@ -136,7 +136,7 @@ def _partwise(eqn: Any, args: list[Any]) -> list[Any]:
     results = []
     for part in (0, 1):
         params = {k: _real_parameter(v, part) for k, v in eqn.params.items()}
-        results.append(_bind(eqn, [x[part] if isinstance(x, Pair) else x for x in args], params))
+        results.append(bind(eqn, [x[part] if isinstance(x, Pair) else x for x in args], params))
     return [Pair(re, im) for re, im in zip(*results)]
 
 

@@ -177,7 +177,7 @@ class Context:
     def _lowered(self, eqn: Any, args: list[Operand]) -> list[Operand]:
         with self._at(eqn):
             known = not any(isinstance(x, Value | Undefined) for x in args)
-            if known and eqn.primitive.name not in self._unfolded and not _draws(eqn.params):
+            if known and eqn.primitive.name not in self._unfolded and not draws(eqn.params):
                 return fold(eqn, args)
             rule = self._rules.get(eqn.primitive.name)
             if rule is None:
@@ -213,17 +213,8 @@ class Context:
 
     @property
     def special(self) -> bool:
-        """Whether the equation at hand is JAX's, in a special function or a distribution.
-
-        What helpers such as `jnp.where` consist of is traced once for all callers: then the call tells.
-        """
-        for call, eqn in reversed(list(pairwise([None, *self._equations]))):
-            file = _file_of(call) if call is not None else ""
-            if file.startswith(SPECIAL_FUNCTIONS):
-                return True
-            if not file.startswith(JAX_FILES):
-                return in_special_function(eqn)
-        return False
+        """Whether the equation at hand is JAX's, in a special function or a distribution."""
+        return is_special(self._equations)
 
     def _check(self, x: Operand, aval: Any) -> None:
         if isinstance(x, Value):
@@ -269,9 +260,9 @@ def live_equations(jaxpr: Any) -> list[Any]:
     return live[::-1]
 
 
-def _draws(params: Mapping[str, Any]) -> bool:
+def draws(params: Mapping[str, Any]) -> bool:
     """Whether a body of an equation draws random values: then it is not computed on the host."""
-    return any(e.primitive.name.startswith("spu_random") or _draws(e.params) for b in bodies(params) for e in b.eqns)
+    return any(e.primitive.name.startswith("spu_random") or draws(e.params) for b in bodies(params) for e in b.eqns)
 
 
 def bodies(params: Mapping[str, Any]) -> Iterator[Any]:
@@ -281,6 +272,20 @@ def bodies(params: Mapping[str, Any]) -> Iterator[Any]:
             inner = getattr(one, "jaxpr", one)
             if hasattr(inner, "eqns"):
                 yield inner
+
+
+def is_special(equations: Sequence[Any]) -> bool:
+    """Whether the last of these equations is JAX's, in a special function or a distribution; the others are its calls.
+
+    What helpers such as `jnp.where` consist of is traced once for all callers: then the call tells.
+    """
+    for call, eqn in reversed(list(pairwise([None, *equations]))):
+        file = _file_of(call) if call is not None else ""
+        if file.startswith(SPECIAL_FUNCTIONS):
+            return True
+        if not file.startswith(JAX_FILES):
+            return in_special_function(eqn)
+    return False
 
 
 def _file_of(call: Any) -> str:

@@ -18,6 +18,9 @@ from spuvm.compiler.ir import ops
 from spuvm.compiler.ir.module import Module, Region, Value, Visibility
 from spuvm.compiler.lower.complex_numbers import without_complex
 from spuvm.compiler.lower.context import Context, Lowered, at
+from spuvm.compiler.lower.keys import without_keys
+from spuvm.compiler.lower.missing import without_missing
+from spuvm.compiler.lower.prints import with_prints
 from spuvm.compiler.lower.registry import INLINED, RULES, UNFOLDED
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import InputError, UnsupportedError
@@ -29,16 +32,19 @@ def lower(
     config: Config,
     did_lower: Callable[[Lowered], None] | None = None,
     masked: Collection[int] = (),
+    missing: Collection[int] = (),
 ) -> Module:
     """The IR of a traced function, each input leaf with its visibility; those at `masked` come in masked.
 
-    `did_lower` hears of every equation.
+    Those at `missing` may be NaN (see lower/missing.py). `did_lower` hears of every equation.
     """
     if len(visibilities) != len(traced.inputs):
         raise InputError(f"{len(visibilities)} visibilities for {len(traced.inputs)} inputs {traced.inputs}.")
     context = Context(config, RULES, UNFOLDED, INLINED, did_lower)
     context.b.location = traced.location
     with jax.enable_x64(traced.x64):
+        traced = without_missing(without_keys(with_prints(traced)), missing)
+        visibilities = [*visibilities, *(visibilities[i] for i in sorted(missing))]
         region = _body(traced, visibilities, context, masked)
     module = Module(
         name=traced.name,

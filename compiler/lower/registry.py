@@ -22,12 +22,14 @@ from spuvm.compiler.lower import (
     matrix_products,
     noise,
     normal_tails,
+    prints,
     randomness,
     reduce,
     rows,
     scatter,
     shape,
     sort,
+    threefry,
     window,
     zeta,
 )
@@ -81,7 +83,9 @@ RULES = merge(
     conv.RULES,
     window.RULES,
     derived.RULES,
+    prints.RULES,
     randomness.RULES,
+    threefry.RULES,
     noise.RULES,
     rows.RULES,
     index.RULES,
@@ -94,4 +98,12 @@ RULES.update({name: moving(RULES[name]) for name in MOVING if name in RULES})
 INLINED = frozenset(control.INLINED)
 
 # Primitives whose rule runs even if all operands are known.
-UNFOLDED = INLINED | {*randomness.NAMES, *noise.NAMES, *rows.NAMES, "spu_reveal", "spu_masked", "spu_bound"}
+UNFOLDED = INLINED | {
+    *randomness.NAMES,
+    *noise.NAMES,
+    *rows.NAMES,
+    "spu_reveal",
+    "spu_masked",
+    "spu_bound",
+    "debug_print",
+}

@@ -14,6 +14,7 @@ from jax import lax
 from spuvm.compiler.ir import ops
 from spuvm.compiler.ir.module import Value
 from spuvm.compiler.lower.context import Context, Operand, Rule
+from spuvm.compiler.lower.elementwise import finite
 from spuvm.runtime.errors import EncodingError, UnsupportedError
 
 
@@ -158,7 +159,8 @@ def _filled(ctx: Context, x: Value, where: Value, fill_value: Any, attrs: dict[s
     out = ctx.b.op("gather", x, where, **attrs)
     ones = ctx.b.broadcast(ctx.b.const(np.ones((), np.int64), "int64"), x.shape)
     inside = ctx.b.op("gather", ones, where, **attrs)
-    return ctx.b.select(ctx.b.equal(inside, ctx.like(1, inside)), out, ctx.like(fill_value, out))
+    fill = finite(ctx, np.asarray(fill_value, np.float64)) if out.type.kind == "fxp" else fill_value
+    return ctx.b.select(ctx.b.equal(inside, ctx.like(1, inside)), out, ctx.like(fill, out))
 
 
 def scatter(name: str) -> Rule:

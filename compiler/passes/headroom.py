@@ -73,9 +73,10 @@ def scales_of(
     config: Config,
     finer: Sequence[int] = (),
     bounds: Sequence[float | None] = (),
+    missing: Sequence[int] = (),
 ) -> Scales:
     """Of each line and operation the finest scale, the largest limit and the least headroom."""
-    module = lower(traced, visibilities, config)
+    module = lower(traced, visibilities, config, missing=missing)
     module.finer, module.bounds, module.keeps_scales = tuple(finer), tuple(bounds), True
     limits = Limits(config.fxp_fraction_bits, config.ring_bits)
     ops = [op for op in module.body.walk() if _counts(op)]

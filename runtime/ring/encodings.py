@@ -40,7 +40,8 @@ def encode(x: Any, frac: int, name: str = "value", ring_bits: int = 64) -> np.nd
         nan = "NaN or infinite" if not np.isfinite(real).all() else f"{limit:.6g} or more in magnitude"
         raise EncodingError(
             f"`{name}` has {count} of {real.size} elements that are {nan}: with {frac} fraction bits the "
-            f"ring holds magnitudes below {limit:.6g}. Clean or rescale the data, or use fewer fraction bits."
+            f"ring holds magnitudes below {limit:.6g}. Clean or rescale the data, or use fewer fraction bits; NaN that "
+            "marks what is missing comes in with `missing=True` (`spu.secret`, `x.to(spu)`)."
         )
     return scaled(real, frac, ring_bits)
 

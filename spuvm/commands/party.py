@@ -15,6 +15,7 @@ from spuvm.commands.part import taking_part
 from spuvm.commands.results import match_outputs, say, show
 from spuvm.commands.reveals import reveals
 from spuvm.compiler.compile import Program
+from spuvm.missing import with_nan
 from spuvm.objects import SPUObject
 from spuvm.profiling import Profile
 from spuvm.runtime.errors import ConfigError, InputError
@@ -92,7 +93,8 @@ def party(
     unwritten: list[InputError] = []
 
     def keep(objects: Sequence[SPUObject]) -> None:
-        known.update({i: x.known_value() for i, x in enumerate(objects) if x.type.visibility in (rank, "public")})
+        mine = {i: x.known_value() for i, x in enumerate(objects) if x.type.visibility in (rank, "public")}
+        known.update(with_nan(program, mine))
         written, error = keep_outputs(program, known, wanted, force)
         lines.extend(written)
         unwritten.extend([error] if error is not None else [])

@@ -34,6 +34,7 @@ from spuvm.commands.results import (
 from spuvm.compiler.compile import Program
 from spuvm.compiler.seconds import Speed
 from spuvm.data.tables import Table
+from spuvm.missing import with_nan
 from spuvm.network import dealer_command, make_run_folder, party_command, run_parties
 from spuvm.profiling import merged, read, rows
 from spuvm.runtime.errors import InputError, SpuError, VisibilityError
@@ -178,7 +179,7 @@ def _simulated(
 ) -> Ended:
     values = given.arrays(program, named, tables)
     objects = simulator(program.config).run(program, values)
-    return {i: x.known_value() for i, x in enumerate(objects) if not x.type.is_secret}, []
+    return with_nan(program, {i: x.known_value() for i, x in enumerate(objects) if not x.type.is_secret}), []
 
 
 def _networked(

@@ -63,6 +63,8 @@ def from_spu(heu: HEU, x: SPUObject) -> HEUObject:
     vm, config = x.vm, x.vm.config
     if x.type.kind == "bool" or np.dtype(x.dtype).kind == "c" or config.ring_bits == 128 or vm.deals:
         raise InputError(f"{x!r} cannot move to an HEU: convert bools to numbers; rings of 128 bits are too wide.")
+    if x.valid is not None:
+        raise InputError(f"{x!r} cannot move to an HEU, which has no NaN: fill in numbers first (`jnp.nan_to_num`).")
     if x.type.is_public:
         return heu.encrypted(heu.operand(x.known_value()))
     if isinstance(x.type.visibility, int):

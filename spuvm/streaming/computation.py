@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spuvm.compiler.compile import Program, compile_function
+from spuvm.missing import numbers_only
 from spuvm.objects import SPUObject
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import InputError, VisibilityError
@@ -47,7 +48,7 @@ class Computation:
                 alone = next(iter(part.values())).owner
                 owners += [part[n].owner if n in part else alone for n in sorted(given or {})]
             owners += ["secret"] * len(jax.tree.leaves(state))
-            program = compile_function(self._block, [arguments, state], owners, self.config)
+            program = numbers_only(compile_function(self._block, [arguments, state], owners, self.config))
             self._check_state(program)
             self._programs[counts] = program
         return self._programs[counts]
@@ -121,7 +122,8 @@ def structs(part: Part, count: int) -> dict[str, Any]:
 def combined(function: Callable[[Any, Any], Any], vm: VM, a: Any, b: Any) -> tuple[Program, list[SPUObject], Any]:
     """The program of `function(a, b)`, its inputs, and the structure of what it gives."""
     leaves = [*jax.tree.leaves(a), *jax.tree.leaves(b)]
-    program = compile_function(function, [a, b], [vm.visibility(x, "secret") for x in leaves], vm.config)
+    owners = [vm.visibility(x, "secret") for x in leaves]
+    program = numbers_only(compile_function(function, [a, b], owners, vm.config))
     assert program.traced is not None
     return program, leaves, program.traced.out_tree
 
