@@ -119,8 +119,8 @@ def compile_function(
     the order of their names. `finer` are fraction bits that inputs have beyond the default, `bounds` what is stated of
     their magnitudes; with `keeps_scales` secret results may have more fraction bits, too. With `guard` one bit is
     opened before anything is revealed, which says whether a number left the ring (see `passes.guard`). Inputs at
-    `missing` may be NaN: each has a bool of its own, behind all inputs. What another process has compiled before is read
-    from disk (see `kept`).
+    `missing` may be NaN: each has a bool of its own, behind all inputs. What another process has compiled before is
+    read from disk (see `kept`).
     """
     protocol_of(config)
     traced = trace(fn, args, static_argnums, keywords, static_argnames)
@@ -131,7 +131,8 @@ def compile_function(
         program.hash = found[1]
         return program
     module = lower(traced, visibilities, config, masked=masked, missing=missing)
-    module.finer, module.bounds, module.keeps_scales = tuple(finer), tuple(bounds), keeps_scales
+    module.finer, module.keeps_scales = tuple(finer), keeps_scales
+    module.bounds = (*bounds, *[None] * (len(missing) if bounds else 0))
     module.guard = guard
     run_passes(module)
     program = Program(module, traced, name)

@@ -12,7 +12,7 @@ import pytest
 from jax import lax
 
 import spuvm as spu
-from spuvm.runtime.errors import EncodingError
+from spuvm.runtime.errors import EncodingError, UnsupportedError, VisibilityError
 
 X = np.array([3.0, 1.0, 2.0], np.float32)
 
@@ -87,3 +87,36 @@ def test_integers_become_floats_as_in_jax(f: Callable[..., Any], dtype: Any) -> 
     got, want = spu.reveal(spu.jit(f)(x, y)), f(x, y)
     assert got.dtype == want.dtype
     np.testing.assert_allclose(got, want, rtol=2e-6)
+
+
+def test_what_is_public_is_printed_after_each_run(capsys: pytest.CaptureFixture[str]) -> None:
+    def f(n: Any, x: Any) -> Any:
+        jax.debug.print("n {} of {total}", n, total=spu.reveal(x.sum()))
+        jax.debug.print("done")
+        return x
+
+    run = spu.jit(f)
+    for n in (2, 3):
+        np.testing.assert_array_equal(spu.reveal(run(spu.public(n), X)), X)
+        assert capsys.readouterr().out == f"n {n} of 6.0\ndone\n"
+
+
+@pytest.mark.parametrize(
+    ("f", "error", "message"),
+    [
+        (lambda x: (jax.debug.print("{}", x), x)[1], VisibilityError, "value that is secret: `spu.reveal` it first"),
+        (
+            lambda x: lax.scan(lambda c, v: (jax.debug.print("{}", c), (c + 1, v))[1], 0, x)[1],
+            UnsupportedError,
+            "within a loop.*`ys`",
+        ),
+    ],
+)
+def test_what_is_not_printed_is_refused(f: Callable[[Any], Any], error: Any, message: str) -> None:
+    with pytest.raises(error, match=rf"test_surface\.py:\d+: .*{message}"):
+        spu.jit(f)(X)
+
+
+def test_infinity_fills_in_what_is_out_of_bounds() -> None:
+    got = spu.jit(lambda x: jnp.take(x, np.array([0, 5]), mode="fill", fill_value=-jnp.inf).max())(X)
+    assert spu.reveal(got) == X[0]

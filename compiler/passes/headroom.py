@@ -77,7 +77,8 @@ def scales_of(
 ) -> Scales:
     """Of each line and operation the finest scale, the largest limit and the least headroom."""
     module = lower(traced, visibilities, config, missing=missing)
-    module.finer, module.bounds, module.keeps_scales = tuple(finer), tuple(bounds), True
+    module.finer, module.keeps_scales = tuple(finer), True
+    module.bounds = (*bounds, *[None] * (len(missing) if bounds else 0))
     limits = Limits(config.fxp_fraction_bits, config.ring_bits)
     ops = [op for op in module.body.walk() if _counts(op)]
     choose_scales(module, limits)

@@ -13,9 +13,7 @@ REFUSALS: dict[str, str] = {
     "Secret values cannot be printed": "nobody knows the value",
     "Python callbacks cannot run": "nobody knows the value",
     "the loop's condition is": "how often a loop runs is seen by all",
-    "A secret random key": "random numbers of a secret key would take AES on shares",
-    "The key must be a constant": "random numbers of a secret key would take AES on shares",
-    "The seed must be a constant": "random numbers of a secret key would take AES on shares",
+    "a random key or seed that is not public": "random numbers of a secret key would take AES on shares",
     "several windows at secret places": "whether windows overlap is secret, and in what order they are written matters",
     "the index is": "an index that decides which memory is touched",
 }
