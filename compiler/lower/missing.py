@@ -235,7 +235,7 @@ def _while(self: _Evaluation, args: list[Any], params: dict[str, Any]) -> list[A
     a, b = params["cond_nconsts"], params["body_nconsts"]
     first, second, init = args[:a], args[a : a + b], args[a + b :]
 
-    def body(carry: Sequence[Any]) -> list[Any]:
+    def body(carry: Any) -> list[Any]:
         return _Evaluation(calls=self.calls).run(params["body_jaxpr"], [*second, *carry])
 
     flags = _carried(init, body)
