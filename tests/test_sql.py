@@ -238,7 +238,7 @@ GROUPS = {
     "select id, name, city, count(*) from customers join orders on id = customer group by id, name, city": 1,
     "select customer, c.name, city, count(*) from orders left join customers c on id = customer group by 1, 2, 3": 1,
     "select name, city, count(*) from customers join orders on id = customer group by 1, 2": 2,
-    "select pieces, customer, pieces + 1 as more, 7 as k, count(*) from orders group by 1, 2, 3, 4": 2,
+    "select pieces, customer, pieces + 1 as more, 7 as k, count(*) from orders group by 1, 2, 3, 4": 3,
 }
 
 
