@@ -74,7 +74,7 @@ def total(x: Any, y: Any) -> Any:
 class Three:
     """Three services, each a process with a folder of its own."""
 
-    def __init__(self, folder: Path, parallel: int) -> None:
+    def __init__(self, folder: Path, parallel: int, restarts: int = 3) -> None:
         self.folder = folder
         self.models = 0
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -101,6 +101,7 @@ class Three:
                 f'state = "state"\npolicy = "policy.toml"\nca = "../ca/ca.crt"\ncertificate = "{party}.crt"\n'
                 f'key = "{party}.key"\n[services]\n{services}\n[data]\nt = "t.csv"\n'
                 f"[limits]\nparallel = {parallel}\nopen_jobs = 100000\nsilence_seconds = 30\n"
+                f"restarts = {restarts}\n"
             )
             state = home / "state"
             state.mkdir()

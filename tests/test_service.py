@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ from spuvm.runtime.errors import DataError, InputError
 from spuvm.runtime.link.certificates import free_ports, make_authority
 from spuvm.runtime.link.cluster import Address
 from spuvm.runtime.link.tls.relay import Relay
-from spuvm.service import again, identity, jobs, settings, wire
+from spuvm.service import again, identity, jobs, settings, tasks, wire
 from spuvm.service.jobs import Source
 from spuvm.service.party import Party
 from spuvm.service.serve import running
@@ -39,6 +40,19 @@ data = { table = ["x", "y"] }
 receivers = ["alice"]
 min_rows = 20
 approval = "automatic"
+"""
+
+
+FLOW = """
+[job]
+kind = "flow"
+parties = ["alice", "bob", "carol"]
+tables = { loans = "alice" }
+
+[flow]
+name = "joined"
+nodes.loans = { component = "read", party = "alice", table = "loans" }
+nodes.rows = { component = "count_rows", data = "loans" }
 """
 
 
@@ -329,6 +343,87 @@ def test_what_was_interrupted_does_not_run_again(folder: Path, program: str, mea
         assert why in alice.store.job(id).reason
         ((_, _, said),) = [m for m in alice.store.unsent("bob") if "failed" in m[2]]
         assert why not in said
+
+    run(scenario())
+
+
+def test_schedules_ask_again(folder: Path, program: str) -> None:
+    """Each time a new job; not while the one before is open; not for who is no user any more."""
+
+    async def scenario() -> None:
+        alice = Party(settings.load(folder / "alice" / "service.toml"))
+        alice.store.add_user("ann", ["submit"], 1)
+        with pytest.raises(InputError, match="cron line"):
+            alice.schedules.add("ann", "every day", program, inputs(), "")
+        made = alice.schedules.add("ann", "*/5 * * * *", program, inputs(), "weekly")
+        assert 0 < made.due - time.time() <= 300 and made.due % 300 == 0
+        alice.tick()
+        assert alice.store.jobs() == []
+        for user_is_there, count in ((True, 1), (True, 1), (False, 1)):
+            if not user_is_there:
+                alice.stop("ann", alice.store.jobs()[0].id)
+                alice.store.remove_user("ann")
+            alice.schedules.db.execute("update schedules set due = 0")
+            alice.tick()
+            assert len(alice.store.jobs()) == count
+        assert alice.schedules.all()[0].due > time.time()
+        alice.store.add_user("ann", ["submit"], 1)
+        alice.schedules.db.execute("update schedules set due = 0")
+        alice.tick()
+        assert [row.job.note for row in alice.store.jobs()] == ["weekly"] * 2
+        alice.schedules.remove(made.id)
+        with pytest.raises(InputError, match="no schedule"):
+            alice.schedules.remove(made.id)
+
+    run(scenario())
+    problems = [e.body["problem"] for e in entries(folder, "alice") if e.event == "schedule"]
+    assert ["is not over" in problems[0], "no user" in problems[1], len(problems)] == [True, True, 2]
+
+
+def test_flows_have_pages(folder: Path) -> None:
+    """What a flow's nodes have come to, of whole lines of its record; its report; and schedules by the desk."""
+
+    async def scenario() -> None:
+        async with (
+            services(folder, "alice") as parties,
+            aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as session,
+        ):
+            alice = parties["alice"]
+            token = alice.store.add_user("ann", ["submit"], 1)
+            page = f"http://{alice.settings.page}"
+            await session.post(f"{page}/login", data={"token": token})
+            loans = {"loans": {"party": "alice", "data": "table", "columns": [], "number": None}}
+            body = {"program": FLOW, "inputs": loans, "note": "<b>note</b>"}
+            async with session.post(f"{page}/api/jobs", json=body) as answer:
+                id = (await answer.json())["id"]
+            record = tasks.record_of(alice.settings.state / "models", "alice", id)
+            record.parent.mkdir(parents=True)
+            done = {"node": "loans", "key": "k", "state": "done", "seconds": 1.5, "rounds": 3, "sent": {"alice": 1234}}
+            record.write_text(json.dumps({"run": id}) + "\n" + json.dumps(done) + "\n" + json.dumps(done)[:9])
+            async with session.get(f"{page}/flows") as answer:
+                text = await answer.text()
+                assert "1 of 2" in text and "joined" in text and "<b>" not in text
+            async with session.get(f"{page}/jobs/{id}") as answer:
+                text = await answer.text()
+                assert "1,234" in text and "1.50" in text and "waiting" in text
+            async with session.get(f"{page}/jobs/{id}/report") as answer:
+                assert answer.status == 422
+            alice.store.set(id, "done")
+            report = alice.settings.state / "jobs" / id / "results" / "report.html"
+            report.parent.mkdir(parents=True, exist_ok=True)
+            report.write_text("<h1>quality</h1>")
+            async with session.get(f"{page}/jobs/{id}/report") as answer:
+                assert "<h1>quality" in await answer.text()
+                assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+            async with session.post(f"{page}/api/schedules", json={**body, "cron": "0 3 * * *"}) as answer:
+                planned = (await answer.json())["id"]
+            async with session.post(f"{page}/api/schedules", json={**body, "cron": "99 3 * * *"}) as answer:
+                assert "cron line" in (await answer.json())["error"]
+            async with session.get(page) as answer:
+                assert planned in await answer.text()
+            async with session.post(f"{page}/api/schedules/{planned}/remove", json={}) as answer:
+                assert answer.status == 200
+            assert alice.schedules.all() == []
 
     run(scenario())
 

@@ -63,11 +63,19 @@ def serve(config: Path, log_level: str, passphrase: str | None) -> None:
 )
 @click.option("--note", default="", help="What it is for: people at all parties read it.")
 @click.option("--wait", is_flag=True, help="Wait for the end.")
+@click.option("--every", metavar="CRON", help="Ask for it again and again, at these times (UTC), like '0 3 * * *'.")
 @click.option("--hash", "only_hash", is_flag=True, help="Print the hash that a policy may name, and submit nothing.")
 @CONFIG
 @OWN
 def submit(
-    program: Path, inputs: tuple[str, ...], note: str, wait: bool, only_hash: bool, config: Path, token: str | None
+    program: Path,
+    inputs: tuple[str, ...],
+    note: str,
+    wait: bool,
+    every: str | None,
+    only_hash: bool,
+    config: Path,
+    token: str | None,
 ) -> None:
     """Ask all parties of a program (.spux), or of a task (.toml, .py), to run it together.
 
@@ -76,6 +84,7 @@ def submit(
     \b
       spuvm submit correlation.spux --input x=patients:age@alice --input y=visits:cost@bob --note "yearly report"
       spuvm submit match.toml --input alice=patients@alice --input bob=visits@bob --wait
+      spuvm submit credit.toml --input loans=loans@alice --input bills=bills@bob --every '0 3 * * 1'
     """
     try:
         text = program.read_text()
@@ -87,6 +96,10 @@ def submit(
         raise InputError("`--token` is missing: yours, or in SPUVM_TOKEN (`spuvm users add` makes one).")
     desk = _Desk(config, token)
     body = {"program": text, "inputs": dict(map(_source, inputs)), "note": note}
+    if every is not None:
+        made = desk.post("/api/schedules", {**body, "cron": every})
+        click.echo(made["id"])
+        return say(f"runs next on {made['next']}")
     job = desk.post("/api/jobs", body)
     click.echo(job["id"])
     while wait and job["state"] not in ENDED:
@@ -213,6 +226,26 @@ def result(job: str, result: str, output: Path, config: Path, token: str) -> Non
     desk = _Desk(config, token)
     output.write_bytes(desk.raw(f"/api/jobs/{desk.job(job)['id']}/results/{result}"))
     say(f"wrote {output}")
+
+
+@jobs.command()
+@CONFIG
+@TOKEN
+def schedules(config: Path, token: str) -> None:
+    """What this party asks for again and again (`spuvm submit --every`)."""
+    table = Table("schedule", "times", "by", "next", "last job", "note")
+    for s in _Desk(config, token).get("/api/schedules"):
+        table.add_row(s["id"], s["cron"], s["user"], s["next"], s["last"][:12], s["note"])
+    console().print(table)
+
+
+@jobs.command()
+@click.argument("schedule")
+@CONFIG
+@TOKEN
+def unschedule(schedule: str, config: Path, token: str) -> None:
+    """End a schedule; a job that it began goes on."""
+    _Desk(config, token).post(f"/api/schedules/{schedule}/remove", {})
 
 
 class _Desk:

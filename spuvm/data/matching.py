@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from spuvm.runtime.errors import InputError
 
 Matcher = Callable[..., Mapping[str, PYUObject]]  # (sources, key, **options) -> arrow tables of the same rows, by party
 
+BEHIND = "spuvm.psi"
 MATCHERS: dict[str, Matcher] = {}
 
 
@@ -27,6 +29,7 @@ def matched(
     Raises:
         InputError: for an unknown `match`.
     """
+    importlib.import_module(BEHIND)  # where matchers register; most processes never need it
     if match not in MATCHERS:
         raise InputError(f"`match` must be one of {', '.join(MATCHERS)}, or None, got {match!r}.")
     return MATCHERS[match](sources, key, **options)

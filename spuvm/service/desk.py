@@ -23,6 +23,8 @@ from spuvm.runtime.errors import InputError, SpuError
 from spuvm.service import jobs
 from spuvm.service.jobs import STATES, Source
 from spuvm.service.party import Party
+from spuvm.service.progress import flow_of, nodes_of
+from spuvm.service.schedules import Schedule
 from spuvm.service.store import Row, User
 
 SESSION_SECONDS = 8 * 3600.0
@@ -66,6 +68,11 @@ class Desk:
         add.add_get("/metrics", self.metrics)
         add.add_get("/api/jobs", self.list)
         add.add_post("/api/jobs", self.submit)
+        add.add_get("/api/schedules", self.schedules)
+        add.add_post("/api/schedules", self.schedule)
+        add.add_post("/api/schedules/{id}/remove", self.unschedule)
+        add.add_get("/flows", self.flows)
+        add.add_get("/jobs/{id}/report", self.report)
         add.add_get("/api/jobs/{id}", self.show)
         add.add_get("/api/jobs/{id}/log", self.log)
         add.add_get("/api/jobs/{id}/results/{name}", self.result)
@@ -130,12 +137,40 @@ class Desk:
         if user is None:
             return self._page("login.html", request, user=None)
         rows = [_shown(row) for row in self.party.store.jobs(limit=100)]
-        return self._page("jobs.html", request, user=user, rows=rows)
+        planned = [_planned(s) for s in self.party.schedules.all()]
+        return self._page("jobs.html", request, user=user, rows=rows, planned=planned)
 
     async def job(self, request: web.Request) -> web.Response:
         user = self._user(request)
         row = self.party.store.job(request.match_info["id"])
-        return self._page("job.html", request, user=user, row=_shown(row) | self._parties(row))
+        more = {"nodes": nodes_of(self.party.settings, row), "has_report": self._report(row).is_file()}
+        return self._page("job.html", request, user=user, row=_shown(row) | self._parties(row) | more)
+
+    async def flows(self, request: web.Request) -> web.Response:
+        """All jobs that are flows, the runs of each text together, the newest first."""
+        user = self._user(request)
+        found: dict[str, dict[str, Any]] = {}
+        for row in self.party.store.jobs(limit=1000):
+            if (name := flow_of(row)) is not None:
+                runs = found.setdefault(row.job.hash, {"name": name, "hash": row.job.hash, "runs": []})["runs"]
+                nodes = nodes_of(self.party.settings, row)
+                done = sum(n["state"] in ("done", "cached") for n in nodes)
+                runs.append(
+                    _shown(row) | {"done": done, "nodes": len(nodes), "has_report": self._report(row).is_file()}
+                )
+        return self._page("flows.html", request, user=user, flows=list(found.values()))
+
+    def _report(self, row: Row) -> Path:
+        return self.party.settings.state / "jobs" / row.id / "results" / "report.html"
+
+    async def report(self, request: web.Request) -> web.Response:
+        """The page that a flow made of its run."""
+        self._user(request)
+        row = self.party.store.job(request.match_info["id"])
+        path = self._report(row)
+        if flow_of(row) is None or row.state != "done" or not path.is_file():
+            raise InputError(f"job {row.id} has no report here: it is {row.state}.")
+        return web.Response(body=path.read_bytes(), content_type="text/html", charset="utf-8")
 
     async def login(self, request: web.Request) -> web.StreamResponse:
         token = str((await request.post()).get("token", ""))
@@ -196,12 +231,29 @@ class Desk:
     async def submit(self, request: web.Request) -> web.Response:
         user = self._user(request, "submit")
         body = await request.json()
-        inputs = {
-            str(name): Source(s["party"], s["data"], tuple(map(str, s["columns"])), s["number"])
-            for name, s in body["inputs"].items()
-        }
-        row = self.party.submit(user.name, str(body["program"]), inputs, str(body.get("note", "")))
+        row = self.party.submit(user.name, str(body["program"]), _inputs(body), str(body.get("note", "")))
         return web.json_response(_brief(row))
+
+    async def schedules(self, request: web.Request) -> web.Response:
+        self._user(request)
+        return web.json_response([_planned(s) for s in self.party.schedules.all()])
+
+    async def schedule(self, request: web.Request) -> web.Response:
+        user = self._user(request, "submit")
+        body = await request.json()
+        program, inputs, note = str(body["program"]), _inputs(body), str(body.get("note", ""))
+        jobs.make(self.party.settings.party, program, inputs, note)  # refuses what cannot be asked for
+        made = self.party.schedules.add(user.name, str(body["cron"]), program, inputs, note)
+        self.party.record.append(
+            "scheduled", schedule=made.id, cron=made.cron, program=jobs.read(program).hash, user=user.name
+        )
+        return web.json_response(_planned(made))
+
+    async def unschedule(self, request: web.Request) -> web.Response:
+        user, id = self._user(request, "submit"), request.match_info["id"]
+        self.party.schedules.remove(id)
+        self.party.record.append("unscheduled", schedule=id, user=user.name)
+        return web.json_response({})
 
     async def log(self, request: web.Request) -> web.Response:
         self._user(request, "operate")
@@ -257,6 +309,17 @@ class Desk:
             "approvers": row.approvers,
             "rounds": cost.rounds if cost else None,
         }
+
+
+def _inputs(body: Any) -> dict[str, Source]:
+    return {
+        str(name): Source(s["party"], s["data"], tuple(map(str, s["columns"])), s["number"])
+        for name, s in body["inputs"].items()
+    }
+
+
+def _planned(s: Schedule) -> dict[str, Any]:
+    return {"id": s.id, "cron": s.cron, "user": s.user, "note": s.note, "next": _when(s.due), "last": s.last}
 
 
 def _when(seconds: float) -> str:

@@ -23,6 +23,7 @@ from spuvm.service import again, jobs, runner
 from spuvm.service.identity import load_key
 from spuvm.service.jobs import ENDED, Job, Source
 from spuvm.service.port import Doors
+from spuvm.service.schedules import Schedule, Schedules
 from spuvm.service.settings import Settings
 from spuvm.service.store import News, Row, Store
 from spuvm.service.work import Work
@@ -44,6 +45,7 @@ class Party:
         self._passphrase = passphrase
         self.store = Store(settings.state / "service.sqlite")
         self.record = Record(settings.state / "record.jsonl", settings.party, load_key(settings.key, passphrase))
+        self.schedules = Schedules(self.store.db)
         self.heads = Heads(self.store.heads())
         self.alerts: list[str] = []
         self.running: dict[str, asyncio.Task[None]] = {}
@@ -315,11 +317,27 @@ class Party:
         except (OSError, ValueError):
             return None
 
-    def expire(self) -> None:
-        """End what has waited too long."""
+    def tick(self) -> None:
+        """What time brings: schedules that are due, and the end of what has waited too long."""
+        for schedule in self.schedules.due(time.time()):
+            self._scheduled(schedule)
         for row in self.store.jobs(only_open=True):
             if row.state != "running" and time.time() - row.received > self.settings.limits.wait_seconds:
                 self._end(row.id, "cancelled", "not all parties approved in time")
+
+    def _scheduled(self, schedule: Schedule) -> None:
+        """Ask for a job as a schedule says, unless the one before still runs."""
+        job = schedule.last
+        try:
+            if schedule.user not in [name for name, _, ends in self.store.users() if ends > time.time()]:
+                raise InputError(f"{schedule.user} is no user any more")
+            if job and not self.store.job(job).over:
+                raise InputError(f"job {job} of the time before is not over")
+            job = self.submit(schedule.user, schedule.program, schedule.inputs, schedule.note).id
+        except SpuError as error:
+            LOG.warning("schedule %s: %s", schedule.id, error)
+            self.record.append("schedule", schedule=schedule.id, problem=str(error)[:300])
+        self.schedules.ran(schedule, job, time.time())
 
     async def close(self) -> None:
         """End all processes of jobs."""

@@ -66,7 +66,7 @@ async def running(settings: Settings, passphrase: str | None = None) -> AsyncIte
 async def _tick(party: Party) -> None:
     while True:
         await asyncio.sleep(TICK)
-        party.expire()
+        party.tick()
 
 
 def _loopback(host: str) -> bool:

@@ -47,6 +47,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from spuvm.policy import fields
@@ -231,8 +232,10 @@ def _flow(job: Mapping[str, Any], source: str) -> Work:
     def command(place: Place) -> list[str]:
         path = place.folder / "flow.toml"
         path.write_text(source)
-        line = ["flow", "run", str(path), "--config", str(place.config), "--as", place.party, "--quiet"]
+        line = ["flow", "run", str(path), "--config", str(place.config), "--as", place.party]
         line += ["--approve", f"file:{hash_of(source)}", "--state", str(place.models / "flows")]
+        run = place.folder.name  # one record a job, which its later runs go on with
+        line += ["--run", run, *(["--resume"] if record_of(place.models, place.party, run).exists() else [])]
         line += ["--results", str(place.folder / "results"), "--report", str(place.result("report.html"))]
         for name, file in place.data.items():
             line += ["--table", f"{name}={file}"]
@@ -243,6 +246,11 @@ def _flow(job: Mapping[str, Any], source: str) -> Work:
     shown = [Reveal(f"what node {n} gives", str(node["to"]), None) for n, node in nodes.items() if node.get("to")]
     found = Reveal(f"reports and numbers of {len(nodes)} nodes, which spuvm flow cost lists", ALL, None)
     return replace(work, reveals=(found, *shown))
+
+
+def record_of(models: Path, party: str, job: str) -> Path:
+    """Where a job that is a flow has the record of its run."""
+    return models / "flows" / party / "runs" / f"{job}.jsonl"
 
 
 def _nodes(flow: Any) -> Mapping[str, Mapping[str, Any]]:
