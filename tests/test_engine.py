@@ -270,7 +270,7 @@ def test_code_that_leaves_its_arrays_is_refused() -> None:
 def test_the_tier_is_a_setting() -> None:
     with tier.use("xla"):
         assert tier.current() == "xla"
-    with pytest.raises(ConfigError, match="`engine` must be one of native, xla, got 'fast'"), tier.use("fast"):
+    with pytest.raises(ConfigError, match="`engine` must be one of native, llvm, xla, got 'fast'"), tier.use("fast"):
         pass
 
 

@@ -70,6 +70,16 @@ def _processor() -> str:
     return platform.processor()
 
 
+def there(name: str) -> bool:
+    """Whether there is such an entry, whole or not."""
+    path = folder()
+    return path is not None and (path / name).exists()
+
+
+def digest_of(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def read(name: str) -> bytes | None:
     """The entry, if it is there and as it was written."""
     path = folder()

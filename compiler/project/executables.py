@@ -1,7 +1,8 @@
 """Stages that can run: in memory by key, on disk by key, else assembled or compiled now.
 
 A stage is bytecode for the vector engine, or, if it has an operation that the engine lacks or XLA is asked for,
-compiled by XLA. The code of an element-wise stage is that of one unit of elements, the same for every length.
+compiled by XLA. The code of an element-wise stage is that of one unit of elements, the same for every length. One that
+has run long enough on wide arrays gets machine code, made beside the work: by LLVM, or where llvmlite is not, by XLA.
 
 On disk an entry `KEY` names the entry that holds what was compiled, by the text of its module: stages of
 different parties, and of different programs, are often the same. Several threads may ask: whoever wants
@@ -26,6 +27,8 @@ from jax.experimental import serialize_executable
 from spuvm.compiler.assemble.assemble import assemble
 from spuvm.compiler.assemble.values import Unsupported
 from spuvm.compiler.cache import disk
+from spuvm.compiler.fuse import llvm
+from spuvm.compiler.project import machine_code
 from spuvm.compiler.project.kernels import StagePlan
 from spuvm.runtime.engine import tier
 from spuvm.runtime.engine.check import BadCode, check
@@ -39,12 +42,13 @@ Executable = Callable[..., Sequence[Any]]  # an `Interpreted`, or XLA's
 # Circuits run 1.5 times faster on registers of 512 bits; processors without them take what they have.
 OPTIONS: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512}
 
-EARNED = 0.3  # seconds of a stage on wide arrays by the engine, after which it is compiled by XLA
+EARNED = 0.1  # seconds of a stage on wide arrays by the interpreter, after which it is compiled
 
 NAME = re.compile(rb"[0-9a-f]{32}\.stage")
 
 _LOADED: dict[str, Executable] = {}
 _INTERPRETED: dict[str, Interpreted | None] = {}  # None: the engine lacks an operation
+_FUSED: dict[str, Interpreted | None] = {}  # with machine code; None: it would not gain by it
 _PROMOTED: dict[str, Future[Executable | None]] = {}
 _BESIDE = ThreadPoolExecutor(1, "compile beside")
 _BUSY: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by key, and by the module's text
@@ -73,24 +77,37 @@ class StageLoader:
     unit_stage: StagePlan | None = None
 
     def __call__(self) -> Executable:
-        if tier.current() == "native":
-            found = self.engine()
-            if found is not None:
-                return found if found.seconds < EARNED else self._promoted(found)
-        return self._for_xla()
+        wanted = tier.current()
+        found = None if wanted == "xla" else self.engine()
+        if found is None:
+            return self._for_xla()
+        if wanted == "llvm":
+            return self._machine_code(found) or found
+        return self._promoted(found) if found.seconds and self._earned(found) else found
+
+    def _earned(self, found: Interpreted) -> bool:
+        return found.seconds >= EARNED or machine_code.on_disk(self.unit)
 
     def _promoted(self, found: Interpreted) -> Executable:
         """What ran long enough on wide arrays is compiled beside the work, and then takes its place."""
         if self.key not in _PROMOTED:
-            _PROMOTED[self.key] = _BESIDE.submit(self._compiled_beside)
+            _PROMOTED[self.key] = _BESIDE.submit(self._compiled_beside, found)
         done = _PROMOTED[self.key]
         return done.result() or found if done.done() else found
 
-    def _compiled_beside(self) -> Executable | None:
+    def _compiled_beside(self, found: Interpreted) -> Executable | None:
         try:
-            return self._for_xla()
+            return self._machine_code(found) if llvm.binding() is not None else self._for_xla()
         except StageMissing:  # a program from disk: the engine goes on
             return None
+
+    def _machine_code(self, found: Interpreted) -> Interpreted | None:
+        name = self.unit or self.key
+        if name not in _FUSED:
+            with _BUSY[name + ".machine"]:
+                if name not in _FUSED:
+                    _FUSED[name] = machine_code.machine_code(name, found.code)
+        return _FUSED[name]
 
     def __reduce__(self) -> Any:
         return StageLoader, (self.key, self.inputs, self.outputs, None, self.unit)

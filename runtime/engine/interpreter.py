@@ -11,7 +11,7 @@ import time
 import weakref
 from collections.abc import Iterable, Sequence
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,12 +28,14 @@ WIDE = (1 << 15) // UNIT  # units of a run whose time counts
 def library() -> ctypes.CDLL | None:
     """The engine's library with its signatures; None where it is not built, or is of older source."""
     lib = native.library()
-    if lib is None or not hasattr(lib, "spuvm_engine_piece_run"):
+    if lib is None or not hasattr(lib, "spuvm_engine_fuse"):
         return None
     address, i64 = ctypes.c_void_p, ctypes.c_int64
     lib.spuvm_engine_operations.restype = ctypes.c_char_p
     lib.spuvm_engine_new.argtypes = (address, ctypes.c_char_p, i64)
     lib.spuvm_engine_new.restype = address
+    lib.spuvm_engine_fuse.argtypes = (address, i64, address, i64, i64)
+    lib.spuvm_engine_fuse.restype = None
     lib.spuvm_engine_free.argtypes = (address,)
     lib.spuvm_engine_free.restype = None
     lib.spuvm_engine_run.argtypes = (address, i64, address, address, ctypes.c_int)
@@ -97,10 +99,20 @@ def _view(view: View) -> list[int]:
     return [view.array, view.offset, len(view.sizes), *(n for pair in pairs for n in pair)]
 
 
+class Fused(NamedTuple):
+    """Machine code of a loop, as native/engine.h says: its segment, address, units at a time, scratch bytes of each."""
+
+    segment: int
+    function: int
+    block: int
+    scratch: int
+
+
 class Interpreted:
     """A stage's code, loaded. Calls release the GIL."""
 
-    def __init__(self, code: Code) -> None:
+    def __init__(self, code: Code, fused: Sequence[Fused] = (), keep: Any = None) -> None:
+        """`fused` loops run as machine code, which stays in memory as long as `keep` does."""
         lib = library()
         assert lib is not None, "there is no engine"
         self.code = code
@@ -108,7 +120,9 @@ class Interpreted:
         self._run = lib.spuvm_engine_run
         self.seconds = 0.0  # spent on wide arrays: what earns a stage a compiled form
         self.handle: int = lib.spuvm_engine_new(words.ctypes.data, code.constants, len(code.constants))
-        weakref.finalize(self, lib.spuvm_engine_free, self.handle)
+        for loop in fused:
+            lib.spuvm_engine_fuse(self.handle, *loop)
+        weakref.finalize(self, _freed, lib, self.handle, keep)
 
     @cached_property
     def _outputs(self) -> list[tuple[int, np.dtype[Any], tuple[int, ...]]]:
@@ -145,6 +159,10 @@ class Interpreted:
             out = raw.view(dtype)
             shaped.append(out if self.code.scales else out.reshape(shape))
         return shaped
+
+
+def _freed(lib: Any, handle: int, keep: Any) -> None:
+    lib.spuvm_engine_free(handle)
 
 
 def _contiguous(x: Any) -> np.ndarray:

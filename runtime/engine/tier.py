@@ -1,7 +1,8 @@
 """What runs stages: the vector engine where it can, XLA where it cannot or is asked for.
 
-`SPUVM_ENGINE` is `native` (the default: the engine, and XLA for stages with an operation that the engine lacks) or
-`xla` (every stage by XLA, the twin that defines the bits). `use` changes it for this process.
+`SPUVM_ENGINE` is `native` (the default: the engine, and XLA for stages with an operation that the engine lacks),
+`llvm` (the same, but machine code of a stage's loops is made before it first runs on wide arrays, not once it has
+earned that) or `xla` (every stage by XLA, the twin that defines the bits). `use` changes it for this process.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from functools import cache
 from spuvm.runtime.engine import interpreter
 from spuvm.runtime.errors import ConfigError
 
-TIERS = ("native", "xla")
+TIERS = ("native", "llvm", "xla")
 _wanted: str | None = None
 
 
 def current() -> str:
-    """`native` or `xla`: what stages that are loaded from now on run by."""
+    """What stages that are loaded from now on run by; without an engine `xla`."""
     wanted = _wanted or checked(os.environ.get("SPUVM_ENGINE") or "native", "SPUVM_ENGINE")
-    return "xla" if wanted == "xla" or not _available() else "native"
+    return wanted if wanted == "xla" or _available() else "xla"
 
 
 def checked(name: str, where: str) -> str:

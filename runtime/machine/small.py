@@ -124,7 +124,7 @@ _KNOWN: WeakKeyDictionary[Straight, SmallPiece | None] = WeakKeyDictionary()
 
 def small_piece(piece: Straight) -> SmallPiece | None:
     """The piece laid out, if it is one of small arrays that the engine alone can run."""
-    if tier.current() != "native":
+    if tier.current() == "xla":
         return None
     if piece not in _KNOWN:
         layout = _Layout(piece) if any(r.tasks for r in piece.rounds) else None

@@ -13,6 +13,7 @@ from spuvm.compiler.cache.limits import entries, limit, versions
 
 KINDS = {
     ".code": "stages, as bytecode of the vector engine",
+    ".machine": "stages, as machine code",
     ".stage": "stages, compiled by XLA",
     ".plan": "kernels, cut into stages",
     ".module": "programs",

@@ -22,6 +22,7 @@ void spuvm_aes_ctr(int level, const uint8_t* schedule, uint8_t* out, uint64_t nb
 namespace {
 
 constexpr int64_t kThreadsPay = 1 << 18;  // element operations below which no other thread is woken
+constexpr int64_t kFaster = 4;            // times that machine code of a loop is, at least
 
 // Where the bytes of a keystream come from: a key schedule and its first block, or ready bytes at `low`.
 struct Draw {
@@ -51,8 +52,14 @@ struct Instruction {
   int width = 0;     // of its elements, or of the stream's
 };
 
+// Machine code of a loop, made by compiler/fuse: takes `units` units of all arrays from unit `first` on. `draw` writes
+// bytes of a stream; `scratch` is memory of this thread's.
+typedef void (*DrawTo)(void* context, int64_t array, uint8_t* to, int64_t first, int64_t bytes);
+typedef void (*Fused)(void* const* arrays, uint8_t* scratch, DrawTo draw, void* context, int64_t first, int64_t units);
+
 struct Segment {
   int kind;  // 0: a loop
+  Fused fused = nullptr;
   int64_t units, block, scratch, work;
   std::vector<Instruction> code;
   std::vector<View> views;
@@ -200,11 +207,23 @@ class Run {
     auto blocks = [&](int64_t from, int64_t to) {
       thread_local Memory memory;
       uint8_t* scratch = memory.of(s.scratch * s.block + kLine);
-      for (int64_t c = from; c < to; ++c) block(s, scratch, c * s.block, std::min(s.block, units - c * s.block));
+      for (int64_t c = from; c < to; ++c) {
+        const int64_t first = c * s.block, here = std::min(s.block, units - first);
+        if (s.fused)
+          s.fused((void* const*)base_.data(), scratch, draw_to, this, first, here);
+        else
+          block(s, scratch, first, here);
+      }
     };
-    if (threads_ <= 1 || chunks == 1 || s.work * units < kThreadsPay) return blocks(0, chunks);
+    const int64_t work = s.work * units / (s.fused ? kFaster : 1);
+    if (threads_ <= 1 || chunks == 1 || work < kThreadsPay) return blocks(0, chunks);
     const int64_t pieces = std::min<int64_t>(chunks, 8 * threads_);
     parallel_for(threads_, pieces, [&](int64_t i) { blocks(i * chunks / pieces, (i + 1) * chunks / pieces); });
+  }
+
+  static void draw_to(void* run, int64_t array, uint8_t* to, int64_t first, int64_t bytes) {
+    const Run& self = *static_cast<Run*>(run);
+    draw(self.draws_[self.program_.arrays[array].where], to, first, bytes);
   }
 
   void block(const Segment& s, uint8_t* scratch, int64_t first, int64_t units) {
@@ -362,6 +381,14 @@ void* spuvm_engine_new(const int64_t* words, const uint8_t* constants, int64_t c
   for (int64_t n = from.next(); n > 0; --n) program->segments.push_back(read_segment(from, table));
   program->constants.assign(constants, constants + constant_bytes);
   return program.release();
+}
+
+// From now on machine code runs a loop of the program, which does not run yet.
+void spuvm_engine_fuse(void* program, int64_t segment, void* function, int64_t block, int64_t scratch) {
+  Segment& s = static_cast<Program*>(program)->segments[segment];
+  s.fused = reinterpret_cast<Fused>(function);
+  s.block = block;
+  s.scratch = scratch;
 }
 
 void spuvm_engine_free(void* program) { delete static_cast<Program*>(program); }

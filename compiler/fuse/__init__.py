@@ -1,0 +1,1 @@
+"""In, bytecode of a stage that is worth it; out, machine code of its loops, by LLVM."""
