@@ -175,7 +175,7 @@ def write(setting: str, scale: str, number: int, found: dict[str, Any]) -> None:
     """The figures in the record, and the table in the documentation."""
     kept: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
     kept.setdefault(scale, {}).setdefault(setting, {})[str(number)] = found
-    RECORD.write_text(json.dumps(kept, indent=1) + "\n")
+    RECORD.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n")
     text, start, end = PAGE.read_text(), "<!-- tpch -->\n", "<!-- end of tpch -->"
     rows = "\n".join(page(kept))
     PAGE.write_text(text[: text.index(start) + len(start)] + rows + "\n" + text[text.index(end) :])

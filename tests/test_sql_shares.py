@@ -54,6 +54,8 @@ def test_expressions_are_listed_when_a_table_is_shared() -> None:
     listed = ["s like '%e%'", "substring(s from 1 for 1)"]
     rows = connect(OWNED).share("select a, s from t where a is not null", expressions=listed)
     assert rows.names == ("a", "s") and "SUBSTRING" in repr(rows)
+    assert rows.there is not None and rows.there.type.visibility == "secret"  # though one owner had it all
+    assert {w.type.visibility for c in rows.columns for w in c.words} == {"secret"}
     db, oracle = connect({}, shares={"st": rows}), sql_queries.oracle(TABLES)
     sql = (
         "select substring(z.s from 1 for 1) c, count(*) filter (where z.S not like '%e%') from {} z "

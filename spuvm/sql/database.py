@@ -18,7 +18,7 @@ from spuvm.dp.budget import Budget
 from spuvm.dp.ledgers import check_budgets
 from spuvm.dp.spending import DELTA
 from spuvm.jit import reveal
-from spuvm.objects import Marked
+from spuvm.objects import Marked, SPUObject
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.sql import machine, noise, scanning
 from spuvm.sql.analysis import Analysis, analyzed
@@ -313,7 +313,7 @@ class Database:
             sql, listed = with_expressions(sql, parameters, expressions)
             parameters = ()
         chosen_plan = self._planned(sql, SHARED, parameters, join_rows)
-        out = self._run(chosen_plan, SHARED)
+        out = self._secret(self._run(chosen_plan, SHARED))
         self._fits(out)
         columns = tuple(
             SharedColumn(label.name, label.type, tuple(words), valid)
@@ -322,6 +322,14 @@ class Database:
         names = dict(zip(chosen_plan.root.names, chosen_plan.columns))
         keys = tuple(frozenset(names[c] for c in key) for key in chosen_plan.root.unique)
         return SharedRows(chosen_plan.root.bound, columns, out["there"], keys, listed)
+
+    def _secret(self, out: Any) -> Any:
+        """What one owner computed alone is its own still: shared, it is nobody's."""
+        leaves, tree = jax.tree.flatten(out, is_leaf=lambda x: isinstance(x, SPUObject))
+        own = [i for i, x in enumerate(leaves) if isinstance(x.type.visibility, int)]
+        for i, shared in zip(own, self.device.vm.convert([leaves[i] for i in own], "share", "secret") if own else ()):
+            leaves[i] = shared
+        return jax.tree.unflatten(tree, leaves)
 
     def _run(self, chosen_plan: Plan, to: str) -> Any:
         """Agreed on, allowed by all owners, and computed."""
