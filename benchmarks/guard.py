@@ -184,9 +184,9 @@ def main() -> None:
     if given.write:
         text = PAGE.read_text()
         for mark, new in (("guard", "\n".join(lines)), ("found", summary + ".")):
-            begin, end = f"<!-- {mark} -->\n", f"\n<!-- end of {mark} -->"
+            begin, end = f"<!-- {mark} -->\n", f"<!-- end of {mark} -->"
             head, _, rest = text.partition(begin)
-            text = head + begin + new + end + rest.partition(end)[2]
+            text = head + begin + new + "\n" + end + rest.partition(end)[2]
         PAGE.write_text(text)
 
 

@@ -19,6 +19,7 @@ from spuvm.compiler.ir.module import Module, Visibility
 from spuvm.compiler.leakage.statement import Statement, statement
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.pipeline import run_passes
+from spuvm.compiler.passes.ranges import Ranges
 from spuvm.compiler.project.project import project
 from spuvm.compiler.seconds import Seconds, estimate
 from spuvm.runtime.config import Config
@@ -112,6 +113,7 @@ def compile_function(
     keeps_scales: bool = False,
     guard: bool = False,
     missing: Collection[int] = (),
+    ranges: Ranges | None = None,
 ) -> Program:
     """Trace, lower, improve. Expansion and projection follow when first asked for.
 
@@ -119,12 +121,12 @@ def compile_function(
     the order of their names. `finer` are fraction bits that inputs have beyond the default, `bounds` what is stated of
     their magnitudes; with `keeps_scales` secret results may have more fraction bits, too. With `guard` one bit is
     opened before anything is revealed, which says whether a number left the ring (see `passes.guard`). Inputs at
-    `missing` may be NaN: each has a bool of its own, behind all inputs. What another process has compiled before is
-    read from disk (see `kept`).
+    `missing` may be NaN: each has a bool of its own, behind all inputs. `ranges` are those that scales are fitted to.
+    What another process has compiled before is read from disk (see `kept`).
     """
     protocol_of(config)
     traced = trace(fn, args, static_argnums, keywords, static_argnames)
-    name = fingerprint(traced, visibilities, config, masked, finer, bounds, keeps_scales, guard, missing)
+    name = fingerprint(traced, visibilities, config, masked, finer, bounds, keeps_scales, guard, missing, ranges)
     found = program_cache.read_module(name)
     if found is not None:
         program = Program(found[0], traced, name)
@@ -134,6 +136,8 @@ def compile_function(
     module.finer, module.keeps_scales = tuple(finer), keeps_scales
     module.bounds = (*bounds, *[None] * (len(missing) if bounds else 0))
     module.guard = guard
+    if ranges is not None:
+        ranges.apply(module)
     run_passes(module)
     program = Program(module, traced, name)
     program_cache.write_module(name, module, program.hash)

@@ -12,10 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from spuvm.arguments import bind, state
+from spuvm.compiler.check.measuring import measured
 from spuvm.compiler.compile import Program, compile_function
 from spuvm.compiler.cost import Cost
-from spuvm.compiler.front.trace import is_tracing
+from spuvm.compiler.front.trace import is_tracing, trace
 from spuvm.compiler.passes.headroom import Scales, scales_of
+from spuvm.compiler.passes.ranges import Ranges, fitted
 from spuvm.missing import apart, positions, together
 from spuvm.objects import Marked, SPUObject
 from spuvm.runtime.errors import InputError, RangeWarning
@@ -38,6 +40,7 @@ class Jitted:
         default: str = "secret",
         static_argnames: str | Sequence[str] = (),
         guard: bool = False,
+        ranges: Ranges | None = None,
     ) -> None:
         functools.update_wrapper(self, fn)
         self.fn = fn
@@ -46,6 +49,7 @@ class Jitted:
         self.static_argnames = (static_argnames,) if isinstance(static_argnames, str) else tuple(static_argnames)
         self.default = default
         self.guard = guard
+        self.ranges = ranges
         self._programs: dict[Any, tuple[Program, Any]] = {}
         self._methods: dict[Any, Jitted] = {}
 
@@ -60,6 +64,30 @@ class Jitted:
         """The program for arguments like these (arrays or `jax.ShapeDtypeStruct`s), without running it."""
         return self._prepare(args, kwargs)[0]
 
+    def calibrate(self, *sample: Any, **kwargs: Any) -> Jitted:
+        """The same function with scales that fit the numbers of a sample: its own arguments, public or synthetic.
+
+        It runs in the clear, in this process, in float64. The ranges of all numbers, as powers of two, become part of
+        the program: all parties see them (`.ranges`). Arguments are then checked against eight times the sample's
+        largest, rounded up.
+
+        Raises:
+            InputError: for shares among the sample, and when the result is called with other shapes or types.
+        """
+        given = bind(self.fn, sample, kwargs, self.static_argnums, self.static_argnames)
+        leaves = jax.tree.leaves(given.dynamic)
+        if any(isinstance(leaf, SPUObject) for leaf in leaves):
+            raise InputError(
+                "`calibrate` computes in the clear: give it public or synthetic arrays, not shared values."
+            )
+        owners = [self.vm.visibility(leaf, self.default) for leaf in leaves]
+        traced = trace(
+            self.fn, _unmarked(given.args), given.static_positions, _unmarked(given.keywords), self.static_argnames
+        )
+        values = [leaf.value if isinstance(leaf, Marked) else leaf for leaf in apart(leaves)]
+        ranges = measured(traced, values, owners, self.vm.config, positions(leaves))
+        return Jitted(self.fn, self.vm, self.static_argnums, self.default, self.static_argnames, self.guard, ranges)
+
     def cost(self, *args: Any, **kwargs: Any) -> Cost:
         """Rounds and bytes per party, by operation and by source line, without running it."""
         return self.compile(*args, **kwargs).cost
@@ -69,8 +97,20 @@ class Jitted:
         program, _, leaves = self._prepare(args, kwargs)
         assert program.traced is not None
         owners = [self.vm.visibility(leaf, self.default) for leaf in leaves]
-        extra, bounds = [*map(self.vm.finer, leaves)], [*map(_bound, leaves)]
-        return scales_of(program.traced, owners, self.vm.config, extra, bounds, positions(leaves))
+        finer, bounds = self._fitted(leaves)
+        return scales_of(program.traced, owners, self.vm.config, finer, bounds, positions(leaves), self.ranges)
+
+    def _fitted(self, leaves: Sequence[Any]) -> tuple[tuple[int, ...], tuple[float | None, ...]]:
+        """Of each argument the fraction bits beyond the default, and its bound: its own, or what a sample gave."""
+        finer, bounds = [*map(self.vm.finer, leaves)], [*map(_bound, leaves)]
+        config = self.vm.config
+        for i, leaf in enumerate(leaves if self.ranges is not None else ()):
+            assert self.ranges is not None
+            found = self.ranges.input(i)
+            if found is not None and not isinstance(leaf, SPUObject):
+                finer[i], bound = fitted(found, config.fxp_fraction_bits, config.ring_bits)
+                bounds[i] = min(b for b in (bound, bounds[i]) if b is not None)
+        return tuple(finer), tuple(bounds)
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
         return self if instance is None else self._method(instance)
@@ -84,7 +124,9 @@ class Jitted:
             numbers = (self.static_argnums,) if isinstance(self.static_argnums, int) else tuple(self.static_argnums)
             shifted = tuple(n - (n > 0) for n in numbers if n != 0)
             bound = self.fn.__get__(instance)
-            self._methods[key] = Jitted(bound, self.vm, shifted, self.default, self.static_argnames, self.guard)
+            self._methods[key] = Jitted(
+                bound, self.vm, shifted, self.default, self.static_argnames, self.guard, self.ranges
+            )
         return self._methods[key]
 
     def _inlined(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -107,8 +149,7 @@ class Jitted:
             tuple(map(_signature, leaves)),
             tuple(owners),
             masked,
-            finer := tuple(map(self.vm.finer, leaves)),
-            bounds := tuple(map(_bound, leaves)),
+            *(given_scales := self._fitted(leaves)),
             missing := positions(leaves),
             tuple((k, type(x), x) for k, x in given.static),  # 1, 1.0 and True are equal
             jax.config.jax_enable_x64,  # type: ignore[attr-defined]
@@ -119,10 +160,20 @@ class Jitted:
             raise InputError("static arguments must be hashable, as in `jax.jit`.") from None
         if found is None:
             program = compile_function(
-                self.fn, _unmarked(given.args), owners, self.vm.config, given.static_positions, masked,
-                _unmarked(given.keywords), self.static_argnames, finer, bounds, keeps_scales=True, guard=self.guard,
+                self.fn,
+                _unmarked(given.args),
+                owners,
+                self.vm.config,
+                given.static_positions,
+                masked,
+                _unmarked(given.keywords),
+                self.static_argnames,
+                *given_scales,
+                keeps_scales=True,
+                guard=self.guard,
                 missing=missing,
-            )  # fmt: skip
+                ranges=self.ranges,
+            )
             assert program.traced is not None
             _warn(program)
             found = self._programs[key] = program, program.traced.out_tree
@@ -161,6 +212,9 @@ class Method:
 
     def cost(self, *args: Any, **kwargs: Any) -> Cost:
         return self.function.cost(self.instance, *args, **kwargs)
+
+    def calibrate(self, *sample: Any, **kwargs: Any) -> Method:
+        return Method(self.function.calibrate(self.instance, *sample, **kwargs), self.instance)
 
     def scales(self, *args: Any, **kwargs: Any) -> Scales:
         return self.function.scales(self.instance, *args, **kwargs)

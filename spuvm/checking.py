@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -18,6 +18,7 @@ from spuvm.compiler.ir.module import Module, Type, Visibility
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.choose import choose_functions
 from spuvm.compiler.passes.pipeline import run_passes
+from spuvm.compiler.passes.ranges import Ranges, scales_of_inputs
 from spuvm.compiler.passes.scales import choose_scales
 from spuvm.missing import apart, positions
 from spuvm.objects import Marked, SPUObject, encoded, parts
@@ -35,7 +36,9 @@ class Report:
 
     `findings` made a result wrong, in the order in which they happened. `notes` parted too, but what became of
     them reached no result: a `where` dropped them, or they are small beside what they were added to. `largest`
-    is the deviation nearest to the tolerance where nothing parted; `results` the largest error of each result.
+    is the deviation nearest to the tolerance where nothing parted; `results` the largest error of each result. `lines`
+    has, by source line and operation, the largest error relative to the largest number; `before` the same of a
+    calibrated function as it was before.
     """
 
     name: str
@@ -45,6 +48,8 @@ class Report:
     results: dict[str, float]
     wrong: tuple[str, ...]
     tolerance: Tolerance
+    lines: dict[tuple[str, str], float] = field(default_factory=dict)
+    before: dict[tuple[str, str], float] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:
@@ -57,6 +62,8 @@ class Report:
             lines += ["", *_table(self.findings, self.tolerance)]
         if self.notes:
             lines += ["", "Parted, but without effect on a result:", *_table(self.notes, self.tolerance)]
+        if self.before:
+            lines += ["", *_calibrated(self.before, self.lines)]
         return "\n".join([*lines, "", f"({IN_THE_CLEAR})"])
 
     __repr__ = __str__
@@ -109,6 +116,7 @@ def check(
         CompileError: as `spu.jit`, for what cannot be compiled.
         EncodingError: for an argument that fixed point cannot hold.
     """
+    ranges = f.ranges if isinstance(f, Jitted) else None
     if isinstance(f, Jitted):
         config, static, fn = f.vm.config, f.static_argnums, f.fn
     else:
@@ -123,7 +131,11 @@ def check(
     values = [x.value if isinstance(x, Marked) else x for x in apart(leaves)]
     plain = jax.tree.map(lambda x: x.value if isinstance(x, Marked) else x, args)
     traced = trace(fn, plain, static)
-    return check_traced(traced, values, owners, config, rtol, atol, seed, positions(leaves))
+    missing = positions(leaves)
+    report = check_traced(traced, values, owners, config, rtol, atol, seed, missing, ranges)
+    if ranges is None:
+        return report
+    return replace(report, before=check_traced(traced, values, owners, config, rtol, atol, seed, missing).lines)
 
 
 def check_traced(
@@ -135,13 +147,14 @@ def check_traced(
     atol: float | None = None,
     seed: int = 0,
     missing: Sequence[int] = (),
+    ranges: Ranges | None = None,
 ) -> Report:
     """`check` of a traced function, on its flat arguments."""
     unit = 2.0**-config.fxp_fraction_bits
     absolute = ABSOLUTE_UNITS * unit if atol is None else atol
     tolerance = Tolerance(rtol, absolute, config.fxp_fraction_bits, config.ring_bits)
     recorder = Recorder()
-    module = lower(traced, owners, config, recorder, missing=missing)
+    module = _fitted(lower(traced, owners, config, recorder, missing=missing), ranges)
     recorder.move(choose_scales(module))
     recorder.move(choose_functions(module))
     shadow, ring = Shadow(recorder.regions, tolerance, seed), Ring(config.ring_bits)
@@ -153,9 +166,18 @@ def check_traced(
         outputs = shadow.run(module.body, inputs)
         errors = _errors(shadow, module, outputs)
         if not any(wrong for _, wrong in errors.values()):
-            final = run_passes(lower(traced, owners, config, missing=missing))
+            final = run_passes(_fitted(lower(traced, owners, config, missing=missing), ranges))
             errors = _improved(shadow, final, inputs, outputs)
     return _report(traced.name, shadow, errors, tolerance)
+
+
+def _fitted(module: Module, ranges: Ranges | None) -> Module:
+    """With the scales of a calibrated function."""
+    if ranges is not None:
+        ranges.apply(module)
+        frac, ring_bits = module.config["fxp_fraction_bits"], module.config["ring_bits"]
+        module.finer, module.bounds = scales_of_inputs(ranges, len(module.body.params), frac, ring_bits)
+    return module
 
 
 def _truth(x: Any, type_: Type) -> Any:
@@ -191,9 +213,9 @@ def _report(name: str, shadow: Shadow, errors: Errors, tolerance: Tolerance) -> 
     first = [f for f in reaching if f.parted or f.why != "precision"] or reaching
     notes = [f for f in shadow.findings if not f.reaches and (f.parted or f.why != "precision")]
     wrong = tuple(n for n, (_, parted) in errors.items() if parted)
-    return Report(
-        name, tuple(first), tuple(notes), shadow.largest, {n: e for n, (e, _) in errors.items()}, wrong, tolerance
-    )
+    results = {n: e for n, (e, _) in errors.items()}
+    lines = {key: error / size for key, (error, size) in shadow.lines.items() if size}
+    return Report(name, tuple(first), tuple(notes), shadow.largest, results, wrong, tolerance, lines)
 
 
 # printing --------------------------------------------------------------------------------------------------
@@ -220,6 +242,14 @@ def _row(f: Finding, tolerance: Tolerance) -> list[str]:
         f"{f.location}{iteration}", f.operation, f.why, _number(f.expected), _number(f.got), f"{f.error:.3g}",
         f"{units:,.1f}" if units < 1e9 else f"{units:.3g}", f"{f.elements:,} of {f.size:,}",
     ]  # fmt: skip
+
+
+def _calibrated(before: dict[tuple[str, str], float], after: dict[tuple[str, str], float]) -> list[str]:
+    rows = [("line", "operation", "relative error before", "calibrated")]
+    rows += [(*key, f"{e:.1e}", f"{after[key]:.1e}") for key, e in before.items() if key in after]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    each = ([c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))] for row in rows)
+    return ["  ".join(cells).rstrip() for cells in each]
 
 
 def _number(x: Any) -> str:

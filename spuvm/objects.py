@@ -249,12 +249,12 @@ def _check_range(array: np.ndarray, type_: Type, name: str) -> None:
         )
 
 
-def _check_bound(x: Marked, name: str) -> None:
-    if x.bound is None:
+def _check_bound(value: Any, bound: float | None, name: str) -> None:
+    if bound is None:
         return
-    array = parts(np.asarray(x.value)).astype(np.float64)  # |-2^63| is no int64
-    if array.size and not np.abs(array).max() < x.bound:
-        raise EncodingError(f"`{name}` has numbers that are not below its bound {x.bound:g} in magnitude.")
+    array = parts(np.asarray(value)).astype(np.float64)  # |-2^63| is no int64
+    if array.size and not np.abs(array).max() < bound:
+        raise EncodingError(f"`{name}` has numbers that are not below its bound {bound:g} in magnitude.")
 
 
 def parts(array: np.ndarray) -> np.ndarray:
@@ -262,18 +262,19 @@ def parts(array: np.ndarray) -> np.ndarray:
     return np.stack([array.real, array.imag], -1) if array.dtype.kind == "c" else array
 
 
-def components_for(value: Any, type_: Type, name: str, vm: VM) -> Sequence[Any]:
-    """The components of one argument as the program's port wants them."""
+def components_for(value: Any, type_: Type, name: str, vm: VM, bound: float | None = None) -> Sequence[Any]:
+    """The components of one argument as the program's port wants them; `bound`: what a calibrated program takes."""
     if isinstance(value, SPUObject):
         return value.components if type_.is_public else value.parts
     if isinstance(value, Marked):
-        _check_bound(value, name)
+        bound = min((b for b in (bound, value.bound) if b is not None), default=None)
         value = value.value
     kind, owner = boundary_form(type_)
     if kind == "h":
         raise InputError(f"`{name}` is taken masked: pass an object that `spu.masked` made in an earlier call.")
     if vm.deals or (owner is not None and vm.session.party not in (None, owner)):
         return [None] * slots_of_component(type_, vm)
+    _check_bound(value, bound, name)
     raw = encoded(value, type_, name, vm.config.ring_bits)
     if kind in "pv":
         return limbs(raw)

@@ -15,6 +15,7 @@ from spuvm.calls import indexed, operator
 from spuvm.compiler.compile import Program
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Module, Type, Value, Visibility
+from spuvm.compiler.passes.ranges import bounds_of_inputs
 from spuvm.objects import Marked, Receiver, SPUObject, components_for, identity, slots_of
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
@@ -71,10 +72,10 @@ class VM:
             watcher.ran(program)
         leaves = [self._rescaled(x, v.type) for x, v in zip(leaves, module.body.params, strict=True)]
         components: list[Any] = []
-        public = hashlib.sha256()
+        public, bounds = hashlib.sha256(), bounds_of_inputs(module.ranges)
         with abort_on_error(self.session.link):
             for value, param, name in zip(leaves, module.body.params, module.inputs, strict=True):
-                parts = components_for(value, param.type, name, self)
+                parts = components_for(value, param.type, name, self, bounds.get(name))
                 if param.type.is_public and not self.deals:
                     for part in parts:
                         public.update(np.ascontiguousarray(part).tobytes())

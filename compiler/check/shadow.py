@@ -83,6 +83,7 @@ class Shadow:
         self.findings: list[Finding] = []
         self.reached: set[int] = set()
         self.largest: Deviation | None = None
+        self.lines: dict[tuple[str, str], tuple[float, float]] = {}  # the largest error, and the largest number
         self._regions = regions
         self.tolerance = tolerance
         self.seed = seed
@@ -221,6 +222,8 @@ class Shadow:
         errors = self.tolerance.errors(got, real)
         weak, parted = self.tolerance.weak(errors, real), self.tolerance.parted(errors, real)
         self._note(errors, real, ~parted, record.location, record.eqn.primitive.name)
+        if type_.kind == "fxp":
+            self._measure(errors, real, str(record.location), record.eqn.primitive.name)
         if not weak.any():
             return None
         inherited = _shared(blames, raw.shape)
@@ -281,6 +284,13 @@ class Shadow:
         at = np.unravel_index(int(share.argmax()), share.shape)
         if self.largest is None or share[at] > self.largest.share:
             self.largest = Deviation(float(errors[at]), float(real[at]), float(share[at]), location, operation)
+
+    def _measure(self, errors: Any, real: Any, location: str, operation: str) -> None:
+        error, size = self.lines.get((location, operation), (0.0, 0.0))
+        sizes = np.abs(np.where(np.isfinite(real), real, 0.0))
+        fine = np.where(np.isfinite(real), errors, 0.0)
+        largest = max(error, float(np.max(fine, initial=0.0))), max(size, float(sizes.max(initial=0.0)))
+        self.lines[location, operation] = largest
 
 
 # values ----------------------------------------------------------------------------------------------------

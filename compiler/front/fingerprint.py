@@ -33,12 +33,13 @@ def fingerprint(
     keeps_scales: bool = False,
     guard: bool = False,
     missing: Collection[int] = (),
+    ranges: object = None,
 ) -> str:
     """Hexadecimal SHA-256 of all that `lower` sees."""
     writer = _Writer()
     names = traced.name, traced.inputs, traced.outputs, str(traced.location)
     given = tuple(visibilities), sorted(masked), tuple(finer), tuple(bounds), sorted(missing)
-    writer.text(repr((names, traced.x64, config, *given, keeps_scales, guard)))
+    writer.text(repr((names, traced.x64, config, *given, keeps_scales, guard, ranges)))
     writer.value(traced.jaxpr)
     return writer.digest.hexdigest()
 

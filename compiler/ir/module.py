@@ -150,6 +150,8 @@ class Module:
     finer: tuple[int, ...] = ()  # fraction bits of the inputs beyond the default, until scales are chosen
     bounds: tuple[float | None, ...] = ()  # what is stated of the inputs' magnitudes
     keeps_scales: bool = False  # whether results may have more fraction bits than the default
+    ranges: tuple[tuple[str, int, int], ...] = ()  # what scales were fitted to: operation, and powers of two
+    measured: dict[Value, tuple[int, int]] = field(default_factory=dict)  # of its values, until scales are chosen
     refused: tuple[str, ...] = ()  # lines that hold less than what is stated of inputs allows, see passes/verdicts.py
     guard: bool = False  # whether numbers are checked before anything is revealed, see passes/guard.py
 

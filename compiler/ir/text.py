@@ -3,6 +3,7 @@
     spux 1
     module "mean"
     config {"fxp_fraction_bits": 18, ...}
+    ranges [["input", -3, 4], ...]          (of a calibrated program: 2^-3 to 2^4, known to all)
     input %0 "x" float32 : fxp18[4] secret
     %1 = sum %0 {"axes": [0]} : fxp18[] secret  # train.py:12
     output %1 "out" float32
@@ -78,6 +79,8 @@ class _Printer:
         yield f"spux {VERSION}"
         yield f"module {_name(m.name)}"
         yield f"config {json.dumps(m.config, sort_keys=True)}"
+        if m.ranges:
+            yield f"ranges {json.dumps(m.ranges)}"
         for name, dtype, value in zip(m.inputs, m.input_dtypes, m.body.params, strict=True):
             yield f"input {self.define(value)} {_name(name)} {dtype} : {value.type}"
         for op in m.body.ops:
@@ -224,6 +227,8 @@ class _Parser:
         self.ring_bits = m.config.get("ring_bits", 64)
         if self.ring_bits not in RING_DTYPE:
             raise self.error(f"a ring of {self.ring_bits} bits")
+        if self.peek().startswith("ranges "):
+            m.ranges = tuple((str(what), int(low), int(high)) for what, low, high in self.field("ranges"))
         while self.peek().startswith("input "):
             self.input(m)
         while self.peek().startswith("%"):

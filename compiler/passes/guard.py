@@ -61,7 +61,8 @@ class _Guard:
         ops, self.region.ops = self.region.ops, []
         with self.b.inside(self.region):
             for op in ops:
-                self.b.location = op.location
+                if op.location.file:
+                    self.b.location = op.location
                 self._visit(op)
             yield
 

@@ -10,6 +10,7 @@ from spuvm.compiler.ir.module import Op, Visibility
 from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.limits import Limits
 from spuvm.compiler.passes.pipeline import regions
+from spuvm.compiler.passes.ranges import Ranges
 from spuvm.compiler.passes.scales import choose_scales
 from spuvm.compiler.passes.truncation import merge_truncations
 from spuvm.compiler.passes.verdicts import CANNOT_TELL, SAFE, Verdict, key_of, verdicts
@@ -74,11 +75,14 @@ def scales_of(
     finer: Sequence[int] = (),
     bounds: Sequence[float | None] = (),
     missing: Sequence[int] = (),
+    ranges: Ranges | None = None,
 ) -> Scales:
     """Of each line and operation the finest scale, the largest limit and the least headroom."""
     module = lower(traced, visibilities, config, missing=missing)
     module.finer, module.keeps_scales = tuple(finer), True
     module.bounds = (*bounds, *[None] * (len(missing) if bounds else 0))
+    if ranges is not None:
+        ranges.apply(module)
     limits = Limits(config.fxp_fraction_bits, config.ring_bits)
     ops = [op for op in module.body.walk() if _counts(op)]
     choose_scales(module, limits)

@@ -51,6 +51,8 @@ class Limits:
         self.most = self.top - 2 * frac  # log2 of what a product may be
         self.of: dict[Value, Limit] = {}
         self.pinned: dict[Value, Limit] = {}  # of what loops carry
+        self.measured: dict[Value, float] = {}  # log2 of what values are taken to stay below
+        self.digits: dict[Value, float] = {}  # extra bits that small ones want
 
     @property
     def promised(self) -> Limit:
@@ -75,6 +77,8 @@ class Limits:
             if out.type.kind == "fxp":
                 found = self._kept(rule(self, op, numbers)) if rule else self.promised
                 self.of[out] = self.pinned.get(out, found)
+                if out in self.measured and out not in self.pinned:
+                    self.of[out] = known(min(self.measured[out], found.whole) if found.known else self.measured[out])
 
     def _kept(self, x: Limit) -> Limit:
         """A promise is never above what the ring holds; a sum may be above what a factor may be."""

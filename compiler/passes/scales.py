@@ -20,6 +20,7 @@ from spuvm.compiler.ir.module import Module, Op, Region, Value, uses
 from spuvm.compiler.ir.ops import KEEP_MASKED, LOCAL, index_operands, with_results
 from spuvm.compiler.passes.carried import pin
 from spuvm.compiler.passes.limits import Limits, count, known
+from spuvm.compiler.passes.ranges import DIGITS, MARGIN
 from spuvm.compiler.passes.truncation import BLOCK
 from spuvm.compiler.passes.wishes import NO_WISH, OF_ROOTS, REARRANGED, Pins, Wanted
 from spuvm.runtime.ring.elements import words
@@ -27,6 +28,7 @@ from spuvm.runtime.ring.elements import words
 Moved = dict[Region, list[int]]
 
 MOST = {32: 6, 64: 20, 128: 40}  # extra bits of what is multiplied
+MOST_MEASURED = {32: 8, 64: 36, 128: 76}  # of calibrated programs
 LEAST_EXPONENT = 17  # fraction bits of result and divisor beyond those of the numerator
 # Fraction bits of roots: an epsilon of 1e-8 beside them is 0, so that what is divided by a root that was lost gives 0.
 UP_TO = {32: 16, 64: 24, 128: 60}
@@ -45,6 +47,7 @@ def choose_scales(module: Module, limits: Limits | None = None) -> Moved:
     """In place: every value stays the same object, some types change. `limits` are filled, where they are given."""
     frac, ring_bits = module.config["fxp_fraction_bits"], module.config["ring_bits"]
     limits = Limits(frac, ring_bits) if limits is None else limits
+    _measure(module, limits)
     finer = dict(zip(module.body.params, module.finer))
     for param, extra in finer.items():
         param.type = param.type.with_(frac=param.type.frac + extra)
@@ -60,6 +63,17 @@ def choose_scales(module: Module, limits: Limits | None = None) -> Moved:
         given = (finer, _successors(module)) if outermost else (_carried_in(region, pins), None)
         moved[region] = _Scaler(region, limits, frac, ring_bits, *given, pins).run()
     return moved
+
+
+def _measure(module: Module, limits: Limits) -> None:
+    """What a calibrated program is fitted to. A product is as large before it is truncated as after it."""
+    ranges, module.measured = module.measured, {}
+    for value, (low, high) in ranges.items():
+        limits.measured[value] = float(high + MARGIN)
+        limits.digits[value] = float(DIGITS - low - limits.frac)
+    for op in module.body.walk():
+        if op.name == "trunc" and op.output in ranges:
+            limits.measured[op.inputs[0]] = limits.measured[op.output]
 
 
 def _carried_in(region: Region, pins: Pins) -> dict[Value, int]:
@@ -138,6 +152,7 @@ class _Scaler:
         self.pinned = self._pinned()
         self.raw = {op.inputs[0] for op in region.ops if _is_raw(op, frac)}
         self.factors = self._factors()
+        self.shared = self._shared() if limits.measured else {}
         self.uses = {v: len(users) for v, users in uses(region).items()}
         self.wider: dict[Value, Value] = {}  # what a value is the truncation of, or another reading
 
@@ -175,10 +190,15 @@ class _Scaler:
         return self.extra.get(value, 0)
 
     def factor_room(self, value: Value) -> int:
-        """Extra bits that a factor may have, so that products keep their limit."""
+        """Extra bits that a factor may have, so that products keep their limit; if all are measured, their own."""
+        if value in self.shared:
+            return self.shared[value]
         if not value.type.frac and not self.of(value):
             return 0
-        return max(0, min(self._spare(value) + self.frac - self._lowered(value), MOST[self.ring_bits]))
+        return max(0, min(self._spare(value) + self.frac - self._lowered(value), self._most(value)))
+
+    def _most(self, value: Value) -> int:
+        return MOST_MEASURED[self.ring_bits] if value in self.limits.digits else MOST[self.ring_bits]
 
     def _spare(self, value: Value) -> int:
         """Fraction bits that the limit of a factor leaves beyond the default; of a known one, that 1 would leave."""
@@ -205,6 +225,19 @@ class _Scaler:
         bits = max(0.0, min(max(wish.bits, wish.below), factor, anywhere), wide)
         most = max(factor, anywhere) if wide > factor else min(factor, anywhere)
         return min(2 * math.ceil(bits / 2), most - most % 2)
+
+    def _shared(self) -> dict[Value, int]:
+        """Of what is multiplied, half of the room that the products leave; nothing of what is not measured."""
+        found: dict[Value, int] = {}
+        for op in self.region.ops:
+            if op.name not in ("mul", "dot"):
+                continue
+            for v in op.inputs:
+                other = op.inputs[op.inputs[0] is v]
+                half = 1 if other.type.frac == 0 or other.type.is_public else 2
+                fits = self.room(op.output) // half if self.limits.of[op.output].known else -1
+                found[v] = min(found.get(v, self._most(v)), fits)
+        return {v: room for v, room in found.items() if room >= 0 and self.limits.of[v].known}
 
     def _multiplied(self, value: Value) -> bool:
         return value in self.factors

@@ -16,6 +16,7 @@ from spuvm.compiler.passes.held import ANYTHING, BELOW_ONE, Held
 from spuvm.compiler.passes.overflow import Watch
 
 SAFE, CANNOT_TELL, REFUSED = "safe", "cannot tell", "refused"
+SAMPLE = "guard=True; the sample fits"
 Key = tuple[str, str]  # line, operation
 
 OPERATIONS = {"mul": "product", "dot": "product", "trunc": "product"}
@@ -40,6 +41,8 @@ class Verdict:
             return ""
         if self.word == REFUSED:
             return "smaller numbers, or ring=128"
+        if self.unbounded == (SAMPLE,):
+            return SAMPLE
         few = ", ".join(self.unbounded[:3]) + (", ..." if len(self.unbounded) > 3 else "")
         return f"a bound of {few}"
 
@@ -58,6 +61,8 @@ def verdicts(module: Module) -> dict[Key, Verdict]:
     for region in _regions(module.body):
         for op in _unsafe(region, Watch(Builder(frac, ring_bits), held, {})):
             unbounded = tuple(sorted({name for v in op.inputs for name in sources.of.get(v, ())}))
+            if not unbounded and module.ranges:
+                unbounded = (SAMPLE,)
             verdict = Verdict(CANNOT_TELL if unbounded else REFUSED, unbounded)
             found[key_of(op)] = found[key_of(op)].joined(verdict) if key_of(op) in found else verdict
     return found
@@ -65,6 +70,8 @@ def verdicts(module: Module) -> dict[Key, Verdict]:
 
 def judge(module: Module) -> None:
     """A pass that changes nothing but `module.refused`: where bounds are stated, the lines that they refuse."""
+    if module.ranges:  # what follows from them is not stated
+        return
     inside = any(op.stated is not None for op in module.body.walk())
     if inside or any(b is not None for b in module.bounds):
         lines = [f"{line} ({operation})" for (line, operation), v in verdicts(module).items() if v.word == REFUSED]

@@ -60,6 +60,7 @@ class Wanted:
             self.of[value] = Wish(max(before.bits, bits), max(before.below, below))
 
     def run(self, region: Region) -> None:
+        self.of.update({v: Wish(bits, -math.inf) for v, bits in self.limits.digits.items() if bits > 0})
         for i, value in enumerate(region.results):
             self.ask(value, 0.0, OF_ROOTS if (region, i) in self.pins.results else -math.inf)
         for op in reversed(region.ops):

@@ -15,11 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from spuvm.calls import Jitted
 from spuvm.commands.options import Argument, make_config
+from spuvm.compiler.check.measuring import measured
 from spuvm.compiler.compile import Program, compile_function, load
+from spuvm.compiler.front.trace import trace
 from spuvm.compiler.ir.module import Visibility
+from spuvm.compiler.passes.ranges import Ranges, scales_of_inputs
 from spuvm.jit import reveal
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import CompileError, InputError, SpuError
@@ -38,6 +42,7 @@ class Options:
     parties: tuple[str, ...] | None = None
     others: tuple[str, ...] | None = None
     x64: bool = False
+    guard: bool = False
 
     @property
     def given(self) -> bool:
@@ -65,20 +70,31 @@ def is_saved(target: str) -> bool:
     return False
 
 
-def program_of(target: str, options: Options, inputs: Mapping[str, Leaf] | None = None) -> Program:
-    """Load `f.spux`, or compile `file.py:fn` for the arguments of the options and of `inputs` by name."""
+def program_of(
+    target: str, options: Options, inputs: Mapping[str, Leaf] | None = None, sample: Mapping[str, Any] | None = None
+) -> Program:
+    """Load `f.spux`, or compile `file.py:fn` for the arguments of the options and of `inputs` by name.
+
+    `sample`: public or synthetic arrays by name, to which scales are fitted.
+    """
     if is_saved(target):
         if options.given:
             raise InputError(f"{target} is compiled already: `--arg` and its like belong to `spuvm compile`.")
         return load(target)
     with jax.enable_x64(True) if options.x64 else nullcontext():
-        return _compile(target, load_function(target), options, inputs or {})
+        return _compile(target, load_function(target), options, inputs or {}, sample)
 
 
-def _compile(target: str, fn: Callable[..., Any], options: Options, inputs: Mapping[str, Leaf]) -> Program:
-    base = None
+def _compile(
+    target: str,
+    fn: Callable[..., Any],
+    options: Options,
+    inputs: Mapping[str, Leaf],
+    sample: Mapping[str, Any] | None = None,
+) -> Program:
+    base, guard, ranges = None, options.guard, None
     if isinstance(fn, Jitted):
-        base = fn.vm.config
+        base, guard, ranges = fn.vm.config, guard or fn.guard, fn.ranges
         fn = fn.fn
     config = make_config(options.protocol, options.ring, options.fxp, options.parties, base, options.others)
     described = [(a.name, leaf_of(a, options.x64)) for a in options.arguments]
@@ -91,12 +107,36 @@ def _compile(target: str, fn: Callable[..., Any], options: Options, inputs: Mapp
     if options.reveal is not None:
         fn = revealing(fn, None if options.reveal == "all" else options.reveal, config)
     try:
-        return compile_function(fn, types, owners, config, tuple(static))
+        if sample is not None:
+            ranges = _measured(fn, types, owners, config, tuple(static), sample)
+        finer, bounds = scales_of_inputs(ranges, len(leaves), config.fxp_fraction_bits, config.ring_bits)
+        return compile_function(
+            fn, types, owners, config, tuple(static), finer=finer, bounds=bounds, guard=guard, ranges=ranges
+        )
     except SpuError:
         raise
     except Exception as error:
         _raise_in_user_code(error, target.rpartition(":")[0])
         raise
+
+
+def _measured(
+    fn: Callable[..., Any],
+    types: Sequence[Any],
+    owners: Sequence[Visibility],
+    config: Config,
+    static: tuple[int, ...],
+    sample: Mapping[str, Any],
+) -> Ranges:
+    """The ranges of a sample that has the arrays of all arguments."""
+    traced = trace(fn, types, static)
+    missing = [n for n in traced.inputs if n not in sample]
+    if missing or len(sample) > len(traced.inputs):
+        raise InputError(f"the sample has {', '.join(sample)}; the function takes {', '.join(traced.inputs)}.")
+    for name, aval in zip(traced.inputs, traced.in_avals):
+        if np.shape(sample[name]) != tuple(aval.shape):
+            raise InputError(f"`{name}` of the sample has shape {np.shape(sample[name])}, `--arg` says {aval.shape}.")
+    return measured(traced, [sample[n] for n in traced.inputs], owners, config)
 
 
 def load_function(target: str) -> Callable[..., Any]:
