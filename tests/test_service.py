@@ -392,7 +392,7 @@ def test_flows_have_pages(folder: Path) -> None:
             token = alice.store.add_user("ann", ["submit"], 1)
             page = f"http://{alice.settings.page}"
             await session.post(f"{page}/login", data={"token": token})
-            loans = {"loans": {"party": "alice", "data": "table", "columns": [], "number": None}}
+            loans: dict[str, object] = {"loans": {"party": "alice", "data": "table", "columns": [], "number": None}}
             body = {"program": FLOW, "inputs": loans, "note": "<b>note</b>"}
             async with session.post(f"{page}/api/jobs", json=body) as answer:
                 id = (await answer.json())["id"]
