@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from spuvm.runtime.errors import DataError, InputError
 from spuvm.runtime.link.certificates import free_ports, make_authority
 from spuvm.runtime.link.cluster import Address
 from spuvm.runtime.link.tls.relay import Relay
-from spuvm.service import again, identity, jobs, settings, tasks, wire
+from spuvm.service import again, exporting, identity, jobs, port, settings, tasks, wire
 from spuvm.service.jobs import Source
 from spuvm.service.party import Party
 from spuvm.service.serve import running
@@ -347,6 +350,128 @@ def test_what_was_interrupted_does_not_run_again(folder: Path, program: str, mea
     run(scenario())
 
 
+def left_by(party: Party, id: str) -> Path:
+    path = party.settings.state / "jobs" / id / "results" / "out.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"1")
+    return path
+
+
+def test_withdrawn_data_end_what_uses_them(folder: Path, program: str) -> None:
+    """A job that waits ends, what an earlier one left is erased, a new one is refused; until it is undone."""
+
+    async def scenario() -> None:
+        bob, alice = (Party(settings.load(folder / p / "service.toml")) for p in ("bob", "alice"))
+        made = [alice.submit("ann", program, inputs()) for _ in range(3)]
+        for row in made[:2]:
+            bob.receive("alice", row.job.as_dict())
+        bob.store.set(made[0].id, "done")
+        left = left_by(bob, made[0].id)
+        with pytest.raises(InputError, match="no `other` in the catalogue"):
+            bob.withdraw("ben", "other")
+        assert set(bob.withdraw("ben", "table")) == {made[0].id, made[1].id}
+        assert not left.parent.parent.exists()
+        assert (bob.store.job(made[0].id).state, bob.store.job(made[1].id).state) == ("done", "cancelled")
+        said = [m[2] for m in bob.store.unsent("alice") if "cancelled" in m[2]]
+        assert len(said) == 1 and "table" not in said[0]
+        bob.receive("alice", made[2].job.as_dict())
+        assert bob.store.job(made[2].id).reason == "`table` was withdrawn"
+        bob.store.grant("table")
+        with pytest.raises(InputError, match="was not withdrawn"):
+            bob.store.grant("table")
+        bob.receive("alice", (last := alice.submit("ann", program, inputs())).job.as_dict())
+        assert bob.store.job(last.id).state == "approved"
+
+    run(scenario())
+    events = [e.event for e in entries(folder, "bob")]
+    assert events.count("erased") == 1 and "withdrawn" in events
+
+
+def test_a_policy_that_changes_before_a_job_starts_holds(folder: Path, program: str) -> None:
+    policy = folder / "alice" / "policy.toml"
+    policy.write_text(POLICY + "per_day = 1\n")
+
+    async def scenario() -> None:
+        alice = Party(settings.load(folder / "alice" / "service.toml"))
+        row = alice.submit("ann", program, inputs())
+        assert alice.submit("ann", program, inputs()).state == "refused"  # the second of the day
+        policy.write_text(POLICY.replace('["x", "y"]', '["y"]'))
+        for peer in ("bob", "carol"):
+            alice.hear(peer, row.id, {"state": "approved", "reason": "", "attempt": 0})
+        assert "column `x` of `table`" in alice.store.job(row.id).reason
+        assert not alice.running
+
+    run(scenario())
+
+
+def test_what_is_too_old_is_erased(folder: Path, program: str) -> None:
+    path = folder / "alice" / "service.toml"
+    path.write_text(path.read_text() + "[retention]\nresults_days = 30\nmodels_days = 300\n")
+
+    async def scenario() -> None:
+        alice = Party(settings.load(path))
+        old, new, waits = (alice.submit("ann", program, inputs()).id for _ in range(3))
+        left = {id: left_by(alice, id) for id in (old, new, waits)}
+        for id, days in ((old, 31), (new, 29)):
+            alice.store.set(id, "done")
+            alice.store.db.execute("update jobs set ended = ? where id = ?", (time.time() - 86400 * days, id))
+        models = alice.settings.state / "models"
+        for name, days in (("risk", 301), ("fresh", 299), ("flows/alice/nodes/k", 301)):
+            (models / name).mkdir(parents=True)
+            (models / name / "model.share").write_bytes(b"1")
+            for file in (models / name, models / name / "model.share"):
+                os.utime(file, (time.time() - 86400 * days,) * 2)
+        alice.forget()
+        assert [id for id in left if left[id].exists()] == [new, waits]
+        assert {str(p.parent.relative_to(models)) for p in models.rglob("*.share")} == {"fresh"}
+        with pytest.raises(InputError, match="is not over"):
+            alice.erase("ann", waits)
+        alice.erase("ann", new)
+        assert not left[new].exists()
+
+    run(scenario())
+    assert [e.body["user"] for e in entries(folder, "alice") if e.event == "erased"] == ["retention"] * 3 + ["ann"]
+
+
+NOISE = [
+    b"", b"\x16", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n", b"spuvm/1 to x alice bob\n", b"s" * 400,
+    b"spuvm/1 at ../../x alice bob\n", b"\x00" * 70_000, b"SSH-2.0-x\r\n",
+    b"spuvm/1 to " + b"0" * 24 + b".r0 alice bob\n",
+]  # fmt: skip
+
+
+def test_a_scan_of_the_port_leaves_the_service_as_it_is(folder: Path, program: str) -> None:
+    """Hundreds of connections that idle, trickle or say what is none: no thread, no file stays, and peers get in."""
+    crowd: list[socket.socket] = []
+
+    def scan(address: Address) -> None:
+        for number in range(400):
+            with suppress(OSError):
+                sock = socket.create_connection((address.host, address.port), 5)
+                crowd.append(sock)
+                sock.sendall(NOISE[number % len(NOISE)])
+
+    async def scenario() -> None:
+        async with services(folder, "bob") as parties:
+            bob = parties["bob"]
+            assert bob.settings.listen is not None
+            await asyncio.to_thread(scan, bob.settings.listen)
+            before = len(os.listdir("/proc/self/fd"))
+            carol = settings.load(folder / "carol" / "service.toml")
+            tls = wire.context(carol, ssl.Purpose.SERVER_AUTH)
+            call = wire.Call(carol, port.ways_of(carol), "bob", tls)
+            body = json.dumps({"head": [0, "0"], "message": jobs.make("alice", program, inputs()).as_dict()})
+            status, _ = await asyncio.to_thread(call.post, "/jobs", body)
+            assert status == 422  # heard, though the crowd is there
+            call.close()
+            for sock in crowd:
+                sock.close()
+            await until(lambda: len(os.listdir("/proc/self/fd")) < before - len(crowd) + 20)
+            await until(lambda: not [t for t in threading.enumerate() if "greeting" in t.name])
+
+    run(scenario())
+
+
 def test_schedules_ask_again(folder: Path, program: str) -> None:
     """Each time a new job; not while the one before is open; not for who is no user any more."""
 
@@ -475,6 +600,25 @@ def test_a_record_that_was_changed_or_cut_is_noticed(folder: Path, program: str)
     path.write_bytes(b"".join(lines[:2]))  # whole, and older than what was told
     with pytest.raises(DataError, match="gone back"):
         Party(settings.load(folder / "alice" / "service.toml"))
+
+
+def test_records_for_systems_that_collect_logs(folder: Path, program: str) -> None:
+    async def scenario() -> None:
+        alice = Party(settings.load(folder / "alice" / "service.toml"))
+        id = alice.submit("ann", program, inputs()).id
+        alice.turned_away("a\u0085stranger\n<1>", "why")
+        alice.stop("ann", id)
+
+    run(scenario())
+    told = {"alice": entries(folder, "alice")}
+    found = [json.loads(line) for line in exporting.lines(told, "json", 0)]
+    assert [f["event"] for f in found] == ["asked", "decided", "turned away", "cancelled", "ended"]
+    assert [f["hash"] for f in found] == [e.hash for e in told["alice"]]
+    last = list(exporting.lines(told, "syslog", 2))
+    assert len(last) == 3 and all(
+        re.fullmatch(r"<(108|109)>1 \S+ \S+ spuvm-alice - [a-z-]+ - \{[ -~]*\}", x) for x in last
+    )
+    assert last[0].startswith("<108>") and last[1].startswith("<109>")
 
 
 def test_peers_notice_a_record_that_goes_back(folder: Path) -> None:

@@ -17,6 +17,7 @@ from spuvm.commands.results import console, say
 from spuvm.policy import record
 from spuvm.runtime.errors import ConfigError, InputError, LinkError
 from spuvm.service import identity, settings
+from spuvm.service.exporting import FORMS, lines
 from spuvm.service.jobs import ENDED, STATES, read
 from spuvm.service.report import page
 
@@ -229,6 +230,29 @@ def result(job: str, result: str, output: Path, config: Path, token: str) -> Non
 
 
 @jobs.command()
+@click.argument("job")
+@CONFIG
+@TOKEN
+def erase(job: str, config: Path, token: str) -> None:
+    """Erase what a job left at this party: results, what it printed, shares that it kept. The record stays."""
+    desk = _Desk(config, token)
+    desk.post(f"/api/jobs/{desk.job(job)['id']}/erase", {})
+
+
+@jobs.command()
+@click.argument("data")
+@click.option("--undo", is_flag=True, help="Let jobs use them again, as policy says.")
+@CONFIG
+@TOKEN
+def withdraw(data: str, undo: bool, config: Path, token: str) -> None:
+    """Take data of this party's catalogue back: jobs that use them end, what these left here is erased, and no new
+    one is allowed."""
+    found = _Desk(config, token).post(f"/api/data/{data}/{'grant' if undo else 'withdraw'}", {})
+    for job in found.get("jobs", ()):
+        click.echo(job)
+
+
+@jobs.command()
 @CONFIG
 @TOKEN
 def schedules(config: Path, token: str) -> None:
@@ -377,6 +401,20 @@ def report(records: tuple[str, ...], output: Path) -> None:
         raise InputError(f"{output} is there already: give a new file.")
     output.write_text(page(_entries(records)))
     say(f"wrote {output}")
+
+
+@audit.command()
+@click.argument("records", nargs=-1, required=True, metavar="PARTY=RECORD.jsonl,PARTY.crt ...")
+@click.option("--as", "form", type=click.Choice(FORMS), default="json", show_default=True, help="Lines of this form.")
+@click.option("--after", type=click.IntRange(0), default=0, help="Entries after this number: what was exported last.")
+def export(records: tuple[str, ...], form: str, after: int) -> None:
+    """Print checked entries for a system that collects logs: JSON or syslog (RFC 5424), a line each.
+
+    \b
+      spuvm audit export alice=alice/record.jsonl,alice.crt --as syslog --after 1200 | nc -q 0 -u siem 514
+    """
+    for line in lines(_entries(records), form, after):
+        click.echo(line)
 
 
 def _entries(records: tuple[str, ...]) -> dict[str, list[record.Entry]]:

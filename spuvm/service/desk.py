@@ -76,6 +76,9 @@ class Desk:
         add.add_get("/api/jobs/{id}", self.show)
         add.add_get("/api/jobs/{id}/log", self.log)
         add.add_get("/api/jobs/{id}/results/{name}", self.result)
+        add.add_post("/api/jobs/{id}/erase", self.erase)
+        add.add_post("/api/data/{name}/withdraw", self.withdraw)
+        add.add_post("/api/data/{name}/grant", self.grant)
         for act in ("approve", "refuse", "cancel"):
             add.add_post(f"/jobs/{{id}}/{act}", self._act(act, page=True))
             add.add_post(f"/api/jobs/{{id}}/{act}", self._act(act, page=False))
@@ -253,6 +256,20 @@ class Desk:
         user, id = self._user(request, "submit"), request.match_info["id"]
         self.party.schedules.remove(id)
         self.party.record.append("unscheduled", schedule=id, user=user.name)
+        return web.json_response({})
+
+    async def erase(self, request: web.Request) -> web.Response:
+        self.party.erase(self._user(request, "operate").name, request.match_info["id"])
+        return web.json_response({})
+
+    async def withdraw(self, request: web.Request) -> web.Response:
+        user = self._user(request, "operate")
+        return web.json_response({"jobs": self.party.withdraw(user.name, request.match_info["name"])})
+
+    async def grant(self, request: web.Request) -> web.Response:
+        user, name = self._user(request, "operate"), request.match_info["name"]
+        self.party.store.grant(name)
+        self.party.record.append("granted", data=name, user=user.name)
         return web.json_response({})
 
     async def log(self, request: web.Request) -> web.Response:

@@ -19,7 +19,7 @@ from spuvm.data.files import open_table
 from spuvm.policy.record import Heads, Record
 from spuvm.policy.rules import Decision, decide, load_rules
 from spuvm.runtime.errors import DataError, InputError, SpuError
-from spuvm.service import again, jobs, runner
+from spuvm.service import again, jobs, keeping, runner
 from spuvm.service.identity import load_key
 from spuvm.service.jobs import ENDED, Job, Source
 from spuvm.service.port import Doors
@@ -119,6 +119,8 @@ class Party:
         missing = [name for name in mine if name not in self.settings.data]
         if missing:
             return Decision("refused", (f"there is no `{missing[0]}` in the catalogue",))
+        if gone := sorted(set(mine) & set(self.store.withdrawn())):
+            return Decision("refused", (f"`{gone[0]}` was withdrawn",))
         try:
             asked = jobs.asked(job, work, self.settings.party, lambda name: open_table(self.settings.data[name]).rows)
         except SpuError as error:
@@ -127,7 +129,7 @@ class Party:
             rules = load_rules(self.settings.policy)  # anew each time: a changed policy holds at once
         except SpuError as error:
             return Decision("refused", (f"the policy cannot be read: {error}",))
-        return decide(rules, asked, datetime.now(UTC).date(), self.store.taken_today())
+        return decide(rules, asked, datetime.now(UTC).date(), self.store.taken_today(job.id))
 
     # people -------------------------------------------------------------------------------------------
 
@@ -160,6 +162,40 @@ class Party:
         self.record.append(state, job=id, user=user)
         self._end(id, state, f"by {user}", public=f"{self.settings.party} has {state} it")
         return self.store.job(id)
+
+    def withdraw(self, user: str, data: str) -> list[str]:
+        """Take an entry of the catalogue back: jobs that use it end, and what they left is erased. Their numbers."""
+        if data not in self.settings.data:
+            raise InputError(f"there is no `{data:.80}` in the catalogue: it has {', '.join(self.settings.data)}.")
+        self.store.withdraw(data, user)
+        self.record.append("withdrawn", data=data, user=user)
+        used = [r for r in self.store.jobs(limit=100_000) if self._uses(r, data)]
+        for row in used:
+            if not row.over:
+                self._end(row.id, "cancelled", f"`{data}` was withdrawn by {user}", public="data were withdrawn")
+            self.erase(user, row.id)
+        return [row.id for row in used]
+
+    def _uses(self, row: Row, data: str) -> bool:
+        return any(s.party == self.settings.party and s.data == data for s in row.job.inputs.values())
+
+    def erase(self, user: str, id: str) -> None:
+        """Remove what a job left here: results, what it printed, shares that it kept."""
+        row = self.store.job(id)
+        if not row.over:
+            raise InputError(f"job {id} is not over: it is {row.state}. Cancel it first.")
+        if keeping.erase_job(self.settings, id):
+            self.record.append("erased", job=id, user=user)
+
+    def forget(self) -> None:
+        """Erase what is older than the service's file allows."""
+        now = time.time()
+        for row in keeping.jobs_over_age(self.settings, self.store.jobs(limit=100_000), now):
+            keeping.erase_job(self.settings, row.id)
+            self.record.append("erased", job=row.id, user="retention")
+        for path in keeping.models_over_age(self.settings, now):
+            keeping.erase(path)
+            self.record.append("erased", model=path.name, user="retention")
 
     # peers --------------------------------------------------------------------------------------------
 
@@ -251,6 +287,11 @@ class Party:
 
     def _start(self, row: Row, work: Work) -> None:
         session = f"{row.id}.r{row.attempt}"
+        decision = self._decide(row.job, work)  # what was allowed may have been taken back
+        if decision.state == "refused":
+            return self._end(
+                row.id, "refused", "; ".join(decision.reasons), public="its policy does not allow it any more"
+            )
         command = runner.prepare(self.settings, row.job, work, session, self.doors.path(session))
         self.store.began(row.id, again.data_of(self.settings, row.job))
         shown = [[r.what, r.to, r.elements] for r in work.reveals]

@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import signal
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
@@ -22,6 +23,7 @@ from spuvm.service.settings import Settings
 
 LOG = logging.getLogger("spuvm.service")
 TICK = 1.0
+FORGET = 3600.0  # seconds between two looks for what is too old
 KEEPALIVE = 20.0
 
 
@@ -64,9 +66,13 @@ async def running(settings: Settings, passphrase: str | None = None) -> AsyncIte
 
 
 async def _tick(party: Party) -> None:
+    forgot = 0.0
     while True:
         await asyncio.sleep(TICK)
         party.tick()
+        if time.monotonic() > forgot + FORGET:
+            party.forget()
+            forgot = time.monotonic()
 
 
 def _loopback(host: str) -> bool:

@@ -34,6 +34,10 @@
     open_jobs = 20                       # of one asking party
     restarts = 3                         # how often a job that was interrupted runs again
 
+    [retention]                          # optional: what is erased by itself; for ever, if a line is not there
+    results_days = 30                    # all that a job left: results, what it printed, shares that it kept
+    models_days = 365                    # models, and checkpoints of flows, since they were last written
+
 Paths are relative to the file.
 """
 
@@ -77,6 +81,11 @@ FILE = {
     "fingerprints": Field(fields.table_of(fields.text), {}),
     "data": Field(fields.table_of(fields.text), {}),
     "limits": Field(lambda value: value, {}),
+    "retention": Field(lambda value: value, {}),
+}
+RETENTION = {
+    "results_days": Field(fields.seconds, None),
+    "models_days": Field(fields.seconds, None),
 }
 
 
@@ -91,6 +100,14 @@ class Limits:
     wait_seconds: float
     open_jobs: int
     restarts: int
+
+
+@dataclass(frozen=True)
+class Retention:
+    """In days; None: for ever."""
+
+    results_days: float | None
+    models_days: float | None
 
 
 @dataclass(frozen=True)
@@ -110,6 +127,7 @@ class Settings:
     fingerprints: Mapping[str, str]
     data: Mapping[str, Path]
     limits: Limits
+    retention: Retention
 
     @property
     def peers(self) -> tuple[str, ...]:
@@ -155,6 +173,7 @@ def load(path: str | Path) -> Settings:
         services=services,
         fingerprints=pins,
         data={name: path.parent / file for name, file in values["data"].items()},
+        retention=Retention(**fields.read(values["retention"], RETENTION, f"[retention] in {path}")),
         limits=Limits(**fields.read(values["limits"], LIMITS, f"[limits] in {path}")),
         **files,
     )

@@ -36,6 +36,7 @@ create table if not exists outbox (
     until real not null
 );
 create table if not exists users (name text primary key, roles text not null, token text not null, ends real not null);
+create table if not exists withdrawn (data text primary key, user text not null, at real not null);
 create table if not exists heads (party text primary key, number integer not null, head text not null);
 """
 LATER = (  # columns that stores of earlier versions lack
@@ -142,11 +143,11 @@ class Store:
         sql = f"select count(*) from jobs where requester = ? and state not in {ENDED}"
         return int(self.db.execute(sql, (requester,)).fetchone()[0])
 
-    def taken_today(self) -> Mapping[int, int]:
-        """How many jobs each rule allowed since midnight, UTC."""
+    def taken_today(self, job: str) -> Mapping[int, int]:
+        """How many jobs beside this one each rule allowed since midnight, UTC."""
         midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-        sql = "select rule, count(*) from jobs where rule is not null and received >= ? group by rule"
-        return {int(rule): int(n) for rule, n in self.db.execute(sql, (midnight,))}
+        sql = "select rule, count(*) from jobs where rule is not null and received >= ? and id != ? group by rule"
+        return {int(rule): int(n) for rule, n in self.db.execute(sql, (midnight, job))}
 
     def submitted(self, id: str, user: str) -> None:
         self.db.execute("insert or ignore into submitters values (?, ?)", (id, user))
@@ -195,6 +196,18 @@ class Store:
 
     def set_head(self, party: str, number: int, head: str) -> None:
         self.db.execute("insert or replace into heads values (?, ?, ?)", (party, number, head))
+
+    def withdraw(self, data: str, user: str) -> None:
+        """An entry of the catalogue that no job may use any more."""
+        self.db.execute("insert or ignore into withdrawn values (?, ?, ?)", (data, user, time.time()))
+
+    def grant(self, data: str) -> None:
+        """It may be used again, as policy says."""
+        if self.db.execute("delete from withdrawn where data = ?", (data,)).rowcount == 0:
+            raise InputError(f"{data!r:.80} was not withdrawn.")
+
+    def withdrawn(self) -> list[str]:
+        return [str(r["data"]) for r in self.db.execute("select data from withdrawn order by data")]
 
     # users ------------------------------------------------------------------------------------------
 
