@@ -4,18 +4,20 @@
 
 Computing is measured: one party's part runs by itself, on zeros, over a link that carries nothing, the slowest counts.
 What a round and a byte cost here beside that is measured once per machine, between two processes over TLS, and kept in
-the cache. It is exact where the program's rounds are; parties that share one machine also share its cores.
+the cache. It is exact where the program's rounds are: of a loop on revealed values one trip is counted, of branches the
+longest. Parties that share one machine also share its cores: what all of them need of these is measured, too.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,8 +32,9 @@ from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Kind, Link
 from spuvm.runtime.link.tls.link import connect
-from spuvm.runtime.machine.executor import Executor, Streams
-from spuvm.runtime.machine.program import CondStep, LoopStep, PartyProgram, RankStep, WhileStep
+from spuvm.runtime.machine.components import Component
+from spuvm.runtime.machine.executor import Executor, Streams, load, store
+from spuvm.runtime.machine.program import BlockProgram, CondStep, LoopStep, PartyProgram, RankStep, WhileStep
 
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "kbit": 1e3, "Mbit": 1e6, "Gbit": 1e9}
 FORM = re.compile(r"([0-9.]+)(us|ms|s),([0-9.]+)(kbit|Mbit|Gbit)")
@@ -62,22 +65,34 @@ class Speed:
 
 @dataclass(frozen=True)
 class Seconds:
-    """Where the time of one run goes, in seconds."""
+    """Where the time of one run goes, in seconds, with a machine for each party.
+
+    `sharing`: what is added where all parties share this machine's cores. `exact`: no loop's trips depend on data.
+    """
 
     link: str
     computing: float
     delays: float
     transfer: float
     handling: float
+    sharing: float = 0.0
+    exact: bool = True
 
     @property
     def total(self) -> float:
         return self.computing + self.delays + self.transfer + self.handling
 
+    @property
+    def together(self) -> float:
+        """Of a run in which all parties are on this machine."""
+        return self.total + self.sharing
+
     def __str__(self) -> str:
+        trip = "" if self.exact else "; of loops on revealed values, one trip"
         return (
             f"{self.total:.3f} s over {self.link}: {self.computing:.3f} computing, {self.delays:.3f} waiting for "
-            f"messages, {self.transfer:.3f} sending, {self.handling:.3f} for rounds and encryption"
+            f"messages, {self.transfer:.3f} sending, {self.handling:.3f} for rounds and encryption; "
+            f"{self.together:.3f} s if all parties share this machine's {cores()} cores{trip}"
         )
 
 
@@ -93,13 +108,56 @@ def estimate(parts: Sequence[PartyProgram], rounds: int, bytes_sent: Sequence[in
     """Of a program whose parts by party these are."""
     speed, here = Speed.parse(link), machine()
     most = max(map(int, bytes_sent), default=0)
-    computing = max((alone(part) for part in parts), default=0.0)
+    ran = [alone(part) for part in parts]
+    computing = max((r.seconds for r in ran), default=0.0)
     handling = rounds * here.round + most * here.byte
-    return Seconds(link, computing, rounds * speed.delay, 8 * most / speed.width, handling)
+    crowd = max(1.0, len(parts) / cores())  # parties for each core
+    sharing = max(0.0, sum(r.work for r in ran) / cores() - computing) + (crowd - 1) * handling
+    exact = not any(_turns(part.block) for part in parts)
+    return Seconds(link, computing, rounds * speed.delay, 8 * most / speed.width, handling, sharing, exact)
 
 
-def alone(part: PartyProgram) -> float:
-    """Seconds of one party's computing: the second of two runs."""
+@dataclass(frozen=True)
+class Ran:
+    """Of one party's part by itself: seconds, and those of all cores together."""
+
+    seconds: float
+    work: float
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _OneTrip(Executor):
+    """Runs a loop on revealed values once, and all branches of a choice: what they take does not depend on zeros."""
+
+    def __init__(self, streams: Streams, link: Link) -> None:
+        super().__init__(streams, link)
+        self.spare = Ran(0.0, 0.0)  # of branches that are not the longest
+
+    def _while(self, step: WhileStep, env: dict[int, Component]) -> None:
+        first, second = load(env, step.condition_constants), load(env, step.body_constants)
+        carries = load(env, step.carries)
+        self._block(step.condition, [*first, *carries])
+        store(env, step.outputs, self._block(step.body, [*second, *carries]))
+
+    def _cond(self, step: CondStep, env: dict[int, Component]) -> None:
+        taken = []
+        for branch in step.branches:
+            start, work = time.perf_counter(), time.process_time()
+            results = self._block(branch, load(env, step.operands))
+            taken.append((time.perf_counter() - start, time.process_time() - work, results))
+        longest = max(taken, key=lambda t: t[0])
+        over = [t for t in taken if t is not longest]
+        spare = self.spare
+        self.spare = Ran(spare.seconds + sum(t[0] for t in over), spare.work + sum(t[1] for t in over))
+        store(env, step.outputs, longest[2])
+
+
+def alone(part: PartyProgram) -> Ran:
+    """One party's computing: the second of two runs."""
     _refuse_unknown(part)
     inputs, at = [], 0
     for port in part.inputs:
@@ -109,32 +167,50 @@ def alone(part: PartyProgram) -> float:
     part.prepare()
     streams = Streams(lambda holders: new_key(), part.party)
     members = 1 + max([part.party or 0, *(p for r in _peers(part) for p in r)])
-    spent = 0.0
+    ran = Ran(0.0, 0.0)
     for _ in range(2):
-        start = time.perf_counter()
-        Executor(streams, _Nothing(part.party or 0, [str(i) for i in range(members)])).run_blocked(part, inputs)
-        spent = time.perf_counter() - start
-    return spent
+        executor = _OneTrip(streams, _Nothing(part.party or 0, [str(i) for i in range(members)]))
+        start, work = time.perf_counter(), time.process_time()
+        executor.run_blocked(part, inputs)
+        seconds, work = time.perf_counter() - start, time.process_time() - work
+        ran = Ran(seconds - executor.spare.seconds, work - executor.spare.work)
+    return ran
+
+
+def _blocks(block: BlockProgram) -> Iterator[BlockProgram]:
+    """A block and all that are within it."""
+    yield block
+    for step in block.steps:
+        inner: Sequence[BlockProgram] = ()
+        match step:
+            case LoopStep():
+                inner = (step.body,)
+            case WhileStep():
+                inner = (step.condition, step.body)
+            case CondStep():
+                inner = step.branches
+        for one in inner:
+            yield from _blocks(one)
+
+
+def _turns(block: BlockProgram) -> bool:
+    """Whether a loop or a choice in it depends on revealed values."""
+    return any(isinstance(step, WhileStep | CondStep) for inner in _blocks(block) for step in inner.steps)
 
 
 def _refuse_unknown(part: PartyProgram) -> None:
-    for step in part.block.steps:
-        if isinstance(step, WhileStep | CondStep | RankStep):
-            raise InputError(
-                "how long it computes depends on its data: seconds are for programs whose rounds are known before, "
-                "without sorts by opened comparisons, and without loops and branches on revealed values."
-            )
+    if any(isinstance(step, RankStep) for block in _blocks(part.block) for step in block.steps):
+        raise InputError(
+            "how long it computes depends on its data: it sorts by opened comparisons, of which there are more or "
+            "fewer. `spuvm run --network --link` measures it."
+        )
 
 
 def _peers(part: PartyProgram) -> Any:
-    def of(steps: Sequence[Any]) -> Any:
-        for step in steps:
-            if isinstance(step, LoopStep):
-                yield from of(step.body.steps)
+    for block in _blocks(part.block):
+        for step in block.steps:
             for round_ in getattr(step, "rounds", ()):
                 yield (*round_.sends, *round_.receives)
-
-    return of(part.block.steps)
 
 
 class _Nothing(Link):

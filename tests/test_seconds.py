@@ -53,14 +53,31 @@ def test_delays_and_bytes_are_those_that_are_counted(monkeypatch: pytest.MonkeyP
     assert 0 < found.computing < 5
     assert found.total == pytest.approx(found.computing + found.delays + found.transfer + found.handling)
     assert "over 2s,1Mbit" in str(found)
+    assert found.exact and found.together >= found.total
 
 
-def test_rounds_that_data_decide_have_no_seconds() -> None:
+def test_of_rounds_that_data_decide_one_trip_is_counted() -> None:
+    """A loop on a revealed value whose zeros would never end it; a choice; within a loop of a known number."""
+
     def doubled(x: Any) -> Any:
-        return jax.lax.while_loop(lambda y: spu.reveal(y < 100), lambda y: y * 2, x)
+        y = jax.lax.while_loop(lambda y: spu.reveal(y < 100), lambda y: y * 2, x)
+        return jax.lax.cond(spu.reveal(y > 3), lambda v: v * v, lambda v: v + 1, y)
 
-    program = compile_function(doubled, (np.float32(1),), [0], Config("aby3", 64, 18, PARTIES))
-    with pytest.raises(InputError, match="depends on its data"):
+    def repeated(x: Any) -> Any:
+        return jax.lax.fori_loop(0, 2, lambda i, v: doubled(v), x)
+
+    cost = compile_function(repeated, (np.float32(1),), [0], Config("aby3", 64, 18, PARTIES)).cost
+    assert not cost.exact
+    found = cost.seconds("1ms,1Gbit")
+    assert found.delays == pytest.approx(cost.rounds * 1e-3)
+    assert found.computing > 0 and not found.exact
+    assert "one trip" in str(found)
+
+
+def test_sorts_by_opened_comparisons_have_no_seconds() -> None:
+    x = np.zeros(50, np.float32)
+    program = compile_function(lambda x, y: jnp.sort(x + y), (x, x), [0, 1], Config("aby3", 64, 18, PARTIES))
+    with pytest.raises(InputError, match="sorts by opened comparisons"):
         program.cost.seconds("1ms,1Gbit")
 
 

@@ -196,9 +196,7 @@ class Executor:
             case LoopStep():
                 self._loop(step, env)
             case CondStep():
-                choice = int(signed(np.asarray(whole(env[step.index], ()))))
-                branch = step.branches[min(max(choice, 0), len(step.branches) - 1)]
-                _store(env, step.outputs, self._block(branch, _load(env, step.operands)))
+                self._cond(step, env)
             case WhileStep():
                 self._while(step, env)
             case RankStep():
@@ -224,7 +222,7 @@ class Executor:
             )
 
     def _loop(self, step: LoopStep, env: dict[int, Component]) -> None:
-        constants, carries = _load(env, step.constants), _load(env, step.carries)
+        constants, carries = load(env, step.constants), load(env, step.carries)
         xs = [None if r is None else np.asarray(whole(env[r], s)) for r, s in zip(step.xs, step.x_shapes)]
         n = len(step.carries)
         held = [r is not None for r in step.outputs[n:]]
@@ -236,14 +234,19 @@ class Executor:
             for out, value in zip(stacked, results[n:]):
                 if out is not None:
                     out[trip] = np.asarray(value)
-        _store(env, step.outputs, [*carries, *stacked])
+        store(env, step.outputs, [*carries, *stacked])
+
+    def _cond(self, step: CondStep, env: dict[int, Component]) -> None:
+        choice = int(signed(np.asarray(whole(env[step.index], ()))))
+        branch = step.branches[min(max(choice, 0), len(step.branches) - 1)]
+        store(env, step.outputs, self._block(branch, load(env, step.operands)))
 
     def _while(self, step: WhileStep, env: dict[int, Component]) -> None:
-        first, second = _load(env, step.condition_constants), _load(env, step.body_constants)
-        carries = _load(env, step.carries)
+        first, second = load(env, step.condition_constants), load(env, step.body_constants)
+        carries = load(env, step.carries)
         while np.asarray(self._block(step.condition, [*first, *carries])[0]).reshape(()):
             carries = self._block(step.body, [*second, *carries])
-        _store(env, step.outputs, carries)
+        store(env, step.outputs, carries)
 
     def _rank(self, step: RankStep, env: dict[int, Component]) -> None:
         count = step.rows * step.length
@@ -353,11 +356,11 @@ class _BlockRun:
             base[holders] = base.get(holders, 0) + n
 
 
-def _load(env: Mapping[int, Component], registers: Registers) -> list[Component | None]:
+def load(env: Mapping[int, Component], registers: Registers) -> list[Component | None]:
     return [None if r is None else env[r] for r in registers]
 
 
-def _store(env: dict[int, Component], registers: Registers, values: Sequence[Component | None]) -> None:
+def store(env: dict[int, Component], registers: Registers, values: Sequence[Component | None]) -> None:
     for register, value in zip(registers, values, strict=True):
         if register is not None:
             assert value is not None
