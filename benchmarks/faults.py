@@ -1,20 +1,24 @@
 """Faults at random moments: a run ends right, or with one named error at every party, within the limit.
 
-    python benchmarks/faults.py --runs 300 [--seed 0] [--jobs program,script]
+    python benchmarks/faults.py --runs 300 [--seed 0] [--jobs program,script,demo,stream,boosting] [--record FILE]
+    python benchmarks/faults.py --table FILE ...
 
 Each run is three processes over TLS whose connections pass a proxy. At a random moment one party is killed, ended,
-paused for longer or shorter than the limit, or loses its connections, or a byte on its way to it is changed; or its
-disk is full when it writes its result. A run is wrong if a value is wrong, a party says nothing or something unnamed,
-takes longer than the limits allow, or leaves a process or a file behind. The command prints a table and ends with the
-number of wrong runs.
+paused for longer or shorter than the limit, or loses its connections (for good, or to take them up again), or a byte on
+its way to it is changed; or its disk is full from then on; or there is no room where its result goes. A run is wrong if
+a value is wrong, a party says nothing or something unnamed, ends later than the limits allow, or leaves a process or a
+file behind; or if an interrupted stream, run again, does not end right. The command prints a table and ends with the
+number of wrong runs. `--record` adds a line for each run to a file, of which `--table` makes the table.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import re
+import resource
 import signal
 import socket
 import sys
@@ -29,57 +33,21 @@ from pathlib import Path
 
 import numpy as np
 
+sys.path.insert(0, str(Path(__file__).parent))
+from fault_jobs import JOBS, PARTIES, prepare, truth
+
 import spuvm as spu
-from spuvm.network import Outcome, party_command, run_parties
+from spuvm.network import Outcome, run_parties
 from spuvm.runtime.link.certificates import free_ports, make_cluster
 
-PARTIES = ("alice", "bob", "carol")
 LIMIT = 10.0  # seconds of any wait
-PATIENCE = 90.0  # of a whole run: start-up included
-FAULTS = ("none", "kill", "end", "pause", "pause shortly", "cut", "corrupt", "full disk")
-NO_ROOM = "/proc/result.npy"  # a folder that takes no files, and says so only then
-
-PROGRAM = """
-import jax.numpy as jnp
-import spuvm as spu
-from jax import lax
-
-def program(x, y):
-    total = lax.fori_loop(0, 400, lambda _, t: jnp.where(t > y, x, t + x * y * 0.01), x)
-    return spu.reveal(total, to="carol")
-"""
-
-SCRIPT = """
-import os, sys
-import jax.numpy as jnp
-import numpy as np
-import spuvm as spu
-from jax import lax
-
-me, config, output = sys.argv[1:4]
-spu.init(party=me, config=config)
-alice, bob, carol = map(spu.PYU, ("alice", "bob", "carol"))
-dev = spu.SPU(spu.utils.testing.cluster_def(["alice", "bob", "carol"]))
-x, y = alice(lambda: np.float32([1, 2, 3]))(), bob(lambda: np.float32([9, 8, 7]))()
-step = dev(lambda t, x, y: jnp.where(t > y, x, t + x * y * 0.01))
-t = dev(lambda x: x)(x)
-print("connected", flush=True)
-for _ in range(60):
-    t = step(t, x, y)
-carol(lambda v: np.save(output, v))(t.to(carol))
-spu.shutdown()
-"""
-
-
-X, Y = np.array([1, 2, 3], np.float32), np.array([9, 8, 7], np.float32)
-
-
-def truth(trips: int) -> np.ndarray:
-    """Of both jobs; no sum comes near its threshold, where truncation could decide."""
-    t = X
-    for _ in range(trips):
-        t = np.where(t > Y, X, t + X * Y * 0.01)
-    return t
+SLACK = 12.0  # beyond it, for what a busy machine takes to end
+PATIENCE = 120.0  # of a whole run: start-up included
+GRACE = 6.0  # seconds that a lost connection may be taken up again, where it may
+FAULTS = (
+    "none", "kill", "end", "pause", "pause shortly", "cut", "cut, taken up", "corrupt", "full disk", "no room",
+)  # fmt: skip
+FINE = ("right", "error", "kept", "resumed")
 
 
 class Proxy:
@@ -148,24 +116,38 @@ class Run:
     after: float
     pids: dict[str, int] = field(default_factory=dict)
     timers: list[threading.Timer] = field(default_factory=list)
+    proxies: dict[str, Proxy] = field(default_factory=dict)
+    struck: float | None = None
     said: str = ""  # the first error
 
-    def go(self, program: Path) -> str:
-        """What became of it: "right", "error", "kept", or what is wrong."""
+    @property
+    def output(self) -> Path:
+        return (Path("/proc") if self.fault == "no room" else self.folder / "room") / JOBS[self.job].output
+
+    def go(self, inputs: Path) -> str:
+        """What became of it: "right", "error", "kept", "resumed", or what is wrong."""
+        (self.folder / "room").mkdir()
+        ended = self._once(inputs)
+        if ended != "error" or not JOBS[self.job].resumes or self.fault == "no room":
+            return ended
+        self.fault = "none"
+        again = self._once(inputs)
+        return "resumed" if again == "right" else f"run again: {again}"
+
+    def _once(self, inputs: Path) -> str:
         listen, ports = free_ports(3), free_ports(3)
-        config = make_cluster(self.folder / "keys", PARTIES, ports=ports, timeout_seconds=LIMIT)
+        config = make_cluster(self.folder / f"keys-{ports[0]}", PARTIES, ports=ports, timeout_seconds=LIMIT)
         text = config.read_text()
         for outer, inner in zip(ports, listen):
             line = f'address = "127.0.0.1:{outer}"\n'
             text = text.replace(line, f'{line}listen = "127.0.0.1:{inner}"\n')
-        config.write_text(text)
+        config.write_text((f"grace_seconds = {GRACE}\n" if self.fault == "cut, taken up" else "") + text)
         self.proxies = {p: Proxy(outer, inner) for p, outer, inner in zip(PARTIES, ports, listen)}
-        room = self.folder / "room"
-        room.mkdir()
         start = time.monotonic()
         try:
+            commands = {p: JOBS[self.job].command(p, config, inputs, self.output) for p in PARTIES}
             done = run_parties(
-                self._commands(config, program), timeout=PATIENCE, grace=PATIENCE, check=False, cwd=room,
+                commands, timeout=PATIENCE, grace=PATIENCE, check=False, cwd=self.folder / "room",
                 on_line=self._heard, on_start=self.pids.update,
             )  # fmt: skip
         except spu.errors.SpuError as error:
@@ -175,32 +157,19 @@ class Run:
                 timer.cancel()
             for proxy in self.proxies.values():
                 proxy.close()
-        return self._judged(done, time.monotonic() - start)
-
-    @property
-    def output(self) -> Path:
-        return Path(NO_ROOM) if self.fault == "full disk" else self.folder / "room" / "result.npy"
-
-    def _commands(self, config: Path, program: Path) -> dict[str, list[str]]:
-        if self.job == "script":
-            (self.folder / "script.py").write_text(SCRIPT)
-            script = [sys.executable, str(self.folder / "script.py")]
-            return {p: [*script, p, str(config), str(self.output)] for p in PARTIES}
-        inputs = {"alice": ["--input", f"x={program.parent}/x.npy"], "bob": ["--input", f"y={program.parent}/y.npy"]}
-        common = [str(program), "--config", str(config)]
-        rest = {"carol": ["--output", str(self.output)]}
-        return {p: party_command(*common, "--as", p, *inputs.get(p, []), *rest.get(p, [])) for p in PARTIES}
+        return self._judged(done, start, inputs)
 
     def _heard(self, party: str, stream: str, line: str) -> None:
-        if party == self.who and line.startswith("connected"):
+        if party == self.who and line.startswith(("connected", "opened")) and not self.timers:
             self.timers.append(threading.Timer(self.after, self._strike))
             self.timers[-1].start()
 
     def _strike(self) -> None:
-        with suppress(ProcessLookupError):
-            self._struck(self.pids[self.who])
+        self.struck = time.monotonic()
+        with suppress(ProcessLookupError, PermissionError):
+            self._hit(self.pids[self.who])
 
-    def _struck(self, pid: int) -> None:
+    def _hit(self, pid: int) -> None:
         match self.fault:
             case "kill":
                 os.kill(pid, signal.SIGKILL)
@@ -208,38 +177,55 @@ class Run:
                 os.kill(pid, signal.SIGTERM)
             case "pause" | "pause shortly":
                 os.kill(pid, signal.SIGSTOP)
-                time.sleep(2.5 * LIMIT if self.fault == "pause" else LIMIT / 6)
+                time.sleep(LIMIT + 6 if self.fault == "pause" else LIMIT / 6)
                 os.kill(pid, signal.SIGCONT)
-            case "cut":
+            case "cut" | "cut, taken up":
                 self.proxies[self.who].cut()
             case "corrupt":
                 self.proxies[self.who].flip()
+            case "full disk":  # no file grows any more
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0))
 
-    def _judged(self, done: Mapping[str, Outcome], seconds: float) -> str:
+    def _judged(self, done: Mapping[str, Outcome], start: float, inputs: Path) -> str:
         spared = [p for p in PARTIES if not (self.fault in ("kill", "end") and p == self.who)]
         failed = [p for p in PARTIES if done[p].failed]
         self.said = next((x for p in failed for x in done[p].stderr.splitlines() if "rror: " in x), "")
         for p in spared:
-            unnamed = "mistake inside spuvm" in done[p].stderr
-            if p in failed and (unnamed or not re.search(r"^error: |Error: ", done[p].stderr, re.M)):
-                return f"{p} says nothing that has a name: {done[p].stderr[-300:]!r}"
+            if p in failed and not self._named(p, done[p].stderr):
+                return f"{p} says nothing that has a name: {done[p].stderr[-600:]!r}"
+            late = 0.0 if self.struck is None else start + done[p].seconds - self.struck
+            if p in failed and late > LIMIT + SLACK and not (self.fault == "pause" and p == self.who):
+                return f"{p} ended {late:.1f} s after the fault"
         if left := [p for p in self.pids if _alive(self.pids[p])]:
             return f"{', '.join(left)} is still there"
-        files = sorted(p.name for p in (self.folder / "room").iterdir())
+        return self._result(failed, inputs)
+
+    def _named(self, party: str, stderr: str) -> bool:
+        """Errors of spuvm; where a disk is full, a script's own function may say so, too."""
+        own = r"|\w*Error: " if self.fault in ("full disk", "no room") and party == self.who else ""
+        named = re.search(rf"^(error: |spuvm\.[\w.]+Error: {own})", stderr, re.M)
+        return named is not None and "mistake inside spuvm" not in stderr
+
+    def _result(self, failed: Sequence[str], inputs: Path) -> str:
+        files = {p.name for p in (self.folder / "room").iterdir()}
         kept = [f for f in files if f.startswith("spuvm-results-")]
-        if [f for f in files if f not in (*kept, "result.npy")]:
-            return f"it leaves {files}"
+        usual = {self.output.name, *kept, *([f"{self.output.name}.run"] if JOBS[self.job].resumes and failed else [])}
+        if files - usual:
+            return f"it leaves {sorted(files - usual)}"
         if kept:
             with np.load(self.folder / "room" / kept[0]) as file:
-                return "kept" if self._right(file["x0"]) else "kept, and wrong"
-        if self.output.exists() and not self._right(np.load(self.output)):
+                return "kept" if truth(file["x0"], 400) else "kept, and wrong"
+        try:
+            right = JOBS[self.job].judge(inputs, self.output)
+        except spu.errors.SpuError as error:  # of a model of which a part was not written
+            right = None
+            if not failed:
+                return f"its result cannot be read: {error}"
+        if right is False:
             return "a wrong result"
         if not failed:
-            return "right" if self.output.exists() else "no result, and no error"
+            return "right" if right else "no result, and no error"
         return "error"
-
-    def _right(self, got: np.ndarray) -> bool:
-        return bool(np.allclose(got, truth(60 if self.job == "script" else 400), atol=0.01))
 
 
 def _alive(pid: int) -> bool:
@@ -250,46 +236,58 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def compiled(folder: Path) -> Path:
-    """The program and its inputs, in the folder."""
-    np.save(folder / "x.npy", X)
-    np.save(folder / "y.npy", Y)
-    (folder / "p.py").write_text(PROGRAM)
-    from spuvm import cli
-
-    arguments = ["--arg", "f32[3]@alice", "--arg", "f32[3]@bob", "-o", str(folder / "p.spux")]
-    assert cli.run(["compile", f"{folder}/p.py:program", *arguments]) == 0
-    return folder / "p.spux"
+def table(records: Sequence[Mapping[str, str]]) -> str:
+    """By fault: how the runs of each job ended; last, how many there were and how many ended wrong."""
+    jobs = [j for j in JOBS if any(r["job"] == j for r in records)]
+    counts = Counter((r["fault"], r["job"], r["ended"] if r["ended"] in FINE else "WRONG") for r in records)
+    lines = [f"| fault | {' | '.join(jobs)} | runs | wrong |", f"|{'---|' * (len(jobs) + 1)}--:|--:|"]
+    for fault in FAULTS:
+        cells = []
+        for job in jobs:
+            ended = [(e, counts[fault, job, e]) for e in (*FINE, "WRONG")]
+            cells.append(", ".join(f"{n} {e}" for e, n in ended if n) or "-")
+        mine = [r for r in records if r["fault"] == fault]
+        wrong = sum(r["ended"] not in FINE for r in mine)
+        lines.append(f"| {fault} | {' | '.join(cells)} | {len(mine)} | {wrong} |")
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", default="program,script")
+    parser.add_argument("--jobs", default=",".join(JOBS))
+    parser.add_argument("--faults", default=";".join(FAULTS), help="with semicolons between them")
     parser.add_argument("--longest", type=float, default=4.0, help="seconds after connecting, at most")
+    parser.add_argument("--record", type=Path)
+    parser.add_argument("--table", type=Path, nargs="*")
     args = parser.parse_args(argv)
-    rng, counts, wrong = random.Random(args.seed), Counter[tuple[str, str]](), 0
+    if args.table:
+        records = [json.loads(line) for file in args.table for line in file.read_text().splitlines()]
+        print(table(records))
+        return sum(r["ended"] not in FINE for r in records)
+    rng, records = random.Random(args.seed), []
     with ExitStack() as stack:
-        programs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        program = compiled(programs)
+        inputs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        prepare(inputs)
         for number in range(args.runs):
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            run = Run(
-                folder, rng.choice(args.jobs.split(",")), rng.choice(FAULTS), rng.choice(PARTIES),
-                rng.uniform(0, args.longest),
-            )  # fmt: skip
-            ended = run.go(program)
-            fine = ended in ("right", "kept") or (ended == "error" and run.fault != "none")
-            wrong += not fine
-            counts[run.fault, ended if fine else "WRONG"] += 1
-            print(f"{number}: {run.job}, {run.fault} of {run.who} after {run.after:.1f} s: {ended}", flush=True)
+            job, fault = rng.choice(args.jobs.split(",")), rng.choice(args.faults.split(";"))
+            with tempfile.TemporaryDirectory() as folder:
+                run = Run(Path(folder), job, fault, rng.choice(PARTIES), rng.uniform(0, args.longest))
+                if fault == "no room":
+                    run.who = "carol"
+                ended = run.go(inputs)
+            if fault == "none" and ended != "right":
+                ended = f"undisturbed, {ended}: {run.said}"
+            records.append({"job": job, "fault": fault, "who": run.who, "after": f"{run.after:.2f}", "ended": ended})
+            print(f"{number}: {job}, {fault} of {run.who} after {run.after:.1f} s: {ended}", flush=True)
             if ended != "right":
                 print(f"    {run.said[:200]}", flush=True)
-    print(f"\n| fault | right | error at all | kept aside | wrong |\n|{'---|' * 5}")
-    for fault in FAULTS:
-        print(f"| {fault} | {' | '.join(str(counts[fault, e]) for e in ('right', 'error', 'kept', 'WRONG'))} |")
-    return wrong
+            if args.record is not None:
+                with args.record.open("a") as file:
+                    file.write(json.dumps(records[-1]) + "\n")
+    print(f"\n{table(records)}")
+    return sum(r["ended"] not in FINE for r in records)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from spuvm.runtime.errors import ConfigError
 
 RING_BITS = (32, 64, 128)
 DEFAULT_FRACTION_BITS = {32: 8, 64: 18, 128: 26}
+TRUNCATIONS = ("probabilistic", "exact")  # the usual one first
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,8 @@ class Config:
     """Protocol, ring, fixed point and parties.
 
     `parties` are the names of those that compute, by rank; `others` those that only bring values and are
-    shown results: their ranks follow. Two runs with equal configurations and equal programs
+    shown results: their ranks follow. `truncation` is how fixed point rounds what is secret: "probabilistic", to one of
+    the two neighbours by chance, or "exact", always down. Two runs with equal configurations and equal programs
     exchange the same messages in the same rounds.
     """
 
@@ -25,6 +27,7 @@ class Config:
     fxp_fraction_bits: int = 18
     parties: tuple[str, ...] = field(default=("party0", "party1", "party2"))
     others: tuple[str, ...] = ()
+    truncation: str = TRUNCATIONS[0]
 
     def __post_init__(self) -> None:
         if self.ring_bits not in RING_BITS:
@@ -34,6 +37,8 @@ class Config:
                 f"`fxp_fraction_bits` must be between 1 and {self.ring_bits // 2 - 4} for a "
                 f"{self.ring_bits}-bit ring (a product holds twice as many), got {self.fxp_fraction_bits}."
             )
+        if self.truncation not in TRUNCATIONS:
+            raise ConfigError(f"`truncation` must be one of {', '.join(TRUNCATIONS)}, got {self.truncation!r}.")
         if len(set(self.members)) != len(self.members):
             raise ConfigError(f"`parties` must have different names, got {', '.join(self.members)}.")
 
@@ -47,9 +52,14 @@ class Config:
         return (*self.parties, *self.others)
 
     @property
+    def exact(self) -> bool:
+        return self.truncation == "exact"
+
+    @property
     def settings(self) -> dict[str, Any]:
-        """The fields as a dictionary; `others` if there are any."""
-        return {k: v for k, v in asdict(self).items() if k != "others" or v}
+        """The fields as a dictionary; `others` if there are any, `truncation` if it is not the usual one."""
+        usual = {"others": (), "truncation": TRUNCATIONS[0]}
+        return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
     @property
     def digest(self) -> str:

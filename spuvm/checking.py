@@ -88,6 +88,7 @@ def check(
     protocol: str = "aby3",
     ring: int = 64,
     fxp_fraction_bits: int | None = None,
+    truncation: str = "probabilistic",
     static_argnums: int | Sequence[int] = (),
     rtol: float = 1e-3,
     atol: float | None = None,
@@ -104,7 +105,7 @@ def check(
     Args:
         f: a JAX function, or what `spu.jit` made of one: then its configuration is used.
         args: arrays and numbers; `spu.public` and `spu.private` say who knows them, as for `spu.jit`.
-        protocol, ring, fxp_fraction_bits, static_argnums: as for `spu.jit`.
+        protocol, ring, fxp_fraction_bits, truncation, static_argnums: as for `spu.jit`.
         rtol, atol: a number has parted if its error is above atol + rtol |expected|; `atol` is 64 units
             (2.4e-4 with 18 fraction bits) if not given. Integers and bools must be equal.
         seed: of the roundings.
@@ -120,7 +121,7 @@ def check(
     if isinstance(f, Jitted):
         config, static, fn = f.vm.config, f.static_argnums, f.fn
     else:
-        config = make_config(protocol, ring, fxp_fraction_bits, None, None)
+        config = make_config(protocol, ring, fxp_fraction_bits, None, None, truncation)
         static, fn = static_argnums, f
     fixed = static_positions(static, len(args)) if static != () else frozenset()
     leaves = jax.tree.leaves([a for i, a in enumerate(args) if i not in fixed])

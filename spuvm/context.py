@@ -45,9 +45,14 @@ class Context:
     made: dict[str, int] = field(default_factory=dict)  # objects of each party so far
 
     def machine(self, config: Config, kind: Callable[[Session], VM] = VM) -> VM:
-        """The machine of a configuration; ConfigError if the operator does not allow its protocol."""
+        """The machine of a configuration; ConfigError if the operator does not allow its protocol or truncation."""
         if config not in self.machines:
             self._check_protocol(config.protocol)
+            if self.config is not None and self.config.exact and not config.exact:
+                raise ConfigError(
+                    f'the script asks for truncation = "{config.truncation}", and {self.file} says "exact": use that, '
+                    "or have every party's operator change the file."
+                )
             if self.party is None or self.link is None:
                 self.machines[config] = kind(Session(config))
             else:

@@ -19,7 +19,7 @@ from spuvm import moving
 from spuvm.calls import Jitted
 from spuvm.context import Context, current, here
 from spuvm.objects import Marked, Receiver, Remote, SPUObject
-from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
+from spuvm.runtime.config import DEFAULT_FRACTION_BITS, TRUNCATIONS, Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.machine.session import abort_on_error
 from spuvm.runtime.protocols.registered import prepared_by, protocol_of, sound_default
@@ -152,12 +152,15 @@ class SPU(Receiver, Taker):
 
     Without a protocol in the definition or a cluster file, two parties get SEMI2K without a dealer,
     three ABY3, four REP4, more SEMI2K (with a dealer). `preprocessing` says who makes SEMI2K's correlated randomness: a
-    "dealer", or two parties alone by oblivious transfer ("ot").
+    "dealer", or two parties alone by oblivious transfer ("ot"). `truncation="exact"` rounds fixed point always down, as
+    `spu.jit` does; without it, as the definition or the cluster file says.
     """
 
-    def __init__(self, cluster_def: Mapping[str, Any], preprocessing: str | None = None) -> None:
+    def __init__(
+        self, cluster_def: Mapping[str, Any], preprocessing: str | None = None, truncation: str | None = None
+    ) -> None:
         context = here()
-        self.vm = context.machine(config_from(cluster_def, context, preprocessing), _Machine)
+        self.vm = context.machine(config_from(cluster_def, context, preprocessing, truncation), _Machine)
         self._functions: dict[Any, Jitted] = {}
 
     def __call__(
@@ -254,7 +257,12 @@ PROTOCOL_NAMES = {
 FIELD_NAMES = {"FM32": 32, "FM64": 64, "FM128": 128, "1": 32, "2": 64, "3": 128}
 
 
-def config_from(cluster_def: Mapping[str, Any], context: Context, preprocessing: str | None = None) -> Config:
+def config_from(
+    cluster_def: Mapping[str, Any],
+    context: Context,
+    preprocessing: str | None = None,
+    truncation: str | None = None,
+) -> Config:
     """The configuration of a cluster definition: {"nodes": [{"party": ...}], "runtime_config": {...}}."""
     try:
         parties = tuple(node["party"] for node in cluster_def["nodes"])
@@ -265,6 +273,7 @@ def config_from(cluster_def: Mapping[str, Any], context: Context, preprocessing:
     usual = default.protocol if default else None
     protocol = str(options.pop("protocol", None) or usual or sound_default(len(parties)))
     preprocessing = options.pop("preprocessing", preprocessing)
+    truncation = options.pop("truncation", None) or truncation or (default.truncation if default else TRUNCATIONS[0])
     ring = options.pop("field", options.pop("ring", default.ring_bits if default else 64))
     ring = FIELD_NAMES.get(str(ring), ring)
     frac = options.pop("fxp_fraction_bits", 0)
@@ -278,13 +287,13 @@ def config_from(cluster_def: Mapping[str, Any], context: Context, preprocessing:
     if options:
         raise ConfigError(
             f"`runtime_config` has unknown settings {sorted(options)}: it takes protocol, preprocessing, field, "
-            "fxp_fraction_bits."
+            "fxp_fraction_bits, truncation."
         )
     missing = [p for p in parties if p not in context.parties]
     if missing:
         raise ConfigError(f"`cluster_def` names {', '.join(missing)}: `init` knows {', '.join(context.parties)}.")
     protocol = prepared_by(PROTOCOL_NAMES.get(protocol, protocol), preprocessing)
-    config = Config(protocol, ring, frac, parties, context.others(parties, protocol))
+    config = Config(protocol, ring, frac, parties, context.others(parties, protocol), truncation)
     protocol_of(config)
     return config
 

@@ -23,6 +23,7 @@ def jit(
     protocol: str = "aby3",
     ring: int = 64,
     fxp_fraction_bits: int | None = None,
+    truncation: str = "probabilistic",
     world_size: int | None = None,
     parties: Sequence[str] | None = None,
     static_argnums: int | Sequence[int] = (),
@@ -43,6 +44,8 @@ def jit(
         ring: bits of a ring element: 32, 64 or 128.
         fxp_fraction_bits: of fixed point, up to half the ring less 4; 18 for a ring of 64 (a resolution of 3.8e-6), 8
             for 32 (3.9e-3), 26 for 128 (1.5e-8).
+        truncation: "probabilistic" (fixed point is rounded to one of its neighbours by chance) or "exact" (always down:
+            results are a function of the inputs alone, and equal from run to run; a product of 10 rounds instead of 2).
         world_size: how many parties; the protocol's usual number if not given.
         parties: their names, instead of `world_size`.
         static_argnums, static_argnames: positions and names of arguments that are Python values, as in `jax.jit`.
@@ -65,13 +68,14 @@ def jit(
             protocol=protocol,
             ring=ring,
             fxp_fraction_bits=fxp_fraction_bits,
+            truncation=truncation,
             world_size=world_size,
             parties=parties,
             static_argnums=static_argnums,
             static_argnames=static_argnames,
             guard=guard,
         )
-    config = make_config(protocol, ring, fxp_fraction_bits, world_size, parties)
+    config = make_config(protocol, ring, fxp_fraction_bits, world_size, parties, truncation)
     return Jitted(fn, simulator(config), static_argnums, static_argnames=static_argnames, guard=guard)
 
 

@@ -168,6 +168,8 @@ def make_run_folder(
         compute=config.parties if config.others else None,
     )
     settings = f"ring = {config.ring_bits}\nfxp_fraction_bits = {config.fxp_fraction_bits}\n"
+    if config.exact:
+        settings += f'truncation = "{config.truncation}"\n'
     path.write_text(settings + path.read_text())
     return path
 

@@ -27,6 +27,7 @@ DOCS = Path(__file__).resolve().parent.parent / "docs"
 CHEAP = ("add", "mul", "lt", "and", "select_n", "shift_left", "concatenate", "reduce_sum", "dot_general", "scan")
 SLICES = {
     "aby3/64": ("add", "mul", "lt", "select_n", "shift_left", "reduce_sum", "dot_general", "gather"),
+    "aby3/64 exact": ("mul", "dot_general", "logistic"),
     "semi2k of 2/64": ("mul", "lt", "dot_general"),
     "semi2k of 3/64": ("mul", "select_n"),
     "ref2k/64": CHEAP,

@@ -16,11 +16,13 @@ from spuvm.compiler.expand.sharings import (
     NONZERO,
     add,
     compute_known,
+    floor,
     invert,
     known,
     known_kind,
     mul,
     neg,
+    rounded,
     shifted,
     sub,
     trunc,
@@ -112,11 +114,13 @@ def expand_trunc(ex: Expander, op: Op) -> None:
     (value,) = op.inputs
     if value in ex.products:
         product = ex.products.pop(value)
+        if ex.exact:
+            return ex.set(op.output, floor(ex, _multiplied(ex, "product", product), bits))
         return ex.set(op.output, _multiplied(ex, "mul_trunc", product, bits=bits))
     x = ex.primary(value)
     if x.known:
         return ex.set(op.output, compute_known(ex, "truncate", clear.truncate, [x], bits=bits))
-    ex.set(op.output, trunc(ex, ex.summand(value), bits))
+    ex.set(op.output, rounded(ex, ex.summand(value), bits))
 
 
 def expand_integer_division(ex: Expander, op: Op) -> None:
@@ -177,7 +181,7 @@ def _nonzero_bool(ex: Expander, value: Value) -> Shared:
 def _change_fraction(ex: Expander, x: Shared, bits: int) -> Shared:
     if bits >= 0:
         return shifted(ex, x, bits)
-    return compute_known(ex, "truncate", clear.truncate, [x], bits=-bits) if x.known else trunc(ex, x, -bits)
+    return compute_known(ex, "truncate", clear.truncate, [x], bits=-bits) if x.known else rounded(ex, x, -bits)
 
 
 def _toward_zero(ex: Expander, value: Value, bits: int) -> Shared:

@@ -11,7 +11,8 @@ from spuvm.runtime.protocols.protocol import Protocol
 
 def expand(module: Module, protocol: Protocol) -> Choreography:
     """The whole program as a choreography under `protocol`."""
-    expander = Expander(EXPAND, protocol, module.config.get("ring_bits", 64))
+    exact = module.config.get("truncation") == "exact"
+    expander = Expander(EXPAND, protocol, module.config.get("ring_bits", 64), exact=exact)
     inputs, outputs = [], []
     for value in module.body.params:
         shared = expander.fresh(value.type)

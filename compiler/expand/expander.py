@@ -104,10 +104,13 @@ class Expander:
     numbers as bytes, which its owner reads in products instead of v.
     """
 
-    def __init__(self, rules: Mapping[str, Rule], protocol: Protocol, ring_bits: int = 64) -> None:
+    def __init__(
+        self, rules: Mapping[str, Rule], protocol: Protocol, ring_bits: int = 64, *, exact: bool = False
+    ) -> None:
         self.rules = rules
         self.protocol = protocol
         self.ring_bits = ring_bits
+        self.exact = exact  # whether truncations compare what they drop
         self.word = LIMB_DTYPE[ring_bits]  # the dtype of numbers' slots
         self.block = Block()
         self.values: dict[Value, dict[str, Shared]] = {}
@@ -358,6 +361,10 @@ class Expander:
         """An arithmetic sharing as products are before they are reshared."""
         return x if x.kind == "d" else self.local("summands", _as_summands(self.protocol.algebra), x, kind="d")
 
+    def low_bit(self, x: Shared) -> Shared:
+        """The lowest bit of an arithmetic sharing, as a bool."""
+        return self.local("low_bit", _low_bit(self.protocol.algebra), x, kind="b", dtype="uint8")
+
     def trivial(self, x: Shared, kind: str) -> Shared:
         """A public value as a sharing."""
         return self.local("trivial", _trivial(self.protocol.algebra, kind), x, kind=kind, dtype=x.dtype)
@@ -496,6 +503,11 @@ def _joined(algebra: Algebra, kind: str, function: Callable[..., Any]) -> Any:
 @cache
 def _as_summands(algebra: Algebra) -> Any:
     return lambda x: algebra.summands(x)
+
+
+@cache
+def _low_bit(algebra: Algebra) -> Any:
+    return lambda x: algebra.low_bit(x)
 
 
 @cache

@@ -65,6 +65,11 @@ def PARITY(a: Any, *, mask: int) -> Any:
     return bt.parity(a, mask)
 
 
+def LOW_WORD(a: Any, *, bits: int) -> Any:
+    low = a & bt.constant(a, (1 << bits) - 1)
+    return bt.cast(low, 32) if bits <= 32 else low
+
+
 def NONZERO(a: Any) -> Any:
     return (a != bt.constant(a, 0)).astype(np.uint8)
 
@@ -173,7 +178,33 @@ def blend(ex: Expander, c: Shared, x: Shared, y: Shared) -> Shared:
 
 
 def trunc(ex: Expander, x: Shared, bits: int) -> Shared:
+    """[x / 2^bits], rounded down or up by chance."""
     return ex.kernel("trunc_d" if x.kind == "d" else "trunc_a", x, bits=bits)
+
+
+def rounded(ex: Expander, x: Shared, bits: int) -> Shared:
+    """[x / 2^bits] as the program's configuration has it: by chance, or always down."""
+    return floor(ex, x, bits) if ex.exact else trunc(ex, x, bits)
+
+
+def floor(ex: Expander, x: Shared, bits: int) -> Shared:
+    """[x] of kind a or d -> [floor(x / 2^bits)], for every |x| < 2^(k-2).
+
+    1. [y] = `trunc` [x]: the floor or one more, by chance. It opens x + r for a uniform r.
+    2. Beside it, bit number `bits` of x, the lowest of the floor: the top bit of a word of which it is the last.
+    3. y has one too many where its lowest bit, which is local, is another. That bit is taken away: the result is a
+       function of x alone, so that what is revealed of it tells nothing of r, nor with r of the bits dropped.
+
+    (Source: ours, of kernels that a protocol has.) One comparison of 32 bits, or of the ring's where more are dropped.
+    """
+    y = trunc(ex, x, bits)
+    narrow = bits < 32 < ex.ring_bits
+    width = 32 if narrow else ex.ring_bits
+    word = ex.apply("low_word", LOW_WORD, x, kind=x.kind, dtype="uint32", bits=32) if narrow else x
+    word = word if x.kind == "a" else ex.kernel("reshare_d", word, dtype=word.dtype)
+    word = ex.apply("shift_left", SHIFT_LEFT, word, kind="a", dtype=word.dtype, bits=width - 1 - bits)
+    one_more = xor(ex, ex.low_bit(y), ex.kernel("msb_a", word, dtype="uint8"))
+    return sub(ex, y, ex.injected(one_more))
 
 
 def shifted(ex: Expander, x: Shared, bits: int) -> Shared:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from spuvm.compiler.expand.expander import Expander, Shared
-from spuvm.compiler.expand.sharings import add, neg, shifted, sub, trunc
+from spuvm.compiler.expand.sharings import LOW_WORD, add, neg, shifted, sub, trunc
 from spuvm.compiler.ir.module import Op, Type
 from spuvm.runtime.ring import bits as bt
 from spuvm.runtime.ring import in_the_clear
@@ -54,11 +54,6 @@ def _wrapped_sum(ex: Expander, x: Shared, t: Type) -> Shared:
 # Reveals ---------------------------------------------------------------------------------------------------
 
 
-def _low_word(x: Elements, *, bits: int) -> Elements:
-    low = x & bt.constant(x, (1 << bits) - 1)
-    return bt.cast(low, 32) if bits <= 32 else low
-
-
 def _widened(x: Elements, *, ring: int) -> Elements:
     return bt.cast(x, ring)
 
@@ -69,7 +64,7 @@ def is_narrow(t: Type, ring_bits: int) -> bool:
 
 def low_word(ex: Expander, x: Shared, t: Type) -> Shared:
     """The components modulo 2^bits: they say x modulo 2^bits and nothing else about x."""
-    return ex.apply("low_word", _low_word, x, kind=x.kind, dtype="uint32" if t.bits <= 32 else ex.word, bits=t.bits)
+    return ex.apply("low_word", LOW_WORD, x, kind=x.kind, dtype="uint32" if t.bits <= 32 else ex.word, bits=t.bits)
 
 
 def opened_word(ex: Expander, x: Shared, t: Type) -> Shared:

@@ -16,7 +16,9 @@ Moved = dict[Region, list[int]]  # where an operation begins now, by where it wa
 def choose_functions(module: Module) -> Moved:
     """In place: what was the result of a function remains the same value."""
     config = config_of(module)
-    b = Builder(config.fxp_fraction_bits, config.ring_bits, protocol_of(config).kernels)
+    kernels = protocol_of(config).kernels
+    usable = [name for name, kernel in kernels.items() if not (config.exact and kernel.by_chance)]
+    b = Builder(config.fxp_fraction_bits, config.ring_bits, usable)
     moved: Moved = {}
     for region in [module.body, *(r for op in module.body.walk() for r in op.regions)]:
         moved[region] = _choose(b, region)

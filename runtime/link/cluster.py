@@ -2,12 +2,13 @@
 
     ca = "ca.crt"                       # the authority that signs all parties' certificates, or all their own
     crl = "ca.crl"                      # optional: the certificates that the authority took back
-    timeout_seconds = 60                # optional, as are the next five
+    timeout_seconds = 60                # optional, as are the next six
     grace_seconds = 20                  # how long a lost connection may be taken up again; not at all if not given
     protocol = "aby3"
     protocols = ["aby3"]                # that scripts may ask for; `protocol` alone if not given
     ring = 64
     fxp_fraction_bits = 18
+    truncation = "probabilistic"        # or "exact": scripts may then ask for nothing else
     dealer = "dave"                     # for protocols with a dealer: which of [parties.*] it is
     dealer_ahead_mb = 64                # optional: how far it runs ahead of the parties, at each end
     compute = ["alice", "bob", "carol"] # optional: those that compute, if not all parties do
@@ -48,15 +49,15 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
+from spuvm.runtime.config import DEFAULT_FRACTION_BITS, TRUNCATIONS, Config
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link import certificates
 from spuvm.runtime.link.link import DEFAULT_TIMEOUT
 from spuvm.runtime.protocols.registered import PROTOCOLS, has_dealer, protocol_of
 
 CLUSTER_KEYS = (
-    "ca", "crl", "timeout_seconds", "grace_seconds", "protocol", "protocols", "ring", "fxp_fraction_bits", "dealer",
-    "dealer_ahead_mb", "compute", "relay", "session", "parties",
+    "ca", "crl", "timeout_seconds", "grace_seconds", "protocol", "protocols", "ring", "fxp_fraction_bits", "truncation",
+    "dealer", "dealer_ahead_mb", "compute", "relay", "session", "parties",
 )  # fmt: skip
 DEFAULT_AHEAD_MB = 64
 PARTY_KEYS = ("address", "outward", "listen", "certificate", "key", "fingerprint")
@@ -379,14 +380,16 @@ def _config(table: dict[str, Any], names: tuple[str, ...], path: Path) -> Config
     protocol = table.get("protocol", "aby3")
     ring = table.get("ring", 64)
     bits = table.get("fxp_fraction_bits", DEFAULT_FRACTION_BITS.get(ring) if isinstance(ring, int) else None)
+    truncation = table.get("truncation", TRUNCATIONS[0])
     for key, value, kind in (
         ("protocol", protocol, str),
         ("ring", ring, int),
         ("fxp_fraction_bits", bits, int),
+        ("truncation", truncation, str),
     ):
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise ConfigError(f"`{key}` in {path} must be of type {kind.__name__}, got {value!r}.")
-    return Config(protocol=protocol, ring_bits=ring, fxp_fraction_bits=bits or 0, parties=names)
+    return Config(protocol=protocol, ring_bits=ring, fxp_fraction_bits=bits or 0, parties=names, truncation=truncation)
 
 
 def _text(table: dict[str, Any], key: str, where: str) -> str:

@@ -48,6 +48,14 @@ class Algebra(ABC):
         """[x] -> x, of all components."""
 
 
+    def low_bit(self, x: Sharing) -> Sharing:
+        """[x] of kind a -> its lowest bit as kind b, in bytes: sums modulo 2 are exclusive ors, differences likewise.
+
+        So it is wherever both kinds have the same holders, and components count with odd factors.
+        """
+        return tuple(bt.cast(c & bt.constant(c, 1), 8) for c in x)
+
+
 class Summands(Algebra):
     """The components add up (kind b: their exclusive or), whoever holds them. A single one is the value itself."""
 

@@ -36,7 +36,9 @@ And = Callable[..., Sharing]
 class Kernel:
     """`inputs` and `output` are share kinds. Element-wise kernels see flat blocks of any length.
 
-    A `local` kernel neither sends nor draws randomness: it may be fused with its neighbours.
+    A `local` kernel neither sends nor draws randomness: it may be fused with its neighbours. One that rounds
+    `by_chance` gives, for equal operands, results that differ by a unit; truncations aside, it is left out where
+    programs are to be exact.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Kernel:
     output: str
     elementwise: bool = True
     local: bool = False
+    by_chance: bool = False
 
 
 class Setup(typing.Protocol):

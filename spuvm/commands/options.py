@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from spuvm.data.files import FORMATS
-from spuvm.runtime.config import DEFAULT_FRACTION_BITS, Config
+from spuvm.runtime.config import DEFAULT_FRACTION_BITS, TRUNCATIONS, Config
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.protocols.registered import PROTOCOLS, protocol_of, usual_parties
 
@@ -182,6 +182,11 @@ _MACHINE_OPTIONS: tuple[Any, ...] = (
     click.option("--protocol", type=click.Choice(sorted(PROTOCOLS)), help="[default: aby3]"),
     click.option("--ring", type=int, help="Bits of the ring: 32, 64 or 128.  [default: 64]"),
     click.option("--fxp", type=int, help="Fraction bits of fixed point.  [default: 18]"),
+    click.option(
+        "--truncation",
+        type=click.Choice(TRUNCATIONS),
+        help="Round fixed point by chance, or always down, which takes more rounds.  [default: probabilistic]",
+    ),
 )
 _FUNCTION_OPTIONS: tuple[Any, ...] = (
     click.option(
@@ -216,6 +221,7 @@ def make_config(
     parties: tuple[str, ...] | None,
     base: Config | None,
     others: tuple[str, ...] | None = None,
+    truncation: str | None = None,
 ) -> Config:
     """The configuration that the options say; what they leave open is as in `base`, or usual."""
     protocol = protocol or (base.protocol if base else "aby3")
@@ -229,6 +235,6 @@ def make_config(
     for name in (*parties, *others):
         if name in ("public", "secret", "all"):
             raise ConfigError(f"`--parties`: no party can be called {name!r}.")
-    config = Config(protocol, ring, fxp, parties, others)
+    config = Config(protocol, ring, fxp, parties, others, truncation or (base.truncation if base else TRUNCATIONS[0]))
     protocol_of(config)
     return config

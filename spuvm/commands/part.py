@@ -164,7 +164,7 @@ def _check_config(program: Program, cluster: Cluster, path: Path) -> None:
     ours, theirs = asdict(cluster.config), asdict(program.config)
     for key, name in (
         ("parties", "parties"), ("others", "other parties"), ("protocol", "protocol"), ("ring_bits", "ring"),
-        ("fxp_fraction_bits", "fxp_fraction_bits"),
+        ("fxp_fraction_bits", "fxp_fraction_bits"), ("truncation", "truncation"),
     ):  # fmt: skip
         if ours[key] != theirs[key]:
             raise ConfigError(

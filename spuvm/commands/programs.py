@@ -39,6 +39,7 @@ class Options:
     protocol: str | None = None
     ring: int | None = None
     fxp: int | None = None
+    truncation: str | None = None
     parties: tuple[str, ...] | None = None
     others: tuple[str, ...] | None = None
     x64: bool = False
@@ -96,7 +97,8 @@ def _compile(
     if isinstance(fn, Jitted):
         base, guard, ranges = fn.vm.config, guard or fn.guard, fn.ranges
         fn = fn.fn
-    config = make_config(options.protocol, options.ring, options.fxp, options.parties, base, options.others)
+    o = options
+    config = make_config(o.protocol, o.ring, o.fxp, o.parties, base, o.others, o.truncation)
     described = [(a.name, leaf_of(a, options.x64)) for a in options.arguments]
     named = {**inputs, **{name: leaf for name, leaf in described if name}}
     positional = [leaf for name, leaf in described if not name]

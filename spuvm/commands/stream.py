@@ -21,6 +21,7 @@ from spuvm.commands.programs import is_saved, load_function, visibility
 from spuvm.commands.results import console, say
 from spuvm.network import make_run_folder, run_parties
 from spuvm.objects import SPUObject
+from spuvm.runtime.config import TRUNCATIONS
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.protocols.registered import PROTOCOLS, rank_names, usual_parties
 from spuvm.streaming.folder import Folders
@@ -69,6 +70,7 @@ THE_STREAM = "stream"  # the parameter of a function that takes the stream itsel
 @timeout_option(60.0)
 @click.option("--protocol", type=click.Choice(sorted(PROTOCOLS)), help="[default: aby3]")
 @click.option("--fxp", type=int, help="Fraction bits of fixed point.  [default: 18]")
+@click.option("--truncation", type=click.Choice(TRUNCATIONS), help="`exact`: always down.  [default: probabilistic]")
 @click.option("--parties", type=NamesType(), help="Names by rank.  [default: alice,bob,carol]")
 @click.option("--x64", is_flag=True, help="Trace with 64-bit numbers, as with JAX_ENABLE_X64.")
 @click.option("--force", is_flag=True, help="Replace the output file.")
@@ -232,12 +234,12 @@ def _device(options: Mapping[str, Any]) -> spu.SPU:
     runtime = {"protocol": options["protocol"] or "aby3"} | (
         {"fxp_fraction_bits": options["fxp"]} if options["fxp"] else {}
     )
-    return spu.SPU(spu.utils.testing.cluster_def(parties, runtime))
+    return spu.SPU(spu.utils.testing.cluster_def(parties, runtime), truncation=options["truncation"])
 
 
 def _network(parties: tuple[str, ...], target: str, options: Mapping[str, Any]) -> None:
     """Each party is this command with `--config` and `--as`."""
-    config = make_config(options["protocol"], None, options["fxp"], parties, None)
+    config = make_config(options["protocol"], None, options["fxp"], parties, None, truncation=options["truncation"])
     with tempfile.TemporaryDirectory(prefix="spuvm-", ignore_cleanup_errors=True) as name:
         cluster = make_run_folder(Path(name), config, timeout=options["timeout"])
         everyone = rank_names(config)
@@ -250,7 +252,7 @@ def _party(party: str, speaks: bool, target: str, cluster: Path, options: Mappin
     out = [sys.executable, "-m", "spuvm", "stream", target, "--config", str(cluster), "--as", party]
     for text in options["inputs"]:
         out += ["--input", text]
-    for key in ("output", "reveal", "rows_per_block", "workers", "engine", "folder", "timeout"):
+    for key in ("output", "reveal", "rows_per_block", "workers", "engine", "folder", "timeout", "truncation"):
         if options[key] is not None:
             out += [f"--{key.replace('_', '-')}", str(options[key])]
     out += [f"--{key}" for key in ("x64", "force") if options[key]]

@@ -92,6 +92,8 @@ def of_program(source: str) -> Work:
         owners[name] = members[who] if isinstance(who, int) else None
     seen = [value.type.visibility for value in module.body.results]
     machine = {"protocol": config.protocol, "ring": config.ring_bits, "fxp_fraction_bits": config.fxp_fraction_bits}
+    if config.exact:
+        machine["truncation"] = config.truncation
     return Work(
         kind=PROGRAM,
         hash=program.hash,

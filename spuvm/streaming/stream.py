@@ -166,6 +166,7 @@ def stream(
     device: SPU | None = None,
     protocol: str = "aby3",
     fxp_fraction_bits: int | None = None,
+    truncation: str = "probabilistic",
     parties: Sequence[str] | None = None,
     workers: int = 1,
     engine: str = "local",
@@ -182,7 +183,7 @@ def stream(
         rows_per_block: how many rows are in memory at once.
         device: the SPU to run on. If not given, one of all parties that `spu.init` named; without
             `spu.init`, a simulation of `parties`.
-        protocol, fxp_fraction_bits, parties: of the simulation, as for `spu.jit`.
+        protocol, fxp_fraction_bits, truncation, parties: of the simulation, as for `spu.jit`.
         workers: processes of each party; worker j of all parties forms a session over some of the blocks. On a
             slow network several workers pay even on one machine: while some wait for the wire, others compute. Not
             for a `fold` without `combine`, whose blocks follow each other.
@@ -206,7 +207,7 @@ def stream(
     if not parts or any(set(part) != set(parts[0]) for part in parts):
         raise InputError("`sources` must be columns by name, or several such with the same names.")
     owners = list(dict.fromkeys(s.party for part in parts for s in part.values()))
-    vm = device.vm if device is not None else _machine(protocol, fxp_fraction_bits, parties, owners)
+    vm = device.vm if device is not None else _machine(protocol, fxp_fraction_bits, truncation, parties, owners)
     for owner in owners:
         if owner not in vm.config.parties:
             raise InputError(f"`sources` name {owner!r}: the parties are {', '.join(vm.config.parties)}.")
@@ -239,7 +240,9 @@ def _home(vm: VM) -> Home | None:
     return Home(party, str(cluster), vm.session.link.timeout)
 
 
-def _machine(protocol: str, fraction_bits: int | None, parties: Sequence[str] | None, owners: list[str]) -> VM:
+def _machine(
+    protocol: str, fraction_bits: int | None, truncation: str, parties: Sequence[str] | None, owners: list[str]
+) -> VM:
     """The parties of `spu.init`, or a simulation: of the owners, and others as the protocol needs them."""
     found = default_machine()
     if found is not None and parties is None:
@@ -248,4 +251,4 @@ def _machine(protocol: str, fraction_bits: int | None, parties: Sequence[str] | 
         more = [n for n in PARTY_NAMES if n not in owners]
         parties = owners + more[: max(0, usual_parties(protocol) - len(owners))]
         parties = sorted(parties, key=lambda n: (n not in PARTY_NAMES, n in PARTY_NAMES and PARTY_NAMES.index(n)))
-    return simulator(make_config(protocol, 64, fraction_bits, None, parties))
+    return simulator(make_config(protocol, 64, fraction_bits, None, parties, truncation))

@@ -13,7 +13,7 @@ def cluster_def(parties: Sequence[str], runtime_config: Mapping[str, Any] | None
         parties: names.
         runtime_config: `protocol` ("ABY3", "SEMI2K", "REP4", "REF2K"; without one, what suits so many parties),
             `preprocessing` ("dealer" or "ot", of SEMI2K), `field`
-            ("FM64"), `fxp_fraction_bits`.
+            ("FM64"), `fxp_fraction_bits`, `truncation` ("exact").
     """
     return {
         "nodes": [{"party": p, "address": "local"} for p in parties],

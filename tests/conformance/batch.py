@@ -87,18 +87,22 @@ def covering(cases: Iterable[Case], seed: int = 0) -> Iterator[Combination]:
 
 
 def configurations() -> list[Config]:
-    """Every protocol and ring; semi2k of two and of three parties."""
+    """Every protocol and ring; semi2k of two and of three parties; one with exact truncations."""
     machines = (("aby3", 3), ("semi2k", 2), ("semi2k", 3), ("ref2k", 3))
+    exact = Config(parties=tuple(f"party{i}" for i in range(3)), truncation="exact")
     return [
-        Config(protocol, ring, DEFAULT_FRACTION_BITS[ring], tuple(f"party{i}" for i in range(n)))
-        for ring in RING_BITS
-        for protocol, n in machines
+        exact,
+        *(
+            Config(protocol, ring, DEFAULT_FRACTION_BITS[ring], tuple(f"party{i}" for i in range(n)))
+            for ring in RING_BITS
+            for protocol, n in machines
+        ),
     ]
 
 
 def name_of(config: Config) -> str:
     parties = f" of {config.world_size}" if config.protocol == "semi2k" else ""
-    return f"{config.protocol}{parties}/{config.ring_bits}"
+    return f"{config.protocol}{parties}/{config.ring_bits}{' exact' if config.exact else ''}"
 
 
 # running ---------------------------------------------------------------------------------------------------
