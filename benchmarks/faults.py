@@ -27,6 +27,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,7 +190,9 @@ class Run:
     def _judged(self, done: Mapping[str, Outcome], start: float, inputs: Path) -> str:
         spared = [p for p in PARTIES if not (self.fault in ("kill", "end") and p == self.who)]
         failed = [p for p in PARTIES if done[p].failed]
-        self.said = next((x for p in failed for x in done[p].stderr.splitlines() if "rror: " in x), "")
+        self.said = (
+            self.said or next((x for p in failed for x in done[p].stderr.splitlines() if "rror: " in x), "").strip()
+        )
         for p in spared:
             if p in failed and not self._named(p, done[p].stderr):
                 return f"{p} says nothing that has a name: {done[p].stderr[-600:]!r}"
@@ -252,6 +255,16 @@ def table(records: Sequence[Mapping[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def one(inputs: Path, job: str, fault: str, who: str, after: float) -> dict[str, str]:
+    """A run in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), job, fault, "carol" if fault == "no room" else who, after)
+        ended = run.go(inputs)
+    if fault == "none" and ended != "right":
+        ended = f"undisturbed, {ended}"
+    return {"job": job, "fault": fault, "who": run.who, "after": f"{after:.2f}", "ended": ended, "said": run.said[:300]}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=300)
@@ -259,6 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--jobs", default=",".join(JOBS))
     parser.add_argument("--faults", default=";".join(FAULTS), help="with semicolons between them")
     parser.add_argument("--longest", type=float, default=4.0, help="seconds after connecting, at most")
+    parser.add_argument("--together", type=int, default=1, help="runs at the same time")
     parser.add_argument("--record", type=Path)
     parser.add_argument("--table", type=Path, nargs="*")
     args = parser.parse_args(argv)
@@ -270,22 +284,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         inputs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         prepare(inputs)
-        for number in range(args.runs):
-            job, fault = rng.choice(args.jobs.split(",")), rng.choice(args.faults.split(";"))
-            with tempfile.TemporaryDirectory() as folder:
-                run = Run(Path(folder), job, fault, rng.choice(PARTIES), rng.uniform(0, args.longest))
-                if fault == "no room":
-                    run.who = "carol"
-                ended = run.go(inputs)
-            if fault == "none" and ended != "right":
-                ended = f"undisturbed, {ended}: {run.said}"
-            records.append({"job": job, "fault": fault, "who": run.who, "after": f"{run.after:.2f}", "ended": ended})
-            print(f"{number}: {job}, {fault} of {run.who} after {run.after:.1f} s: {ended}", flush=True)
-            if ended != "right":
-                print(f"    {run.said[:200]}", flush=True)
-            if args.record is not None:
-                with args.record.open("a") as file:
-                    file.write(json.dumps(records[-1]) + "\n")
+        chosen = [
+            (rng.choice(args.jobs.split(",")), rng.choice(args.faults.split(";")), rng.choice(PARTIES),
+             rng.uniform(0, args.longest))
+            for _ in range(args.runs)
+        ]  # fmt: skip
+        with ThreadPoolExecutor(args.together) as pool:
+            for number, record in enumerate(pool.map(lambda c: one(inputs, *c), chosen)):
+                records.append(record)
+                print(f"{number}: {', '.join(record.values())}", flush=True)
+                if args.record is not None:
+                    with args.record.open("a") as file:
+                        file.write(json.dumps(record) + "\n")
     print(f"\n{table(records)}")
     return sum(r["ended"] not in FINE for r in records)
 
