@@ -45,7 +45,7 @@ def jit(
         fxp_fraction_bits: of fixed point, up to half the ring less 4; 18 for a ring of 64 (a resolution of 3.8e-6), 8
             for 32 (3.9e-3), 26 for 128 (1.5e-8).
         truncation: "probabilistic" (fixed point is rounded to one of its neighbours by chance) or "exact" (always down:
-            results are a function of the inputs alone, and equal from run to run; a product of 10 rounds instead of 2).
+            results are a function of the inputs alone, equal from run to run; a product takes 9 rounds instead of 2).
         world_size: how many parties; the protocol's usual number if not given.
         parties: their names, instead of `world_size`.
         static_argnums, static_argnames: positions and names of arguments that are Python values, as in `jax.jit`.

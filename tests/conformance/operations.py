@@ -23,7 +23,8 @@ broadcast), under every protocol and ring, against JAX in the clear. Configurati
 
 Rounds and bytes are those of ABY3 with all operands secret, of all parties together: an element's share (of 1,000)
 where the operation goes element by element, else for the shape shown. Operations on public values, and on one
-party's values, cost nothing. A dash: nothing is sent.
+party's values, cost nothing. A dash: nothing is sent. What `truncation="exact"` costs:
+[numbers](numbers.md#exact-truncation).
 
 | primitive | types | operands | rounds | bytes | for | error |
 |---|---|---|--:|--:|---|---|
