@@ -138,3 +138,36 @@ def test_at_most_so_many_are_greeted(tmp_path: Path, monkeypatch: pytest.MonkeyP
         door.close()
         for sock in crowd:
             sock.close()
+
+
+def test_the_door_stays_open_whatever_becomes_of_a_guest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A greeting that fails in no way foreseen, and a system that has no more threads, concern one guest alone."""
+    address = load_cluster(make_cluster(tmp_path, PARTIES)).parties[0].address
+    came: list[Guest] = []
+
+    def greet(guest: Guest) -> None:
+        came.append(guest)
+        raise KeyError("unforeseen")
+
+    start = threading.Thread.start
+
+    def tired(self: threading.Thread) -> None:
+        if "greeting" in self.name and not failed:
+            failed.append(self.name)
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    failed: list[str] = []
+    door = Door(address, "alice", [], greet)
+    door.open()
+    monkeypatch.setattr(threading.Thread, "start", tired)
+    for number in range(3):
+        with socket.create_connection((address.host, address.port)) as sock:
+            sock.sendall(b"x")
+            sock.settimeout(5)
+            with suppress(ConnectionResetError):
+                assert sock.recv(1) == b""
+            assert len(came) == number
+    assert door._keeper.is_alive()
+    door.close()
+    assert len(failed) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 import time
 from functools import partial
@@ -17,10 +18,11 @@ from spuvm.runtime.errors import ConfigError, LinkError, PeerLostError, PeerMism
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.tls import channel as channels
-from spuvm.runtime.link.tls import hello
+from spuvm.runtime.link.tls import hello, resume
 from spuvm.runtime.link.tls.channel import hang_up
 from spuvm.runtime.link.tls.link import TlsLink, connect
 from spuvm.runtime.link.tls.resume import Log
+from spuvm.runtime.link.tls.ways import of_cluster
 
 PARTIES = ("alice", "bob", "carol")
 
@@ -179,6 +181,65 @@ def test_the_log_gives_what_is_missing_and_nothing_else() -> None:
     for wrong in (2, 10):
         with pytest.raises(OSError, match="cannot have"):
             log.since(wrong)
+
+
+def test_of_a_peer_that_confirms_nothing_so_much_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "KEPT_BYTES", 10)
+    log = Log()
+    for _ in range(1000):
+        log.add(b"abcd")
+    assert sum(map(len, log.since(log.end - 8))) == 8
+    with pytest.raises(OSError, match="cannot have"):
+        log.since(0)
+
+
+def ended(sock: socket.socket) -> bool:
+    sock.settimeout(0.02)
+    try:
+        return sock.recv(1) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_who_comes_again_and_again_is_there_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a party computes, a peer that dials again and again has one connection that waits, not many."""
+    found = load_cluster(cluster(tmp_path, 5.0))
+    greeter = hello.Greeter(found, "alice", lambda: None)
+    monkeypatch.setattr(greeter, "answer_again", lambda channel, tokens: 1)
+    reception = resume.Reception(greeter, found, of_cluster(found, "alice"), {}, lambda: None)
+    address = found.parties[0].address
+    assert address is not None
+    try:
+        dialed = [socket.create_connection((address.host, address.port)) for _ in range(20)]
+        for sock in dialed:
+            sock.sendall(b"x")
+        until, left = time.monotonic() + 20, list(dialed)
+        while len(left) > 1 and time.monotonic() < until:
+            left = [sock for sock in left if not ended(sock)]
+        assert len(left) == 1
+        ((peer, channel),) = reception.come()
+        channel.close()
+        assert peer == 1
+        assert list(reception.come()) == []
+    finally:
+        reception.close()
+        for sock in dialed:
+            sock.close()
+
+
+def test_some_with_grace_and_some_without_do_not_meet(tmp_path: Path) -> None:
+    """One would keep all that it sent, and the other never confirm it."""
+    path = cluster(tmp_path, 5.0, PARTIES[:2])
+    other = path.with_name("other.toml")
+    other.write_text(path.read_text().replace("grace_seconds = 5.0\n", ""))
+
+    def be(party: str, file: Path) -> None:
+        connect(load_cluster(file), party, timeout=10).close()
+
+    results = run_threads([partial(be, "alice", path), partial(be, "bob", other)], limit=30)
+    assert all(isinstance(r, SpuError) and "`grace_seconds`: " in str(r) for r in results), results
 
 
 @pytest.mark.parametrize("value", ["-1", '"20"', "true", "1e9"])

@@ -47,7 +47,6 @@ class Algebra(ABC):
     def reconstruct(self, kind: str, x: Sharing) -> Elements:
         """[x] -> x, of all components."""
 
-
     def low_bit(self, x: Sharing) -> Sharing:
         """[x] of kind a -> its lowest bit as kind b, in bytes: sums modulo 2 are exclusive ors, differences likewise.
 

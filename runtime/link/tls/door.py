@@ -181,17 +181,30 @@ class Door:
                 self._greeted.remove(out)
                 hang_up(out.sock)
             self._greeted.append(guest)
-        self._threads = [thread for thread in self._threads if thread.is_alive()]
         thread = Thread(target=self._work, args=(guest,), name=f"spuvm greeting of {self._party}", daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no more threads: others may still come in
+            return self._drop(guest, str(error))
+        with self._lock:  # doors and posts come here
+            self._threads = [*(t for t in self._threads if t.is_alive()), thread]
 
     def _work(self, guest: Guest) -> None:
         try:
             self._greet(guest)
+        except Exception as error:  # whatever a guest says concerns it alone
+            self._drop(guest, f"{type(error).__name__} while it was greeted")
         finally:
-            with self._lock, suppress(ValueError):
-                self._greeted.remove(guest)
+            self._forget(guest)
+
+    def _drop(self, guest: Guest, why: str) -> None:
+        log.warning("dropped a connection from %s: %s", guest.host, why)
+        self._forget(guest)
+        guest.sock.close()
+
+    def _forget(self, guest: Guest) -> None:
+        with self._lock, suppress(ValueError):
+            self._greeted.remove(guest)
 
 
 def crowding(guests: Collection[Guest], peers: Collection[str]) -> Guest:

@@ -2,8 +2,9 @@
 
 After the TLS handshake, which has verified both certificates against the cluster's authority, the
 accepting side says HELLO, then the dialing side; the accepting side ends with READY. A HELLO is a
-JSON object: protocol, package, party, parties; of the dialing side also the token of the connection. Who finds a
-difference sends REJECT ("error class NUL message") instead, and both raise that error.
+JSON object: protocol, package, party, parties, and whether lost connections are taken up again (who keeps what it sent
+needs peers that confirm it); of the dialing side also the token of the connection. Who finds a difference sends REJECT
+("error class NUL message") instead, and both raise that error.
 """
 
 import errno
@@ -141,13 +142,14 @@ class Greeter:
             "package": package,
             "parties": list(self._cluster.names),
             "party": self.party,
+            "grace_seconds": "some" if self._cluster.grace_seconds else "none",
             **(more or {}),
         }
         return json.dumps(hello).encode()
 
     def _compare(self, channel: Channel, theirs: dict[str, object], name: str) -> None:
         mine = json.loads(self._hello())
-        for key in ("protocol", "package", "parties", "party"):
+        for key in ("protocol", "package", "parties", "party", "grace_seconds"):
             due = name if key == "party" else mine[key]
             if theirs.get(key) != due:
                 raise self._reject(

@@ -18,7 +18,6 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from queue import Empty, SimpleQueue
 from threading import Lock
 
 from spuvm.runtime.errors import SpuError
@@ -31,6 +30,7 @@ from spuvm.runtime.link.tls.stream import put_frame
 from spuvm.runtime.link.tls.ways import Ways
 
 COUNT = struct.Struct("<Q")
+KEPT_BYTES = 1 << 30  # that a peer has not confirmed; beyond them a connection that is lost stays lost
 CONFIRM_BYTES = 1 << 20  # so many that have come are confirmed at once
 CONFIRM_PAUSE = 0.02  # seconds between two confirmations at least
 ATTEMPT = 5.0  # seconds for one attempt
@@ -40,7 +40,10 @@ log = logging.getLogger(__name__)
 
 
 class Log:
-    """Bytes that were sent and are not confirmed; one thread adds, another may drop."""
+    """Bytes that were sent and are not confirmed; one thread adds, another may drop.
+
+    Of a peer that confirms nothing no more than `KEPT_BYTES` are kept.
+    """
 
     def __init__(self) -> None:
         self._chunks: deque[bytes] = deque()
@@ -53,6 +56,8 @@ class Log:
         with self._lock:
             self._chunks.append(bytes(data))
             self.end += len(data)
+            while self.end - self._start > KEPT_BYTES:
+                self._start += len(self._chunks.popleft())
 
     def drop(self, count: int) -> None:
         """The peer has the first `count` bytes."""
@@ -124,7 +129,8 @@ class Reception:
     ) -> None:
         self._greeter, self._ways, self._tokens, self._wake = greeter, ways, tokens, wake
         self._context = make_context(ssl.PROTOCOL_TLS_SERVER, *greeter.key_files, crl=cluster.crl)
-        self._come: SimpleQueue[tuple[int, Channel]] = SimpleQueue()
+        self._come: dict[int, Channel] = {}  # by peer, the last time that it came
+        self._lock = Lock()
         listen = cluster.parties[cluster.rank(ways.party)].listen
         self._door = Door(listen, ways.party, ways.hosts, for_session(ways, self._answer), ways.posts())
         self._door.open()
@@ -137,11 +143,9 @@ class Reception:
 
     def come(self) -> Iterator[tuple[int, Channel]]:
         """Who is there again; each awaits the number of bytes that are here (`ready`)."""
-        try:
-            while True:
-                yield self._come.get_nowait()
-        except Empty:
-            return
+        with self._lock:
+            there, self._come = self._come, {}
+        return iter(there.items())
 
     def _answer(self, guest: Guest) -> None:
         channel = Channel(guest.sock, self._context, True, ATTEMPT)
@@ -152,7 +156,10 @@ class Reception:
             log.info("dropped a connection from %s: %s", guest.host, error)
             channel.part()
             return
-        self._come.put((peer, channel))
+        with self._lock:
+            before, self._come[peer] = self._come.get(peer), channel
+        if before is not None:
+            before.close()
         self._wake()
 
 
