@@ -224,3 +224,11 @@ def test_bounds_of_integers_are_checked_where_they_come_in(low: int) -> None:
     with pytest.raises(EncodingError, match="`n` has numbers that are not below its bound 8"):
         f(spu.secret(np.array([low, 3], np.int32), bound=8))
     assert "guarded" not in f.compile(spu.secret(np.array([7], np.int32), bound=8)).text
+
+
+def test_scales_tell_what_sums_of_scaled_products_hold() -> None:
+    """2^(24 - log2(n)/2) before the truncation, as docs/numbers.md has it."""
+    n = 10_000
+    x = jax.ShapeDtypeStruct((n,), np.float32)
+    found = spu.jit(lambda x, y: jnp.dot(x / n, y)).scales(x, x)
+    assert row(found, "product").limit == 16

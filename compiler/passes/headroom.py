@@ -77,7 +77,7 @@ def scales_of(
     missing: Sequence[int] = (),
     ranges: Ranges | None = None,
 ) -> Scales:
-    """Of each line and operation the finest scale, the largest limit and the least headroom."""
+    """Of each line, operation and scale the largest limit and the least headroom."""
     module = lower(traced, visibilities, config, missing=missing)
     module.finer, module.keeps_scales = tuple(finer), True
     module.bounds = (*bounds, *[None] * (len(missing) if bounds else 0))
@@ -86,22 +86,33 @@ def scales_of(
     limits = Limits(config.fxp_fraction_bits, config.ring_bits)
     ops = [op for op in module.body.walk() if _counts(op)]
     choose_scales(module, limits)
-    rows: dict[tuple[str, str], Row] = {}
+    wide = {op: _most(op, limits) for op in ops}
     for region in regions(module.body):
         merge_truncations(region, config.fxp_fraction_bits, config.ring_bits, every=True)
     unsafe = verdicts(module)
+    rows: dict[tuple[object, ...], Row] = {}
     for op in ops:
-        limit, frac = limits.of[op.output], op.output.type.frac
-        headroom = limits.top - frac - limit.whole
-        key = key_of(op)
-        verdict = unsafe.get(key, Verdict(SAFE))
-        row = Row(*key, frac, limit.whole, limit.known, headroom, verdict.word, verdict.settled_by)
+        row = _row(op, limits, wide[op], unsafe.get(key_of(op), Verdict(SAFE)))
+        key = (*key_of(op), row.fraction_bits, wide[op])
         rows[key] = _joined(rows[key], row) if key in rows else row
-    for key, verdict in unsafe.items():  # what is not truncated, as products with whole numbers
-        most = limits.top - config.fxp_fraction_bits
-        row = Row(*key, config.fxp_fraction_bits, most, False, 0.0, verdict.word, verdict.settled_by)
-        rows.setdefault(key, row)
+    shown = {key[:2] for key in rows}
+    for place, verdict in unsafe.items():  # what is not truncated, as products with whole numbers
+        if place not in shown:
+            frac = config.fxp_fraction_bits
+            rows[place] = Row(*place, frac, limits.top - frac, False, 0.0, verdict.word, verdict.settled_by)
     return Scales(traced.name, config.ring_bits, tuple(rows.values()))
+
+
+def _most(op: Op, limits: Limits) -> float:
+    """log2 of what the ring holds of a result; of a product, before it is truncated."""
+    return limits.top - (op.inputs[0] if op.name == "trunc" else op.output).type.frac
+
+
+def _row(op: Op, limits: Limits, most: float, verdict: Verdict) -> Row:
+    limit, frac = limits.of[op.output], op.output.type.frac
+    below = min(limit.whole, most)
+    known = limit.known and limit.whole <= most
+    return Row(*key_of(op), frac, below, known, limits.top - frac - below, verdict.word, verdict.settled_by)
 
 
 def _counts(op: Op) -> bool:
