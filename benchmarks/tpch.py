@@ -128,7 +128,7 @@ def measured(db: Any, oracle: Any, number: int, clear: bool, once: bool) -> dict
     """Of one query: rows, whether they are DuckDB's, rounds, bytes of all parties, processor seconds."""
     sql = QUERIES[number]
     want = oracle.execute(sql).fetchall()
-    before, out = seconds(), {"rounds": 0, "bytes": 0, "first": 0.0, "second": 0.0}
+    before, out = seconds(), dict[str, Any](rounds=0, bytes=0, first=0.0, second=None)
     if clear:
         got = evaluate(db, sql, "carol", join_rows=JOIN_ROWS)
     else:
@@ -138,7 +138,7 @@ def measured(db: Any, oracle: Any, number: int, clear: bool, once: bool) -> dict
         before = seconds()
         if not once:
             db.sql(sql, to="carol", join_rows=JOIN_ROWS)
-        out["second"] = seconds() - before
+            out["second"] = seconds() - before
         price = db.compile(sql, "carol", join_rows=JOIN_ROWS).cost
         out |= {"rounds": price.rounds, "bytes": int(price.bytes_sent.sum())}
     equal = same(got, want) or same(sorted(got, key=repr), sorted(want, key=repr))
@@ -148,8 +148,12 @@ def measured(db: Any, oracle: Any, number: int, clear: bool, once: bool) -> dict
 def line(number: int, f: dict[str, Any]) -> str:
     return (
         f"{number:2}  {f['rows']:4}  {'yes' if f['equal'] else 'NO':>5}  {f['rounds']:7,}  {f['bytes'] / 1e6:7,.1f}  "
-        f"{f['first']:7.1f}  {f['second']:8.1f}"
+        f"{f['first']:7.1f}  {_seconds(f):>8}"
     )
+
+
+def _seconds(found: dict[str, Any]) -> str:
+    return "-" if found["second"] is None else f"{found['second']:.1f}"
 
 
 def same(got: list[Any], want: list[Any]) -> bool:
@@ -185,7 +189,10 @@ def page(kept: dict[str, Any]) -> list[str]:
     out = []
     for scale, settings in sorted(kept.items(), key=lambda pair: float(pair[0])):
         names = [s for s in SETTINGS if s in settings]
-        out += [f"Scale {scale}; rounds, MB of all parties together, processor seconds of a second run:", ""]
+        out += [
+            f"Scale {scale}; rounds, MB of all parties together, processor seconds of a second run, if any:",
+            "",
+        ]
         out.append("| query |" + "".join(f" {s}: rounds | MB | s |" for s in names))
         out.append("|---|" + "---:|" * 3 * len(names))
         for number in sorted({int(n) for s in names for n in settings[s]}):
@@ -199,7 +206,7 @@ def _cells(found: dict[str, Any] | None) -> str:
     if found is None:
         return " | | |"
     differs = "" if found["equal"] else " (DIFFERS)"
-    return f" {found['rounds']:,}{differs} | {found['bytes'] / 1e6:,.1f} | {found['second'] or found['first']:.1f} |"
+    return f" {found['rounds']:,}{differs} | {found['bytes'] / 1e6:,.1f} | {_seconds(found)} |"
 
 
 if __name__ == "__main__":
