@@ -621,6 +621,19 @@ def test_records_for_systems_that_collect_logs(folder: Path, program: str) -> No
     assert last[0].startswith("<108>") and last[1].startswith("<109>")
 
 
+def test_a_line_that_a_kill_cut_short_is_dropped(folder: Path) -> None:
+    """It was told to nobody. A whole line that is missing is another matter."""
+    first = Party(settings.load(folder / "alice" / "service.toml"))
+    first.record.append("one")
+    first.record.append("two")
+    path = folder / "alice" / "state" / "record.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole.splitlines()[1][:40])
+    again = Party(settings.load(folder / "alice" / "service.toml"))
+    again.record.append("three")
+    assert [e.event for e in entries(folder, "alice")] == ["one", "two", "three"]
+
+
 def test_peers_notice_a_record_that_goes_back(folder: Path) -> None:
     bob = Party(settings.load(folder / "bob" / "service.toml"))
     bob.hear_head("alice", 5, "five")

@@ -41,6 +41,7 @@ class Record:
 
     def __init__(self, path: Path, party: str, key: ec.EllipticCurvePrivateKey) -> None:
         self.path, self.party, self._key = Path(path), party, key
+        _drop_torn(self.path)
         last = None
         for last in verified(self.path, key.public_key()):  # noqa: B007
             pass
@@ -65,6 +66,19 @@ class Record:
             os.fsync(file.fileno())
         self.number, self.head = self.number + 1, digest
         return Entry(self.number, str(fields["time"]), event, body, str(fields["previous"]), digest, signature)
+
+
+def _drop_torn(path: Path) -> None:
+    """Take away a last line that has no end: its writer was killed, and nobody was told of it."""
+    if not path.exists():
+        return
+    with open(path, "r+b") as file:
+        body = file.read()
+        end = body.rfind(b"\n") + 1
+        if end < len(body):
+            file.truncate(end)
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def _digest(fields: Mapping[str, Any]) -> str:
