@@ -28,7 +28,7 @@ from spuvm.runtime.errors import DataError, InputError
 from spuvm.runtime.link.certificates import free_ports, make_authority
 from spuvm.runtime.link.cluster import Address
 from spuvm.runtime.link.tls.relay import Relay
-from spuvm.service import again, exporting, identity, jobs, port, settings, tasks, wire
+from spuvm.service import again, exporting, identity, jobs, port, settings, tasks, upkeep, wire
 from spuvm.service.jobs import Source
 from spuvm.service.party import Party
 from spuvm.service.serve import running
@@ -368,8 +368,8 @@ def test_withdrawn_data_end_what_uses_them(folder: Path, program: str) -> None:
         bob.store.set(made[0].id, "done")
         left = left_by(bob, made[0].id)
         with pytest.raises(InputError, match="no `other` in the catalogue"):
-            bob.withdraw("ben", "other")
-        assert set(bob.withdraw("ben", "table")) == {made[0].id, made[1].id}
+            upkeep.withdraw(bob, "ben", "other")
+        assert set(upkeep.withdraw(bob, "ben", "table")) == {made[0].id, made[1].id}
         assert not left.parent.parent.exists()
         assert (bob.store.job(made[0].id).state, bob.store.job(made[1].id).state) == ("done", "cancelled")
         said = [m[2] for m in bob.store.unsent("alice") if "cancelled" in m[2]]
@@ -421,12 +421,12 @@ def test_what_is_too_old_is_erased(folder: Path, program: str) -> None:
             (models / name / "model.share").write_bytes(b"1")
             for file in (models / name, models / name / "model.share"):
                 os.utime(file, (time.time() - 86400 * days,) * 2)
-        alice.forget()
+        upkeep.forget(alice)
         assert [id for id in left if left[id].exists()] == [new, waits]
         assert {str(p.parent.relative_to(models)) for p in models.rglob("*.share")} == {"fresh"}
         with pytest.raises(InputError, match="is not over"):
-            alice.erase("ann", waits)
-        alice.erase("ann", new)
+            upkeep.erase(alice, "ann", waits)
+        upkeep.erase(alice, "ann", new)
         assert not left[new].exists()
 
     run(scenario())
@@ -482,19 +482,19 @@ def test_schedules_ask_again(folder: Path, program: str) -> None:
             alice.schedules.add("ann", "every day", program, inputs(), "")
         made = alice.schedules.add("ann", "*/5 * * * *", program, inputs(), "weekly")
         assert 0 < made.due - time.time() <= 300 and made.due % 300 == 0
-        alice.tick()
+        upkeep.ask_again(alice)
         assert alice.store.jobs() == []
         for user_is_there, count in ((True, 1), (True, 1), (False, 1)):
             if not user_is_there:
                 alice.stop("ann", alice.store.jobs()[0].id)
                 alice.store.remove_user("ann")
             alice.schedules.db.execute("update schedules set due = 0")
-            alice.tick()
+            upkeep.ask_again(alice)
             assert len(alice.store.jobs()) == count
         assert alice.schedules.all()[0].due > time.time()
         alice.store.add_user("ann", ["submit"], 1)
         alice.schedules.db.execute("update schedules set due = 0")
-        alice.tick()
+        upkeep.ask_again(alice)
         assert [row.job.note for row in alice.store.jobs()] == ["weekly"] * 2
         alice.schedules.remove(made.id)
         with pytest.raises(InputError, match="no schedule"):

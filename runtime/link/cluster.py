@@ -39,20 +39,16 @@ A party that listens at `listen = "unix:/run/spuvm/door"` takes connections that
 accepted, and hands over there: that one serves several sessions at one port, and knows them by `session`.
 """
 
-import hashlib
 import re
 import tomllib
-from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from cryptography.hazmat.primitives.serialization import Encoding
-
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, TRUNCATIONS, Config
 from spuvm.runtime.errors import ConfigError
-from spuvm.runtime.link import certificates
 from spuvm.runtime.link.link import DEFAULT_TIMEOUT
+from spuvm.runtime.link.trust import check_trust, meeting, parse_fingerprint
 from spuvm.runtime.protocols.registered import PROTOCOLS, has_dealer, protocol_of
 
 CLUSTER_KEYS = (
@@ -206,12 +202,6 @@ def _session(table: dict[str, Any], path: Path) -> str | None:
     return session
 
 
-def meeting(ca: Path, names: Collection[str]) -> str:
-    """A name for meetings of these parties, which only who has the file `ca` knows."""
-    trusted = sorted(c.public_bytes(Encoding.DER) for c in certificates.anchors(ca))
-    return hashlib.sha256(b"\0".join([*trusted, *(name.encode() for name in names)])).hexdigest()[:32]
-
-
 def _check_meetings(parties: tuple[Party, ...], relay: Address | None, path: Path) -> None:
     hidden = [p.name for p in parties if p.address is None]
     if len(hidden) > 1 and relay is None:
@@ -327,37 +317,6 @@ def _listen(text: str, where: str, path: Path) -> Address | Path:
     if text.startswith(UNIX):
         return path.parent / text.removeprefix(UNIX)
     return parse_address(text, "listen", where)
-
-
-def check_trust(ca: Path, crl: Path | None, pins: Mapping[str, str | None], where: str) -> None:
-    """Without an authority (`ca` holds parties' own certificates) every party's key must be pinned, and be there."""
-    trusted = certificates.anchors(ca)
-    if all(map(certificates.is_authority, trusted)):
-        return
-    if crl is not None:
-        raise ConfigError(
-            f"`crl` in {where} is an authority's, and `ca` holds parties' own certificates: leave it out."
-        )
-    there = {certificates.fingerprint(c): certificates.names(c.public_bytes(Encoding.DER)) for c in trusted}
-    for name, pin in pins.items():
-        if pin is None:
-            raise ConfigError(
-                f"{where} lacks the `fingerprint` of {name}: `ca` holds parties' own certificates, which anybody can "
-                "make, so each party's key must be named. `spuvm keys show` prints it."
-            )
-        if name not in there.get(pin, ()):
-            raise ConfigError(f"`ca` in {where} holds no certificate of {name} with the `fingerprint` {pin}: add it.")
-    if strangers := there.keys() - set(pins.values()):
-        raise ConfigError(f"`ca` in {where} holds the certificate of nobody here, {min(strangers)}: take it out.")
-
-
-def parse_fingerprint(text: str, where: str) -> str:
-    if not certificates.FINGERPRINT.fullmatch(text):
-        raise ConfigError(
-            f"`fingerprint` of {where} must be `sha256:` and 64 hexadecimal digits, as `spuvm keys show` prints it, "
-            f"got {text!r}."
-        )
-    return text
 
 
 def party_name(name: str, where: str) -> str:

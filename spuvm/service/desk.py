@@ -11,7 +11,6 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,11 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from spuvm.runtime.errors import InputError, SpuError
-from spuvm.service import jobs
-from spuvm.service.jobs import STATES, Source
+from spuvm.service import jobs, upkeep
+from spuvm.service.jobs import STATES
 from spuvm.service.party import Party
 from spuvm.service.progress import flow_of, nodes_of
-from spuvm.service.schedules import Schedule
+from spuvm.service.shown import brief, inputs_of, planned, shown
 from spuvm.service.store import Row, User
 
 SESSION_SECONDS = 8 * 3600.0
@@ -139,15 +138,15 @@ class Desk:
         user = self.party.store.user(session.token) if session else None
         if user is None:
             return self._page("login.html", request, user=None)
-        rows = [_shown(row) for row in self.party.store.jobs(limit=100)]
-        planned = [_planned(s) for s in self.party.schedules.all()]
-        return self._page("jobs.html", request, user=user, rows=rows, planned=planned)
+        rows = [shown(row) for row in self.party.store.jobs(limit=100)]
+        schedules = [planned(s) for s in self.party.schedules.all()]
+        return self._page("jobs.html", request, user=user, rows=rows, planned=schedules)
 
     async def job(self, request: web.Request) -> web.Response:
         user = self._user(request)
         row = self.party.store.job(request.match_info["id"])
         more = {"nodes": nodes_of(self.party.settings, row), "has_report": self._report(row).is_file()}
-        return self._page("job.html", request, user=user, row=_shown(row) | self._parties(row) | more)
+        return self._page("job.html", request, user=user, row=shown(row) | self._parties(row) | more)
 
     async def flows(self, request: web.Request) -> web.Response:
         """All jobs that are flows, the runs of each text together, the newest first."""
@@ -158,9 +157,7 @@ class Desk:
                 runs = found.setdefault(row.job.hash, {"name": name, "hash": row.job.hash, "runs": []})["runs"]
                 nodes = nodes_of(self.party.settings, row)
                 done = sum(n["state"] in ("done", "cached") for n in nodes)
-                runs.append(
-                    _shown(row) | {"done": done, "nodes": len(nodes), "has_report": self._report(row).is_file()}
-                )
+                runs.append(shown(row) | {"done": done, "nodes": len(nodes), "has_report": self._report(row).is_file()})
         return self._page("flows.html", request, user=user, flows=list(found.values()))
 
     def _report(self, row: Row) -> Path:
@@ -211,7 +208,7 @@ class Desk:
                 row = self.party.stop(user.name, id, "refused" if act == "refuse" else "cancelled")
             if page:
                 raise web.HTTPSeeOther(f"/jobs/{id}")
-            return web.json_response(_brief(row))
+            return web.json_response(brief(row))
 
         return handler
 
@@ -219,14 +216,14 @@ class Desk:
 
     async def list(self, request: web.Request) -> web.Response:
         self._user(request)
-        return web.json_response([_brief(row) for row in self.party.store.jobs()])
+        return web.json_response([brief(row) for row in self.party.store.jobs()])
 
     async def show(self, request: web.Request) -> web.Response:
         self._user(request)
         row = self.party.store.job(request.match_info["id"])
         more = self._parties(row)
         return web.json_response(
-            _brief(row)
+            brief(row)
             | {"program": row.job.program, "inputs": {k: s.as_dict() for k, s in row.job.inputs.items()}}
             | more
         )
@@ -234,23 +231,23 @@ class Desk:
     async def submit(self, request: web.Request) -> web.Response:
         user = self._user(request, "submit")
         body = await request.json()
-        row = self.party.submit(user.name, str(body["program"]), _inputs(body), str(body.get("note", "")))
-        return web.json_response(_brief(row))
+        row = self.party.submit(user.name, str(body["program"]), inputs_of(body), str(body.get("note", "")))
+        return web.json_response(brief(row))
 
     async def schedules(self, request: web.Request) -> web.Response:
         self._user(request)
-        return web.json_response([_planned(s) for s in self.party.schedules.all()])
+        return web.json_response([planned(s) for s in self.party.schedules.all()])
 
     async def schedule(self, request: web.Request) -> web.Response:
         user = self._user(request, "submit")
         body = await request.json()
-        program, inputs, note = str(body["program"]), _inputs(body), str(body.get("note", ""))
+        program, inputs, note = str(body["program"]), inputs_of(body), str(body.get("note", ""))
         jobs.make(self.party.settings.party, program, inputs, note)  # refuses what cannot be asked for
         made = self.party.schedules.add(user.name, str(body["cron"]), program, inputs, note)
         self.party.record.append(
             "scheduled", schedule=made.id, cron=made.cron, program=jobs.read(program).hash, user=user.name
         )
-        return web.json_response(_planned(made))
+        return web.json_response(planned(made))
 
     async def unschedule(self, request: web.Request) -> web.Response:
         user, id = self._user(request, "submit"), request.match_info["id"]
@@ -259,17 +256,15 @@ class Desk:
         return web.json_response({})
 
     async def erase(self, request: web.Request) -> web.Response:
-        self.party.erase(self._user(request, "operate").name, request.match_info["id"])
+        upkeep.erase(self.party, self._user(request, "operate").name, request.match_info["id"])
         return web.json_response({})
 
     async def withdraw(self, request: web.Request) -> web.Response:
         user = self._user(request, "operate")
-        return web.json_response({"jobs": self.party.withdraw(user.name, request.match_info["name"])})
+        return web.json_response({"jobs": upkeep.withdraw(self.party, user.name, request.match_info["name"])})
 
     async def grant(self, request: web.Request) -> web.Response:
-        user, name = self._user(request, "operate"), request.match_info["name"]
-        self.party.store.grant(name)
-        self.party.record.append("granted", data=name, user=user.name)
+        upkeep.grant(self.party, self._user(request, "operate").name, request.match_info["name"])
         return web.json_response({})
 
     async def log(self, request: web.Request) -> web.Response:
@@ -326,37 +321,3 @@ class Desk:
             "approvers": row.approvers,
             "rounds": cost.rounds if cost else None,
         }
-
-
-def _inputs(body: Any) -> dict[str, Source]:
-    return {
-        str(name): Source(s["party"], s["data"], tuple(map(str, s["columns"])), s["number"])
-        for name, s in body["inputs"].items()
-    }
-
-
-def _planned(s: Schedule) -> dict[str, Any]:
-    return {"id": s.id, "cron": s.cron, "user": s.user, "note": s.note, "next": _when(s.due), "last": s.last}
-
-
-def _when(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _shown(row: Row) -> dict[str, Any]:
-    names = ("job", "id", "state", "reason", "over")
-    shown = [str(r) for r in jobs.read(row.job.program).reveals]
-    return {k: getattr(row, k) for k in names} | {"when": _when(row.received), "reveals": shown}
-
-
-def _brief(row: Row) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "state": row.state,
-        "reason": row.reason,
-        "requester": row.job.requester,
-        "hash": row.job.hash,
-        "note": row.job.note,
-        "received": _when(row.received),
-        "reveals": [str(r) for r in jobs.read(row.job.program).reveals],
-    }

@@ -19,11 +19,11 @@ from spuvm.data.files import open_table
 from spuvm.policy.record import Heads, Record
 from spuvm.policy.rules import Decision, decide, load_rules
 from spuvm.runtime.errors import DataError, InputError, SpuError
-from spuvm.service import again, jobs, keeping, runner
+from spuvm.service import again, jobs, runner
 from spuvm.service.identity import load_key
 from spuvm.service.jobs import ENDED, Job, Source
 from spuvm.service.port import Doors
-from spuvm.service.schedules import Schedule, Schedules
+from spuvm.service.schedules import Schedules
 from spuvm.service.settings import Settings
 from spuvm.service.store import News, Row, Store
 from spuvm.service.work import Work
@@ -109,7 +109,7 @@ class Party:
         self.record.append("asked", job=job.id, program=job.hash, by=by, requester=job.requester)
         self.record.append("decided", job=job.id, state=state, rule=decision.rule, reasons=list(decision.reasons))
         if state == "refused":
-            self._end(job.id, "refused", reason, public="its policy does not allow it")
+            self.end(job.id, "refused", reason, public="its policy does not allow it")
         else:
             self._say(job, state)
         self.step(job.id)
@@ -147,7 +147,7 @@ class Party:
         if count >= row.approvers:
             decision = self._decide(row.job, jobs.check(row.job))
             if decision.state == "refused":  # the policy has changed meanwhile
-                self._end(id, "refused", "; ".join(decision.reasons), public="its policy does not allow it")
+                self.end(id, "refused", "; ".join(decision.reasons), public="its policy does not allow it")
             else:
                 self.store.set(id, "approved")
                 self._say(row.job, "approved")
@@ -160,42 +160,8 @@ class Party:
         if row.over:
             raise InputError(f"job {id} is over: it is {row.state}.")
         self.record.append(state, job=id, user=user)
-        self._end(id, state, f"by {user}", public=f"{self.settings.party} has {state} it")
+        self.end(id, state, f"by {user}", public=f"{self.settings.party} has {state} it")
         return self.store.job(id)
-
-    def withdraw(self, user: str, data: str) -> list[str]:
-        """Take an entry of the catalogue back: jobs that use it end, and what they left is erased. Their numbers."""
-        if data not in self.settings.data:
-            raise InputError(f"there is no `{data:.80}` in the catalogue: it has {', '.join(self.settings.data)}.")
-        self.store.withdraw(data, user)
-        self.record.append("withdrawn", data=data, user=user)
-        used = [r for r in self.store.jobs(limit=100_000) if self._uses(r, data)]
-        for row in used:
-            if not row.over:
-                self._end(row.id, "cancelled", f"`{data}` was withdrawn by {user}", public="data were withdrawn")
-            self.erase(user, row.id)
-        return [row.id for row in used]
-
-    def _uses(self, row: Row, data: str) -> bool:
-        return any(s.party == self.settings.party and s.data == data for s in row.job.inputs.values())
-
-    def erase(self, user: str, id: str) -> None:
-        """Remove what a job left here: results, what it printed, shares that it kept."""
-        row = self.store.job(id)
-        if not row.over:
-            raise InputError(f"job {id} is not over: it is {row.state}. Cancel it first.")
-        if keeping.erase_job(self.settings, id):
-            self.record.append("erased", job=id, user=user)
-
-    def forget(self) -> None:
-        """Erase what is older than the service's file allows."""
-        now = time.time()
-        for row in keeping.jobs_over_age(self.settings, self.store.jobs(limit=100_000), now):
-            keeping.erase_job(self.settings, row.id)
-            self.record.append("erased", job=row.id, user="retention")
-        for path in keeping.models_over_age(self.settings, now):
-            keeping.erase(path)
-            self.record.append("erased", model=path.name, user="retention")
 
     # peers --------------------------------------------------------------------------------------------
 
@@ -268,12 +234,12 @@ class Party:
         news = self.store.news(id)
         stopped = next((n for n in news.values() if n.state in ("refused", "cancelled", "failed")), None)
         if stopped is not None and stopped.party != self.settings.party:
-            self._end(id, stopped.state, f"{stopped.party}: {stopped.reason or stopped.state}", public="a peer stopped")
+            self.end(id, stopped.state, f"{stopped.party}: {stopped.reason or stopped.state}", public="a peer stopped")
             return
         members = work.members
         finished = next((n for n in news.values() if n.state == "done" and n.attempt < row.attempt), None)
         if finished is not None:
-            self._end(id, "failed", f"it was interrupted here, and {finished.party} has finished: ask anew")
+            self.end(id, "failed", f"it was interrupted here, and {finished.party} has finished: ask anew")
             return
         ready = [n.party for n in news.values() if n.state in AGREED and n.attempt == row.attempt]
         if row.state != "approved" or not set(members) <= set(ready):
@@ -289,7 +255,7 @@ class Party:
         session = f"{row.id}.r{row.attempt}"
         decision = self._decide(row.job, work)  # what was allowed may have been taken back
         if decision.state == "refused":
-            return self._end(
+            return self.end(
                 row.id, "refused", "; ".join(decision.reasons), public="its policy does not allow it any more"
             )
         command = runner.prepare(self.settings, row.job, work, session, self.doors.path(session))
@@ -314,7 +280,7 @@ class Party:
         if ended.interrupted:
             self._again(row.id, ended.public)
         else:
-            self._end(row.id, ended.state, ended.public)
+            self.end(row.id, ended.state, ended.public)
         for waiting in self.store.jobs(only_open=True):
             self.step(waiting.id)
 
@@ -326,7 +292,7 @@ class Party:
         self._stop_process(id)
         forbidden = again.forbids(self.settings, row.job, jobs.read(row.job.program).kind, row.attempt, row.data)
         if forbidden is not None:
-            return self._end(id, "failed", f"{why}; {forbidden}", public=f"{why}; it does not run again")
+            return self.end(id, "failed", f"{why}; {forbidden}", public=f"{why}; it does not run again")
         self.record.append("interrupted", job=id, attempt=row.attempt, reason=why)
         self.store.again(id, row.attempt + 1)
         self._say(row.job, "approved")
@@ -344,7 +310,7 @@ class Party:
         if not self._closed:
             self.step(id)
 
-    def _end(self, id: str, state: str, reason: str, public: str | None = None) -> None:
+    def end(self, id: str, state: str, reason: str, public: str | None = None) -> None:
         row = self.store.job(id)
         self._stop_process(id)
         self.store.set(id, state, reason)
@@ -358,27 +324,11 @@ class Party:
         except (OSError, ValueError):
             return None
 
-    def tick(self) -> None:
-        """What time brings: schedules that are due, and the end of what has waited too long."""
-        for schedule in self.schedules.due(time.time()):
-            self._scheduled(schedule)
+    def expire(self) -> None:
+        """End what has waited too long."""
         for row in self.store.jobs(only_open=True):
             if row.state != "running" and time.time() - row.received > self.settings.limits.wait_seconds:
-                self._end(row.id, "cancelled", "not all parties approved in time")
-
-    def _scheduled(self, schedule: Schedule) -> None:
-        """Ask for a job as a schedule says, unless the one before still runs."""
-        job = schedule.last
-        try:
-            if schedule.user not in [name for name, _, ends in self.store.users() if ends > time.time()]:
-                raise InputError(f"{schedule.user} is no user any more")
-            if job and not self.store.job(job).over:
-                raise InputError(f"job {job} of the time before is not over")
-            job = self.submit(schedule.user, schedule.program, schedule.inputs, schedule.note).id
-        except SpuError as error:
-            LOG.warning("schedule %s: %s", schedule.id, error)
-            self.record.append("schedule", schedule=schedule.id, problem=str(error)[:300])
-        self.schedules.ran(schedule, job, time.time())
+                self.end(row.id, "cancelled", "not all parties approved in time")
 
     async def close(self) -> None:
         """End all processes of jobs."""

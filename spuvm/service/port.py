@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from spuvm.runtime.link.cluster import meeting
 from spuvm.runtime.link.tls.channel import hang_up, in_words
 from spuvm.runtime.link.tls.door import SILENT, Door, Guest, hand_over
 from spuvm.runtime.link.tls.first_line import FirstLine, hear
 from spuvm.runtime.link.tls.ways import Ways
+from spuvm.runtime.link.trust import meeting
 from spuvm.service.settings import Settings
 
 LOG = logging.getLogger("spuvm.service")

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from spuvm.runtime.errors import ConfigError, LinkError
 from spuvm.runtime.link import certificates
-from spuvm.service import identity, wire
+from spuvm.service import identity, upkeep, wire
 from spuvm.service.desk import Desk
 from spuvm.service.party import Party
 from spuvm.service.port import Port, ways_of
@@ -69,9 +69,10 @@ async def _tick(party: Party) -> None:
     forgot = 0.0
     while True:
         await asyncio.sleep(TICK)
-        party.tick()
+        upkeep.ask_again(party)
+        party.expire()
         if time.monotonic() > forgot + FORGET:
-            party.forget()
+            upkeep.forget(party)
             forgot = time.monotonic()
 
 

@@ -51,7 +51,8 @@ from typing import Any
 from spuvm.policy import fields
 from spuvm.policy.fields import Field
 from spuvm.runtime.errors import ConfigError
-from spuvm.runtime.link.cluster import Address, check_trust, parse_address, parse_fingerprint, party_name
+from spuvm.runtime.link.cluster import Address, parse_address, party_name
+from spuvm.runtime.link.trust import check_trust, parse_fingerprint
 
 OUTWARD = "outward"
 LIMITS = {
