@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import pwd
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -41,22 +43,26 @@ def _tool(name: str) -> str:
 
 def _as_postgres(*command: str) -> None:
     """The server refuses to run as root."""
+    if os.getuid() == 0:
+        try:
+            pwd.getpwnam("postgres")
+        except KeyError:
+            pytest.skip("there is no user that Postgres could run as")
     wrapped = ["runuser", "-u", "postgres", "--", *command] if os.getuid() == 0 else list(command)
-    subprocess.run(wrapped, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60)
+    subprocess.run(wrapped, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=240)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server() -> Iterator[str]:
     """A server on a socket in its own folder; the URL of its database."""
     initdb, control = _tool("initdb"), _tool("pg_ctl")
-    folder = Path("/tmp") / f"pg-{os.getpid()}"  # a socket's path is short, and the server's user must reach it
-    folder.mkdir(mode=0o777)
-    folder.chmod(0o777)
+    folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path is short
+    folder.chmod(0o777)  # for the server's user
     data = folder / "data"
     try:
         _as_postgres(initdb, "-D", str(data), "-U", "postgres", "--auth=trust", "--no-sync")
         asked = f"-k {folder} -c listen_addresses='' -c fsync=off"
-        _as_postgres(control, "-D", str(data), "-w", "-o", asked, "-l", str(folder / "log"), "start")
+        _as_postgres(control, "-D", str(data), "-w", "-t", "200", "-o", asked, "-l", str(folder / "log"), "start")
         url = f"postgresql://postgres@/postgres?host={folder}"
         try:
             with psycopg.connect(url, connect_timeout=10) as db:
