@@ -161,6 +161,52 @@ def test_one_party_runs_ahead(session: Session) -> None:
     assert session(body) == [True] * 3
 
 
+def test_short_messages_among_all_others(session: Session) -> None:
+    """By the quick way and the general one in turn, with agreements between, a party far ahead, and pauses."""
+
+    def body(link: Link) -> bool:
+        after, before = ring(link)
+        for n in range(1, 60):
+            got, wide = np.zeros(n, np.uint8), np.zeros(20_000 * (n % 20 == 0), np.uint8)
+            link.exchange_short({after: memoryview(bytes([n] * n))}, {before: got.data})
+            assert got.tolist() == [n] * n
+            if n % 7 == 0:
+                link.agree("step", bytes([n]))
+            if n % 11 == link.rank:
+                time.sleep(0.3 if n < 13 else 0.005)  # once longer than a short message is awaited
+            link.exchange({after: [wide + n]}, {before: [wide]})
+            assert set(wide.tolist()) <= {n}
+        if link.rank == 0:  # runs ahead, with more than is taken at once
+            for n in range(200):
+                link.exchange_short({1: memoryview(bytes([n] * 200))}, {})
+        for n in range(200 if link.rank == 1 else 0):
+            mine, others = np.zeros(200, np.uint8), np.zeros(3, np.uint8)
+            link.exchange_short({2: memoryview(b"two")}, {0: mine.data, 2: others.data})
+            assert mine.tolist() == [n] * 200 and others.tobytes() == b"one"
+        for _ in range(200 if link.rank == 2 else 0):
+            others = np.zeros(3, np.uint8)
+            link.exchange_short({1: memoryview(b"one")}, {1: others.data})
+            assert others.tobytes() == b"two"
+        link.agree("end", b"")
+        return True
+
+    assert session(body) == [True] * 3
+
+
+@pytest.mark.parametrize("sent", [4, 6])
+def test_a_short_message_of_another_size_stops_everyone(session: Session, sent: int) -> None:
+    def body(link: Link) -> None:
+        after, before = ring(link)
+        size = sent if link.rank == 0 else 5
+        link.exchange_short({after: memoryview(bytes(size))}, {before: np.zeros(5, np.uint8).data})
+        link.agree("end", b"")
+
+    errors = session(body)
+    assert isinstance(errors[1], PeerMismatchError)
+    assert f"alice sent {sent} bytes in round 1 where 5 are due" in str(errors[1])
+    assert all(isinstance(e, LinkError) for e in errors)
+
+
 def test_large_messages_both_ways_do_not_block(session: Session) -> None:
     n = 100_000_000
 

@@ -127,6 +127,12 @@ class Link(ABC):
             self._transfer(sends, receives)
         self._count({p: size(v) for p, v in sends.items()}, {p: size(v) for p, v in receives.items()})
 
+    def exchange_short(self, sends: Mapping[int, memoryview], receives: Mapping[int, memoryview]) -> None:
+        """`exchange` of one short buffer of bytes a peer, none empty: a transport may have a quicker way for it."""
+        self.exchange(
+            {peer: (view,) for peer, view in sends.items()}, {peer: (view,) for peer, view in receives.items()}
+        )
+
     def begin(self, outgoing: Mapping[int, int], incoming: Mapping[int, Sequence[Buffer]]) -> Exchange:
         """Begin a round: so many bytes will be sent to each peer, and each peer's message goes into these buffers.
 
@@ -431,14 +437,17 @@ class Link(ABC):
             raise LinkError("This link is closed: open a new one with the same configuration.")
         try:
             yield
-        except SpuError as error:
-            if error is not self._failure:
-                self._failure = error
-                self._tell(*(self._cause or (self.parties[self.rank], for_peers(error))))
-            raise
         except BaseException as error:
-            self.abort(error)
+            self._fail(error)
             raise
+
+    def _fail(self, error: BaseException) -> None:
+        """Tell the peers of an error of this party's or theirs, once."""
+        if not isinstance(error, SpuError):
+            self.abort(error)
+        elif error is not self._failure:
+            self._failure = error
+            self._tell(*(self._cause or (self.parties[self.rank], for_peers(error))))
 
     def _aborted(self, teller: int, origin: str, reason: str) -> PeerAbortedError:
         """The error for a peer's abort; `origin` stopped first, and is named to whom we tell it in turn."""

@@ -102,15 +102,15 @@ class SmallPiece:
         drawn = place(streams)
         start = drawn.ctypes.data
         threads = interpreter.threads()
-        run = lib.spuvm_engine_piece_run
+        run, leaving, coming = lib.spuvm_engine_piece_run, outgoing.data, incoming.data
         for number, exchange in enumerate(self.exchanges):
             if run(self.handle, number, spaces, start, threads):
                 raise MemoryError("a stage's temporaries do not fit into memory")
             if exchange is not None:
                 assert link is not None
-                link.exchange(
-                    {peer: [outgoing[at : at + n]] for peer, at, n in exchange.sends},
-                    {peer: [incoming[at : at + n]] for peer, at, n in exchange.receives},
+                link.exchange_short(
+                    {peer: leaving[at : at + n] for peer, at, n in exchange.sends},
+                    {peer: coming[at : at + n] for peer, at, n in exchange.receives},
                 )
         for register, at, shape in self.made:
             value = results[at : at + shape.nbytes].view(shape.dtype)

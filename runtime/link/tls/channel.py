@@ -48,6 +48,7 @@ class Channel:
         self._sent = 0
         self.received = 0  # bytes of the session that were read
         self.failed: OSError | None = None  # why no more can be read
+        self.returned = b""  # what was read, and is to be read again
         self.kept: Callable[[memoryview | bytes], None] | None = None  # called with all that is sent in the session
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -192,8 +193,13 @@ class Channel:
         Whoever reads is in the midst of a frame: that no more can be read is kept in `failed`, and nothing raised.
         """
         read, at, length = self.tls.read, 0, len(view)
-        if not self._encrypted.pending and not self.tls.pending():
-            return 0  # most often: spares an exception
+        if again := self.returned:
+            at = min(length, len(again))
+            view[:at], self.returned = again[:at], again[at:]
+            self.received -= at  # counted when it was first read
+        if not self.unread:
+            self.received += at
+            return at  # most often: spares an exception
         try:
             while at < length:
                 n: int = read(length - at, view[at:])  # type: ignore[assignment]  # a number, as a buffer is given
@@ -206,6 +212,26 @@ class Channel:
             self.failed = error
         self.received += at
         return at
+
+    @property
+    def unread(self) -> bool:
+        """Whether more has been taken of the socket than was read."""
+        return bool(self._encrypted.pending or self.tls.pending())
+
+    def at_once(self, length: int, buffer: memoryview) -> bytes:
+        """So many bytes, if one record that has come holds them, or what else could be read; see `returned`."""
+        if not self.unread:
+            self.take(buffer)
+            if not self._encrypted.pending:
+                return b""
+        try:
+            data = self.tls.read(length)
+        except ssl.SSLWantReadError:
+            return b""
+        if not data:
+            raise OSError(errno.ECONNRESET, "Connection closed by peer")
+        self.received += len(data)
+        return data
 
     # Always.
 

@@ -42,7 +42,7 @@ from spuvm.runtime.errors import (
 from spuvm.runtime.link.cluster import Cluster
 from spuvm.runtime.link.link import Kind, Link
 from spuvm.runtime.link.round import Exchange, leading
-from spuvm.runtime.link.tls.channel import BLOCK_BYTES, FAREWELL, in_words
+from spuvm.runtime.link.tls.channel import BLOCK_BYTES, FAREWELL, RECORD_BYTES, in_words
 from spuvm.runtime.link.tls.hello import Greeter, Stopped
 from spuvm.runtime.link.tls.receiver import Receiver
 from spuvm.runtime.link.tls.resume import CONFIRM_BYTES, CONFIRM_PAUSE, Log, Mender, Reception, ready
@@ -59,6 +59,8 @@ ALIVE = 1 / 8  # of the time limit, between two frames that say so
 BEHIND = 1.2  # times the limit, for a party that may be waiting for the dealer: it notices first
 ENDLESS = 1000  # times the limit: no wait is longer, whatever comes meanwhile
 MENDING = 0.2  # seconds between two looks after connections, where they may be taken up again
+TAKEN = 1 << 13  # bytes that are taken at once where a short message is awaited
+SHORT = 0.2  # seconds for which a short message is awaited without looking after anything else
 LONGER = 1.4  # times the limit: parties that compute notice first who does not come
 
 log = logging.getLogger(__name__)
@@ -147,6 +149,7 @@ class TlsLink(Link):
         self._logs: dict[int, Log] = {}
         self._receivers: dict[int, Receiver] = {}
         self._by_fd: dict[int, Receiver] = {}
+        self._unread: set[Receiver] = set()  # of whose connection more was taken than read
         self._buffer = memoryview(bytearray(BLOCK_BYTES))  # on its way from a socket to TLS
         self._poller = select.poll()
         self._wake = Wake()
@@ -265,6 +268,66 @@ class TlsLink(Link):
             self._send(peer, Kind.DATA, views)
         self._arrive(receives)
         self._settle()
+
+    def exchange_short(self, sends: Mapping[int, memoryview], receives: Mapping[int, memoryview]) -> None:
+        """Most rounds of small arrays: a record each way, read in one go. Whatever else comes is taken as ever."""
+        if not self._plain(sends, receives):
+            return super().exchange_short(sends, receives)
+        self._begun = None
+        try:
+            for peer, view in sends.items():
+                self._send(peer, Kind.DATA, [view])
+            for peer, view in receives.items():
+                self._take_short(self._receivers[peer], view)
+            self._settle()
+        except BaseException as error:
+            self._fail(error)
+            raise
+        self._count({p: len(v) for p, v in sends.items()}, {p: len(v) for p, v in receives.items()})
+
+    def _plain(self, sends: Mapping[int, memoryview], receives: Mapping[int, memoryview]) -> bool:
+        """Whether nothing is under way, and nothing to be agreed or taken up again."""
+        if self.failed or self._proposed or self._grace or self._stopped is not None:
+            return False
+        short = all(len(v) < RECORD_BYTES // 2 for views in (sends, receives) for v in views.values())
+        free = all(not (s := self._senders[p]).busy and s.error is None for p in sends)
+        return short and free and all(self._receivers[p].idle for p in receives)
+
+    def _take_short(self, receiver: Receiver, view: memoryview) -> None:
+        until = 0.0
+        while (come := self._at_once(receiver, view)) is None:
+            start = time.monotonic()
+            until = until or start + SHORT
+            # Others may be far ahead: their messages can wait.
+            ready = start < until and receiver.poller.poll(1000 * (until - start))
+            self.waited += time.monotonic() - start
+            if not ready:
+                break
+        if come:
+            return self._moved(receiver)
+        self._expect({receiver.peer: [view]})
+        self._resume(receiver)
+        self._arrive([receiver.peer])
+
+    def _at_once(self, receiver: Receiver, view: memoryview) -> bool | None:
+        try:
+            return receiver.at_once(view, self._buffer[:TAKEN])
+        except OSError as error:
+            receiver.ended = True
+            raise self._lost(receiver.peer, error) from None
+
+    def _moved(self, receiver: Receiver) -> None:
+        """A short message has come; what else was taken with it is read by the next wait, if not before."""
+        if receiver.channel.unread:
+            self._unread.add(receiver)
+        self._heard = time.monotonic()
+        self._waits.moved(receiver.peer, self._heard)
+        self._get_on()
+
+    def _get_on(self) -> None:
+        if self._heard > self._alive + ALIVE * self.timeout:
+            self._alive = self._heard
+            self._say(Kind.ALIVE, b"")
 
     def _begin(self, sends: dict[int, int], receives: dict[int, list[memoryview]]) -> Exchange:
         return TlsExchange(self, sends, receives)
@@ -418,6 +481,11 @@ class TlsLink(Link):
 
     def _poll(self, limit: float) -> bool:
         """Wait for news on any connection and take it in; whether anything moved."""
+        if self._unread:
+            unread, self._unread = self._unread, set()
+            for receiver in unread:
+                self._resume(receiver)
+            return True
         filled, moved = self._filled, False
         for fd, _ in self._poller.poll(limit * 1000):
             if fd == self._wake.fd:
@@ -437,9 +505,8 @@ class TlsLink(Link):
                 moved = True
         if self._grace:
             self._confirm()
-        if self._filled != filled and self._heard > self._alive + ALIVE * self.timeout:
-            self._alive = self._heard
-            self._say(Kind.ALIVE, b"")
+        if self._filled != filled:
+            self._get_on()
         return moved
 
     def _ended(self, fd: int) -> None:

@@ -1,5 +1,6 @@
 """Receiving the frames of one TLS connection (`link/tls/stream.py` has their format)."""
 
+import select
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -51,6 +52,9 @@ class Receiver:
         self.progress = 0  # grows with all that comes, but for frames that say that the peer waits
         self._second, self._lively = time.monotonic(), 0
         self._waits = waits
+        self.poller = select.poll()  # of this connection alone
+        self.poller.register(channel.sock.fileno(), select.POLLIN)
+        self._between = True  # no byte of the next frame has been read
         self._steps = self._read_frames()
         self._link = link
         self._sequence = 0
@@ -76,6 +80,33 @@ class Receiver:
         self._due.append((total, deque(views)))
         self._deliver()
 
+    @property
+    def idle(self) -> bool:
+        """Whether the next byte to be read begins a frame, and nothing is under way."""
+        return self._between and not (self._due or self._held or self.parked or self.closed or self.discard)
+
+    def at_once(self, view: memoryview, buffer: memoryview) -> bool | None:
+        """Fill `view` with the message that comes next, if it has come whole in one record, while `idle`.
+
+        None: nothing has come yet. False: something else has, and is left to `expect` and `advance`.
+        """
+        length = HEADER.size + len(view)
+        if self.channel.returned:
+            return False
+        data = self.channel.at_once(length, buffer)
+        if not data:
+            return None
+        due = HEADER.pack(MAGIC, PROTOCOL_VERSION, Kind.DATA, (self._sequence + 1) & 0xFFFFFFFF, len(view), len(view))
+        if len(data) != length or not data.startswith(due):
+            self.channel.returned = data
+            return False
+        view[:] = data[HEADER.size :]
+        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
+        self.expected += len(view)
+        self.filled += len(view)
+        self.progress += len(view)
+        return True
+
     def advance(self) -> None:
         """Read what has been taken. OSError if the connection has ended: the frame may go on over another."""
         if not self.closed:
@@ -92,7 +123,11 @@ class Receiver:
         """Yields when more has to be taken from the connection, or the receiver is parked or closed."""
         header = memoryview(bytearray(HEADER.size))
         while True:
-            yield from self._read(header)
+            while not (n := self.channel.read_into(header)):
+                self._between = True
+                yield
+            self._between = False
+            yield from self._read(header[n:])
             kind, length, total = self._parse(header)
             if kind is Kind.DATA:
                 yield from self._data(length, total)
