@@ -113,12 +113,13 @@ def with_expressions(sql: str, parameters: Any, expressions: Sequence[str]) -> t
     from sqlglot import exp
 
     tree = parsed(sql, parameters)
-    if not isinstance(tree, exp.Select):
-        raise InputError("`expressions` are computed beside the columns of a SELECT: the query is none.")
+    if not isinstance(tree, exp.Select) or tree.args.get("distinct") is not None:
+        raise InputError("`expressions` are computed beside the columns of a plain SELECT, not of a set or DISTINCT.")
     names = []
     for text_ in expressions:
         one = parsed(f"select {text_}", None)
-        if len(one.expressions) != 1 or not one.expressions[0].find(exp.Column):
+        inside = [e.find(exp.Select, exp.AggFunc, exp.Window) for e in one.expressions]
+        if inside != [None] or not one.expressions[0].find(exp.Column):
             raise InputError(
                 f"`expressions` has `{text_}`: give one expression of columns each, as \"name like 'A%'\"."
             )
