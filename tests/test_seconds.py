@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 import spuvm as spu
+from spuvm.commands import cost_page
 from spuvm.compiler import seconds
 from spuvm.compiler.compile import compile_function
-from spuvm.compiler.seconds import Machine, Speed
+from spuvm.compiler.seconds import Machine, Seconds, Speed
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.certificates import make_cluster
@@ -54,6 +55,18 @@ def test_delays_and_bytes_are_those_that_are_counted(monkeypatch: pytest.MonkeyP
     assert found.total == pytest.approx(found.computing + found.delays + found.transfer + found.handling)
     assert "over 2s,1Mbit" in str(found)
     assert found.exact and found.together >= found.total
+
+
+def test_what_a_program_costs_as_a_page(tmp_path: Path) -> None:
+    """All that is printed is there, and what comes from a name is no markup."""
+    x = np.ones(10, np.float32)
+    program = compile_function(product, (x, x), [0, 1], Config("aby3", 64, 18, PARTIES))
+    taken = Seconds("1ms,1Gbit", 1.0, 2.0, 3.0, 4.0, 5.0)
+    text = cost_page.page(program, taken)
+    for shown in ("product", program.hash, "15.000", f"{program.cost.rounds:,} rounds", *PARTIES, "test_seconds.py"):
+        assert shown in text
+    assert "<script" not in text
+    assert "&lt;b&gt;" in cost_page._table(("a",), [("<b>",)])
 
 
 def test_of_rounds_that_data_decide_one_trip_is_counted() -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 
+from spuvm.commands.cost_page import page
 from spuvm.commands.options import function_options
 from spuvm.commands.programs import Options, program_of
 from spuvm.commands.results import INEXACT, console, cost_tables, say
 from spuvm.compiler.compile import Program
+from spuvm.runtime.errors import InputError
 
 
 @click.command()
@@ -19,8 +22,9 @@ from spuvm.compiler.compile import Program
 @function_options
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--link", metavar="DELAY,WIDTH", help="Seconds over such links, like 25ms,100Mbit.")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), help="Write it as a page (a new .html).")
 @click.option("--leaks", is_flag=True, help="Print what each party learns, and prove that all else says nothing.")
-def cost(target: str, as_json: bool, link: str | None, leaks: bool, **options: Any) -> None:
+def cost(target: str, as_json: bool, link: str | None, report: Path | None, leaks: bool, **options: Any) -> None:
     """What a program costs, exactly, without running it.
 
     Rounds and bytes per party, and where they go: by operation and by source line. Independent
@@ -32,14 +36,20 @@ def cost(target: str, as_json: bool, link: str | None, leaks: bool, **options: A
     \b
       spuvm cost train.spux
       spuvm cost train.spux --link 25ms,100Mbit
+      spuvm cost train.spux --link 25ms,100Mbit --report cost.html
       spuvm cost train.spux --leaks
       spuvm cost model.py:predict --arg 'f32[1000,30]@alice' --arg 'f32[30]@bob' --json
     """
+    if report is not None and report.exists():
+        raise InputError(f"{report} is there already: give a new file.")
     program = program_of(target, Options(**options))
     if leaks:
         return leakage(program, as_json)
     result = program.cost
     taken = None if link is None else result.seconds(link)
+    if report is not None:
+        report.write_text(page(program, taken))
+        say(f"wrote {report}")
     if as_json:
         seconds = {} if taken is None else {"seconds": {**asdict(taken), "total": taken.total}}
         click.echo(json.dumps({"program": program.hash, **result.as_dict(), **seconds}, indent=2))
