@@ -4,6 +4,8 @@ A message says what was given, what is wrong with it and what to do instead. No 
 contains a secret value: shapes, names, limits and counts only.
 """
 
+from spuvm.runtime.legible import legible
+
 OWN_ERROR = "an error of its own, which its own message explains"
 
 
@@ -15,6 +17,10 @@ class SpuError(Exception):
 
     exit_status = 1
     told: str | None = OWN_ERROR
+
+    def __str__(self) -> str:
+        """Parts of a message may come from a peer or a file: they move no terminal, in tracebacks either."""
+        return legible(super().__str__(), lines=True)
 
 
 class ConfigError(SpuError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import traceback
 import tracemalloc
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any, cast
 
 import jax
@@ -14,6 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from spuvm import moving
+from spuvm.psi.forms import FILE, is_table
+from spuvm.psi.places import Held, Places
 from spuvm.runtime.errors import InputError, LinkError, PeerMismatchError
 from spuvm.runtime.link.agreement import claims, disagreement, encoded
 from spuvm.runtime.link.link import Kind
@@ -159,3 +163,41 @@ def test_objects_that_are_malformed(junk: bytes, at: int, piece: bytes) -> None:
         described = json.dumps(form).encode()
         with pytest.raises(PeerMismatchError):
             moving.unpacked(len(described).to_bytes(8, "little") + described, "bob")
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"[" * 100_000, b"true", b"-1", b"1e400", b'{"rows": 1}', b"99999999999999999"]
+)
+def test_what_is_said_in_a_join_is_of_its_form(body: bytes) -> None:
+    """A peer that says something else is named, at once."""
+    places: Any = Places.__new__(Places)
+    places.parties, places.me, places.number = ("alice", "bob"), "alice", 1
+    places.link = SimpleNamespace(broadcast=lambda rank, mine: body, abort=lambda error: None)
+    for form in (int, [str], FILE, is_table):
+        with pytest.raises(PeerMismatchError, match="bob says something in a join"):
+            places.tell("bob", Held(frozenset({"bob"}), None), form)
+
+
+def test_the_forms_of_tables() -> None:
+    table = {
+        "rows": 3,
+        "kinds": ["int"],
+        "unique": True,
+        "columns": [["x", "float32", None]],
+        "keys": [],
+        "dropped": [],
+    }
+    assert is_table(table)
+    for change in (
+        {"rows": -1}, {"rows": True}, {"kinds": [3]}, {"columns": [["x", "f"]]}, {"columns": 3},
+        {"keys": [[1, "f", None]]},
+        {"columns": [["x", "raw", ["t", "many"]]]}, {"dropped": None}, {"more": 1},
+    ):  # fmt: skip
+        assert not is_table({**table, **change}), change
+
+
+def test_no_text_of_a_peer_moves_a_terminal() -> None:
+    """Whoever prints it: Python's traceback of a script, too."""
+    error = InputError("bob has a column `\x1b[2Jx\u202ey`:\nleave it out")
+    assert str(error) == "bob has a column `?[2Jx?y`:\nleave it out"
+    assert "\x1b" not in "".join(traceback.format_exception(error))

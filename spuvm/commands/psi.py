@@ -22,6 +22,7 @@ from spuvm.psi.api import KINDS
 from spuvm.psi.bulk.layout import BUCKET_ROWS, SCRATCH_BYTES
 from spuvm.psi.bulk.run import Asked, intersect_files
 from spuvm.psi.bulk.source import Source
+from spuvm.psi.forms import BROUGHT
 from spuvm.psi.guard import Guard
 from spuvm.psi.keys import GUESSABLE
 from spuvm.psi.learns import learned
@@ -211,7 +212,7 @@ def _run(
 ) -> None:
     """Find out who brings what, say who learns what, and run."""
     types = _types(options)
-    said = {p: places.tell(p, places.run(p, _brought, p, tables, to, types)) for p in places.parties}
+    said = {p: places.tell(p, places.run(p, _brought, p, tables, to, types), BROUGHT) for p in places.parties}
     owners = tuple(p for p, s in said.items() if s["key"])
     guard = Guard(options["least_rows"] or 0, options["most_runs"], ledger=options["ledger"])
     for party in owners:

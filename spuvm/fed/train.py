@@ -170,7 +170,9 @@ def _machine(base: SPU, ring: int) -> SPU:
 def _of_ring(base: SPU, ring: int) -> SPU:
     config = base.vm.config
     nodes = [{"party": p} for p in config.parties]
-    return SPU({"nodes": nodes, "runtime_config": {"protocol": config.protocol, "field": ring}})
+    return SPU(
+        {"nodes": nodes, "runtime_config": {"protocol": config.protocol, "field": ring}}, truncation=config.truncation
+    )
 
 
 def _made(plan: Plan, party: str, eval_data: Any, data: Any) -> Any:

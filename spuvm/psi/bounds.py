@@ -75,7 +75,7 @@ def noisy_count(plan: Plan, table: SharedTable, epsilon: float) -> int:
     known = None if count.parts[0] is None else int(count.known_value())
     places = plan.places
     said = places.run(plan.helper, lambda: min(table.rows, max(1, int(known or 0) + one_sided(epsilon))))
-    return int(places.tell(plan.helper, said))
+    return int(places.tell(plan.helper, said, int))
 
 
 def _rank(plan: Plan) -> int:

@@ -59,13 +59,13 @@ def matches_by_curve(plan: Plan, to: str) -> Held:
     secret = places.run(other, _secret, plan.tables[other], plan.kept.get(other))
     (asked,) = places.move(Move(mine, to, other, (count, BYTES), np.uint8))
     answered = places.run(other, lambda s, p: times(s[0], p), secret, asked)
-    known = places.tell(to, places.run(to, _knows, plan.kept.get(to)))
-    fresh = places.tell(other, places.run(other, lambda s, k: s[1] != k, secret, known))
+    known = places.tell(to, places.run(to, _knows, plan.kept.get(to)), str)
+    fresh = places.tell(other, places.run(other, lambda s, k: s[1] != k, secret, known), bool)
     moves = [Move(answered, other, to, (count, BYTES), np.uint8)]
     if fresh:
         own = places.run(other, _own, secret, plan.tables[other], plan.kept.get(other))
         moves.append(Move(own, other, to, (plan.rows(other), 2), np.uint64))
-    name = places.tell(other, places.run(other, lambda s: s[1], secret))
+    name = places.tell(other, places.run(other, lambda s: s[1], secret), str)
     got = places.move(*moves)
     theirs = got[1] if fresh else places.run(to, _remembered, plan.kept.get(to))
     if fresh:

@@ -26,7 +26,7 @@ def inner(sources: Mapping[str, Any], key: Key, **options: Any) -> dict[str, PYU
     out, counts = {}, {}
     for party in plan.owners:
         rows = plan.places.run(party, _ordered, plan.tables[party], found[party])
-        counts[party] = plan.places.tell(party, plan.places.run(party, lambda t: t.num_rows, rows))
+        counts[party] = plan.places.tell(party, plan.places.run(party, lambda t: t.num_rows, rows), int)
         out[party] = PYUObject(PYU(party), rows.value)
     if not any(counts.values()):
         raise InputError(f"no key is at all of {', '.join(plan.owners)}: are these the right columns and files?")

@@ -83,7 +83,7 @@ class Helper:
         self.order(first)
         places = self.plan.places
         found = places.run(self.helper, pairs, self._tags[first], self._tags[second], bound)
-        fits = bool(places.tell(self.helper, places.run(self.helper, lambda f: bool(f[2]), found)))
+        fits = bool(places.tell(self.helper, places.run(self.helper, lambda f: bool(f[2]), found), bool))
         return places.run(self.helper, lambda f: f[0], found), places.run(self.helper, lambda f: f[1], found), fits
 
     def selected(

@@ -78,7 +78,7 @@ def link(
         counts = set()
         for p in plan.owners:
             rows = plan.places.run(p, _linked, plan.tables[p], here[p], number)
-            counts.add(plan.places.tell(p, plan.places.run(p, lambda t: t.num_rows, rows)))
+            counts.add(plan.places.tell(p, plan.places.run(p, lambda t: t.num_rows, rows), int))
             found[p].append(PYUObject(PYU(p), rows.value))
             rest = plan.places.run(p, lambda t, b: t.arrow.filter(~b), plan.tables[p], here[p])
             left[p] = PYUObject(PYU(p), rest.value)

@@ -124,8 +124,8 @@ def drawn_seeds(plan: Plan) -> tuple[bytes, bytes, bytes]:
     said = []
     for party in plan.owners:
         commitment = places.run(party, _commitment, plan.tables[party])
-        said.append(places.tell(party, commitment))
-    said += [places.tell(p, places.run(p, secrets.token_hex, 16)) for p in plan.owners]
+        said.append(places.tell(party, commitment, str))
+    said += [places.tell(p, places.run(p, secrets.token_hex, 16), str) for p in plan.owners]
     seed = hashlib.sha512("\0".join(["spuvm join seeds", *said]).encode()).digest()
     return seed[:16], seed[16:32], seed[32:48]
 

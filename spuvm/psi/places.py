@@ -15,11 +15,17 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from spuvm.context import everyone
+from spuvm.psi.forms import fits
 from spuvm.runtime.engine.random import Stream, derive_key, new_key, permutations
+from spuvm.runtime.errors import PeerMismatchError
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.machine.session import abort_on_error
 
 BLOCK_BYTES = 16  # of a keystream
+
+
+class Malformed:
+    """What is no JSON."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,13 +101,21 @@ class Places:
                 self.link.exchange(sends, receives)
         return out
 
-    def tell(self, party: str, said: Held) -> Any:
-        """What the party says to all: anything that JSON can write."""
-        if self.link is None:
-            return json.loads(json.dumps(said.value))
-        mine = json.dumps(said.value).encode() if self.me == party else None
+    def tell(self, party: str, said: Held, form: Any) -> Any:
+        """What the party says to all: anything that JSON can write, of this form (see `forms`; or what tells it).
+
+        PeerMismatchError at every other party if it is not.
+        """
+        mine = json.dumps(said.value).encode() if self.link is None or self.me == party else None
         with abort_on_error(self.link):
-            return json.loads(self.link.broadcast(self.parties.index(party), mine))
+            body = mine if self.link is None else self.link.broadcast(self.parties.index(party), mine)
+            try:
+                value = json.loads(body or b"")
+            except (ValueError, RecursionError):
+                value = Malformed
+            if not (form(value) if callable(form) and not isinstance(form, type) else fits(form, value)):
+                raise PeerMismatchError(f"{party} says something in a join that this version does not know.")
+            return value
 
     def agree(self, what: str, value: Any) -> None:
         """That all parties' scripts say the same. PeerMismatchError at every party if they do not."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spuvm.devices import SPU, PYUObject, default_machine
+from spuvm.psi.forms import is_table
 from spuvm.psi.guard import Guard
 from spuvm.psi.keys import GUESSABLE
 from spuvm.psi.learns import learned
@@ -161,7 +162,9 @@ def planned(
     places.agree("join", asked)
     with abort_on_error(places.link):
         tables = {p: places.run(p, load, _source(files[p]), p, wanted[p]) for p in owners}
-        said = {p: places.tell(p, places.run(p, lambda t, p=p: t.announced(wanted[p]), tables[p])) for p in owners}
+        said = {
+            p: places.tell(p, places.run(p, lambda t, p=p: t.announced(wanted[p]), tables[p]), is_table) for p in owners
+        }
         _check_kinds(said, keys)
         _check_dropped(said, wanted)
         for p, limits in (guard or {}).items():

@@ -189,12 +189,12 @@ def count(plan: Plan) -> int:
     first, *others = plan.owners
     if plan.mode == "ecdh":
         found_here = plan.places.run(first, lambda x: int(x.sum()), matches_by_curve(plan, first))
-        return int(plan.places.tell(first, found_here))
+        return int(plan.places.tell(first, found_here, int))
     matching = MATCHINGS[plan.mode](plan)
     if isinstance(matching, Helper):
         found = [matching.pointers(first, other) for other in others]
         said = plan.places.run(matching.helper, lambda *p: int(all_of(*(x >= 0 for x in p)).sum()), *found)
-        return int(plan.places.tell(matching.helper, said))
+        return int(plan.places.tell(matching.helper, said, int))
     bits = [matching.matched(first, other) for other in others]
     (total,) = plan.vm.reveal([machine_function(plan.vm, _count)(*bits)])
     return int(total)

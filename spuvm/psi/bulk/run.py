@@ -24,6 +24,7 @@ from spuvm.psi.bulk.folder import RunFolder
 from spuvm.psi.bulk.layout import BUCKET_ROWS, SCRATCH_BYTES, Layout, layout_of
 from spuvm.psi.bulk.scratch import InMemory, OnDisk, check_room
 from spuvm.psi.bulk.source import Source, cut, write_rows, written
+from spuvm.psi.forms import FILE
 from spuvm.psi.helper import find
 from spuvm.psi.places import Held, Move, Places
 from spuvm.psi.tags import order, starts_of_groups
@@ -97,7 +98,7 @@ def intersect_files(
     with ExitStack() as stack:
         mine = {p: (paths.get(p), outputs.get(p), folders.get(p)) for p in asked.owners}
         here = {p: places.run(p, _opened, p, asked, *mine[p], force, stack) for p in asked.owners}
-        said = {p: places.tell(p, places.run(p, _announced, here[p])) for p in asked.owners}
+        said = {p: places.tell(p, places.run(p, _announced, here[p]), FILE) for p in asked.owners}
         _same_kinds(said, asked)
         rows = {p: int(s["rows"]) for p, s in said.items()}
         layout = layout_of(list(rows.values()), asked.scratch, asked.bucket_rows)
@@ -165,7 +166,7 @@ def _check_disk(here: Here, peak: int) -> None:
 
 def _begun(places: Places, asked: Asked, here: Mapping[str, Held], rows: Mapping[str, int], layout: Layout) -> set[int]:
     """Go on with the run of the owners' folders, or begin a new one; the buckets that all owners finished."""
-    said = {p: places.tell(p, places.run(p, _announced, here[p])) for p in asked.owners}
+    said = {p: places.tell(p, places.run(p, _announced, here[p]), FILE) for p in asked.owners}
     runs = {s["run"] for s in said.values()}
     manifest = {"owners": asked.owners, "rows": dict(rows), "layout": [layout.bits, layout.passes]}
     if runs != {""} and len(runs) == 1:
@@ -177,7 +178,7 @@ def _begun(places: Places, asked: Asked, here: Mapping[str, Held], rows: Mapping
             f"the folders of {' and '.join(asked.owners)} are of different runs, and some have finished buckets: bring "
             "those of one run, or remove them all to start anew."
         )
-    run = places.tell(asked.owners[0], places.run(asked.owners[0], secrets.token_hex, 16))
+    run = places.tell(asked.owners[0], places.run(asked.owners[0], secrets.token_hex, 16), str)
     key = places.key(asked.owners, f"run {run}")
     for party in asked.owners:
         places.run(party, _begin, here[party], manifest, run, key)

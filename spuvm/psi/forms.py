@@ -1,0 +1,38 @@
+"""The forms of what parties say openly in a join: what a peer says is of the form that is due, or refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LARGEST = 1 << 48
+
+# A form: int (0 to 2^48), str or bool; [form] for any number of them; {name: form}; Any.
+TABLE: dict[str, Any] = {
+    "rows": int, "kinds": [str], "unique": bool, "columns": [Any], "keys": [Any], "dropped": [str],
+}  # fmt: skip
+FILE: dict[str, Any] = {"rows": int, "kinds": [str], "run": str, "finished": [int]}
+BROUGHT: dict[str, Any] = {"key": [str], "kinds": [str], "rows": int, "output": bool}
+
+
+def fits(form: Any, value: Any) -> bool:
+    """Whether a value that JSON gave is of the form."""
+    if isinstance(form, dict):
+        return isinstance(value, dict) and value.keys() == form.keys() and all(fits(form[k], value[k]) for k in form)
+    if isinstance(form, list):
+        return isinstance(value, list) and all(fits(form[0], v) for v in value)
+    if form is int:
+        return type(value) is int and 0 <= value < LARGEST
+    return form is Any or type(value) is form
+
+
+def is_table(value: Any) -> bool:
+    """Of `TABLE`, with columns that have a name and a dtype."""
+    return fits(TABLE, value) and all(_is_column(c) for c in [*value["columns"], *value["keys"]])
+
+
+def _is_column(value: Any) -> bool:
+    """A name, a dtype, and more of columns that are taken as they are: a type, and how many words."""
+    if not isinstance(value, list) or len(value) != 3 or not fits([str], value[:2]):
+        return False
+    more = value[2]
+    return more is None or (isinstance(more, list) and len(more) == 2 and fits(str, more[0]) and fits(int, more[1]))
