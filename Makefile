@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE =
 PACKAGE := pyproject.toml setup.py $(wildcard runtime/ring/native/*)
 
-.PHONY: demo release test fast site lint format soak results tpch examples clean
+.PHONY: demo release test fast site lint format soak faults results tpch examples clean
 
 ## Three processes train a model on three hospitals' data over mutual TLS.
 demo: .venv/examples
@@ -59,6 +59,10 @@ examples: .venv/examples
 ## Three services, 1,000 jobs of all kinds, while services are killed, restarted and paused: some hours. JOBS=20 is shorter.
 soak: .venv/dev
 	$(BIN)/python benchmarks/soak.py --jobs $(or $(JOBS),1000)
+
+## Kills, pauses, cuts, changed bytes and full disks at random moments: RUNS=n (300), a table of how runs ended.
+faults: .venv/dev
+	$(BIN)/python benchmarks/faults.py --runs $(or $(RUNS),300)
 
 ## What is published, in dist/: a wheel with native kernels that other Linux machines run, tested in a clean environment,
 ## the sources, checksums, a bill of materials, what changed.

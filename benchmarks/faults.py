@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -284,11 +285,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     with ExitStack() as stack:
         inputs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         prepare(inputs)
-        chosen = [
-            (rng.choice(args.jobs.split(",")), rng.choice(args.faults.split(";")), rng.choice(PARTIES),
-             rng.uniform(0, args.longest))
-            for _ in range(args.runs)
-        ]  # fmt: skip
+        pairs = list(product(args.jobs.split(","), args.faults.split(";")))
+        dealt = [p for _ in range(-(-args.runs // len(pairs))) for p in rng.sample(pairs, len(pairs))]
+        chosen = [(*p, rng.choice(PARTIES), rng.uniform(0, args.longest)) for p in dealt[: args.runs]]
         with ThreadPoolExecutor(args.together) as pool:
             for number, record in enumerate(pool.map(lambda c: one(inputs, *c), chosen)):
                 records.append(record)
