@@ -224,6 +224,8 @@ def test_parameters_are_got_and_set() -> None:
     assert model.get_params()["max_depth"] == 3 and model.get_params()["n_estimators"] == 100
     assert Sgb(**model.set_params(gamma=2.0).get_params()).get_params() == model.get_params()
     assert repr(model) == "Sgb(max_depth=3, gamma=2.0)"
+    with pytest.warns(UserWarning, match="`n_jobs` of XGBoost is ignored: the machine uses the cores"):
+        assert Sgb(n_jobs=4, alpha=0.5).get_params()["reg_alpha"] == 0.5
 
 
 def test_a_constant_column_is_never_split_and_bins_are_no_more_than_rows(parties: Any) -> None:
@@ -255,12 +257,16 @@ def test_labels_whose_logarithm_is_predicted_beside_xgboost(parties: Any, object
     ("parameters", "message"),
     [
         ({"max_deep": 3}, "unknown parameter `max_deep` .did you mean `max_depth`"),
-        ({"n_jobs": 4}, "`n_jobs` of XGBoost has no meaning here: the machine uses the cores"),
+        ({"booster": "gblinear"}, "`booster` of XGBoost has no meaning here: there are trees alone"),
+        ({"objective": "reg:quantileerror"}, "needs `quantile_alpha`"),
+        ({"quantile_alpha": 0.5}, "takes no `quantile_alpha`"),
+        ({"sampling_method": "goss", "subsample": 0.5}, "leave `subsample` at 1"),
+        ({"top_rate": 0.8, "other_rate": 0.3}, "together at most 1"),
         ({"eta": 0.1, "learning_rate": 0.1}, "`eta` and `learning_rate` are the same parameter"),
         ({"max_depth": 0}, "`max_depth` must be 1 to 10, got 0"),
         ({"max_depth": True}, "`max_depth` must be 1 to 10"),
         ({"learning_rate": float("nan")}, "`learning_rate` must be above 0"),
-        ({"objective": "rank:ndcg"}, "`objective` must be one of binary:logistic"),
+        ({"objective": "rank:map"}, "`objective` must be one of binary:logistic"),
         ({"objective": "multi:softprob"}, "needs `num_class`"),
         ({"num_class": 3}, "takes no `num_class`"),
         ({"base_score": 1.5}, "`base_score` of 'binary:logistic' is a probability"),

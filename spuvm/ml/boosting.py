@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from spuvm.ml.layout import Layout
+from spuvm.ml.leaf_quantiles import quantiles
 from spuvm.ml.objectives import OBJECTIVES
 from spuvm.ml.parameters import Parameters
 from spuvm.ml.tree import Matrices, Rules, Tree, exponent_for, goes_left, grow, leaf_weights, siblings
@@ -19,7 +21,8 @@ from spuvm.ml.tree import Matrices, Rules, Tree, exponent_for, goes_left, grow, 
 
 def rules_for(parameters: Parameters, layout: Layout, rows: int, weighted: bool) -> Rules:
     """The public part of what decides about splits."""
-    bits = OBJECTIVES[parameters.objective].score_bits + 2 * weighted
+    goss = parameters.sampling_method == "goss"
+    bits = OBJECTIVES[parameters.objective].score_bits + 2 * weighted + (_bits(amplified(parameters)) if goss else 0)
     return Rules(
         parameters.max_depth,
         parameters.reg_lambda,
@@ -28,7 +31,18 @@ def rules_for(parameters: Parameters, layout: Layout, rows: int, weighted: bool)
         exponent_for(rows, bits),
         layout.owners if parameters.reveal_splits_to_owner else (),
         signs(parameters, layout),
+        parameters.quantile,
+        (parameters.top_rate, amplified(parameters)) if goss else None,
     )
+
+
+def amplified(parameters: Parameters) -> float:
+    """How often a row counts that stands for others of small gradients."""
+    return (1 - parameters.top_rate) / parameters.other_rate
+
+
+def _bits(number: float) -> int:
+    return max(0, math.ceil(math.log2(number)))
 
 
 def signs(parameters: Parameters, layout: Layout) -> tuple[int, ...]:
@@ -45,16 +59,34 @@ def one_round(layout: Layout, rules: Rules, objective: str) -> Callable[..., Any
     def grow_round(
         matrices: Matrices, margin: jax.Array, labels: Mapping[str, jax.Array], public: Mapping[str, jax.Array]
     ) -> tuple[Tree, jax.Array]:
-        gradients, hessians = OBJECTIVES[objective].gradients(margin, labels["target"])
+        extra = labels.get("extra", rules.quantile)
+        gradients, hessians = OBJECTIVES[objective].gradients(margin, labels["target"], extra)
         if "weight" in labels:
             gradients, hessians = gradients * labels["weight"], hessians * labels["weight"]
         if "rows" in public:
             rows = public["rows"].astype(margin.dtype)
+            rows = rows if rules.goss is None else one_sided(gradients * hessians, rows, *rules.goss)
             gradients, hessians = gradients * rows, hessians * rows
-        tree, change = grow(matrices, gradients, hessians, labels["threshold"], public["allowed"], layout, rules)
+        given = gradients, hessians, labels["threshold"], public["allowed"], layout, rules
+        left = labels["target"] - margin if rules.quantile is not None else None
+        tree, change = grow(matrices, *given, alpha=labels.get("alpha"), residual=left)
         return tree, margin + change
 
     return grow_round
+
+
+LARGEST_PRODUCT = 64.0  # of a gradient and its hessian, where rows are told apart
+
+
+def one_sided(products: jax.Array, drawn: jax.Array, top: float, factor: float) -> jax.Array:
+    """How often each row counts: 1 of the largest, `factor` of those drawn of the others, 0 of the rest: [rows, 1].
+
+    The least of the largest is a secret quantile of the sizes of `products` [rows, K].
+    """
+    size = jnp.sum(jnp.abs(products), axis=1, keepdims=True)
+    everyone = jnp.ones((*size.shape, 1), size.dtype)
+    least = quantiles(size, everyone, everyone, 1 - top, (0.0, LARGEST_PRODUCT))
+    return jnp.where(size > least[0], 1.0, drawn * factor)
 
 
 def first_margins(base: jax.Array, like: jax.Array) -> jax.Array:
@@ -100,9 +132,10 @@ class Sampling:
         levels = [self._some(of_tree, p.colsample_bylevel) for _ in range(p.max_depth)]
         allowed = [np.isin(self.layout.feature, level) for level in levels]
         out = {"allowed": np.array(allowed, np.int8)}
-        if p.subsample < 1:
+        share = p.other_rate / (1 - p.top_rate) if p.sampling_method == "goss" else p.subsample
+        if share < 1 or p.sampling_method == "goss":
             chosen = np.zeros((self.rows, 1), np.int8)
-            chosen[self._some(np.arange(self.rows), p.subsample)] = 1
+            chosen[self._some(np.arange(self.rows), share)] = 1
             out["rows"] = chosen
         return out
 

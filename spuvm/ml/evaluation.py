@@ -16,7 +16,7 @@ from spuvm.data import Frame
 from spuvm.ml.boosting import first_margins, margins
 from spuvm.ml.machine import Machine
 from spuvm.ml.parameters import Parameters
-from spuvm.ml.predictions import IN_LABEL_UNITS, LARGER_IS_BETTER, SCORES
+from spuvm.ml.predictions import IN_LABEL_UNITS, LARGER_IS_BETTER, scored
 from spuvm.ml.tree import Tree
 from spuvm.runtime.errors import InputError
 
@@ -43,7 +43,7 @@ class EvaluationSet:
         """The scores after one more round."""
         self.margin = self.machine.run(margins, self.matrices, [tree], self.margin, what="evaluation")
         p = self.parameters
-        function = scores(p.objective, p.metrics)
+        function = scores(p.objective, p.metrics, p.quantile)
         unit = self.prepared["up"], self.prepared["down"]
         shown = self.machine.run(function, self.labels, self.margin, *unit, what=f"scores of {self.name}")
         values = [float(v) for v in spu.reveal(shown)]
@@ -53,13 +53,13 @@ class EvaluationSet:
 
 
 @cache
-def scores(objective: str, metrics: tuple[str, ...]) -> Callable[..., list[jax.Array]]:
+def scores(objective: str, metrics: tuple[str, ...], quantile: float | None) -> Callable[..., list[jax.Array]]:
     """A function of labels [rows], margins [rows, K] and units that reveals the scores."""
 
     def evaluate(labels: jax.Array, margin: jax.Array, up: jax.Array, down: jax.Array) -> list[jax.Array]:
         out = []
         for metric in metrics:
-            value = SCORES[objective][metric](labels, margin)
+            value = scored(objective, metric, quantile)(labels, margin)
             if metric in IN_LABEL_UNITS:
                 value = (value * down) * up.astype(value.dtype)
             out.append(spu.reveal(jnp.asarray(value)))

@@ -21,8 +21,8 @@ from spuvm.devices import PYU
 from spuvm.ml.binning import Edges, goes_left, public_edges
 from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
-from spuvm.ml.objectives import LEAST_SHARE, OBJECTIVES, checked, threshold_of, weights_of
-from spuvm.ml.parameters import LOG_LINK, Parameters
+from spuvm.ml.objectives import LEAST_SHARE, OBJECTIVES, checked, penalty_of, threshold_of, weights_of
+from spuvm.ml.parameters import ONE_HOLDER, Parameters
 from spuvm.ml.partition import Bins, Labels
 from spuvm.runtime.errors import ConfigError, DataError
 
@@ -61,7 +61,7 @@ class HorizontalBins(Bins):
 
     @staticmethod
     def layout_of(features: Frame, parameters: Parameters) -> Layout:
-        if parameters.objective in LOG_LINK:
+        if parameters.objective in ONE_HOLDER:
             raise ConfigError(
                 f"`objective` {parameters.objective!r} needs labels that one party holds: a vertical frame."
             )
@@ -316,9 +316,10 @@ def base_of(parameters: Parameters, share: jax.Array) -> jax.Array:
 
 
 def tables(parameters: Parameters, exponent: int, units: range) -> dict[str, np.ndarray]:
-    """`threshold`, `up` and `down` of `objectives.prepare`, by the exponent of the unit."""
+    """`threshold`, `alpha`, `up` and `down` of `objectives.prepare`, by the exponent of the unit."""
     unit = 2.0 ** np.array(units)
-    return {
+    alpha = {"alpha": penalty_of(parameters, unit)} if parameters.reg_alpha else {}
+    return alpha | {
         "threshold": threshold_of(parameters, unit, exponent),
         "up": np.maximum(unit, 1).astype(np.int32),
         "down": np.minimum(unit, 1).astype(np.float32),

@@ -14,13 +14,15 @@ import numpy as np
 
 import spuvm as spu
 from spuvm.data import Column, Frame
-from spuvm.ml.boosting import first_margins, margins
+from spuvm.ml import predictions
+from spuvm.ml.boosting import first_margins, margins, side_by_side
 from spuvm.ml.frames import as_frame
 from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
 from spuvm.ml.parameters import Parameters
 from spuvm.ml.partition import Bins
 from spuvm.ml.plain import PlainModel, plain_trees
+from spuvm.ml.shapley import MOST_DEPTH, added, contributions, shares
 from spuvm.ml.tree import Pieces, Tree
 from spuvm.runtime.errors import InputError
 
@@ -78,6 +80,28 @@ class Model:
         count = min(len(self.trees), -(-len(self.trees) * nodes // ELEMENTS))
         ends = [len(self.trees) * i // count for i in range(count + 1)]
         return [self.trees[a:b] for a, b in pairwise(ends)]
+
+    def shapley(self, data: Any, background: Any = None) -> Any:
+        """Contributions of features to margins, [rows, features + 1]; of several outputs [rows, K, features + 1].
+
+        The last is the mean of the background's rows. See `shapley`.
+        """
+        if self.parameters.max_depth > MOST_DEPTH:
+            raise InputError(
+                f"the trees are {self.parameters.max_depth} deep: Shapley values are computed of {MOST_DEPTH} levels "
+                "at most, use `permutation_importance`."
+            )
+        data, _, _ = as_frame(data)
+        x = self.bins.matrices(self.conformed(data))
+        known = x if background is None else self.bins.matrices(self.conformed(as_frame(background)[0]))
+        function, outputs = contributions(self.layout, self.parameters.outputs), []
+        for part in self._parts(data.rows * self.parameters.max_depth**2):
+            tree = self.machine.run(side_by_side, part, what="Shapley values")
+            seen = self.machine.run(shares, known, tree, what="Shapley values")
+            outputs.append(self.machine.run(function, x, tree, seen, what="Shapley values"))
+        whole = self.parameters.objective in predictions.IDENTITY
+        unit = (self.up, self.down) if whole else None
+        return self.machine.run(added, outputs, self.base, unit, what="Shapley values")
 
     def importance(self, kind: str) -> dict[str, float]:
         """By feature name: how many nodes split it ("weight"), their summed or mean gain. Shown to all parties."""

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spuvm.ml.parameters import LOG_LINK, TWEEDIE, Parameters
+from spuvm.ml.parameters import LOG_LINK, QUANTILES, TWEEDIE, Parameters
 from spuvm.runtime.errors import DataError
 
 Pair = tuple[jax.Array, jax.Array]
@@ -25,6 +25,7 @@ THRESHOLDS = (2.0**-17, 2.0**30)  # a unit of fixed point; more than any score
 MOST_MEANS = 64.0  # of a label, where margins are logarithms
 MOST_MARGIN = 4.0  # of a logarithm, from that of the mean label
 STEADY = float(np.exp(0.7))  # XGBoost's `max_delta_step` for counts
+MOST_SLOPES = 64.0  # of a label from the base score, of pseudo-Huber losses
 SMALLEST_UNIT, LARGEST_UNIT = 2.0**-12, 2.0**30
 
 
@@ -36,14 +37,15 @@ class Objective:
         check: label errors, at the holder: what is wrong, or None.
         target: labels [rows] -> float64 [rows, K] that `gradients` takes, at the holder.
         base: target [rows, K], weights [rows] -> margins [K] before the first tree.
-        gradients: margins, targets [rows, K] -> first and second derivatives of the loss.
+        gradients: margins, targets [rows, K], and perhaps a number of the objective's -> first and second derivatives
+            of the loss.
         score_bits: G^2 / (H + lambda) of a node stays below the number of rows times 2^score_bits.
     """
 
     check: Callable[[np.ndarray, Parameters], str | None]
     target: Callable[[np.ndarray, Parameters], np.ndarray]
     base: Callable[[np.ndarray, np.ndarray, Parameters], np.ndarray]
-    gradients: Callable[[jax.Array, jax.Array], Pair]
+    gradients: Callable[[jax.Array, jax.Array, Any], Pair]
     score_bits: int
 
 
@@ -65,7 +67,8 @@ def prepare(
 
     Returns:
         target: float32 [rows, K]; base: float32 [K], before the first tree; threshold: float32 [], of a gain;
-        up: int32 [], down: float32 []: labels were divided by up * down; weight: float32 [rows, 1], if given.
+        up: int32 [], down: float32 []: labels were divided by up * down; weight: float32 [rows, 1], if given;
+        alpha: float32 [], of an L1 penalty; extra: float32 [], of a pseudo-Huber loss the unit by its slope.
 
     Raises:
         DataError: for labels or weights that the objective cannot use.
@@ -75,7 +78,8 @@ def prepare(
     target = OBJECTIVES[parameters.objective].target(y, parameters)
     base = OBJECTIVES[parameters.objective].base(target, w, parameters)
     unit = 1.0
-    if parameters.objective == "reg:squarederror":
+    weight = w if weights is not None else None
+    if parameters.objective in ("reg:squarederror", "reg:pseudohubererror", *QUANTILES):
         unit = _unit(target - base, where)
     elif parameters.objective in LOG_LINK:
         unit = float(2.0 ** np.ceil(np.log2(np.exp(base[0]))))
@@ -83,8 +87,22 @@ def prepare(
         largest = float(target.max())
         if largest > MOST_MEANS:
             raise DataError(f"{where}: a label is more than {MOST_MEANS:g} times the mean: cap it.")
-        return _given(target, base, unit, 1.0, w if weights is not None else None, parameters, scores)
-    return _given(target / unit, base / unit, unit, unit, w if weights is not None else None, parameters, scores)
+        return _given(target, base, unit, 1.0, weight, parameters, scores)
+    gains = 1.0 if parameters.objective in QUANTILES else unit  # whose gradients are signs
+    out = _given(target / unit, base / unit, unit, gains, weight, parameters, scores)
+    if parameters.objective == "reg:pseudohubererror":
+        out["extra"] = np.float32(_slopes(unit, parameters, where))
+    return out
+
+
+def _slopes(unit: float, parameters: Parameters, where: str) -> float:
+    """How many slopes of the loss a unit is."""
+    if unit > MOST_SLOPES * parameters.huber_slope:
+        raise DataError(
+            f"{where}: labels are more than {MOST_SLOPES:g} times `huber_slope` from the base score: give a larger "
+            "`huber_slope`, or use 'reg:absoluteerror'."
+        )
+    return max(unit / parameters.huber_slope, SMALLEST_UNIT)
 
 
 def _given(
@@ -106,7 +124,14 @@ def _given(
     }
     if weight is not None:
         out["weight"] = weight[:, None].astype(np.float32)
+    if parameters.reg_alpha:
+        out["alpha"] = penalty_of(parameters, gains)
     return out
+
+
+def penalty_of(parameters: Parameters, unit: float | np.ndarray) -> Any:
+    """The L1 penalty of gradients of labels divided by `unit`: float32."""
+    return np.clip(parameters.reg_alpha / np.asarray(unit, np.float64), 0.0, THRESHOLDS[1]).astype(np.float32)
 
 
 def threshold_of(parameters: Parameters, unit: float | np.ndarray, scores: int) -> Any:
@@ -186,6 +211,16 @@ def _mean(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.ndarr
     return np.average(target, axis=0, weights=w) if given is None else np.array([given], np.float64)
 
 
+def _quantile(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.ndarray:
+    """The least label at or below which the wanted share of the weights lies."""
+    share = parameters.quantile
+    if parameters.base_score is not None or share is None:
+        return _mean(target, w, parameters)
+    order = np.argsort(target[:, 0])
+    up_to = np.cumsum(w[order])
+    return target[order[np.searchsorted(up_to, share * up_to[-1])]]
+
+
 def _log_odds(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.ndarray:
     p = _mean(target, w, parameters)
     odds: np.ndarray = np.log(p / (1 - p))
@@ -214,16 +249,30 @@ def _log_shares(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np
 # On the machine -----------------------------------------------------------------------------------------
 
 
-def _logistic(margin: jax.Array, target: jax.Array) -> Pair:
+def _logistic(margin: jax.Array, target: jax.Array, _: Any) -> Pair:
     p = jax.nn.sigmoid(margin)
     return p - target, p * (1 - p)
 
 
-def _squared(margin: jax.Array, target: jax.Array) -> Pair:
+def _squared(margin: jax.Array, target: jax.Array, _: Any) -> Pair:
     return margin - target, jnp.ones(margin.shape, margin.dtype)
 
 
-def _softmax(margin: jax.Array, target: jax.Array) -> Pair:
+def _absolute(margin: jax.Array, target: jax.Array, _: Any) -> Pair:
+    return jnp.where(margin >= target, 1.0, -1.0), jnp.ones(margin.shape, margin.dtype)
+
+
+def _pinball(margin: jax.Array, target: jax.Array, share: float) -> Pair:
+    return jnp.where(margin >= target, 1.0, 0.0) - share, jnp.ones(margin.shape, margin.dtype)
+
+
+def _pseudo_huber(margin: jax.Array, target: jax.Array, slopes: jax.Array) -> Pair:
+    distance = margin - target
+    bend = jax.lax.rsqrt(1 + jnp.square(distance * slopes))
+    return distance * bend, bend * bend * bend
+
+
+def _softmax(margin: jax.Array, target: jax.Array, _: Any) -> Pair:
     p = jax.nn.softmax(margin, axis=-1)
     return p - target, 2 * p * (1 - p)
 
@@ -232,17 +281,17 @@ def _exponential(margin: jax.Array) -> jax.Array:
     return jnp.exp(jnp.clip(margin, -MOST_MARGIN, MOST_MARGIN))
 
 
-def _poisson(margin: jax.Array, target: jax.Array) -> Pair:
+def _poisson(margin: jax.Array, target: jax.Array, _: Any) -> Pair:
     mean = _exponential(margin)
     return mean - target, mean * STEADY
 
 
-def _gamma(margin: jax.Array, target: jax.Array) -> Pair:
+def _gamma(margin: jax.Array, target: jax.Array, _: Any) -> Pair:
     ratio = target * _exponential(-margin)
     return 1 - ratio, ratio
 
 
-def _tweedie(margin: jax.Array, target: jax.Array) -> Pair:
+def _tweedie(margin: jax.Array, target: jax.Array, _: Any) -> Pair:
     a, b = _exponential((1 - TWEEDIE) * margin), _exponential((2 - TWEEDIE) * margin)
     return b - target * a, (2 - TWEEDIE) * b - (1 - TWEEDIE) * target * a
 
@@ -250,6 +299,9 @@ def _tweedie(margin: jax.Array, target: jax.Array) -> Pair:
 OBJECTIVES = {
     "binary:logistic": Objective(_binary, _column, _log_odds, _logistic, 8),
     "reg:squarederror": Objective(_no_check, _column, _mean, _squared, 2),
+    "reg:absoluteerror": Objective(_no_check, _column, _quantile, _absolute, 1),
+    "reg:quantileerror": Objective(_no_check, _column, _quantile, _pinball, 1),
+    "reg:pseudohubererror": Objective(_no_check, _column, _mean, _pseudo_huber, 9),
     "multi:softprob": Objective(_classes, _one_hot, _log_shares, _softmax, 8),
     "multi:softmax": Objective(_classes, _one_hot, _log_shares, _softmax, 8),
     "count:poisson": Objective(_not_negative, _column, _log_mean, _poisson, 10),

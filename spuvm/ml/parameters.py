@@ -13,6 +13,9 @@ MULTICLASS = ("mlogloss", "merror", "accuracy")
 METRICS = {  # of each objective, the default first
     "binary:logistic": ("logloss", "error", "auc", "accuracy"),
     "reg:squarederror": ("rmse", "mae"),
+    "reg:absoluteerror": ("mae", "rmse"),
+    "reg:quantileerror": ("quantile", "mae", "rmse"),
+    "reg:pseudohubererror": ("mae", "rmse"),
     "multi:softprob": MULTICLASS,
     "multi:softmax": MULTICLASS,
     "count:poisson": ("poisson-nloglik",),
@@ -23,6 +26,9 @@ METRICS = {  # of each objective, the default first
 }
 LOG_LINK = ("count:poisson", "reg:gamma", "reg:tweedie")  # the margin is the logarithm of the prediction
 TWEEDIE = 1.5  # the power of the variance
+# Leaves are quantiles of what is left of their rows.
+QUANTILES = ("reg:absoluteerror", "reg:quantileerror")
+ONE_HOLDER = (*LOG_LINK, *QUANTILES, "reg:pseudohubererror")  # one party must hold all labels
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,9 @@ class Parameters:
 
     Attributes:
         objective: "binary:logistic", "reg:squarederror", "multi:softprob", "multi:softmax"; of a vertical frame
-            also "count:poisson", "reg:gamma" and "reg:tweedie" (of variance power 1.5). "binary:squared" and
+            also "count:poisson", "reg:gamma" and "reg:tweedie" (of variance power 1.5), "reg:pseudohubererror",
+            "reg:absoluteerror" and "reg:quantileerror", whose leaves are quantiles of their rows, found by nine secret
+            comparisons more for each row and tree. "binary:squared" and
             "multi:squared" fit the classes' shares, as decision trees do. Of counts and "reg:tweedie", `reg_lambda` and
             `min_child_weight` are those of labels divided by the power of two at or above their mean, which is secret.
         num_class: number of classes of the multi-class objectives; labels are 0 to num_class - 1.
@@ -39,11 +47,17 @@ class Parameters:
         max_depth: of each tree, 1 to 10.
         learning_rate: by which leaf weights are multiplied.
         reg_lambda: L2 regularisation of leaf weights.
+        reg_alpha: L1 regularisation of leaf weights; two comparisons more for each candidate and level.
+        quantile_alpha: of "reg:quantileerror", the quantile that is predicted.
+        huber_slope: of "reg:pseudohubererror", where squares turn into absolute values.
         gamma: the least gain of a split.
         min_child_weight: the least sum of hessians of a child.
         base_score: the prediction before the first tree (a probability, a value); None: the mean label,
             which stays secret. Multi-class: 0.5, which means the same for every class.
         subsample: the share of rows that grow a tree, drawn by a public generator.
+        sampling_method: "uniform", as `subsample` says; "goss", one-sided sampling by gradients as LightGBM has it: the
+            share `top_rate` of rows with the largest gradients (times hessians) and of the others `other_rate` of all
+            rows, which count (1 - top_rate) / other_rate times. Which rows are large is secret, so it saves no work.
         colsample_bytree, colsample_bylevel: shares of the features that a tree, a level may split.
         max_bin: bins of a numeric feature, at most; their edges are its quantiles.
         random_state: seed of the public generator.
@@ -63,10 +77,16 @@ class Parameters:
     max_depth: int = 6
     learning_rate: float = 0.3
     reg_lambda: float = 1.0
+    reg_alpha: float = 0.0
+    quantile_alpha: float | None = None
+    huber_slope: float = 1.0
     gamma: float = 0.0
     min_child_weight: float = 1.0
     base_score: float | None = None
     subsample: float = 1.0
+    sampling_method: str = "uniform"
+    top_rate: float = 0.2
+    other_rate: float = 0.1
     colsample_bytree: float = 1.0
     colsample_bylevel: float = 1.0
     max_bin: int = 256
@@ -86,6 +106,14 @@ class Parameters:
         if self.multiclass != (self.num_class is not None):
             need = "needs `num_class`" if self.multiclass else "takes no `num_class`"
             raise ConfigError(f"`objective` {self.objective!r} {need}, got {self.num_class}.")
+        if (self.objective == "reg:quantileerror") != (self.quantile_alpha is not None):
+            need = "takes no" if self.quantile_alpha is not None else "needs"
+            raise ConfigError(f"`objective` {self.objective!r} {need} `quantile_alpha`, got {self.quantile_alpha}.")
+        if self.quantile is not None and self.monotone_constraints:
+            raise ConfigError(
+                f"`monotone_constraints` do not hold for {self.objective!r}, whose leaves are quantiles: leave it out."
+            )
+        self._check_sampling()
         logistic = self.objective == "binary:logistic"
         if logistic and self.base_score is not None and not 0 < self.base_score < 1:
             raise ConfigError(
@@ -97,6 +125,20 @@ class Parameters:
             raise ConfigError(
                 f"`eval_metric` of {self.objective!r} is one of {', '.join(METRICS[self.objective])}, got {wrong[0]!r}."
             )
+
+    def _check_sampling(self) -> None:
+        if self.sampling_method == "goss" and self.subsample < 1:
+            raise ConfigError("`sampling_method` 'goss' draws rows itself: leave `subsample` at 1.")
+        if self.top_rate + self.other_rate > 1:
+            raise ConfigError(
+                f"`top_rate` and `other_rate` are shares of all rows, together at most 1, got {self.top_rate} and "
+                f"{self.other_rate}."
+            )
+
+    @property
+    def quantile(self) -> float | None:
+        """Of the rows' residuals, which each leaf is; None if leaves are sums of gradients by sums of hessians."""
+        return {"reg:absoluteerror": 0.5, "reg:quantileerror": self.quantile_alpha}.get(self.objective)
 
     @property
     def multiclass(self) -> bool:
@@ -138,6 +180,16 @@ _CHECKS: dict[str, _Check] = {
     "max_depth": (int, lambda x: 1 <= x <= 10, "1 to 10"),
     "learning_rate": ((float, int), lambda x: 0 < x <= 1, "above 0 and at most 1"),
     "reg_lambda": ((float, int), lambda x: 0 <= x <= 1e6, "0 to a million"),
+    "reg_alpha": ((float, int), lambda x: 0 <= x <= 1e6, "0 to a million"),
+    "quantile_alpha": (
+        (float, type(None)),
+        lambda x: x is None or 0.01 <= x <= 0.99,
+        "one number from 0.01 to 0.99 (a model for each quantile), or None",
+    ),
+    "huber_slope": ((float, int), lambda x: 1e-6 <= x <= 1e9, "a millionth to a billion"),
+    "sampling_method": (str, lambda x: x in ("uniform", "goss"), "'uniform' or 'goss'"),
+    "top_rate": ((float, int), lambda x: 0 < x < 1, "above 0 and below 1"),
+    "other_rate": ((float, int), lambda x: 0.01 <= x < 1, "0.01 or more and below 1"),
     "gamma": ((float, int), lambda x: 0 <= x <= 1e6, "0 to a million"),
     "min_child_weight": ((float, int), lambda x: 0 <= x <= 1e9, "0 to a billion"),
     "base_score": ((float, int, type(None)), lambda x: x is None or math.isfinite(x), "a finite number, or None"),

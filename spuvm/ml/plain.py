@@ -121,7 +121,11 @@ def to_xgboost(model: PlainModel) -> dict[str, Any]:
     objective: dict[str, Any] = {"name": p.objective}
     if p.multiclass:
         objective["softmax_multiclass_param"] = {"num_class": str(outputs)}
-    else:
+    elif p.objective == "reg:quantileerror":
+        objective["quantile_loss_param"] = {"quantile_alpha": f"[{p.quantile_alpha:g}]"}
+    elif p.objective == "reg:pseudohubererror":
+        objective["pseudo_huber_param"] = {"huber_slope": f"{p.huber_slope:g}"}
+    elif p.objective != "reg:absoluteerror":
         objective["reg_loss_param"] = {"scale_pos_weight": "1"}
     base = 1 / (1 + np.exp(-model.base)) if p.objective == "binary:logistic" else model.base
     return {

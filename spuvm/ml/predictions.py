@@ -88,6 +88,9 @@ def shares(margin: jax.Array) -> jax.Array:
 
 
 VALUES = dict.fromkeys(LOG_LINK, exponentials)  # the others are `values`
+IDENTITY = frozenset(  # margins are predictions but for their unit
+    {"reg:squarederror", "reg:absoluteerror", "reg:quantileerror", "reg:pseudohubererror"}
+)
 SHARES = frozenset({"binary:squared", "multi:squared"})  # margins are probabilities
 CLASS = {
     "binary:squared": more_than_half,
@@ -162,8 +165,24 @@ SCORES["binary:squared"] = {
 for _name, _loss in (("poisson", poisson_loss), ("gamma", gamma_loss), ("tweedie", tweedie_loss)):
     _objective = "count:poisson" if _name == "poisson" else f"reg:{_name}"
     SCORES[_objective] = {f"{_name}-nloglik": lambda y, m, loss=_loss: jnp.mean(loss(m[:, 0], y))}  # type: ignore[misc]
-IN_LABEL_UNITS = frozenset({"rmse", "mae"})
+for _objective in ("reg:absoluteerror", "reg:quantileerror", "reg:pseudohubererror"):
+    SCORES[_objective] = dict(SCORES["reg:squarederror"])
+IN_LABEL_UNITS = frozenset({"rmse", "mae", "quantile"})
 LARGER_IS_BETTER = frozenset({"auc", "accuracy"})
+
+
+def pinball(y: jax.Array, m: jax.Array, share: float) -> jax.Array:
+    """The mean loss of predicted quantiles: errors below count `share`, those above 1 - share."""
+    off = y - m[:, 0]
+    return jnp.mean(share * off + jnp.maximum(-off, 0.0))
+
+
+def scored(objective: str, metric: str, quantile: float | None) -> Score:
+    """The metric's function."""
+    if metric == "quantile":
+        assert quantile is not None
+        return lambda y, m: pinball(y, m, quantile)
+    return SCORES[objective][metric]
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -165,6 +166,24 @@ class Sgb:
             return self.predict(data, to)
         return self._given(model.margins(data), to)
 
+    def shap(self, data: Any, to: str | None = None, *, background: Any = None) -> Any:
+        """How far each feature moved each prediction: Shapley values, float32 [rows, features + 1].
+
+        Their sum is the margin (log-odds, logarithms, or the value of a regression); the last is the mean over the
+        background's rows. In the order of `importance_type`'s names: the owners' features side by side. Of several
+        classes [rows, K, features + 1]. As `shap.TreeExplainer` and XGBoost's `pred_contribs` without given data, where
+        rows are counted as LightGBM counts them. For each row, tree of depth d and leaf some d^2 secret products.
+
+        Args:
+            data: as of `predict`.
+            to: the party that alone sees them.
+            background: rows that say how often each way is taken, with the same features; if not given, `data`.
+
+        Raises:
+            InputError: for trees deeper than 6, and data that is not what the model knows.
+        """
+        return self._given(self._fitted().shapley(data, background), to)
+
     def score(self, data: Any, label: Any = None, *, positive: str | None = None) -> float:
         """Accuracy, or for a regression R^2, on a frame with labels; revealed to all parties.
 
@@ -266,23 +285,24 @@ class Sgb:
 ALIASES = {  # XGBoost's own
     "eta": "learning_rate",
     "lambda": "reg_lambda",
+    "alpha": "reg_alpha",
     "min_split_loss": "gamma",
     "num_boost_round": "n_estimators",
     "seed": "random_state",
 }
-REFUSED = {  # what XGBoost knows, and what to do here
+IGNORED = {  # what XGBoost knows and has no influence on a model here: a warning
     "n_jobs": "the machine uses the cores that it is given",
     "nthread": "the machine uses the cores that it is given",
     "tree_method": "trees are grown on histograms, always",
-    "booster": "there are trees alone",
     "verbosity": "give `verbose=True` to `fit`",
+}
+REFUSED = {  # what XGBoost knows, and what to do here
+    "booster": "there are trees alone",
     "scale_pos_weight": "give `sample_weight` to `fit`",
     "missing": "cells that are NaN or null are missing",
     "enable_categorical": "text columns are categories, always",
     "max_leaves": "trees have all nodes to `max_depth`",
     "grow_policy": "trees grow level by level",
-    "reg_alpha": "leaves have `reg_lambda` alone",
-    "alpha": "leaves have `reg_lambda` alone",
     "n_classes": "give `num_class`",
 }
 
@@ -292,6 +312,9 @@ def _parameters(given: Mapping[str, Any]) -> Parameters:
         if alias in given and name in given:
             raise ConfigError(f"`{alias}` and `{name}` are the same parameter: give one.")
     given = {ALIASES.get(name, name): value for name, value in given.items()}
+    for name in [n for n in given if n in IGNORED]:
+        warnings.warn(f"`{name}` of XGBoost is ignored: {IGNORED[name]}.", UserWarning, stacklevel=3)
+        del given[name]
     for name in given:
         if name in REFUSED:
             raise ConfigError(f"`{name}` of XGBoost has no meaning here: {REFUSED[name]}.")

@@ -82,7 +82,7 @@ def _rounds(
 ) -> History:
     machine, p = model.machine, model.parameters
     step = one_round(model.layout, rules, p.objective)
-    labels = {k: v for k, v in prepared.items() if k in ("target", "threshold", "weight")}
+    labels = {k: v for k, v in prepared.items() if k in ("target", "threshold", "weight", "alpha", "extra")}
     stop = stopping(p)
     margin = machine.run(first_margins, prepared["base"], np.zeros((rows, 1), np.int8), what="training")
     for evaluation in evaluations:

@@ -21,6 +21,7 @@ import numpy as np
 import spuvm as spu
 from spuvm.ml.argmax import largest
 from spuvm.ml.layout import Layout
+from spuvm.ml.leaf_quantiles import quantiles
 
 Matrices = Sequence[jax.Array]
 # [1, K, N] of a column of ones, which is chosen where nothing is split; then [width, K, N] of each owner's columns.
@@ -31,6 +32,8 @@ Pieces = list[jax.Array]
 class Rules:
     """What decides about splits: public, and part of the compiled program.
 
+    `quantile`: leaves are this quantile of their rows' residuals. `goss`: the share of rows with the largest gradients
+    that all count, and how often each counts that was drawn of the others.
     `exponent`: quotients carry 2^exponent, so that scores use the range of fixed point (`exponent_for`).
     """
 
@@ -41,6 +44,8 @@ class Rules:
     exponent: int
     reveal_to: tuple[str, ...] = ()  # the owners, if each may know the splits of its columns
     monotone: tuple[int, ...] = ()  # of each feature: 1 if predictions may only rise with it, -1 fall; () if none is
+    quantile: float | None = None
+    goss: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,9 @@ def grow(
     allowed: jax.Array,
     layout: Layout,
     rules: Rules,
+    *,
+    alpha: jax.Array | None = None,
+    residual: jax.Array | None = None,
 ) -> tuple[Tree, jax.Array]:
     """Grow K trees.
 
@@ -92,6 +100,8 @@ def grow(
         gradients, hessians: [rows, K]; 0 for rows left out.
         threshold: the least gain of a split, times 2^exponent: a scalar.
         allowed: public, 1 for each candidate that may be chosen at a level: int8 [max_depth, candidates].
+        alpha: of an L1 penalty, a scalar.
+        residual: labels less margins, [rows, K], if leaves are quantiles of them.
 
     Returns:
         The trees, and what they add to the margins, [rows, K].
@@ -101,7 +111,7 @@ def grow(
     splits, gains = [], []
     bounds: Bounds | None = None
     for level in range(rules.max_depth):
-        choice = choose(sums, totals, threshold, allowed[level], layout, rules, bounds)
+        choice = choose(sums, totals, threshold, allowed[level], layout, rules, bounds, alpha)
         splits.append(pieces(choice.chosen, matrices, rules))
         gains.append(choice.gains)
         if level == rules.max_depth - 1:
@@ -112,9 +122,27 @@ def grow(
         parts = siblings(left, parts - left)
         bounds = bounds_below(choice, bounds, layout, rules)
     weights = leaves(choice, rules)
+    if residual is not None:
+        weights = quantile_leaves(matrices, splits[-1], parts, residual, rules)
     steps = None if rules.reveal_to else [piece.astype(parts.dtype) * (weights[0] - weights[1]) for piece in splits[-1]]
     tree = Tree(splits, *weights, steps, sum(gains[1:], gains[0]))
     return tree, leaf_weights(matrices, tree, parts[:, 2])
+
+
+RESIDUALS = (-4.0, 4.0)  # in units that labels are within 1 of the base score in
+
+
+def quantile_leaves(
+    matrices: Matrices, split: Pieces, parts: jax.Array, residual: jax.Array, rules: Rules
+) -> tuple[jax.Array, jax.Array]:
+    """The leaves below the last level's nodes as quantiles of their rows' residuals, by weight: [K, N] each."""
+    assert rules.quantile is not None
+    left = parts[:, 1:] * goes_left(matrices, split)[:, None]
+    below = siblings(left, parts[:, 1:] - left)  # [rows, 2, K, 2 N]
+    found = quantiles(residual, below[:, 1], below[:, 0], rules.quantile, RESIDUALS)
+    there = jnp.sum(below[:, 0], axis=0) > TINY
+    weights = jnp.where(there, found * rules.learning_rate, 0.0)
+    return weights[:, ::2], weights[:, 1::2]
 
 
 def histogram(matrices: Matrices, parts: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -181,16 +209,20 @@ def choose(
     layout: Layout,
     rules: Rules,
     bounds: Bounds | None = None,
+    alpha: jax.Array | None = None,
 ) -> Choice:
     """The best candidate of each node. The first is no split: all rows go left, and it has the threshold in addition.
 
     The quotient G / (H + lambda) comes before its product with G: the square of G would not fit. Gradients of
-    candidates that are not allowed are replaced by 0 while the division runs.
+    candidates that are not allowed are replaced by 0 while the division runs. With an L1 penalty alpha gradients are
+    brought nearer to 0 by alpha, as XGBoost's.
     """
     left = jnp.concatenate([totals[None], _candidates(sums, layout)])  # [1 + candidates, 2, K, N]
     sides = jnp.stack([left, totals - left])
     gradient, hessian = sides[:, :, 0], sides[:, :, 1]
     enough = jnp.all(hessian[:, 1:] >= max(rules.min_child_weight, TINY), axis=0) & (allowed[:, None, None] != 0)
+    if alpha is not None:
+        gradient = gradient - jnp.clip(gradient, -alpha, alpha)
     usable = jnp.concatenate([jnp.ones((1, *enough.shape[1:]), bool), enough])
     weight = (gradient * 2.0**rules.exponent) / (hessian + rules.reg_lambda)
     if rules.monotone:
