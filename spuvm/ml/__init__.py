@@ -16,6 +16,9 @@ from spuvm.ml.composition.validation import ParameterGrid as ParameterGrid
 from spuvm.ml.composition.validation import RandomizedSearchCV as RandomizedSearchCV
 from spuvm.ml.composition.validation import cross_val_score as cross_val_score
 from spuvm.ml.composition.validation import cross_validate as cross_validate
+from spuvm.ml.imported.lightgbm import LightgbmClassifier as LightgbmClassifier
+from spuvm.ml.imported.lightgbm import LightgbmRegressor as LightgbmRegressor
+from spuvm.ml.imported.lightgbm import load_lightgbm as load_lightgbm
 from spuvm.ml.imported.xgboost import XgboostClassifier as XgboostClassifier
 from spuvm.ml.imported.xgboost import XgboostRegressor as XgboostRegressor
 from spuvm.ml.imported.xgboost import load_xgboost as load_xgboost

@@ -118,6 +118,18 @@ def load_xgboost(
     Raises:
         InputError: for a file that is no such model, found by its party, or features of another number.
     """
+    return imported(read, (XgboostClassifier, XgboostRegressor), path, party, features, device)
+
+
+def imported(
+    read: Callable[[Any], dict[str, Any]],
+    kinds: tuple[type[XgboostClassifier], type[XgboostRegressor]],
+    path: str | Path,
+    party: str,
+    features: Sequence[str] | None,
+    device: SPU | None,
+) -> Any:
+    """A model whose file its party reads with `read`, for classes or numbers."""
     machine = Machine(device or default_device())
     owner = PYU(party)
     both = owner(read)(path)
@@ -128,7 +140,7 @@ def load_xgboost(
     if len(set(names)) < len(names) and any(names):
         raise InputError("`features` names a column twice.")
     arrays = machine.share(owner(_shareable)(both))
-    made = XgboostClassifier(device=device) if facts["classes"] else XgboostRegressor(device=device)
+    made: XgboostClassifier | XgboostRegressor = kinds[0 if facts["classes"] else 1](device=device)
     arrays["unit"] = {"mean": 0.0, "power": arrays.pop("power")}
     made.fitted = Fitted(machine, None, arrays, {**facts, "features": names, "label": None})
     return made
@@ -158,9 +170,7 @@ def _matched(data: Frame, names: Sequence[str], named: bool) -> list[str]:
             raise InputError(f"there are {len(have)} columns, the model has {len(names)} features.")
         names = have
     elif not all(names):
-        raise InputError(
-            "the model has no names of features: say which columns they are, `features` of `load_xgboost`."
-        )
+        raise InputError("the model has no names of features: say which columns they are, `features` of `load_...`.")
     for name in names:
         if name not in have:
             raise InputError(f"feature `{name}` of the model is missing{nearest(name, have)}.")

@@ -40,12 +40,13 @@ def read(path: str | Path) -> dict[str, Any]:
         DataError: for a file that is no such model, or one that cannot be computed here.
     """
     try:
-        return _read(*_checked(path))
+        return assembled(*_checked(path))
     except (ValueError, KeyError, TypeError, IndexError):
         raise DataError("the file is no whole model of XGBoost: write it with `save_model('model.json')`.") from None
 
 
-def _read(learner: Any, trees: list[Tree]) -> dict[str, Any]:
+def assembled(learner: Any, trees: list[Tree]) -> dict[str, Any]:
+    """What `read` returns, of what the file says of the model and of each tree, one class after the other."""
     objective, features = learner["objective"]["name"], int(learner["learner_model_param"]["num_feature"])
     depth = max(1, *map(_depth, trees))
     if depth > MOST_DEPTH:
