@@ -8,7 +8,19 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from sklearn import datasets, ensemble, linear_model, naive_bayes, neighbors, pipeline, preprocessing, svm, tree
+from sklearn import (
+    datasets,
+    ensemble,
+    gaussian_process,
+    linear_model,
+    naive_bayes,
+    neighbors,
+    pipeline,
+    preprocessing,
+    svm,
+    tree,
+)
+from sklearn.gaussian_process.kernels import RBF
 
 import spuvm as spu
 from spuvm import ml
@@ -154,6 +166,18 @@ CASES: dict[str, Case] = {
     ),
     "LinearSVC": Case(ml.LinearSVC, lambda: svm.LinearSVC(max_iter=100_000, intercept_scaling=100), BINARY, GOES_ON),
     "SVC": Case(ml.SVC, svm.SVC, BINARY),
+    "GaussianProcessClassifier": Case(
+        lambda: ml.GaussianProcessClassifier(length_scale=8.0),
+        lambda: gaussian_process.GaussianProcessClassifier(RBF(8.0, "fixed")),
+        BINARY,
+        exact=False,
+    ),
+    "GaussianProcessRegressor": Case(
+        lambda: ml.GaussianProcessRegressor(length_scale=20.0, alpha=0.2),
+        lambda: gaussian_process.GaussianProcessRegressor(RBF(20.0, "fixed"), alpha=0.2, normalize_y=True),
+        NUMBERS,
+        exact=False,
+    ),
     "SGDClassifier": Case(
         lambda: ml.SGDClassifier(loss="log_loss", batch_size=16, max_iter=60),
         lambda: linear_model.LogisticRegression(max_iter=5000),

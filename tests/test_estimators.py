@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from estimators import BINARY as BINARY_TABLES
 from estimators import CASES, PARTIES, frame, table
 from sklearn import linear_model
 
@@ -133,10 +134,10 @@ def test_standard_errors_are_those_of_statsmodels() -> None:
 # Bad input -----------------------------------------------------------------------------------------------------------
 
 
-def small(y: Any, x: Any = None, **options: Any) -> Any:
+def small(y: Any, x: Any = None, rename: str = "y", **options: Any) -> Any:
     ids = np.arange(len(y))
     features = {"a": np.linspace(0, 1, len(y)), "b": ids % 3} if x is None else x
-    return spu.data.vertical({"alice": {"id": ids, **features}, "bob": {"id": ids, "y": y}}, "id", **options)
+    return spu.data.vertical({"alice": {"id": ids, **features}, "bob": {"id": ids, rename: y}}, "id", **options)
 
 
 TEXT = np.array(["no", "yes"] * 10)
@@ -164,6 +165,47 @@ BINARY = np.arange(20) % 2
 def test_data_that_cannot_be_learned_from(model: Any, data: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         model.fit(data(), label="y")
+
+
+GLMS = ("PoissonRegressor", "GammaRegressor", "TweedieRegressor")  # which have a model of labels that are the same
+BROKEN: dict[str, Any] = {  # tables that nothing learns from
+    "text labels": lambda: small(TEXT),
+    "missing labels": lambda: small(np.r_[np.nan, np.ones(9), np.zeros(10)]),
+    "labels of one class": lambda: small(np.ones(20)),
+    "missing cells": lambda: small(BINARY, {"a": np.r_[np.nan, np.ones(19)], "b": np.arange(20.0)}),
+    "text cells": lambda: small(BINARY, {"a": TEXT, "b": np.arange(20.0)}),
+    "one row": lambda: small(np.array([1.0]), {"a": np.array([1.0])}),
+    "no features": lambda: small(BINARY, {}),
+    "no label": lambda: small(BINARY, None, rename="other"),
+    "fractional labels": lambda: small(np.linspace(0, 1, 20)),
+}
+SAID = {
+    "text labels": r"is text",
+    "missing labels": r"`y` of bob: 1 of 20 labels are missing",
+    "labels of one class": r"of one class|are the same",
+    "missing cells": r"`a` of alice has 1 of 20 cells missing",
+    "text cells": r"`a` of alice has categories",
+    "one row": r"needs 2 or more|nothing to learn",
+    "no features": r"there are no features",
+    "no label": r"there is no column `y`",
+    "fractional labels": r"whole numbers|0 and 1|above 0",
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_estimator_refuses_with_one_sentence_before_it_computes(name: str) -> None:
+    made = CASES[name].ours()
+    binned = hasattr(made, "max_bin")  # trees take missing cells, and categories
+    for what, broken in BROKEN.items():
+        if what == "labels of one class" and name in GLMS:
+            continue
+        if (binned and what.endswith("cells")) or (
+            what == "fractional labels" and CASES[name].tables is not BINARY_TABLES
+        ):
+            continue
+        with pytest.raises((ConfigError, InputError), match=SAID[what]) as caught:
+            CASES[name].ours().fit(broken(), label="y")
+        assert "\n" not in str(caught.value)
 
 
 def test_what_is_given_must_fit() -> None:

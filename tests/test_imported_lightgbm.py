@@ -67,21 +67,20 @@ def test_classes_numbers_and_missing_cells_are_those_of_lightgbm(tmp_path: Path)
 def test_a_forest_is_a_mean_and_a_sigmoid_has_a_slope(tmp_path: Path) -> None:
     y = (np.nan_to_num(rows()[:, 0]) > 0).astype(int)
     path = tmp_path / "m.txt"
-    more = {"boosting": "rf", "bagging_fraction": 0.7, "bagging_freq": 1, "sigmoid": 2.0}
+    more = {"boosting": "rf", "bagging_fraction": 0.7, "bagging_freq": 1, "sigmoid": 2.0, "num_leaves": 2}
     booster = trained(path, "binary", y, **more)
     found, x = read(path), rows().astype(np.float64)
-    margins = booster.predict(x, raw_score=True)
     assert found["facts"]["classes"] == 2 and len(found["leaves"]) == 3
-    leaves = booster.predict(x, pred_leaf=True)
-    weights = np.array([[booster.get_leaf_output(t, leaf) for t, leaf in enumerate(row)] for row in leaves])
-    assert np.allclose(weights.mean(axis=1), margins)
-    lowest, highest = (f(found["leaves"], axis=1).sum() for f in (np.min, np.max))
-    assert lowest - 1e-6 <= 2 * margins.min() and 2 * margins.max() <= highest + 1e-6
+    share = booster.predict(x)
+    margins = np.log(share / (1 - share))
+    leaves: np.ndarray = found["leaves"]
+    lowest, highest = float(leaves.min(axis=1).sum()), float(leaves.max(axis=1).sum())
+    assert (margins.min(), margins.max()) == (pytest.approx(lowest, abs=1e-4), pytest.approx(highest, abs=1e-4))
 
 
 def test_edges_say_what_thresholds_say() -> None:
     r = np.random.default_rng(1)
-    cells = np.concatenate([r.normal(size=2000).astype(np.float32), np.float32([0.0, -0.0, 1e-38, np.inf])])
+    cells = np.concatenate([r.normal(size=2000).astype(np.float32), np.array([0.0, -0.0, 1e-38, np.inf], np.float32)])
     thresholds = np.concatenate([cells[:500].astype(np.float64), r.normal(size=500), [1e-35, 0.0, 1e308, -1e308]])
     edges = above(thresholds).astype(np.float32)
     finite = cells[np.isfinite(cells)]

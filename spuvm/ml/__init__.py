@@ -40,6 +40,8 @@ from spuvm.ml.linear.svm import LinearSVC as LinearSVC
 from spuvm.ml.machine import default_device as default_device
 from spuvm.ml.neural.gpt2 import Gpt2 as Gpt2
 from spuvm.ml.neural.trainer import Trainer as Trainer
+from spuvm.ml.others.gaussian_process import GaussianProcessClassifier as GaussianProcessClassifier
+from spuvm.ml.others.gaussian_process import GaussianProcessRegressor as GaussianProcessRegressor
 from spuvm.ml.others.naive_bayes import BernoulliNB as BernoulliNB
 from spuvm.ml.others.naive_bayes import GaussianNB as GaussianNB
 from spuvm.ml.others.neighbors import KNeighborsClassifier as KNeighborsClassifier

@@ -13,11 +13,11 @@ import numpy as np
 
 import spuvm as spu
 from spuvm.data import Frame
-from spuvm.ml.boosting import first_margins, margins
+from spuvm.ml import ranking
+from spuvm.ml.boosting import AnyTree, first_margins, margins
 from spuvm.ml.machine import Machine
 from spuvm.ml.parameters import Parameters
 from spuvm.ml.predictions import IN_LABEL_UNITS, LARGER_IS_BETTER, scored
-from spuvm.ml.tree import Tree
 from spuvm.runtime.errors import InputError
 
 
@@ -31,25 +31,36 @@ class EvaluationSet:
     matrices: list[Any]
     labels: Any
     prepared: Mapping[str, Any]
+    rows: int
+    groups: ranking.Groups | None = None
     margin: Any = None
     history: dict[str, list[float]] = field(default_factory=dict)
 
-    def begin(self) -> None:
-        like = np.zeros((self.labels.shape[0], 1), np.int8)
-        self.margin = self.machine.run(first_margins, self.prepared["base"], like, what="evaluation")
+    def begin(self, margin: Any = None) -> None:
+        """Before the first round; `margin`: if a model is trained further, what it says."""
+        like = np.zeros((self.rows, 1), np.int8)
+        if margin is None:
+            margin = self.machine.run(first_margins, self.prepared["base"], like, what="evaluation")
+        self.margin = margin
         self.history = {metric: [] for metric in self.parameters.metrics}
 
-    def update(self, tree: Tree) -> dict[str, float]:
+    def update(self, tree: AnyTree) -> dict[str, float]:
         """The scores after one more round."""
         self.margin = self.machine.run(margins, self.matrices, [tree], self.margin, what="evaluation")
         p = self.parameters
+        if self.groups is not None:
+            operands = self.labels, self.margin, self.groups
+            shown = [self.machine.run(ranking.score(), *operands, what=f"scores of {self.name}")]
+            return self._kept([float(v) for v in spu.reveal(shown)])
         function = scores(p.objective, p.metrics, p.quantile)
         unit = self.prepared["up"], self.prepared["down"]
         shown = self.machine.run(function, self.labels, self.margin, *unit, what=f"scores of {self.name}")
-        values = [float(v) for v in spu.reveal(shown)]
-        for metric, value in zip(p.metrics, values):
+        return self._kept([float(v) for v in spu.reveal(shown)])
+
+    def _kept(self, values: list[float]) -> dict[str, float]:
+        for metric, value in zip(self.parameters.metrics, values):
             self.history[metric].append(value)
-        return dict(zip(p.metrics, values))
+        return dict(zip(self.parameters.metrics, values))
 
 
 @cache

@@ -23,7 +23,7 @@ from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
 from spuvm.ml.objectives import LEAST_SHARE, OBJECTIVES, checked, penalty_of, threshold_of, weights_of
 from spuvm.ml.parameters import ONE_HOLDER, Parameters
-from spuvm.ml.partition import Bins, Labels
+from spuvm.ml.partition import Bins, Labels, Ranges
 from spuvm.runtime.errors import ConfigError, DataError
 
 EVERYONE = "all parties"  # in place of the features' owner
@@ -70,7 +70,7 @@ class HorizontalBins(Bins):
         return Layout((EVERYONE,), (features.schema.columns,), parameters.max_bin)
 
     @classmethod
-    def find(cls, machine: Machine, features: Frame, layout: Layout) -> HorizontalBins:
+    def find(cls, machine: Machine, features: Frame, layout: Layout, ranges: Ranges | None = None) -> HorizontalBins:
         columns = [c for c in layout.all_features if numeric(c)]
         if not columns:
             return cls(machine, layout, [])
@@ -199,13 +199,20 @@ class HorizontalLabels(Labels):
     """Labels of all parties, each of its own rows."""
 
     def __init__(
-        self, machine: Machine, parameters: Parameters, data: Frame, label: str, weight: str | None, exponent: int
+        self,
+        machine: Machine,
+        parameters: Parameters,
+        data: Frame,
+        label: str,
+        weight: str | None,
+        exponent: int,
+        known: Any = None,
     ) -> None:
         self.machine, self.parameters, self.label = machine, parameters, label
         parts = [machine.share(x) for x in encoded(parameters, data, label, weight).values()]
         self.prepared = machine.run(prepare(parameters, exponent), parts, what="labels")
 
-    def of(self, frame: Frame) -> Any:
+    def of(self, frame: Frame, groups: Any = None) -> Any:
         return in_units(self.machine, self.parameters, frame, self.label, (self.prepared["up"], self.prepared["down"]))
 
     @staticmethod

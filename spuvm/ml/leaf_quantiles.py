@@ -40,4 +40,5 @@ def quantiles(
 
     start = jnp.full(wanted.shape, low, x.dtype)
     found, _ = jax.lax.scan(step, start, jnp.asarray(sizes, x.dtype))
-    return found + sizes[-1] / 2
+    out: jax.Array = found + sizes[-1] / 2
+    return out

@@ -15,7 +15,7 @@ import numpy as np
 import spuvm as spu
 from spuvm.data import Column, Frame
 from spuvm.ml import predictions
-from spuvm.ml.boosting import first_margins, margins, side_by_side
+from spuvm.ml.boosting import AnyTree, first_margins, margins, side_by_side
 from spuvm.ml.frames import as_frame
 from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
@@ -46,7 +46,7 @@ class Model:
     parameters: Parameters
     bins: Bins
     label: Column
-    trees: list[Tree]
+    trees: list[AnyTree]
     base: Any
     up: Any
     down: Any
@@ -59,11 +59,13 @@ class Model:
     def margins(self, data: Any) -> Any:
         """Secret margins [rows, K]."""
         data, _, _ = as_frame(data)
-        x = self.bins.matrices(self.conformed(data))
-        like = np.zeros((data.rows, 1), np.int8)
-        margin = self.machine.run(first_margins, self.base, like, what="prediction")
-        for part in self._parts(data.rows):
-            margin = self.machine.run(margins, x, part, margin, what="prediction")
+        return self.margins_of(self.bins.matrices(self.conformed(data)), data.rows)
+
+    def margins_of(self, x: list[Any], rows: int, what: str = "prediction") -> Any:
+        """Secret margins [rows, K] of a frame's matrices."""
+        margin = self.machine.run(first_margins, self.base, np.zeros((rows, 1), np.int8), what=what)
+        for part in self._parts(rows):
+            margin = self.machine.run(margins, x, part, margin, what=what)
         return margin
 
     def conformed(self, data: Frame) -> Frame:
@@ -74,9 +76,12 @@ class Model:
             raise InputError(f"the model was trained on a {self.bins.kind} frame, this one is {data.kind}.")
         return self.bins.conformed(data)
 
-    def _parts(self, rows: int) -> list[list[Tree]]:
+    def _parts(self, rows: int) -> list[list[AnyTree]]:
         """The trees in parts of nearly equal size, which few distinct programs can run."""
-        nodes = rows * self.parameters.outputs << (self.parameters.max_depth - 1)
+        if not self.trees:
+            return []
+        leaves = self.parameters.max_leaves or 1 << (self.parameters.max_depth - 1)
+        nodes = rows * self.parameters.outputs * leaves
         count = min(len(self.trees), -(-len(self.trees) * nodes // ELEMENTS))
         ends = [len(self.trees) * i // count for i in range(count + 1)]
         return [self.trees[a:b] for a, b in pairwise(ends)]
@@ -86,6 +91,10 @@ class Model:
 
         The last is the mean of the background's rows. See `shapley`.
         """
+        if self.parameters.max_leaves:
+            raise InputError(
+                "Shapley values are computed of trees that grow level by level: use `permutation_importance`."
+            )
         if self.parameters.max_depth > MOST_DEPTH:
             raise InputError(
                 f"the trees are {self.parameters.max_depth} deep: Shapley values are computed of {MOST_DEPTH} levels "
@@ -119,12 +128,16 @@ class Model:
 
         Every party's script must ask for it, as for every reveal.
         """
-        shown = self.machine.reveal([replace(t, steps=None, gains=None) for t in self.trees], "trees")
+        shown = self.machine.reveal([_shown(t) for t in self.trees], "trees")
         base, up, down = self.machine.reveal((self.base, self.up, self.down), "base score")
         edges = self.bins.reveal()
         unit = float(up) * float(down)
         rounds = [plain_trees(tree, self.layout, edges, unit) for tree in shown]
         return PlainModel(self.parameters, self.layout.all_features, rounds, np.asarray(base, np.float64) * unit)
+
+
+def _shown(tree: AnyTree) -> AnyTree:
+    return replace(tree, steps=None, gains=None) if isinstance(tree, Tree) else replace(tree, gains=None)
 
 
 @cache

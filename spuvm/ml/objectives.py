@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spuvm.ml.parameters import LOG_LINK, QUANTILES, TWEEDIE, Parameters
+from spuvm.ml import ranking
+from spuvm.ml.parameters import LOG_LINK, QUANTILES, RANKS, TWEEDIE, Parameters
 from spuvm.runtime.errors import DataError
 
 Pair = tuple[jax.Array, jax.Array]
@@ -25,6 +26,7 @@ THRESHOLDS = (2.0**-17, 2.0**30)  # a unit of fixed point; more than any score
 MOST_MEANS = 64.0  # of a label, where margins are logarithms
 MOST_MARGIN = 4.0  # of a logarithm, from that of the mean label
 STEADY = float(np.exp(0.7))  # XGBoost's `max_delta_step` for counts
+MOST_UNITS = 3.0  # of a label from the base score, where its unit is known from elsewhere
 MOST_SLOPES = 64.0  # of a label from the base score, of pseudo-Huber losses
 SMALLEST_UNIT, LARGEST_UNIT = 2.0**-12, 2.0**30
 
@@ -53,7 +55,7 @@ class Objective:
 
 
 def prepare(
-    labels: np.ndarray, weights: np.ndarray | None, parameters: Parameters, where: str, scores: int
+    labels: np.ndarray, weights: np.ndarray | None, parameters: Parameters, where: str, scores: int, known: Any = None
 ) -> dict[str, Any]:
     """What the label holder brings into training.
 
@@ -64,6 +66,8 @@ def prepare(
         weights: float64 [rows], 0 or more, or None.
         where: for messages.
         scores: gains are computed times 2^scores.
+        known: of a regression, `base` in units and the `unit`, if they do not follow from these labels; of a ranking,
+            the groups.
 
     Returns:
         target: float32 [rows, K]; base: float32 [K], before the first tree; threshold: float32 [], of a gain;
@@ -74,11 +78,25 @@ def prepare(
         DataError: for labels or weights that the objective cannot use.
     """
     y = checked(labels, parameters, where)
+    if parameters.objective in RANKS:
+        both = ranking.pairs(y, known, parameters.objective == "rank:ndcg", where)
+        none = np.zeros(1)
+        return _given(both["target"], none, 1.0, 1.0, None, parameters, scores) | {"extra": both["size"]}
     w = np.ones(len(y)) if weights is None else weights_of(weights)
     target = OBJECTIVES[parameters.objective].target(y, parameters)
     base = OBJECTIVES[parameters.objective].base(target, w, parameters)
     unit = 1.0
     weight = w if weights is not None else None
+    if known is not None:
+        unit = float(known["unit"])
+        target = np.clip(target, *known["range"]) if "range" in known else target
+        base = np.asarray(known["base"], np.float64)
+        if float(np.abs(target / unit - base).max()) > MOST_UNITS and parameters.objective not in LOG_LINK:
+            raise DataError(
+                f"{where}: labels are much farther from the base score than in training: train a new model."
+            )
+        gains = 1.0 if parameters.objective in (*QUANTILES, *LOG_LINK) else unit
+        return _sloped(_given(target / unit, base, unit, gains, weight, parameters, scores), unit, parameters, where)
     if parameters.objective in ("reg:squarederror", "reg:pseudohubererror", *QUANTILES):
         unit = _unit(target - base, where)
     elif parameters.objective in LOG_LINK:
@@ -89,7 +107,10 @@ def prepare(
             raise DataError(f"{where}: a label is more than {MOST_MEANS:g} times the mean: cap it.")
         return _given(target, base, unit, 1.0, weight, parameters, scores)
     gains = 1.0 if parameters.objective in QUANTILES else unit  # whose gradients are signs
-    out = _given(target / unit, base / unit, unit, gains, weight, parameters, scores)
+    return _sloped(_given(target / unit, base / unit, unit, gains, weight, parameters, scores), unit, parameters, where)
+
+
+def _sloped(out: dict[str, Any], unit: float, parameters: Parameters, where: str) -> dict[str, Any]:
     if parameters.objective == "reg:pseudohubererror":
         out["extra"] = np.float32(_slopes(unit, parameters, where))
     return out
@@ -218,7 +239,8 @@ def _quantile(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.n
         return _mean(target, w, parameters)
     order = np.argsort(target[:, 0])
     up_to = np.cumsum(w[order])
-    return target[order[np.searchsorted(up_to, share * up_to[-1])]]
+    found: np.ndarray = target[order[np.searchsorted(up_to, share * up_to[-1])]]
+    return found
 
 
 def _log_odds(target: np.ndarray, w: np.ndarray, parameters: Parameters) -> np.ndarray:
@@ -296,7 +318,23 @@ def _tweedie(margin: jax.Array, target: jax.Array, _: Any) -> Pair:
     return b - target * a, (2 - TWEEDIE) * b - (1 - TWEEDIE) * target * a
 
 
+def _rank(y: np.ndarray, parameters: Parameters) -> str | None:
+    return ranking.check(y)
+
+
+def _pairwise(margin: jax.Array, target: jax.Array, extra: Any) -> Pair:
+    size, groups = extra
+    return ranking.gradients(margin, target, size, groups, False)
+
+
+def _ndcg(margin: jax.Array, target: jax.Array, extra: Any) -> Pair:
+    size, groups = extra
+    return ranking.gradients(margin, target, size, groups, True)
+
+
 OBJECTIVES = {
+    "rank:pairwise": Objective(_rank, _column, _mean, _pairwise, 8),
+    "rank:ndcg": Objective(_rank, _column, _mean, _ndcg, 8),
     "binary:logistic": Objective(_binary, _column, _log_odds, _logistic, 8),
     "reg:squarederror": Objective(_no_check, _column, _mean, _squared, 2),
     "reg:absoluteerror": Objective(_no_check, _column, _quantile, _absolute, 1),

@@ -21,6 +21,8 @@ METRICS = {  # of each objective, the default first
     "count:poisson": ("poisson-nloglik",),
     "reg:gamma": ("gamma-nloglik",),
     "reg:tweedie": ("tweedie-nloglik",),
+    "rank:pairwise": ("ndcg",),
+    "rank:ndcg": ("ndcg",),
     "binary:squared": ("error", "accuracy"),
     "multi:squared": ("merror", "accuracy"),
 }
@@ -28,7 +30,8 @@ LOG_LINK = ("count:poisson", "reg:gamma", "reg:tweedie")  # the margin is the lo
 TWEEDIE = 1.5  # the power of the variance
 # Leaves are quantiles of what is left of their rows.
 QUANTILES = ("reg:absoluteerror", "reg:quantileerror")
-ONE_HOLDER = (*LOG_LINK, *QUANTILES, "reg:pseudohubererror")  # one party must hold all labels
+RANKS = ("rank:pairwise", "rank:ndcg")
+ONE_HOLDER = (*LOG_LINK, *QUANTILES, *RANKS, "reg:pseudohubererror")  # one party must hold all labels
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,16 @@ class Parameters:
         objective: "binary:logistic", "reg:squarederror", "multi:softprob", "multi:softmax"; of a vertical frame
             also "count:poisson", "reg:gamma" and "reg:tweedie" (of variance power 1.5), "reg:pseudohubererror",
             "reg:absoluteerror" and "reg:quantileerror", whose leaves are quantiles of their rows, found by nine secret
-            comparisons more for each row and tree. "binary:squared" and
+            comparisons more for each row and tree; "rank:pairwise" and "rank:ndcg" of the rows of each `group` that
+            `fit` is given, whose hessians are small: so should be `min_child_weight`. "binary:squared" and
             "multi:squared" fit the classes' shares, as decision trees do. Of counts and "reg:tweedie", `reg_lambda` and
             `min_child_weight` are those of labels divided by the power of two at or above their mean, which is secret.
         num_class: number of classes of the multi-class objectives; labels are 0 to num_class - 1.
         n_estimators: rounds of boosting; each grows one tree, or one for each class.
         max_depth: of each tree, 1 to 10.
+        grow_policy, max_leaves: "depthwise": all nodes of a level are split; "lossguide": the leaf that gains most is,
+            until there are `max_leaves`, 2 to 64, of `max_depth` at most. Which leaf that is stays secret: a step for
+            each leaf, one after the other, and products of each row with all leaves.
         learning_rate: by which leaf weights are multiplied.
         reg_lambda: L2 regularisation of leaf weights.
         reg_alpha: L1 regularisation of leaf weights; two comparisons more for each candidate and level.
@@ -57,7 +64,8 @@ class Parameters:
         subsample: the share of rows that grow a tree, drawn by a public generator.
         sampling_method: "uniform", as `subsample` says; "goss", one-sided sampling by gradients as LightGBM has it: the
             share `top_rate` of rows with the largest gradients (times hessians) and of the others `other_rate` of all
-            rows, which count (1 - top_rate) / other_rate times. Which rows are large is secret, so it saves no work.
+            rows, which count (1 - top_rate) / other_rate times; all once in the first
+            1 / learning_rate rounds. Which rows are large is secret, so it saves no work.
         colsample_bytree, colsample_bylevel: shares of the features that a tree, a level may split.
         max_bin: bins of a numeric feature, at most; their edges are its quantiles.
         random_state: seed of the public generator.
@@ -75,6 +83,8 @@ class Parameters:
     num_class: int | None = None
     n_estimators: int = 100
     max_depth: int = 6
+    grow_policy: str = "depthwise"
+    max_leaves: int = 0
     learning_rate: float = 0.3
     reg_lambda: float = 1.0
     reg_alpha: float = 0.0
@@ -114,6 +124,7 @@ class Parameters:
                 f"`monotone_constraints` do not hold for {self.objective!r}, whose leaves are quantiles: leave it out."
             )
         self._check_sampling()
+        self._check_growth()
         logistic = self.objective == "binary:logistic"
         if logistic and self.base_score is not None and not 0 < self.base_score < 1:
             raise ConfigError(
@@ -125,6 +136,14 @@ class Parameters:
             raise ConfigError(
                 f"`eval_metric` of {self.objective!r} is one of {', '.join(METRICS[self.objective])}, got {wrong[0]!r}."
             )
+
+    def _check_growth(self) -> None:
+        leafwise = self.grow_policy == "lossguide"
+        if leafwise != (self.max_leaves > 0):
+            need = "needs `max_leaves`" if leafwise else "takes no `max_leaves`"
+            raise ConfigError(f"`grow_policy` {self.grow_policy!r} {need}, got {self.max_leaves}.")
+        if leafwise and (self.monotone_constraints or self.reveal_splits_to_owner):
+            raise ConfigError("`monotone_constraints` and `reveal_splits_to_owner` need `grow_policy` 'depthwise'.")
 
     def _check_sampling(self) -> None:
         if self.sampling_method == "goss" and self.subsample < 1:
@@ -178,6 +197,8 @@ _CHECKS: dict[str, _Check] = {
     "num_class": ((int, type(None)), lambda x: x is None or 2 <= x <= 1000, "a number of classes, 2 or more"),
     "n_estimators": (int, lambda x: x >= 1, "1 or more"),
     "max_depth": (int, lambda x: 1 <= x <= 10, "1 to 10"),
+    "grow_policy": (str, lambda x: x in ("depthwise", "lossguide"), "'depthwise' or 'lossguide'"),
+    "max_leaves": (int, lambda x: x == 0 or 2 <= x <= 64, "0, or 2 to 64"),
     "learning_rate": ((float, int), lambda x: 0 < x <= 1, "above 0 and at most 1"),
     "reg_lambda": ((float, int), lambda x: 0 <= x <= 1e6, "0 to a million"),
     "reg_alpha": ((float, int), lambda x: 0 <= x <= 1e6, "0 to a million"),

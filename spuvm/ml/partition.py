@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spuvm.data import Column, Frame
@@ -11,6 +11,8 @@ from spuvm.ml.binning import Edges
 from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
 from spuvm.ml.parameters import Parameters
+
+Ranges = Sequence[tuple[tuple[float, float] | None, ...]]
 
 
 class Bins(ABC):
@@ -33,8 +35,8 @@ class Bins(ABC):
 
     @classmethod
     @abstractmethod
-    def find(cls, machine: Machine, features: Frame, layout: Layout) -> Bins:
-        """The bins of a training set."""
+    def find(cls, machine: Machine, features: Frame, layout: Layout, ranges: Ranges | None = None) -> Bins:
+        """The bins of a training set; with stated ranges of each owner's features, None of bools, of these alone."""
 
     @classmethod
     @abstractmethod
@@ -69,12 +71,19 @@ class Labels(ABC):
 
     @abstractmethod
     def __init__(
-        self, machine: Machine, parameters: Parameters, data: Frame, label: str, weight: str | None, exponent: int
+        self,
+        machine: Machine,
+        parameters: Parameters,
+        data: Frame,
+        label: str,
+        weight: str | None,
+        exponent: int,
+        known: Any = None,
     ) -> None: ...
 
     @abstractmethod
-    def of(self, frame: Frame) -> Any:
-        """The labels of other rows in the units of training, secret: float [rows]."""
+    def of(self, frame: Frame, groups: Any = None) -> Any:
+        """The labels of other rows in the units of training, secret: float [rows]; of a ranking `ranking.gains`."""
 
     @staticmethod
     @abstractmethod

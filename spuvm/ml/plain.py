@@ -13,7 +13,8 @@ import numpy as np
 from spuvm.data.schema import Column
 from spuvm.ml.binning import Edges
 from spuvm.ml.layout import Layout
-from spuvm.ml.parameters import Parameters
+from spuvm.ml.leafwise import LeafTree
+from spuvm.ml.parameters import RANKS, Parameters
 from spuvm.ml.tree import Tree
 
 
@@ -79,9 +80,11 @@ def weights_of(node: Node, x: np.ndarray, columns: Sequence[Column]) -> np.ndarr
     return out
 
 
-def plain_trees(shown: Tree, layout: Layout, edges: Mapping[str, Edges], unit: float) -> list[Node]:
+def plain_trees(shown: Tree | LeafTree, layout: Layout, edges: Mapping[str, Edges], unit: float) -> list[Node]:
     """The K trees of a revealed round."""
     where = _columns(layout, edges)
+    if isinstance(shown, LeafTree):
+        return [_leafwise(shown, k, where, unit) for k in range(shown.weights.shape[0])]
     splits = [np.concatenate([np.asarray(piece) for piece in level[1:]]) for level in shown.splits]
 
     def node(tree: int, level: int, at: int) -> Node:
@@ -95,6 +98,18 @@ def plain_trees(shown: Tree, layout: Layout, edges: Mapping[str, Edges], unit: f
         return Node(None, feature, edge, chosen.size > 1, *below)
 
     return [node(t, 0, 0) for t in range(shown.left.shape[0])]
+
+
+def _leafwise(shown: LeafTree, tree: int, where: list[tuple[int, float]], unit: float) -> Node:
+    """A tree that grew leaf by leaf: its last steps are put together first."""
+    leaves = [Node(weight=float(w) * unit) for w in np.asarray(shown.weights)[tree]]
+    for step in reversed(range(len(shown.picks))):
+        chosen = np.flatnonzero(np.concatenate([np.asarray(p)[:, tree, 0] for p in shown.splits[step][1:]]))
+        at, right = int(np.asarray(shown.picks[step])[tree].argmax()), leaves.pop()
+        if chosen.size:
+            feature, edge = where[int(chosen[0])]
+            leaves[at] = Node(None, feature, edge, chosen.size > 1, leaves[at], right)
+    return leaves[0]
 
 
 def _columns(layout: Layout, edges: Mapping[str, Edges]) -> list[tuple[int, float]]:
@@ -121,6 +136,8 @@ def to_xgboost(model: PlainModel) -> dict[str, Any]:
     objective: dict[str, Any] = {"name": p.objective}
     if p.multiclass:
         objective["softmax_multiclass_param"] = {"num_class": str(outputs)}
+    elif p.objective in RANKS:
+        objective["lambdarank_param"] = {"ndcg_exp_gain": "1"}
     elif p.objective == "reg:quantileerror":
         objective["quantile_loss_param"] = {"quantile_alpha": f"[{p.quantile_alpha:g}]"}
     elif p.objective == "reg:pseudohubererror":

@@ -168,7 +168,7 @@ for _name, _loss in (("poisson", poisson_loss), ("gamma", gamma_loss), ("tweedie
 for _objective in ("reg:absoluteerror", "reg:quantileerror", "reg:pseudohubererror"):
     SCORES[_objective] = dict(SCORES["reg:squarederror"])
 IN_LABEL_UNITS = frozenset({"rmse", "mae", "quantile"})
-LARGER_IS_BETTER = frozenset({"auc", "accuracy"})
+LARGER_IS_BETTER = frozenset({"auc", "accuracy", "ndcg"})
 
 
 def pinball(y: jax.Array, m: jax.Array, share: float) -> jax.Array:

@@ -14,7 +14,9 @@ from typing import Any
 
 from spuvm.data import Column
 from spuvm.devices import SPU
+from spuvm.ml.boosting import AnyTree
 from spuvm.ml.layout import Layout
+from spuvm.ml.leafwise import LeafTree
 from spuvm.ml.machine import Machine
 from spuvm.ml.model import Model
 from spuvm.ml.parameters import Parameters
@@ -56,7 +58,7 @@ def model_of(tree: Mapping[str, Any], device: SPU) -> Model:
         parameters=p,
         bins=SIDES[tree["frame"]].bins.stored(machine, layout, tree["bins"]),
         label=Column.from_json(json.loads(tree["label"])),
-        trees=[Tree(**t) for t in tree["trees"]],
+        trees=[(LeafTree if "picks" in t else Tree)(**t) for t in tree["trees"]],
         base=tree["base"],
         up=tree["up"],
         down=tree["down"],
@@ -64,7 +66,9 @@ def model_of(tree: Mapping[str, Any], device: SPU) -> Model:
     )
 
 
-def _parts(tree: Tree) -> dict[str, Any]:
+def _parts(tree: AnyTree) -> dict[str, Any]:
+    if isinstance(tree, LeafTree):
+        return {"splits": tree.splits, "picks": tree.picks, "weights": tree.weights, "gains": tree.gains}
     return {"splits": tree.splits, "left": tree.left, "right": tree.right, "steps": tree.steps, "gains": tree.gains}
 
 

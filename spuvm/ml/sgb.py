@@ -17,11 +17,13 @@ from spuvm.ml.common.estimator import CLASSES, PAGES
 from spuvm.ml.common.labels import is_text, told
 from spuvm.ml.evaluation import named
 from spuvm.ml.frames import as_frame
+from spuvm.ml.linear.private import Private
 from spuvm.ml.machine import Machine, Reveal, default_device
 from spuvm.ml.model import Model
-from spuvm.ml.parameters import NAMES, Parameters
+from spuvm.ml.parameters import NAMES, RANKS, Parameters
 from spuvm.ml.partitions import SIDES
 from spuvm.ml.plain import PlainModel
+from spuvm.ml.private_boosting import said
 from spuvm.ml.progress import Progress
 from spuvm.ml.training import History, check_label, train
 from spuvm.runtime.errors import ConfigError, InputError
@@ -44,6 +46,8 @@ class Sgb:
 
     Args:
         device: the SPU to compute on; if not given, see `default_device`. Other parties can bring data.
+        dp: differential privacy (`spuvm.ml.Private`) of two classes or numbers of a vertical frame: bins of stated
+            ranges, noise in every level's sums. Not kept by `save`.
         parameters: see `Parameters`; named as XGBoost names them.
 
     Raises:
@@ -52,12 +56,16 @@ class Sgb:
 
     version: ClassVar[int] = saving.VERSION
 
-    def __init__(self, *, device: SPU | None = None, **parameters: Any) -> None:
+    def __init__(self, *, device: SPU | None = None, dp: Private | None = None, **parameters: Any) -> None:
+        if dp is not None and not isinstance(dp, Private):
+            raise ConfigError(f"`dp` must be a `spuvm.ml.Private`, got {dp!r}.")
         self.device = device
+        self.dp = dp
         self.parameters = _parameters(parameters)
         self.model: Model | None = None
         self.positive: str | None = None  # of labels that are two texts, the one that was 1
         self.history = History()
+        self._private = ""  # what privacy was said to hold
 
     # Training
 
@@ -69,6 +77,8 @@ class Sgb:
         positive: str | None = None,
         sample_weight: Any = None,
         eval_set: Frame | Sequence[Frame] | Mapping[str, Frame] | None = None,
+        xgb_model: Sgb | None = None,
+        group: str | Sequence[int] | None = None,
         verbose: bool = False,
     ) -> Sgb:
         """Train.
@@ -83,6 +93,10 @@ class Sgb:
             positive: of labels that are two texts, the one that is 1.
             sample_weight: a column of weights, or an array, where the labels are.
             eval_set: frames with the same columns; their scores are revealed to all parties after each round.
+            xgb_model: a model that is trained further, and is not changed: `n_estimators` trees more, on its bins. Of a
+                regression the label holder is told the base score and unit of labels that it had then.
+            group: of "rank:...", the column whose equal cells say which rows are ranked together, which all parties are
+                told; or the groups' sizes, of rows in that order. It is no feature.
             verbose: show progress: the rounds, and the scores of `eval_set`.
 
         Raises:
@@ -90,7 +104,8 @@ class Sgb:
         """
         if self.parameters.reveal_splits_to_owner:
             print("reveal_splits_to_owner: each owner of features learns the splits on them, of every tree.")
-        device = self.device or default_device()
+        start = None if xgb_model is None else _started(xgb_model)
+        device = self.device or (default_device() if start is None else start.machine.spu)
         data, label, sample_weight = as_frame(data, label, sample_weight)
         machine, progress = Machine(device), Progress(verbose)
         sets = named(eval_set)
@@ -98,7 +113,9 @@ class Sgb:
             data = data.binary(label, positive=positive)
             sets = {name: frame.binary(label, positive=positive) for name, frame in sets.items()}
         self.positive = positive
-        self.model, self.history = train(machine, self.parameters, data, label, sample_weight, sets, progress)
+        more: dict[str, Any] = {"start": start, "dp": self.dp, "group": group}
+        self.model, self.history = train(machine, self.parameters, data, label, sample_weight, sets, progress, **more)
+        self._private = "" if self.dp is None else said(self.dp, self.parameters)
         return self
 
     def evals_result(self) -> dict[str, dict[str, list[float]]]:
@@ -192,6 +209,8 @@ class Sgb:
             positive: of labels that are two texts, the one that is 1; if not given, the one of `fit`.
         """
         model = self._fitted()
+        if self.parameters.objective in RANKS:
+            raise ConfigError("the score of a ranking is NDCG: give `fit` an `eval_set`, see `evals_result`.")
         data, label, _ = as_frame(data, label)
         name = label or model.label.name
         if is_text(data, name):
@@ -250,13 +269,12 @@ class Sgb:
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The parameters by name."""
-        return {"device": self.device, **asdict(self.parameters)}
+        return {"device": self.device, "dp": self.dp, **asdict(self.parameters)}
 
     def set_params(self, **parameters: Any) -> Sgb:
         """Change parameters; they count from the next `fit` on."""
-        if "device" in parameters:
-            self.device = parameters.pop("device")
-        self.parameters = _parameters({**asdict(self.parameters), **parameters})
+        made = Sgb(**{**self.get_params(), **parameters})
+        self.device, self.dp, self.parameters = made.device, made.dp, made.parameters
         return self
 
     def clone(self) -> Sgb:
@@ -267,7 +285,9 @@ class Sgb:
         """What training and predictions cost, and what they revealed, to whom."""
         lines = [repr(self), "", f"{'what ran':24}  {'rounds':>7}  {'MB sent':>9}"]
         lines += [f"{what:24}  {rounds:7,}  {sent:9,.3f}" for what, rounds, sent in self._fitted().machine.costs]
-        return "\n".join([*lines, "", "revealed:", *(f"  {r}" for r in self.reveals or ("nothing",))])
+        return "\n".join([*lines, "", "revealed:", *(f"  {r}" for r in self.reveals or ("nothing",))]) + (
+            f"\n\n{self._private}" if self._private else ""
+        )
 
     def __repr__(self) -> str:
         changed = [f"{k}={v!r}" for k, v in asdict(self.parameters).items() if v != getattr(Parameters, k)]
@@ -280,6 +300,12 @@ class Sgb:
 
     def _given(self, result: Any, to: str | None) -> Any | PYUObject:
         return result if to is None else self._fitted().machine.to(result, to, "prediction")
+
+
+def _started(model: Any) -> Model:
+    if not isinstance(model, Sgb):
+        raise InputError(f"`xgb_model` must be a trained `Sgb`, got a `{type(model).__name__}`.")
+    return model._fitted()
 
 
 ALIASES = {  # XGBoost's own
@@ -301,8 +327,6 @@ REFUSED = {  # what XGBoost knows, and what to do here
     "scale_pos_weight": "give `sample_weight` to `fit`",
     "missing": "cells that are NaN or null are missing",
     "enable_categorical": "text columns are categories, always",
-    "max_leaves": "trees have all nodes to `max_depth`",
-    "grow_policy": "trees grow level by level",
     "n_classes": "give `num_class`",
 }
 

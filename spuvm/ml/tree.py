@@ -22,6 +22,7 @@ import spuvm as spu
 from spuvm.ml.argmax import largest
 from spuvm.ml.layout import Layout
 from spuvm.ml.leaf_quantiles import quantiles
+from spuvm.ml.noisy import Noise, noisy
 
 Matrices = Sequence[jax.Array]
 # [1, K, N] of a column of ones, which is chosen where nothing is split; then [width, K, N] of each owner's columns.
@@ -33,7 +34,8 @@ class Rules:
     """What decides about splits: public, and part of the compiled program.
 
     `quantile`: leaves are this quantile of their rows' residuals. `goss`: the share of rows with the largest gradients
-    that all count, and how often each counts that was drawn of the others.
+    that all count, and what these are below. `noise`: of differentially private sums. `max_leaves`: of
+    a tree that grows leaf by leaf (`leafwise`); 0: level by level.
     `exponent`: quotients carry 2^exponent, so that scores use the range of fixed point (`exponent_for`).
     """
 
@@ -46,6 +48,8 @@ class Rules:
     monotone: tuple[int, ...] = ()  # of each feature: 1 if predictions may only rise with it, -1 fall; () if none is
     quantile: float | None = None
     goss: tuple[float, float] | None = None
+    noise: Noise | None = None
+    max_leaves: int = 0
 
 
 @dataclass(frozen=True)
@@ -192,11 +196,13 @@ class Choice(NamedTuple):
     """What `choose` finds for a level.
 
     chosen: int32 [1 + width, K, N], the `Pieces` side by side; gains: [candidates], of those chosen, over all
-    nodes; picked: indicators [1 + candidates, K, N]; weight: quotients [2, 1 + candidates, K, N].
+    nodes; each: [candidates, K, N], of each node; picked: indicators [1 + candidates, K, N]; weight: quotients
+    [2, 1 + candidates, K, N].
     """
 
     chosen: jax.Array
     gains: jax.Array
+    each: jax.Array
     picked: jax.Array
     weight: jax.Array
 
@@ -217,10 +223,16 @@ def choose(
     candidates that are not allowed are replaced by 0 while the division runs. With an L1 penalty alpha gradients are
     brought nearer to 0 by alpha, as XGBoost's.
     """
+    least = max(rules.min_child_weight, TINY)
+    if rules.noise is not None:
+        sums, totals = noisy(sums, totals, layout, rules.noise)
+        least = max(least, rules.noise.floor)
     left = jnp.concatenate([totals[None], _candidates(sums, layout)])  # [1 + candidates, 2, K, N]
     sides = jnp.stack([left, totals - left])
     gradient, hessian = sides[:, :, 0], sides[:, :, 1]
-    enough = jnp.all(hessian[:, 1:] >= max(rules.min_child_weight, TINY), axis=0) & (allowed[:, None, None] != 0)
+    enough = jnp.all(hessian[:, 1:] >= least, axis=0) & (allowed[:, None, None] != 0)
+    if rules.noise is not None:
+        hessian = jnp.maximum(hessian, rules.noise.floor)
     if alpha is not None:
         gradient = gradient - jnp.clip(gradient, -alpha, alpha)
     usable = jnp.concatenate([jnp.ones((1, *enough.shape[1:]), bool), enough])
@@ -234,8 +246,8 @@ def choose(
         score = jnp.sum(jnp.where(usable, bounded_score(gradient, hessian, weight, rules), 0.0), axis=0)
     best = largest(jnp.concatenate([score[:1] + threshold, score[1:]]))
     picked = best.astype(score.dtype)
-    gains = jnp.sum(picked[1:] * (score[1:] - score[:1]), axis=(1, 2))
-    return Choice(_columns(best, layout), gains, picked, weight)
+    each = picked[1:] * (score[1:] - score[:1])
+    return Choice(_columns(best, layout), jnp.sum(each, axis=(1, 2)), each, picked, weight)
 
 
 # Predictions that only rise, or fall, with a feature ------------------------------------------------------------

@@ -11,12 +11,14 @@ import numpy as np
 import spuvm as spu
 from spuvm.data import Column, Frame
 from spuvm.devices import PYU, PYUObject
+from spuvm.ml import ranking
 from spuvm.ml.binning import Edges, find_edges, indicators, split_count
 from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
+from spuvm.ml.noisy import ranged_edges
 from spuvm.ml.objectives import checked, prepare
 from spuvm.ml.parameters import Parameters
-from spuvm.ml.partition import Bins, Labels
+from spuvm.ml.partition import Bins, Labels, Ranges
 from spuvm.ml.predictions import labels_to_score
 from spuvm.runtime.errors import InputError
 
@@ -45,7 +47,10 @@ class VerticalBins(Bins):
         return Layout(owners, tuple(features.schema.of(o) for o in owners), parameters.max_bin)
 
     @classmethod
-    def find(cls, machine: Machine, features: Frame, layout: Layout) -> VerticalBins:
+    def find(cls, machine: Machine, features: Frame, layout: Layout, ranges: Ranges | None = None) -> VerticalBins:
+        if ranges is not None:
+            stated = {o: PYU(o)(ranged_edges)(r, layout.max_bin) for o, r in zip(layout.owners, ranges)}
+            return cls(machine, layout, stated, {o: features.categories(o) for o in layout.owners})
         edges = {
             o: PYU(o)(find_edges)(features.at(o), f, layout.max_bin) for o, f in zip(layout.owners, layout.features)
         }
@@ -87,20 +92,27 @@ class VerticalLabels(Labels):
     """Labels of one party, who prepares them and shares what it made."""
 
     def __init__(
-        self, machine: Machine, parameters: Parameters, data: Frame, label: str, weight: str | None, exponent: int
+        self,
+        machine: Machine,
+        parameters: Parameters,
+        data: Frame,
+        label: str,
+        weight: str | None,
+        exponent: int,
+        known: Any = None,
     ) -> None:
         self.machine, self.parameters, self.column = machine, parameters, data.schema[label]
         self.holder = PYU(str(self.column.party))
         weights = None if weight is None else data[weight].at(self.holder.party)
         y = data[label].at(self.holder.party)
-        self.private = self.holder(prepare)(y, weights, parameters, self.column.where, exponent)
+        self.private = self.holder(prepare)(y, weights, parameters, self.column.where, exponent, known)
         self.prepared = machine.share(self.private)
 
-    def of(self, frame: Frame) -> Any:
-        y = labels_at(frame, self.column.name, self.holder.party)
-        return self.machine.share(
-            self.holder(evaluation_labels)(y, self.private, self.parameters, frame.schema[self.column.name].where)
-        )
+    def of(self, frame: Frame, groups: Any = None) -> Any:
+        y, where = labels_at(frame, self.column.name, self.holder.party), frame.schema[self.column.name].where
+        if groups is not None:
+            return self.machine.share(self.holder(_gains)(y, groups, self.parameters, where))
+        return self.machine.share(self.holder(evaluation_labels)(y, self.private, self.parameters, where))
 
     @staticmethod
     def check(data: Frame, label: Column, weight: str | None) -> None:
@@ -122,6 +134,10 @@ def evaluation_labels(
     """Labels of held-out rows in the units of training, at their holder: float32 [rows]."""
     y: np.ndarray = checked(labels, parameters, where) / (float(prepared["up"]) * float(prepared["down"]))
     return y.astype(np.float32)
+
+
+def _gains(labels: np.ndarray, groups: ranking.Groups, parameters: Parameters, where: str) -> np.ndarray:
+    return ranking.gains(checked(labels, parameters, where), groups)
 
 
 def labels_at(frame: Frame, label: str, party: str) -> PYUObject:

@@ -92,8 +92,13 @@ class Private:
             return 0.0, 1.0
         raise InputError(f"{column.where} has no range in `bounds` of `dp`: state what its cells can be, (low, high).")
 
-    def said(self, steps: int) -> str:
-        """For people."""
+    def said(self, steps: int, when: str = "") -> str:
+        """For people; `when`: noise is added, if not in each step."""
+        if when:
+            return (
+                f"differentially private: epsilon {self.epsilon:g}, delta {self.delta:g} for one row; rows clipped to "
+                f"norm {self.clip:g}, noise of {self.noise(steps):.4g} times the sensitivity {when}"
+            )
         return (
             f"differentially private: epsilon {self.epsilon:g}, delta {self.delta:g} for one row; rows clipped to "
             f"norm {self.clip:g}, noise of {self.noise(steps):.4g} times that in each of {steps} steps"

@@ -70,10 +70,10 @@ class SVC(Classifier):
             )
         known = standard(given.table, 0.0, centred=True)
         z, scale = matrix(known, known.match(given.table)), scales(known)
-        placed = machine.run(_placed(self.gamma), z, scale["mean"], scale["power"], what="training")
+        at = machine.run(placed(self.gamma), z, scale["mean"], scale["power"], what="training")
         run = _dual(float(self.C), classes, self.max_iter)
-        found = machine.run(run, placed, given.labels.values, given.weight, what="training")
-        return Fitted(machine, known, {**placed, **found}, {"classes": classes, "rows": rows})
+        found = machine.run(run, at, given.labels.values, given.weight, what="training")
+        return Fitted(machine, known, {**at, **found}, {"classes": classes, "rows": rows})
 
     def _margins(self, table: Table) -> Any:
         learned = self._fitted()
@@ -83,7 +83,7 @@ class SVC(Classifier):
 
 
 @cache
-def _placed(gamma: float | str) -> Any:
+def placed(gamma: float | str) -> Any:
     """A function of features, means and powers: rows in the largest unit, and gamma for distances in it."""
 
     def run(z: jax.Array, mean: jax.Array, power: jax.Array) -> dict[str, jax.Array]:
@@ -98,7 +98,7 @@ def _placed(gamma: float | str) -> Any:
     return run
 
 
-def _kernel(x: jax.Array, rows: jax.Array, gamma: jax.Array) -> jax.Array:
+def kernel_of(x: jax.Array, rows: jax.Array, gamma: jax.Array) -> jax.Array:
     """exp(-gamma |x - row|^2), [new, rows]."""
     gaps = jnp.sum(x * x, axis=1)[:, None] + squared_distances(x, rows)
     return jnp.exp(-gamma * gaps)
@@ -106,11 +106,11 @@ def _kernel(x: jax.Array, rows: jax.Array, gamma: jax.Array) -> jax.Array:
 
 def _margin(z: jax.Array, power: jax.Array, model: Mapping[str, jax.Array]) -> jax.Array:
     """Margins [new, 1], or [new, classes]."""
-    kernel = _kernel(common(z, power)[0], model["rows"], model["gamma"])
+    kernel = kernel_of(common(z, power)[0], model["rows"], model["gamma"])
     return kernel @ model["dual"] + model["intercept"]
 
 
-def _inverse(a: jax.Array, least: float, most: float) -> jax.Array:
+def inverse(a: jax.Array, least: float, most: float) -> jax.Array:
     """Of a symmetric [n, n] whose eigenvalues are in these bounds: by Newton's steps (G. Schulz, 1933)."""
     eye = jnp.eye(a.shape[0], dtype=a.dtype)
     steps = math.ceil(math.log2((most + least) / (2 * least))) + CORRECTIONS
@@ -130,18 +130,18 @@ def _dual(c: float, classes: int, steps: int) -> Any:
     """
     rho = min(3.0, max(0.3, c**-0.5))
 
-    def run(placed: Mapping[str, jax.Array], labels: jax.Array, weight: Any) -> dict[str, jax.Array]:
-        x = placed["rows"]
+    def run(at: Mapping[str, jax.Array], labels: jax.Array, weight: Any) -> dict[str, jax.Array]:
+        x = at["rows"]
         rows = x.shape[0]
         member = labels[:, None] if classes == 2 else (labels[:, None] == jnp.arange(classes)).astype(x.dtype)
         share = jnp.ones((rows, 1), x.dtype) if weight is None else weight[:, None]
         sign, high, low = 2 * member - 1, member * share, (member - 1) * share
-        kernel = _kernel(x, x, placed["gamma"])
-        inverse = _inverse(kernel + rho * jnp.eye(rows, dtype=x.dtype), rho, rows + rho)
-        sums = jnp.sum(inverse, axis=1)
+        kernel = kernel_of(x, x, at["gamma"])
+        solved = inverse(kernel + rho * jnp.eye(rows, dtype=x.dtype), rho, rows + rho)
+        sums = jnp.sum(solved, axis=1)
         sums = sums / jnp.sum(sums)
         # What a step makes of its right side: b, and the multiplier of the sum, which is the intercept by c.
-        both = jnp.concatenate([inverse - jnp.sum(inverse, axis=1)[:, None] * sums, sums[None]])
+        both = jnp.concatenate([solved - jnp.sum(solved, axis=1)[:, None] * sums, sums[None]])
 
         def step(_: jax.Array, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
             inside, off, _last = state

@@ -1,0 +1,74 @@
+"""Trees that grow leaf by leaf are XGBoost's on equal bins, and which leaf is split nobody sees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import spuvm as spu
+from spuvm import ml
+from spuvm.ml import Sgb
+from spuvm.runtime.errors import ConfigError, InputError
+
+ROWS, BINS = 90, 8
+PARTIES = ("alice", "bob", "carol")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parties() -> Iterator[None]:
+    spu.init(parties=PARTIES, address="local")
+    yield
+    spu.shutdown()
+
+
+def table() -> tuple[np.ndarray, np.ndarray]:
+    r = np.random.default_rng(0)
+    x = r.integers(0, 7, (ROWS, 2)).astype(np.float32)
+    return x, np.asarray(2.0 ** x[:, 0] + 3 * x[:, 1] + r.normal(size=ROWS), np.float64)
+
+
+def frame(x: np.ndarray, y: np.ndarray) -> Any:
+    ids = np.arange(len(y))
+    sources = {"alice": {"id": ids, "a": x[:, 0]}, "bob": {"id": ids, "b": x[:, 1]}, "carol": {"id": ids, "y": y}}
+    return spu.data.vertical(sources, "id", missing=False)
+
+
+@pytest.mark.parametrize("depth", [10, 2])
+def test_trees_are_those_of_xgboost(depth: int, tmp_path: Path) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    x, y = table()
+    data = frame(x, y)
+    settings: dict[str, Any] = {"objective": "reg:squarederror", "max_bin": BINS, "grow_policy": "lossguide"}
+    settings |= {"max_leaves": 4, "max_depth": depth}
+    model = Sgb(n_estimators=2, base_score=float(y.mean()), **settings).fit(data, "y")
+    matrix = xgboost.QuantileDMatrix(x, y, max_bin=BINS)
+    theirs = xgboost.train({**settings, "base_score": y.mean(), "tree_method": "hist"}, matrix, 2)
+    found = np.asarray(model.predict(data, to="carol").value)
+    assert np.abs(found - theirs.predict(xgboost.DMatrix(x))).max() < 1e-3 * np.ptp(y)
+    assert np.abs(found - model.reveal().margins(x)[:, 0]).max() < 1e-3 * np.ptp(y)
+    gain = theirs.get_score(importance_type="total_gain")
+    ours = model.feature_importance("total_gain")
+    assert ours["a"] == pytest.approx(gain["f0"], rel=0.02)
+    if depth == 2:
+        return
+    assert {r.what for r in model.reveals} == {"prediction", "trees", "base score", "feature importance"}
+    folders = {p: tmp_path / p for p in PARTIES}
+    model.save(folders)
+    assert np.array_equal(ml.load(folders).predict(data, to="carol").value, found)
+    with pytest.raises(InputError, match="grow level by level"):
+        model.shap(data)
+
+
+def test_settings_that_do_not_go_together() -> None:
+    for settings, message in (
+        ({"grow_policy": "lossguide"}, "'lossguide' needs `max_leaves`"),
+        ({"max_leaves": 4}, "'depthwise' takes no `max_leaves`"),
+        ({"grow_policy": "leafwise"}, "'depthwise' or 'lossguide'"),
+        ({"grow_policy": "lossguide", "max_leaves": 4, "reveal_splits_to_owner": True}, "need `grow_policy`"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Sgb(**settings)

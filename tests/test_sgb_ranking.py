@@ -1,0 +1,109 @@
+"""Rankings: gradients and NDCG by their definitions, and a score beside XGBoost's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from sklearn.metrics import ndcg_score
+
+import spuvm as spu
+from spuvm.ml import Sgb, ranking
+from spuvm.runtime.errors import ConfigError, InputError
+
+GROUPS, SIZE = 12, 5
+ROWS = GROUPS * SIZE
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parties() -> Iterator[None]:
+    spu.init(parties=("alice", "bob", "carol"), address="local")
+    yield
+    spu.shutdown()
+
+
+def table() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Features, grades, and groups in no order."""
+    r = np.random.default_rng(0)
+    x = r.integers(0, 7, (ROWS, 2)).astype(np.float32)
+    grade = np.clip(np.round(x[:, 0] / 3 - 0.2 * x[:, 1] + r.normal(size=ROWS) * 0.4), 0, 3)
+    return x, grade, r.permutation(np.repeat(np.arange(GROUPS) * 7 + 3, SIZE))
+
+
+def frame(x: np.ndarray, y: np.ndarray, group: np.ndarray, **more: Any) -> Any:
+    ids = np.arange(len(y))
+    alice, bob = {"id": ids, "a": x[:, 0]}, {"id": ids, "b": x[:, 1], "query": group}
+    return spu.data.vertical({"alice": alice, "bob": bob, "carol": {"id": ids, "y": y, **more}}, "id", missing=False)
+
+
+def ndcg(y: np.ndarray, margin: np.ndarray, group: np.ndarray) -> float:
+    return float(np.mean([ndcg_score([2 ** y[group == g] - 1], [margin[group == g]]) for g in np.unique(group)]))
+
+
+@pytest.mark.parametrize("gains", [False, True])
+def test_gradients_are_sums_over_pairs(gains: bool) -> None:
+    r = np.random.default_rng(1)
+    code, y, s = r.integers(0, 4, 17), r.integers(0, 4, 17).astype(float), r.normal(size=17).astype(np.float32)
+    groups = ranking.groups_of(code)
+    made = ranking.pairs(y, groups, gains, "labels")
+    target, size = jnp.asarray(made["target"]), jnp.asarray(made["size"])
+    where = {k: jnp.asarray(v) for k, v in groups.items()}
+    found = ranking.gradients(jnp.asarray(s)[:, None], target, size, where, gains)
+    first, second = np.zeros(17), np.zeros(17)
+    for g in np.unique(code):
+        some = np.flatnonzero(code == g)
+        counts = np.array([[abs(2 ** y[i] - 2 ** y[j]) if gains else float(y[i] != y[j]) for j in some] for i in some])
+        counts /= max(counts.sum(axis=1).max(), 1e-9)
+        place = np.array([sum(s[j] > s[i] for j in some) for i in some])
+        for a, i in enumerate(some):
+            for b, j in enumerate(some):
+                if y[i] > y[j]:
+                    swap = abs(1 / np.log2(2 + place[a]) - 1 / np.log2(2 + place[b])) if gains else 1.0
+                    p = 1 / (1 + np.exp(s[j] - s[i]))
+                    first[[i, j]] += np.array([p - 1, 1 - p]) * counts[a, b] * swap
+                    second[[i, j]] += 2 * p * (1 - p) * counts[a, b] * swap
+    assert np.abs(np.asarray(found[0])[:, 0] - first).max() < 1e-5 and np.abs(first).max() <= 1
+    assert np.abs(np.asarray(found[1])[:, 0] - second).max() < 1e-5
+
+
+@pytest.mark.parametrize("objective", ["rank:ndcg", "rank:pairwise"])
+def test_ndcg_beside_xgboost(objective: str) -> None:
+    xgboost = pytest.importorskip("xgboost")
+    x, y, group = table()
+    data = frame(x, y, group)
+    settings: dict[str, Any] = {"objective": objective, "max_depth": 2, "max_bin": 8, "min_child_weight": 0.05}
+    model = Sgb(n_estimators=3, **settings).fit(data, "y", group="query", eval_set=data)
+    margin = np.asarray(model.predict(data, to="carol").value)
+    found = model.evals_result()["validation_0"]["ndcg"]
+    assert found[-1] == pytest.approx(ndcg(y, margin, group), abs=1e-4)
+    order = np.argsort(group, kind="stable")
+    matrix = xgboost.DMatrix(x[order], y[order], qid=group[order])
+    theirs = xgboost.train({**settings, "tree_method": "hist"}, matrix, 3)
+    assert found[-1] >= ndcg(y[order], theirs.predict(matrix), group[order]) - 0.02
+    assert {(r.what, r.to) for r in model.reveals if "group" in r.what} == {
+        ("which rows are of one group", "all parties")
+    }
+    assert np.abs(margin - model.reveal().margins(x)[:, 0]).max() < 1e-3
+
+
+def test_groups_that_cannot_be() -> None:
+    x, y, group = table()
+    ranker = Sgb(objective="rank:ndcg", n_estimators=1)
+    for data, options, message in (
+        (frame(x, y, group), {}, "needs the `group` of each row"),
+        (frame(x, y, group), {"group": [3, 4]}, "add up to 7, and there are 60 rows"),
+        (frame(x, y, group), {"group": [1.5] * 40}, "or the groups' sizes"),
+        (frame(x, y, group), {"group": "querry"}, "there is no column `querry`"),
+        (frame(x, y + 0.5, group), {"group": "query"}, "whole numbers from 0 to 20"),
+        (frame(x, y, np.arange(ROWS)), {"group": "query"}, "there is nothing to rank"),
+        (frame(x, y, group, w=y + 1), {"group": "query", "sample_weight": "w"}, "pairs have no weights"),
+    ):
+        with pytest.raises((ConfigError, InputError), match=message):
+            ranker.fit(data, "y", **options)
+    with pytest.raises(ConfigError, match="takes no `group`"):
+        Sgb().fit(frame(x, y > 1, group), "y", group="query")
+    with pytest.raises(InputError, match="at most can be ranked"):
+        ranking.groups_of(np.zeros(300))
