@@ -5,6 +5,8 @@ from spuvm.fed.aggregates import clipped as clipped
 from spuvm.fed.aggregates import krum as krum
 from spuvm.fed.aggregates import median as median
 from spuvm.fed.aggregates import trimmed as trimmed
+from spuvm.fed.compressing import RandomK as RandomK
+from spuvm.fed.compressing import random_k as random_k
 from spuvm.fed.model import Model as Model
 from spuvm.fed.private import Private as Private
 from spuvm.fed.split import SplitModel as SplitModel

@@ -7,6 +7,7 @@ from typing import Any
 
 from spuvm.context import here
 from spuvm.fed.aggregates import Rule
+from spuvm.fed.compressing import RandomK
 from spuvm.fed.layout import Layout
 from spuvm.fed.private import EXAMPLE, Private
 from spuvm.fed.rounds import LEAVE_OUT, STOP
@@ -46,6 +47,19 @@ def check(
         raise ConfigError(f"`fraction_bits` must be from 1 to 28, got {fraction_bits}.")
     if not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise ConfigError("`optimizer` must have `init` and `update`, as optax's have.")
+
+
+def check_compressed(compress: Any, how: Strategy, combine: Rule | None, dp: Any) -> None:
+    """What cannot go with updates of few parameters."""
+    if compress is None:
+        return
+    if not isinstance(compress, RandomK):
+        raise ConfigError(f"`compress` must be spu.fed.random_k(share), got {compress!r}.")
+    if how.control or combine is not None or dp is not None:
+        raise ConfigError(
+            "`compress` goes with aggregate='secure', a strategy without control variates, and no `dp`: what waits at "
+            "a party would be neither clipped nor compared."
+        )
 
 
 def check_private(

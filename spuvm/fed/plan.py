@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from spuvm.fed.compressing import RandomK
 from spuvm.fed.layout import Layout
 from spuvm.fed.private import Private
 from spuvm.fed.strategies import Strategy
@@ -30,6 +33,11 @@ class Plan:
     seed: int | None
     private: Private | None = None
     room: int = WORD  # units that a party's words may have
+    compress: RandomK | None = None
+
+    def positions(self, round_: int) -> np.ndarray | None:
+        """Of the parameters that are added in a round; None: all."""
+        return None if self.compress is None else self.compress.positions(self.layout.size, round_)
 
     @property
     def vectors(self) -> int:

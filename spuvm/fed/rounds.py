@@ -14,6 +14,7 @@ from spuvm.devices import PYU, SPU, PYUObject
 from spuvm.fed.aggregates import Rule, total
 from spuvm.fed.plan import Plan
 from spuvm.fed.private import PARTY, shares
+from spuvm.fed.strategies import At
 from spuvm.fed.words import METRIC_BITS, numbers, real
 from spuvm.runtime.errors import InputError
 
@@ -48,12 +49,12 @@ class Rounds:
 
     def run(self, state: State, parties: Sequence[str]) -> None:
         """A round of these parties; the state is that after it."""
-        vector, control = state.vector, state.server.get("control")
+        vector, control, positions = state.vector, state.server.get("control"), self.plan.positions(state.round)
         if self.plan.private is not None:
             self.plan.private.spend(state.round, parties)
         measured = {p: self._measured(p, vector) for p in parties}
         for p in parties:
-            PYU(p)(lambda w: w.train(vector, control))(self.workers[p])
+            PYU(p)(lambda w: w.train(vector, control, positions))(self.workers[p])
         heads = {p: self._head(p, measured[p]) for p in parties}
         found = self._ahead(parties, heads)
         good = len(parties) - (found["nan"] + found["range"] if found else 0)
@@ -101,9 +102,10 @@ class Rounds:
         self, state: State, parties: Sequence[str], heads: Mapping[str, PYUObject], found: dict[str, float]
     ) -> dict[str, float]:
         """The sum, in blocks; the first brings the head along if that is not known: it says by what to divide."""
-        size, add = len(state.vector), self.adder(total)
-        for start in range(0, size * self.plan.vectors, BLOCK):
-            stop = min(start + BLOCK, size * self.plan.vectors)
+        positions, add = self.plan.positions(state.round), self.adder(total)
+        size = len(state.vector) * self.plan.vectors if positions is None else len(positions)
+        for start in range(0, size, BLOCK):
+            stop = min(start + BLOCK, size)
             words = {p: PYU(p)(lambda w, a=start, b=stop: w.words(a, b))(self.workers[p]) for p in parties}
             along = {} if found else {"head": heads}
             mine = [{name: x[p] for name, x in {**along, "body": words}.items()} for p in parties]
@@ -112,7 +114,11 @@ class Rounds:
                 found = self._found(shown["head"])
                 self._check(found)
             sums = real(shown["body"], state.vector.dtype, self.plan.bits)
-            self._apply(state, slice(start, stop), sums, self._scale(found, parties))
+            scale = self._scale(found, parties)
+            if positions is None:
+                self._apply(state, slice(start, stop), sums, scale)
+            elif scale:
+                self._step(state, positions[start:stop], sums * sums.dtype.type(scale))
         return found
 
     def _noise(self, count: int) -> list[dict[str, PYUObject]]:
@@ -156,7 +162,7 @@ class Rounds:
             self._step(state, slice(start, min(start + block, size)), shown)
         return found
 
-    def _step(self, state: State, at: slice, delta: np.ndarray) -> None:
+    def _step(self, state: State, at: At, delta: np.ndarray) -> None:
         state.vector[at] += self.plan.strategy.step(state.server, at, delta)
 
     # what is said beside the parameters

@@ -17,6 +17,7 @@ import numpy as np
 from spuvm.runtime.errors import ConfigError
 
 Array = Any  # a NumPy vector
+At = slice | np.ndarray  # positions of parameters, each once
 Second = Callable[["Strategy", Array, Array], Array]
 
 
@@ -52,7 +53,7 @@ class Strategy:
             state["control"] = np.zeros(size, dtype)
         return state
 
-    def step(self, state: dict[str, Array], at: slice, delta: Array) -> Array:
+    def step(self, state: dict[str, Array], at: At, delta: Array) -> Array:
         """What is added to the parameters at these positions. Element by element, each operation rounded as IEEE 754
         says: the same at every party."""
         of = delta.dtype.type

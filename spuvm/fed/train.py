@@ -15,7 +15,8 @@ from spuvm.data.frame import Frame
 from spuvm.devices import PYU, SPU, PYUObject
 from spuvm.dp import honest_of
 from spuvm.fed.aggregates import Rule, rule, total
-from spuvm.fed.asked import check, check_private
+from spuvm.fed.asked import check, check_compressed, check_private
+from spuvm.fed.compressing import RandomK
 from spuvm.fed.layout import Personal, layout_of
 from spuvm.fed.meeting import given, said
 from spuvm.fed.model import Model
@@ -59,6 +60,7 @@ def train(
     device: SPU | None = None,
     label: str | None = None,
     dp: Private | None = None,
+    compress: RandomK | None = None,
 ) -> Any:
     """Train on data of several parties, each of which takes local steps on its own and shows only masked updates.
 
@@ -87,6 +89,8 @@ def train(
         seed: of the order of rows; None: nobody's but the party's own.
         device: the machine that adds; its parties, not its ring. That of all, or of the first three, if not given.
         label: of an estimator, the label's column.
+        compress: `random_k(0.1)`: a tenth of the parameters is added in a round, drawn anew for each by a public
+            generator; the rest of an update waits at its party for the next rounds.
         dp: `Private(...)`: bounded updates, noise in every sum, and a budget that is spent.
 
     Raises:
@@ -103,6 +107,7 @@ def train(
         how, combine = named(strategy), rule(aggregate)
         if combine is not None and how.control:
             raise ConfigError("`scaffold` needs the sum of its control variates: use it with aggregate='secure'.")
+        check_compressed(compress, how, combine, dp)
         base = device or default_device()
         if dp is not None:
             check_private(dp, layout, how, combine, local_steps, seed, eval, eval_data)
@@ -112,7 +117,7 @@ def train(
         room = WORD if dp is None else dp.room(layout.size, fraction_bits, len(parties))
         plan = Plan(
             loss, optimizer, layout, how, parties, local_steps, batch_size, eval, keep_optimizer, weighted,
-            fraction_bits, seed, dp, room,
+            fraction_bits, seed, dp, room, compress,
         )  # fmt: skip
     agree("parameters of a federated training", layout.digest())
     workers = _workers(plan, data, eval_data)
@@ -231,6 +236,8 @@ def _learns(run: Rounds, rows: int | None) -> tuple[str, ...]:
     else:
         out.append(f"all parties: {how}, each round; no single one")
         out.append("all parties: how many updates had NaN or did not fit, not whose")
+    if plan.compress is not None:
+        out.append(f"of a round {plan.compress.share:g} of the parameters, drawn by a public generator")
     if run.metrics and plan.private is not None:
         out.append("metrics of `eval_data` are as they are, without noise")
     if run.metrics:

@@ -36,6 +36,7 @@ class Worker:
     optimizer_state: Any = None
     control: np.ndarray | None = None
     delta: np.ndarray | None = None
+    waiting: np.ndarray | None = None  # of updates, what was not added yet
     flags: dict[str, int] = field(default_factory=dict)
     steps: int = 0
     key: Any = None
@@ -54,8 +55,8 @@ class Worker:
 
     # a round
 
-    def train(self, vector: np.ndarray, control: np.ndarray | None) -> None:
-        """Local steps from the global parameters; keeps the weighted delta for `words`."""
+    def train(self, vector: np.ndarray, control: np.ndarray | None, positions: np.ndarray | None = None) -> None:
+        """Local steps from the global parameters; keeps the weighted delta for `words`, perhaps at some positions."""
         layout = self.plan.layout
         start = layout.placed(vector, self.leaves)
         if self.plan.private is not None and self.plan.private.unit == EXAMPLE:
@@ -73,7 +74,7 @@ class Worker:
             key = jax.random.fold_in(self.key, self.steps)
             trained, state, slopes = step(trained, state, self.data.batch(), anchor, drift, slopes, key)
             self.steps += 1
-        self._keep(start, trained, state, slopes, control is not None)
+        self._keep(start, trained, state, slopes, control is not None, positions)
 
     def _sum_examples(self, start: list[Any], private: Private) -> None:
         """The clipped gradients of a secret sample; keeps their negative sum."""
@@ -85,7 +86,15 @@ class Worker:
         )
         self.steps += 1
 
-    def _keep(self, start: list[Any], trained: list[Any], state: Any, slopes: list[Any], controlled: bool) -> None:
+    def _keep(
+        self,
+        start: list[Any],
+        trained: list[Any],
+        state: Any,
+        slopes: list[Any],
+        controlled: bool,
+        positions: np.ndarray | None,
+    ) -> None:
         layout = self.plan.layout
         after = list(start)
         for i, leaf in zip(layout.trained, trained, strict=True):
@@ -99,13 +108,19 @@ class Worker:
         if controlled and self.control is not None:
             mean = joined(layout, slopes) / layout.dtype.type(self.plan.local_steps)
             delta = np.concatenate([delta, mean - self.control])
-        self.flags = _flags(delta, self.weight, self.plan)
+        if positions is not None:
+            waiting = delta if self.waiting is None else self.waiting + delta
+            delta = waiting[positions]
+            waiting[positions] = 0
+        self.flags = _flags(delta if positions is None else np.append(waiting, delta), self.weight, self.plan)
         if any(self.flags.values()):
             LOG.warning("%s: this party's update is left out: %s", self.party, _said(self.flags))
             self.delta = np.zeros_like(delta)
             return
         self.delta = delta * delta.dtype.type(self.weight)
         self.leaves, self.optimizer_state = after, state
+        if positions is not None:
+            self.waiting = waiting
         if controlled and self.control is not None:
             self.control = self.control + delta[layout.size :]
 
@@ -158,6 +173,8 @@ class Worker:
         out = {f"personal{i}": np.asarray(self.leaves[i]) for i in self.plan.layout.personal}
         if self.control is not None:
             out["control"] = self.control
+        if self.waiting is not None:
+            out["waiting"] = self.waiting
         if self.plan.keep_optimizer and self.optimizer_state is not None:
             leaves = jax.tree.leaves(self.optimizer_state)
             out |= {f"optimizer{i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
@@ -170,6 +187,7 @@ class Worker:
             self.leaves[i] = kept[f"personal{i}"]
         if self.control is not None:
             self.control = kept["control"]
+        self.waiting = kept.get("waiting")
         if self.plan.keep_optimizer and "optimizer0" in kept:
             start = [self.leaves[i] for i in self.plan.layout.trained]
             like, tree = jax.tree.flatten(self.plan.optimizer.init(holed(self.plan.layout, start)))
