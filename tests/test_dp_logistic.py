@@ -27,6 +27,11 @@ def parties() -> Iterator[None]:
     spu.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path / "state"))
+
+
 def table() -> tuple[np.ndarray, np.ndarray]:
     r = np.random.default_rng(0)
     x = np.stack([r.uniform(0, 10, ROWS), r.uniform(-1, 1, ROWS)], axis=1)

@@ -333,7 +333,7 @@ def test_three_owners() -> None:
         assert sorted(values.tolist()) == [0, 26, 41, 42] and table.rows == 4
 
 
-def test_a_smaller_bound() -> None:
+def test_a_smaller_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files, query = {"alice": A, "bob": B}, f"select {', '.join(BOTH)} from a join b using (name, born)"
     expected = by_duckdb(query, a=A, b=B)
     for mode in ("helper", "oblivious"):
@@ -342,7 +342,12 @@ def test_a_smaller_bound() -> None:
         with pytest.raises(InputError, match="is too small for the joined rows"):
             spu.psi.join(files, key=KEY, mode=mode, bound=len(expected) - 1)
     large = {"alice": {"k": range(900)}, "bob": {"k": range(880, 3000), "y": range(2120)}}
-    noisy = spu.psi.join(large, key="k", mode="helper", epsilon=1.0)
+    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path / "state"))
+    budget = spu.dp.Budget(epsilon=1.5, delta=1e-6, path=tmp_path / "ledger")
+    noisy = spu.psi.join(large, key="k", mode="helper", epsilon=1.0, budget=budget)
+    assert "epsilon 1 of 1.5 spent" in repr(budget)
+    with pytest.raises(InputError, match="epsilon"):
+        spu.psi.join(large, key="k", mode="helper", epsilon=1.0, budget=budget)
     assert 20 <= noisy.rows < 120 and spu.reveal(noisy.valid).sum() == 20
     with pytest.raises(InputError, match="needs a helper"):
         spu.psi.join(large, key="k", mode="oblivious", epsilon=1.0)

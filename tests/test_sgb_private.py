@@ -30,6 +30,11 @@ def parties() -> Iterator[None]:
     spu.shutdown()
 
 
+@pytest.fixture(autouse=True)
+def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path / "state"))
+
+
 def features() -> np.ndarray:
     r = np.random.default_rng(0)
     return np.stack([r.normal(size=ROWS), r.integers(0, 7, ROWS)], axis=1).astype(np.float32)

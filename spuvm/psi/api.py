@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spuvm.devices import PYU, SPU, PYUObject
+from spuvm.dp.ledgers import Budgets, check_budgets
 from spuvm.psi.bounds import cut, noisy_count
 from spuvm.psi.guard import Guard
 from spuvm.psi.join import to_shares
@@ -39,6 +40,7 @@ def join(
     guard: Mapping[str, Guard] | None = None,
     bound: int | None = None,
     epsilon: float | None = None,
+    budget: Budgets = None,
 ) -> Any:
     """Join the owners' tables by key. As secrets, nobody learns which rows match.
 
@@ -65,6 +67,7 @@ def join(
         bound: a smaller public bound of a shared table's rows; all learn whether the rows fit, else an InputError.
         epsilon: the bound is the number of joined rows and noise that the helper draws and that only adds; all learn
             the sum, which is (epsilon, 2^-40)-differentially private. 0.1 adds about 280 rows.
+        budget: the ledger that `epsilon` is spent in, before rows are counted, or one for each party.
 
     Returns:
         A `SharedTable`, or an arrow table at the party, or everywhere. The bound of a shared table is the rows of the
@@ -80,6 +83,9 @@ def join(
         raise InputError(f"`how` must be one of {', '.join(KINDS)}, got {how!r}.")
     if output != SHARED and (bound is not None or epsilon is not None):
         raise InputError("`bound` and `epsilon` are of shared tables: joined rows that somebody sees have none.")
+    check_budgets("budget", budget)
+    if budget is not None and epsilon is None:
+        raise InputError("`budget` is for `epsilon`, the noise of a shared table's size: give both.")
     if len(files) > 2 and how in ("right", "full", "union"):
         raise InputError(
             f"`how='{how}'` joins two tables, got {len(files)}: join the others to the result's owner first."
@@ -106,7 +112,7 @@ def join(
         return joined_rows(plan)
     table = to_shares(plan, bound)
     if epsilon is not None:
-        bound = noisy_count(plan, table, epsilon)
+        bound = noisy_count(plan, table, epsilon, budget)
     return table if bound is None else cut(plan, table, bound)
 
 

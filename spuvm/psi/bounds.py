@@ -10,6 +10,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from spuvm.dp.ledgers import Budgets, spend_all
+from spuvm.dp.spending import DELTA as BY_CHANCE
+from spuvm.dp.spending import Spent
 from spuvm.psi.plan import Plan
 from spuvm.psi.shared import SharedTable
 from spuvm.psi.sharing import machine_function
@@ -54,7 +57,7 @@ def _cut(valid: Any, values: Any, places: Any) -> Any:
     return first, drop[size]
 
 
-def noisy_count(plan: Plan, table: SharedTable, epsilon: float) -> int:
+def noisy_count(plan: Plan, table: SharedTable, epsilon: float, budget: Budgets = None) -> int:
     """The helper's count of joined rows, and noise that only adds: all parties learn the sum.
 
     Security: the sum is (epsilon, 2^-40)-differentially private for a row more or less, towards all but the helper,
@@ -63,7 +66,7 @@ def noisy_count(plan: Plan, table: SharedTable, epsilon: float) -> int:
     2014).
 
     Raises:
-        InputError: for another mode, and an epsilon that is no positive number.
+        InputError: for another mode, an epsilon that is no positive number, and a budget that it is too much for.
     """
     if plan.helper is None:
         raise InputError(
@@ -71,6 +74,8 @@ def noisy_count(plan: Plan, table: SharedTable, epsilon: float) -> int:
         )
     if not 0 < epsilon <= 10:
         raise InputError(f"`epsilon` must be a positive number, 10 at most, got {epsilon!r}.")
+    spent = [Spent("laplace", 1 / epsilon), Spent(BY_CHANCE, DELTA)]
+    spend_all(budget, plan.vm.config.members, spent, "rows of a join")
     (count,) = plan.vm.convert([machine_function(plan.vm, _count)(table.valid)], "reveal", _rank(plan))
     known = None if count.parts[0] is None else int(count.known_value())
     places = plan.places
