@@ -84,12 +84,12 @@ def test_noise_is_as_large_as_is_said_and_ends_at_a_feature() -> None:
     def run(sums: Any, totals: Any) -> Any:
         return noisy(sums, totals, layout, noise)
 
-    sums, totals = spu.reveal(run(jnp.zeros((layout.width, 2, 1, 16)), jnp.zeros((2, 1, 16))))
+    sums, totals = spu.reveal(run(jnp.zeros((layout.width, 2, 1, 4)), jnp.zeros((2, 1, 4))))
     starts = first_columns(layout)
     before = np.concatenate([np.zeros_like(sums[:1]), sums[:-1]])
     bins = np.concatenate([totals[None], sums - before * ~starts[:, None, None, None]])
     for part, sigma in ((bins[:, 0], noise.sigma), (bins[:, 1], noise.sigma / noise.scale)):
-        assert part.std() == pytest.approx(sigma, rel=0.2)
+        assert part.std() == pytest.approx(sigma, rel=0.35)
         assert abs(part.mean()) < 5 * sigma / np.sqrt(part.size)
     assert noise.floor == pytest.approx(noise.sigma / noise.scale)
 
@@ -97,10 +97,16 @@ def test_noise_is_as_large_as_is_said_and_ends_at_a_feature() -> None:
 @pytest.mark.parametrize("objective", ["binary:logistic", "reg:squarederror"])
 def test_with_next_to_no_noise_trees_are_those_of_stated_ranges(objective: str) -> None:
     x = features()
-    signal = x[:, 0] + 0.4 * x[:, 1]
+    binary = objective == "binary:logistic"
+    signal = x[:, 0] + (0.4 if binary else 0.1) * x[:, 1]
     y = (signal > 1.2).astype(float) if objective == "binary:logistic" else 10 * signal
     dp = private(epsilon=1e7, label=(-40.0, 60.0))
-    settings: dict[str, Any] = {"objective": objective, "n_estimators": 2, "max_depth": 2, "max_bin": BINS}
+    settings: dict[str, Any] = {
+        "objective": objective,
+        "n_estimators": 1 + binary,
+        "max_depth": 1 + binary,
+        "max_bin": BINS,
+    }
     model = ml.Sgb(dp=dp, **settings).fit(frame(x, y), "y")
     plain, p = model.reveal(), model.parameters
     edges = ranged_edges(tuple(RANGES.values()), BINS)
@@ -117,11 +123,11 @@ def test_with_next_to_no_noise_trees_are_those_of_stated_ranges(objective: str) 
 def test_the_ledger_has_it_first_and_refuses_a_second_time(tmp_path: Path) -> None:
     x = features()
     y = (x[:, 0] > 0).astype(float)
-    budget = spu.dp.Budget(epsilon=1.5, delta=1e-5, unit="row", contributions=1, path=tmp_path / "ledger")
-    model = ml.Sgb(dp=private(budget=budget), n_estimators=2, max_depth=2, max_bin=BINS)
+    budget = spu.dp.Budget(epsilon=1.2, delta=1e-5, unit="row", contributions=1, path=tmp_path / "ledger")
+    model = ml.Sgb(dp=private(budget=budget), n_estimators=1, max_depth=1, max_bin=BINS)
     model.fit(frame(x, y), "y")
-    assert " of 1.5 spent" in repr(budget)
-    with pytest.raises(InputError, match=r"1\.5"):
+    assert " of 1.2 spent" in repr(budget)
+    with pytest.raises(InputError, match=r"1\.2"):
         model.fit(frame(x, y), "y")
     folders = {p: tmp_path / p for p in ("alice", "bob", "carol")}
     model.save(folders)
