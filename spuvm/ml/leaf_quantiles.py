@@ -14,7 +14,7 @@ INNER = np.arange(1.0, 4.0, dtype=np.float32)  # places inside of an interval, i
 def quantiles(
     x: jax.Array, member: jax.Array, weight: jax.Array, share: float, within: tuple[float, float]
 ) -> jax.Array:
-    """The least number at or below which `share` of a group's weight lies, to 2^-18 of the range.
+    """The least number at or below which `share` of a group's weight lies, rounded up to 2^-18 of the range.
 
     A step compares each row with three places of its own group's interval, sums the weights at or below each, and
     keeps the quarter in which the share is passed.
@@ -41,5 +41,5 @@ def quantiles(
 
     start = jnp.full(wanted.shape, low, x.dtype)
     found, _ = jax.lax.scan(step, start, jnp.asarray(sizes, x.dtype))
-    out: jax.Array = found + sizes[-1] / 2
+    out: jax.Array = found + sizes[-1]
     return out
