@@ -14,6 +14,7 @@ import pytest
 
 from spuvm.compiler import compile as pipeline
 from spuvm.compiler.cache import disk
+from spuvm.compiler.cache.recent import Recent
 from spuvm.compiler.compile import Program, compile_function
 from spuvm.compiler.front.fingerprint import fingerprint
 from spuvm.compiler.front.trace import trace
@@ -35,7 +36,7 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         pytest.skip("needs the vector engine")
     monkeypatch.setenv("SPUVM_CACHE_DIR", str(tmp_path / "cache"))
     disk.folder.cache_clear()
-    loaded = [patch.object(executables, name, dict[str, Any]()) for name in ("_LOADED", "_INTERPRETED")]
+    loaded = [patch.object(executables, name, Recent[str, Any]()) for name in ("_LOADED", "_INTERPRETED")]
     with tier.use(request.param), loaded[0], loaded[1]:
         folder = disk.folder()
         assert folder is not None

@@ -27,6 +27,7 @@ from jax.experimental import serialize_executable
 from spuvm.compiler.assemble.assemble import assemble
 from spuvm.compiler.assemble.values import Unsupported
 from spuvm.compiler.cache import disk
+from spuvm.compiler.cache.recent import Recent
 from spuvm.compiler.fuse import llvm
 from spuvm.compiler.project import machine_code
 from spuvm.compiler.project.kernels import StagePlan
@@ -46,10 +47,10 @@ EARNED = 0.1  # seconds of a stage on wide arrays by the interpreter, after whic
 
 NAME = re.compile(rb"[0-9a-f]{32}\.stage")
 
-_LOADED: dict[str, Executable] = {}
+_LOADED: Recent[str, Executable] = Recent()
 _INTERPRETED: dict[str, Interpreted | None] = {}  # None: the engine lacks an operation
 _FUSED: dict[str, Interpreted | None] = {}  # with machine code; None: it would not gain by it
-_PROMOTED: dict[str, Future[Executable | None]] = {}
+_PROMOTED: Recent[str, Future[Executable | None]] = Recent()
 _BESIDE = ThreadPoolExecutor(1, "compile beside")
 _BUSY: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)  # by key, and by the module's text
 compiled_count = 0  # how many stages this process compiled, for tests of the cache
@@ -90,9 +91,9 @@ class StageLoader:
 
     def _promoted(self, found: Interpreted) -> Executable:
         """What ran long enough on wide arrays is compiled beside the work, and then takes its place."""
-        if self.key not in _PROMOTED:
-            _PROMOTED[self.key] = _BESIDE.submit(self._compiled_beside, found)
-        done = _PROMOTED[self.key]
+        done = _PROMOTED.use(self.key)
+        if done is None:
+            done = _PROMOTED.keep(self.key, _BESIDE.submit(self._compiled_beside, found))
         return done.result() or found if done.done() else found
 
     def _compiled_beside(self, found: Interpreted) -> Executable | None:
@@ -137,11 +138,11 @@ class StageLoader:
     # XLA ---------------------------------------------------------------------------------------------
 
     def _for_xla(self) -> Executable:
-        found = _LOADED.get(self.key)
+        found = _LOADED.use(self.key)
         if found is None:
             with _BUSY[self.key]:
-                found = _LOADED.get(self.key) or self._from_disk() or self._compiled()
-                _LOADED[self.key] = found
+                made = _LOADED.use(self.key) or self._from_disk() or self._compiled()
+                found = _LOADED.keep(self.key, made)
         return found
 
     def _from_disk(self) -> Executable | None:
