@@ -141,7 +141,7 @@ def test_first_steps_of_optimisers(name: str) -> None:
     assert (np.abs(run(updates, GRADIENTS) - want) <= 0.02 * np.abs(want) + 2.0**-18).all()
 
 
-@pytest.mark.parametrize("name", ["adam", "rmsprop", "nadam"])
+@pytest.mark.parametrize("name", ["adam", "amsgrad", "yogi", "adadelta", "nadam"])
 def test_states_keep_their_scale(name: str) -> None:
     """Ten calls, each with the state of the one before: within 5% where gradients are 1e-3 and more."""
     optimiser = OPTIMISERS[name]
@@ -170,6 +170,22 @@ def test_states_keep_their_scale(name: str) -> None:
     assert 18 in formats[1] and len(set(formats[1:])) == 1
     got = signed(raw[0]).astype(np.float64) / 2.0**18
     np.testing.assert_allclose(got, want[0], rtol=0.05)
+
+
+def test_an_epsilon_beside_a_lost_root_makes_nothing_large() -> None:
+    """1e-5 / (0 + 1e-6) would outweigh what counts in a norm of updates, as Lamb's. Fresh moments are fine."""
+
+    @spu.jit
+    def fn(state: Any, g: Any) -> Any:
+        v = state["v"] + 0.001 * (g * g)
+        return {"v": v}, 0.0316 * g / (jnp.sqrt(v) + 1e-6)
+
+    gradients = np.array([0.1, -0.02, 1e-5, -3e-5, 0.0], np.float32)
+    state, got = fn({"v": np.full(5, 1e-8, np.float32)}, gradients)
+    assert state["v"].type.frac == 36
+    want = 1e-8 + 0.001 * gradients.astype(np.float64) ** 2
+    np.testing.assert_allclose(spu.reveal(state["v"]), want, rtol=2e-3)
+    np.testing.assert_allclose(spu.reveal(got), 0.0316 * gradients / np.sqrt(want), atol=2e-3)
 
 
 def test_objects_of_another_scale_are_like_others(tmp_path: Any) -> None:

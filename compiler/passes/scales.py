@@ -56,12 +56,20 @@ def choose_scales(module: Module, limits: Limits | None = None) -> Moved:
         if bound is not None and param.type.kind == "fxp":
             limits.of[param] = known(math.log2(bound))
     limits.run(module.body)
+    successors = _successors(module)
+    states = _states(module, successors or {}, limits)
+    for param in states:
+        finer[param], limits.of[param] = OF_ROOTS, limits.finer(OF_ROOTS)
+        param.type = param.type.with_(frac=frac + OF_ROOTS)
+    limits.run(module.body)
     pins = pin(module.body, limits)
     moved: Moved = {}
     for region in [module.body, *(r for op in module.body.walk() for r in op.regions)]:
         outermost = region is module.body
-        given = (finer, _successors(module)) if outermost else (_carried_in(region, pins), None)
-        moved[region] = _Scaler(region, limits, frac, ring_bits, *given, pins).run()
+        given = (finer, successors) if outermost else (_carried_in(region, pins), None)
+        scaler = _Scaler(region, limits, frac, ring_bits, *given, pins)
+        scaler.states.update(states.values() if outermost else ())
+        moved[region] = scaler.run()
     return moved
 
 
@@ -101,6 +109,31 @@ def _successors(module: Module) -> dict[Value, Value] | None:
         key = NAME.sub("", name, count=1), param.type.kind, param.shape
         if key[0] and key in places:
             found[param] = places[key]
+    return found
+
+
+def _states(module: Module, successors: dict[Value, Value], limits: Limits) -> dict[Value, Value]:
+    """Inputs that a root is taken of and that come back as results, moved by sums and products, and these results: both
+    are fine, a fresh input too, as the next call takes what this one gives. A moment may begin with a millionth.
+    """
+    if not successors:
+        return {}
+    wanted = Wanted(limits)
+    wanted.run(module.body)
+    return {
+        v: result
+        for v, result in successors.items()
+        if wanted.of.get(v, NO_WISH).below >= OF_ROOTS and v.type.is_secret and result.type.is_secret
+        if v.type.frac in (limits.frac, limits.frac + OF_ROOTS) and result in _made_of(v, module.body)
+    }
+
+
+def _made_of(value: Value, region: Region) -> set[Value]:
+    """What sums, products and choices make of a value."""
+    found = {value}
+    for op in region.ops:
+        if op.name in CARRIED | {"mul", "trunc"} and not found.isdisjoint(op.inputs):
+            found.update(op.outputs)
     return found
 
 
@@ -146,6 +179,8 @@ class _Scaler:
         self.extra: dict[Value, int] = {v: bits for v, bits in finer.items() if bits}
         self.out: list[Op] = []
         self.aligned: dict[tuple[Value, int], Value] = {}
+        self.states: set[Value] = set()  # results that leave fine, whatever they were made of
+        self.limited: set[Value] = set()  # whose limits are lower than those of a promise
         self.constants: dict[Value, list[Op]] = {}  # a constant's operation, and the broadcast of it
         self.made: dict[Value | None, tuple[str, list[Value]]] = {}
         self.at_hand: Op | None = None
@@ -182,7 +217,7 @@ class _Scaler:
         return found
 
     def _kept(self, result: Value) -> bool:
-        return self.keeps_scales and result.type.is_secret and self.of(result) >= OF_ROOTS
+        return result in self.states or (self.keeps_scales and result.type.is_secret and self.of(result) >= OF_ROOTS)
 
     # bits -----------------------------------------------------------------------------------------------
 
@@ -247,7 +282,7 @@ class _Scaler:
         found = {v for op in self.region.ops if op.name in ("mul", "dot") for v in op.inputs} | self.pinned
         for op in reversed(self.region.ops):
             if op.name in CARRIED and not found.isdisjoint(op.outputs):
-                found.update(op.inputs)
+                found.update(v for v in op.inputs if v.type.kind == "fxp")
         return found
 
     # emitting -------------------------------------------------------------------------------------------
@@ -317,6 +352,9 @@ class _Scaler:
 
     def _visit(self, op: Op) -> None:
         self.at_hand = op
+        if not self.limited.isdisjoint(op.inputs):
+            self.limits.visit(op)
+            self.limited.update(op.outputs)
         self.made.update((v, (op.name, list(op.inputs))) for v in op.outputs)
         if op.name == "const" and op.output.type.kind == "fxp":
             self.constants[op.output] = [op]
@@ -362,6 +400,8 @@ class _Scaler:
 
     def align(self, op: Op) -> None:
         """All operands with the same extra bits: as many as the finest has, where limits allow."""
+        if op.name == "add" and any(self._made(v, "sqrt") for v in op.inputs):
+            op.inputs = [self._seen(v) for v in op.inputs]
         at = index_operands(op.name, len(op.inputs)) if op.name in LOCAL else ()
         numbers = [v for i, v in enumerate(op.inputs) if v.type.kind == "fxp" and i not in at]
         if not numbers:
@@ -377,6 +417,15 @@ class _Scaler:
         extra = min([max(given, default=0), roomy, *(max(self.room(v), self.of(v)) for v in numbers)])
         inputs = [self.at(v, extra, op) if v in numbers else v for v in op.inputs]
         self._keep(op, inputs, extra)
+
+    def _seen(self, x: Value) -> Value:
+        """0 for a constant that is less at the default scale: beside a root that was lost it makes a quotient large."""
+        const = self.constants.get(x)
+        if const is None or const[0].exact is None or not np.any(const[0].exact):
+            return x
+        if self.limits.of[x].whole >= -self.frac - 1:
+            return x
+        return self._number(0, f"fxp{self.frac}", x.shape)
 
     def multiply(self, op: Op) -> None:
         """What was scaled down on both sides was so that the product fits: it keeps the limit of today."""
@@ -426,7 +475,8 @@ class _Scaler:
         factors = self._made(x, "mul")
         for product, c in (factors, factors[::-1]) if factors else ():
             inner = self._made(next(iter(self._made(product, "trunc")), None), "mul")
-            if inner and c in self.constants and -MOST[self.ring_bits] < self.limits.of[c].whole < 0:
+            known = c in self.constants or self.limits.of[c].known
+            if inner and known and -MOST[self.ring_bits] < self.limits.of[c].whole < 0:
                 return self._small_first(c, *inner)
         return None
 
@@ -532,6 +582,10 @@ class _Scaler:
     def quotient(self, op: Op) -> None:
         """x / y, with as many bits as its ways take: see `by_logarithm.divides`."""
         x, y = op.inputs
+        one = self._one_number(y)
+        wanted = self.wanted.of.get(op.output, NO_WISH).below
+        if one is not None and self.of(x) == OF_ROOTS <= wanted and self._lowered(op.output) == self.frac:
+            return self._times_reciprocal(x, one, op)
         up_to = OF_QUOTIENTS[self.ring_bits]
         y = self.at(y, min(self.of(y), max(0, up_to - y.type.frac + self.of(y))), op)
         extra = self.wish(op.output)
@@ -541,6 +595,20 @@ class _Scaler:
         most = op.output.type.frac + extra + y.type.frac - LEAST_EXPONENT - x.type.frac + self.of(x)
         op.inputs = [self.at(x, extra if x in self.constants else min(self.of(x), max(most, 0)), op), y]
         self._function(op, extra, up_to)
+
+    def _times_reciprocal(self, x: Value, y: Value, op: Op) -> None:
+        """x / y by one number y, below a root: r = 1 / y, and h r + (x - h) r, h the leading bits of x.
+
+        All of x counts, in the limit that x has come with.
+        """
+        more = self.of(x)
+        r = self._spread(self._limited("reciprocal", [self.at(y, 0, op)], to=f"fxp{self.frac}"), x.shape)
+        high = self.at(x, 0, op)
+        low = self._limited("mul", [self._limited("sub", [x, self.at(high, more, op)]), r])
+        low = self._limited("trunc", [low], bits=low.type.frac - self.frac - more)
+        self.emit("add", [self._limited("mul", [high, r]), low], op, op.outputs)
+        self.extra[op.output], self.limits.of[op.output] = more, self.limits.finer(more)
+        self.limited.add(op.output)
 
     def quotient_by(self, op: Op) -> None:
         self._function(op, self.wish(op.output), self.ring_bits)

@@ -86,6 +86,8 @@ def _want_product(w: Wanted, op: Op, wish: Wish) -> None:
     for one, other in ((x, y), (y, x)):
         below = wish.below if w.limits.of[other].known else -math.inf
         w.ask(one, max(wish.bits, below) + _of_sum(terms) + w.typical(other) if other.type.frac else 0.0)
+        if op.name == "mul" and other.type.frac and other.type.is_secret and below > 0 and not w.limits.of[one].known:
+            w.ask(one, -math.inf, below + w.typical(other))  # a small secret factor, as of moments with a sign
 
 
 def _of_sum(terms: int) -> int:
