@@ -284,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     rng, records = random.Random(args.seed), []
     with ExitStack() as stack:
         inputs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        prepare(inputs)
+        prepare(inputs, args.jobs.split(","))
         pairs = list(product(args.jobs.split(","), args.faults.split(";")))
         dealt = [p for _ in range(-(-args.runs // len(pairs))) for p in rng.sample(pairs, len(pairs))]
         chosen = [(*p, rng.choice(PARTIES), rng.uniform(0, args.longest)) for p in dealt[: args.runs]]

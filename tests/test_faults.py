@@ -25,5 +25,7 @@ def faults() -> Any:
 @pytest.mark.parametrize(("job", "fault"), [("program", "cut"), ("script", "corrupt")])
 def test_a_run_ends_right_or_with_named_errors(faults: Any, tmp_path: Path, job: str, fault: str) -> None:
     (tmp_path / "run").mkdir()
+    (tmp_path / "inputs").mkdir()
+    faults.prepare(tmp_path / "inputs", [job])
     run = faults.Run(tmp_path / "run", job, fault, "bob", after=0.3)
-    assert run.go(faults.compiled(tmp_path)) in ("right", "error")
+    assert run.go(tmp_path / "inputs") in ("right", "error")
