@@ -580,6 +580,23 @@ def test_parties_start_the_same_run_of_a_job(folder: Path, program: str) -> None
     run(scenario())
 
 
+def test_who_gets_nothing_need_not_run_again_when_all_results_are_there(folder: Path, program: str) -> None:
+    async def scenario() -> None:
+        alice, bob = (Party(settings.load(folder / p / "service.toml")) for p in ("alice", "bob"))
+        row = alice.submit("ann", program, inputs())  # its result is alice's
+        bob.receive("alice", row.job.as_dict())
+        bob.store.began(row.id, again.data_of(bob.settings, row.job))
+        bob.store.set(row.id, "running")
+        bob.resume()
+        bob.hear("carol", row.id, {"state": "done", "reason": "", "attempt": 0})
+        assert bob.store.job(row.id).state == "approved"  # whether alice has it is not known yet
+        bob.hear("alice", row.id, {"state": "done", "reason": "", "attempt": 0})
+        assert bob.store.job(row.id).state == "done"
+        assert "all results are there" in bob.store.job(row.id).reason
+
+    run(scenario())
+
+
 def test_a_record_that_was_changed_or_cut_is_noticed(folder: Path, program: str) -> None:
     async def scenario() -> None:
         alice = Party(settings.load(folder / "alice" / "service.toml"))

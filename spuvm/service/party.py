@@ -239,8 +239,7 @@ class Party:
         members = work.members
         finished = next((n for n in news.values() if n.state == "done" and n.attempt < row.attempt), None)
         if finished is not None:
-            self.end(id, "failed", f"it was interrupted here, and {finished.party} has finished: ask anew")
-            return
+            return self._left_behind(id, work, news, finished.party)
         ready = [n.party for n in news.values() if n.state in AGREED and n.attempt == row.attempt]
         if row.state != "approved" or not set(members) <= set(ready):
             return
@@ -250,6 +249,16 @@ class Party:
         if leader == self.settings.party and len(self.running) >= self.settings.limits.parallel:
             return
         self._start(row, work)
+
+    def _left_behind(self, id: str, work: Work, news: Mapping[str, News], peer: str) -> None:
+        """It was interrupted here while a peer finished: all is well if everybody who gets results has them."""
+        receive = {party for _, parties in work.results.values() for party in parties}
+        if receive and all(p in news and news[p].state == "done" for p in receive):
+            self.end(id, "done", f"it was interrupted here when {peer} had finished; all results are there")
+        elif receive and self.settings.party not in receive:
+            return  # their news are on the way
+        else:
+            self.end(id, "failed", f"it was interrupted here, and {peer} has finished: ask anew")
 
     def _start(self, row: Row, work: Work) -> None:
         session = f"{row.id}.r{row.attempt}"
