@@ -47,13 +47,13 @@ def cases() -> dict[str, tuple[str, Any]]:
     cancer = datasets.load_breast_cancer(return_X_y=True)
     diabetes = datasets.load_diabetes(return_X_y=True, scaled=False)
     ten, four = (cancer[0][:, :10], cancer[1]), (cancer[0][:, :4], cancer[1])
-    sgd = {"loss": "log_loss", "max_iter": STEPS}
-    trees = {"n_estimators": 2, "max_depth": 2, "max_bin": 8, "learning_rate": 0.5}
+    sgd: dict[str, Any] = {"loss": "log_loss", "max_iter": STEPS}
+    trees: dict[str, Any] = {"n_estimators": 2, "max_depth": 2, "max_bin": 8, "learning_rate": 0.5}
     return {
         "sgd": (
             "logistic, breast cancer | accuracy",
             lambda: scores(
-                lambda dp: ml.SGDClassifier(eta0=4.0 if dp else 0.5, dp=dp, **sgd),  # type: ignore[arg-type]
+                lambda dp: ml.SGDClassifier(eta0=4.0 if dp else 0.5, dp=dp, **sgd),
                 CANCER, None, *ten,
             ),
         ),
