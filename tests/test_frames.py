@@ -188,6 +188,8 @@ def test_the_forms_of_tables() -> None:
         "dropped": [],
     }
     assert is_table(table)
+    assert is_table({**table, "columns": [["x", None, None], ["y", "raw", ["string", 3]]]})
+    assert not is_table({**table, "columns": [["x", "object", None]]})
     for change in (
         {"rows": -1}, {"rows": True}, {"kinds": [3]}, {"columns": [["x", "f"]]}, {"columns": 3},
         {"keys": [[1, "f", None]]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 LARGEST = 1 << 48
+DTYPES = ("bool", "category", "int32", "int64", "float32", "float64", "raw", None)  # None: no sharing holds its type
 
 # A form: int (0 to 2^48), str or bool; [form] for any number of them; {name: form}; Any.
 TABLE: dict[str, Any] = {
@@ -32,7 +33,9 @@ def is_table(value: Any) -> bool:
 
 def _is_column(value: Any) -> bool:
     """A name, a dtype, and more of columns that are taken as they are: a type, and how many words."""
-    if not isinstance(value, list) or len(value) != 3 or not fits([str], value[:2]):
+    if not isinstance(value, list) or len(value) != 3:
         return False
-    more = value[2]
+    name, dtype, more = value
+    if not isinstance(name, str) or not isinstance(dtype, str | None) or dtype not in DTYPES:
+        return False
     return more is None or (isinstance(more, list) and len(more) == 2 and fits(str, more[0]) and fits(int, more[1]))
