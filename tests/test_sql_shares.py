@@ -36,6 +36,7 @@ def test_a_query_of_shares_gives_duckdbs_rows() -> None:
     """NULLs, decimals, dates, short and long text; a join of shares with shares and with an owner's table."""
     db = connect(OWNED)
     shares = {"st": db.share("select * from t"), "su": db.share("select x, sum(q) q, count(*) n from u group by x")}
+    assert shares["su"].keys == (frozenset({"x"}),)  # so that it is looked up, whatever its rows
     both = connect({"alice": {"t": TABLES["t"]}}, shares=shares)
     oracle = sql_queries.oracle(TABLES)
     oracle.execute("create table st as select * from t")

@@ -168,7 +168,9 @@ def plan(
         shown = words(bases.push(e))
         items[f"{i}:{label}"] = shown
         labels.append(Label(label, shown.type))
-    root: Node = Project((), out.node.bound, (), out.node, items)
+    shown_as = {e.value: name for name, e in items.items() if e.op == "col"}
+    unique = tuple(frozenset(shown_as[c] for c in k) for k in out.node.unique if k <= shown_as.keys())
+    root: Node = Project((), out.node.bound, unique, out.node, items)
     if protect is not None:
         root = protect(root, bases)
     root = finished(root, bases)
