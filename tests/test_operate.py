@@ -48,7 +48,7 @@ def test_from_nothing_to_a_joined_table(tmp_path: Path) -> None:
     command.chmod(0o755)
     env = {**os.environ, "ROOT": str(tmp_path), "PATH": f"{command.parent}:{os.environ['PATH']}"}
     with open(tmp_path / "said", "wb") as said:
-        ran = subprocess.run(["bash", str(path)], env=env, stdout=said, stderr=said, timeout=240)
+        ran = subprocess.run(["bash", str(path)], env=env, stdout=said, stderr=said, timeout=900)
     assert ran.returncode == 0, (tmp_path / "said").read_text()
     joined = pyarrow.parquet.read_table(tmp_path / "alice" / "joined.parquet").to_pydict()
     assert joined == {"id": [2, 4], "age": [51, 63]}
