@@ -56,6 +56,17 @@ def test_what_fits_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert os.listdir(tmp_path) == []
 
 
+def test_no_folder_for_temporary_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine whose disks are all full Python finds none: the other places are tried all the same."""
+
+    def nowhere() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", nowhere)
+    assert targets.temporary() == []
+    assert Path.cwd() in targets._places()
+
+
 def test_shares_are_saved_once_more(tmp_path: Path) -> None:
     """Bob's folder is a file: nobody replaces anything, all hear of it, and nothing is computed again."""
     config = Config(parties=PARTIES)

@@ -21,7 +21,7 @@ from spuvm.commands.options import Output, OutputType
 from spuvm.commands.results import column_of, index_of, say, write_outputs
 from spuvm.compiler.compile import Program
 from spuvm.data.tables import write
-from spuvm.data.targets import check_target
+from spuvm.data.targets import check_target, temporary
 from spuvm.runtime.errors import InputError
 
 META = "spuvm"
@@ -49,7 +49,7 @@ def _aside(program: Program, values: Mapping[int, Any], near: Sequence[Path], wh
     meta = json.dumps({"names": list(names), "columns": list(names.values())})
     arrays: dict[str, Any] = {META: np.array(meta)}
     arrays |= {f"x{n}": np.asarray(x) for n, x in enumerate(values.values())}
-    for folder in (*near, Path.cwd(), Path(tempfile.gettempdir()), Path.home(), Path(SHARED_MEMORY)):
+    for folder in (*near, Path.cwd(), *temporary(), Path.home(), Path(SHARED_MEMORY)):
         path: Path | None = None
         try:
             handle, name = tempfile.mkstemp(prefix="spuvm-results-", suffix=".npz", dir=folder)  # mode 0600

@@ -66,10 +66,18 @@ def folder_aside() -> Path:
     return Path(tempfile.mkdtemp(prefix="spuvm-kept-", dir=_places()[0]))
 
 
+def temporary() -> list[Path]:
+    """The system's folder for temporary files; none where every disk is full, which looking for it finds out."""
+    try:
+        return [Path(tempfile.gettempdir())]
+    except OSError:
+        return []
+
+
 def _places() -> list[Path]:
     """Folders where something may be kept, those with most room first."""
     found = {}
-    for place in (Path.cwd(), Path.home(), Path(tempfile.gettempdir()), Path("/dev/shm")):
+    for place in (Path.cwd(), Path.home(), *temporary(), Path("/dev/shm")):
         with suppress(OSError):
             found[place] = shutil.disk_usage(place).free
     return sorted(found, key=lambda place: -found[place])
