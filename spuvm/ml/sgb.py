@@ -46,7 +46,7 @@ class Sgb:
 
     Args:
         device: the SPU to compute on; if not given, see `default_device`. Other parties can bring data.
-        dp: differential privacy (`spuvm.ml.Private`) of two classes or numbers of a vertical frame: bins of stated
+        dp: differential privacy (`spuvm.ml.Private`) of two classes of a vertical frame: bins of stated
             ranges, noise in every level's sums. Not kept by `save`.
         parameters: see `Parameters`; named as XGBoost names them.
 
