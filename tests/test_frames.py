@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import jax
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from spuvm import moving
 from spuvm.psi.forms import FILE, is_table
 from spuvm.psi.places import Held, Places
+from spuvm.psi.raw import described
 from spuvm.runtime.errors import InputError, LinkError, PeerMismatchError
 from spuvm.runtime.link.agreement import claims, disagreement, encoded
 from spuvm.runtime.link.link import Kind
@@ -188,12 +190,15 @@ def test_the_forms_of_tables() -> None:
         "dropped": [],
     }
     assert is_table(table)
-    assert is_table({**table, "columns": [["x", None, None], ["y", "raw", ["string", 3]]]})
+    text = described("x", pa.array(["a"]), "here").type_text
+    assert is_table({**table, "columns": [["x", None, None], ["y", "raw", [text, 3]]]})
     assert not is_table({**table, "columns": [["x", "object", None]]})
     for change in (
         {"rows": -1}, {"rows": True}, {"kinds": [3]}, {"columns": [["x", "f"]]}, {"columns": 3},
         {"keys": [[1, "f", None]]},
-        {"columns": [["x", "raw", ["t", "many"]]]}, {"dropped": None}, {"more": 1},
+        {"columns": [["x", "raw", ["t", "many"]]]}, {"dropped": None}, {"more": 1}, {"columns": [["x", "raw", None]]},
+        {"columns": [["x", "raw", ["string", 3]]]}, {"columns": [["x", "raw", [text, 1 << 40]]]},
+        {"columns": [["x", "float32", [text, 3]]]},
     ):  # fmt: skip
         assert not is_table({**table, **change}), change
 

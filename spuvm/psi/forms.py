@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from spuvm.psi.keys import KINDS
+from spuvm.psi.raw import is_kind, is_raw
+
 LARGEST = 1 << 48
 DTYPES = ("bool", "category", "int32", "int64", "float32", "float64", "raw", None)  # None: no sharing holds its type
 
@@ -26,9 +29,24 @@ def fits(form: Any, value: Any) -> bool:
     return form is Any or type(value) is form
 
 
-def is_table(value: Any) -> bool:
-    """Of `TABLE`, with columns that have a name and a dtype."""
-    return fits(TABLE, value) and all(_is_column(c) for c in [*value["columns"], *value["keys"]])
+def is_table(value: Any, keys: int | None = None, raw: bool = False) -> bool:
+    """Of `TABLE`, with columns that have a name and a dtype.
+
+    Args:
+        keys: how many key columns there must be, of kinds that make one; None: any number of any.
+        raw: whether all columns must be taken as they are, or none.
+    """
+    if not fits(TABLE, value) or not all(_is_column(c) for c in [*value["columns"], *value["keys"]]):
+        return False
+    if keys is None:
+        return True
+    kinds = value["kinds"]
+    return (
+        len(kinds) == len(value["keys"]) == keys
+        and all(kind in KINDS for kind in kinds)
+        and all((dtype == "raw") == raw for _, dtype, _ in [*value["columns"], *value["keys"]])
+        and (not raw or all(is_kind(kind, more[0]) for kind, (_, _, more) in zip(kinds, value["keys"])))
+    )
 
 
 def _is_column(value: Any) -> bool:
@@ -38,4 +56,6 @@ def _is_column(value: Any) -> bool:
     name, dtype, more = value
     if not isinstance(name, str) or not isinstance(dtype, str | None) or dtype not in DTYPES:
         return False
-    return more is None or (isinstance(more, list) and len(more) == 2 and fits(str, more[0]) and fits(int, more[1]))
+    if dtype != "raw":
+        return more is None
+    return isinstance(more, list) and len(more) == 2 and fits(str, more[0]) and fits(int, more[1]) and is_raw(*more)

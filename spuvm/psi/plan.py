@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from spuvm.devices import SPU, PYUObject, default_machine
@@ -162,8 +163,9 @@ def planned(
     places.agree("join", asked)
     with abort_on_error(places.link):
         tables = {p: places.run(p, load, _source(files[p]), p, wanted[p]) for p in owners}
+        form = partial(is_table, keys=len(keys[owners[0]]), raw=raw)
         said = {
-            p: places.tell(p, places.run(p, lambda t, p=p: t.announced(wanted[p]), tables[p]), is_table) for p in owners
+            p: places.tell(p, places.run(p, lambda t, p=p: t.announced(wanted[p]), tables[p]), form) for p in owners
         }
         _check_kinds(said, keys)
         _check_dropped(said, wanted)

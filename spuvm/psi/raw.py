@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 
 from spuvm.data.part import pyarrow
-from spuvm.runtime.errors import InputError
+from spuvm.psi.keys import kind_of
+from spuvm.runtime.errors import InputError, PeerMismatchError
 
 WORD = 8  # bytes
+LONGEST = 1 << 17  # words of a text, 1 MiB: a peer may claim no more
 
 
 @dataclass(frozen=True)
@@ -34,21 +36,54 @@ class RawColumn:
         return arrow.ipc.read_schema(arrow.py_buffer(base64.b64decode(self.type_text))).field(0).type
 
 
+def is_raw(type_text: str, words: int) -> bool:
+    """Whether `described` can have said so: one column of a type that travels, in as many words as it has."""
+    arrow, _ = pyarrow()
+    try:
+        (field,) = arrow.ipc.read_schema(arrow.py_buffer(base64.b64decode(type_text, validate=True)))
+    except (arrow.ArrowException, ValueError, OSError):
+        return False
+    least = _least_words(field.type)
+    return least is not None and least <= words <= (LONGEST if _is_text(field.type) else least)
+
+
+def is_kind(kind: str, type_text: str) -> bool:
+    """Whether a key of this kind has this type."""
+    try:
+        return kind_of(RawColumn("", type_text, 1).type, "") == kind
+    except InputError:
+        return False
+
+
 def described(name: str, column: Any, where: str) -> RawColumn:
     """How a column travels. InputError for nested types."""
     arrow, compute = pyarrow()
-    t, type_ = arrow.types, plain_type(column.type)
-    if _is_text(type_):
-        longest = compute.max(compute.binary_length(column.cast(type_))).as_py() or 0
-        words = 1 + -(-longest // WORD)
-    elif t.is_boolean(type_):
-        words = 1
-    elif t.is_primitive(type_) or t.is_decimal(type_):
-        words = -(-type_.bit_width // 64)
-    else:
+    type_ = plain_type(column.type)
+    words = _least_words(type_)
+    if words is None:
         raise InputError(f"{where} holds {type_}, which cannot be shown with joined rows: convert it, or leave it out.")
+    if _is_text(type_):
+        words += -(-(compute.max(compute.binary_length(column.cast(type_))).as_py() or 0) // WORD)
+    if words > LONGEST:
+        raise InputError(
+            f"{where} holds a text of {WORD * LONGEST >> 20} MiB or more: cut it, or leave the column out."
+        )
     schema = arrow.schema([arrow.field("x", type_)]).serialize().to_pybytes()
     return RawColumn(name, base64.b64encode(schema).decode(), words)
+
+
+def _least_words(type_: Any) -> int | None:
+    """Of a cell of a plain type; None if it does not travel. Text has further words."""
+    arrow, _ = pyarrow()
+    t = arrow.types
+    if _is_text(type_) or t.is_boolean(type_):
+        return 1
+    if t.is_timestamp(type_) and type_.tz is not None:
+        try:
+            arrow.lib.string_to_tzinfo(type_.tz)
+        except (KeyError, ValueError):  # a zone that nobody knows
+            return None
+    return -(-type_.bit_width // 64) if t.is_primitive(type_) or t.is_decimal(type_) else None
 
 
 def plain_type(type_: Any) -> Any:
@@ -114,7 +149,21 @@ def low_bytes(count: np.ndarray) -> np.ndarray:
 
 
 def decoded(words: np.ndarray, valid: np.ndarray, raw: RawColumn) -> Any:
-    """The inverse of `encoded`: an arrow array."""
+    """The inverse of `encoded`: an arrow array. PeerMismatchError for words that no column gives."""
+    try:
+        if _is_text(raw.type) and (words[0][valid] > WORD * (len(words) - 1)).any():
+            raise ValueError("longer than the column is wide")
+        made = _decoded(words, valid, raw)
+        made.validate(full=True)
+    except ValueError:  # arrow's own is one, too
+        raise PeerMismatchError(
+            f"column `{raw.name}` of the joined rows is not of the form that its owner told: the owner runs another "
+            "version, or does not do what it agreed to."
+        ) from None
+    return made
+
+
+def _decoded(words: np.ndarray, valid: np.ndarray, raw: RawColumn) -> Any:
     arrow, _ = pyarrow()
     rows, type_ = words.shape[1], raw.type
     mask = arrow.array(valid).buffers()[1] if rows else None
