@@ -267,7 +267,11 @@ class Party:
             return self.end(
                 row.id, "refused", "; ".join(decision.reasons), public="its policy does not allow it any more"
             )
-        command = runner.prepare(self.settings, row.job, work, session, self.doors.path(session))
+        try:
+            command = runner.prepare(self.settings, row.job, work, session, self.doors.path(session))
+        except OSError as error:
+            why = f"its folder cannot be written: {error.strerror or error}"
+            return self.end(row.id, "failed", why, public="it could not be started")
         self.store.began(row.id, again.data_of(self.settings, row.job))
         shown = [[r.what, r.to, r.elements] for r in work.reveals]
         members = list(work.members)
@@ -281,11 +285,11 @@ class Party:
             ended = await runner.run(self.settings, row.job, command, len(self.running) - 1, self._passphrase)
         except asyncio.CancelledError:
             return
-        except OSError as error:
+        except Exception as error:  # whatever it is, others may run now
             ended = runner.Ended("failed", "its process could not be started", str(error))
+        self.running.pop(row.id, None)
         if ended.private:
             LOG.info("job %s: %s", row.id, ended.private)
-        self.running.pop(row.id, None)
         if ended.interrupted:
             self._again(row.id, ended.public)
         else:
@@ -334,9 +338,11 @@ class Party:
             return None
 
     def expire(self) -> None:
-        """End what has waited too long."""
+        """End what has waited too long, and what runs by the store alone: that it ended could not be written down."""
         for row in self.store.jobs(only_open=True):
-            if row.state != "running" and time.time() - row.received > self.settings.limits.wait_seconds:
+            if row.state == "running" and row.id not in self.running and row.id not in self._ending:
+                self._again(row.id, "how it ended could not be written down")
+            elif row.state != "running" and time.time() - row.received > self.settings.limits.wait_seconds:
                 self.end(row.id, "cancelled", "not all parties approved in time")
 
     async def close(self) -> None:

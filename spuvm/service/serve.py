@@ -23,8 +23,13 @@ from spuvm.service.settings import Settings
 
 LOG = logging.getLogger("spuvm.service")
 TICK = 1.0
-FORGET = 3600.0  # seconds between two looks for what is too old
+AFTER_FAILURE = 10.0
 KEEPALIVE = 20.0
+UPKEEP: dict[Callable[[Party], None], float] = {  # and seconds until it is done again
+    upkeep.ask_again: 0.0,
+    Party.expire: 0.0,
+    upkeep.forget: 3600.0,
+}
 
 
 @contextlib.asynccontextmanager
@@ -66,14 +71,18 @@ async def running(settings: Settings, passphrase: str | None = None) -> AsyncIte
 
 
 async def _tick(party: Party) -> None:
-    forgot = 0.0
+    """What fails (a full disk, a locked store) is in the log, and tried again: without it jobs would wait forever."""
+    due = dict.fromkeys(UPKEEP, 0.0)
     while True:
         await asyncio.sleep(TICK)
-        upkeep.ask_again(party)
-        party.expire()
-        if time.monotonic() > forgot + FORGET:
-            upkeep.forget(party)
-            forgot = time.monotonic()
+        for work in [w for w, moment in due.items() if time.monotonic() > moment]:
+            pause = UPKEEP[work]
+            try:
+                work(party)
+            except Exception:
+                LOG.exception("%s failed, and is tried again", work.__name__)
+                pause = AFTER_FAILURE
+            due[work] = time.monotonic() + pause
 
 
 def _loopback(host: str) -> bool:

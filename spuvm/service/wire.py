@@ -211,19 +211,31 @@ class Sender:
             call.close()
 
     async def _empty(self, peer: str) -> None:
+        """What fails here (the store on a full disk) is tried again: without this task the peer would hear nothing."""
         pause = FIRST_PAUSE
         while True:
             self._news[peer].clear()
-            for number, path, body in self.party.store.unsent(peer):
-                if not await self._post(peer, path, body):
-                    break
-                self.party.store.sent(number)
+            try:
+                sent, stopped = await self._send(peer)
+            except Exception:
+                LOG.exception("what %s is to hear cannot be sent now", peer)
+                sent, stopped = 0, True
+            if sent:
                 pause = FIRST_PAUSE
-            else:
+            if stopped:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            elif not sent:
                 await self._news[peer].wait()
-                continue
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _send(self, peer: str) -> tuple[int, bool]:
+        """How many messages the peer has got now, and whether it did not take one."""
+        waiting = self.party.store.unsent(peer)
+        for count, (number, path, body) in enumerate(waiting):
+            if not await self._post(peer, path, body):
+                return count, True
+            self.party.store.sent(number)
+        return len(waiting), False
 
     async def _post(self, peer: str, path: str, body: str) -> bool:
         """Whether the peer has it; one that it refuses is told to this party's log, and not sent again."""
