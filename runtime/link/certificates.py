@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import (
@@ -35,6 +36,10 @@ SHOWN = 300  # characters of a name in a certificate, which may come from anybod
 CLOCK_SKEW = timedelta(minutes=5)
 WARN_DAYS = 30.0
 FINGERPRINT = re.compile(r"sha256:[0-9a-f]{64}")
+UNREADABLE = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion, x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 PASSPHRASE = "SPUVM_KEY_PASSPHRASE"  # the environment variable with that of a party's key file
 
 
@@ -165,9 +170,19 @@ def ending(certificate: x509.Certificate) -> str | None:
 def anchors(path: Path) -> list[x509.Certificate]:
     """The certificates of a PEM file that are trusted: an authority's, or the parties' own."""
     try:
-        found = x509.load_pem_x509_certificates(path.read_bytes())
+        return whole(path.read_bytes())
     except ValueError:
         raise ConfigError(f"{path} holds no PEM certificate: give the authority's, or those of all parties.") from None
+
+
+def whole(content: bytes) -> list[x509.Certificate]:
+    """The certificates of PEM text, one at least. ValueError if one is none, or has a key or names that are none."""
+    try:
+        found = x509.load_pem_x509_certificates(content)
+        for one in found:
+            fingerprint(one), one.extensions, one.subject.rfc4514_string(), one.issuer.rfc4514_string()
+    except UNREADABLE as error:
+        raise ValueError(str(error)) from None
     return found
 
 
@@ -192,7 +207,7 @@ def describe(der: bytes) -> str:
 def read_der(path: Path) -> bytes:
     """The first certificate of a PEM file."""
     try:
-        return x509.load_pem_x509_certificate(path.read_bytes()).public_bytes(Encoding.DER)
+        return whole(path.read_bytes())[0].public_bytes(Encoding.DER)
     except ValueError:
         raise ConfigError(f"{path} holds no PEM certificate: give the file that the authority issued.") from None
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +28,7 @@ from spuvm.runtime.errors import InputError
 
 META = "spuvm"
 SHARED_MEMORY = "/dev/shm"
+NOT_KEPT = (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def keep_outputs(
@@ -78,15 +81,25 @@ def results(kept: Path, outputs: tuple[Output, ...], force: bool) -> None:
 
     The file stays: remove it once all is written.
     """  # fmt: skip
-    try:
-        with np.load(kept, allow_pickle=False) as file:
-            meta = json.loads(str(file[META]))
-            values = [file[f"x{n}"] for n in range(len(meta["names"]))]
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{kept} holds no results that spuvm kept: {error}") from None
+    meta, values = _read(kept)
     for output in outputs:
         index = index_of(meta["names"], output)
         check_target(output.path, force)
         name = output.name or meta["columns"][index]
         write(output.path, values[index], f"out{name}" if name.isdigit() else name, output.columns, force)
         say(f"wrote {output.path}")
+
+
+def _read(kept: Path) -> tuple[dict[str, list[str]], list[Any]]:
+    """What `_aside` kept: the names of results and of their columns, and the values."""
+    try:
+        with kept.open("rb") as opened, zipfile.ZipFile(opened) as archive:
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise ValueError(f"{damaged} is damaged")
+            opened.seek(0)
+            with np.load(opened, allow_pickle=False) as file:
+                meta = json.loads(str(file[META]))
+                return meta, [file[f"x{n}"] for n in range(len(meta["names"]))]
+    except NOT_KEPT as error:
+        raise InputError(f"{kept} holds no results that spuvm kept, or is damaged: {error}.") from None

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from spuvm.runtime.errors import ConfigError, InputError
-from spuvm.runtime.link.certificates import CLOCK_SKEW, name_of, of_a_party
+from spuvm.runtime.link.certificates import CLOCK_SKEW, UNREADABLE, name_of, of_a_party, whole
 from spuvm.runtime.link.cluster import party_name
 
 DAYS = 365.0
@@ -58,7 +58,7 @@ def load_key(path: Path, passphrase: str | None = None) -> ec.EllipticCurvePriva
     except TypeError:
         what = "has a passphrase: give it" if passphrase is None else "has no passphrase: leave it out"
         raise ConfigError(f"the key {path} {what}.") from None
-    except ValueError:
+    except UNREADABLE:
         raise ConfigError(f"{path} is no PEM key, or the passphrase is wrong.") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise ConfigError(f"{path} is not an elliptic curve key: make one with `spuvm keys new`.")
@@ -86,12 +86,12 @@ def sign(authority: Path, csr: Path, days: float = DAYS, passphrase: str | None 
         asked = x509.load_pem_x509_csr(Path(csr).read_bytes())
     except OSError as error:
         raise InputError(f"the request {csr} cannot be read: {error.strerror}.") from None
-    except ValueError:
+    except UNREADABLE:
         raise InputError(f"{csr} is no PEM certificate request: make one with `spuvm keys new`.") from None
     try:
         key = asked.public_key()
         genuine = asked.is_signature_valid and isinstance(key, ec.EllipticCurvePublicKey)
-    except ValueError:  # a key that is no point of the curve
+    except UNREADABLE:  # a key that is no point of the curve
         genuine = False
     if not genuine:
         raise InputError(f"{csr} is not signed by the key that it is for: it may have been changed on its way.")
@@ -140,7 +140,7 @@ def revoke(authority: Path, certificate: Path, passphrase: str | None = None) ->
 def read(path: Path) -> x509.Certificate:
     """The certificate of a PEM file."""
     try:
-        return x509.load_pem_x509_certificate(Path(path).read_bytes())
+        return whole(Path(path).read_bytes())[0]
     except OSError as error:
         raise ConfigError(f"the certificate {path} cannot be read: {error.strerror}.") from None
     except ValueError:
