@@ -30,10 +30,12 @@ CASES = 29
 
 SCRIPT = """
 import contextlib, json, os, sys
+from datetime import date, timedelta
 from pathlib import Path
 import jax.numpy as jnp, numpy as np, optax, pandas as pd
 import spuvm as spu
 from spuvm import ml
+from spuvm.flow import grants
 from spuvm.flow.kinds import Number, PartyTable
 from spuvm.ml import Sgb
 
@@ -132,7 +134,8 @@ def fails(table: PartyTable) -> Number:
 def flow_rows():
     tables = {"bob": {"t": {"name": [f"canary {i}" for i in range(5)]} if bob else None}}
     chosen = spu.Flow("rows", out=fails(spu.flow.find("read")(party="bob", table="t", name="t")))
-    spu.flow.run(chosen, state=f"{folder}/state", tables=tables)
+    allowed = {me: [grants.asked(chosen, me, date.today() + timedelta(days=1))]}
+    spu.flow.run(chosen, state=f"{folder}/state", tables=tables, grants=allowed)
 
 def federated(theirs):
     data = {"alice": {"x": np.ones(4, np.float32)}, "bob": theirs if bob else None}
@@ -156,7 +159,7 @@ def encrypted():
     spu.PYU("bob")(lambda: np.array([1.0, np.nan]))().to(heu)
 
 def ledger(epsilon):
-    return {me: spu.dp.Budget(epsilon if bob else 100.0, path=f"{folder}/canary/{epsilon}.budget")}
+    return {me: spu.dp.Budget(epsilon if bob else 100.0, 1e-6, path=f"{folder}/canary/{epsilon}.budget")}
 
 def statistic():
     ml.describe(frame(id=ids, y=x), epsilon=9.0, bounds=(0.0, 1.0), budget=ledger(8.0))
