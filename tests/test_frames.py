@@ -36,11 +36,18 @@ class Said:
     """A connection on which certain bytes have come."""
 
     failed: OSError | None = None
+    sock = SimpleNamespace(fileno=lambda: 0)  # which nobody polls
 
     def __init__(self, data: bytes) -> None:
         self.data = data
+        self.returned = b""
+
+    def at_once(self, length: int, buffer: memoryview) -> bytes:
+        piece, self.data = self.data[:length], self.data[length:]
+        return piece
 
     def read_into(self, view: memoryview) -> int:
+        self.data, self.returned = self.returned + self.data, b""
         n = min(len(view), len(self.data))
         view[:n] = self.data[:n]
         self.data = self.data[n:]
@@ -57,11 +64,14 @@ def frame(kind: int, body: bytes, sequence: int, total: int | None = None, versi
     return HEADER.pack(MAGIC, version, kind, sequence, len(body), len(body) if total is None else total) + body
 
 
-def received(data: bytes, sizes: tuple[int, ...], ahead: int) -> Receiver:
+def received(data: bytes, sizes: tuple[int, ...], ahead: int, at_once: bool = False) -> Receiver:
+    """What has come, read in one go where a whole message is next, if that is wanted, and else as it comes."""
     link = memory_links(PARTIES)[0]
     receiver = Receiver(1, cast(Channel, Said(data)), link, Waits(0, PARTIES), ahead)
     for n in sizes:
-        receiver.expect([memoryview(bytearray(n))])
+        view = memoryview(bytearray(n))
+        if not (at_once and receiver.idle and receiver.at_once(view, memoryview(bytearray(64)))):
+            receiver.expect([view])
     for _ in range(3):
         receiver.advance()
     return receiver
@@ -72,28 +82,32 @@ def received(data: bytes, sizes: tuple[int, ...], ahead: int) -> Receiver:
     st.binary(max_size=30),
     st.lists(st.integers(1, 80), max_size=3),
     st.sampled_from([0, 1 << 16]),
+    st.booleans(),
 )
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_comes_is_taken_or_refused_by_name(
-    frames: list[tuple[int, bytes, int]], rest: bytes, sizes: list[int], ahead: int
+    frames: list[tuple[int, bytes, int]], rest: bytes, sizes: list[int], ahead: int, at_once: bool
 ) -> None:
     """Any kinds, bodies, sequence numbers and tails: the link's errors, and nothing else."""
     data = b"".join(frame(kind, body, i + 1 + off) for i, (kind, body, off) in enumerate(frames)) + rest
     with suppress(LinkError):
-        received(data, tuple(sizes), ahead)
+        received(data, tuple(sizes), ahead, at_once)
 
 
-def test_messages_of_the_size_that_is_due_arrive() -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_messages_of_the_size_that_is_due_arrive(at_once: bool) -> None:
     data = frame(Kind.DATA, b"abcd", 1, total=6) + frame(Kind.ALIVE, b"", 2) + frame(Kind.DATA, b"ef", 3, total=6)
-    assert received(data, (6,), 0).arrived
+    assert received(data, (6,), 0, at_once).arrived
+    assert received(frame(Kind.DATA, b"abcd", 1) + frame(Kind.DATA, b"ef", 2), (4, 2), 0, at_once).arrived
 
 
 @pytest.mark.parametrize(("length", "total"), [(1 << 31, 1 << 31), (4, 1 << 62), (0, 6), (7, 6)])
-def test_sizes_that_are_claimed_cost_nothing(length: int, total: int) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_sizes_that_are_claimed_cost_nothing(length: int, total: int, at_once: bool) -> None:
     tracemalloc.start()
     head = HEADER.pack(MAGIC, PROTOCOL_VERSION, Kind.DATA, 1, length, total)
     with pytest.raises(PeerMismatchError):
-        received(head + bytes(10), (6,), 1 << 20)
+        received(head + bytes(10), (6,), 1 << 20, at_once)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1 << 20

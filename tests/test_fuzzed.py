@@ -125,7 +125,8 @@ def test_cluster_files(cluster: Path, data: st.DataObject) -> None:
 @FUZZED
 @given(damage=damages())
 def test_results_that_were_kept_aside(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    np.savez(tmp_path / "good.npz", **{META: np.array('{"names": ["out"], "columns": ["out"]}'), "x0": np.arange(4.0)})
+    arrays: dict[str, Any] = {META: np.array('{"names": ["out"], "columns": ["out"]}'), "x0": np.arange(4.0)}
+    np.savez(tmp_path / "good.npz", **arrays)
     kept, out = tmp_path / "kept.npz", tmp_path / "out.npy"
     kept.write_bytes(damage((tmp_path / "good.npz").read_bytes()))
     status = spuvm(["results", str(kept), "--output", f"out={out}", "--force"])
