@@ -310,8 +310,9 @@ from spuvm.runtime.link.tls import link as tls_link
 
 me, config = sys.argv[1:]
 if me == "alice":  # her messages take their time
-    arrive = tls_link.TlsLink._arrive
-    tls_link.TlsLink._arrive = lambda *a: (time.sleep(0.06), arrive(*a))[1]
+    for name in ("_arrive", "_take_short"):
+        way = getattr(tls_link.TlsLink, name)
+        setattr(tls_link.TlsLink, name, lambda *a, way=way: (time.sleep(0.06), way(*a))[1])
 spu.init(party=me, config=config)
 machine = spu.SPU(spu.utils.testing.cluster_def(["alice", "bob"], {"protocol": "semi2k"}))
 x = spu.PYU("alice")(lambda: np.float32([0.5, 1]))().to(machine)

@@ -395,7 +395,7 @@ def test_inputs_that_do_not_fit() -> None:
         lower(traced, [], Config())
     with pytest.raises(InputError, match="rank 3"):
         lower(traced, [3], Config())
-    with pytest.raises(UnsupportedError, match=r"`k`.*key"):
+    with pytest.raises(UnsupportedError, match=r"random key .* not public: pass it as `spu\.public\(key\)`"):
         lower(trace(lambda k: jax.random.uniform(k), [jax.random.key(0)]), ["secret"], Config())
 
 

@@ -271,7 +271,9 @@ class Store:
             f"SELECT count(*), count({c}), count(DISTINCT {c}), {ends} FROM {quoted(name)}"
         ).fetchall()[0]
         scale = 1
-        if low is not None and kind == "decimal":
+        if kind in ("int", "decimal", "date") and not filled:  # as a column of small numbers
+            low = high = 0
+        elif low is not None and kind == "decimal":
             scale = 10 ** -low.as_tuple().exponent
         found = (
             None if low is None else _rounded(int(low * scale), int(high * scale), 8 * WORD if kind == "text" else 4)
