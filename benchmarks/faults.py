@@ -121,6 +121,7 @@ class Run:
     proxies: dict[str, Proxy] = field(default_factory=dict)
     struck: float | None = None
     said: str = ""  # the first error
+    over: bool = False  # a party was killed or ended when the others had all, and ended well
 
     @property
     def output(self) -> Path:
@@ -130,6 +131,8 @@ class Run:
         """What became of it: "right", "error", "kept", "resumed", or what is wrong."""
         (self.folder / "room").mkdir()
         ended = self._once(inputs)
+        if self.over and ended == "error":
+            return "right"
         if ended != "error" or not JOBS[self.job].resumes or self.fault == "no room":
             return ended
         self.fault = "none"
@@ -219,8 +222,10 @@ class Run:
         if kept:
             with np.load(self.folder / "room" / kept[0]) as file:
                 return "kept" if truth(file["x0"], 400) else "kept, and wrong"
+        hit = self.fault in ("kill", "end")
         try:
             right = JOBS[self.job].judge(inputs, self.output)
+            self.over = hit and bool(right) and list(failed) == [self.who]
         except spu.errors.SpuError as error:  # of a model of which a part was not written
             right = None
             if not failed:
