@@ -71,8 +71,8 @@ def test_a_script_goes_on_after_its_party_was_restarted(folder: Path) -> None:
                 await until(lambda: all(f"step {STEPS // 2}" in printed(id, p) for p in ("alice", "bob")))
             for party in ("alice", "bob"):
                 (folder / party / "state" / "jobs" / id / "go").touch()
-            async with services(folder, "bob"):
-                await until(lambda: alice.store.job(id).over)
+            async with services(folder, "bob") as again:
+                await until(lambda: alice.store.job(id).over and again["bob"].store.job(id).over)
             row = alice.store.job(id)
             assert (row.state, row.attempt) == ("done", 1), (row.reason, printed(id, "alice"))
             found.append(id)

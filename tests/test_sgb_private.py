@@ -89,7 +89,8 @@ def test_noise_is_as_large_as_is_said_and_ends_at_a_feature() -> None:
     before = np.concatenate([np.zeros_like(sums[:1]), sums[:-1]])
     bins = np.concatenate([totals[None], sums - before * ~starts[:, None, None, None]])
     for part, sigma in ((bins[:, 0], noise.sigma), (bins[:, 1], noise.sigma / noise.scale)):
-        assert part.std() == pytest.approx(sigma, rel=0.35)
+        # Rounding to a grid adds up to a quarter (here 0.155); five standard deviations of 68 numbers' to each side.
+        assert 0.65 * sigma < part.std() < 1.66 * sigma
         assert abs(part.mean()) < 5 * sigma / np.sqrt(part.size)
     assert noise.floor == pytest.approx(noise.sigma / noise.scale)
 
