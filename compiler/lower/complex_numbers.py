@@ -7,30 +7,25 @@ lower/complex_rules.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.extend import core as jex
 
-from spuvm.compiler.front.private_jax import attributed
 from spuvm.compiler.front.trace import location_of
 from spuvm.compiler.ir.dtypes import is_key_dtype, kind_of
 from spuvm.compiler.lower.advice import ADVICE
 from spuvm.compiler.lower.complex_rules import PARTWISE, RULES, Pair, pair_of, real_dtype
-from spuvm.compiler.lower.context import bodies, dtype_of
+from spuvm.compiler.lower.context import bodies
+from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
 from spuvm.runtime.errors import UnsupportedError
 
 
 class _NoRuleError(UnsupportedError):
     """To be raised again at the innermost equation that has a line of the user's."""
-
-
-INLINED = ("jaxpr", "call_jaxpr")  # parameters that hold the body of a call
 
 
 def without_complex(closed: jex.ClosedJaxpr) -> jex.ClosedJaxpr:
@@ -41,7 +36,7 @@ def without_complex(closed: jex.ClosedJaxpr) -> jex.ClosedJaxpr:
 
     def real(*args: Any) -> list[Any]:
         given = [Pair(x[..., 0], x[..., 1]) if is_complex(a) else x for x, a in zip(args, avals)]
-        outs = evaluate(closed, given)
+        outs = _on_pairs(closed, given)
         return [jnp.stack([x.re, x.im], -1) if isinstance(x, Pair) else x for x in outs]
 
     traced: jex.ClosedJaxpr = jax.make_jaxpr(real)(*map(_real_struct, avals))
@@ -50,7 +45,7 @@ def without_complex(closed: jex.ClosedJaxpr) -> jex.ClosedJaxpr:
 
 def _real_struct(aval: Any) -> Any:
     if not is_complex(aval):
-        return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False))
+        return struct_of(aval)
     struct: Any = jax.ShapeDtypeStruct
     return struct((*aval.shape, 2), real_dtype(aval.dtype))
 
@@ -75,35 +70,19 @@ def _touches_complex(eqn: Any) -> bool:
 # evaluation on pairs -----------------------------------------------------------------------------------------
 
 
-def evaluate(closed: Any, args: Sequence[Any]) -> list[Any]:
+def _on_pairs(closed: Any, args: Sequence[Any]) -> list[Any]:
     """The results of a jaxpr; complex operands and results are pairs."""
-    jaxpr, consts = (closed.jaxpr, closed.consts) if isinstance(closed, jex.ClosedJaxpr) else (closed, ())
-    env: dict[Any, Any] = dict(zip(jaxpr.constvars, map(pair_of, consts)))
-    env.update(zip(jaxpr.invars, args))
-
-    def read(v: Any) -> Any:
-        return pair_of(np.asarray(v.val, dtype_of(v.aval))) if isinstance(v, jex.Literal) else env[v]
-
-    for eqn in jaxpr.eqns:
-        try:
-            with source_of(eqn):
-                env.update(zip(eqn.outvars, _equation(eqn, [read(v) for v in eqn.invars])))
-        except _NoRuleError as e:
-            location = location_of(eqn)
-            if location is None:
-                raise
-            raise UnsupportedError(f"{location}: {e}") from None
-    return [read(v) for v in jaxpr.outvars]
+    return evaluate(closed, args, _at_its_line, pair_of)
 
 
-@contextmanager
-def source_of(eqn: Any) -> Iterator[None]:
-    """New equations are attributed to the line of this one, if it has one of its own."""
-    if location_of(eqn) is None:
-        yield
-        return
-    with attributed(eqn):
-        yield
+def _at_its_line(eqn: Any, args: list[Any]) -> list[Any]:
+    try:
+        return _equation(eqn, args)
+    except _NoRuleError as e:
+        location = location_of(eqn)
+        if location is None:
+            raise
+        raise UnsupportedError(f"{location}: {e}") from None
 
 
 def _equation(eqn: Any, args: list[Any]) -> list[Any]:
@@ -119,16 +98,9 @@ def _equation(eqn: Any, args: list[Any]) -> list[Any]:
         return _partwise(eqn, args)
     inner = next((eqn.params[k] for k in INLINED if k in eqn.params), None)
     if inner is not None:
-        return evaluate(inner, args)
+        return _on_pairs(inner, args)
     advice = ADVICE.get(name, "Use their real and imaginary parts.")
     raise _NoRuleError(f"`{name}`: not for complex numbers. {advice}")
-
-
-def bind(eqn: Any, args: list[Any], params: dict[str, Any]) -> list[Any]:
-    bound = eqn.primitive.get_bind_params(params)
-    functions, rest = bound if isinstance(bound, tuple) else ((), bound)
-    out = eqn.primitive.bind(*functions, *args, **rest)
-    return list(out) if eqn.primitive.multiple_results else [out]
 
 
 def _partwise(eqn: Any, args: list[Any]) -> list[Any]:
@@ -152,7 +124,7 @@ def _real_parameter(x: Any, part: int) -> Any:
 
 def _cond(args: list[Any], params: dict[str, Any]) -> list[Any]:
     index, *operands = args
-    branches = [lambda *xs, branch=branch: evaluate(branch, xs) for branch in params["branches"]]
+    branches = [lambda *xs, branch=branch: _on_pairs(branch, xs) for branch in params["branches"]]
     out: list[Any] = lax.switch(index, branches, *operands)
     return out
 
@@ -161,7 +133,7 @@ def _scan(args: list[Any], params: dict[str, Any]) -> list[Any]:
     k, c = params["num_consts"], params["num_carry"]
 
     def body(carry: Any, row: Any) -> Any:
-        out = evaluate(params["jaxpr"], [*args[:k], *carry, *row])
+        out = _on_pairs(params["jaxpr"], [*args[:k], *carry, *row])
         return out[:c], out[c:]
 
     carry, rows = lax.scan(body, args[k : k + c], args[k + c :], int(params["length"]), bool(params["reverse"]))
@@ -172,8 +144,8 @@ def _while(args: list[Any], params: dict[str, Any]) -> list[Any]:
     a, b = params["cond_nconsts"], params["body_nconsts"]
     first, second, init = args[:a], args[a : a + b], args[a + b :]
     out: list[Any] = lax.while_loop(
-        lambda carry: evaluate(params["cond_jaxpr"], [*first, *carry])[0],
-        lambda carry: evaluate(params["body_jaxpr"], [*second, *carry]),
+        lambda carry: _on_pairs(params["cond_jaxpr"], [*first, *carry])[0],
+        lambda carry: _on_pairs(params["body_jaxpr"], [*second, *carry]),
         init,
     )
     return out

@@ -153,7 +153,7 @@ class Context:
     def inline(self, closed: jex.ClosedJaxpr, args: Sequence[Operand]) -> list[Operand]:
         """The same, of operands and with results that may be undefined."""
         jaxpr = closed.jaxpr
-        env: dict[Any, Operand] = dict(zip(jaxpr.constvars, map(_known, closed.consts)))
+        env: dict[Any, Operand] = dict(zip(jaxpr.constvars, map(constant_of, closed.consts)))
         env.update(zip(jaxpr.invars, args))
 
         def read(v: Any) -> Operand:
@@ -240,7 +240,7 @@ def _always_chosen(args: Sequence[Operand]) -> Operand:
     return next(x for x in args if isinstance(x, Undefined))
 
 
-def _known(x: Any) -> Any:
+def constant_of(x: Any) -> Any:
     """A constant as a NumPy array; random keys stay as they are."""
     return x if is_key(x) else np.asarray(x)
 
@@ -301,7 +301,7 @@ def fold(eqn: Any, args: Sequence[Any]) -> list[Any]:
     functions, params = bound if isinstance(bound, tuple) else ((), bound)  # JAX before 0.10: a pair
     with jax.ensure_compile_time_eval(), jax.default_device(jax.devices("cpu")[0]):
         out = eqn.primitive.bind(*functions, *args, **params)
-    return [_known(x) for x in (out if eqn.primitive.multiple_results else [out])]
+    return [constant_of(x) for x in (out if eqn.primitive.multiple_results else [out])]
 
 
 def _broadcast_in_dim(x: Any, *, shape: Any, broadcast_dimensions: Any, **_: Any) -> Any:

@@ -21,8 +21,8 @@ from jax.extend.random import threefry_prng_impl as threefry
 
 from spuvm.compiler.front.trace import Traced, location_of
 from spuvm.compiler.ir.dtypes import is_key, is_key_dtype
-from spuvm.compiler.lower.complex_numbers import INLINED, bind, source_of
-from spuvm.compiler.lower.context import bodies, draws, dtype_of, fold
+from spuvm.compiler.lower.context import bodies, draws, fold
+from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
 from spuvm.runtime.errors import UnsupportedError
 
 DRAWING = ("random_wrap", "random_seed", "random_bits", "random_split", "random_fold_in", "threefry2x32")
@@ -66,10 +66,7 @@ def _is_key(aval: Any) -> bool:
 
 
 def _words_struct(aval: Any) -> Any:
-    struct: Any = jax.ShapeDtypeStruct
-    if _is_key(aval):
-        return struct((*aval.shape, 2), np.uint32)
-    return struct(aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False))
+    return jax.ShapeDtypeStruct((*aval.shape, 2), np.dtype(np.uint32)) if _is_key(aval) else struct_of(aval)
 
 
 def _draws_by(jaxpr: Any, changing: Sequence[bool]) -> bool:
@@ -105,20 +102,10 @@ class _Evaluation:
         self.location: Any = "unknown"
 
     def run(self, closed: Any, args: Sequence[Any]) -> list[Any]:
-        jaxpr, consts = (closed.jaxpr, closed.consts) if isinstance(closed, jex.ClosedJaxpr) else (closed, ())
-        env: dict[Any, Any] = dict(zip(jaxpr.constvars, (c if is_key(c) else np.asarray(c) for c in consts)))
-        env.update(zip(jaxpr.invars, args))
-
-        def read(v: Any) -> Any:
-            return np.asarray(v.val, dtype_of(v.aval)) if isinstance(v, jex.Literal) else env[v]
-
-        for eqn in jaxpr.eqns:
-            self.location = location_of(eqn) or self.location
-            with source_of(eqn):
-                env.update(zip(eqn.outvars, self._equation(eqn, [read(v) for v in eqn.invars])))
-        return [read(v) for v in jaxpr.outvars]
+        return evaluate(closed, args, self._equation)
 
     def _equation(self, eqn: Any, args: list[Any]) -> list[Any]:
+        self.location = location_of(eqn) or self.location
         name = eqn.primitive.name
         known = not any(isinstance(x, jax.core.Tracer | Key) for x in args)
         keyed = any(isinstance(x, Key) for x in args) or any(_mentions(b) for b in bodies(eqn.params))

@@ -18,10 +18,9 @@ from jax import lax
 from jax.extend import core as jex
 
 from spuvm.compiler.front.trace import Traced, location_of
-from spuvm.compiler.ir.dtypes import is_key
-from spuvm.compiler.lower.complex_numbers import INLINED, bind, source_of
-from spuvm.compiler.lower.context import bodies, draws, dtype_of, fold, is_special
+from spuvm.compiler.lower.context import bodies, constant_of, draws, dtype_of, fold, is_special
 from spuvm.compiler.lower.control import own_rule
+from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
 from spuvm.compiler.lower.missing_rules import RULES, Facts, Maybe, constant, is_known, paired, shown
 from spuvm.runtime.errors import UnsupportedError
 
@@ -46,11 +45,8 @@ def without_missing(traced: Traced, missing: Collection[int] = ()) -> Traced:
         names[:] = [name for name, x in zip(traced.outputs, outs) if isinstance(x, Maybe)]
         return [shown(x) if isinstance(x, Maybe) else x for x in outs] + [x.valid for x in outs if isinstance(x, Maybe)]
 
-    structs = [
-        jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=getattr(a, "weak_type", False)) for a in closed.in_avals
-    ]
     validity = [jax.ShapeDtypeStruct(closed.in_avals[i].shape, np.bool_) for i in where]
-    again = jax.make_jaxpr(numbers)(*structs, *validity)
+    again = jax.make_jaxpr(numbers)(*map(struct_of, closed.in_avals), *validity)
     inputs = (*traced.inputs, *(traced.inputs[i] + SUFFIX for i in where))
     return dataclasses.replace(
         traced, jaxpr=again, inputs=inputs, outputs=(*traced.outputs, *(name + SUFFIX for name in names))
@@ -92,7 +88,7 @@ def _is_ours(eqn: Any) -> bool:
 
 
 def _is_nan(x: Any) -> bool:
-    return isinstance(constant(x if is_key(x) else np.asarray(x)), Maybe)
+    return isinstance(constant(constant_of(x)), Maybe)
 
 
 class _Evaluation:
@@ -104,20 +100,14 @@ class _Evaluation:
         self.location: Any = next((at for at in map(location_of, reversed(self.calls)) if at), "unknown")
 
     def run(self, closed: Any, args: Sequence[Any]) -> list[Any]:
-        jaxpr, consts = (closed.jaxpr, closed.consts) if isinstance(closed, jex.ClosedJaxpr) else (closed, ())
-        env: dict[Any, Any] = dict(zip(jaxpr.constvars, (c if is_key(c) else np.asarray(c) for c in consts)))
-        env.update(zip(jaxpr.invars, args))
+        return evaluate(closed, args, self._called)
 
-        def read(v: Any) -> Any:
-            return np.asarray(v.val, dtype_of(v.aval)) if isinstance(v, jex.Literal) else env[v]
-
-        for eqn in jaxpr.eqns:
-            self.calls.append(eqn)
-            self.location = location_of(eqn) or self.location
-            with source_of(eqn):
-                env.update(zip(eqn.outvars, self._equation(eqn, [read(v) for v in eqn.invars])))
-            self.calls.pop()
-        return [read(v) for v in jaxpr.outvars]
+    def _called(self, eqn: Any, args: list[Any]) -> list[Any]:
+        self.calls.append(eqn)
+        self.location = location_of(eqn) or self.location
+        outs = self._equation(eqn, args)
+        self.calls.pop()
+        return outs
 
     def _equation(self, eqn: Any, args: list[Any]) -> list[Any]:
         name = eqn.primitive.name

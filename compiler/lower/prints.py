@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax.extend import core as jex
 
 from spuvm.compiler.front.trace import Traced
-from spuvm.compiler.ir.dtypes import is_key
 from spuvm.compiler.ir.module import Value
-from spuvm.compiler.lower.complex_numbers import INLINED, bind, source_of
-from spuvm.compiler.lower.context import Context, Operand, Rule, bodies, dtype_of
+from spuvm.compiler.lower.context import Context, Operand, Rule, bodies
+from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
 from spuvm.runtime.errors import UnsupportedError, VisibilityError
 
 PRINTED = "print "
@@ -39,14 +37,11 @@ def with_prints(traced: Traced) -> Traced:
 
     def function(*args: Any) -> list[Any]:
         printed: list[tuple[str, Any]] = []
-        outs = _evaluate(closed, args, printed)
+        outs = _evaluated(closed, args, printed)
         names[:] = [name for name, _ in printed]
         return [*outs, *(x for _, x in printed)]
 
-    structs = [
-        jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=getattr(a, "weak_type", False)) for a in closed.in_avals
-    ]
-    again = jax.make_jaxpr(function)(*structs)
+    again = jax.make_jaxpr(function)(*map(struct_of, closed.in_avals))
     return dataclasses.replace(traced, jaxpr=again, outputs=(*traced.outputs, *names))
 
 
@@ -59,25 +54,16 @@ def _is_call(eqn: Any) -> bool:
     return eqn.primitive.name not in ("cond", "scan", "while") and any(k in eqn.params for k in INLINED)
 
 
-def _evaluate(closed: Any, args: Sequence[Any], printed: list[tuple[str, Any]]) -> list[Any]:
-    jaxpr, consts = (closed.jaxpr, closed.consts) if isinstance(closed, jex.ClosedJaxpr) else (closed, ())
-    env: dict[Any, Any] = dict(zip(jaxpr.constvars, (c if is_key(c) else np.asarray(c) for c in consts)))
-    env.update(zip(jaxpr.invars, args))
+def _evaluated(closed: Any, args: Sequence[Any], printed: list[tuple[str, Any]]) -> list[Any]:
+    def equation(eqn: Any, operands: list[Any]) -> list[Any]:
+        if eqn.primitive.name == NAME:
+            _note(eqn, operands, printed)
+            return []
+        if _is_call(eqn) and any(map(_prints, bodies(eqn.params))):
+            return _evaluated(next(eqn.params[k] for k in INLINED if k in eqn.params), operands, printed)
+        return bind(eqn, operands, eqn.params)
 
-    def read(v: Any) -> Any:
-        return np.asarray(v.val, dtype_of(v.aval)) if isinstance(v, jex.Literal) else env[v]
-
-    for eqn in jaxpr.eqns:
-        operands = [read(v) for v in eqn.invars]
-        with source_of(eqn):
-            if eqn.primitive.name == NAME:
-                _note(eqn, operands, printed)
-            elif _is_call(eqn) and any(map(_prints, bodies(eqn.params))):
-                body = next(eqn.params[k] for k in INLINED if k in eqn.params)
-                env.update(zip(eqn.outvars, _evaluate(body, operands, printed)))
-            else:
-                env.update(zip(eqn.outvars, bind(eqn, operands, eqn.params)))
-    return [read(v) for v in jaxpr.outvars]
+    return evaluate(closed, args, equation)
 
 
 def _note(eqn: Any, operands: Sequence[Any], printed: list[tuple[str, Any]]) -> None:
