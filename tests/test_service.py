@@ -1,50 +1,33 @@
-"""Three services on one machine: jobs from asking to results, policies that hold, records that agree, and attacks."""
+"""Three services on one machine: jobs from asking to results, policies that hold, and attacks."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import re
 import socket
-import sqlite3
 import ssl
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from services import PARTIES, POLICY, entries, folder, hide, inputs, program, run, services, until
 
-import spuvm as spu
-from spuvm.compiler.compile import compile_function
 from spuvm.policy import record
-from spuvm.runtime.config import Config
-from spuvm.runtime.errors import DataError, InputError
-from spuvm.runtime.link.certificates import free_ports, make_authority
+from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.cluster import Address
 from spuvm.runtime.link.tls.relay import Relay
-from spuvm.service import again, exporting, identity, jobs, port, serve, settings, tasks, upkeep, wire
+from spuvm.service import again, jobs, port, settings, tasks, upkeep, wire
 from spuvm.service.jobs import Source
 from spuvm.service.party import Party
-from spuvm.service.serve import running
 
-PARTIES = ("alice", "bob", "carol")
-ROWS = 40
-POLICY = """
-[[allow]]
-from = ["alice"]
-programs = ["any"]
-data = { table = ["x", "y"] }
-receivers = ["alice"]
-min_rows = 20
-approval = "automatic"
-"""
+__all__ = ["folder", "program"]
 
 
 FLOW = """
@@ -58,82 +41,6 @@ name = "joined"
 nodes.loans = { component = "read", party = "alice", table = "loans" }
 nodes.rows = { component = "count_rows", data = "loans" }
 """
-
-
-def total(x: Any, y: Any) -> Any:
-    return spu.reveal(jnp.mean(x) + jnp.mean(y), to="alice")
-
-
-@pytest.fixture(scope="module")
-def program() -> str:
-    column = np.zeros(ROWS, np.float32)
-    config = Config("aby3", 64, 18, PARTIES)
-    return compile_function(total, (column, column), [0, 1], config).text
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder for each party, with its own key, data, policy and service.toml."""
-    make_authority(tmp_path / "ca")
-    ports = free_ports(6)
-    for i, party in enumerate(PARTIES):
-        home = tmp_path / party
-        key = identity.new_key(home, party)
-        identity.write(home / f"{party}.crt", identity.sign(tmp_path / "ca", identity.request(key, party)))
-        (home / "ca.crt").write_bytes((tmp_path / "ca" / "ca.crt").read_bytes())
-        rng = np.random.default_rng(i)
-        table = rng.normal(size=(ROWS, 2)).round(4)
-        (home / "table.csv").write_text("x,y\n" + "\n".join(f"{a},{b}" for a, b in table) + "\n")
-        (home / "policy.toml").write_text(POLICY)
-        services = "\n".join(f'{p} = "127.0.0.1:{ports[j]}"' for j, p in enumerate(PARTIES))
-        (home / "service.toml").write_text(
-            f'party = "{party}"\nlisten = "127.0.0.1:{ports[i]}"\npage = "127.0.0.1:{ports[3 + i]}"\nstate = "state"\n'
-            f'policy = "policy.toml"\nca = "ca.crt"\ncertificate = "{party}.crt"\nkey = "{party}.key"\n'
-            f'[services]\n{services}\n[data]\ntable = "table.csv"\n[limits]\nsilence_seconds = 30\n'
-        )
-    return tmp_path
-
-
-@asynccontextmanager
-async def services(folder: Path, *names: str) -> AsyncIterator[dict[str, Party]]:
-    async with AsyncExitStack() as stack:
-        yield {
-            name: await stack.enter_async_context(running(settings.load(folder / name / "service.toml")))
-            for name in names or PARTIES
-        }
-
-
-def inputs(x: str = "x", y: str = "y") -> dict[str, Source]:
-    return {"x": Source("alice", "table", (x,)), "y": Source("bob", "table", (y,))}
-
-
-async def until(condition: Callable[[], Any], seconds: float = 200.0) -> None:
-    for _ in range(int(seconds / 0.1)):
-        if condition():
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("it did not happen in time")
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 400))
-
-
-def entries(folder: Path, party: str) -> list[record.Entry]:
-    key = identity.read(folder / party / f"{party}.crt").public_key()
-    return list(record.verified(folder / party / "state" / "record.jsonl", key))  # type: ignore[arg-type]
-
-
-def hide(folder: Path, *names: str) -> Address:
-    """These parties only connect outwards, and meet at a relay: its address."""
-    (port,) = free_ports(1)
-    for party in PARTIES:
-        path = folder / party / "service.toml"
-        text = f'relay = "127.0.0.1:{port}"\n' + path.read_text()
-        for name in names:
-            text = re.sub(rf'(?m)^{name} = "127.*"$', f'{name} = "outward"', text)
-        path.write_text(re.sub(r"(?m)^listen = .*\n", "", text) if party in names else text)
-    return Address("127.0.0.1", port)
 
 
 def test_a_job_from_asking_to_its_result(folder: Path, program: str) -> None:
@@ -351,89 +258,6 @@ def test_what_was_interrupted_does_not_run_again(folder: Path, program: str, mea
     run(scenario())
 
 
-def left_by(party: Party, id: str) -> Path:
-    path = party.settings.state / "jobs" / id / "results" / "out.npy"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"1")
-    return path
-
-
-def test_withdrawn_data_end_what_uses_them(folder: Path, program: str) -> None:
-    """A job that waits ends, what an earlier one left is erased, a new one is refused; until it is undone."""
-
-    async def scenario() -> None:
-        bob, alice = (Party(settings.load(folder / p / "service.toml")) for p in ("bob", "alice"))
-        made = [alice.submit("ann", program, inputs()) for _ in range(3)]
-        for row in made[:2]:
-            bob.receive("alice", row.job.as_dict())
-        bob.store.set(made[0].id, "done")
-        left = left_by(bob, made[0].id)
-        with pytest.raises(InputError, match="no `other` in the catalogue"):
-            upkeep.withdraw(bob, "ben", "other")
-        assert set(upkeep.withdraw(bob, "ben", "table")) == {made[0].id, made[1].id}
-        assert not left.parent.parent.exists()
-        assert (bob.store.job(made[0].id).state, bob.store.job(made[1].id).state) == ("done", "cancelled")
-        said = [m[2] for m in bob.store.unsent("alice") if "cancelled" in m[2]]
-        assert len(said) == 1 and "table" not in said[0]
-        bob.receive("alice", made[2].job.as_dict())
-        assert bob.store.job(made[2].id).reason == "`table` was withdrawn"
-        bob.store.grant("table")
-        with pytest.raises(InputError, match="was not withdrawn"):
-            bob.store.grant("table")
-        bob.receive("alice", (last := alice.submit("ann", program, inputs())).job.as_dict())
-        assert bob.store.job(last.id).state == "approved"
-
-    run(scenario())
-    events = [e.event for e in entries(folder, "bob")]
-    assert events.count("erased") == 1 and "withdrawn" in events
-
-
-def test_a_policy_that_changes_before_a_job_starts_holds(folder: Path, program: str) -> None:
-    policy = folder / "alice" / "policy.toml"
-    policy.write_text(POLICY + "per_day = 1\n")
-
-    async def scenario() -> None:
-        alice = Party(settings.load(folder / "alice" / "service.toml"))
-        row = alice.submit("ann", program, inputs())
-        assert alice.submit("ann", program, inputs()).state == "refused"  # the second of the day
-        policy.write_text(POLICY.replace('["x", "y"]', '["y"]'))
-        for peer in ("bob", "carol"):
-            alice.hear(peer, row.id, {"state": "approved", "reason": "", "attempt": 0})
-        assert "column `x` of `table`" in alice.store.job(row.id).reason
-        assert not alice.running
-
-    run(scenario())
-
-
-def test_what_is_too_old_is_erased(folder: Path, program: str) -> None:
-    path = folder / "alice" / "service.toml"
-    path.write_text(path.read_text() + "[retention]\nresults_days = 30\nmodels_days = 300\n")
-
-    async def scenario() -> None:
-        alice = Party(settings.load(path))
-        old, new, waits = (alice.submit("ann", program, inputs()).id for _ in range(3))
-        left = {id: left_by(alice, id) for id in (old, new, waits)}
-        for id, days in ((old, 31), (new, 29)):
-            alice.store.set(id, "done")
-            alice.store.db.execute("update jobs set ended = ? where id = ?", (time.time() - 86400 * days, id))
-        models = alice.settings.state / "models"
-        for name, days in (("risk", 301), ("fresh", 299), ("flows/alice/nodes/k", 301)):
-            (models / name).mkdir(parents=True)
-            (models / name / "model.share").write_bytes(b"1")
-            for file in (models / name, models / name / "model.share"):
-                os.utime(file, (time.time() - 86400 * days,) * 2)
-        upkeep.forget(alice)
-        assert [id for id in left if left[id].exists()] == [new, waits]
-        assert {str(p.parent.relative_to(models)) for p in models.rglob("*.share")} == {"fresh"}
-        with pytest.raises(InputError, match="is not over"):
-            upkeep.erase(alice, "ann", waits)
-        upkeep.erase(alice, "ann", new)
-        assert not left[new].exists()
-
-    run(scenario())
-    assert [e.body["user"] for e in entries(folder, "alice") if e.event == "erased"] == ["retention"] * 3 + ["ann"]
-
-
 NOISE = [
     b"", b"\x16", b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.1\r\n\r\n", b"spuvm/1 to x alice bob\n", b"s" * 400,
     b"spuvm/1 at ../../x alice bob\n", b"\x00" * 70_000, b"SSH-2.0-x\r\n",
@@ -594,146 +418,5 @@ def test_who_gets_nothing_need_not_run_again_when_all_results_are_there(folder: 
         bob.hear("alice", row.id, {"state": "done", "reason": "", "attempt": 0})
         assert bob.store.job(row.id).state == "done"
         assert "all results are there" in bob.store.job(row.id).reason
-
-    run(scenario())
-
-
-def test_a_record_that_was_changed_or_cut_is_noticed(folder: Path, program: str) -> None:
-    async def scenario() -> None:
-        alice = Party(settings.load(folder / "alice" / "service.toml"))
-        for _ in range(2):
-            alice.submit("ann", program, inputs())
-
-    run(scenario())
-    path = folder / "alice" / "state" / "record.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True)
-    for broken in (
-        lines[1:],
-        [*lines[:2], lines[2].replace(b"asked", b"ended"), *lines[3:]],
-        [lines[1], lines[0]],
-    ):
-        path.write_bytes(b"".join(broken))
-        with pytest.raises(DataError, match="line"):
-            entries(folder, "alice")
-    path.write_bytes(b"".join(lines[:2]))  # whole, and older than what was told
-    with pytest.raises(DataError, match="gone back"):
-        Party(settings.load(folder / "alice" / "service.toml"))
-
-
-def test_records_for_systems_that_collect_logs(folder: Path, program: str) -> None:
-    async def scenario() -> None:
-        alice = Party(settings.load(folder / "alice" / "service.toml"))
-        id = alice.submit("ann", program, inputs()).id
-        alice.turned_away("a\u0085stranger\n<1>", "why")
-        alice.stop("ann", id)
-
-    run(scenario())
-    told = {"alice": entries(folder, "alice")}
-    found = [json.loads(line) for line in exporting.lines(told, "json", 0)]
-    assert [f["event"] for f in found] == ["asked", "decided", "turned away", "cancelled", "ended"]
-    assert [f["hash"] for f in found] == [e.hash for e in told["alice"]]
-    last = list(exporting.lines(told, "syslog", 2))
-    assert len(last) == 3 and all(
-        re.fullmatch(r"<(108|109)>1 \S+ \S+ spuvm-alice - [a-z-]+ - \{[ -~]*\}", x) for x in last
-    )
-    assert last[0].startswith("<108>") and last[1].startswith("<109>")
-
-
-def test_a_line_that_a_kill_cut_short_is_dropped(folder: Path) -> None:
-    """It was told to nobody. A whole line that is missing is another matter."""
-    first = Party(settings.load(folder / "alice" / "service.toml"))
-    first.record.append("one")
-    first.record.append("two")
-    path = folder / "alice" / "state" / "record.jsonl"
-    whole = path.read_bytes()
-    path.write_bytes(whole + whole.splitlines()[1][:40])
-    again = Party(settings.load(folder / "alice" / "service.toml"))
-    again.record.append("three")
-    assert [e.event for e in entries(folder, "alice")] == ["one", "two", "three"]
-
-
-def test_peers_notice_a_record_that_goes_back(folder: Path) -> None:
-    bob = Party(settings.load(folder / "bob" / "service.toml"))
-    bob.hear_head("alice", 5, "five")
-    bob.hear_head("alice", 5, "five")
-    bob.hear_head("alice", 3, "three")
-    assert "gone back from entry 5 to 3" in bob.alerts[0]
-
-
-# What fails within a service ------------------------------------------------------------------------------
-
-
-def failing_once(works: Callable[..., Any]) -> Callable[..., Any]:
-    """As on a disk that was full for a while."""
-    failed: list[bool] = []
-
-    def call(*args: Any) -> Any:
-        if not failed:
-            failed.append(True)
-            raise sqlite3.OperationalError("database or disk is full")
-        return works(*args)
-
-    return call
-
-
-def test_what_cannot_be_sent_now_is_sent_later(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """More messages than one look at the store finds, and a store that fails."""
-
-    async def scenario() -> None:
-        party = Party(settings.load(folder / "alice" / "service.toml"))
-        sender = wire.Sender(party, port.ways_of(party.settings))
-        for n in range(150):
-            party.store.send(["bob"], "/jobs", {"n": n}, 60)
-        got: list[int] = []
-
-        async def post(peer: str, path: str, body: str) -> bool:
-            got.append(json.loads(body)["n"])
-            return True
-
-        monkeypatch.setattr(sender, "_post", post)
-        monkeypatch.setattr(party.store, "unsent", failing_once(party.store.unsent))
-        await sender.start()
-        await until(lambda: len(got) == 150, 60)
-        assert got == list(range(150))
-        await sender.close()
-        await party.close()
-
-    run(scenario())
-
-
-def test_upkeep_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
-
-    def first(party: Any) -> None:
-        done.append("first")
-
-    def other(party: Any) -> None:
-        done.append("other")
-
-    again_ = failing_once(first)
-    again_.__name__ = "first"
-    monkeypatch.setattr(serve, "UPKEEP", {again_: 0.0, other: 0.0})
-    monkeypatch.setattr(serve, "TICK", 0.01)
-    monkeypatch.setattr(serve, "AFTER_FAILURE", 0.05)
-
-    async def scenario() -> None:
-        ticker = asyncio.get_running_loop().create_task(serve._tick(cast(Any, None)))
-        await until(lambda: "first" in done, 60)
-        ticker.cancel()
-
-    run(scenario())
-    assert done[0] == "other"
-
-
-def test_a_job_whose_end_could_not_be_written_down_does_not_run_forever(folder: Path, program: str) -> None:
-    async def scenario() -> None:
-        party = Party(settings.load(folder / "alice" / "service.toml"))
-        id = party.submit("anna", program, inputs()).id
-        party.store.began(id, again.data_of(party.settings, party.store.job(id).job))
-        party.store.set(id, "running")
-        party.expire()
-        row = party.store.job(id)
-        assert (row.state, row.attempt) == ("approved", 1)
-        await party.close()
 
     run(scenario())

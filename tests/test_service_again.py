@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from test_service import entries, folder, run, services, until
+from services import entries, folder, run, services, until
 
 from spuvm.service import jobs
 from spuvm.service.jobs import Source

@@ -1,0 +1,94 @@
+"""What fails within a service, and does not end it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from services import folder, inputs, program, run, until
+
+from spuvm.service import again, port, serve, settings, wire
+from spuvm.service.party import Party
+
+__all__ = ["folder", "program"]
+
+
+def failing_once(works: Callable[..., Any]) -> Callable[..., Any]:
+    """As on a disk that was full for a while."""
+    failed: list[bool] = []
+
+    def call(*args: Any) -> Any:
+        if not failed:
+            failed.append(True)
+            raise sqlite3.OperationalError("database or disk is full")
+        return works(*args)
+
+    return call
+
+
+def test_what_cannot_be_sent_now_is_sent_later(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More messages than one look at the store finds, and a store that fails."""
+
+    async def scenario() -> None:
+        party = Party(settings.load(folder / "alice" / "service.toml"))
+        sender = wire.Sender(party, port.ways_of(party.settings))
+        for n in range(150):
+            party.store.send(["bob"], "/jobs", {"n": n}, 60)
+        got: list[int] = []
+
+        async def post(peer: str, path: str, body: str) -> bool:
+            got.append(json.loads(body)["n"])
+            return True
+
+        monkeypatch.setattr(sender, "_post", post)
+        monkeypatch.setattr(party.store, "unsent", failing_once(party.store.unsent))
+        await sender.start()
+        await until(lambda: len(got) == 150, 60)
+        assert got == list(range(150))
+        await sender.close()
+        await party.close()
+
+    run(scenario())
+
+
+def test_upkeep_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def first(party: Any) -> None:
+        done.append("first")
+
+    def other(party: Any) -> None:
+        done.append("other")
+
+    again_ = failing_once(first)
+    again_.__name__ = "first"
+    monkeypatch.setattr(serve, "UPKEEP", {again_: 0.0, other: 0.0})
+    monkeypatch.setattr(serve, "TICK", 0.01)
+    monkeypatch.setattr(serve, "AFTER_FAILURE", 0.05)
+
+    async def scenario() -> None:
+        ticker = asyncio.get_running_loop().create_task(serve._tick(cast(Any, None)))
+        await until(lambda: "first" in done, 60)
+        ticker.cancel()
+
+    run(scenario())
+    assert done[0] == "other"
+
+
+def test_a_job_whose_end_could_not_be_written_down_does_not_run_forever(folder: Path, program: str) -> None:
+    async def scenario() -> None:
+        party = Party(settings.load(folder / "alice" / "service.toml"))
+        id = party.submit("anna", program, inputs()).id
+        party.store.began(id, again.data_of(party.settings, party.store.job(id).job))
+        party.store.set(id, "running")
+        party.expire()
+        row = party.store.job(id)
+        assert (row.state, row.attempt) == ("approved", 1)
+        await party.close()
+
+    run(scenario())
