@@ -18,8 +18,9 @@ from typing import Any
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError, SpuError
 from spuvm.runtime.legible import legible
-from spuvm.runtime.link.cluster import Cluster, load_cluster
+from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Link
+from spuvm.runtime.link.parties import Cluster
 from spuvm.runtime.link.reranked_link import renumbered
 from spuvm.runtime.link.tls.link import connect
 from spuvm.runtime.machine.session import Session, abort_on_error

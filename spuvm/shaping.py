@@ -16,7 +16,8 @@ from queue import Queue
 from threading import Lock, Thread
 
 from spuvm.compiler.seconds import Speed
-from spuvm.runtime.link.cluster import Cluster, load_cluster
+from spuvm.runtime.link.cluster import load_cluster
+from spuvm.runtime.link.parties import Cluster
 
 CHUNK = 1 << 16
 AHEAD = 256  # chunks that are under way at most, of one connection

@@ -18,7 +18,7 @@ from spuvm.compiler.compile import compile_function
 from spuvm.policy import record
 from spuvm.runtime.config import Config
 from spuvm.runtime.link.certificates import free_ports, make_authority
-from spuvm.runtime.link.cluster import Address
+from spuvm.runtime.link.parties import Address
 from spuvm.service import identity, settings
 from spuvm.service.jobs import Source
 from spuvm.service.party import Party

@@ -6,7 +6,8 @@ import pytest
 
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.certificates import issue, make_authority, make_cluster
-from spuvm.runtime.link.cluster import Address, load_cluster
+from spuvm.runtime.link.cluster import load_cluster
+from spuvm.runtime.link.parties import Address
 from spuvm.runtime.protocols.registered import protocol_of
 
 GOOD = """

@@ -21,7 +21,7 @@ from services import PARTIES, POLICY, entries, folder, hide, inputs, program, ru
 
 from spuvm.policy import record
 from spuvm.runtime.errors import InputError
-from spuvm.runtime.link.cluster import Address
+from spuvm.runtime.link.parties import Address
 from spuvm.runtime.link.tls.relay import Relay
 from spuvm.service import again, jobs, port, settings, tasks, upkeep, wire
 from spuvm.service.jobs import Source

@@ -17,7 +17,8 @@ from test_resume import rounds, session
 
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.certificates import free_ports, make_cluster
-from spuvm.runtime.link.cluster import Address, load_cluster
+from spuvm.runtime.link.cluster import load_cluster
+from spuvm.runtime.link.parties import Address
 from spuvm.runtime.link.tls import relay as relays
 from spuvm.runtime.link.tls.door import Door, Guest, hand_over
 from spuvm.runtime.link.tls.first_line import FirstLine, hear, parse

@@ -14,6 +14,8 @@
     compute = ["alice", "bob", "carol"] # optional: those that compute, if not all parties do
     relay = "relay.example.com:9700"    # optional: where two parties meet of whom neither can be reached
     session = "trial-7"                 # optional: of several sessions at the same addresses, which this one is
+    compress = true                     # optional: what this party sends, where it compresses (`link/tls/packed.py`)
+    shared_rates = "rates"              # optional: a folder in which this party's sessions share the `rate`s below
 
     [parties.alice]                     # parties in the order of their ranks
     address = "alice.example.com:9101"  # where peers reach it
@@ -21,6 +23,7 @@
     certificate = "alice.crt"           # these two are needed by alice alone
     key = "alice.key"
     fingerprint = "sha256:..."          # optional: of alice's public key, whoever signed her certificate
+    rate = "50Mbit"                     # optional: how much each peer sends her in a second at most
 
     [parties.bob]
     outward = true                      # nobody can reach bob: he has no address, and dials all others
@@ -39,115 +42,34 @@ A party that listens at `listen = "unix:/run/spuvm/door"` takes connections that
 accepted, and hands over there: that one serves several sessions at one port, and knows them by `session`.
 """
 
-import re
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, TRUNCATIONS, Config
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.link import DEFAULT_TIMEOUT
-from spuvm.runtime.link.trust import check_trust, meeting, parse_fingerprint
+from spuvm.runtime.link.parties import (
+    DEFAULT_AHEAD_MB,
+    SESSION,
+    Address,
+    Cluster,
+    Party,
+    parse_address,
+    parse_rate,
+    party_name,
+)
+from spuvm.runtime.link.trust import check_trust, parse_fingerprint
 from spuvm.runtime.protocols.registered import PROTOCOLS, has_dealer, protocol_of
 
 CLUSTER_KEYS = (
     "ca", "crl", "timeout_seconds", "grace_seconds", "protocol", "protocols", "ring", "fxp_fraction_bits", "truncation",
-    "dealer", "dealer_ahead_mb", "compute", "relay", "session", "parties",
+    "dealer", "dealer_ahead_mb", "compute", "relay", "session", "compress", "shared_rates",
+    "parties",
 )  # fmt: skip
-DEFAULT_AHEAD_MB = 64
-PARTY_KEYS = ("address", "outward", "listen", "certificate", "key", "fingerprint")
+PARTY_KEYS = ("address", "outward", "listen", "certificate", "key", "fingerprint", "rate")
 UNIX = "unix:"
-SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,79}")
-
-
-@dataclass(frozen=True)
-class Address:
-    """A host and a TCP port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True)
-class Party:
-    """One entry of the file. `address`: None if nobody can reach it; `listen`: None if it does not listen.
-
-    Where `listen` is a path, connections are handed over there.
-    """
-
-    name: str
-    address: Address | None
-    listen: Address | Path | None
-    certificate: Path | None = None
-    key: Path | None = None
-    fingerprint: str | None = None
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A loaded cluster file; `parties` by rank, `dealer` the name of the last of them if there is one.
-
-    `config.parties` are the computing parties, `config.others` those that are neither in `compute` nor the dealer.
-    """
-
-    parties: tuple[Party, ...]
-    ca: Path
-    timeout_seconds: float
-    config: Config
-    dealer: str | None = None
-    ahead: int = DEFAULT_AHEAD_MB << 20  # bytes
-    protocols: tuple[str, ...] = ()  # that a script may ask for, `config.protocol` among them
-    crl: Path | None = None
-    grace_seconds: float = 0.0
-    relay: Address | None = None
-    session: str | None = None
-
-    @property
-    def meeting(self) -> str:
-        """By which name this session is known where connections of several meet: one that outsiders cannot guess."""
-        if self.session is not None:
-            return self.session
-        return meeting(self.ca, self.names)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(party.name for party in self.parties)
-
-    def rank(self, party: str) -> int:
-        if party not in self.names:
-            raise ConfigError(f"`{party}` is not in the cluster file: its parties are {', '.join(self.names)}.")
-        return self.names.index(party)
-
-    def on_host_of(self, party: str) -> int:
-        """How many parties have the host of `party` in their addresses, with itself."""
-        hosts = [p.address.host if p.address is not None else p.name for p in self.parties]
-        return hosts.count(hosts[self.rank(party)])
-
-    def where(self, party: str) -> str:
-        """In words, where a party is reached."""
-        address = self.parties[self.rank(party)].address
-        return "its own connections" if address is None else str(address)
-
-    def credentials(self, party: str) -> tuple[Path, Path]:
-        """The certificate and key files of `party`, checked: only that party itself needs them."""
-        entry = self.parties[self.rank(party)]
-        if entry.certificate is None or entry.key is None:
-            raise ConfigError(
-                f"[parties.{party}] needs `certificate` and `key` where {party} runs: paths of PEM files."
-            )
-        for name, path in (("certificate", entry.certificate), ("key", entry.key)):
-            if not path.is_file():
-                raise ConfigError(f"`{name}` of {party}: there is no file {path}.")
-        mode = entry.key.stat().st_mode & 0o777
-        if mode & 0o077:
-            raise ConfigError(
-                f"`key` of {party}: others can read {entry.key} (mode {mode:o}): run `chmod 600 {entry.key}`."
-            )
-        return entry.certificate, entry.key
 
 
 def load_cluster(path: str | Path) -> Cluster:
@@ -187,7 +109,16 @@ def load_cluster(path: str | Path) -> Cluster:
         *(parties, ca, float(timeout), config, dealer, _ahead(table, dealer, path), protocols, crl, float(grace)),
         relay=relay,
         session=_session(table, path),
+        compress=_compress(table, path),
+        shared_rates=path.parent / _text(table, "shared_rates", f"{path}") if "shared_rates" in table else None,
     )
+
+
+def _compress(table: dict[str, Any], path: Path) -> bool:
+    compress = table.get("compress", False)
+    if not isinstance(compress, bool):
+        raise ConfigError(f"`compress` in {path} must be true or false, got {compress!r}.")
+    return compress
 
 
 def _session(table: dict[str, Any], path: Path) -> str | None:
@@ -299,7 +230,14 @@ def _party(name: str, entry: Any, path: Path) -> Party:
     listen = _listen(_text(entry, "listen", where), where, path) if "listen" in entry else address
     files = {key: path.parent / _text(entry, key, where) for key in ("certificate", "key") if key in entry}
     pin = _text(entry, "fingerprint", where) if "fingerprint" in entry else None
-    return Party(name, address, listen, **files, fingerprint=None if pin is None else parse_fingerprint(pin, where))
+    return Party(
+        name,
+        address,
+        listen,
+        **files,
+        fingerprint=None if pin is None else parse_fingerprint(pin, where),
+        rate=parse_rate(entry["rate"], where) if "rate" in entry else None,
+    )
 
 
 def _address(entry: dict[str, Any], where: str) -> Address | None:
@@ -317,22 +255,6 @@ def _listen(text: str, where: str, path: Path) -> Address | Path:
     if text.startswith(UNIX):
         return path.parent / text.removeprefix(UNIX)
     return parse_address(text, "listen", where)
-
-
-def party_name(name: str, where: str) -> str:
-    """The name, if a party can have it."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", name):
-        raise ConfigError(f"{where}: a party's name has 1 to 63 ASCII letters, digits, `_`, `-` and `.`, got {name!r}.")
-    return name
-
-
-def parse_address(text: str, key: str, where: str) -> Address:
-    """`host:port`, the host of IPv6 in brackets."""
-    host, colon, port = text.rpartition(":")
-    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
-        raise ConfigError(f"`{key}` of {where} must be `host:port` with a port of 1 to 65535, got {text!r}.")
-    return Address(host, int(port))
 
 
 def _config(table: dict[str, Any], names: tuple[str, ...], path: Path) -> Config:

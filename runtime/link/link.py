@@ -57,6 +57,7 @@ class Kind(IntEnum):
     ALIVE = 9
     WAITING = 10
     TAKEN = 11
+    PACKED = 12
 
 
 @dataclass

@@ -20,8 +20,8 @@ from spuvm.data.targets import replacing
 from spuvm.objects import SPUObject
 from spuvm.profiling import Profile
 from spuvm.runtime.errors import ConfigError, InputError
-from spuvm.runtime.link.cluster import Cluster
 from spuvm.runtime.link.link import Link
+from spuvm.runtime.link.parties import Cluster
 from spuvm.runtime.link.tls.link import connect, decline
 from spuvm.runtime.machine.program import Round, Task
 from spuvm.runtime.machine.session import Session

@@ -83,6 +83,12 @@ def seconds(value: Any) -> float:
     return float(value)
 
 
+def flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
 def day(value: Any) -> date:
     if type(value) is not date:
         raise ValueError("a date, such as 2027-01-31 without quotes")

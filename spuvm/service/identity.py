@@ -30,7 +30,7 @@ from cryptography.x509.oid import NameOID
 
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.link.certificates import CLOCK_SKEW, UNREADABLE, name_of, of_a_party, whole
-from spuvm.runtime.link.cluster import party_name
+from spuvm.runtime.link.parties import party_name
 
 DAYS = 365.0
 MAX_DAYS = 825.0

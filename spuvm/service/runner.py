@@ -81,11 +81,17 @@ def _cluster(settings: Settings, work: Work, session: str, door: Path) -> str:
         lines += toml({"crl": str(settings.crl.absolute())})
     if settings.relay is not None:
         lines += toml({"relay": str(settings.relay)})
+    if settings.compress:
+        lines += toml({"compress": True})
+    if settings.rates:
+        lines += toml({"shared_rates": str((settings.state / "rates").absolute())})
     for party in work.members:
         address = settings.services[party]
         entry: dict[str, Any] = {"outward": True} if address is None else {"address": str(address)}
         if party in settings.fingerprints:
             entry["fingerprint"] = settings.fingerprints[party]
+        if party in settings.rates:
+            entry["rate"] = settings.rates[party]
         if party == settings.party:
             if address is not None:
                 entry["listen"] = f"unix:{door}"

@@ -11,6 +11,7 @@
     sql_policy = "sql.toml"              # optional: what queries may use of this party's tables
     crl = "ca.crl"                       # optional: certificates that were taken back
     relay = "relay.example.com:9700"     # optional: where two meet of whom neither can be reached (`spuvm relay`)
+    compress = true                      # optional: what jobs send in the open, where it compresses
 
     [services]                           # every party, this one too, by rank: where its service is reached
     alice = "alice.example.com:9443"
@@ -19,6 +20,9 @@
 
     [fingerprints]                       # optional with an authority: of the parties' keys (`spuvm keys show`)
     bob = "sha256:..."
+
+    [rates]                              # optional: what all jobs together send a peer in a second at most
+    carol = "50Mbit"
 
     [data]                               # this party's catalogue: what jobs may name
     patients = "/data/patients.parquet"
@@ -51,7 +55,7 @@ from typing import Any
 from spuvm.policy import fields
 from spuvm.policy.fields import Field
 from spuvm.runtime.errors import ConfigError
-from spuvm.runtime.link.cluster import Address, parse_address, party_name
+from spuvm.runtime.link.parties import Address, parse_address, parse_rate, party_name
 from spuvm.runtime.link.trust import check_trust, parse_fingerprint
 
 OUTWARD = "outward"
@@ -78,8 +82,10 @@ FILE = {
     "crl": Field(fields.text, None),
     "relay": Field(fields.text, None),
     "sql_policy": Field(fields.text, None),
+    "compress": Field(fields.flag, False),
     "services": Field(fields.table_of(fields.text)),
     "fingerprints": Field(fields.table_of(fields.text), {}),
+    "rates": Field(fields.table_of(fields.text), {}),
     "data": Field(fields.table_of(fields.text), {}),
     "limits": Field(lambda value: value, {}),
     "retention": Field(lambda value: value, {}),
@@ -126,6 +132,8 @@ class Settings:
     sql_policy: Path | None
     services: Mapping[str, Address | None]
     fingerprints: Mapping[str, str]
+    rates: Mapping[str, str]
+    compress: bool
     data: Mapping[str, Path]
     limits: Limits
     retention: Retention
@@ -164,6 +172,10 @@ def load(path: str | Path) -> Settings:
     pins = {name: parse_fingerprint(pin, f"{name} in {path}") for name, pin in values["fingerprints"].items()}
     if unknown := pins.keys() - services.keys():
         raise ConfigError(f"{path}: [fingerprints] names {min(unknown)}, and [services] does not: {list(services)}.")
+    for name, rate in values["rates"].items():
+        parse_rate(rate, f"[rates] in {path}, {name}")
+        if name not in services or name == values["party"]:
+            raise ConfigError(f"{path}: [rates] names {name}, which is no peer: {list(services)}.")
     check_trust(path.parent / values["ca"], files["crl"], {n: pins.get(n) for n in services}, str(path))
     return Settings(
         party=values["party"],
@@ -173,6 +185,8 @@ def load(path: str | Path) -> Settings:
         state=path.parent / values["state"],
         services=services,
         fingerprints=pins,
+        rates=values["rates"],
+        compress=values["compress"],
         data={name: path.parent / file for name, file in values["data"].items()},
         retention=Retention(**fields.read(values["retention"], RETENTION, f"[retention] in {path}")),
         limits=Limits(**fields.read(values["limits"], LIMITS, f"[limits] in {path}")),

@@ -55,7 +55,7 @@ from spuvm.policy.fields import Field
 from spuvm.policy.rules import ALL, Reveal
 from spuvm.psi.api import KINDS as JOIN_KINDS
 from spuvm.runtime.errors import ConfigError, InputError
-from spuvm.runtime.link.cluster import party_name
+from spuvm.runtime.link.parties import party_name
 from spuvm.service.work import Place, Work, hash_of
 
 BLOCK = re.compile(r"(?m)^# /// spuvm$\s(?P<lines>(^#(| .*)$\s)+)^# ///$")  # PEP 723's form

@@ -13,8 +13,9 @@ from spuvm.compiler.compile import Program
 from spuvm.compiler.ir.text import parse
 from spuvm.runtime.errors import LinkError
 from spuvm.runtime.link.certificates import free_ports
-from spuvm.runtime.link.cluster import Address, Cluster, load_cluster
+from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Link
+from spuvm.runtime.link.parties import Address, Cluster
 from spuvm.runtime.link.tls.link import connect
 from spuvm.runtime.machine.session import Session
 from spuvm.streaming.folder import Folder

@@ -27,7 +27,7 @@ from pathlib import Path
 from threading import Lock, Thread
 
 from spuvm.runtime.errors import LinkError
-from spuvm.runtime.link.cluster import Address
+from spuvm.runtime.link.parties import Address
 from spuvm.runtime.link.tls.channel import hang_up, in_words
 from spuvm.runtime.link.tls.first_line import FirstLine, hear, parse
 from spuvm.runtime.link.tls.ways import Post, Ways

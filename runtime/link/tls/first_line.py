@@ -16,7 +16,7 @@ import socket
 import time
 from dataclasses import dataclass
 
-from spuvm.runtime.link.cluster import SESSION
+from spuvm.runtime.link.parties import SESSION
 
 LONGEST = 320
 PARTY = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"

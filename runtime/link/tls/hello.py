@@ -20,8 +20,8 @@ from cryptography import x509
 from spuvm.runtime.errors import CertificateError, LinkError, PeerMismatchError, SpuError
 from spuvm.runtime.legible import legible
 from spuvm.runtime.link import certificates
-from spuvm.runtime.link.cluster import Cluster, Party
 from spuvm.runtime.link.link import MAX_REASON, Kind
+from spuvm.runtime.link.parties import Cluster, Party
 from spuvm.runtime.link.tls.channel import Channel
 from spuvm.runtime.link.tls.stream import PROTOCOL_VERSION, get_frame, put_frame
 

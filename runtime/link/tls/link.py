@@ -39,11 +39,12 @@ from spuvm.runtime.errors import (
     SpuError,
     for_peers,
 )
-from spuvm.runtime.link.cluster import Cluster
 from spuvm.runtime.link.link import Kind, Link
+from spuvm.runtime.link.parties import Cluster
 from spuvm.runtime.link.round import Exchange, leading
 from spuvm.runtime.link.tls.channel import BLOCK_BYTES, FAREWELL, RECORD_BYTES, in_words
 from spuvm.runtime.link.tls.hello import Greeter, Stopped
+from spuvm.runtime.link.tls.pace import Pace, paces
 from spuvm.runtime.link.tls.receiver import Receiver
 from spuvm.runtime.link.tls.resume import CONFIRM_BYTES, CONFIRM_PAUSE, Log, Mender, Reception, ready
 from spuvm.runtime.link.tls.setup import Connected, SetUp
@@ -78,6 +79,7 @@ def connect(cluster: Cluster, party: str, timeout: float | None = None) -> "TlsL
     dealer = None if cluster.dealer is None else cluster.rank(cluster.dealer)
     computes = rank < cluster.config.world_size
     link = TlsLink(rank, cluster.names, limit if computes else LONGER * limit, cluster.ahead, dealer)
+    link._paces, link._compress = paces(cluster), cluster.compress
     try:
         with SetUp(cluster, party, limit, link._wake) as setup:
             _join(link, setup, limit)
@@ -140,6 +142,8 @@ class TlsLink(Link):
         self._alive = self._heard  # when this party said that it gets on
         self._waits = Waits(rank, parties)
         self._confirmed = 0.0  # when peers were last told how much has come
+        self._paces: Mapping[int, Pace] = {}  # by peer, of those that have a rate
+        self._compress = False
         self._grace = 0.0  # seconds in which a lost connection may be taken up again
         self._reception: Reception | None = None
         self._menders: list[Mender] = []
@@ -157,6 +161,11 @@ class TlsLink(Link):
         self._poller.register(self._wake.fd, select.POLLIN)
 
     @property
+    def on_wire(self) -> dict[int, int]:
+        """Bytes that have left for each peer: payload, or what it was compressed to, frames and TLS."""
+        return {peer: sender.on_wire for peer, sender in self._senders.items()}
+
+    @property
     def _complete(self) -> bool:
         return len(self._senders) == len(self._receivers) == len(self.peers)
 
@@ -168,7 +177,10 @@ class TlsLink(Link):
         self._tokens[made.outgoing, peer] = made.token
         if made.outgoing:
             name = self.parties[peer]
-            self._senders[peer] = Sender(channel, name, self._patience(peer), self._wake, lambda: self._heard)
+            self._senders[peer] = Sender(
+                *(channel, name, self._patience(peer), self._wake, lambda: self._heard),
+                *(self._paces.get(peer), self._compress),
+            )
         else:
             receiver = Receiver(peer, channel, self, self._waits, self._early.get(peer, 0), self._taken(peer))
             self._receivers[peer] = self._by_fd[channel.sock.fileno()] = receiver
@@ -400,6 +412,8 @@ class TlsLink(Link):
             sender.close()
         for receiver in self._receivers.values():
             receiver.close()
+        for pace in self._paces.values():
+            pace.close()
         self._wake.close()
 
     def _send(self, peer: int, kind: Kind, views: list[memoryview]) -> None:

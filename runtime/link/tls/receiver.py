@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 from spuvm.runtime.errors import PeerMismatchError
 from spuvm.runtime.link.link import Kind, Link, size
 from spuvm.runtime.link.tls.channel import Channel
+from spuvm.runtime.link.tls.packed import unpack
 from spuvm.runtime.link.tls.stalled import Waits
 from spuvm.runtime.link.tls.stream import CONTROL_BYTES, FRAME_BYTES, HEADER, MAGIC, PROTOCOL_VERSION, SESSION_KINDS
 
@@ -134,6 +135,9 @@ class Receiver:
             else:
                 body = bytearray(length)
                 yield from self._read(memoryview(body))
+                if kind is Kind.PACKED:
+                    yield from self._packed(body, total)
+                    continue
                 self._control(kind, bytes(body))
                 if self.closed:
                     yield
@@ -141,7 +145,7 @@ class Receiver:
     def _parse(self, header: memoryview) -> tuple[Kind, int, int]:
         magic, version, kind, sequence, length, total = HEADER.unpack(header)
         self._sequence = (self._sequence + 1) & 0xFFFFFFFF
-        limit = FRAME_BYTES if kind == Kind.DATA else CONTROL_BYTES
+        limit = FRAME_BYTES if kind in (Kind.DATA, Kind.PACKED) else CONTROL_BYTES
         due = (MAGIC, PROTOCOL_VERSION, self._sequence)
         if (magic, version, sequence) != due or length > limit or kind not in SESSION_KINDS:
             raise PeerMismatchError(
@@ -150,11 +154,30 @@ class Receiver:
             )
         return Kind(kind), length, total
 
-    def _data(self, length: int, total: int) -> Generator[None, None, None]:
+    def _until_there_is_room(self, length: int) -> Generator[None, None, None]:
         while not self._due and not self.discard and length + OVERHEAD > self._room:
             self.parked = True
             yield
         self.parked = False
+
+    def _packed(self, body: bytearray, total: int) -> Generator[None, None, None]:
+        try:
+            frame = memoryview(unpack(body, FRAME_BYTES))
+        except ValueError:
+            raise self._refused("a compressed frame that cannot be read") from None
+        yield from self._until_there_is_room(len(frame))
+        if not self.discard:
+            self._hold(frame, total)
+
+    def _hold(self, frame: memoryview, total: int) -> None:
+        """Keep a frame until it is expected, which it may be by now."""
+        self._room -= len(frame) + OVERHEAD
+        self.progress += len(frame) + 1
+        self._held.append((total, frame))
+        self._deliver()
+
+    def _data(self, length: int, total: int) -> Generator[None, None, None]:
+        yield from self._until_there_is_room(length)
         if self.discard:
             yield from self._read(memoryview(bytearray(length)))
         elif self._due:
@@ -167,12 +190,9 @@ class Receiver:
                     if len(view):
                         yield
         else:
-            self._room -= length + OVERHEAD
             frame = memoryview(bytearray(length))
             yield from self._read(frame)
-            self.progress += length + 1
-            self._held.append((total, frame))
-            self._deliver()  # it may be expected by now
+            self._hold(frame, total)
 
     def _deliver(self) -> None:
         """Put what is held where it is expected."""

@@ -14,7 +14,7 @@ from collections import Counter, deque
 from contextlib import suppress
 from threading import Lock, Thread
 
-from spuvm.runtime.link.cluster import Address
+from spuvm.runtime.link.parties import Address
 from spuvm.runtime.link.tls.channel import BLOCK_BYTES, hang_up, in_words
 from spuvm.runtime.link.tls.door import SILENT, Door, Guest, crowding
 from spuvm.runtime.link.tls.first_line import FirstLine, hear, keep_alive

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 from threading import Lock
 
 from spuvm.runtime.errors import SpuError
-from spuvm.runtime.link.cluster import Cluster
 from spuvm.runtime.link.link import Kind
+from spuvm.runtime.link.parties import Cluster
 from spuvm.runtime.link.tls.channel import Channel, hang_up, in_words, make_context
 from spuvm.runtime.link.tls.door import Door, Guest, for_session
 from spuvm.runtime.link.tls.hello import Greeter

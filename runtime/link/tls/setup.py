@@ -20,8 +20,8 @@ from threading import Event, Lock, Thread
 from typing import NamedTuple
 
 from spuvm.runtime.errors import SpuError
-from spuvm.runtime.link.cluster import Cluster
 from spuvm.runtime.link.link import MAX_REASON, Kind
+from spuvm.runtime.link.parties import Cluster
 from spuvm.runtime.link.tls.channel import FAREWELL, Channel, hang_up, in_words, make_context
 from spuvm.runtime.link.tls.door import Door, Guest, for_session
 from spuvm.runtime.link.tls.hello import Greeter

@@ -1,6 +1,6 @@
 """What goes over a TLS connection of a session: frames, sent in one direction (received: `link/tls/receiver.py`).
 
-Wire format (version 4, little endian). Frames follow each other on a connection:
+Wire format (version 5, little endian). Frames follow each other on a connection:
 
     2 bytes  magic "SV"
     1 byte   version
@@ -12,6 +12,7 @@ Wire format (version 4, little endian). Frames follow each other on a connection
 
     HELLO, READY, REJECT   set-up, see `link/tls/hello.py`.
     DATA                   a message, in one or more frames: of at most 4 MiB, and of what is there to send.
+    PACKED                 as DATA, with a compressed payload: see `link/tls/packed.py`.
     AGREE, KEY             claims, see `link/agreement.py`; holders NUL random bytes, see `link/link.py`.
     ALIVE                  the sender gets on with its peers, and has nothing for this one.
     WAITING                whom the sender awaits, see `link/tls/stalled.py`.
@@ -36,15 +37,17 @@ from typing import Any
 from spuvm.runtime.link.link import Kind, size
 from spuvm.runtime.link.round import leading
 from spuvm.runtime.link.tls.channel import RECORD_BYTES, Channel
+from spuvm.runtime.link.tls.pace import PAUSE, Pace
+from spuvm.runtime.link.tls.packed import pack
 
-PROTOCOL_VERSION = 4
+PROTOCOL_VERSION = 5
 MAGIC = b"SV"
 HEADER = struct.Struct("<2sBBIIQ")
 INLINE_BYTES = 1 << 18  # up to here a message is written by the calling thread
 FRAME_BYTES = 4 << 20
 CONTROL_BYTES = 1 << 16  # no control frame is longer
 SESSION_KINDS = frozenset(
-    {Kind.DATA, Kind.AGREE, Kind.KEY, Kind.ABORT, Kind.CLOSE, Kind.ALIVE, Kind.WAITING, Kind.TAKEN}
+    {Kind.DATA, Kind.PACKED, Kind.AGREE, Kind.KEY, Kind.ABORT, Kind.CLOSE, Kind.ALIVE, Kind.WAITING, Kind.TAKEN}
 )
 
 log = logging.getLogger(__name__)
@@ -94,8 +97,21 @@ class Sender:
     nothing has moved, and nothing was heard of any peer, for `timeout` seconds.
     """
 
-    def __init__(self, channel: Channel, name: str, timeout: float, wake: Wake, heard: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        name: str,
+        timeout: float,
+        wake: Wake,
+        heard: Callable[[], float],
+        pace: Pace | None = None,
+        compress: bool = False,
+    ) -> None:
+        """`pace`: how fast bytes may leave; `compress`: frames that get smaller by it."""
         self.name = name
+        self.on_wire = 0  # bytes that have left, TLS and all
+        self._pace, self._compress = pace, compress
+        self._put = channel.sock.send if pace is None else pace.through(channel.sock.send)
         self.channel = channel
         self.error: Exception | None = None
         self.observed = False  # the calling thread waits for `queued` to fall: wake it after each frame
@@ -216,8 +232,10 @@ class Sender:
             if self.stopping and kind is Kind.DATA:
                 return
             self._inside_frame = True
-            header = memoryview(self._header(kind, size(frame), total))
-            yield from self.channel.encrypt(_records([header, *frame]))
+            packed = pack(frame) if self._compress and kind is Kind.DATA else None
+            what, said = (kind, frame) if packed is None else (Kind.PACKED, [memoryview(packed)])
+            header = memoryview(self._header(what, size(said), total))
+            yield from self.channel.encrypt(_records([header, *said]))
             self._inside_frame = False
             self._left += size(frame)
             if self.observed:
@@ -229,15 +247,15 @@ class Sender:
 
     def _offer(self, blocks: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview] | None:
         """Write what the connection takes at once; what is left, or None."""
-        send = self.channel.sock.send
+        put = self._put
         for block in blocks:
             try:
-                sent = send(block)
+                self.on_wire += (sent := put(block))
                 while sent < len(block):
                     block = memoryview(block)[sent:]
-                    sent = send(block)
+                    self.on_wire += (sent := put(block))
             except BlockingIOError:
-                return chain((block,), blocks)
+                return _Begun.of(blocks, block)
             except OSError:
                 if self.mend is None or self.stopping:
                     raise
@@ -248,6 +266,8 @@ class Sender:
         """Write everything, waiting for the peer; raises TimeoutError if nothing moves and nothing is heard so long."""
         rest = self._offer(blocks)
         while rest is not None:
+            if self._pace is not None:
+                time.sleep(PAUSE)
             moved = time.monotonic()
             while not self._poller.poll(1000 * max(0.0, timeout + max(moved, heard()) - time.monotonic())):
                 if time.monotonic() - max(moved, heard()) >= timeout:
@@ -264,6 +284,24 @@ class Sender:
             del blocks
             self._done += 1
             self._wake.set()
+
+
+class _Begun(Iterator[bytes | memoryview]):
+    """Blocks of which the first has left in part."""
+
+    def __init__(self, blocks: Iterator[bytes | memoryview]) -> None:
+        self._blocks = blocks
+        self._first: bytes | memoryview | None = None
+
+    @classmethod
+    def of(cls, blocks: Iterator[bytes | memoryview], first: bytes | memoryview) -> "_Begun":
+        made = blocks if isinstance(blocks, cls) else cls(blocks)
+        made._first = first
+        return made
+
+    def __next__(self) -> bytes | memoryview:
+        first, self._first = self._first, None
+        return next(self._blocks) if first is None else first
 
 
 def _frames(views: list[memoryview]) -> Iterator[list[memoryview]]:

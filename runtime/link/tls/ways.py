@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, Full, Queue
 
-from spuvm.runtime.link.cluster import Address, Cluster
+from spuvm.runtime.link.parties import Address, Cluster
 from spuvm.runtime.link.tls.first_line import FirstLine, keep_alive
 
 WAIT_HERE = 2  # connections of one peer
