@@ -3,12 +3,13 @@
     python benchmarks/faults.py --runs 300 [--seed 0] [--jobs program,script,demo,stream,boosting] [--record FILE]
     python benchmarks/faults.py --table FILE ...
 
-Each run is three processes over TLS whose connections pass a proxy. At a random moment one party is killed, ended,
-paused for longer or shorter than the limit, or loses its connections (for good, or to take them up again), or a byte on
-its way to it is changed; or its disk is full from then on; or there is no room where its result goes. A run is wrong if
-a value is wrong, a party says nothing or something unnamed, ends later than the limits allow, or leaves a process or a
-file behind; or if an interrupted stream, run again, does not end right. The command prints a table and ends with the
-number of wrong runs. `--record` adds a line for each run to a file, of which `--table` makes the table.
+Each run is three processes over TLS whose connections pass a proxy. At a random moment one party is killed, ended (also
+when the result is just there), paused for longer or shorter than the limit, or loses its connections (for good, or to
+take them up again), or a byte on its way to it is changed; or its disk is full from then on; or there is no room where
+its result goes. A run is wrong if a value is wrong, a party says nothing or something unnamed, ends later than the
+limits allow, or leaves a process or a file behind; or if an interrupted stream, run again, does not end right. The
+command prints a table and ends with the number of wrong runs. `--record` adds a line for each run to a file, of which
+`--table` makes the table.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ LIMIT = 10.0  # seconds of any wait
 SLACK = 12.0  # beyond it, for what a busy machine takes to end
 PATIENCE = 120.0  # of a whole run: start-up included
 GRACE = 6.0  # seconds that a lost connection may be taken up again, where it may
+LATE = "end when the result is there"
 FAULTS = (
-    "none", "kill", "end", "pause", "pause shortly", "cut", "cut, taken up", "corrupt", "full disk", "no room",
+    "none", "kill", "end", LATE, "pause", "pause shortly", "cut", "cut, taken up", "corrupt", "full disk", "no room",
 )  # fmt: skip
 FINE = ("right", "error", "kept", "resumed")
 
@@ -121,7 +123,7 @@ class Run:
     proxies: dict[str, Proxy] = field(default_factory=dict)
     struck: float | None = None
     said: str = ""  # the first error
-    over: bool = False  # a party was killed or ended when the others had all, and ended well
+    cluster: str = ""  # its file, as it was made
 
     @property
     def output(self) -> Path:
@@ -131,8 +133,6 @@ class Run:
         """What became of it: "right", "error", "kept", "resumed", or what is wrong."""
         (self.folder / "room").mkdir()
         ended = self._once(inputs)
-        if self.over and ended == "error":
-            return "right"
         if ended != "error" or not JOBS[self.job].resumes or self.fault == "no room":
             return ended
         self.fault = "none"
@@ -140,14 +140,7 @@ class Run:
         return "resumed" if again == "right" else f"run again: {again}"
 
     def _once(self, inputs: Path) -> str:
-        listen, ports = free_ports(3), free_ports(3)
-        config = make_cluster(self.folder / f"keys-{ports[0]}", PARTIES, ports=ports, timeout_seconds=LIMIT)
-        text = config.read_text()
-        for outer, inner in zip(ports, listen):
-            line = f'address = "127.0.0.1:{outer}"\n'
-            text = text.replace(line, f'{line}listen = "127.0.0.1:{inner}"\n')
-        config.write_text((f"grace_seconds = {GRACE}\n" if self.fault == "cut, taken up" else "") + text)
-        self.proxies = {p: Proxy(outer, inner) for p, outer, inner in zip(PARTIES, ports, listen)}
+        config = self._cluster()
         start = time.monotonic()
         try:
             commands = {p: JOBS[self.job].command(p, config, inputs, self.output) for p in PARTIES}
@@ -164,10 +157,35 @@ class Run:
                 proxy.close()
         return self._judged(done, start, inputs)
 
+    def _cluster(self) -> Path:
+        """Its file: the same keys when it is run again, at other ports."""
+        listen, ports = free_ports(3), free_ports(3)
+        config = self.folder / "keys" / "cluster.toml"
+        if not self.cluster:
+            config = make_cluster(self.folder / "keys", PARTIES, ports=ports, timeout_seconds=LIMIT)
+            self.cluster = config.read_text()
+        text = f"grace_seconds = {GRACE}\n" if self.fault == "cut, taken up" else ""
+        text += self.cluster
+        for party, outer, inner in zip(PARTIES, ports, listen):
+            lines = rf'[parties.{party}]\naddress = "127.0.0.1:{outer}"\nlisten = "127.0.0.1:{inner}"\n'
+            text = re.sub(rf'\[parties.{party}\]\naddress = ".*"\n', lines, text)
+        config.write_text(text)
+        self.proxies = {p: Proxy(outer, inner) for p, outer, inner in zip(PARTIES, ports, listen)}
+        return config
+
     def _heard(self, party: str, stream: str, line: str) -> None:
         if party == self.who and line.startswith(("connected", "opened")) and not self.timers:
-            self.timers.append(threading.Timer(self.after, self._strike))
+            late = self.fault == LATE
+            self.timers.append(threading.Timer(0 if late else self.after, self._wait if late else self._strike))
             self.timers[-1].start()
+
+    def _wait(self) -> None:
+        """Strike when the result is there, and at most 0.1 s later."""
+        end = time.monotonic() + PATIENCE
+        while not self.output.exists() and time.monotonic() < end and _alive(self.pids[self.who]):
+            time.sleep(0.0005)
+        time.sleep(self.after % 0.1)
+        self._strike()
 
     def _strike(self) -> None:
         self.struck = time.monotonic()
@@ -178,7 +196,7 @@ class Run:
         match self.fault:
             case "kill":
                 os.kill(pid, signal.SIGKILL)
-            case "end":
+            case "end" | "end when the result is there":
                 os.kill(pid, signal.SIGTERM)
             case "pause" | "pause shortly":
                 os.kill(pid, signal.SIGSTOP)
@@ -192,7 +210,7 @@ class Run:
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, 0))
 
     def _judged(self, done: Mapping[str, Outcome], start: float, inputs: Path) -> str:
-        spared = [p for p in PARTIES if not (self.fault in ("kill", "end") and p == self.who)]
+        spared = [p for p in PARTIES if not (self.fault in ("kill", "end", LATE) and p == self.who)]
         failed = [p for p in PARTIES if done[p].failed]
         self.said = (
             self.said or next((x for p in failed for x in done[p].stderr.splitlines() if "rror: " in x), "").strip()
@@ -222,10 +240,8 @@ class Run:
         if kept:
             with np.load(self.folder / "room" / kept[0]) as file:
                 return "kept" if truth(file["x0"], 400) else "kept, and wrong"
-        hit = self.fault in ("kill", "end")
         try:
             right = JOBS[self.job].judge(inputs, self.output)
-            self.over = hit and bool(right) and list(failed) == [self.who]
         except spu.errors.SpuError as error:  # of a model of which a part was not written
             right = None
             if not failed:

@@ -6,9 +6,9 @@ from spuvm.runtime.link.link import Link
 from spuvm.vm import VM
 
 
-def gather(link: Link | None, body: bytes, size: int | None = None) -> list[bytes]:
+def gather(link: Link | None, body: bytes, size: int | None = None, *, counted: bool = True) -> list[bytes]:
     """What every party says, by rank; see `Link.gather`."""
-    return [body] if link is None else link.gather(body, size)
+    return [body] if link is None else link.gather(body, size, counted=counted)
 
 
 def agree(vm: VM, what: str, value: bytes = b"") -> None:

@@ -1,7 +1,7 @@
 """What a run keeps on disk so that another can go on where it ended: its folder.
 
     manifest.json     what runs on which data, and the run's number; written once, whole or not at all
-    attempts.jsonl    a line for every time that the parties met to go on with it
+    attempts.jsonl    a line for every time that the parties met to go on with it, and when all of it was done here
     begun-*.jsonl     a line for every block that was begun, whether it came to an end or not
     blocks-*.jsonl    a line for every finished block: its attempt, and size and SHA-256 of its file
     block-NNNNNN.npz  what the block gave: shares of the state or of the rows kept, or rows that this party may see
@@ -34,6 +34,8 @@ from spuvm.streaming.sealed import read_sealed, sealed, write_whole
 
 FORMAT = 2
 FILTERED = "filter-"
+MANIFEST = "manifest.json"
+ATTEMPTS = "attempts.jsonl"
 Arrays = Mapping[str, Any]  # NumPy arrays by name
 
 
@@ -61,29 +63,40 @@ class Folder:
                 left.unlink()
         except OSError as error:
             raise InputError(f"the run's folder {path} cannot be made: {error.strerror or error}.") from None
-        write_whole(path / "manifest.json", sealed(body))
+        write_whole(path / MANIFEST, sealed(body))
         return cls(path, body)
 
     @classmethod
     def open(cls, path: Path) -> Folder | None:
         """The run that began here, or None. InputError for a folder that is not one of ours, and a damaged one."""
         try:
-            if not (path / "manifest.json").exists():
+            if not (path / MANIFEST).exists():
                 strange = [p.name for p in path.iterdir() if not _ours(p.name)] if path.exists() else []
                 if strange:
                     raise InputError(f"{path} holds other files ({strange[0]}, ...): give another folder for the run.")
                 return None
         except OSError as error:
             raise InputError(f"the run's folder {path} cannot be read: {error.strerror or error}.") from None
-        manifest = read_sealed(path / "manifest.json")
+        manifest = read_sealed(path / MANIFEST)
         if manifest.get("format") != FORMAT:
             raise InputError(f"the manifest in {path} is of another version: finish with that, or remove the folder.")
         return cls(path, manifest)
 
     def begin(self, attempt: int) -> None:
         """Note that the parties go on with the run, for the `attempt`th time."""
-        journal.append(self.path / "attempts.jsonl", {"attempt": attempt})
+        journal.append(self.path / ATTEMPTS, {"attempt": attempt})
         self.attempt = attempt
+
+    def end(self) -> None:
+        """Note that all is done here: if another party's folder is gone, the run came to its end."""
+        for folder in (self, *self.before):
+            journal.append(folder.path / ATTEMPTS, {"attempt": folder.attempt, "ended": True})
+
+    @property
+    def ended(self) -> bool:
+        """Whether all was done here in the last attempt."""
+        said = journal.records(self.path, ATTEMPTS)
+        return any(r.get("ended") and r["attempt"] == self.attempt for r in said)
 
     def check(self, manifest: Mapping[str, Any]) -> None:
         """Refuse to go on with another program, other data, or other code: InputError says what differs."""
@@ -139,8 +152,9 @@ class Folder:
                 self._file(block).unlink()
 
     def remove(self) -> None:
-        """Remove the run's files, and the folder if nothing else is in it; what the run began with goes last."""
-        for path in sorted(self.path.iterdir()) if self.path.exists() else []:
+        """Remove the run's files, those last that say that it began and ended, and the folder if it is empty then."""
+        last = (ATTEMPTS, MANIFEST)
+        for path in sorted(self.path.iterdir(), key=lambda p: (p.name in last, p.name)) if self.path.exists() else []:
             if _ours(path.name):
                 with suppress(OSError):
                     path.unlink()

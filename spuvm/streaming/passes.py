@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ class Pass:
     job: Job
     folder: Folder
     runner: Runner
+    told: list[dict[str, Any]] = field(default_factory=list)  # of the passes before, what all parties know
 
     @property
     def vm(self) -> VM:

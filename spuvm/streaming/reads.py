@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from spuvm.runtime.errors import InputError, PublicError
 from spuvm.streaming.block import Column, Part
 from spuvm.streaming.exchange import gather, is_me
+from spuvm.streaming.job import Job
 from spuvm.streaming.kept_rows import ROWS, Kept
-from spuvm.streaming.passes import Pass
+from spuvm.streaming.passes import Pass, unflattened
 from spuvm.streaming.plan import Plan
 from spuvm.streaming.sources import Rows
 from spuvm.vm import VM
@@ -35,8 +37,12 @@ def of_files(plan: Plan) -> Reads:
     return Reads(parts, counts, sources, files)
 
 
-def of_kept(done: Pass) -> Reads:
-    """What a pass kept. InputError if the parties do not agree how many rows that are."""
+def kept_by(done: Pass) -> dict[str, Any]:
+    """How many rows each block of a pass kept, and in which run and attempts, as all parties know it.
+
+    Raises:
+        PublicError: if the parties do not agree how many rows that are.
+    """
     records = done.folder.finished()
     mine = [records[block][ROWS] for block in range(done.job.blocks)]
     said = [json.loads(s) for s in gather(done.vm.session.link, json.dumps(mine).encode())]
@@ -46,19 +52,23 @@ def of_kept(done: Pass) -> Reads:
         if len(found) != 1:
             raise PublicError(f"the parties' records of block {block} differ: {known} rows.")
         counts.extend(found)
-    at, part = _columns_kept(done)
     attempts = [records[block]["attempt"] for block in range(done.job.blocks)]
-    sources = {"rows kept by the run": done.folder.run, "in the attempts": attempts}
-    kept = Kept(done.folder.path, tuple(counts), at)
-    return Reads([part], [sum(counts)], sources, kept=kept)
+    return {"sources": {"run": done.folder.run, "in the attempts": attempts}, "counts": counts}
 
 
-def _columns_kept(done: Pass) -> tuple[dict[str, int], Part]:
+def of_counts(job: Job, told: Mapping[str, Any], path: Path = Path()) -> Reads:
+    """What a pass kept, in its folder `path`; `told` by `kept_by`."""
+    at, part = _columns_kept(job)
+    kept = Kept(path, tuple(told["counts"]), at)
+    return Reads([part], [sum(told["counts"])], told["sources"], kept=kept)
+
+
+def _columns_kept(job: Job) -> tuple[dict[str, int], Part]:
     """Which result each column is, and its type. InputError if that is not the same in all blocks."""
     found = []
-    for shape in done.job.shapes():
-        module = done.job.programs[shape].module
-        at: dict[str, int] = done.tree(shape)(range(len(module.outputs)))["columns"]
+    for shape in job.shapes():
+        module = job.programs[shape].module
+        at: dict[str, int] = unflattened(job.programs[shape], range(len(module.outputs)))["columns"]
         types = {n: module.body.results[i].type for n, i in at.items()}
         part = {n: Column(t.visibility, module.output_dtypes[at[n]], t.shape[1:]) for n, t in types.items()}
         found.append((at, part, {n: t.element for n, t in types.items()}))

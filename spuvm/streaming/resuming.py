@@ -47,21 +47,23 @@ def open_folder(vm: VM, job: Job, where: Path, manifest: dict[str, Any]) -> tupl
     """The run's folder at this party, and the blocks that all parties finished in one attempt.
 
     Parties whose folders are of one run go on with it. If none has finished anything that all
-    have, a new run begins; if some have and others are of another run, that is an error.
+    have, a new run begins; if some have and others are of another run, that is an error, unless
+    all that they have is of a run that came to its end.
     """
     folder = Folder.open(where)
-    if folder is not None:
+    if folder is not None and not folder.ended:
         folder.check(manifest)
     said = [json.loads(s) for s in gather(vm.session.link, json.dumps(_state(folder)).encode())]
     if folder is not None and len({s["run"] for s in said}) == 1:
+        folder.check(manifest)
         common = set.intersection(*(set(_pairs(s["finished"])) for s in said))
         finished = {block for block, _ in common}
         finished = _prefix(finished) if job.in_order else finished
         _check_begun(said, finished)
         folder.begin(1 + max(int(s["attempt"]) for s in said))
         return folder, finished
-    mine = bool(folder is not None and folder.finished())
-    if all(s["finished"] for s in said):
+    mine = bool(folder is not None and folder.finished() and not folder.ended)
+    if all(s["finished"] and not s["ended"] for s in said):
         raise InputError(
             f"the parties' folders are of different runs, and all have finished blocks: start with the folders of one "
             f"run at every party, or remove them all ({where} here)."
@@ -71,7 +73,7 @@ def open_folder(vm: VM, job: Job, where: Path, manifest: dict[str, Any]) -> tupl
             f"{where} has finished blocks, but another party's folder is of another run or empty: bring "
             "that back, or remove this folder to start anew."
         )
-    if any(s["finished"] for s in said):
+    if any(s["finished"] and not s["ended"] for s in said):
         raise InputError("another party has finished blocks of a run that this one's folder does not belong to.")
     run = derive_key(b"".join(gather(vm.session.link, new_key())), "spuvm stream run").hex()
     folder = Folder.create(where, manifest, run)
@@ -92,7 +94,7 @@ def agree_on_attempts(vm: VM, folder: Folder) -> None:
 def _state(folder: Folder | None) -> dict[str, Any]:
     """What this party says of its folder: the run, its attempts, finished blocks by attempt, blocks begun again."""
     if folder is None:
-        return {"run": "", "attempt": 0, "finished": [], "begun": []}
+        return {"run": "", "attempt": 0, "ended": False, "finished": [], "begun": []}
     finished = folder.finished()
     attempts: dict[int, list[int]] = {}
     for block in sorted(finished):
@@ -100,6 +102,7 @@ def _state(folder: Folder | None) -> dict[str, Any]:
     return {
         "run": folder.run,
         "attempt": folder.attempt,
+        "ended": folder.ended,
         "finished": [[a, _ranges(blocks)] for a, blocks in attempts.items()],
         "begun": [[block, n] for block, n in folder.blocks.begun().items() if n > 1 or block not in finished],
     }

@@ -9,25 +9,22 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from spuvm.runtime.machine.session import abort_on_error
-from spuvm.streaming.block import Finish, KeepRows, Steps, WriteRows, columns_read, passes, through
-from spuvm.streaming.computation import Computation, structs
+from spuvm.streaming.block import Finish, WriteRows
 from spuvm.streaming.exchange import agree, is_me, my_name
 from spuvm.streaming.folder import FILTERED, Folder
 from spuvm.streaming.held import held
-from spuvm.streaming.job import Job, Runner
+from spuvm.streaming.job import Runner
 from spuvm.streaming.passes import Pass
 from spuvm.streaming.plan import Plan
+from spuvm.streaming.planning import Planned, each_pass, planned
 from spuvm.streaming.progress import reporting
-from spuvm.streaming.reads import Reads, of_files, of_kept
-from spuvm.streaming.resuming import agree_on_attempts, manifest, open_folder
+from spuvm.streaming.reads import Reads, kept_by, of_counts, of_files
+from spuvm.streaming.recognising import is_done, made_by
+from spuvm.streaming.resuming import agree_on_attempts, open_folder
 from spuvm.streaming.states import state
 from spuvm.streaming.workers import run_workers
 from spuvm.streaming.writing import Output
-
-GIVES: dict[type, Any] = {WriteRows: "rows", KeepRows: "kept"}  # others: a state
 
 
 def fold(plan: Plan, finish: Finish, folder: str | Path | None) -> Any:
@@ -41,6 +38,7 @@ def fold(plan: Plan, finish: Finish, folder: str | Path | None) -> Any:
     ):
         done = _passes(plan, finish, where / my_name(plan.vm))
         result = state(done)
+        done.folder.end()
         agree(plan.vm, "end of the stream")
         if several is None:
             done.folder.remove()
@@ -53,14 +51,18 @@ def write(plan: Plan, finish: WriteRows, path: Path, where: Path, force: bool) -
     """`Stream.to_parquet`."""
     vm = plan.vm
     with abort_on_error(vm.session.link), held(where / my_name(vm), "stream", within=where):
+        mine = where / my_name(vm)
         output = Output(path, force) if is_me(vm, finish.party) else None
-        if output is not None:
-            output.check(where / my_name(vm))
-        done = _passes(plan, finish, where / my_name(vm))
-        if output is not None:
-            output.write(done.runner)
-        agree(vm, "end of the stream")
-        done.folder.remove()
+        if not is_done(plan, finish, None if output is None else path, force, mine):
+            if output is not None:
+                output.check(mine)
+            done = _passes(plan, finish, mine)
+            made = made_by(done)
+            if output is not None:
+                output.write(done.runner, made)
+            done.folder.end()
+            agree(vm, "end of the stream")
+            done.folder.remove()
 
 
 @contextmanager
@@ -75,43 +77,30 @@ def _folder(folder: str | Path | None) -> Iterator[Path]:
 
 def _passes(plan: Plan, finish: Finish, where: Path) -> Pass:
     """Run the pass up to each filter whose count is revealed, and then the last one."""
-    *filters, last = passes(plan.steps)
     rows = of_files(plan)
+    todo = list(each_pass(plan, finish))
     before: list[Folder] = []
-    for number, steps in enumerate(filters):
-        columns = jax.eval_shape(lambda c, s=steps: through(s, c)[0], structs(rows.parts[0], 1))
-        after = [step for following in (*filters[number + 1 :], last) for step in following]
-        names = columns_read(after, finish, sorted(columns))
-        done = _blocks(plan, rows, steps, KeepRows(names), where / f"{FILTERED}{number}")
+    told: list[dict[str, Any]] = []
+    for number, (steps, finish_of) in enumerate(todo[:-1]):
+        done = _blocks(plan, rows, planned(plan, rows, steps, finish_of(rows)), where / f"{FILTERED}{number}")
         before.append(done.folder)
-        rows = of_kept(done)
-    done = _blocks(plan, rows, last, finish, where)
+        told.append(kept_by(done))
+        rows = of_counts(done.job, told[-1], done.folder.path)
+    steps, finish_of = todo[-1]
+    done = _blocks(plan, rows, planned(plan, rows, steps, finish_of(rows)), where)
     done.folder.before = before[::-1]
+    done.told = told
     return done
 
 
-def _blocks(plan: Plan, rows: Reads, steps: Steps, finish: Finish, where: Path) -> Pass:
+def _blocks(plan: Plan, rows: Reads, this: Planned, where: Path) -> Pass:
     """Agree on everything and run all blocks that are not finished yet."""
-    vm = plan.vm
-    computation = Computation(vm.config, rows.parts, steps, finish, rows.kept is None)
-    job = Job(
-        plan.parts if rows.kept is None else (),
-        rows.counts,
-        plan.options.rows_per_block,
-        {},
-        computation.in_order,
-        GIVES.get(type(finish), "state"),
-        computation.initial(),
-        kept=rows.kept,
-    )
-    job.programs = {shape: computation.program(shape) for shape in job.shapes()}
-    found = {(p, n): computation.own_work(p, n) for shape in job.shapes() for p, n in enumerate(shape) if n}
-    job.own = {key: own for key, own in found.items() if own is not None}
-    described = manifest(vm, job, rows.sources)
-    agree(vm, "program of the stream", f"{described['program']} {job.rows} {job.rows_per_block}".encode())
-    folder, finished = open_folder(vm, job, where, described)
+    vm, job = plan.vm, this.job
+    program = this.manifest["program"]
+    agree(vm, "program of the stream", f"{program} {job.rows} {job.rows_per_block}".encode())
+    folder, finished = open_folder(vm, job, where, this.manifest)
     runner = Runner(job, vm, folder, readers=rows.files)
-    done = Pass(plan, computation, job, folder, runner)
+    done = Pass(plan, this.computation, job, folder, runner)
     _run(done, finished)
     agree_on_attempts(vm, folder)
     return done

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from spuvm.data.formats.table_file import pyarrow_module
 from spuvm.data.tables import column_names
 from spuvm.data.targets import check_target, replacing
 from spuvm.runtime.errors import InputError
+from spuvm.streaming import finished
 from spuvm.streaming.block import MASK
 from spuvm.streaming.job import Runner
 from spuvm.streaming.sealed import read_sealed, sealed, write_whole
@@ -35,13 +35,13 @@ class Output:
     def check(self, folder: Path) -> None:
         """Refuse a path that cannot be written in the end; a file that this very run wrote is as it should be."""
         noted = self._noted(folder)
-        if noted is not None and self.path.is_file() and _digest(self.path) == noted:
+        if noted is not None and self.path.is_file() and finished.digest(self.path) == noted:
             self._there = True
             return
         check_target(self.path, self.force, (".parquet",))
 
-    def write(self, runner: Runner) -> None:
-        """One row group for each block, in the order of rows. Raises InputError if it cannot be written."""
+    def write(self, runner: Runner, made: Mapping[str, Any]) -> None:
+        """One row group for each block, in the order of rows, and what made it. Raises InputError if that fails."""
         if self._there:
             return
         arrow, parquet = pyarrow_module("parquet")
@@ -60,7 +60,8 @@ class Output:
                     f"{self.path} cannot be written: {error}. All blocks are finished and kept in "
                     f"{runner.folder.path}: make room and start the same command again."
                 ) from None
-            write_whole(runner.folder.path / NOTE, sealed({"sha256": _digest(temporary)}))
+            finished.mark(temporary, made)
+            write_whole(runner.folder.path / NOTE, sealed({"sha256": finished.digest(temporary)}))
 
     def _noted(self, folder: Path) -> str | None:
         with suppress(InputError):
@@ -100,8 +101,3 @@ def _results(program: Program) -> list[dict[str, int]]:
     assert program.traced is not None
     pieces: list[dict[str, int]] = jax.tree.unflatten(program.traced.out_tree, range(len(program.module.outputs)))
     return pieces
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
