@@ -1,6 +1,6 @@
 """What privacy costs models: scores on rows held out, at epsilon 0.5, 1 and 4 and without noise.
 
-    python benchmarks/private_models.py [sgd|logistic|boosting|linear ...]
+    python benchmarks/private_models.py [sgd|logistic|boosting|numbers|linear ...]
 
 Breast cancer (10 features, 426 rows to learn from) and diabetes (10, 331) of scikit-learn; the ranges of columns are
 those of the data sets' descriptions, rounded. Each figure is the mean of three trainings under ABY3, delta 1e-5.
@@ -21,6 +21,7 @@ EPSILONS, REPEATS, STEPS = (0.5, 1.0, 4.0), 3, 20
 CANCER = [(6, 29), (9, 40), (43, 189), (143, 2501), (0.05, 0.17), (0, 0.35), (0, 0.43), (0, 0.21), (0.1, 0.31)]
 CANCER += [(0.04, 0.1)]
 DIABETES = [(19, 80), (1, 2), (18, 43), (62, 133), (97, 301), (41, 243), (22, 99), (2, 10), (3, 6.2), (58, 125)]
+FOUR = [DIABETES[i] for i in (2, 3, 8, 9)]
 
 
 def table(x: np.ndarray, y: np.ndarray, at: np.ndarray) -> Any:
@@ -47,6 +48,7 @@ def cases() -> dict[str, tuple[str, Any]]:
     cancer = datasets.load_breast_cancer(return_X_y=True)
     diabetes = datasets.load_diabetes(return_X_y=True, scaled=False)
     ten, four = (cancer[0][:, :10], cancer[1]), (cancer[0][:, :4], cancer[1])
+    some_diabetes = diabetes[0][:, [2, 3, 8, 9]], diabetes[1]
     sgd: dict[str, Any] = {"loss": "log_loss", "max_iter": STEPS}
     trees: dict[str, Any] = {"n_estimators": 2, "max_depth": 2, "max_bin": 8, "learning_rate": 0.5}
     return {
@@ -67,6 +69,12 @@ def cases() -> dict[str, tuple[str, Any]]:
             "two trees, four columns of breast cancer | accuracy",
             lambda: scores(lambda dp: ml.Sgb(dp=dp, **trees), CANCER[:4], None, *four),
         ),
+        "numbers": (
+            "two trees, four columns of diabetes | R^2",
+            lambda: scores(
+                lambda dp: ml.Sgb(dp=dp, objective="reg:squarederror", **trees), FOUR, (25, 350), *some_diabetes
+            ),
+        ),
         "linear": (
             "linear, diabetes | R^2",
             lambda: scores(
@@ -79,7 +87,7 @@ def cases() -> dict[str, tuple[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="*", help="of sgd, logistic, boosting, linear; all if none is named")
+    parser.add_argument("models", nargs="*", help="of sgd, logistic, boosting, numbers, linear; all if none is named")
     asked = parser.parse_args().models
     spu.init(parties=("alice", "bob", "carol"), address="local")
     print("| model | score | " + " | ".join(f"epsilon {e:g}" for e in EPSILONS) + " | none |")

@@ -18,6 +18,7 @@ import pytest
 import spuvm as spu
 from spuvm.compiler.lower.noise import gaussian_parts, gaussian_tails, laplace_digits
 from spuvm.dp import Budget, Spent, spending
+from spuvm.dp.mechanisms import gaussian_of
 from spuvm.dp.spending import epsilon_of, rho_of, total
 from spuvm.runtime.errors import DataError, InputError
 
@@ -76,6 +77,19 @@ def test_noise_is_added_to_the_value() -> None:
     x = np.linspace(-50, 50, 40).astype(np.float32)
     got = spu.reveal(spu.jit(lambda x: spu.dp.laplace(x, 0.01, 10.0))(x))
     assert 1e-5 < np.abs(got - x).max() < 0.05
+
+
+def test_what_has_noise_has_room_for_products() -> None:
+    """Numbers that are rounded to the noise's grid are as large as before: a product's limit stays that of the ring."""
+
+    def function(x: Any, y: Any) -> Any:
+        noisy = gaussian_of(x, 1.0, 0.001)
+        share = noisy * 2.0**17 / (y + 1)
+        return noisy * share
+
+    x, y = np.float32([9.35, -4.6]), np.float32([40, 20])
+    got = spu.reveal(spu.jit(function)(x, y))
+    assert got == pytest.approx(x * x * 2.0**17 / (y + 1), rel=0.01)
 
 
 def test_counts_sums_means_and_histograms() -> None:

@@ -95,7 +95,7 @@ def test_noise_is_as_large_as_is_said_and_ends_at_a_feature() -> None:
     assert noise.floor == pytest.approx(noise.sigma / noise.scale)
 
 
-@pytest.mark.parametrize("objective", ["binary:logistic"])
+@pytest.mark.parametrize("objective", ["binary:logistic", "reg:squarederror"])
 def test_with_next_to_no_noise_trees_are_those_of_stated_ranges(objective: str) -> None:
     x = features()
     binary = objective == "binary:logistic"
@@ -105,7 +105,7 @@ def test_with_next_to_no_noise_trees_are_those_of_stated_ranges(objective: str) 
     settings: dict[str, Any] = {
         "objective": objective,
         "n_estimators": 1 + binary,
-        "max_depth": 1 + binary,
+        "max_depth": 2,
         "max_bin": BINS,
         "min_child_weight": 0.9,  # four rows of a first tree have 1: noise would decide
     }
@@ -151,7 +151,7 @@ def test_what_private_boosting_refuses() -> None:
         ml.Sgb(dp=private()).fit(frame(x, y, w=np.ones(ROWS)), "y", sample_weight="w")
     refused: list[tuple[dict[str, Any], str]] = [
         ({"objective": "count:poisson"}, "takes `objective`"),
-        ({"objective": "reg:squarederror"}, "takes `objective` 'binary:logistic'"),
+        ({"objective": "reg:squarederror"}, "needs the range of its labels"),
         ({"sampling_method": "goss"}, "exclude each other"),
     ]
     for more, message in refused:

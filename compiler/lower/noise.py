@@ -25,6 +25,7 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
+from spuvm.compiler.ir.module import Value
 from spuvm.compiler.lower.context import Context, Operand, Rule
 from spuvm.compiler.lower.jax_rules import apply
 from spuvm.compiler.lower.randomness import bits_p
@@ -134,16 +135,29 @@ def gaussian(ctx: Context, x: Operand, *, sensitivity: float, sigma: float, grid
         raise InputError(f"noise of sigma {sigma:g} is too small for the values' fraction bits, or they are integers.")
     parts = [(step, gaussian_tails(part)) for step, part in gaussian_parts(sigma / grid)]
 
-    def noisy(x: Any) -> Any:
+    def noise() -> Any:
         note = f"gaussian, sensitivity {sensitivity:g} stated, sigma {sigma:g}"
-        rounded = jnp.floor(x * (1 / grid) + 0.5)
+        total = jnp.zeros(x.shape, jnp.float32)
         for step, tails in parts:
-            size = _below(_uniform((*x.shape, 1), note), tails).astype(x.dtype).sum(-1) * step
+            unit = np.float32(step * grid)
+            size = (_below(_uniform((*x.shape, 1), note), tails).astype(jnp.float32) * unit).sum(-1)
             sign = bits_p.bind(shape=tuple(x.shape), dtype=np.dtype(bool))
-            rounded = rounded + jnp.where(sign, size, -size)
-        return rounded * grid
+            total = total + jnp.where(sign, size, -size)
+        return total
 
-    return apply(ctx, noisy, x)[0]
+    return ctx.b.add(_on_grid(ctx, x, grid), ctx.value(apply(ctx, noise)[0]))
+
+
+def _on_grid(ctx: Context, x: Value, grid: float) -> Value:
+    """x rounded to multiples of `grid`, on its raw integer: dividing and multiplying floats by a power of two would say
+    that what comes out is as much smaller than other numbers, and products would have room for that alone."""
+    b = ctx.b
+    bits = x.type.frac + round(math.log2(grid))
+    if bits == 0:
+        return x
+    half = b.broadcast(b.const(1 << (bits - 1), x.type.element), x.shape)
+    down = b.op("shift_right_arithmetic", b.word(b.add(x, half)), bits=bits)
+    return b.bitcast(b.op("shift_left", down, bits=bits), x.type.element)
 
 
 RULES: dict[str, Rule] = {"spu_laplace": laplace, "spu_gaussian": gaussian}

@@ -22,7 +22,7 @@ from spuvm.dp.mechanisms import gaussian_of
 from spuvm.ml.layout import Layout
 
 ROUNDED = 1.01  # times the sensitivity: what secret sigmoids and roundings may add
-LARGEST_HESSIAN = {"binary:logistic": 0.25}  # of a row; gradients are cut at 1
+LARGEST_HESSIAN = {"binary:logistic": 0.25, "reg:squarederror": 1.0}  # of a row; gradients are cut at 1
 
 
 @dataclass(frozen=True)
