@@ -41,6 +41,10 @@ class PublicError(InputError):
     told = None
 
 
+class NotFittedError(InputError, AttributeError):
+    """A model that has learned nothing yet; an AttributeError, too, so `hasattr` of what it would know is False."""
+
+
 class SaveError(InputError):
     """A result that could not be written where it should be. What was computed is still here: the same call may be made
     again, by all parties. `here` says whether it is this party that could not write.

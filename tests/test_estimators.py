@@ -43,6 +43,7 @@ def test_scores_as_the_known_one_and_is_the_same_from_its_parts(name: str, tmp_p
         data = frame(chosen)
         model, theirs = case.ours().fit(data, label="y"), known(case, x, y)
         assert {r.what for r in model.reveals} <= case.reveals
+        assert list(model.feature_names_in_) == ["x0", "x1", "x2", "x3"] and model.n_features_in_ == 4
         assert model.score(data) >= theirs.score(x, y) - case.tolerance
         if case.coefficients is not None:
             off = np.abs(model.reveal().coef - theirs.coef_.reshape(model.reveal().coef.shape)).max()

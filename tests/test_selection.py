@@ -232,7 +232,7 @@ def test_labels_of_two_texts_say_which_is_one(tmp_path: Path) -> None:
         (lambda: ml.SelectKBest(score_func="anova"), "`score_func` of SelectKBest must be one of"),
         (lambda: ml.SelectKBest(k=0), "`k` of SelectKBest must be a number of columns, or 'all'"),
         (lambda: ml.SelectKBest(k=9).fit(frame(), label="y"), "`k` of SelectKBest is 9, but there are 6 columns"),
-        (lambda: ml.SelectKBest(k=1).fit(frame().drop("y")), "`y` is missing"),
+        (lambda: ml.SelectKBest(k=1).fit(frame().drop("y")), "`label` is missing"),
         (lambda: ml.SelectKBest(score_func="chi2", k=1).fit(-columns()[0], columns()[1]), "has negative cells"),
         (lambda: ml.RFE(estimator="ridge"), "`estimator` of RFE must be a linear model"),
         (lambda: ml.TargetEncoder(smooth=-1), "`smooth` of TargetEncoder must be 'auto', or a number from 0"),

@@ -307,7 +307,7 @@ def test_training_data_that_cannot_be_used(parties: Any, frame: Any, parameters:
 
 
 def test_data_that_is_not_what_the_model_knows(parties: Any) -> None:
-    with pytest.raises(InputError, match="there is no model yet"):
+    with pytest.raises(InputError, match="has learned nothing yet"):
         Sgb().predict(vertical(LABEL))
     words = np.array(["x", "y"] * 10)
     frame = vertical(LABEL, {"a": np.arange(20.0), "w": words}, missing=False)

@@ -66,7 +66,7 @@ def test_what_does_not_go_on() -> None:
     again = Sgb(objective="reg:squarederror", **SETTINGS)
     with pytest.raises(InputError, match="that carol held in training"):
         again.fit(frame(False, "bob"), "y", xgb_model=first)
-    with pytest.raises(InputError, match="there is no model yet"):
+    with pytest.raises(InputError, match="has learned nothing yet"):
         again.fit(frame(False), "y", xgb_model=Sgb())
     with pytest.raises(InputError, match="must be a trained `Sgb`, got a `str`"):
         again.fit(frame(False), "y", xgb_model="model.json")  # type: ignore[arg-type]

@@ -85,7 +85,7 @@ def one_round(layout: Layout, rules: Rules, objective: str) -> Callable[..., Any
             rows = rows if rules.goss is None else one_sided(gradients * hessians, rows, *rules.goss)
             gradients, hessians = gradients * rows, hessians * rows
         if rules.noise is not None:
-            gradients = jnp.clip(gradients, -1.0, 1.0)
+            gradients = jnp.clip(gradients, -rules.noise.gradient, rules.noise.gradient)
         given = gradients, hessians, labels["threshold"], public["allowed"], layout, rules
         left = labels["target"] - margin if rules.quantile is not None else None
         tree, change = (leafwise.grow if rules.max_leaves else grow)(

@@ -10,9 +10,12 @@ import spuvm as spu
 from spuvm import context as contexts
 from spuvm.data import Frame, Series
 from spuvm.devices import PYU, PYUObject, fetch
+from spuvm.ml.common.labels import as_column
+from spuvm.ml.common.table import dense
 from spuvm.ml.machine import default_device
 from spuvm.runtime.errors import InputError
 
+Names = tuple[str, ...]  # of columns side by side
 KEY, LABEL, WEIGHT = "spuvm row", "spuvm label", "spuvm weight"  # names of columns that arrays do not have
 
 
@@ -33,14 +36,16 @@ def as_frame(data: Any, label: Any = None, weight: Any = None) -> tuple[Frame, A
     frame = getattr(data, "frame", None)
     if isinstance(frame, Frame):  # a table that no transformer has been at
         return frame, label, weight
-    parts: dict[str, dict[str, Any]] = {}
+    parts: dict[str, dict[Names, Any]] = {}
     pieces = list(data) if _several(data) else [data]
     start = 0
     for piece in pieces:
         start += _add(parts, piece, start)
     for name, column in ((LABEL, label), (WEIGHT, weight)):
-        if column is not None and not isinstance(column, str):
-            _add(parts, column, start, name)
+        if isinstance(column, str):
+            raise InputError(f"{column!r} names a column, but the data is no frame: give the numbers as an array.")
+        if column is not None:
+            _add_column(parts, column, name)
     sources = {p: _table(p, columns) for p, columns in parts.items()}
     made = spu.data.vertical(sources, KEY)
     return made, None if label is None else LABEL, None if weight is None else WEIGHT
@@ -54,44 +59,74 @@ def _several(data: Any) -> bool:
     return isinstance(data, list | tuple) and bool(data) and all(isinstance(x, PYUObject) for x in data)
 
 
-def _add(parts: dict[str, dict[str, Any]], x: Any, start: int, name: str | None = None) -> int:
+def _add(parts: dict[str, dict[Names, Any]], x: Any, start: int) -> int:
     """Put the columns of an array among its party's; how many there are."""
+    named = tuple(map(str, x.columns)) if hasattr(x, "columns") and hasattr(x, "to_numpy") else None
     if isinstance(x, PYUObject):
-        owner, value = x.device.party, x
+        owner, value = x.device.party, PYU(x.device.party)(_matrix)(x)
     else:
-        array = _numbers(x)
-        default_device()  # there are parties
-        context = contexts.current()
-        if context is None or context.party is not None:
-            raise InputError("plain arrays have no owner in a networked run: create them with `PYU`, or use a frame.")
-        owner = context.parties[0]
-        value = PYU(owner)(lambda: array)()
-    count = 1 if name else int(fetch(PYU(owner)(lambda v: np.int64(np.shape(v)[1]))(value)))
-    names = (name,) if name else tuple(f"x{start + i}" for i in range(count))
-    parts.setdefault(owner, {})[",".join(names)] = value
+        matrix = _matrix(_given(x))
+        owner = _first_party()
+        value = PYU(owner)(lambda: matrix)()
+    count = int(fetch(PYU(owner)(lambda v: np.int64(v.shape[1]))(value)))
+    parts.setdefault(owner, {})[named or tuple(f"x{start + i}" for i in range(count))] = value
     return count
 
 
-def _numbers(x: Any) -> np.ndarray:
+def _add_column(parts: dict[str, dict[Names, Any]], x: Any, name: str) -> None:
+    """Put labels or weights among their party's columns."""
+    if isinstance(x, PYUObject):
+        owner, value = x.device.party, PYU(x.device.party)(as_column)(x)
+    else:
+        column = as_column(_given(x))
+        owner = _first_party()
+        value = PYU(owner)(lambda: column)()
+    parts.setdefault(owner, {})[(name,)] = value
+
+
+def _first_party() -> str:
+    default_device()  # there are parties
+    context = contexts.current()
+    if context is None or context.party is not None:
+        raise InputError("plain arrays have no owner in a networked run: create them with `PYU`, or use a frame.")
+    return context.parties[0]
+
+
+def _given(x: Any) -> Any:
+    """An array, or a pandas frame's cells; columns of objects are numbers, or text of categories."""
     if hasattr(x, "to_numpy"):
-        x = x.to_numpy()
+        return x.to_numpy()
+    if hasattr(x, "toarray"):
+        return dense(x, "X")
     if not isinstance(x, np.ndarray | list | tuple):
         raise InputError(
             f"`data` must be a frame (`spuvm.data`) or arrays, got a `{type(x).__name__}`: columns are binned "
             "where they are known."
         )
-    return np.asarray(x)
+    return x
 
 
-def _table(owner: str, columns: dict[str, Any]) -> Any:
+def _matrix(x: Any) -> np.ndarray:
+    """Cells [rows, n].
+
+    Raises:
+        InputError: for another number of axes, nothing at all, sparse matrices and complex numbers.
+    """
+    matrix = np.asarray(dense(x, "X"))
+    if matrix.ndim != 2:
+        raise InputError(f"`X` must have rows and columns, got shape {matrix.shape}: reshape it to [rows, n].")
+    if 0 in matrix.shape:
+        raise InputError(f"`X` has shape {matrix.shape}: there is nothing to compute with.")
+    return matrix
+
+
+def _table(owner: str, columns: dict[Names, Any]) -> Any:
     names = list(columns)
 
     def table(*values: Any) -> dict[str, np.ndarray]:
         out: dict[str, np.ndarray] = {}
-        for name, value in zip(names, values):
-            array = np.asarray(value)
-            matrix = array[:, None] if array.ndim == 1 else array
-            out |= dict(zip(name.split(","), matrix.T))
-        return out | {KEY: np.arange(len(next(iter(out.values()))))}
+        for some, value in zip(names, values):
+            out |= dict(zip(some, value[:, None].T if value.ndim == 1 else value.T))
+        return out | {KEY: np.arange(len(values[0]))}
 
     return PYU(owner)(table)(*columns.values())

@@ -22,7 +22,7 @@ from spuvm.dp.mechanisms import gaussian_of
 from spuvm.ml.layout import Layout
 
 ROUNDED = 1.01  # times the sensitivity: what secret sigmoids and roundings may add
-LARGEST_HESSIAN = {"binary:logistic": 0.25, "reg:squarederror": 1.0}  # of a row; gradients are cut at 1
+LARGEST_HESSIAN = {"binary:logistic": 0.25, "reg:squarederror": 1.0}  # of a row
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,17 @@ class Noise:
     Attributes:
         ratio: sigma by the sensitivity.
         features: in how many bins a row is.
-        hessian: the largest of a row.
+        hessian, gradient: the largest of a row; gradients are cut there.
     """
 
     ratio: float
     features: int
     hessian: float
+    gradient: float = 1.0
 
     @property
     def scale(self) -> float:
-        """Of hessians, so that a row's is one half: they are less to be protected than gradients."""
+        """Of hessians, so that a row's is one half where its gradient is 1: they are less to be protected."""
         return 0.5 / self.hessian
 
     @property
@@ -50,7 +51,7 @@ class Noise:
 
     @property
     def sigma(self) -> float:
-        """Of a sum of gradients."""
+        """Of a sum of gradients, by the largest of a row."""
         return self.ratio * self.sensitivity
 
     @property
@@ -61,7 +62,7 @@ class Noise:
 
 def noisy(sums: jax.Array, totals: jax.Array, layout: Layout, noise: Noise) -> tuple[jax.Array, jax.Array]:
     """Sums of the rows left of each split [width, 2, K, N] and of all rows [2, K, N], made of noisy sums of bins."""
-    scale = jnp.asarray([1.0, noise.scale], sums.dtype).reshape(2, 1, 1)
+    scale = jnp.asarray([1 / noise.gradient, noise.scale], sums.dtype).reshape(2, 1, 1)
     starts = first_columns(layout)
     before = jnp.concatenate([jnp.zeros_like(sums[:1]), sums[:-1]])
     bins = sums - before * (~starts)[:, None, None, None].astype(np.float32)

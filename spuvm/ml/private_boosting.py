@@ -12,6 +12,7 @@ from spuvm.ml.layout import Layout
 from spuvm.ml.linear.private import Private
 from spuvm.ml.machine import Machine
 from spuvm.ml.noisy import LARGEST_HESSIAN, Noise
+from spuvm.ml.objectives import MOST_UNITS
 from spuvm.ml.parameters import Parameters
 from spuvm.ml.partition import Ranges
 from spuvm.runtime.errors import ConfigError, InputError
@@ -33,9 +34,10 @@ def prepared(
     """
     _check(dp, p, layout, weight)
     features = len(layout.all_features)
-    noise = Noise(dp.noise(steps(p)), features, LARGEST_HESSIAN[p.objective])
+    known = _known(dp, p)
+    noise = Noise(dp.noise(steps(p)), features, LARGEST_HESSIAN[p.objective], known["far"])
     ranges = [tuple(_range(dp, c) for c in some) for some in layout.features]
-    return noise, _known(dp, p), ranges
+    return noise, known, ranges
 
 
 def spend(dp: Private, machine: Machine, p: Parameters) -> None:
@@ -75,11 +77,14 @@ def _range(dp: Private, column: Column) -> tuple[float, float] | None:
 
 
 def _known(dp: Private, p: Parameters) -> dict[str, Any]:
-    """Base score and unit that do not depend on rows."""
+    """Base score and unit that do not depend on rows, and how far from it a label may be, in units."""
     if dp.label is None or not p.objective.startswith("reg:"):
         share = 0.5 if p.base_score is None else p.base_score
-        return {"base": np.array([np.log(share / (1 - share))]), "unit": 1.0}
+        return {"base": np.array([np.log(share / (1 - share))]), "unit": 1.0, "far": 1.0}
     low, high = dp.label
     unit = float(2.0 ** np.ceil(np.log2((high - low) / 2)))
     base = (low + high) / 2 if p.base_score is None else p.base_score
-    return {"base": np.array([base / unit]), "unit": unit, "range": (low, high)}
+    far = max(high - base, base - low) / unit
+    if far <= 0 or far > MOST_UNITS:
+        raise ConfigError(f"`base_score` {base:g} is far outside of the range of labels, {low:g} to {high:g}.")
+    return {"base": np.array([base / unit]), "unit": unit, "range": (low, high), "far": float(far)}

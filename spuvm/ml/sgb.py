@@ -8,6 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 import spuvm as spu
 from spuvm.data import Frame
 from spuvm.data.schema import nearest
@@ -26,7 +28,7 @@ from spuvm.ml.plain import PlainModel
 from spuvm.ml.private_boosting import said
 from spuvm.ml.progress import Progress
 from spuvm.ml.training import History, check_label, train
-from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.errors import ConfigError, InputError, NotFittedError
 
 
 class Sgb:
@@ -46,7 +48,7 @@ class Sgb:
 
     Args:
         device: the SPU to compute on; if not given, see `default_device`. Other parties can bring data.
-        dp: differential privacy (`spuvm.ml.Private`) of two classes of a vertical frame: bins of stated
+        dp: differential privacy (`spuvm.ml.Private`) of two classes or numbers of a vertical frame: bins of stated
             ranges, noise in every level's sums. Not kept by `save`.
         parameters: see `Parameters`; named as XGBoost names them.
 
@@ -72,7 +74,7 @@ class Sgb:
     def fit(
         self,
         data: Any,
-        label: Any,
+        label: Any = None,
         *,
         positive: str | None = None,
         sample_weight: Any = None,
@@ -105,6 +107,8 @@ class Sgb:
         if self.parameters.reveal_splits_to_owner:
             print("reveal_splits_to_owner: each owner of features learns the splits on them, of every tree.")
         start = None if xgb_model is None else _started(xgb_model)
+        if label is None:
+            raise InputError("`label` is missing: name the frame's column that is to be predicted, or give an array.")
         device = self.device or (default_device() if start is None else start.machine.spu)
         data, label, sample_weight = as_frame(data, label, sample_weight)
         machine, progress = Machine(device), Progress(verbose)
@@ -267,6 +271,20 @@ class Sgb:
 
     # Habits of estimators
 
+    def model_features(self) -> tuple[str, ...]:
+        """The features' names, in the model's order: the owners' side by side."""
+        return tuple(c.name for c in self._fitted().layout.all_features)
+
+    @property
+    def feature_names_in_(self) -> np.ndarray:
+        """Names of the features of training; of arrays x0, x1, ..."""
+        return np.array(self.model_features(), object)
+
+    @property
+    def n_features_in_(self) -> int:
+        """How many features training had."""
+        return len(self.model_features())
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The parameters by name."""
         return {"device": self.device, "dp": self.dp, **asdict(self.parameters)}
@@ -295,7 +313,7 @@ class Sgb:
 
     def _fitted(self) -> Model:
         if self.model is None:
-            raise InputError("there is no model yet: call `fit`, or `spuvm.ml.load`.")
+            raise NotFittedError("Sgb has learned nothing yet: call `fit`, or `spuvm.ml.load`.")
         return self.model
 
     def _given(self, result: Any, to: str | None) -> Any | PYUObject:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax.numpy as jnp
+import numpy as np
 
 import spuvm as spu
 from spuvm.devices import SPU
@@ -17,7 +18,7 @@ from spuvm.ml.common.by_column import ByColumn
 from spuvm.ml.common.rules import Rule
 from spuvm.ml.common.table import Table, table_of
 from spuvm.ml.machine import Inside, Machine, Reveal, default_device, is_inside
-from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.errors import ConfigError, InputError, NotFittedError
 
 VERSION = 1
 NAME = "model"
@@ -100,6 +101,20 @@ class Estimator:
         """What training, predictions and requests have shown, to whom, how often."""
         return () if self.fitted is None else self.fitted.machine.reveals
 
+    @property
+    def feature_names_in_(self) -> np.ndarray:
+        """Names of the columns of training, in their order; of arrays x0, x1, ..."""
+        return np.array(self._feature_names(), object)
+
+    @property
+    def n_features_in_(self) -> int:
+        """How many columns training had."""
+        return len(self._feature_names())
+
+    def _feature_names(self) -> Sequence[str]:
+        known = self._fitted().columns
+        return () if known is None else tuple(c.name for c in known.columns)
+
     def explain(self) -> str:
         """What training and predictions cost, and what they revealed, to whom."""
         learned = self._fitted()
@@ -114,7 +129,7 @@ class Estimator:
 
     def _fitted(self) -> Fitted:
         if self.fitted is None:
-            raise InputError(f"{type(self).__name__} has learned nothing yet: call `fit`, or `spuvm.ml.load`.")
+            raise NotFittedError(f"{type(self).__name__} has learned nothing yet: call `fit`, or `spuvm.ml.load`.")
         return self.fitted
 
     # Where it computes

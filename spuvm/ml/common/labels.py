@@ -22,7 +22,7 @@ import numpy as np
 from spuvm.data import Column, Frame, Series
 from spuvm.devices import PYU, PYUObject, fetch
 from spuvm.ml.common import units
-from spuvm.ml.common.table import Table, here
+from spuvm.ml.common.table import Table, dense, here
 from spuvm.ml.machine import Machine
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import DataError, InputError
@@ -199,8 +199,8 @@ def _pieces(
             raise InputError(f"`{what}` must have one axis, got shape {tuple(y.shape)}.")
         return [y], "y", 0
     if isinstance(y, PYUObject):
-        return [PYU(y.device.party)(_as_column)(y)], f"`{what}` of {y.device.party}", 0
-    column = _as_column(y)
+        return [PYU(y.device.party)(as_column)(y)], f"`{what}` of {y.device.party}", 0
+    column = as_column(y)
     return [PYU(here(machine, what))(lambda: column)()], f"`{what}`", 0
 
 
@@ -243,8 +243,19 @@ def _column_at(x: np.ndarray, at: int) -> np.ndarray:
     return x[:, at]
 
 
-def _as_column(y: Any) -> np.ndarray:
-    array = np.asarray(y)
+def _numbers(array: np.ndarray) -> np.ndarray:
+    """Python's numbers, as a pandas column has them beside text, as floats; all else as it is."""
+    try:
+        return array.astype(np.float64)
+    except (TypeError, ValueError):
+        return array
+
+
+def as_column(y: Any) -> np.ndarray:
+    """Labels float64 [rows]; InputError for text, and more than one column."""
+    array = np.asarray(dense(y, "y"))
+    if array.dtype.kind == "O":
+        array = _numbers(array)
     if array.dtype.kind not in "biuf":
         raise InputError(f"labels must be numbers, got {array.dtype}: code classes as 0, 1, ...")
     if array.ndim == 2 and array.shape[1] == 1:

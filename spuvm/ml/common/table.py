@@ -274,14 +274,27 @@ def here(machine: Machine, what: str) -> str:
     return machine.members[0]
 
 
+def dense(x: Any, what: str) -> Any:
+    """What NumPy makes an array of, as it is.
+
+    Raises:
+        InputError: for sparse matrices, and complex numbers.
+    """
+    if hasattr(x, "toarray"):
+        raise InputError(f"`{what}` is sparse, but which cells are 0 is secret, too: give `{what}.toarray()`.")
+    if np.iscomplexobj(x):
+        raise InputError(f"`{what}` has complex numbers: give real and imaginary parts as columns.")
+    return x
+
+
 def as_matrix(x: Any) -> np.ndarray:
     """Numbers float64 [rows, n].
 
     Raises:
-        InputError: for text, another number of axes, or no rows; infinite numbers, and beyond 2^60.
+        InputError: for text, sparse matrices, another number of axes, or no rows; infinite numbers, and beyond 2^60.
     """
     try:
-        matrix = np.asarray(x, np.float64)
+        matrix = np.asarray(dense(x, "X"), np.float64)
     except (TypeError, ValueError):
         raise InputError("`X` has cells that are no numbers: bring text as a frame, and encode it.") from None
     if matrix.ndim != 2:

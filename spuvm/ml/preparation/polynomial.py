@@ -42,9 +42,13 @@ class PolynomialFeatures(Transformer):
         run = _products(len(known.columns), self.degree, self.interaction_only)
         operands = matrix(known, table), scales(known)["power"]
         value, power = learned.machine.run(run, *operands, what="PolynomialFeatures")
-        names = ["*".join(known.columns[i].name for i in t) for t in _terms(len(known.columns), *self._shape())]
-        columns = tuple(Column(name, None, "float", False) for name in names)
+        columns = tuple(Column(name, None, "float", False) for name in self.get_feature_names_out())
         return Table(learned.machine, table.rows, (Block(columns, value, power=power),), table.kind)
+
+    def get_feature_names_out(self) -> tuple[str, ...]:
+        """Names of the columns that `transform` gives: those of a product's factors, with `*`."""
+        names = self._feature_names()
+        return tuple("*".join(names[i] for i in t) for t in _terms(len(names), *self._shape()))
 
     def _shape(self) -> tuple[int, bool]:
         return self.degree, self.interaction_only

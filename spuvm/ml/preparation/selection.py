@@ -154,7 +154,7 @@ class SelectKBest(Selector):
 
     def _learned(self, machine: Machine, table: Table, labels: Any) -> Fitted:
         if labels is None:
-            raise InputError("`y` is missing: scores are of columns and labels.")
+            raise InputError("`label` is missing: scores are of columns and labels.")
         count = len(table.columns) if self.k == "all" else self.k
         if count > len(table.columns):
             raise InputError(f"`k` of SelectKBest is {count}, but there are {len(table.columns)} columns.")

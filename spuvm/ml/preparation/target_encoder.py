@@ -67,7 +67,7 @@ class TargetEncoder(Transformer):
 
     def _learned(self, machine: Machine, table: Table, labels: Any) -> Fitted:
         if labels is None:
-            raise InputError("`y` is missing: categories are encoded by labels.")
+            raise InputError("`label` is missing: categories are encoded by labels.")
         _accept(table)
         known = learn(table, _values_of, _nothing, "TargetEncoder", with_columns=True)
         counts: list[int] = []

@@ -48,7 +48,7 @@ class WOEEncoder(Transformer):
 
     def _learned(self, machine: Machine, table: Table, labels: Any) -> Fitted:
         if labels is None:
-            raise InputError("`y` is missing: weights of evidence need labels 0 and 1.")
+            raise InputError("`label` is missing: weights of evidence need labels 0 and 1.")
         n, quantile = self.n_bins, self.strategy == "quantile"
 
         def edges_here(x: np.ndarray, columns: Sequence[Column]) -> dict[str, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Self
@@ -22,7 +22,7 @@ from spuvm.ml.progress import Progress
 from spuvm.ml.sgb import Sgb
 from spuvm.ml.training import train
 from spuvm.ml.trees.drawing import ForestSampling
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import InputError, NotFittedError
 
 RIDGE = 2.0**-10  # of leaves, so that none is divided by 0
 
@@ -154,8 +154,11 @@ class TreeEstimator(Estimator):
 
     def _grown(self) -> Sgb:
         if self.inner is None or self.inner.model is None:
-            raise InputError(f"{type(self).__name__} has learned nothing yet: call `fit`, or `spuvm.ml.load`.")
+            raise NotFittedError(f"{type(self).__name__} has learned nothing yet: call `fit`, or `spuvm.ml.load`.")
         return self.inner
+
+    def _feature_names(self) -> Sequence[str]:
+        return self._grown().model_features()
 
     def _fitted(self) -> Any:
         return self._grown()._fitted()
