@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -20,9 +23,12 @@ from spuvm.runtime.link.certificates import free_ports, make_cluster
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.parties import Address
 from spuvm.runtime.link.tls import relay as relays
+from spuvm.runtime.link.tls import ways
+from spuvm.runtime.link.tls.channel import hang_up
 from spuvm.runtime.link.tls.door import Door, Guest, hand_over
 from spuvm.runtime.link.tls.first_line import FirstLine, hear, parse
 from spuvm.runtime.link.tls.relay import Relay
+from spuvm.runtime.link.tls.shared import Shared
 from spuvm.runtime.link.tls.ways import Ways, of_cluster
 
 PARTIES = ("alice", "bob", "carol")
@@ -53,6 +59,128 @@ def test_sessions_with_parties_that_only_connect_outwards(tmp_path: Path, hidden
     assert not cuts or done > 3
 
 
+@pytest.mark.parametrize("hidden", [("bob",), ("alice", "carol")])
+def test_one_connection_is_enough_for_both_directions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: tuple[str, ...]
+) -> None:
+    """A party that nobody can reach has one with each peer, which is made anew for both directions when it is lost."""
+    made: list[tuple[str, ...]] = []
+    dial = ways._dial
+
+    def counted(address: Address, seconds: float, lines: list[FirstLine]) -> socket.socket:
+        sock = dial(address, seconds, lines)
+        made.append(tuple(line.verb for line in lines))
+        return sock
+
+    monkeypatch.setattr(ways, "_dial", counted)
+    links: list[Any] = []
+    cut = threading.Barrier(4)
+
+    def work(link: Any) -> str:
+        links.append(link)
+        rounds(link, 10, 300_000, 0)
+        cut.wait(20)
+        cut.wait(20)  # all connections of those that are hidden, meanwhile
+        return rounds(link, 10, 300_000, 0)
+
+    first: list[int] = []
+
+    def saw() -> None:
+        cut.wait(40)
+        first.append(len(made))
+        for link in links:
+            for meeting in link._ways._meetings.values() if link.parties[link.rank] in hidden else ():
+                hang_up(meeting._shared._sock)
+        cut.wait(20)
+
+    saboteur = threading.Thread(target=saw)
+    saboteur.start()
+    (port,) = free_ports(1)
+    with Relay(Address("127.0.0.1", port)):
+        more = f'grace_seconds = 20\nrelay = "127.0.0.1:{port}"\n'
+        results, _ = session(hide(make_cluster(tmp_path, PARTIES), *hidden, more=more), work)
+    saboteur.join()
+    assert results == ["done"] * 3
+    direct = 2 if len(hidden) == 1 else 0  # those that can be reached dial each other, one connection each way
+    relayed = len(hidden) - 1
+    before, again = made[: first[0]], made[first[0] :]
+    assert [before.count(verbs) for verbs in ((), ("both",), ("at",))] == [direct, 2, relayed]
+    assert again.count(()) == 0 < 2 <= again.count(("both",))
+    assert (before.count(("to", "both")) > 0) == bool(relayed)  # again, if it came before the one that waits
+
+
+def test_a_shared_connection_carries_streams_both_ways() -> None:
+    """What is said before an end arrives, however late it is read; a stream that nobody reads is in no other's way."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        there = socket.create_connection(listener.getsockname())
+        here, _ = listener.accept()
+    arrived: Queue[socket.socket] = Queue()
+    a, b = Shared(there, True, arrived.put), Shared(here, False, arrived.put)
+    stuck, one = a.open(), b.open()
+    stuck.sendall(bytes(3_000_000))  # into what is kept for its reader
+    unread = arrived.get(timeout=10)
+    data = random.Random(1).randbytes(2_000_000)
+    saying = threading.Thread(target=_say_all, args=(one, data))
+    saying.start()
+    other = arrived.get(timeout=10)
+    assert _all_of(other) == data
+    other.sendall(b"thank you")
+    other.close()
+    assert _all_of(one) == b"thank you"
+    saying.join(10)
+    a.retire()
+    with pytest.raises(OSError, match="has ended"):
+        a.open()
+    stuck.close()
+    a.join(10)
+    assert len(_all_of(unread)) == 3_000_000  # said before its end
+    for sock in (unread, one):
+        sock.close()
+    b.retire()
+    b.join(10)
+    assert not a.running and not b.running
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [struct.pack("<II", 0, (1 << 16) + 1)],
+        [b"spuvm/1 to s alice bob\n"],
+        [struct.pack("<II", number, 1) + b"x" for number in range(0, 80, 2)],
+    ],
+)
+def test_what_is_no_frame_or_too_many_ends_a_shared_connection(said: list[bytes]) -> None:
+    streams: list[socket.socket] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as peer:
+        shared = Shared(listener.accept()[0], False, streams.append)
+        with suppress(OSError):
+            for data in said:
+                peer.sendall(data)
+        for _ in range(1000):
+            if not shared.alive:
+                break
+            time.sleep(0.01)
+        assert not shared.alive
+        assert len(streams) == (16 if len(said) > 1 else 0)
+        for stream in streams:
+            stream.close()
+        shared.join(10)
+        assert not shared.running
+
+
+def _say_all(sock: socket.socket, data: bytes) -> None:
+    sock.sendall(data)
+    sock.shutdown(socket.SHUT_WR)
+
+
+def _all_of(sock: socket.socket) -> bytes:
+    sock.settimeout(20)
+    found = bytearray()
+    while data := sock.recv(1 << 16):
+        found += data
+    return bytes(found)
+
+
 def test_what_a_relay_passes_on_is_encrypted_from_party_to_party(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,7 +198,9 @@ def test_what_a_relay_passes_on_is_encrypted_from_party_to_party(
         results, _ = session(path, work)
     assert results == ["done"] * 2
     assert len(passed) > 4
-    assert not any(word in b"".join(passed) for word in (b"a word", b"alice", b"bob"))
+    line = bytes(FirstLine("both", load_cluster(path).meeting, "alice", "bob"))  # what it was told anyway
+    said = b"".join(passed).replace(line, b"", 1)
+    assert not any(word in said for word in (b"a word", b"alice", b"bob"))
 
 
 def _listening(passed: list[bytes]) -> Callable[[socket.socket, socket.socket], None]:
@@ -170,19 +300,20 @@ def test_who_trickles_a_line_is_given_no_more_time() -> None:
 
 def test_lines_of_other_sessions_and_parties_are_not_let_in(tmp_path: Path) -> None:
     cluster = load_cluster(hide(make_cluster(tmp_path, PARTIES), "bob"))
-    ways = of_cluster(cluster, "alice")
+    mine = of_cluster(cluster, "alice")
     name = cluster.meeting
-    assert ways.admits(FirstLine("at", name, "alice", "bob"))
-    assert ways.admits(FirstLine("to", name, "bob", "alice"))
+    assert mine.admits(FirstLine("both", name, "bob", "alice"))
+    assert mine.admits(FirstLine("to", name, "carol", "alice"))
     for line in (
-        FirstLine("at", name, "alice", "carol"),  # who can be reached
-        FirstLine("at", "other", "alice", "bob"),
-        FirstLine("at", name, "carol", "bob"),
+        FirstLine("both", name, "carol", "alice"),  # who can be reached
+        FirstLine("both", "other", "bob", "alice"),
+        FirstLine("both", name, "bob", "carol"),
+        FirstLine("at", name, "bob", "alice"),  # which is for relays
         FirstLine("to", name, "bob", "carol"),
         FirstLine("to", name, "alice", "alice"),
         FirstLine("to", name, "mallory", "alice"),
     ):
-        assert not ways.admits(line), line
+        assert not mine.admits(line), line
 
 
 def test_a_relay_keeps_so_much_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,6 +367,6 @@ def test_cluster_files_that_are_wrong(tmp_path: Path, change: tuple[str, str], w
 
 
 def test_a_party_that_does_not_come_is_named() -> None:
-    ways = Ways("alice", {"alice": Address("127.0.0.1", 1), "bob": None}, None, "s", False)
+    mine = Ways("alice", {"alice": Address("127.0.0.1", 1), "bob": None}, None, "s", False)
     with pytest.raises(OSError, match="can only connect outwards"):
-        ways.open("bob", 0.01)
+        mine.open("bob", 0.01)

@@ -1,8 +1,9 @@
 """One port for all that peers want of a service: HTTPS to the service itself, and the sessions of its jobs.
 
 A connection that begins with TLS is for the service. One that begins with a line names a session: that of a job that
-runs here is handed over to the job's process, under a path that is this service's own; a peer that only connects
-outwards waits here. Nobody has a thread, TLS or a job's ear before the door has let him in (`link/tls/door.py`).
+runs here is handed over to the job's process, under a path that is this service's own; that of the services themselves
+is a peer's who only connects outwards, and both use it. Nobody has a thread, TLS or a job's ear before the door has let
+him in (`link/tls/door.py`).
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Port:
     async def close(self) -> None:
         """Its threads may wait for the loop, which goes on meanwhile."""
         await asyncio.to_thread(self._door.close)
-        self._ways.close()
+        await asyncio.to_thread(self._ways.close)
 
     def _answer(self, guest: Guest) -> None:
         guest.sock.setblocking(True)

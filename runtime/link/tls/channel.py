@@ -50,7 +50,8 @@ class Channel:
         self.failed: OSError | None = None  # why no more can be read
         self.returned = b""  # what was read, and is to be read again
         self.kept: Callable[[memoryview | bytes], None] | None = None  # called with all that is sent in the session
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if sock.family != socket.AF_UNIX:  # the end of a stream (`link/tls/shared.py`)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     # While setting up.
 

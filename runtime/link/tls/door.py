@@ -7,8 +7,8 @@ the cluster file only after all others: so a newcomer always gets in, a peer tha
 turn to leave comes, and strangers from elsewhere cannot crowd out peers, who may share one address.
 
 Where an address serves several sessions, another process has accepted the connections, and hands them over at a path.
-A party that nobody can reach listens nowhere: it stands at its posts (`link/tls/ways.py`), and who speaks there has
-come in.
+Who comes over a connection that this party shares with him (`link/tls/ways.py`) comes in at a post: so all do with a
+party that nobody can reach, which listens nowhere.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WAITING = 128  # connections that have said nothing yet
 GREETED = 64  # connections whose handshake is under way
 FROM_ONE = 16  # of them from an address that the cluster file does not have
 POLL = 0.2
-POST = 2.0  # seconds to reach a post
+POST = 2.0  # seconds to make a connection to share
 HANDING = 1.0  # seconds for a connection to be handed over
 BACKLOG = 512
 
@@ -58,7 +58,7 @@ class Guest:
 class Door:
     """Listens at the address of a party; once open, calls `greet` in a thread for each connection that speaks.
 
-    `posts`: where the party waits for peers that it cannot be reached by.
+    `posts`: where peers come in over connections that are shared with them.
     """
 
     def __init__(
@@ -118,23 +118,16 @@ class Door:
             self._greeted.remove(guest)
 
     def _stand(self, post: Post) -> None:
-        """Have a connection wait at a post; when somebody speaks there, he has come in, and another waits."""
+        """Let in whoever comes over the connection that is shared with a peer."""
         while not self._closing:
-            sock: socket.socket | None = None
             try:
-                sock = post.open(POST)
-                speaks = select.poll()
-                speaks.register(sock.fileno(), select.POLLIN)
-                while not self._closing and not speaks.poll(POLL * 1000):
-                    pass
-                if not self._closing and sock.recv(1, socket.MSG_PEEK):
-                    self._begin(Guest(sock, post.address.host, post.address.port))
-                    continue
+                sock = post.next(POST)
             except OSError as error:
-                log.debug("no place at %s, to wait for %s: %s", post.address, post.peer, in_words(error))
+                log.debug("no connection to share with %s: %s", post.peer, in_words(error))
+                time.sleep(POLL)
+                continue
             if sock is not None:
-                sock.close()
-            time.sleep(POLL)
+                self._begin(Guest(sock, f"the connection shared with {post.peer}", 0))
 
     def _keep(self, listener: socket.socket) -> None:
         while not self._closing:
@@ -154,7 +147,7 @@ class Door:
                 guest = _handed_over(sock) if self._handed else Guest(sock, _host(address), address[1])
                 if guest is None:
                     continue
-                if guest.line is not None and guest.line.verb == "at":  # nothing follows until it is wanted
+                if guest.line is not None and guest.line.verb == "both":  # nothing need follow
                     self._begin(guest)
                     continue
                 sock = guest.sock
@@ -281,7 +274,7 @@ def _listen_at(path: Path) -> socket.socket:
 
 
 def for_session(ways: Ways, greet: Callable[[Guest], None]) -> Callable[[Guest], None]:
-    """What a door does with a connection: one of a peer that waits is kept, TLS begins on any other of this session."""
+    """What a door does with a connection: one that both use is kept, TLS begins on any other of this session."""
 
     def answer(guest: Guest) -> None:
         guest.sock.setblocking(True)
@@ -292,7 +285,7 @@ def for_session(ways: Ways, greet: Callable[[Guest], None]) -> Callable[[Guest],
         except OSError as error:
             log.info("dropped a connection from %s: %s", guest.host, in_words(error))
             return guest.sock.close()
-        if line is not None and line.verb == "at":
+        if line is not None and line.verb == "both":
             return ways.keep(line, guest.sock)
         greet(guest)
 

@@ -1,7 +1,8 @@
 """What a connection says before TLS, where an address serves more than one session or a party cannot be reached.
 
     spuvm/1 to SESSION FROM TO      FROM wants to reach TO in this session
-    spuvm/1 at SESSION FROM TO      TO, whom nobody can reach, waits here for FROM
+    spuvm/1 both SESSION FROM TO    the same, and TO may use the connection to reach FROM (`link/tls/shared.py`)
+    spuvm/1 at SESSION FROM TO      at a relay: TO, whom nobody can reach, waits here for FROM
 
 One line of ASCII, at most `LONGEST` bytes with its end. It proves nothing, and decides only who is connected to whom:
 who somebody is, TLS finds out, which follows from end to end. A connection that begins with TLS says no line.
@@ -20,14 +21,14 @@ from spuvm.runtime.link.parties import SESSION
 
 LONGEST = 320
 PARTY = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}"
-LINE = re.compile(rf"spuvm/1 (to|at) ({SESSION.pattern}) ({PARTY}) ({PARTY})\n")
+LINE = re.compile(rf"spuvm/1 (to|both|at) ({SESSION.pattern}) ({PARTY}) ({PARTY})\n")
 BEGINS = b"spuvm/1 "
 KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
 
 @dataclass(frozen=True)
 class FirstLine:
-    """`verb` is `to` or `at`: see above."""
+    """`verb` is `to`, `both` or `at`: see above."""
 
     verb: str
     session: str

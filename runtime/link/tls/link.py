@@ -50,7 +50,7 @@ from spuvm.runtime.link.tls.resume import CONFIRM_BYTES, CONFIRM_PAUSE, Log, Men
 from spuvm.runtime.link.tls.setup import Connected, SetUp
 from spuvm.runtime.link.tls.stalled import SAYS, Waits
 from spuvm.runtime.link.tls.stream import INLINE_BYTES, Sender, Wake
-from spuvm.runtime.link.tls.ways import of_cluster
+from spuvm.runtime.link.tls.ways import Ways, of_cluster
 
 DIFFERENT = 3.0  # seconds that a party waits for peers to tell them that the set-up cannot succeed
 DECLINE = 5.0  # seconds that a party that cannot take part waits for peers to tell them
@@ -80,11 +80,12 @@ def connect(cluster: Cluster, party: str, timeout: float | None = None) -> "TlsL
     computes = rank < cluster.config.world_size
     link = TlsLink(rank, cluster.names, limit if computes else LONGER * limit, cluster.ahead, dealer)
     link._paces, link._compress = paces(cluster), cluster.compress
+    link._ways = ways = of_cluster(cluster, party)
     try:
-        with SetUp(cluster, party, limit, link._wake) as setup:
+        with SetUp(cluster, party, limit, link._wake, ways) as setup:
             _join(link, setup, limit)
         if cluster.grace_seconds:
-            link._take_up_again(cluster, party)
+            link._take_up_again(cluster, party, ways)
         link._start_session()
     except BaseException:
         link.close()
@@ -97,13 +98,14 @@ def decline(cluster: Cluster, party: str, reason: str) -> None:
 
     Says nothing if this party's own certificate or address cannot be used. No secrets in `reason`.
     """
-    wake = Wake()
+    wake, ways = Wake(), of_cluster(cluster, party)
     try:
-        with SetUp(cluster, party, DECLINE, wake) as setup:
+        with SetUp(cluster, party, DECLINE, wake, ways) as setup:
             setup.fail(party, reason, DECLINE)
     except SpuError as error:
         log.debug("%s could not tell its peers that it stops: %s", party, error)
     finally:
+        ways.close()
         wake.close()
 
 
@@ -144,6 +146,7 @@ class TlsLink(Link):
         self._confirmed = 0.0  # when peers were last told how much has come
         self._paces: Mapping[int, Pace] = {}  # by peer, of those that have a rate
         self._compress = False
+        self._ways: Ways | None = None
         self._grace = 0.0  # seconds in which a lost connection may be taken up again
         self._reception: Reception | None = None
         self._menders: list[Mender] = []
@@ -188,10 +191,10 @@ class TlsLink(Link):
 
     # Connections that were lost, or have carried as much as they should.
 
-    def _take_up_again(self, cluster: Cluster, party: str) -> None:
+    def _take_up_again(self, cluster: Cluster, party: str, ways: Ways) -> None:
         """From now on connections that are lost are made anew."""
         self._grace = cluster.grace_seconds
-        greeter, ways = Greeter(cluster, party, lambda: None), of_cluster(cluster, party)
+        greeter = Greeter(cluster, party, lambda: None)
         for peer, sender in self._senders.items():
             mender = Mender(greeter, cluster, ways, peer, self._tokens[True, peer])
             self._menders.append(mender)
@@ -414,6 +417,8 @@ class TlsLink(Link):
             receiver.close()
         for pace in self._paces.values():
             pace.close()
+        if self._ways is not None:
+            self._ways.close()
         self._wake.close()
 
     def _send(self, peer: int, kind: Kind, views: list[memoryview]) -> None:

@@ -18,11 +18,11 @@ from spuvm.runtime.link.parties import Address
 from spuvm.runtime.link.tls.channel import BLOCK_BYTES, hang_up, in_words
 from spuvm.runtime.link.tls.door import SILENT, Door, Guest, crowding
 from spuvm.runtime.link.tls.first_line import FirstLine, hear, keep_alive
-from spuvm.runtime.link.tls.ways import WAIT_HERE
 
 WAITING = 1024  # connections that wait for a peer; where there are more, the oldest of the address that has most goes
 JOINED = 512  # pairs at once
 FROM_ONE = 128  # pairs of one address
+WAIT_HERE = 2  # connections of one pair
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ class Relay:
                 raise OSError(errno.EPROTO, "it did not say whom it wants to reach")
             keep_alive(guest.sock)
             self._door.admit(guest)
+            if line.verb == "both":
+                raise OSError(errno.EPROTO, "at a relay one waits, or wants to reach somebody")
             if line.verb == "at":
                 self._keep(line, guest)
             else:

@@ -127,7 +127,7 @@ class Reception:
     def __init__(
         self, greeter: Greeter, cluster: Cluster, ways: Ways, tokens: dict[int, str], wake: Callable[[], None]
     ) -> None:
-        self._greeter, self._ways, self._tokens, self._wake = greeter, ways, tokens, wake
+        self._greeter, self._tokens, self._wake = greeter, tokens, wake
         self._context = make_context(ssl.PROTOCOL_TLS_SERVER, *greeter.key_files, crl=cluster.crl)
         self._come: dict[int, Channel] = {}  # by peer, the last time that it came
         self._lock = Lock()
@@ -137,7 +137,6 @@ class Reception:
 
     def close(self) -> None:
         self._door.close()
-        self._ways.close()
         for _, channel in self.come():
             channel.close()
 

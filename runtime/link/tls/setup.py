@@ -26,7 +26,7 @@ from spuvm.runtime.link.tls.channel import FAREWELL, Channel, hang_up, in_words,
 from spuvm.runtime.link.tls.door import Door, Guest, for_session
 from spuvm.runtime.link.tls.hello import Greeter
 from spuvm.runtime.link.tls.stream import Wake, put_frame
-from spuvm.runtime.link.tls.ways import of_cluster
+from spuvm.runtime.link.tls.ways import Ways
 
 DIAL_PAUSES = (0.02, 0.05, 0.1, 0.2)
 DIAL = 2.0  # seconds to reach an address
@@ -45,9 +45,9 @@ class Connected(NamedTuple):
 
 
 class SetUp:
-    """The set-up of one party's session, one thread a connection; use as a context manager."""
+    """The set-up of one party's session, one thread a connection; use as a context manager. `ways` stay open."""
 
-    def __init__(self, cluster: Cluster, party: str, limit: float, wake: Wake) -> None:
+    def __init__(self, cluster: Cluster, party: str, limit: float, wake: Wake, ways: Ways) -> None:
         self.party = party
         self._cluster = cluster
         self._rank = cluster.rank(party)
@@ -55,7 +55,7 @@ class SetUp:
         self._wake = wake
         self._failure: tuple[str, str] | None = None
         self._patience = FAREWELL
-        self._ways = of_cluster(cluster, party)
+        self._ways = ways
         self._greeter = Greeter(cluster, party, lambda: self._failure)
         self._server = make_context(ssl.PROTOCOL_TLS_SERVER, *self._greeter.key_files, crl=cluster.crl)
         self._client = make_context(ssl.PROTOCOL_TLS_CLIENT, *self._greeter.key_files, crl=cluster.crl)
@@ -87,7 +87,6 @@ class SetUp:
                 hang_up(sock)
         for thread in self._threads:
             thread.join()
-        self._ways.close()
         self._drop_news()
 
     def news(self) -> Iterator[Connected]:
