@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spuvm.runtime.config import Config
+from spuvm.runtime.engine.device import found
 from spuvm.runtime.errors import ConfigError, SpuError
 from spuvm.runtime.legible import legible
 from spuvm.runtime.link.cluster import load_cluster
@@ -43,6 +44,7 @@ class Context:
     dealer: str | None = None
     protocols: tuple[str, ...] | None = None  # that the cluster file allows; None: any
     machines: dict[Config, VM] = field(default_factory=dict)
+    device: str | None = None  # that this process's stages run on, see `init`
     made: dict[str, int] = field(default_factory=dict)  # objects of each party so far
 
     def machine(self, config: Config, kind: Callable[[Session], VM] = VM) -> VM:
@@ -55,11 +57,11 @@ class Context:
                     "or have every party's operator change the file."
                 )
             if self.party is None or self.link is None:
-                self.machines[config] = kind(Session(config))
+                self.machines[config] = kind(Session(config, device=self.device))
             else:
                 names = (*config.members, *(p for p in self.parties if p not in config.members))
                 link = renumbered(self.link, names)
-                self.machines[config] = kind(Session(config, link.rank, link))
+                self.machines[config] = kind(Session(config, link.rank, link, device=self.device))
         return self.machines[config]
 
     def _check_protocol(self, protocol: str) -> None:
@@ -112,6 +114,7 @@ def init(
     party: str | None = None,
     config: Any = None,
     timeout: float | None = None,
+    device: str | None = None,
 ) -> None:
     """Set up the devices; call it again to start anew.
 
@@ -121,18 +124,24 @@ def init(
         party: for a networked run, the party that this process is.
         config: for a networked run, the path of the cluster file (TOML).
         timeout: seconds that any wait for a peer may take; the file's if not given.
+        device: what this process computes its shares on, by XLA: any device that JAX has here, as "gpu", "gpu:1" or
+            "cpu". Without it (and without SPUVM_DEVICE) the vector engine computes, on the processor. Each party may
+            choose its own: all give the same bits.
 
     Raises:
-        ConfigError: if the arguments do not describe exactly one of the two.
+        ConfigError: if the arguments do not describe exactly one of the two, or the device is not there.
         LinkError: if the peers cannot be reached, or are not who they should be.
     """
     global _context
     shutdown()
+    if device is not None:
+        found(device)
     if party is not None or config is not None:
         if party is None or config is None or parties is not None:
             raise ConfigError("a networked run takes `party` and `config`, a simulation `parties` and address='local'.")
         cluster = load_cluster(config)
         _context = _joined(cluster, party, Path(config).absolute(), connect(cluster, party, timeout))
+        _context.device = device
         return
     if parties is None:
         raise ConfigError("`parties` is missing: give the names for a simulation, or `party` and `config`.")
@@ -141,7 +150,7 @@ def init(
     names = sorted(parties) if isinstance(parties, set | frozenset) else list(parties)
     if len(set(names)) != len(names) or not names or not all(isinstance(n, str) and n for n in names):
         raise ConfigError(f"`parties` must be different, non-empty names, got {names}.")
-    _context = Context(tuple(names))
+    _context = Context(tuple(names), device=device)
 
 
 def _joined(cluster: Cluster, party: str, file: Path, link: Link) -> Context:

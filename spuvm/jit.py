@@ -31,6 +31,7 @@ def jit(
     donate_argnums: int | Sequence[int] = (),
     donate_argnames: str | Sequence[str] = (),
     guard: bool = False,
+    device: str | None = None,
 ) -> Any:
     """Run a JAX function on secret-shared data, simulated among `world_size` parties in this process.
 
@@ -53,12 +54,14 @@ def jit(
         guard: notice numbers that leave what the ring holds (docs/numbers.md). Where bounds do not rule it out,
             operands are checked; one bit, whether any of them was too large, is revealed before anything else, and at
             the end of each call. If it is set every party raises RangeError, and there is no result.
+        device: what shares are computed on, by XLA: any device that JAX has here, as "gpu" or "cpu". Without it (and
+            without SPUVM_DEVICE) the vector engine computes, on the processor.
 
     Of a method, an object that is no pytree is part of the program: it is compiled again where attributes have changed.
     Within another jitted function, `fn` is a part of it and its machine is that one's.
 
     Raises:
-        ConfigError: for a configuration that no protocol has.
+        ConfigError: for a configuration that no protocol has, or a device that is not there.
         RangeError: when called, with `guard`.
         CompileError: when called, for a function that cannot be compiled; it names the user's line.
     """
@@ -74,9 +77,10 @@ def jit(
             static_argnums=static_argnums,
             static_argnames=static_argnames,
             guard=guard,
+            device=device,
         )
     config = make_config(protocol, ring, fxp_fraction_bits, world_size, parties, truncation)
-    return Jitted(fn, simulator(config), static_argnums, static_argnames=static_argnames, guard=guard)
+    return Jitted(fn, simulator(config, device), static_argnums, static_argnames=static_argnames, guard=guard)
 
 
 def secret(x: Any, bound: float | None = None, missing: bool = False) -> Any:

@@ -18,6 +18,7 @@ from spuvm.compiler.ir.module import Module, Type, Value, Visibility
 from spuvm.compiler.passes.ranges import bounds_of_inputs
 from spuvm.objects import Marked, Receiver, SPUObject, components_for, identity, slots_of
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, TRUNCATIONS, Config
+from spuvm.runtime.engine import device
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.machine.session import Call, Session, abort_on_error
 from spuvm.runtime.protocols.registered import protocol_of, usual_parties
@@ -88,7 +89,9 @@ class VM:
             None if dealer is None else tuple(r for r in range(len(self.config.members))),
             f"a call of `{module.name}` with {', '.join(map(identity, leaves)) or 'nothing'}",
         )
-        return self.objects(program, self.session.run(program.party(self.session.party), components, call))
+        with device.on(self.session.device):
+            part = program.party(self.session.party)
+        return self.objects(program, self.session.run(part, components, call))
 
     def _rescaled(self, x: Any, wanted: Type) -> Any:
         """An object with the fraction bits that a program takes, which was compiled for others."""
@@ -182,9 +185,9 @@ class VM:
 
 
 @cache
-def simulator(config: Config) -> VM:
-    """The simulated machine of a configuration; one for the process, so that its objects mix."""
-    return VM(Session(config))
+def simulator(config: Config, device: str | None = None) -> VM:
+    """The simulated machine of a configuration, and of a device; one for the process, so that its objects mix."""
+    return VM(Session(config, device=device))
 
 
 def make_config(

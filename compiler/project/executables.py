@@ -3,6 +3,7 @@
 A stage is bytecode for the vector engine, or, if it has an operation that the engine lacks or XLA is asked for,
 compiled by XLA. The code of an element-wise stage is that of one unit of elements, the same for every length. One that
 has run long enough on wide arrays gets machine code, made beside the work: by LLVM, or where llvmlite is not, by XLA.
+Where a device is named (`engine.device`) it is compiled for that one, its products of matrices by limbs.
 
 On disk an entry `KEY` names the entry that holds what was compiled, by the text of its module: stages of
 different parties, and of different programs, are often the same. Several threads may ask: whoever wants
@@ -19,7 +20,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import jax
 from jax.experimental import serialize_executable
@@ -30,13 +31,15 @@ from spuvm.compiler.cache import disk
 from spuvm.compiler.cache.recent import Recent
 from spuvm.compiler.fuse import llvm
 from spuvm.compiler.project import machine_code
+from spuvm.compiler.project.elsewhere import elsewhere
 from spuvm.compiler.project.kernels import StagePlan
-from spuvm.runtime.engine import tier
+from spuvm.runtime.engine import device, tier
 from spuvm.runtime.engine.check import BadCode, check
 from spuvm.runtime.engine.code import Code
 from spuvm.runtime.engine.interpreter import Interpreted
 from spuvm.runtime.engine.primitives import PERMUTATION
 from spuvm.runtime.ring import native
+from spuvm.runtime.ring.limbs import limbs_for
 
 Executable = Callable[..., Sequence[Any]]  # an `Interpreted`, or XLA's
 
@@ -138,18 +141,20 @@ class StageLoader:
     # XLA ---------------------------------------------------------------------------------------------
 
     def _for_xla(self) -> Executable:
-        found = _LOADED.use(self.key)
+        place = _Place.now()
+        key = self.key + place.suffix
+        found = _LOADED.use(key)
         if found is None:
-            with _BUSY[self.key]:
-                made = _LOADED.use(self.key) or self._from_disk() or self._compiled()
-                found = _LOADED.keep(self.key, made)
+            with _BUSY[key]:
+                made = _LOADED.use(key) or self._from_disk(key, place) or self._compiled(key, place)
+                found = _LOADED.keep(key, made)
         return found
 
-    def _from_disk(self) -> Executable | None:
-        name = disk.read(self.key)
-        return self._loaded(name.decode()) if name is not None and NAME.fullmatch(name) else None
+    def _from_disk(self, key: str, place: _Place) -> Executable | None:
+        name = disk.read(key)
+        return self._loaded(name.decode(), place) if name is not None and NAME.fullmatch(name) else None
 
-    def _loaded(self, name: str) -> Executable | None:
+    def _loaded(self, name: str, place: _Place) -> Executable | None:
         content = disk.read(name)
         if content is None:
             return None
@@ -157,35 +162,84 @@ class StageLoader:
         inputs = jax.tree.structure(((0,) * self.inputs, {}))
         outputs = jax.tree.structure([0] * self.outputs)
         try:
-            loaded: Executable = serialize_executable.deserialize_and_load(content, inputs, outputs)
+            loaded: Executable = place.loaded(content, inputs, outputs)
         except Exception:  # whatever is wrong with an entry, compiling anew puts it right
             return None
-        return loaded
+        return place.runs(loaded)
 
-    def _compiled(self) -> Executable:
+    def _compiled(self, key: str, place: _Place) -> Executable:
         global compiled_count
         if self.stage is None:
             raise StageMissing(self.key)
-        function = self.stage.function
+        function = place.function(self.stage)
 
         def stage(*args: Any) -> Sequence[Any]:  # one name for all: it is part of the module's text
             return function(*args)
 
-        with jax.enable_x64(True):
+        with jax.enable_x64(True), jax.default_device(place.device):
             lowered = jax.jit(stage).lower(*self.stage.avals)
-            name = hashlib.sha256(lowered.as_text().encode()).hexdigest()[:32] + ".stage"
+            text = lowered.as_text() + place.suffix
+            name = hashlib.sha256(text.encode()).hexdigest()[:32] + ".stage"
             with _BUSY[name]:
-                found = self._loaded(name)
+                found = self._loaded(name, place)
                 if found is None:
                     compiled_count += 1
-                    found = lowered.compile(compiler_options=OPTIONS)
+                    made = lowered.compile(compiler_options=place.options)
+                    found = place.runs(made)
                     try:
-                        content, _, _ = serialize_executable.serialize(found)
+                        content, _, _ = serialize_executable.serialize(made)
                     except (ValueError, NotImplementedError):  # this kind of executable cannot be stored
                         return found
                     disk.write(name, content)
-        disk.write(self.key, name.encode())
+        disk.write(key, name.encode())
         return found
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a stage runs by XLA: on this machine's processor, or on a device that was `asked` for."""
+
+    device: Any
+    asked: bool
+
+    @classmethod
+    def now(cls) -> _Place:
+        name = device.wanted()
+        return cls(device.processor(), False) if name is None else cls(device.found(name), True)
+
+    @property
+    def far(self) -> bool:
+        """Whether it is another one than the processor, on which arrays of NumPy's lie."""
+        return self.asked and self.device != jax.devices("cpu")[0]
+
+    @property
+    def suffix(self) -> str:
+        """Of the keys of what is compiled for it."""
+        d = self.device
+        return f"@{re.sub('[^a-zA-Z0-9]', '-', d.device_kind)}-{d.platform}-{d.id}" if self.far else ""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return OPTIONS if self.device.platform == "cpu" else {}
+
+    def function(self, stage: StagePlan) -> Callable[..., Sequence[Any]]:
+        return elsewhere(stage.function, limbs_for(self.device.platform)) if self.far else stage.function
+
+    def loaded(self, content: bytes, inputs: Any, outputs: Any) -> Executable:
+        if not self.far:
+            return cast(Executable, serialize_executable.deserialize_and_load(content, inputs, outputs))
+        client, only = self.device.client, [self.device]
+        return cast(Executable, serialize_executable.deserialize_and_load(content, inputs, outputs, client, only))
+
+    def runs(self, compiled: Executable) -> Executable:
+        """What takes arrays wherever they are."""
+        if not self.far:
+            return compiled
+
+        def run(*arrays: Any) -> Sequence[Any]:
+            return compiled(*(jax.device_put(x, self.device) for x in arrays))
+
+        return run
 
 
 def _stored_code(name: str) -> Code | str | None:

@@ -75,10 +75,16 @@ class StageFunction:
     avals: Sequence[jax.ShapeDtypeStruct]
 
     def __call__(self, *arrays: Any) -> Sequence[Any]:
+        return self.evaluated(lambda equation, arguments: equation.apply(*arguments), arrays)
+
+    def evaluated(
+        self, apply: Callable[[Equation, Sequence[Any]], Sequence[Any]], arrays: Sequence[Any]
+    ) -> Sequence[Any]:
+        """The outputs, `apply` giving the values of each equation."""
         env = dict(zip(self.names, arrays))
         for equation, reads in self.steps:
             arguments = [env[v] if isinstance(v, int) else v.value for v in reads]
-            env.update(zip(equation.outs, equation.apply(*arguments)))
+            env.update(zip(equation.outs, apply(equation, arguments)))
         return [env[v] for v in self.outputs]
 
     def equations(self) -> Equations:

@@ -2,7 +2,8 @@
 
 `SPUVM_ENGINE` is `native` (the default: the engine, and XLA for stages with an operation that the engine lacks),
 `llvm` (the same, but machine code of a stage's loops is made before it first runs on wide arrays, not once it has
-earned that) or `xla` (every stage by XLA, the twin that defines the bits). `use` changes it for this process.
+earned that) or `xla` (every stage by XLA, the twin that defines the bits). `use` changes it for this process. Where a
+device is asked for (`device`) every stage runs there, by XLA.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 
-from spuvm.runtime.engine import interpreter
+from spuvm.runtime.engine import device, interpreter
 from spuvm.runtime.errors import ConfigError
 
 TIERS = ("native", "llvm", "xla")
@@ -21,7 +22,9 @@ _wanted: str | None = None
 
 
 def current() -> str:
-    """What stages that are loaded from now on run by; without an engine `xla`."""
+    """What stages that are loaded from now on run by; without an engine, and on a device that is named, `xla`."""
+    if device.wanted() is not None:
+        return "xla"
     wanted = _wanted or checked(os.environ.get("SPUVM_ENGINE") or "native", "SPUVM_ENGINE")
     return wanted if wanted == "xla" or _available() else "xla"
 

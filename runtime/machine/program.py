@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from spuvm.runtime import cores
+from spuvm.runtime.engine import device
 from spuvm.runtime.engine.primitives import PERMUTATION
 from spuvm.runtime.engine.random import PERMUTATION_BYTES
 
@@ -330,10 +331,11 @@ class PartyProgram:
             return
         stages = list({s.key: s for task in tasks_of(self.block) for s in task.stages.values()}.values())
         first = len(stages) * (self.party or 0) // 3
-        device = jax.config.jax_default_device  # type: ignore[attr-defined]
+        chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
+        named = device.wanted()
 
         def load(stage: Stage) -> None:
-            with jax.default_device(device):  # other threads do not have the caller's
+            with jax.default_device(chosen), device.on(named):  # other threads do not have the caller's
                 stage.load()
 
         with ThreadPoolExecutor(cores.available(), "compile") as pool:

@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from spuvm.runtime.config import Config
+from spuvm.runtime.engine import device
 from spuvm.runtime.engine.correlated import is_correlated
 from spuvm.runtime.engine.random import Stream, derive_key, new_key
 from spuvm.runtime.errors import RangeError
@@ -61,15 +62,19 @@ class Call:
 @dataclass
 class Session:
     """`party` is None in the simulator, which is all parties at once. `cancelled`, set by another thread, ends the
-    program that runs by a CancelledError; over a link the session ends with it, at all parties."""
+    program that runs by a CancelledError; over a link the session ends with it, at all parties. `device` is what
+    stages run on by XLA, if not the vector engine (`engine.device`); every party's own affair."""
 
     config: Config
     party: int | None = None
     link: Link | None = None
     keys: Callable[[Holders], bytes] | None = None
     listener: Listener | None = None
+    device: str | None = None
 
     def __post_init__(self) -> None:
+        if (name := self.device or device.wanted()) is not None:
+            device.found(name)  # said before anything is sent
         keep_large_blocks()
         self._streams = Streams(self.keys or self._key, self.party)
         self._input_stream = Stream(new_key())
@@ -102,7 +107,7 @@ class Session:
         call: Call,
     ) -> list[Component | None]:
         """Run a program, after all parties have agreed on the call. Results may be in blocks."""
-        with self._lock, abort_on_error(self.link):
+        with self._lock, abort_on_error(self.link), device.on(self.device):
             program.prepare()
             self._propose(call)
             return Executor(self._streams, self.link, self.listener, self.cancelled).run_blocked(program, inputs)

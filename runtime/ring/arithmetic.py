@@ -1,15 +1,18 @@
 """Products of matrices and sums over Z_2^k inside JAX programs: uint32 and uint64 arrays that wrap, and Words.
 
 XLA's own integer dot is fast for matrix times vector and 50 times too slow beyond it. Two forms
-with the same bits stand beside each other: the native kernel as an FFI call (CPU only, as is the
-runtime) and `matmul_xla`, for 128 bits `dot_of_words_xla`. Which one a program gets is settled when it
-is traced.
+with the same bits stand beside each other: the native kernel as an FFI call (CPU only) and `matmul_xla`, for 128 bits
+`dot_of_words_xla`. Which one a program gets is settled when it is traced. A stage that goes to another device has
+the native kernel's calls replaced (`call_elsewhere`) by products of limbs.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial, reduce
 from itertools import product
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +22,7 @@ from jax import lax
 from spuvm.runtime.ring import bits as bt
 from spuvm.runtime.ring import native
 from spuvm.runtime.ring.elements import Elements, Word
+from spuvm.runtime.ring.limbs import matmul_by_limbs
 
 # As in `lax.dot_general`: (contracted axes of x, of y), (batch axes of x, of y).
 DimensionNumbers = tuple[tuple[Sequence[int], Sequence[int]], tuple[Sequence[int], Sequence[int]]]
@@ -27,6 +31,8 @@ DimensionNumbers = tuple[tuple[Sequence[int], Sequence[int]], tuple[Sequence[int
 _UNROLLED = 16
 # Up to this depth one multiply-and-sum beats the loop and compiles faster.
 _FUSED_DEPTH = 32
+
+_LIMBS: ContextVar[str | None] = ContextVar("limbs", default=None)  # of products traced for another device
 
 
 def matmul(x: Elements, y: Elements) -> Elements:
@@ -103,7 +109,7 @@ def _sum_of_dots(pairs: Sequence[tuple[jax.Array, jax.Array]], dimension_numbers
 
 
 def _dot_of_words(x: Word, y: Word, dims: DimensionNumbers) -> Word:
-    if not native.multiplies_words() or _size(x.low, dims[0][0]) <= 1 or x.low.size == 0:
+    if _LIMBS.get() or not native.multiplies_words() or _size(x.low, dims[0][0]) <= 1 or x.low.size == 0:
         return dot_of_words_xla(x, y, dims)
     (x_sum, y_sum), (x_batch, y_batch) = dims
     x_free, y_free = _free(x.low, x_sum, x_batch), _free(y.low, y_sum, y_batch)
@@ -181,7 +187,8 @@ def _product(pairs: Sequence[tuple[jax.Array, jax.Array]], x_transposed: bool, y
     m, k = x.shape[:0:-1] if x_transposed else x.shape[1:]
     n = y.shape[1] if y_transposed else y.shape[2]
     dtype = jnp.promote_types(x.dtype, y.dtype)
-    if k > 1 and native.register():  # an outer product is elementwise: XLA fuses it with what surrounds it
+    limbs = _LIMBS.get()
+    if k > 1 and limbs is None and native.register():  # an outer product is elementwise: XLA fuses it with what is near
         result = jax.ShapeDtypeStruct((x.shape[0], m, n), dtype)
         call = jax.ffi.ffi_call(native.MATMUL_TARGET, result, vmap_method="broadcast_all")
         z: jax.Array = call(*(v for pair in pairs for v in pair), x_transposed=x_transposed, y_transposed=y_transposed)
@@ -189,9 +196,33 @@ def _product(pairs: Sequence[tuple[jax.Array, jax.Array]], x_transposed: bool, y
 
     def one(x: jax.Array, y: jax.Array) -> jax.Array:
         x, y = x.astype(dtype), y.astype(dtype)
-        return matmul_xla(x.mT if x_transposed else x, y.mT if y_transposed else y)
+        x, y = x.mT if x_transposed else x, y.mT if y_transposed else y
+        return matmul_xla(x, y) if limbs is None else matmul_by_limbs(x, y, limbs)
 
     return reduce(lambda a, b: a + b, (one(x, y) for x, y in pairs))
+
+
+@contextmanager
+def by_limbs(kind: str) -> Iterator[None]:
+    """Within the block products are traced for a device that has no native kernel, see `limbs.BY_LIMBS`."""
+    token = _LIMBS.set(kind)
+    try:
+        yield
+    finally:
+        _LIMBS.reset(token)
+
+
+def call_elsewhere(target: str, operands: Sequence[jax.Array], x_transposed: bool, y_transposed: bool) -> list[Any]:
+    """The results of a call of the native kernel, without it; within `by_limbs`."""
+    if target == native.MATMUL_TARGET:
+        pairs = list(zip(operands[::2], operands[1::2]))
+        return [_product(pairs, x_transposed, y_transposed)]
+    x, y = (
+        Word(*(v.mT if turned else v for v in pair))
+        for pair, turned in ((operands[:2], x_transposed), (operands[2:], y_transposed))
+    )
+    z = dot_of_words_xla(x, y, (((2,), (1,)), ((0,), (0,))))
+    return [z.low, z.high]
 
 
 def _as_matrix(

@@ -12,11 +12,12 @@ import click
 from rich.console import Console
 
 from spuvm.bench import calls, kernels, measure, report
-from spuvm.bench.measure import NETWORKED, SIMULATED, Plan, Result
+from spuvm.bench.measure import NETWORKED, ON_DEVICE, SIMULATED, Plan, Result
 from spuvm.bench.operations import OPERATIONS, Sizes
 from spuvm.bench.peer import PYTHON_VARIABLE
 from spuvm.bench.peer import peer_python as find_peer
 from spuvm.bench.workers import BenchmarkError
+from spuvm.runtime.engine.device import found
 from spuvm.runtime.ring.native import features
 
 WIDE = 200  # columns of a table that goes to a file or a pipe
@@ -50,6 +51,7 @@ def _operations(_: click.Context, __: click.Parameter, text: str | None) -> tupl
 )
 @click.option("--simulated/--no-simulated", default=True, show_default=True, help="All parties in one process.")
 @click.option("--network/--no-network", default=True, show_default=True, help="Three processes over mutual TLS.")
+@click.option("--device", metavar="NAME", help="Simulated on a device of JAX's, too: gpu, cpu:0 or the like.")
 @click.option("--against", type=click.Choice(["spu"]), help="A peer to run in turn: SecretFlow SPU 0.9.5.")
 @click.option(
     "--peer-python",
@@ -71,6 +73,7 @@ def bench(
     repeat: int,
     simulated: bool,
     network: bool,
+    device: str | None,
     against: str | None,
     peer_python: str | None,
     first_call: bool,
@@ -86,12 +89,14 @@ def bench(
     scaled up. With `--against spu` the peer runs each operation right after, on the same inputs and
     for the same second at least: ratios above 1 say that spuvm is faster, best run against best. With
     `applications`, a logistic regression and two networks are timed as whole calls, from arrays to arrays.
+    With `--device`, each is simulated once more with all stages on that device, by XLA.
     With `kernels`, only the native kernels are timed, beside what stands in for them where they are not built.
 
     \b
     Examples:
       spuvm bench --ops multiply,less --size 100000 --no-network
       spuvm bench --against spu --json results.json
+      spuvm bench --ops matmul,less --device gpu --no-network
       spuvm bench --first-call
       spuvm bench applications --against spu
       spuvm bench kernels
@@ -104,14 +109,16 @@ def bench(
         console.print(kernels.table(rows))
         _write(json_path, {"machine": measure.machine(), "features": features(), "kernels": kernels.as_dicts(rows)})
         return
+    if device is not None:
+        found(device)
     about = measure.machine()
     modes = [mode for mode, on in ((SIMULATED, simulated), (NETWORKED, network)) if on]
     python = find_peer(peer_python, progress.print) if against else None
     if what == "applications":
-        found = list(calls.measure(modes, repeat, timeout, python, progress.print))
-        for table in calls.tables(found):
+        measured = list(calls.measure(modes, repeat, timeout, python, progress.print))
+        for table in calls.tables(measured):
             console.print(table)
-        _write(json_path, {"machine": about, "applications": calls.as_dicts(found)})
+        _write(json_path, {"machine": about, "applications": calls.as_dicts(measured)})
         return
     results: list[Result] = []
     first: list[dict[str, Any]] = []
@@ -119,7 +126,8 @@ def bench(
         first = measure.first_calls(timeout)
         console.print(report.first_call_table(first))
     else:
-        plan = Plan(ops, Sizes(size, matrix, sort_size), repeat, modes, timeout, python)
+        modes += [] if device is None else [ON_DEVICE]
+        plan = Plan(ops, Sizes(size, matrix, sort_size), repeat, modes, timeout, python, device)
         results = run(plan, progress)
         for table in report.tables(results):
             console.print(table)

@@ -23,8 +23,9 @@ import numpy as np
 from spuvm.bench import workers
 from spuvm.bench.operations import OPERATIONS, Operation, Sizes
 from spuvm.bench.workers import BenchmarkError, Workers
+from spuvm.runtime.engine.device import VARIABLE
 
-SIMULATED, NETWORKED = "simulated", "network"
+SIMULATED, NETWORKED, ON_DEVICE = "simulated", "network", "device"
 SPAN, MOST = 1.0, 100  # seconds that a system is timed for at least, by at most so many runs more
 SEED = 20_000
 BILLION = 1e9
@@ -32,7 +33,9 @@ BILLION = 1e9
 
 @dataclass(frozen=True)
 class Plan:
-    """What to measure, `repeat` times at least. `patience`: seconds, of any answer; `peer`: a Python that has it."""
+    """What to measure, `repeat` times at least. `patience`: seconds, of any answer; `peer`: a Python that has it.
+
+    `device`: what the simulation of the mode "device" computes on, by XLA."""
 
     operations: Sequence[str]
     sizes: Sizes
@@ -40,6 +43,7 @@ class Plan:
     modes: Sequence[str]
     patience: float
     peer: Path | None = None
+    device: str | None = None
 
 
 @dataclass
@@ -142,7 +146,7 @@ class Bench:
             counted = [reply["counted"] for reply in replies]
             if mode == NETWORKED and replies[0]["exact"] and counted != replies[0]["predicted"]:
                 ours.failure = f"(rounds, bytes) by party: {counted} counted, {replies[0]['predicted']} predicted"
-        if self.plan.peer is not None:
+        if self.plan.peer is not None and mode != ON_DEVICE:
             result.peer, _ = self._timing("peer", name, mode, path, exact)
         return result
 
@@ -176,6 +180,8 @@ class Bench:
         if system == "spuvm":
             if mode == SIMULATED:
                 return workers.simulated(patience)
+            if mode == ON_DEVICE:
+                return workers.simulated(patience, {VARIABLE: str(self.plan.device)})
             return workers.networked(patience, Path(tempfile.mkdtemp(dir=self.folder)))
         assert peer is not None
         return workers.peer_simulated(peer, patience) if mode == SIMULATED else workers.peer_networked(peer, patience)

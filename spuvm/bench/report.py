@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
-from spuvm.bench.measure import NETWORKED, SIMULATED, Result, Timing
+from spuvm.bench.measure import NETWORKED, ON_DEVICE, SIMULATED, Result, Timing
 
 # How many times faster than the peer, at the standard sizes: operation, simulated, networked.
 _TIMES_FASTER: tuple[tuple[str, float | None, float | None], ...] = (
@@ -39,6 +39,7 @@ GOALS = {
 TITLES = {
     SIMULATED: ("All parties simulated in one process", "three threads"),
     NETWORKED: ("Three processes over mutual TLS", "three processes over plain TCP"),
+    ON_DEVICE: ("Simulated in one process, on the device by XLA", "three threads"),
 }
 OWN_COLUMNS = (
     "operation",

@@ -13,6 +13,7 @@ import click
 
 from spuvm.data.files import FORMATS
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, TRUNCATIONS, Config
+from spuvm.runtime.engine import device
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.protocols.registered import PROTOCOLS, protocol_of, usual_parties
 
@@ -170,6 +171,24 @@ def timeout_option(default: float | None = None, otherwise: str = "") -> Callabl
     return click.option(
         "--timeout", metavar="SECONDS", type=kind, default=default, show_default=default is not None, help=says
     )
+
+
+def device_option(command: F) -> F:
+    """`--device NAME`: what this process computes on, for as long as the command runs."""
+    option = click.option(
+        "--device",
+        metavar="NAME",
+        callback=_on_device,
+        help="Compute on a device of JAX's, by XLA: gpu, cpu:0 or the like.  [default: the vector engine]",
+    )
+    return option(command)
+
+
+def _on_device(context: click.Context, _: click.Parameter, name: str | None) -> str | None:
+    if name is not None:
+        device.found(name)
+        context.with_resource(device.on(name))
+    return name
 
 
 def _with(options: tuple[Callable[[F], F], ...], command: F) -> F:

@@ -10,7 +10,7 @@ import click
 
 from spuvm.commands import inputs as given
 from spuvm.commands.keeping import keep_outputs
-from spuvm.commands.options import Input, InputType, Output, OutputType, timeout_option
+from spuvm.commands.options import Input, InputType, Output, OutputType, device_option, timeout_option
 from spuvm.commands.part import taking_part
 from spuvm.commands.results import match_outputs, say, show
 from spuvm.commands.reveals import reveals
@@ -39,6 +39,7 @@ from spuvm.runtime.link.cluster import load_cluster
     "--output", "outputs", type=OutputType(), multiple=True, help="A file for a result that this party may see."
 )
 @timeout_option(otherwise="the cluster file's")
+@device_option
 @click.option("--expect-hash", metavar="SHA256", help="Run nothing but the program that has this hash.")
 @click.option("--force", is_flag=True, help="Replace output files.")
 @click.option(
@@ -56,6 +57,7 @@ def party(
     inputs: tuple[Input, ...],
     outputs: tuple[Output, ...],
     timeout: float | None,
+    device: str | None,
     expect_hash: str | None,
     force: bool,
     report: Path | None,

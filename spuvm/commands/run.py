@@ -16,7 +16,7 @@ import numpy as np
 
 from spuvm.checking import check_traced
 from spuvm.commands import inputs as given
-from spuvm.commands.options import Input, InputType, Output, OutputType, function_options, timeout_option
+from spuvm.commands.options import Input, InputType, Output, OutputType, device_option, function_options, timeout_option
 from spuvm.commands.programs import Options, is_saved, program_of
 from spuvm.commands.results import (
     INEXACT,
@@ -71,6 +71,7 @@ PARTED = 4  # exit status
 )
 @click.option("--network", is_flag=True, help="Run each party as a process of its own, over TLS.")
 @timeout_option(60.0)
+@device_option
 @click.option("--link", metavar="DELAY,WIDTH", help="With --network: over links like 25ms,100Mbit, shaped here.")
 @click.option(
     "--profile",
@@ -86,6 +87,7 @@ def run(
     check: bool,
     network: bool,
     timeout: float,
+    device: str | None,
     link: str | None,
     profile: Path | None,
     force: bool,
@@ -117,7 +119,7 @@ def run(
         raise InputError("`--profile` shows processes: give `--network`, too; `spuvm cost` counts without running.")
     wanted = match_outputs(program, outputs, force)
     speed = None if link is None else Speed.parse(link)
-    runner = partial(_networked, speed=speed, profile=profile) if network else _simulated
+    runner = partial(_networked, speed=speed, profile=profile, device=device) if network else _simulated
     start = time.perf_counter()
     values, ran = runner(program, named, tables, timeout, quiet)
     seconds = time.perf_counter() - start
@@ -190,6 +192,7 @@ def _networked(
     quiet: bool,
     speed: Speed | None = None,
     profile: Path | None = None,
+    device: str | None = None,
 ) -> Ended:
     """Each party is `spuvm party`; what it may see comes back as .npy files in the run's folder."""
     module, parties = program.module, rank_names(program.config)
@@ -206,6 +209,8 @@ def _networked(
         with nullcontext(dict.fromkeys(parties, cluster)) if speed is None else shaped(cluster, speed) as files:
             commands = {p: _party(p, program, named, folder, files[p], timeout, quiet) for p in parties}
             traces = {p: folder / f"{p}.trace.json" for p in program.config.members}
+            for party in program.config.members if device is not None else ():
+                commands[party] += ["--device", device]
             for party, trace in traces.items() if profile is not None else ():
                 commands[party] += ["--profile", str(trace)]
             run_parties(commands, on_line=_relay)
