@@ -33,7 +33,7 @@ rng = np.random.default_rng(0)
 def test_products_by_limbs_have_the_bits_of_the_ring(kind: str, dtype: type) -> None:
     """At the limits, too: all ones, the greatest and least with a sign."""
     high = np.iinfo(dtype).max
-    edges = np.array([high, high // 2 + 1, 0x80, 0x7F80 % (high + 1), 0, 1], dtype)
+    edges: Any = np.array([high, high // 2 + 1, 0x80, 0x7F80 % (high + 1), 0, 1], dtype)
     for shape, other in (((2, 3, 37), (2, 37, 5)), ((1, 1, 6), (1, 6, 4)), ((3, 2, 0), (3, 0, 2))):
         x, y = (rng.integers(0, high, s, dtype, endpoint=True) for s in (shape, other))
         x.reshape(-1)[::5], y.reshape(-1)[::3] = np.resize(edges, x[..., :].reshape(-1)[::5].size), high
@@ -64,9 +64,8 @@ def work(x: jax.Array, y: jax.Array) -> tuple[jax.Array, ...]:
 
 def test_a_named_device_gives_what_the_engine_gives() -> None:
     x, y = rng.normal(size=(3, 4)).astype(np.float32), rng.normal(size=(4, 3)).astype(np.float32)
-    settings = {"truncation": "exact"}
-    want = spu.reveal(spu.jit(work, **settings)(x, y))
-    on_cpu = spu.jit(work, device="cpu", **settings)
+    want = spu.reveal(spu.jit(work, truncation="exact")(x, y))
+    on_cpu = spu.jit(work, device="cpu", truncation="exact")
     got = spu.reveal(on_cpu(x, y))
     found = [s.load() for t in tasks_of(on_cpu.compile(x, y).party(None).block) for s in t.stages.values()]
     assert any(isinstance(f, Interpreted) for f in found) == (tier.current() != "xla")
