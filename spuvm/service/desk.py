@@ -1,14 +1,10 @@
 """For a party's own people: pages that need no JavaScript, the same as JSON for the command line, health and metrics.
 
-A request proves who it is by a token (`Authorization: Bearer`) or by the cookie of a log-in; what changes something
-needs a role, and from a page also the log-in's own number, which another site cannot know.
+A request proves who it is as `service/logins.py` says; what changes something needs a role.
 """
 
 from __future__ import annotations
 
-import hmac
-import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,13 +17,13 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from spuvm.runtime.errors import InputError, SpuError
 from spuvm.service import jobs, upkeep
 from spuvm.service.jobs import STATES
+from spuvm.service.logins import Logins
+from spuvm.service.oidc import CALLBACK
 from spuvm.service.party import Party
 from spuvm.service.progress import flow_of, nodes_of
 from spuvm.service.shown import brief, inputs_of, planned, shown
 from spuvm.service.store import Row, User
 
-SESSION_SECONDS = 8 * 3600.0
-COOKIE = "spuvm_session"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'",
@@ -38,23 +34,18 @@ HEADERS = {
 
 
 @dataclass
-class Session:
-    token: str  # of the user: a user who is removed is logged out
-    csrf: str
-    ends: float
-
-
-@dataclass
 class Desk:
     """The pages of one party."""
 
     party: Party
-    sessions: dict[str, Session] = field(default_factory=dict)
     pages: jinja2.Environment = field(
         default_factory=lambda: jinja2.Environment(
             loader=jinja2.FileSystemLoader(Path(__file__).parent / "pages"), autoescape=True
         )
     )
+
+    def __post_init__(self) -> None:
+        self.logins = Logins(self.party)
 
     def app(self) -> web.Application:
         made = web.Application(client_max_size=jobs.MAX_PROGRAM * 2, middlewares=[self._guard])
@@ -62,7 +53,9 @@ class Desk:
         add.add_get("/", self.index)
         add.add_get("/jobs/{id}", self.job)
         add.add_post("/login", self.login)
-        add.add_post("/logout", self.logout)
+        add.add_post("/logout", self.logins.logout)
+        add.add_get("/login/provider", self.logins.to_provider)
+        add.add_get(CALLBACK, self.logins.from_provider)
         add.add_get("/health", self.health)
         add.add_get("/metrics", self.metrics)
         add.add_get("/api/jobs", self.list)
@@ -107,19 +100,12 @@ class Desk:
             return web.json_response({"error": what}, status=status)
         return web.Response(text=what, status=status)
 
-    def _session(self, request: web.Request) -> Session | None:
-        session = self.sessions.get(request.cookies.get(COOKIE, ""))
-        return session if session is not None and session.ends > time.time() else None
-
     def _user(self, request: web.Request, role: str | None = None) -> User:
-        session = self._session(request)
-        header = request.headers.get("Authorization", "")
-        token = header.removeprefix("Bearer ") if header.startswith("Bearer ") else session.token if session else ""
-        user = self.party.store.user(token)
+        user = self.logins.user(request)
         if user is None:
             if request.path.startswith("/api/"):
                 raise web.HTTPUnauthorized(text='{"error": "no user has this token, or it has ended"}')
-            raise web.HTTPSeeOther("/login") if request.path != "/" else web.HTTPUnauthorized
+            raise web.HTTPSeeOther("/")
         if role is not None and role not in user.roles:
             raise web.HTTPForbidden(text=f'{{"error": "this needs the role {role}, which {user.name} has not"}}')
         return user
@@ -127,15 +113,18 @@ class Desk:
     # pages --------------------------------------------------------------------------------------------
 
     def _page(self, name: str, request: web.Request, status: int = 200, **values: Any) -> web.Response:
-        session = self._session(request)
+        session = self.logins.session(request)
         text = self.pages.get_template(name).render(
-            party=self.party.settings.party, alerts=self.party.alerts, csrf=session.csrf if session else "", **values
+            party=self.party.settings.party,
+            provider=self.logins.provider is not None,
+            alerts=self.party.alerts,
+            csrf=session.csrf if session else "",
+            **values,
         )
         return web.Response(text=text, content_type="text/html", status=status)
 
     async def index(self, request: web.Request) -> web.Response:
-        session = self._session(request)
-        user = self.party.store.user(session.token) if session else None
+        user = self.logins.user(request)
         if user is None:
             return self._page("login.html", request, user=None)
         rows = [shown(row) for row in self.party.store.jobs(limit=100)]
@@ -173,35 +162,15 @@ class Desk:
         return web.Response(body=path.read_bytes(), content_type="text/html", charset="utf-8")
 
     async def login(self, request: web.Request) -> web.StreamResponse:
-        token = str((await request.post()).get("token", ""))
-        if self.party.store.user(token) is None:
-            self.party.turned_away("somebody at the page", "a log-in with no token of a user")
-            return self._page("login.html", request, 401, user=None, wrong=True)
-        now = time.time()
-        self.sessions = {k: s for k, s in self.sessions.items() if s.ends > now}
-        key = secrets.token_urlsafe(32)
-        self.sessions[key] = Session(token, secrets.token_urlsafe(32), now + SESSION_SECONDS)
-        response = web.HTTPSeeOther("/")
-        response.set_cookie(COOKIE, key, httponly=True, samesite="Strict", max_age=int(SESSION_SECONDS))
-        raise response
-
-    async def logout(self, request: web.Request) -> web.StreamResponse:
-        await self._from_our_page(request)
-        self.sessions.pop(request.cookies.get(COOKIE, ""), None)
-        raise web.HTTPSeeOther("/")
-
-    async def _from_our_page(self, request: web.Request) -> Any:
-        form, session = await request.post(), self._session(request)
-        if session is None or not hmac.compare_digest(str(form.get("csrf", "")), session.csrf):
-            raise web.HTTPForbidden(text="this form is not of your log-in: go back, load the page again")
-        return form
+        answer = await self.logins.by_token(request)
+        return answer if answer is not None else self._page("login.html", request, 401, user=None, wrong=True)
 
     def _act(self, act: str, page: bool) -> Callable[[web.Request], Any]:
         role = "operate" if act == "cancel" else "approve"
 
         async def handler(request: web.Request) -> web.StreamResponse:
             user, id = self._user(request, role), request.match_info["id"]
-            body = await self._from_our_page(request) if page else await request.json()
+            body = await self.logins.form(request) if page else await request.json()
             if act == "approve":
                 row = self.party.approve(user.name, id, str(body["hash"]))
             else:

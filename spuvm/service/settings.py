@@ -38,6 +38,11 @@
     open_jobs = 20                       # of one asking party
     restarts = 3                         # how often a job that was interrupted runs again
 
+    [oidc]                               # optional: people log in by a provider of identities (`service/oidc.py`)
+    issuer = "https://login.example.com"
+    client_id = "spuvm"
+    redirect = "https://spuvm.example.com:8443/login/callback"
+
     [retention]                          # optional: what is erased by itself; for ever, if a line is not there
     results_days = 30                    # all that a job left: results, what it printed, shares that it kept
     models_days = 365                    # models, and checkpoints of flows, since they were last written
@@ -57,6 +62,8 @@ from spuvm.policy.fields import Field
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.parties import Address, parse_address, parse_rate, party_name
 from spuvm.runtime.link.trust import check_trust, parse_fingerprint
+from spuvm.service import oidc
+from spuvm.service.oidc import Oidc
 
 OUTWARD = "outward"
 LIMITS = {
@@ -88,6 +95,7 @@ FILE = {
     "rates": Field(fields.table_of(fields.text), {}),
     "data": Field(fields.table_of(fields.text), {}),
     "limits": Field(lambda value: value, {}),
+    "oidc": Field(lambda value: value, None),
     "retention": Field(lambda value: value, {}),
 }
 RETENTION = {
@@ -137,6 +145,7 @@ class Settings:
     data: Mapping[str, Path]
     limits: Limits
     retention: Retention
+    oidc: Oidc | None
 
     @property
     def peers(self) -> tuple[str, ...]:
@@ -189,6 +198,7 @@ def load(path: str | Path) -> Settings:
         compress=values["compress"],
         data={name: path.parent / file for name, file in values["data"].items()},
         retention=Retention(**fields.read(values["retention"], RETENTION, f"[retention] in {path}")),
+        oidc=None if values["oidc"] is None else oidc.read(values["oidc"], path),
         limits=Limits(**fields.read(values["limits"], LIMITS, f"[limits] in {path}")),
         **files,
     )

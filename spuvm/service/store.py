@@ -229,6 +229,12 @@ class Store:
         found = self.db.execute(sql, (_hash(token), time.time())).fetchone()
         return User(found["name"], tuple(found["roles"].split(","))) if found else None
 
+    def user_named(self, name: str) -> User | None:
+        """The user of this name, whom somebody else has proved to be there, if he has not ended."""
+        sql = "select * from users where name = ? and ends > ?"
+        found = self.db.execute(sql, (name, time.time())).fetchone()
+        return User(found["name"], tuple(found["roles"].split(","))) if found else None
+
     def remove_user(self, name: str) -> None:
         if self.db.execute("delete from users where name = ?", (name,)).rowcount == 0:
             raise InputError(f"there is no user {name!r:.80}.")
