@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import spuvm as spu
 from spuvm.cli import run as spuvm
 from spuvm.network import make_run_folder
+from spuvm.psi.bulk import run
 from spuvm.psi.bulk.folder import RunFolder
 from spuvm.psi.bulk.layout import layout_of
 from spuvm.psi.bulk.run import Asked, intersect_files
@@ -66,6 +68,63 @@ def test_files_to_files(files: Path, bucket_rows: int, monkeypatch: pytest.Monke
     assert pq.read_table("m.parquet").equals(expected(files))
     assert pc.read_csv("n.csv")["y"].to_pylist() == matching(tables()[1], "no", tables()[0], "id")["y"].to_pylist()
     assert sorted(p.name for p in files.iterdir()) == ["a.parquet", "b.csv", "m.parquet", "n.csv"]
+
+
+@pytest.mark.parametrize("how", [["--mode", "helper"], ["--mode", "ecdh"], ["--how", "left", "--mode", "oblivious"]])
+def test_run_again_a_join_is_done(files: Path, how: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is matched again, nothing is counted, and nothing of another's is taken for it."""
+    to = ["--output", f"alice={files}/m.parquet"] + (["--output", f"bob={files}/n.csv"] if "left" not in how else [])
+    line = ["psi", "run", f"alice={files}/a.parquet:id", f"bob={files}/b.csv:no", *to, *how, "--quiet"]
+    line += ["--duplicates", "first", "--most-runs", "1", "--ledger", str(files / "ledger")]
+    names = sorted(p.name for p in files.iterdir())
+    assert spuvm(line) == 0
+    made = {p: p.stat().st_mtime_ns for p in (files / "m.parquet", files / "n.csv") if p.exists()}
+    assert spuvm(line) == 0
+    assert "m.parquet is there already, of this very run: nothing is left to do" in capsys.readouterr().err
+    assert {p: p.stat().st_mtime_ns for p in made} == made
+    assert sorted(p.name for p in files.iterdir()) == sorted([*names, *(p.name for p in made), "ledger"])
+    os.utime(files / "b.csv")
+    assert spuvm([*line, "--most-runs", "9"]) == 2
+    assert "m.parquet is there already" in capsys.readouterr().err
+
+
+def test_one_receiver_has_written_and_the_other_is_ended(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = f"psi run alice={files}/a.parquet:id bob={files}/b.csv:no --mode helper --quiet --bucket-rows 1000"
+    line += f" --output alice={files}/m.parquet --output bob={files}/n.csv --folder {files}/run"
+    plain = run._write
+
+    def write(here: run.Here, *more: object) -> None:
+        if here.source.path.name == "b.csv":
+            raise Stop
+        plain(here, *more)  # type: ignore[arg-type]
+        list(here.work)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_write", write)
+        assert spuvm(line.split()) == 1
+    before = (files / "m.parquet").stat().st_mtime_ns
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "remove", stopped)
+        assert spuvm(line.split()) == 1
+    assert (files / "run" / "bob" / "run.json").exists()
+    assert spuvm(line.split()) == 0
+    assert (files / "m.parquet").stat().st_mtime_ns == before
+    assert pq.read_table(files / "m.parquet").equals(expected(files))
+    assert not (files / "run").exists() or not list((files / "run").iterdir())
+
+
+def test_joined_rows_by_a_curve_are_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = (
+        f"psi run alice={files}/a.parquet:id bob={files}/b.csv:no --how left --mode ecdh --output alice={files}/m.csv"
+    )
+    assert spuvm(line.split()) == 2
+    assert "joined rows need a third party" in capsys.readouterr().err
+
+
+def stopped(self: RunFolder) -> None:
+    if self.path.name == "bob":
+        raise Stop
+    shutil.rmtree(self.path)
 
 
 def test_a_command_that_probes_is_refused(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import secrets
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from spuvm.data.files import FORMATS, table_writer
 from spuvm.data.targets import check_target
 from spuvm.devices import PYU, PYUObject
 from spuvm.network import make_run_folder, run_parties
+from spuvm.psi.again import Known, is_done, signature
 from spuvm.psi.api import KINDS
 from spuvm.psi.bulk.layout import BUCKET_ROWS, SCRATCH_BYTES
 from spuvm.psi.bulk.run import Asked, intersect_files
@@ -30,6 +32,7 @@ from spuvm.psi.places import Places, here
 from spuvm.psi.plan import MODES
 from spuvm.psi.tables import DUPLICATES
 from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.streaming import finished
 
 TABLE = re.compile(rf"([A-Za-z0-9][\w.-]*)=(.+?(?:{'|'.join(map(re.escape, FORMATS))}))(?::(.+))?", re.IGNORECASE)
 COMPUTING = 3
@@ -166,7 +169,8 @@ def _be(tables: Sequence[str], outputs: Sequence[str], options: Mapping[str, Any
     if any(p != me for p in to):
         raise InputError(f"`--output` of another party: {me} writes its own alone.")
     for path in to.values():
-        check_target(path, options["force"])
+        if finished.made(Path(path)) is None:  # what a run has made is looked at with the others
+            check_target(path, options["force"])
     spu.init(party=me, config=options["config_file"], timeout=options["timeout"])
     try:
         _run(here(), mine, to, options)
@@ -214,12 +218,18 @@ def _run(
     types = _types(options)
     said = {p: places.tell(p, places.run(p, _brought, p, tables, to, types), BROUGHT) for p in places.parties}
     owners = tuple(p for p, s in said.items() if s["key"])
+    receivers = tuple(p for p, s in said.items() if s["output"])
+    known = _known(places, owners, receivers, tables, to, types, options)
+    if receivers and owners and is_done(places, known, to, options["force"]):
+        for party in receivers:
+            if places.is_here(party):
+                say(f"{to[party]} is there already, of this very run: nothing is left to do")
+        return
     guard = Guard(options["least_rows"] or 0, options["most_runs"], ledger=options["ledger"])
     for party in owners:
         places.run(party, guard.admit, party, {p: said[p]["rows"] for p in owners})
     if len(owners) < 2:
         raise InputError(f"two parties or more must bring a table, got {', '.join(owners) or 'none'}.")
-    receivers = tuple(p for p, s in said.items() if s["output"])
     if not receivers:
         raise InputError("nobody gives `--output`: who may see the rows?")
     if options["receivers"] is not None and set(receivers) != set(options["receivers"]):
@@ -234,7 +244,9 @@ def _run(
             say(line)
     if options["how"] == INTERSECT and mode == "helper":
         assert helper is not None
-        return _bulk(places, owners, receivers, helper, said, tables, to, types, options)
+        return _bulk(places, owners, receivers, helper, said, tables, to, types, options, known)
+    for party in receivers:
+        places.run(party, check_target, to.get(party), options["force"])
     files = {p: tables[p][0] if p in tables else None for p in owners}
     key = {p: tuple(said[p]["key"]) for p in owners}
     shared = {"types": types or None, "duplicates": options["duplicates"], "mode": mode, "helper": helper}
@@ -245,9 +257,40 @@ def _run(
         made = spu.psi.intersect(files, key, "owners", **shared)
     else:
         made = {p: spu.psi.intersect(files, key, p, **shared) for p in receivers}
+    whole = signature(places, known, places.tell(owners[0], places.run(owners[0], secrets.token_hex, 16), str))
     for party, rows in made.items():
         if places.is_here(party):
-            _write(rows.value, to[party], options)
+            _write(rows.value, to[party], options, whole)
+
+
+def _known(
+    places: Places,
+    owners: tuple[str, ...],
+    receivers: tuple[str, ...],
+    tables: Mapping[str, tuple[str, tuple[str, ...]]],
+    to: Mapping[str, str],
+    types: Mapping[str, str],
+    options: Mapping[str, Any],
+) -> Known:
+    """By what this very run is recognised when its outputs are there."""
+    common = [owners, receivers, types, *(options[n] for n in ("how", "mode", "duplicates", "receivers"))]
+
+    def brought(path: str, key: tuple[str, ...]) -> list[Any]:
+        return [common, Source.open(path, key, {n: t for n, t in types.items() if n in key}).fingerprint(), key]
+
+    given = {p: tables.get(p, ("", ())) for p in owners}
+    return Known(
+        owners, receivers, {p: places.run(p, brought, *given[p]) for p in owners}, _folders(places, owners, to, options)
+    )
+
+
+def _folders(
+    places: Places, owners: Sequence[str], to: Mapping[str, str], options: Mapping[str, Any]
+) -> dict[str, Path | None]:
+    """Where each owner keeps an interrupted run; None: nowhere."""
+    if options["folder"] is not None:
+        return {p: options["folder"] if places.me else options["folder"] / p for p in owners}
+    return {p: Path(f"{to[p]}.run") if p in to else None for p in owners}
 
 
 def _brought(party: str, tables: Mapping[str, Any], to: Mapping[str, str], types: Mapping[str, str]) -> dict[str, Any]:
@@ -280,6 +323,7 @@ def _bulk(
     to: Mapping[str, str],
     types: Mapping[str, str],
     options: Mapping[str, Any],
+    known: Known,
 ) -> None:
     strange = [p for p in receivers if p not in owners]
     if strange:
@@ -288,19 +332,16 @@ def _bulk(
     scratch = SCRATCH_BYTES if options["scratch"] is None else int(options["scratch"] * 1e9)
     declared = {p: {n: t for n, t in types.items() if n in key[p]} for p in owners}
     asked = Asked(owners, helper, key, declared, receivers, options["duplicates"], scratch, options["bucket_rows"])
-    folders = {} if options["folder"] is None else {
-        p: options["folder"] if places.me else options["folder"] / p for p in owners
-    }  # fmt: skip
     show = False if options["quiet"] else True if options["progress"] else None
     tell = (lambda text: None) if options["quiet"] else say
     paths = {p: t[0] for p, t in tables.items()}
-    written = intersect_files(places, asked, paths, to, folders, options["force"], show, tell)
+    written = intersect_files(places, asked, paths, to, known.folders, options["force"], show, tell, known)
     for party, count in written.items():
         if places.is_here(party):
             say(f"wrote {to[party]} ({count.value:,} rows)")
 
 
-def _write(rows: Any, path: str, options: Mapping[str, Any]) -> None:
-    with table_writer(path, rows.schema, options["force"]) as writer:
+def _write(rows: Any, path: str, options: Mapping[str, Any], whole: Callable[[Path], None]) -> None:
+    with table_writer(path, rows.schema, options["force"], whole) as writer:
         writer.write(rows)
     say(f"wrote {path} ({rows.num_rows:,} rows)")

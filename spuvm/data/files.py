@@ -58,8 +58,12 @@ def checked(path: str | Path) -> Path:
 
 
 @contextmanager
-def table_writer(path: str | Path, schema: Any, force: bool = False) -> Iterator[Any]:
+def table_writer(
+    path: str | Path, schema: Any, force: bool = False, whole: Callable[[Path], None] = lambda _: None
+) -> Iterator[Any]:
     """What takes `pyarrow` batches or tables of the schema by `write`; the file appears when the block ends.
+
+    `whole` is called with the file when all is in it, before it appears.
 
     Raises:
         InputError: for a file that exists (unless `force`), or that cannot be written.
@@ -71,6 +75,7 @@ def table_writer(path: str | Path, schema: Any, force: bool = False) -> Iterator
         try:
             with FORMATS[path.suffix.lower()].writer(temporary, schema) as writer:
                 yield writer
+            whole(temporary)
         except arrow.ArrowException as error:
             raise InputError(f"{path} cannot be written: {error}.") from None
 

@@ -173,6 +173,11 @@ def planned(
             places.run(p, limits.admit, p, {q: s["rows"] for q, s in said.items()})
         machine = _machine(device)
         mode, helper = _mode(mode, helper, owners, said, machine, places, output)
+        if mode == "ecdh" and raw:
+            raise ConfigError(
+                "mode 'ecdh' tells a party which of its own rows match, as `intersect` does: joined rows "
+                "need a third party and mode='oblivious' or 'helper'."
+            )
         shown = keys[owners[0]]
         plan = Plan(places, machine, owners, mode, helper, how, output, wanted, tables, said, shown, kept or {})
         for party in owners:

@@ -20,6 +20,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from spuvm.data.targets import check_target
+from spuvm.psi.again import Known, made_by, signature
 from spuvm.psi.bulk.folder import RunFolder
 from spuvm.psi.bulk.layout import BUCKET_ROWS, SCRATCH_BYTES, Layout, layout_of
 from spuvm.psi.bulk.scratch import InMemory, OnDisk, check_room
@@ -84,12 +85,14 @@ def intersect_files(
     force: bool = False,
     progress: bool | None = None,
     say: Callable[[str], None] = log.info,
+    known: Known | None = None,
 ) -> dict[str, Held]:
     """Write each receiver's rows whose key all owners have; how many, at each.
 
     Args:
         paths, outputs, folders: by party; those of other parties may be None. A folder is kept until all is done.
         say: told before the run what it needs, and after it what it did.
+        known: by what the outputs are recognised when the same is asked for again.
 
     Raises:
         InputError, DataError: for files and folders that cannot be used; nothing is overwritten.
@@ -111,8 +114,10 @@ def intersect_files(
         with reporting(sum(rows.values()), already, progress) as advance:
             for number in range(layout.passes):
                 _pass(places, asked, here, rows, layout, number, done, advance)
+        run = next((h.value.folder.run["run"] for h in here.values() if h.value is not None), "")
+        whole = (lambda path: None) if known is None else signature(places, known, run)
         for party in asked.to:
-            places.run(party, _write, here[party], layout, force)
+            places.run(party, _write, here[party], layout, force, whole)
         _work(places, asked, {p: here[p] for p in asked.to}, rows)
         counts = {p: places.run(p, lambda h: written(h.folder, layout), here[p]) for p in asked.to}
         places.agree("end of the join", "all rows are written")
@@ -128,14 +133,17 @@ def _opened(party: str, asked: Asked, path: Any, output: Any, folder: Any, force
     if path is None:
         raise InputError(f"the file of {party} is missing: give its path where {party} runs.")
     source = Source.open(path, asked.key[party], asked.types.get(party, {}))
-    if party in asked.to:
-        if output is None:
-            raise InputError(f"`output` of {party} is missing: where does it write the rows that match?")
-        check_target(output, force)
+    if party in asked.to and output is None:
+        raise InputError(f"`output` of {party} is missing: where does it write the rows that match?")
     if folder is None:
         folder = f"{output}.run" if output is not None else stack.enter_context(tempfile.TemporaryDirectory())
     stack.enter_context(held(Path(folder), "join"))
-    return Here(source, RunFolder(Path(folder)), None if output is None or party not in asked.to else Path(output))
+    kept = RunFolder(Path(folder))
+    if party not in asked.to:
+        return Here(source, kept, None)
+    if not made_by(Path(output), kept):
+        check_target(output, force)
+    return Here(source, kept, Path(output))
 
 
 def _announced(here: Here) -> dict[str, Any]:
@@ -385,8 +393,11 @@ def _passed(here: Here) -> None:
         here.scratch.remove()
 
 
-def _write(here: Here, layout: Layout, force: bool) -> None:
-    """Have the rows that match written."""
+def _write(here: Here, layout: Layout, force: bool, whole: Callable[[Path], None]) -> None:
+    """Have the rows that match written, if they are not."""
     assert here.output is not None and here.folder.run is not None
     here.source.check(here.folder.run["manifest"]["file"])
-    here.work = write_rows(here.source, here.folder, layout, here.output, force)
+    if made_by(here.output, here.folder):
+        here.work = iter(())
+    else:
+        here.work = write_rows(here.source, here.folder, layout, here.output, force, whole)

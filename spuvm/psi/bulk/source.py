@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,12 +129,17 @@ def grouped(found: np.ndarray, where: np.ndarray, groups: int) -> tuple[list[np.
     return np.split(ordered, np.cumsum(counts)[:-1]), counts
 
 
-def write_rows(source: Source, folder: RunFolder, layout: Layout, output: Path, force: bool) -> Iterator[int]:
-    """Write the rows that match, in the order of the file, as all columns of it; yields the rows read of each batch."""
+def write_rows(
+    source: Source, folder: RunFolder, layout: Layout, output: Path, force: bool, whole: Callable[[Path], None]
+) -> Iterator[int]:
+    """Write the rows that match, in the order of the file, as all columns of it; yields the rows read of each batch.
+
+    `whole` is called with the file before it gets its name.
+    """
     packed, starts = _bits(folder, layout)
     at = starts.copy()
     row = 0
-    with table_writer(output, source.file.schema, force) as writer:
+    with table_writer(output, source.file.schema, force, whole) as writer:
         for batch in source.file.batches(size=BATCH):
             where = bucket_of(source.tags_of(batch, folder.keys, row), layout)
             order = np.argsort(where.astype(np.uint16), kind="stable")
