@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hmac
 import re
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import pytest
 from aiohttp import web
 from authlib.oauth2.rfc7636 import create_s256_code_challenge
 from joserfc import jwt
-from joserfc.jwk import OctKey, RSAKey
+from joserfc.jwk import RSAKey
 from services import entries, folder, run, services
 
 from spuvm.runtime.errors import ConfigError
@@ -83,10 +84,18 @@ def other_key(claims: dict[str, Any]) -> str:
     return jwt.encode({"alg": "RS256", "kid": "one"}, claims, OTHER)
 
 
+HMAC_HEAD = b'{"alg": "HS256", "kid": "one"}'
+
+
 def public_key_as_secret(claims: dict[str, Any]) -> str:
     """The oldest trick: HMAC under what everybody knows."""
-    secret = OctKey.import_key(KEY.as_pem(private=False))
-    return jwt.encode({"alg": "HS256", "kid": "one"}, claims, secret, algorithms=["HS256"])
+    body = other_key(claims).split(".")[1]
+    said = f"{_encoded(HMAC_HEAD)}.{body}"
+    return f"{said}.{_encoded(hmac.digest(KEY.as_pem(private=False), said.encode(), 'sha256'))}"
+
+
+def _encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def unsigned(claims: dict[str, Any]) -> str:
