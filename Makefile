@@ -15,13 +15,16 @@ demo: .venv/examples
 	@$(BIN)/python examples/hospitals/prepare.py
 	@$(BIN)/python examples/hospitals/train.py --network
 
+# One worker more than cores: tests of processes wait for each other and for limits of time.
+WORKERS = $$(( $$(getconf _NPROCESSORS_ONLN) + 1 ))
+
 ## Lint, types and all tests.
 test: lint
-	$(BIN)/pytest -q -n auto --dist worksteal
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal
 
 ## The inner loop: what finds most mistakes, in a minute.
 fast: .venv/dev
-	$(BIN)/pytest -q -n auto --dist worksteal tests/test_imports.py tests/test_ir.py tests/test_text.py tests/test_lower.py tests/test_passes.py \
+	$(BIN)/pytest -q -n $(WORKERS) --dist worksteal tests/test_imports.py tests/test_ir.py tests/test_text.py tests/test_lower.py tests/test_passes.py \
 	    tests/test_expand.py tests/test_cost.py tests/test_kernels.py tests/test_encoding.py tests/test_link.py tests/test_surface.py
 
 ## The documentation as pages, in build/site.

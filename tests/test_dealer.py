@@ -109,7 +109,7 @@ class Setting:
                 if len(connected) == len(ALL):
                     Timer(after, os.kill, (pids[who], number)).start()
                     if number == signal.SIGSTOP:
-                        Timer(after + 30, os.kill, (pids[who], signal.SIGKILL)).start()
+                        Timer(after + self.timeout + 10, os.kill, (pids[who], signal.SIGKILL)).start()
 
         return self.run(watch, pids.update)
 
