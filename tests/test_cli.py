@@ -497,3 +497,24 @@ def test_without_the_extra_packages_one_line_says_what_to_install(folder: Path) 
 def test_importing_spuvm_needs_none_of_them() -> None:
     code = "import sys, spuvm; print([m for m in ('click', 'rich', 'pyarrow') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_missing_cells(spuvm: Spuvm) -> None:
+    """NaN to the function, 0 and a bool to the parties; one who gives no `--missing` is refused as ever."""
+    Path("gaps.csv").write_text("age,n\n1,1\n,2\n4,3\nNaN,4\n")
+    Path("m.py").write_text("import jax.numpy as jnp\ndef gaps(x):\n    return jnp.nanmean(x), 2 * x\n")
+    status, out, err = spuvm("run m.py:gaps --input x=gaps.csv:age@alice --missing x --reveal all --quiet")
+    assert (status, out.splitlines()[:3]) == (
+        0,
+        ["out[0] float32[] public: 2.5", "out[1] float32[4] public:", "  [ 2., nan,  8., nan]"],
+    ), err
+    spuvm("compile m.py:gaps --arg x=f32[4]@alice --missing x --reveal all -o gaps.spux")
+    assert spuvm("run gaps.spux --input x=gaps.csv:age --quiet") == (0, out, "")
+    for line, message in (
+        ("run m.py:gaps --input x=gaps.csv:age@alice --reveal all", "2 of 4 cells empty or NaN"),
+        ("run m.py:gaps --input x=gaps.csv:age@alice --missing y", "no `--input y=...`"),
+        ("compile m.py:gaps --arg i32[4] --missing x --emit ir", "`x` is int32: give it a float dtype"),
+        ("compile m.py:gaps --arg f32[4] --missing z --emit ir", "no argument `z`"),
+    ):
+        status, _, err = spuvm(line)
+        assert (status, message in err) == (2, True), err

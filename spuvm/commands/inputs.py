@@ -13,6 +13,7 @@ from spuvm.commands.options import Input
 from spuvm.commands.programs import Leaf, nearest, visibility
 from spuvm.commands.results import who
 from spuvm.compiler.compile import Program
+from spuvm.compiler.lower.missing import SUFFIX
 from spuvm.data import tables
 from spuvm.data.tables import Table
 from spuvm.runtime.errors import InputError, VisibilityError
@@ -29,19 +30,22 @@ def by_name(inputs: Sequence[Input]) -> dict[str, Input]:
     return found
 
 
-def read(source: Input) -> Table:
-    """The input's file, or its number as if it were one."""
+def read(source: Input, missing: bool = False) -> Table:
+    """The input's file, or its number as if it were one; with `missing`, NaN for empty cells."""
     if source.path is None:
         return Table(Path(source.name), (), (np.asarray(source.number),))
-    return tables.read(source.path, source.columns)
+    return tables.read(source.path, source.columns, missing)
 
 
-def leaf_of(source: Input, table: Table, x64: bool) -> Leaf:
-    """The type that the table has by itself. A number is public unless it has an owner."""
+def leaf_of(source: Input, table: Table, x64: bool, missing: bool = False) -> Leaf:
+    """The type that the table has by itself, a float if cells may be missing. A number is public unless it has an
+    owner.
+    """
     struct: Any = jax.ShapeDtypeStruct
+    dtype = np.dtype(np.float64 if x64 else np.float32) if missing else table.dtype(x64)
     if source.path is None:
-        return Leaf(struct((), table.dtype(x64), weak_type=True), source.who or "public")
-    return Leaf(struct(table.shape, table.dtype(x64)), source.who or "secret")
+        return Leaf(struct((), dtype, weak_type=True), source.who or "public")
+    return Leaf(struct(table.shape, dtype), source.who or "secret")
 
 
 def arrays(
@@ -66,8 +70,12 @@ def arrays(
         if mine is not None and name not in mine:
             out.append(None)
             continue
-        table = read_already.get(name) or read(inputs[name])
-        out.append(table.array(jax.numpy.dtype(dtype), value.type.shape, name))
+        given = name.removesuffix(SUFFIX)
+        missing = name != given or name + SUFFIX in module.inputs
+        table = read_already.get(given) or read(inputs[given], missing)
+        if missing:
+            table = table.numbers() if name != given else table.filled()
+        out.append(table.array(jax.numpy.dtype(dtype), value.type.shape, given))
     return out
 
 
@@ -79,7 +87,7 @@ def check_names(program: Program, inputs: Mapping[str, Input], needed: Collectio
     module, parties = program.module, program.config.members
     needed = module.inputs if needed is None else needed
     for name, source in inputs.items():
-        if name not in module.inputs:
+        if name not in module.inputs or name.endswith(SUFFIX):
             near = nearest(name, module.inputs)
             raise InputError(f"`--input`: the program has no input `{name}`{near}. It takes: {signature(program)}.")
         type_ = module.body.params[module.inputs.index(name)].type
@@ -90,7 +98,7 @@ def check_names(program: Program, inputs: Mapping[str, Input], needed: Collectio
             owner = parties[type_.visibility]
             raise InputError(f"`--input`: `{name}` belongs to {owner}: only {owner} gives it.")
     for name in module.inputs:
-        if name in needed and name not in inputs:
+        if name in needed and name not in inputs and not name.endswith(SUFFIX):
             raise InputError(f"`--input {name}=...` is missing. The program takes: {signature(program)}.")
 
 
@@ -106,5 +114,7 @@ def signature(program: Program) -> str:
     module = program.module
     return ", ".join(
         f"{name} {dtype}[{','.join(map(str, value.type.shape))}] {who(value.type, program.config.members)}"
+        + (", cells may be missing" if name + SUFFIX in module.inputs else "")
         for name, dtype, value in zip(module.inputs, module.input_dtypes, module.body.params)
+        if not name.endswith(SUFFIX)
     )

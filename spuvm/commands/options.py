@@ -228,6 +228,13 @@ _FUNCTION_OPTIONS: tuple[Any, ...] = (
     click.option(
         "--others", type=NamesType(), help="Parties that do not compute: they bring inputs or are shown results."
     ),
+    click.option(
+        "--missing",
+        "missing",
+        metavar="NAME",
+        multiple=True,
+        help="An argument of which cells may be missing: NaN in the function, where it is secret which.",
+    ),
     click.option("--guard", is_flag=True, help="Notice numbers that leave the ring: reveals one bit (docs/numbers.md)"),
     click.option("--x64", is_flag=True, help="Trace with 64-bit numbers, as with JAX_ENABLE_X64."),
 )

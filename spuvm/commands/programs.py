@@ -44,6 +44,7 @@ class Options:
     others: tuple[str, ...] | None = None
     x64: bool = False
     guard: bool = False
+    missing: tuple[str, ...] = ()
 
     @property
     def given(self) -> bool:
@@ -112,14 +113,36 @@ def _compile(
         if sample is not None:
             ranges = _measured(fn, types, owners, config, tuple(static), sample)
         finer, bounds = scales_of_inputs(ranges, len(leaves), config.fxp_fraction_bits, config.ring_bits)
+        missing = _missing(fn, types, static, o.missing) if o.missing else ()
         return compile_function(
-            fn, types, owners, config, tuple(static), finer=finer, bounds=bounds, guard=guard, ranges=ranges
+            fn,
+            types,
+            owners,
+            config,
+            tuple(static),
+            finer=finer,
+            bounds=bounds,
+            guard=guard,
+            missing=missing,
+            ranges=ranges,
         )
     except SpuError:
         raise
     except Exception as error:
         _raise_in_user_code(error, target.rpartition(":")[0])
         raise
+
+
+def _missing(fn: Callable[..., Any], types: Sequence[Any], static: Sequence[int], names: Sequence[str]) -> list[int]:
+    """The positions of the arguments of which cells may be missing."""
+    traced = trace(fn, types, tuple(static))
+    for name in names:
+        if name not in traced.inputs:
+            raise InputError(f"`--missing`: the function has no argument `{name}`{nearest(name, traced.inputs)}.")
+        dtype = traced.in_avals[traced.inputs.index(name)].dtype
+        if not np.issubdtype(dtype, np.floating):
+            raise InputError(f"`--missing`: `{name}` is {dtype}: give it a float dtype, which NaN is one of.")
+    return sorted(traced.inputs.index(name) for name in set(names))
 
 
 def _measured(

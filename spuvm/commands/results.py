@@ -15,6 +15,7 @@ from spuvm.commands.options import Output
 from spuvm.compiler.compile import Program
 from spuvm.compiler.cost import Cost
 from spuvm.compiler.ir.module import Type
+from spuvm.compiler.lower.missing import SUFFIX, validities
 from spuvm.data.files import FORMATS
 from spuvm.data.tables import column_names, write
 from spuvm.data.targets import check_target
@@ -76,6 +77,7 @@ def index_of(names: Sequence[str], output: Output) -> int:
         for i, name in enumerate(names):
             if wanted in (name, name.removeprefix("out."), name.removeprefix("out")) or name == f"out[{wanted}]":
                 return i
+    names = [name for name in names if not name.endswith(SUFFIX)]
     if len(names) == 1:
         return 0
     given = f"has no result `{wanted}`" if wanted else f"has {len(names)} results: name one for {output.path}"
@@ -108,7 +110,7 @@ def column_of(program: Program, index: int, output: Output) -> str:
 
 def show(program: Program, values: Mapping[int, Any], written: Iterable[int] = ()) -> None:
     """Print the results that are known here and were not written, to stdout; long ones shortened."""
-    skip = set(written)
+    skip = {*written, *validities(program.module.outputs).values()}  # these are shown as NaN
     out = console()
     for i, (name, value, dtype) in enumerate(
         zip(program.module.outputs, program.module.body.results, program.module.output_dtypes)

@@ -32,6 +32,7 @@ from spuvm.commands.results import (
     write_outputs,
 )
 from spuvm.compiler.compile import Program
+from spuvm.compiler.lower.missing import SUFFIX
 from spuvm.compiler.seconds import Speed
 from spuvm.data.tables import Table
 from spuvm.missing import with_nan
@@ -136,9 +137,16 @@ def _compiled(target: str, named: Mapping[str, Input], options: Options) -> tupl
     """The program, and the tables that were read to know what to compile for."""
     if is_saved(target):
         return program_of(target, options), {}
-    tables = {name: given.read(x) for name, x in named.items()}
+    unknown = set(options.missing) - named.keys()
+    if unknown:
+        raise InputError(f"`--missing`: there is no `--input {min(unknown)}=...`.")
+    tables = {name: given.read(x, name in options.missing) for name, x in named.items()}
     described = {a.name for a in options.arguments}
-    leaves = {n: given.leaf_of(named[n], t, options.x64) for n, t in tables.items() if n not in described}
+    leaves = {
+        n: given.leaf_of(named[n], t, options.x64, n in options.missing)
+        for n, t in tables.items()
+        if n not in described
+    }
     _refuse_single_rows({n: tables[n] for n in leaves})
     try:
         return program_of(target, options, leaves), tables
@@ -245,7 +253,7 @@ def _party(
             arguments += ["--input", _text(source)]
     for i, (name, value) in enumerate(zip(module.outputs, module.body.results)):
         writer = 0 if value.type.is_public else value.type.visibility
-        if writer == rank:
+        if writer == rank and not name.endswith(SUFFIX):
             arguments += ["--output", f"{name}={folder / f'{i}.npy'}"]
     if quiet:
         arguments.append("--quiet")

@@ -12,10 +12,15 @@ from spuvm.runtime.errors import DataError, EncodingError
 EXACT = 1 << 53  # integers beyond it are not exact as float64
 
 
-def column_array(column: Any, where: str, first_row: int = 1) -> np.ndarray:
-    """The numbers of a pyarrow ChunkedArray; InputError for text and empty cells, naming `where` and the row."""
+def column_array(column: Any, where: str, first_row: int = 1, missing: bool = False) -> np.ndarray:
+    """The numbers of a pyarrow ChunkedArray; InputError for text and empty cells, naming `where` and the row.
+
+    With `missing`, empty cells are NaN.
+    """
     arrow, types = pyarrow_module("types")
-    if column.null_count:
+    if missing and column.null_count and (types.is_boolean(column.type) or types.is_null(column.type)):
+        column = column.cast(arrow.int8()).cast(arrow.float64())
+    if column.null_count and not missing:
         first = np.flatnonzero(column.is_null().to_numpy())[0] + first_row
         raise DataError(
             f"{where} has {column.null_count} of {len(column)} cells empty or NaN (the first in row {first}): "

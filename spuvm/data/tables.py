@@ -8,7 +8,7 @@ not at all, and never replaces a file that the caller did not allow it to.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,14 @@ class Table:
             out[..., j] = converted(column, dtype, where, self.first, self.cure)
         return out.reshape(want)
 
+    def filled(self) -> Table:
+        """The same with 0 for NaN."""
+        return replace(self, columns=tuple(np.where(n, c, 0) for c, n in zip(self.columns, self.numbers().columns)))
+
+    def numbers(self) -> Table:
+        """Bools that say where there are numbers, not NaN."""
+        return replace(self, columns=tuple(~np.isnan(np.asarray(c, np.float64)) for c in self.columns))
+
     def _fits(self, want: tuple[int, ...]) -> bool:
         have = self.shape
         squeezed = [s[:-1] if self.names and s[-1:] == (1,) else s for s in (have, want)]
@@ -101,8 +109,10 @@ class Table:
             yield column, f"column `{self.names[i]}` of {self.path}" if self.names else f"{self.path}"
 
 
-def read(path: str | Path, columns: Sequence[str] = ()) -> Table:
+def read(path: str | Path, columns: Sequence[str] = (), missing: bool = False) -> Table:
     """Read a file's columns of numbers, in the order asked for; all if none are named; all but `x` for `-x`.
+
+    With `missing`, empty cells are NaN.
 
     Raises:
         InputError: for a file that cannot be read, missing columns, text, and empty cells.
@@ -114,7 +124,8 @@ def read(path: str | Path, columns: Sequence[str] = ()) -> Table:
     if found.num_rows == 0:
         raise InputError(f"{path} has no rows.")
     names = tuple(found.column_names)
-    return Table(path, names, tuple(column_array(found[name], f"column `{name}` of {path}") for name in names))
+    arrays = (column_array(found[name], f"column `{name}` of {path}", missing=missing) for name in names)
+    return Table(path, names, tuple(arrays))
 
 
 def _of_array(path: Path, columns: tuple[str, ...]) -> Table:
