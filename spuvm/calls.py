@@ -16,6 +16,7 @@ from spuvm.compiler.check.measuring import measured
 from spuvm.compiler.compile import Program, compile_function
 from spuvm.compiler.cost import Cost
 from spuvm.compiler.front.trace import is_tracing, trace
+from spuvm.compiler.ir.module import Visibility
 from spuvm.compiler.passes.headroom import Scales, scales_of
 from spuvm.compiler.passes.ranges import Ranges, fitted
 from spuvm.missing import apart, positions, together
@@ -52,6 +53,7 @@ class Jitted:
         self.ranges = ranges
         self._programs: dict[Any, tuple[Program, Any]] = {}
         self._methods: dict[Any, Jitted] = {}
+        self._measured: Callable[[tuple[Visibility, ...]], Ranges] | None = None  # of a sample, for any owners
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it. Returns SPUObjects in the shape of the function's result."""
@@ -80,13 +82,21 @@ class Jitted:
             raise InputError(
                 "`calibrate` computes in the clear: give it public or synthetic arrays, not shared values."
             )
-        owners = [self.vm.visibility(leaf, self.default) for leaf in leaves]
+        owners = tuple(self.vm.visibility(leaf, "secret") for leaf in leaves)
         traced = trace(
             self.fn, _unmarked(given.args), given.static_positions, _unmarked(given.keywords), self.static_argnames
         )
         values = [leaf.value if isinstance(leaf, Marked) else leaf for leaf in apart(leaves)]
-        ranges = measured(traced, values, owners, self.vm.config, positions(leaves))
-        return Jitted(self.fn, self.vm, self.static_argnums, self.default, self.static_argnames, self.guard, ranges)
+
+        @functools.cache
+        def ranges(owners: tuple[Visibility, ...]) -> Ranges:
+            return measured(traced, values, owners, self.vm.config, positions(leaves))
+
+        found = Jitted(
+            self.fn, self.vm, self.static_argnums, self.default, self.static_argnames, self.guard, ranges(owners)
+        )
+        found._measured = ranges
+        return found
 
     def cost(self, *args: Any, **kwargs: Any) -> Cost:
         """Rounds and bytes per party, by operation and by source line, without running it."""
@@ -98,7 +108,12 @@ class Jitted:
         assert program.traced is not None
         owners = [self.vm.visibility(leaf, self.default) for leaf in leaves]
         finer, bounds = self._fitted(leaves)
-        return scales_of(program.traced, owners, self.vm.config, finer, bounds, positions(leaves), self.ranges)
+        ranges = self._ranges(owners)
+        return scales_of(program.traced, owners, self.vm.config, finer, bounds, positions(leaves), ranges)
+
+    def _ranges(self, owners: Sequence[Visibility]) -> Ranges | None:
+        """A program has other operations for what all know, or one party: the sample is run through each."""
+        return self.ranges if self._measured is None else self._measured(tuple(owners))
 
     def _fitted(self, leaves: Sequence[Any]) -> tuple[tuple[int, ...], tuple[float | None, ...]]:
         """Of each argument the fraction bits beyond the default, and its bound: its own, or what a sample gave."""
@@ -127,6 +142,7 @@ class Jitted:
             self._methods[key] = Jitted(
                 bound, self.vm, shifted, self.default, self.static_argnames, self.guard, self.ranges
             )
+            self._methods[key]._measured = self._measured
         return self._methods[key]
 
     def _inlined(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -172,7 +188,7 @@ class Jitted:
                 keeps_scales=True,
                 guard=self.guard,
                 missing=missing,
-                ranges=self.ranges,
+                ranges=self._ranges(owners),
             )
             assert program.traced is not None
             _warn(program)

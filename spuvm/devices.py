@@ -19,6 +19,7 @@ from spuvm import moving
 from spuvm.calls import Jitted
 from spuvm.context import Context, current, here
 from spuvm.objects import Marked, Receiver, Remote, SPUObject
+from spuvm.placed import Placed
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, TRUNCATIONS, Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.machine.session import abort_on_error
@@ -163,21 +164,10 @@ class SPU(Receiver, Taker):
         self.vm = context.machine(config_from(cluster_def, context, preprocessing, truncation), _Machine)
         self._functions: dict[Any, Jitted] = {}
 
-    def __call__(
-        self, fn: Callable[..., Any], static_argnums: int | Sequence[int] = (), guard: bool = False
-    ) -> Callable[..., Any]:
+    def __call__(self, fn: Callable[..., Any], static_argnums: int | Sequence[int] = (), guard: bool = False) -> Placed:
         key = (fn, static_argnums if isinstance(static_argnums, int) else tuple(static_argnums), guard)
         jitted = self._functions.setdefault(key, Jitted(fn, self.vm, static_argnums, default="public", guard=guard))
-
-        def run(*args: Any, **kwargs: Any) -> Any:
-            with abort_on_error(self.vm.session.link):
-                args, kwargs = self._arguments((args, kwargs))
-                return jitted(*args, **kwargs)
-
-        run.compile = lambda *a, **k: jitted.compile(*self._arguments(a), **k)  # type: ignore[attr-defined]
-        run.cost = lambda *a, **k: run.compile(*a, **k).cost  # type: ignore[attr-defined]
-        run.scales = lambda *a, **k: jitted.scales(*self._arguments(a), **k)  # type: ignore[attr-defined]
-        return run
+        return Placed(jitted, self._arguments)
 
     def share(self, x: PYUObject, missing: bool = False) -> Any:
         """Secret-share an object's arrays: a pytree of secret SPUObjects. With `missing`, numbers may be NaN."""

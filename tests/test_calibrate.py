@@ -88,6 +88,30 @@ def test_shared_objects_come_in_as_they_are(fitted: Any) -> None:
     np.testing.assert_allclose(got, x.astype(np.float64) * 1e-4 * y, atol=2e-9)
 
 
+def test_on_devices_whoever_owns_the_arguments() -> None:
+    """One sample for all: arguments of parties, shared objects, what everybody knows; pytrees and static ones."""
+
+    def scaled(given: Any, power: int) -> Any:
+        return given["x"] * 1e-4 * given["y"] * 10.0**power
+
+    x, y = data(1)
+    spu.init(parties=["alice", "bob", "carol"], address="local")
+    try:
+        device = spu.SPU(spu.utils.testing.cluster_def(["alice", "bob", "carol"]))
+        alice, bob = spu.PYU("alice"), spu.PYU("bob")
+        f = device(scaled, static_argnums=1).calibrate(dict(zip("xy", data(0))), 3)
+        for given in (
+            {"x": alice(lambda: x)(), "y": bob(lambda: y)()},
+            {"x": alice(lambda: x)().to(device), "y": y},
+        ):
+            np.testing.assert_allclose(spu.reveal(f(given, 3)), x.astype(np.float64) * 0.1 * y, rtol=1e-3, atol=1e-7)
+        assert f.scales(given, 3).rows and "to 2^" in str(f.ranges)
+        with pytest.raises(InputError, match="not objects of devices"):
+            f.calibrate(given, 3)
+    finally:
+        spu.shutdown()
+
+
 def test_zeros_loops_and_guards() -> None:
     """A sample of zeros says nothing; numbers of all iterations count; a guard goes with it."""
     zeros = spu.jit(lambda v: v * 0.5).calibrate(np.zeros(3, np.float32))
