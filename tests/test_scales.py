@@ -141,9 +141,9 @@ def test_first_steps_of_optimisers(name: str) -> None:
     assert (np.abs(run(updates, GRADIENTS) - want) <= 0.02 * np.abs(want) + 2.0**-18).all()
 
 
-@pytest.mark.parametrize("name", ["adam", "amsgrad", "yogi", "adadelta", "nadam"])
+@pytest.mark.parametrize("name", ["adam", "amsgrad", "radam", "yogi", "adadelta", "nadam"])
 def test_states_keep_their_scale(name: str) -> None:
-    """Ten calls, each with the state of the one before: within 5% where gradients are 1e-3 and more."""
+    """Ten calls, each with the state of the one before: within 1% where gradients are 1e-3 and more (radam: 5%)."""
     optimiser = OPTIMISERS[name]
     gradients = np.array([10.0, -1.0, 0.1, 0.01, -0.001], np.float32)
 
@@ -167,9 +167,9 @@ def test_states_keep_their_scale(name: str) -> None:
         raw = evaluate(module, [*(raw or fresh[:-1]), fresh[-1]], jitter=i)
         formats.append(tuple(v.type.frac - 18 if v.type.kind == "fxp" else 0 for v in module.body.results))
         want = step(*args)
-    assert 18 in formats[1] and len(set(formats[1:])) == 1
+    assert max(formats[1]) >= 18 and len(set(formats[1:])) == 1
     got = signed(raw[0]).astype(np.float64) / 2.0**18
-    np.testing.assert_allclose(got, want[0], rtol=0.05)
+    np.testing.assert_allclose(got, want[0], rtol=0.05 if name == "radam" else 0.01)  # whose steps are small at first
 
 
 def test_an_epsilon_beside_a_lost_root_makes_nothing_large() -> None:
@@ -182,7 +182,7 @@ def test_an_epsilon_beside_a_lost_root_makes_nothing_large() -> None:
 
     gradients = np.array([0.1, -0.02, 1e-5, -3e-5, 0.0], np.float32)
     state, got = fn({"v": np.full(5, 1e-8, np.float32)}, gradients)
-    assert state["v"].type.frac == 36
+    assert state["v"].type.frac >= 36
     want = 1e-8 + 0.001 * gradients.astype(np.float64) ** 2
     np.testing.assert_allclose(spu.reveal(state["v"]), want, rtol=2e-3)
     np.testing.assert_allclose(spu.reveal(got), 0.0316 * gradients / np.sqrt(want), atol=2e-3)

@@ -24,6 +24,7 @@ from spuvm.compiler.functions import (
     saturating,
     sqrt,
     trig,
+    whole_powers,
 )
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.elementary import ELEMENTARY, EXACT
@@ -36,9 +37,13 @@ def _by(b: Builder, x: Value, *, by: Any) -> Value:
     return exact_division.div_public(b, x, np.broadcast_to(np.asarray(by, np.float64), x.shape))
 
 
+def _power_of(b: Builder, x: Value, *, base: float, whole: bool = False) -> Value:
+    return (whole_powers.power_of_whole if whole else exp.power_of)(b, base, x)
+
+
 WAYS: dict[str, Way] = {
     "exp": exp.exp,
-    "power_of": lambda b, x, *, base: exp.power_of(b, base, x),
+    "power_of": _power_of,
     "expm1": exp.expm1,
     "log": log.log,
     "log1p": log.log1p,

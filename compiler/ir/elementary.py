@@ -69,7 +69,7 @@ def _erf_inv_ratio(w: float) -> float:
 
 ELEMENTARY: dict[str, Meaning] = {
     "exp": np.exp,
-    "power_of": lambda x, *, base: np.power(base, x),
+    "power_of": lambda x, *, base, whole=False: np.power(base, x),  # `whole`: that x is a whole number
     "expm1": np.expm1,
     "log": np.log,
     "log1p": np.log1p,

@@ -292,10 +292,12 @@ def power(ctx: Context, x: Operand, y: Operand) -> Operand:
         raise UnsupportedError("a power of integers needs an exponent known at compile time: convert to float.")
     if not isinstance(x, Value) and (np.asarray(x) > 0).all():  # x^y = exp(y ln x)
         base = fixedpoint.uniform(x)
-        if isinstance(y, Value) and y.type.kind == "int":
+        whole = isinstance(y, Value) and y.type.kind == "int"
+        if isinstance(y, Value) and whole:
             y = ctx.b.convert(y, f"fxp{ctx.b.frac}")
         if base is not None and base != 1 and isinstance(y, Value):
-            return ctx.b.function("power_of", ctx.broadcast(y, ctx.outs[0].shape), base=base)
+            counts = {"whole": True} if whole and base < 1 else {}
+            return ctx.b.function("power_of", ctx.broadcast(y, ctx.outs[0].shape), base=base, **counts)
         exponent = mul(ctx, y, np.log(np.asarray(x).astype(np.float64)))
         return ctx.b.function("exp", exponent) if isinstance(exponent, Value) else full(ctx, 1)
     if not isinstance(y, Value) and (np.asarray(y).astype(np.float64) % 1 != 0).all():  # of positive numbers only

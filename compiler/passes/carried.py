@@ -9,13 +9,13 @@ another carried value then. This goes on until nothing changes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from spuvm.compiler.ir.module import Op, Region, Value
 from spuvm.compiler.passes.limits import Limits
-from spuvm.compiler.passes.wishes import NO_WISH, OF_ROOTS, REARRANGED, Pins, Wanted
+from spuvm.compiler.passes.states import extra_of, is_scaled
+from spuvm.compiler.passes.wishes import NO_WISH, OF_ROOTS, Pins, Wanted
 
 
 @dataclass(frozen=True)
@@ -63,26 +63,25 @@ def carried(op: Op) -> Iterator[Carried]:
             yield Carried(op, first + i, i)
 
 
-def pin(module_body: Region, limits: Limits, extra: int = OF_ROOTS) -> Pins:
-    """The operands, parameters, results and outputs that have `extra` bits, by operation or region and position."""
+def pin(module_body: Region, limits: Limits) -> Pins:
+    """The operands, parameters, results and outputs that have extra bits, by operation or region and position."""
     loops = [(region, op) for region in _regions(module_body) for op in region.ops if op.name in ("loop", "while")]
     pins = Pins()
     while loops:
         wanted = {region: _wishes(region, limits, pins) for region in _regions(module_body)}
         new = [
-            c
+            (c, extra)
             for region, op in loops
             for c in carried(op)
-            if (op, c.at) not in pins.operands and _wants(c, wanted[region], wanted[op.regions[-1]])
-            if _has_room(c, limits, extra)
+            if (op, c.at) not in pins.operands
+            if (extra := _extra(c, wanted[region], wanted[op.regions[-1]], limits, pins))
         ]
         if not new:
             return pins
-        for c in new:
-            pins.operands.add((c.loop, c.at))
-            pins.results.add((c.loop.regions[-1], c.result))
-            pins.values.update((c.last, *c.params))
+        for c, extra in new:
+            pins.operands[c.loop, c.at] = pins.results[c.loop.regions[-1], c.result] = extra
             for value in (c.last, *c.params):
+                pins.values[value] = extra
                 limits.pinned[value] = limits.of[value] = limits.finer(extra)
         limits.run(module_body)
     return pins
@@ -98,26 +97,23 @@ def _wishes(region: Region, limits: Limits, pins: Pins) -> Wanted:
     return wanted
 
 
-def _wants(c: Carried, outside: Wanted, inside: Wanted) -> bool:
+def _extra(c: Carried, outside: Wanted, inside: Wanted, limits: Limits, pins: Pins) -> int:
+    """What a carried value gets: that of a state (see `states`), if its limit has room for what roots want; what a loop
+    within gives with more bits, it carries so.
+    """
     asked = [outside.of.get(c.last), inside.of.get(c.params[0]), inside.of.get(c.made)]
-    return any((wish or NO_WISH).below >= OF_ROOTS for wish in asked)
+    below = max((wish or NO_WISH).below for wish in asked)
+    if not _has_room(c, limits):
+        return 0
+    if c.made in pins.values:
+        return pins.values[c.made]
+    body = c.loop.regions[-1]
+    average = is_scaled({c.params[0]}, body, limits, most=0.0)
+    return (extra_of(below, c.made, body) if average else 0) or (OF_ROOTS if below >= OF_ROOTS else 0)
 
 
-def _has_room(c: Carried, limits: Limits, extra: int) -> bool:
-    fits = limits.top - limits.frac - extra
+def _has_room(c: Carried, limits: Limits) -> bool:
+    fits = limits.top - limits.frac - OF_ROOTS
     if c.first.type.frac != limits.frac or limits.of[c.made].whole > fits:
         return False
-    return limits.of[c.first].whole <= fits or _is_factor(c, limits)
-
-
-def _is_factor(c: Carried, limits: Limits) -> bool:
-    """Whether the body multiplies what comes in by a known number of a half or more."""
-    same = {c.params[0]}
-    for op in c.loop.regions[-1].ops:
-        if op.name in REARRANGED and same.issuperset(op.inputs):
-            same.update(op.outputs)
-        if op.name == "mul" and not same.isdisjoint(op.inputs):
-            other = [limits.of.get(v) for v in op.inputs if v not in same]
-            if all(x is not None and x.known and x.whole >= -1 and not math.isinf(x.whole) for x in other):
-                return True
-    return False
+    return limits.of[c.first].whole <= fits or is_scaled({c.params[0]}, c.loop.regions[-1], limits)

@@ -18,6 +18,7 @@ from spuvm.compiler.ir.module import Op, Region, Value
 from spuvm.compiler.ir.ops import LOCAL, index_operands
 from spuvm.runtime.ring.elements import signed
 
+OF_DIVISORS = 12  # extra bits that one that may be small wants
 NOTHING = -400.0  # log2 of the limit of zero
 
 
@@ -60,7 +61,8 @@ class Limits:
 
     def finer(self, extra: int) -> Limit:
         """Of a value that comes with so many fraction bits more."""
-        return Limit(self.most, self.promised.whole - extra) if extra else self.promised
+        whole = self.promised.whole - extra
+        return Limit(min(self.most, whole), whole) if extra else self.promised
 
     def run(self, region: Region) -> None:
         for value in region.params:
@@ -183,6 +185,11 @@ def _quotient_by(a: Limits, op: Op, xs: list[Limit]) -> Limit:
     return xs[0].scaled(-math.log2(smallest)) if 0.0 < smallest < np.inf else a.promised
 
 
+def _power(a: Limits, op: Op, xs: list[Limit]) -> Limit:
+    """Of a whole power of what is below 1, there is room for what a divisor wants: 2^32 in a ring of 64."""
+    return a.finer(OF_DIVISORS) if op.attrs.get("whole") else a.promised
+
+
 def _same(a: Limits, op: Op, xs: list[Limit]) -> Limit:
     return xs[0]
 
@@ -207,6 +214,7 @@ RULES: dict[str, Rule] = {
     "share": _same,
     **dict.fromkeys(("logistic", "tanh", "erf", "sin", "cos"), lambda a, op, xs: known(0.01)),
     "sqrt": _root,
+    "power_of": _power,
     "div": _quotient,
     "div_by": _quotient_by,
 }

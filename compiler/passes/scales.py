@@ -10,7 +10,6 @@ types in give the same out.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 
 import numpy as np
@@ -19,10 +18,11 @@ from spuvm.compiler.ir.fixedpoint import encode
 from spuvm.compiler.ir.module import Module, Op, Region, Value, uses
 from spuvm.compiler.ir.ops import KEEP_MASKED, LOCAL, index_operands, with_results
 from spuvm.compiler.passes.carried import pin
-from spuvm.compiler.passes.limits import Limits, count, known
+from spuvm.compiler.passes.limits import OF_DIVISORS, Limits, count, known
 from spuvm.compiler.passes.ranges import DIGITS, MARGIN
+from spuvm.compiler.passes.states import OF_NUMERATORS, states, successors
 from spuvm.compiler.passes.truncation import BLOCK
-from spuvm.compiler.passes.wishes import NO_WISH, OF_ROOTS, REARRANGED, Pins, Wanted
+from spuvm.compiler.passes.wishes import FEW, NO_WISH, OF_ROOTS, REARRANGED, Pins, Wanted
 from spuvm.runtime.ring.elements import words
 
 Moved = dict[Region, list[int]]
@@ -33,9 +33,6 @@ LEAST_EXPONENT = 17  # fraction bits of result and divisor beyond those of the n
 # Fraction bits of roots: an epsilon of 1e-8 beside them is 0, so that what is divided by a root that was lost gives 0.
 UP_TO = {32: 16, 64: 24, 128: 60}
 OF_QUOTIENTS = {32: 12, 64: 30, 128: 60}
-
-PLACE = re.compile(r"\[\d+\]")
-NAME = re.compile(r"^\w*")
 
 MOST_HALVINGS = 20  # of a number, by moving the point
 
@@ -56,20 +53,19 @@ def choose_scales(module: Module, limits: Limits | None = None) -> Moved:
         if bound is not None and param.type.kind == "fxp":
             limits.of[param] = known(math.log2(bound))
     limits.run(module.body)
-    successors = _successors(module)
-    states = _states(module, successors or {}, limits)
-    for param in states:
-        finer[param], limits.of[param] = OF_ROOTS, limits.finer(OF_ROOTS)
-        param.type = param.type.with_(frac=frac + OF_ROOTS)
+    next_call = successors(module)
+    kept = states(module, next_call or {}, limits)
+    for param, state in kept.items():
+        finer[param], limits.of[param] = state.extra, limits.finer(state.extra)
+        param.type = param.type.with_(frac=frac + state.extra)
     limits.run(module.body)
     pins = pin(module.body, limits)
     moved: Moved = {}
     for region in [module.body, *(r for op in module.body.walk() for r in op.regions)]:
         outermost = region is module.body
-        given = (finer, successors) if outermost else (_carried_in(region, pins), None)
-        scaler = _Scaler(region, limits, frac, ring_bits, *given, pins)
-        scaler.states.update(states.values() if outermost else ())
-        moved[region] = scaler.run()
+        given = (finer, next_call) if outermost else (_carried_in(region, pins), None)
+        results = {state.result: state.extra for state in kept.values()} if outermost else {}
+        moved[region] = _Scaler(region, limits, frac, ring_bits, *given, pins, results).run()
     return moved
 
 
@@ -86,54 +82,9 @@ def _measure(module: Module, limits: Limits) -> None:
 
 def _carried_in(region: Region, pins: Pins) -> dict[Value, int]:
     """The parameters that a loop carries with more bits, which they get here."""
-    found = {v: OF_ROOTS for v in region.params if v in pins.values}
-    for value in found:
-        value.type = value.type.with_(frac=value.type.frac + OF_ROOTS)
-    return found
-
-
-def _successors(module: Module) -> dict[Value, Value] | None:
-    """Where results may keep their scales: the result that has an input's place and name, by the inputs.
-
-    A loop in Python gives the next call what the last one returned: `state[0].nu` comes back as `out[1][0].nu`.
-    """
-    if not module.keeps_scales:
-        return None
-    places: dict[tuple[str, str, tuple[int, ...]], Value] = {}
-    for name, value in zip(module.outputs, module.body.results):
-        rest = name.removeprefix("out")
-        for place in (rest, PLACE.sub("", rest, count=1)):
-            places.setdefault((place, value.type.kind, value.shape), value)
-    found = {}
-    for name, param in zip(module.inputs, module.body.params):
-        key = NAME.sub("", name, count=1), param.type.kind, param.shape
-        if key[0] and key in places:
-            found[param] = places[key]
-    return found
-
-
-def _states(module: Module, successors: dict[Value, Value], limits: Limits) -> dict[Value, Value]:
-    """Inputs that a root is taken of and that come back as results, moved by sums and products, and these results: both
-    are fine, a fresh input too, as the next call takes what this one gives. A moment may begin with a millionth.
-    """
-    if not successors:
-        return {}
-    wanted = Wanted(limits)
-    wanted.run(module.body)
-    return {
-        v: result
-        for v, result in successors.items()
-        if wanted.of.get(v, NO_WISH).below >= OF_ROOTS and v.type.is_secret and result.type.is_secret
-        if v.type.frac in (limits.frac, limits.frac + OF_ROOTS) and result in _made_of(v, module.body)
-    }
-
-
-def _made_of(value: Value, region: Region) -> set[Value]:
-    """What sums, products and choices make of a value."""
-    found = {value}
-    for op in region.ops:
-        if op.name in CARRIED | {"mul", "trunc"} and not found.isdisjoint(op.inputs):
-            found.update(op.outputs)
+    found = {v: pins.values[v] for v in region.params if v in pins.values}
+    for value, extra in found.items():
+        value.type = value.type.with_(frac=value.type.frac + extra)
     return found
 
 
@@ -163,9 +114,10 @@ class _Scaler:
         finer: dict[Value, int],
         successors: dict[Value, Value] | None,
         pins: Pins,
+        states: dict[Value, int],
     ) -> None:
         """`successors`: results that are so fine that a root can be taken of them leave so, and as fine as the input of
-        the next call wants them.
+        the next call wants them. `states`: results that leave with so many extra bits, whatever they were made of.
         """
         self.region, self.limits, self.frac, self.ring_bits = region, limits, frac, ring_bits
         self.keeps_scales = successors is not None
@@ -175,11 +127,13 @@ class _Scaler:
         for param, result in (successors or {}).items():
             if self.wanted.of.get(param, NO_WISH).below >= OF_ROOTS:
                 self.wanted.ask(result, 0.0, OF_ROOTS)
+        for result, bits in states.items():
+            self.wanted.ask(result, 0.0, bits)
         self.wanted.run(region)
         self.extra: dict[Value, int] = {v: bits for v, bits in finer.items() if bits}
         self.out: list[Op] = []
         self.aligned: dict[tuple[Value, int], Value] = {}
-        self.states: set[Value] = set()  # results that leave fine, whatever they were made of
+        self.states = states
         self.limited: set[Value] = set()  # whose limits are lower than those of a promise
         self.constants: dict[Value, list[Op]] = {}  # a constant's operation, and the broadcast of it
         self.made: dict[Value | None, tuple[str, list[Value]]] = {}
@@ -198,8 +152,8 @@ class _Scaler:
             self._visit(op)
         ends = len(self.out)
         for i, value in enumerate(self.region.results):
-            kept = (self.region, i) in self.pins.results or self._kept(value)
-            self.region.results[i] = self.at(value, OF_ROOTS if kept else 0, None)
+            kept = self.pins.results.get((self.region, i)) or self._kept(value)
+            self.region.results[i] = self.at(value, kept, None)
         self.region.ops = self.out
         return [*starts, ends]
 
@@ -209,6 +163,7 @@ class _Scaler:
             v
             for i, v in enumerate(self.region.results)
             if (self.region, i) not in self.pins.results
+            and v not in self.states
             and not (self.keeps_scales and self.wanted.of.get(v, NO_WISH).below >= OF_ROOTS)
         }
         for op in self.region.ops:
@@ -216,8 +171,10 @@ class _Scaler:
                 found.update(v for i, v in enumerate(op.inputs) if (op, i) not in self.pins.operands)
         return found
 
-    def _kept(self, result: Value) -> bool:
-        return result in self.states or (self.keeps_scales and result.type.is_secret and self.of(result) >= OF_ROOTS)
+    def _kept(self, result: Value) -> int:
+        """Extra bits that a result leaves with."""
+        fine = self.keeps_scales and result.type.is_secret and self.of(result) >= OF_ROOTS
+        return self.states.get(result, OF_ROOTS if fine else 0)
 
     # bits -----------------------------------------------------------------------------------------------
 
@@ -377,10 +334,11 @@ class _Scaler:
         self._dropped(wide, value, 0, op)
 
     def _keep_default(self, op: Op) -> None:
-        op.inputs = [self.at(v, OF_ROOTS * ((op, i) in self.pins.operands), op) for i, v in enumerate(op.inputs)]
-        for value in self.pins.values.intersection(op.outputs):
-            value.type = value.type.with_(frac=value.type.frac + OF_ROOTS)
-            self.extra[value] = OF_ROOTS
+        op.inputs = [self.at(v, self.pins.operands.get((op, i), 0), op) for i, v in enumerate(op.inputs)]
+        for value in op.outputs:
+            if value in self.pins.values:
+                value.type = value.type.with_(frac=value.type.frac + self.pins.values[value])
+                self.extra[value] = self.pins.values[value]
         self.out.append(op)
 
     def rearrange(self, op: Op) -> None:
@@ -487,7 +445,9 @@ class _Scaler:
         factors = self._made(x, "mul")
         for y, c in (factors, factors[::-1]) if factors else ():
             more, wide = self.of(y), self.wish(out)
-            if c not in self.constants or self.limits.of[c].whole > 0 or min(more, wide) < OF_ROOTS:
+            if c not in self.constants or self.limits.of[c].whole > 0 or min(more, wide) < OF_NUMERATORS:
+                continue
+            if more <= self.factor_room(y):
                 continue
             high = self.at(y, 0, op)
             low = self._limited("sub", [y, self.at(high, more, op)])
@@ -584,7 +544,7 @@ class _Scaler:
         x, y = op.inputs
         one = self._one_number(y)
         wanted = self.wanted.of.get(op.output, NO_WISH).below
-        if one is not None and self.of(x) == OF_ROOTS <= wanted and self._lowered(op.output) == self.frac:
+        if one is not None and min(self.of(x), wanted) >= OF_ROOTS and self._lowered(op.output) == self.frac:
             return self._times_reciprocal(x, one, op)
         up_to = OF_QUOTIENTS[self.ring_bits]
         y = self.at(y, min(self.of(y), max(0, up_to - y.type.frac + self.of(y))), op)
@@ -605,13 +565,23 @@ class _Scaler:
         r = self._spread(self._limited("reciprocal", [self.at(y, 0, op)], to=f"fxp{self.frac}"), x.shape)
         high = self.at(x, 0, op)
         low = self._limited("mul", [self._limited("sub", [x, self.at(high, more, op)]), r])
-        low = self._limited("trunc", [low], bits=low.type.frac - self.frac - more)
+        low = self._limited("trunc", [low], bits=low.type.frac - self.frac - OF_ROOTS)
         self.emit("add", [self._limited("mul", [high, r]), low], op, op.outputs)
-        self.extra[op.output], self.limits.of[op.output] = more, self.limits.finer(more)
+        self.extra[op.output], self.limits.of[op.output] = OF_ROOTS, self.limits.finer(OF_ROOTS)
         self.limited.add(op.output)
 
     def quotient_by(self, op: Op) -> None:
         self._function(op, self.wish(op.output), self.ring_bits)
+
+    def power(self, op: Op) -> None:
+        """A whole power of few numbers: see functions/whole_powers.py."""
+        if not op.attrs.get("whole"):
+            return self._keep_default(op)
+        op.inputs = [self.at(op.inputs[0], 0, op)]
+        few = op.output.type.size <= FEW and self.wish(op.output) >= OF_DIVISORS
+        if not few:
+            op.attrs = {k: v for k, v in op.attrs.items() if k != "whole"}
+        self._function(op, OF_DIVISORS if few else 0, OF_QUOTIENTS[self.ring_bits])
 
     def _function(self, op: Op, extra: int, up_to: int) -> None:
         extra = min(extra, max(0, up_to - op.output.type.frac))
@@ -633,5 +603,6 @@ TAKES: dict[str, Callable[[_Scaler, Op], None]] = {
     "sqrt": _Scaler.root,
     "rsqrt": lambda s, op: s._keep(op, op.inputs, 0),  # of any scale, and no smaller than a unit
     "div": _Scaler.quotient,
+    "power_of": _Scaler.power,
     "div_by": _Scaler.quotient_by,
 }

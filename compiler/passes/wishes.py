@@ -10,10 +10,9 @@ import numpy as np
 
 from spuvm.compiler.ir.module import Op, Region, Value
 from spuvm.compiler.ir.ops import LOCAL, index_operands
-from spuvm.compiler.passes.limits import Limit, Limits, count
+from spuvm.compiler.passes.limits import OF_DIVISORS, Limit, Limits, count
 
 OF_ROOTS = 18  # wanted below a root, whose relative error is half that of its operand
-OF_DIVISORS = 12
 FEW = 32  # terms of a sum
 
 REARRANGED = frozenset(LOCAL) - {"sum", "cumsum", "scatter_add"} | {"neg", "share"}
@@ -37,13 +36,13 @@ NO_WISH = Wish(-math.inf, -math.inf)
 
 @dataclass
 class Pins:
-    """What loops carry with `OF_ROOTS` extra bits (see `carried`): operands of loops and results of bodies, by their
-    positions, and the values that parameters and outputs are.
+    """The extra bits of what loops carry and branches give (see `carried`): of operands and of results of regions, by
+    their positions, and of the values that parameters and outputs are.
     """
 
-    operands: set[tuple[Op, int]] = field(default_factory=set)
-    results: set[tuple[Region, int]] = field(default_factory=set)
-    values: set[Value] = field(default_factory=set)
+    operands: dict[tuple[Op, int], int] = field(default_factory=dict)
+    results: dict[tuple[Region, int], int] = field(default_factory=dict)
+    values: dict[Value, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -53,6 +52,7 @@ class Wanted:
     limits: Limits
     pins: Pins = field(default_factory=Pins)
     of: dict[Value, Wish] = field(default_factory=dict)
+    cancelled: set[Value] = field(default_factory=set)
 
     def ask(self, value: Value, bits: float, below: float = -math.inf) -> None:
         if value.type.kind == "fxp":
@@ -60,14 +60,15 @@ class Wanted:
             self.of[value] = Wish(max(before.bits, bits), max(before.below, below))
 
     def run(self, region: Region) -> None:
+        self.cancelled = _cancelled(region)
         self.of.update({v: Wish(bits, -math.inf) for v, bits in self.limits.digits.items() if bits > 0})
         for i, value in enumerate(region.results):
-            self.ask(value, 0.0, OF_ROOTS if (region, i) in self.pins.results else -math.inf)
+            self.ask(value, 0.0, self.pins.results.get((region, i), -math.inf))
         for op in reversed(region.ops):
             rule = WANTS.get(op.name)
             if rule is None or len(op.outputs) != 1 or op.output.type.kind != "fxp":
                 for i, value in enumerate(op.inputs):
-                    self.ask(value, 0.0, OF_ROOTS if (op, i) in self.pins.operands else -math.inf)
+                    self.ask(value, 0.0, self.pins.operands.get((op, i), -math.inf))
             else:
                 rule(self, op, self.of.get(op.output, NO_WISH))
 
@@ -78,6 +79,15 @@ class Wanted:
         """Extra bits that a factor has room for."""
         limit = self.limits.of[value]
         return max((0.0 if limit.known else self.limits.most) - limit.product, 0.0)
+
+
+def _cancelled(region: Region) -> set[Value]:
+    """1 - b^n and the like, which may be small: whole powers, and sums of them and others."""
+    found: set[Value] = set()
+    for op in region.ops:
+        if op.attrs.get("whole") or (op.name in REARRANGED | {"sub", "add"} and not found.isdisjoint(op.inputs)):
+            found.update(op.outputs)
+    return found
 
 
 def _want_product(w: Wanted, op: Op, wish: Wish) -> None:
@@ -116,7 +126,11 @@ def _want_quotient(w: Wanted, op: Op, wish: Wish) -> None:
     """A divisor that may be small makes small numerators large."""
     small = min(OF_DIVISORS, w.room(op.inputs[1]))
     w.ask(op.inputs[0], wish.bits, max(small if small > 0 else -math.inf, wish.below))
-    w.ask(op.inputs[1], small)
+    w.ask(op.inputs[1], small, OF_DIVISORS if op.inputs[1] in w.cancelled else -math.inf)
+
+
+def _want_power(w: Wanted, op: Op, wish: Wish) -> None:
+    w.ask(op.inputs[0], 0.0)
 
 
 def _want_quotient_by(w: Wanted, op: Op, wish: Wish) -> None:
@@ -134,5 +148,6 @@ WANTS: dict[str, Callable[[Wanted, Op, Wish], None]] = {
     "sqrt": _want_root,
     "rsqrt": _want_root,
     "div": _want_quotient,
+    "power_of": _want_power,
     "div_by": _want_quotient_by,
 }
