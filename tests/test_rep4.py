@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from deviations import MANIPULATIONS, Deviations, dropped, flipped
 from machine import (
     all_slots,
     assert_cost,
     assert_same_shares,
-    key,
     network,
     predicted_cost,
-    program,
     run_parties,
     shared_inputs,
     simulate,
@@ -29,15 +27,12 @@ from machine import (
 import spuvm as spu
 from spuvm.compiler.expand.choreography import Check, Choreography
 from spuvm.runtime.config import Config
-from spuvm.runtime.errors import ConfigError, DeviationError, LinkError, SpuError
+from spuvm.runtime.errors import ConfigError, DeviationError, LinkError
 from spuvm.runtime.link.certificates import make_cluster
-from spuvm.runtime.link.memory_link import MemoryLink, memory_links
-from spuvm.runtime.machine.executor import Executor, Streams
+from spuvm.runtime.link.memory_link import MemoryLink
 from spuvm.runtime.machine.session import Session
 from spuvm.runtime.protocols.registered import protocol_of
 from spuvm.runtime.protocols.rep4 import HOLDERS, REP4
-
-from concurrent.futures import ThreadPoolExecutor  # isort: skip
 
 X = np.array([1.5, -2.25, 0.5, 3.0, 0.0, 1.0, -1.0, 8.0], np.float32)  # so many that no byte of a message is padded
 Y = np.array([0.75, 4.0, 0.5, -1.0, 1.0, 1.0, 2.0, 0.25], np.float32)
@@ -86,128 +81,32 @@ def test_nothing_is_revealed_before_a_check() -> None:
 # A party that deviates --------------------------------------------------------------------------------------
 
 
-def flipped(data: bytes, before: bytes, rng: Any) -> bytes:
-    out = bytearray(data)
-    out[int(rng.integers(len(out)))] ^= 1 << int(rng.integers(8))
-    return bytes(out)
-
-
-def replaced(data: bytes, before: bytes, rng: Any) -> bytes:
-    return rng.bytes(len(data))  # type: ignore[no-any-return]
-
-
-def repeated(data: bytes, before: bytes, rng: Any) -> bytes:
-    return (before * (len(data) // max(len(before), 1) + 1))[: len(data)] if before else flipped(data, before, rng)
-
-
-def reordered(data: bytes, before: bytes, rng: Any) -> bytes:
-    return data[::-1]
-
-
-def zeroed(data: bytes, before: bytes, rng: Any) -> bytes:
-    return bytes(len(data))
-
-
-MANIPULATIONS: tuple[Callable[[bytes, bytes, Any], bytes], ...] = (flipped, replaced, repeated, reordered, zeroed)
-
-
-class Cheat:
-    """The outgoing messages of one party, of which number `at` is changed on its way."""
-
-    def __init__(self, link: Any, at: int, manipulate: Callable[[bytes, bytes, Any], bytes], seed: int) -> None:
-        self.at, self.manipulate, self.rng = at, manipulate, np.random.default_rng(seed + 1)
-        self.count, self.changed = 0, False
-        self.before: dict[int, bytes] = {}
-        self.transfer = link._transfer
-        link._transfer = self
-
-    def __call__(self, sends: dict[int, list[memoryview]], receives: Any) -> None:
-        out = {}
-        for peer in sorted(sends):
-            data = b"".join(bytes(v) for v in sends[peer])
-            if self.count == self.at:
-                new = self.manipulate(data, self.before.get(peer, b""), self.rng)
-                self.changed = new != data
-                self.before[peer], data = data, new
-            else:
-                self.before[peer] = data
-            self.count += 1
-            if data:
-                out[peer] = [memoryview(data)]
-        self.transfer(out, receives)
-
-
-def run(
-    cheater: int | None, at: int, manipulate: Callable[[bytes, bytes, Any], bytes] = flipped, timeout: float = 20
-) -> tuple[Any, ...]:
-    """What each party got or raised, and what the cheater did."""
-    made, inputs = choreography()
-    slots = [s for port in made.inputs for s in port.slots]
-    links = memory_links(tuple("abcd"), timeout=timeout)
-    cheat = None if cheater is None else Cheat(links[cheater], at, manipulate, at)
-
-    def party(rank: int) -> Any:
-        mine = [x if rank in s.holders else None for s, x in zip(slots, inputs, strict=True)]
-        try:
-            return Executor(Streams(key, rank), links[rank]).run(programs()[rank], mine)
-        except SpuError as e:
-            links[rank].abort(f"{type(e).__name__}: {e}")
-            return e
-
-    with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(party, range(4))), cheat
-
-
 @cache
-def programs() -> list[Any]:
-    return [program(choreography()[0], rank) for rank in range(4)]
-
-
-def messages() -> Iterator[tuple[int, int]]:
-    for cheater in range(4):
-        _, cheat = run(cheater, -1)
-        yield from ((cheater, at) for at in range(cheat.count))
-
-
-def test_an_honest_run_ends() -> None:
-    results, _ = run(None, 0)
-    assert not any(isinstance(r, SpuError) for r in results)
+def deviations() -> Deviations:
+    return Deviations(small, (X, Y), "rep4", REP4.algebra, 4)
 
 
 @pytest.mark.parametrize("manipulate", MANIPULATIONS, ids=lambda f: f.__name__)
 def test_every_changed_message_stops_all_before_a_wrong_result(manipulate: Any) -> None:
-    right, _ = run(None, 0)
-    stopped, step = 0, 1 if manipulate is flipped else 4  # others a quarter of them each
-    for cheater, at in list(messages())[MANIPULATIONS.index(manipulate) % step :: step]:
-        results, cheat = run(cheater, at, manipulate)
-        honest = [r for rank, r in enumerate(results) if rank != cheater]
-        if not cheat.changed:
-            continue
-        stopped += 1
-        errors = [r for r in honest if isinstance(r, SpuError)]
-        assert any(isinstance(e, DeviationError) for e in errors), f"message {at} of party {cheater}: nobody noticed"
-        for rank, result in enumerate(results):
-            if rank != cheater and not isinstance(result, SpuError):
-                for got, want in zip(result, right[rank]):
-                    np.testing.assert_array_equal(got, want)
-    assert stopped > 20
-
-
-def dropped(data: bytes, before: bytes, rng: Any) -> bytes:
-    return b""
+    step = 1 if manipulate is flipped else 4  # others a quarter of them each
+    chosen = list(deviations().messages())[MANIPULATIONS.index(manipulate) % step :: step]
+    assert sum(not deviations().unseen(cheater, at, manipulate) for cheater, at in chosen) > 20
 
 
 def test_a_dropped_message_stops_all() -> None:
     """Who waits for it says so in time; nobody is shown a wrong result."""
-    right, _ = run(None, 0)
-    for cheater, at in list(messages())[1::8]:
-        results, cheat = run(cheater, at, dropped, timeout=1)
-        assert cheat.changed
-        assert any(isinstance(r, LinkError) for rank, r in enumerate(results) if rank != cheater)
-        for rank, result in enumerate(results):
-            if rank != cheater and not isinstance(result, SpuError):
-                for got, want in zip(result, right[rank]):
-                    np.testing.assert_array_equal(got, want)
+    chosen = list(deviations().messages())[1::16]
+    assert sum(not deviations().unseen(cheater, at, dropped) for cheater, at in chosen) > 0
+
+
+@pytest.mark.parametrize("count", [100, 1500])
+def test_long_arrays_are_confirmed_as_short_ones_are(count: int) -> None:
+    """Of kernels that run on several blocks of elements, too, every message is."""
+    long = Deviations(lambda x, y: x * y < x, (np.resize(X, count), np.resize(Y, count)), "rep4", REP4.algebra, 4)
+    for cheater in range(4):
+        _, cheat = long.run(cheater, -1)
+        for at in range(0, cheat.count, 5):
+            assert not long.unseen(cheater, at, flipped)
 
 
 SCRIPT = """

@@ -170,6 +170,7 @@ def _longer(spec: KernelSpec, unit: KernelPlan, length: int, key: str) -> Kernel
         tuple(replace(s, shape=shape(s.shape)) for s in unit.sent),
         unit.outputs,
         {p: [stage(p, i, s) for i, s in enumerate(stages)] for p, stages in unit.stages.items()},
+        unit.confirmed,
     )
 
 
