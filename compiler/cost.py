@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from spuvm.compiler.expand.choreography import Block, Check, Choreography, Cond, Loop, Rank, While
-from spuvm.compiler.project.project import draws_of, message_of
+from spuvm.compiler.project.project import draws_of, message_of, shapes_of_products
 from spuvm.compiler.project.schedule import Piece, pieces, reference_plan
 from spuvm.compiler.seconds import Seconds
 from spuvm.runtime.engine.correlated import Holders, is_correlated
 from spuvm.runtime.machine.checks import HASH_BYTES, VERDICT_BYTES
+from spuvm.runtime.machine.proofs import Claim, steps
 from spuvm.runtime.oblivious.plan import offline
 from spuvm.runtime.protocols.ranking import batches
 
@@ -157,6 +158,7 @@ class _Counter:
         self.sent = np.zeros(n, np.int64)
         self.rows: dict[tuple[str, str], Row] = {}
         self.exact = True
+        self.claims: list[Claim] = []  # products since the last check, all of them in the same block
 
     def block(self, block: Block, times: int) -> None:
         for part in pieces(block):
@@ -183,13 +185,18 @@ class _Counter:
         key = (step.op, str(step.location))
         row = self.rows.setdefault(key, Row(*key, bytes=np.zeros(self.n, np.int64)))
         sent = np.zeros(self.n, np.int64)
-        sent[: step.parties] = (step.parties - 1) * (HASH_BYTES + VERDICT_BYTES)
+        rounds = 0
+        for what, nbytes in (*steps(self.claims), ("compare", 0)):
+            to_each = {"words": 0, "coin": nbytes, "compare": HASH_BYTES + VERDICT_BYTES}[what]
+            sent[: step.parties] += nbytes if what == "words" else (step.parties - 1) * to_each
+            rounds += 2 if what == "compare" else 1
+        self.claims = []
         row.calls += times
-        row.rounds += 2 * times
+        row.rounds += rounds * times
         row.bytes += times * sent
         self.sent += times * sent
-        self.rounds += 2 * times
-        self.party_rounds[: step.parties] += 2 * times
+        self.rounds += rounds * times
+        self.party_rounds[: step.parties] += rounds * times
 
     def offline(self, piece: Piece, times: int) -> None:
         """What two parties make by oblivious transfer before a piece."""
@@ -218,6 +225,8 @@ class _Counter:
             if not call.spec.communicates:
                 continue
             plan = reference_plan(call)
+            for m, shapes in zip(plan.multiplied, shapes_of_products(call, plan)):
+                self.claims.append(Claim(m.how, shapes, 8 * np.dtype(m.dtype).itemsize))
             sent = np.zeros(self.n, np.int64)
             for number, message in enumerate(plan.sent):
                 size = message_of(call, number, 0).nbytes

@@ -23,7 +23,7 @@ from spuvm.placed import Placed
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, TRUNCATIONS, Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.machine.session import abort_on_error
-from spuvm.runtime.protocols.registered import prepared_by, protocol_of, sound_default
+from spuvm.runtime.protocols.registered import prepared_by, protocol_of, secured, sound_default
 from spuvm.vm import VM
 from spuvm.watching import WATCHER
 
@@ -153,15 +153,20 @@ class SPU(Receiver, Taker):
 
     Without a protocol in the definition or a cluster file, two parties get SEMI2K without a dealer,
     three ABY3, four REP4, more SEMI2K (with a dealer). `preprocessing` says who makes SEMI2K's correlated randomness: a
-    "dealer", or two parties alone by oblivious transfer ("ot"). `truncation="exact"` rounds fixed point always down, as
-    `spu.jit` does; without it, as the definition or the cluster file says.
+    "dealer", or two parties alone by oblivious transfer ("ot"). `security="malicious"` takes ABY3 or REP4 in the form
+    that notices a party that deviates, before anything is revealed. `truncation="exact"` rounds fixed point always
+    down, as `spu.jit` does; without it, as the definition or the cluster file says.
     """
 
     def __init__(
-        self, cluster_def: Mapping[str, Any], preprocessing: str | None = None, truncation: str | None = None
+        self,
+        cluster_def: Mapping[str, Any],
+        preprocessing: str | None = None,
+        truncation: str | None = None,
+        security: str | None = None,
     ) -> None:
         context = here()
-        self.vm = context.machine(config_from(cluster_def, context, preprocessing, truncation), _Machine)
+        self.vm = context.machine(config_from(cluster_def, context, preprocessing, truncation, security), _Machine)
         self._functions: dict[Any, Jitted] = {}
 
     def __call__(self, fn: Callable[..., Any], static_argnums: int | Sequence[int] = (), guard: bool = False) -> Placed:
@@ -252,6 +257,7 @@ def config_from(
     context: Context,
     preprocessing: str | None = None,
     truncation: str | None = None,
+    security: str | None = None,
 ) -> Config:
     """The configuration of a cluster definition: {"nodes": [{"party": ...}], "runtime_config": {...}}."""
     try:
@@ -263,6 +269,7 @@ def config_from(
     usual = default.protocol if default else None
     protocol = str(options.pop("protocol", None) or usual or sound_default(len(parties)))
     preprocessing = options.pop("preprocessing", preprocessing)
+    security = options.pop("security", security)
     truncation = options.pop("truncation", None) or truncation or (default.truncation if default else TRUNCATIONS[0])
     ring = options.pop("field", options.pop("ring", default.ring_bits if default else 64))
     ring = FIELD_NAMES.get(str(ring), ring)
@@ -277,12 +284,12 @@ def config_from(
     if options:
         raise ConfigError(
             f"`runtime_config` has unknown settings {sorted(options)}: it takes protocol, preprocessing, field, "
-            "fxp_fraction_bits, truncation."
+            "fxp_fraction_bits, security, truncation."
         )
     missing = [p for p in parties if p not in context.parties]
     if missing:
         raise ConfigError(f"`cluster_def` names {', '.join(missing)}: `init` knows {', '.join(context.parties)}.")
-    protocol = prepared_by(PROTOCOL_NAMES.get(protocol, protocol), preprocessing)
+    protocol = secured(prepared_by(PROTOCOL_NAMES.get(protocol, protocol), preprocessing), security)
     config = Config(protocol, ring, frac, parties, context.others(parties, protocol), truncation)
     protocol_of(config)
     return config

@@ -35,7 +35,7 @@ def test_the_command(tmp_path: Path) -> None:
     said = json.loads(done.output)
     assert {t["protocol"] for t in said["protocols"]} == set(PROTOCOLS)
     assert [(r["what"], r["protocol"]) for r in said["costs"]] == [
-        ("less", p) for p in ("aby3", "rep4", "semi2k", "semi2k_ot")
+        ("less", p) for p in ("aby3", "aby3_malicious", "rep4", "semi2k", "semi2k_ot")
     ]
     text = page.read_text()
     assert all(f"| `{p}` |" in text for p in PROTOCOLS)

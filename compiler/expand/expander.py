@@ -407,9 +407,11 @@ class Expander:
 
     def region(self, region: Region, made_before: Mapping[int, Shared] = MappingProxyType({})) -> Block:
         """Expand a nested region into a block; private parameters in `made_before` come in in that form."""
+        if self.protocol.proved:
+            self.check()
         outer = (self.block, self.values, self.products, self.users, self.truncated)
         self.block, self.values, self.products = Block(), {}, {}
-        self.unverified = True
+        self.unverified = not self.protocol.proved
         for i, value in enumerate(region.params):
             if i in made_before:
                 given = made_before[i]
@@ -422,9 +424,11 @@ class Expander:
         self.run(region)
         for value in region.results:
             self.block.results.extend(self.boundary(value).slots)
+        if self.protocol.proved:  # so that each check has a known number of products
+            self.check()
         block = self.block
         self.block, self.values, self.products, self.users, self.truncated = outer
-        self.unverified = True  # as far as is known when it is run
+        self.unverified = not self.protocol.proved  # as far as is known when it is run
         return block
 
     @contextmanager

@@ -17,7 +17,7 @@ from jax.extend import core as jex
 from spuvm.compiler.expand.choreography import KernelSpec, Ranks
 from spuvm.compiler.leakage.expressions import KNOWN, SECRET, UNIFORM, Expressions, Node, ones
 from spuvm.compiler.project.kernels import INLINED, kernel_avals
-from spuvm.runtime.engine.primitives import OPENING, PERMUTATION, random_p, send_p
+from spuvm.runtime.engine.primitives import OPENING, PERMUTATION, multiplied_p, random_p, send_p
 from spuvm.runtime.ring.rotations import MASKED
 
 LENGTH = 64  # of element-wise kernels
@@ -89,6 +89,8 @@ class _Reader:
             return [self.random(eqn)]
         if eqn.primitive is send_p:
             return [self.send(eqn, ins[0])]
+        if eqn.primitive is multiplied_p:
+            return ins[2 * len(ins) // 3 :]
         if name in INLINED:
             if str(eqn.params.get("name")).startswith(MASKED):
                 return self.masked_difference(ins, len(eqn.outvars))

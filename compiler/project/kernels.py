@@ -28,12 +28,13 @@ from spuvm.compiler.project.content import content
 from spuvm.compiler.project.stage_function import Equation, Known, Later, StageFunction
 from spuvm.runtime.engine.code import UNIT
 from spuvm.runtime.engine.correlated import ranks
-from spuvm.runtime.engine.primitives import confirm_p, random_p, send_p
+from spuvm.runtime.engine.primitives import confirm_p, multiplied_p, random_p, send_p
 from spuvm.runtime.errors import ProtocolError
 from spuvm.runtime.machine.program import Holders, Random
 from spuvm.runtime.ring.bits import pack, unpack
 
 Atom = Any  # a jaxpr variable or literal
+PARTIES = 3  # among which products are proved
 INLINED = {"pjit", "jit", "closed_call", "custom_jvp_call"}
 
 
@@ -72,6 +73,16 @@ class Confirmed:
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Multiplied:
+    """A product to be proved: by party, the numbers of its two components of x, of y and of z."""
+
+    how: str
+    values: tuple[tuple[int, ...], ...]
+    shapes: tuple[tuple[int, ...], ...]  # of x, y and z
+    dtype: str
+
+
 @dataclass(eq=False)
 class KernelPlan:
     """All parties' stages (key None: everything at once). `outputs[party]` are the value numbers of
@@ -84,6 +95,7 @@ class KernelPlan:
     outputs: dict[int | None, tuple[int | None, ...]]
     stages: dict[int | None, list[StagePlan]]
     confirmed: tuple[Confirmed, ...] = ()
+    multiplied: tuple[Multiplied, ...] = ()
 
 
 def _equations(jaxpr: Any, rename: dict[Any, Atom]) -> Iterator[tuple[Any, list[Atom], list[Any]]]:
@@ -171,6 +183,7 @@ def _longer(spec: KernelSpec, unit: KernelPlan, length: int, key: str) -> Kernel
         unit.outputs,
         {p: [stage(p, i, s) for i, s in enumerate(stages)] for p, stages in unit.stages.items()},
         unit.confirmed,
+        unit.multiplied,
     )
 
 
@@ -205,6 +218,7 @@ def _stored(made: KernelPlan) -> dict[str, Any]:
         "sent": [astuple(s) for s in made.sent],
         "outputs": list(made.outputs.items()),
         "confirmed": [astuple(c) for c in made.confirmed],
+        "multiplied": [astuple(m) for m in made.multiplied],
         "stages": [(party, [stage(s) for s in stages]) for party, stages in made.stages.items()],
     }
 
@@ -230,6 +244,10 @@ def _restored(spec: KernelSpec, length: int | None, key: str, stored: dict[str, 
         {party: tuple(values) for party, values in stored["outputs"]},
         {p: [stage(p, i, s) for i, s in enumerate(stages)] for p, stages in stored["stages"]},
         tuple(Confirmed(mine, theirs, by, to, tuple(shape)) for mine, theirs, by, to, shape in stored["confirmed"]),
+        tuple(
+            Multiplied(how, tuple(map(tuple, values)), tuple(map(tuple, shapes)), dtype)
+            for how, values, shapes, dtype in stored.get("multiplied", ())
+        ),
     )
 
 
@@ -241,6 +259,13 @@ def _key(spec: KernelSpec, length: int | None) -> str:
 
 
 _Read = tuple[Equation, list[int]]  # an equation, and what a party reads for it
+
+
+def _held(values: Sequence[int], party: int) -> Iterator[int]:
+    """Of the components of several replicated sharings, those of a party."""
+    for i in range(0, len(values), PARTIES):
+        yield values[i + party]
+        yield values[i + (party + 1) % PARTIES]
 
 
 class _Analysis:
@@ -261,6 +286,7 @@ class _Analysis:
         self.unpacked: dict[int, tuple[int, int]] = {}  # what `dst` unpacks -> (the value sent, dst)
         self.draws: dict[Holders, int] = {}
         self.confirms: list[tuple[int, int, int]] = []  # value, by, to
+        self.products: list[tuple[str, tuple[int, ...]]] = []  # the components of x, y and z
         for var, holders in zip(closed.jaxpr.invars, spec.holders):
             self._define(var, holders, dict.fromkeys(holders, 0))
         for eqn, ins, outs in equations:
@@ -297,6 +323,8 @@ class _Analysis:
             return self._send(eqn, values[0], outs[0])
         if eqn.primitive is confirm_p:
             return self._confirm(eqn, values[0], outs[0])
+        if eqn.primitive is multiplied_p:
+            return self._multiplied(eqn, ins, outs)
         everyone = frozenset(self.parties)
         owners = frozenset.intersection(everyone, *(self.owners[v] for v in values))
         if not owners:
@@ -350,6 +378,16 @@ class _Analysis:
         self.numbers[out] = value
         self.confirms.append((value, by, to))
 
+    def _multiplied(self, eqn: Any, ins: list[Atom], outs: list[Any]) -> None:
+        """Party i has components i and i + 1 of a replicated sharing."""
+        numbers = tuple(self._output(a) for a in ins)
+        for i, value in enumerate(numbers):
+            missing = {i % PARTIES, (i - 1) % PARTIES} - self.owners[value]
+            if missing:
+                raise ProtocolError(f"kernel `{self.spec.name}`: parties {sorted(missing)} lack a part of a product.")
+        self.numbers.update(zip(outs, numbers[2 * PARTIES :]))
+        self.products.append((eqn.params["how"], numbers))
+
     def _message(self, number: int, value: int, src: int, dst: int, stage: int) -> None:
         aval = self.avals[number]
         self.sends[number] = Sent(value, number, src, dst, stage, tuple(aval.shape), aval.dtype.name)
@@ -389,6 +427,7 @@ class _Analysis:
         for value, holders in zip(self.outputs, self.spec.out_holders):
             work.extend((p, value) for p in holders)
         work.extend((p, value) for value, *both in self.confirms for p in both)
+        work.extend((p, value) for p in range(PARTIES) for _, values in self.products for value in _held(values, p))
         while work:
             party, value = work.pop()
             value = self._at(party, value)
@@ -422,13 +461,24 @@ class _Analysis:
             holds = [party is None or party in h for h in held]
             outputs[party] = tuple(self._at(party, v) if h else None for v, h in zip(self.outputs, holds))
             hashed = [self._at(party, v) for v, *both in self.confirms if party in both]
+            if party is not None:
+                hashed += [self._at(party, v) for _, values in self.products for v in _held(values, party)]
             leaving = hashed + [v for v in outputs[party] if v is not None] + [s.value for s in sent if s.src == party]
             stages[party] = self._stages(party, needed[party], leaving, 0 if party is None else rounds)
         confirmed = tuple(
             Confirmed(self._at(by, v), self._at(to, v), by, to, tuple(self.avals[v].shape))
             for v, by, to in self.confirms
         )
-        return KernelPlan(key, rounds, self.draws, sent, outputs, stages, confirmed)
+        multiplied = tuple(
+            Multiplied(
+                how,
+                tuple(tuple(self._at(p, v) for v in _held(values, p)) for p in range(PARTIES)),
+                tuple(tuple(self.avals[values[i]].shape) for i in range(0, len(values), PARTIES)),
+                self.avals[values[0]].dtype.name,
+            )
+            for how, values in self.products
+        )
+        return KernelPlan(key, rounds, self.draws, sent, outputs, stages, confirmed, multiplied)
 
     def _stages(self, party: int | None, needed: set[int], leaving: Sequence[int], rounds: int) -> list[StagePlan]:
         """The stages of one party; what leaves them is `leaving` (results and messages), and what later ones read."""

@@ -6,7 +6,7 @@ its sends become messages of the round. Registers are freed after their last use
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -40,6 +40,8 @@ from spuvm.runtime.machine.program import (
     Message,
     PartyProgram,
     PortSpec,
+    Product,
+    ProductStep,
     ProgramStep,
     RankStep,
     Round,
@@ -98,12 +100,19 @@ def message_of(call: Call, number: int, register: int) -> Message:
     return Message(register, reference.dtype, call.size, bits)
 
 
+def shapes_of_products(call: Call, of_kernel: KernelPlan) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """Of each product of a call that is to be proved, the shapes of x, y and z."""
+    for m in of_kernel.multiplied:
+        yield tuple((call.size,) for _ in m.shapes) if call.spec.elementwise else m.shapes
+
+
 @dataclass(eq=False)
 class _Projector:
     party: int | None
     fresh: count[int] = field(default_factory=count)
     registers: dict[Slot, int] = field(default_factory=dict)
     hashed: list[Hashed] = field(default_factory=list)  # of the piece at hand
+    products: list[Product] = field(default_factory=list)  # likewise
 
     def holds(self, slot: Slot) -> bool:
         return self.party is None or self.party in slot.holders
@@ -141,9 +150,11 @@ class _Projector:
         """What is done, and then added to hashes."""
         if not isinstance(part, Piece):
             return [self.control(part)]
-        self.hashed = []
+        self.hashed, self.products = [], []
         done: list[ProgramStep] = [self.piece(part)]
-        return [*done, HashStep(self.hashed)] if self.hashed else done
+        if self.hashed:
+            done.append(HashStep(self.hashed))
+        return [*done, ProductStep(self.products)] if self.products else done
 
     def control(self, step: Step) -> ProgramStep:
         match step:
@@ -222,6 +233,7 @@ class _Projector:
         if party is not None:
             self._sends(placed, shape, registers, rounds)
             self._confirms(call, shape, registers)
+            self._multiplied(call, shape, registers)
 
     def _messages(self, placed: Placed, shape: KernelPlan, registers: dict[int, int], rounds: list[Round]) -> None:
         for number, sent in enumerate(shape.sent):
@@ -237,6 +249,14 @@ class _Projector:
                 self.hashed.append(Hashed(c.to, True, registers[c.mine], size))
             if c.to == self.party:
                 self.hashed.append(Hashed(c.by, False, registers[c.theirs], size))
+
+    def _multiplied(self, call: Call, shape: KernelPlan, registers: dict[int, int]) -> None:
+        if self.party is None:
+            return
+        for m, shapes in zip(shape.multiplied, shapes_of_products(call, shape)):
+            if self.party < len(m.values):
+                held = tuple(registers[v] for v in m.values[self.party])
+                self.products.append(Product(m.how, held, shapes, m.dtype))
 
     def _sends(self, placed: Placed, shape: KernelPlan, registers: dict[int, int], rounds: list[Round]) -> None:
         for number, sent in enumerate(shape.sent):
@@ -314,4 +334,6 @@ def _touched(step: ProgramStep) -> Iterable[int | None]:
             return (step.register,)
         case HashStep():
             return [h.register for h in step.hashed]
+        case ProductStep():
+            return [r for p in step.products for r in p.registers]
     return ()

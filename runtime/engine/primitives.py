@@ -1,4 +1,4 @@
-"""The primitives that make a JAX program a choreography: `send` and `random`, and `confirm` where parties may cheat.
+"""The primitives of a choreography: `send` and `random`; where parties may cheat, `confirm` and `multiplied`.
 
 A protocol kernel is plain JAX code over the components of sharings. `send(x, src, dst)` is the
 value x, known from there on to party `dst` too. `random(holders, shape, dtype)` is a pseudorandom
@@ -35,6 +35,14 @@ def _confirm_type(x: Any, *, by: int, to: int) -> Any:
     return x
 
 
+def _multiplied_type(*components: Any, how: str) -> Any:
+    return list(components[2 * len(components) // 3 :])
+
+
+multiplied_p = Primitive("multiplied")
+multiplied_p.multiple_results = True
+multiplied_p.def_abstract_eval(_multiplied_type)
+multiplied_p.def_impl(_multiplied_type)
 confirm_p = Primitive("confirm")
 confirm_p.def_abstract_eval(_confirm_type)
 confirm_p.def_impl(lambda x, **_: x)
@@ -61,6 +69,14 @@ def confirm(x: Elements, by: int, to: int) -> Elements:
     if isinstance(x, Word):
         return Word(confirm(x.low, by, to), confirm(x.high, by, to))
     return confirm_p.bind(x, by=by, to=to)
+
+
+def multiplied(x: Sequence[Elements], y: Sequence[Elements], z: Sequence[Elements], how: str) -> tuple[Elements, ...]:
+    """[z], of which the parties prove that it is x y before anything is revealed (see `machine/proofs`).
+
+    `how`: "mul", element by element modulo 2^k; "and", bit by bit; "dot", z[b] = x[b] y[b] of batches of matrices.
+    """
+    return tuple(multiplied_p.bind(*x, *y, *z, how=how))
 
 
 def random(holders: Iterable[int], shape: Sequence[int], dtype: Any) -> Elements:

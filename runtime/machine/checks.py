@@ -30,9 +30,12 @@ class Checks:
         self._theirs: dict[int, hashlib._Hash] = {}
 
     def add(self, hashed: Hashed, value: Component) -> None:
-        hashes = self._mine if hashed.mine else self._theirs
-        data = np.ascontiguousarray(np.asarray(whole(value, hashed.shape)))
-        hashes.setdefault(hashed.peer, hashlib.sha256()).update(data.reshape(-1).view(np.uint8).data)
+        self.record(hashed.peer, hashed.mine, np.asarray(whole(value, hashed.shape)))
+
+    def record(self, peer: int, mine: bool, value: np.ndarray) -> None:
+        hashes = self._mine if mine else self._theirs
+        data = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        hashes.setdefault(peer, hashlib.sha256()).update(data.data)
 
     def compare(self, parties: int) -> None:
         """Two rounds. Raises DeviationError, before anybody goes on, if a peer's hash is another than expected.

@@ -17,7 +17,7 @@ import numpy as np
 from spuvm.runtime.engine.correlated import is_correlated
 from spuvm.runtime.engine.interpreter import Interpreted, place
 from spuvm.runtime.engine.primitives import PERMUTATION
-from spuvm.runtime.engine.random import Stream, aligned_empty, permutations
+from spuvm.runtime.engine.random import Stream, aligned_empty, derive_key, permutations
 from spuvm.runtime.errors import CancelledError, RangeError
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.machine.checks import Checks
@@ -32,6 +32,8 @@ from spuvm.runtime.machine.program import (
     Holders,
     LoopStep,
     PartyProgram,
+    Product,
+    ProductStep,
     ProgramStep,
     Random,
     RankStep,
@@ -44,6 +46,7 @@ from spuvm.runtime.machine.program import (
     WhileStep,
     partition,
 )
+from spuvm.runtime.machine.proofs import Claim, Drawn, Proofs
 from spuvm.runtime.machine.small import small_piece
 from spuvm.runtime.oblivious.streams import Made, stream_of
 from spuvm.runtime.protocols.ranking import ranking
@@ -63,6 +66,7 @@ class Streams:
         self._made: Made | None = None
         self.link: Link | None = None  # over which correlated streams are made
         self._next: dict[Holders, int] = {}
+        self._for_proofs: dict[Holders, Drawn] = {}
 
     def stream(self, holders: Holders) -> Any:
         if holders not in self._streams:
@@ -79,6 +83,12 @@ class Streams:
             self._made = self._made or Made(self.link, self.stream)
             self._made.prepare(draws, start)
         return start
+
+    def for_proofs(self, holders: Holders) -> Drawn:
+        """A stream of its own: what is drawn for proofs moves no other on, so that shares are those of a simulation."""
+        if holders not in self._for_proofs:
+            self._for_proofs[holders] = Drawn(derive_key(self._keys(holders), "spuvm proofs of products"))
+        return self._for_proofs[holders]
 
     def may_use(self, holders: Holders) -> bool:
         return self._party is None or self._party in holders
@@ -155,6 +165,19 @@ class Executor:
         self.listener = listener
         self.cancelled = threading.Event() if cancelled is None else cancelled
         self.checks = Checks(link)
+        self.proofs = None if link is None else Proofs(link, self._for_proofs, self.checks)
+
+    def _for_proofs(self, component: int, nbytes: int) -> np.ndarray:
+        """Bytes of the holders of a component of a replicated sharing."""
+        i, j = sorted((component, (component - 1) % 3))
+        return self.streams.for_proofs((i, j)).draw(nbytes)
+
+    def _multiplied(self, product: Product, env: Mapping[int, Component]) -> None:
+        if self.proofs is not None:
+            bits = 8 * np.dtype(product.dtype).itemsize
+            shapes = [shape for shape in product.shapes for _ in range(2)]
+            held = [np.asarray(whole(env[r], shape)) for r, shape in zip(product.registers, shapes)]
+            self.proofs.add(Claim(product.how, product.shapes, bits), held)
 
     def _go_on(self) -> None:
         """CancelledError if another thread has asked for it."""
@@ -204,7 +227,12 @@ class Executor:
             case HashStep():
                 for hashed in step.hashed:
                     self.checks.add(hashed, env[hashed.register])
+            case ProductStep():
+                for product in step.products:
+                    self._multiplied(product, env)
             case CheckStep():
+                if self.proofs is not None:
+                    self.proofs.prove()
                 self.checks.compare(step.parties)
             case GuardStep():
                 self._guard(step, env)

@@ -273,9 +273,27 @@ class HashStep:
     frees: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True)
+class Product:
+    """A product to be proved: the registers of two components each of x, y and z, and their shapes."""
+
+    how: str
+    registers: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    dtype: str
+
+
+@dataclass(eq=False)
+class ProductStep:
+    """After a straight piece: what was multiplied in it, to be proved at the next check."""
+
+    products: list[Product]
+    frees: tuple[int, ...] = ()
+
+
 @dataclass(eq=False)
 class CheckStep:
-    """Compare hashes among so many parties; see `checks`."""
+    """Prove what was multiplied, and compare hashes, among so many parties; see `proofs` and `checks`."""
 
     parties: int
     frees: tuple[int, ...] = ()
@@ -290,7 +308,7 @@ class GuardStep:
     frees: tuple[int, ...] = ()
 
 
-ProgramStep = Straight | LoopStep | CondStep | WhileStep | RankStep | HashStep | CheckStep | GuardStep
+ProgramStep = Straight | LoopStep | CondStep | WhileStep | RankStep | HashStep | ProductStep | CheckStep | GuardStep
 
 
 @dataclass(eq=False)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.protocols.aby3.malicious import NAME as ABY3_MALICIOUS
+from spuvm.runtime.protocols.aby3.malicious import aby3_malicious
 from spuvm.runtime.protocols.aby3.protocol import aby3
 from spuvm.runtime.protocols.oblivious import semi2k_ot
 from spuvm.runtime.protocols.protocol import Protocol
@@ -25,6 +27,7 @@ class Registered(NamedTuple):
 
 PROTOCOLS: dict[str, Registered] = {
     "aby3": Registered(aby3, 3),
+    ABY3_MALICIOUS: Registered(aby3_malicious, 3),
     "ref2k": Registered(ref2k, 1),
     "rep4": Registered(rep4, 4),
     "semi2k": Registered(semi2k, 2),
@@ -50,6 +53,26 @@ def prepared_by(protocol: str, preprocessing: str | None) -> str:
     if protocol not in made[preprocessing]:
         raise ConfigError(f"`preprocessing` is SEMI2K's: protocol {protocol!r} needs no correlated randomness.")
     return made[preprocessing][protocol]
+
+
+SEMI_HONEST, MALICIOUS = "semi-honest", "malicious"
+AGAINST_DEVIATION = {"aby3": ABY3_MALICIOUS, ABY3_MALICIOUS: ABY3_MALICIOUS, "rep4": "rep4"}
+
+
+def secured(protocol: str, security: str | None) -> str:
+    """The protocol in its form that holds against a party that deviates ("malicious"). ConfigError if it has none."""
+    if security is None or (security == SEMI_HONEST and protocol != ABY3_MALICIOUS):
+        return protocol
+    if security == SEMI_HONEST:
+        return "aby3"
+    if security != MALICIOUS:
+        raise ConfigError(f"`security` must be '{SEMI_HONEST}' or '{MALICIOUS}', got {security!r}.")
+    if protocol not in AGAINST_DEVIATION:
+        raise ConfigError(
+            f"`protocol` {protocol!r} does not hold against parties that deviate: `security` 'malicious' is for 'aby3' "
+            "(three parties) and 'rep4' (four)."
+        )
+    return AGAINST_DEVIATION[protocol]
 
 
 def sound_default(n: int) -> str:
@@ -87,6 +110,8 @@ def protocol_of(config: Config) -> Protocol:
             f"got {config.world_size}: {', '.join(config.parties)}. Others can take part without computing: "
             "see `others` of Config, `compute` in the cluster file."
         )
+    if protocol.proved and config.ring_bits == 128:
+        raise ConfigError(f"`protocol` {config.protocol!r} has rings of 32 and 64 bits, got `ring` 128: use 64.")
     return protocol
 
 

@@ -1,0 +1,368 @@
+"""Proofs of products among three parties with replicated sharings, before anything is revealed: one may deviate.
+
+Party i holds components i and i + 1 of x, y and z. In a semi-honest product a party that deviates adds an error to its
+own component of z, and knows it. All products since the last proof are proved at once.
+
+Element by element (`mul` modulo 2^k, `and` of bits), after Furukawa, Lindell, Nof and Weinstein (EUROCRYPT 2017) and
+Araki et al. (S&P 2017, "on-demand" with shuffled triples):
+
+1. t columns of N + 1 random triples c = a b are made, as products are. The parties then tell each other that they have
+   all they were sent, and only now open a coin that shuffles each column.
+2. The first of each column is opened and must be right. Product j is compared with number j of all others: x - a and
+   y - b are opened, and z - (x - a)(y - b) - (x - a) b - (y - b) a - c must be a sharing of zero: each party tells the
+   next a hash of what its components leave for the third.
+3. With m of N products wrong, each column must have wrong triples at just their places, of C(N + 1, m) >= N + 1
+   choices. So a deviation passes with probability (N + 1)^-t <= 2^-40. Small batches are filled up with zeros.
+
+Matrix products z = x y of [m, n] results, by two random combinations over the Galois ring Z_2^k[X] / (X^41 + X^3 + 1):
+1. A coin g: y' = y g. A random vector a is shared, and c = <a, y'> made, as a product is.
+2. A second coin h, once c is there: w = h x - a is opened, and <w, y'> + c - h z g must be zero. If z is wrong, z g is
+   with probability 1 - 2^-41, and then h z g is what c had to be for but one in 2^41 choices of h.
+
+What is opened is masked by words used once. What fails depends on the deviation alone, not on what is computed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spuvm.runtime.engine.random import BLOCK_BYTES, Stream, aligned_empty, permutations
+from spuvm.runtime.errors import DeviationError
+from spuvm.runtime.link.link import Link
+from spuvm.runtime.machine.checks import Checks
+
+Array = NDArray[Any]
+Pair = tuple[Array, Array]  # a party's two components
+Shapes = tuple[tuple[int, ...], ...]
+
+PARTIES = 3
+SECURITY = 40  # bits
+DEGREE, MIDDLE = 41, 3  # of the polynomial X^41 + X^3 + 1, irreducible modulo 2
+MOST_COLUMNS = 10
+BATCH = 1 << 20  # from here on two columns do; larger ones are cut
+COIN_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a product to be proved needs to be counted: `shapes` of x, y and z."""
+
+    how: str
+    shapes: Shapes
+    bits: int
+
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shapes[2]) * self.bits // 8
+
+
+@cache
+def table_of(products: int) -> tuple[int, int]:
+    """Columns t and products N, filled up with zeros, with (N + 1)^t >= 2^40 and as few triples as possible."""
+    least = ((t, max(products, math.ceil(2 ** (SECURITY / t)))) for t in range(2, MOST_COLUMNS + 1))
+    return min(least, key=lambda made: made[0] * made[1])
+
+
+def batches(products: int) -> list[int]:
+    """Sizes of the batches that so many products are proved in."""
+    count = max(products // BATCH, 1)
+    return [products // count + (i < products % count) for i in range(count)]
+
+
+def _groups(claims: Iterable[Claim]) -> dict[tuple[str, int], int]:
+    """Words to be proved: those of conjunctions all as words of 64 bits, the others by their own length."""
+    nbytes: dict[tuple[str, int], int] = {}
+    for c in claims:
+        if c.how != "dot" and c.nbytes:
+            key = (c.how, 64 if c.how == "and" else c.bits)
+            nbytes[key] = nbytes.get(key, 0) + c.nbytes
+    return {(how, bits): -(-n // (bits // 8)) for (how, bits), n in sorted(nbytes.items())}
+
+
+def steps(claims: Sequence[Claim]) -> Iterator[tuple[str, int]]:
+    """The rounds of a proof in order: "words", with the bytes that each party sends to one, "coin" or "compare"."""
+    groups = _groups(claims)
+    dots = [c for c in claims if c.how == "dot"]
+    inner = [c.shapes[0][0] * c.shapes[0][2] * c.bits // 8 for c in dots]
+    cut = {key: batches(n) for key, n in groups.items()}
+    for i in range(max((len(b) for b in cut.values()), default=1 if dots else 0)):
+        now = {key: sizes[i] for key, sizes in cut.items() if i < len(sizes)}
+        with_dots = dots if i == 0 else []
+        tables = [(*table_of(n), bits // 8) for (_, bits), n in now.items()]
+        made = sum(t * (n + 1) * nbytes for t, n, nbytes in tables)
+        opened = sum(t * (2 * n + 3) * nbytes for t, n, nbytes in tables)
+        if made:
+            yield "words", made
+        yield "compare", 0
+        yield "coin", COIN_BYTES
+        yield "words", opened + sum(DEGREE * c.bits // 8 for c in with_dots)
+        if with_dots:
+            yield "compare", 0
+            yield "coin", COIN_BYTES
+            yield "words", DEGREE * sum(inner)
+
+
+@dataclass(frozen=True)
+class Ring:
+    """What products of one kind are computed with."""
+
+    add: np.ufunc
+    subtract: np.ufunc
+    multiply: np.ufunc
+
+
+SUMS = Ring(np.add, np.subtract, np.multiply)
+BITS = Ring(np.bitwise_xor, np.bitwise_xor, np.bitwise_and)
+
+
+class Drawn:
+    """Pseudorandom bytes under a key, one after another."""
+
+    def __init__(self, key: bytes) -> None:
+        self._stream, self._used = Stream(key), 0
+
+    def draw(self, nbytes: int) -> Array:
+        out = aligned_empty(nbytes)
+        self._stream.fill(out, self._used)
+        self._used += -(-nbytes // BLOCK_BYTES)
+        return out
+
+
+class Proofs:
+    """One party's products since the last proof, and how they are proved.
+
+    `random(component, nbytes)` are fresh pseudorandom bytes that the holders of a component share.
+    """
+
+    def __init__(self, link: Link, random: Callable[[int, int], Array], checks: Checks) -> None:
+        self.rank = link.rank
+        self.next, self.previous = (self.rank + 1) % PARTIES, (self.rank - 1) % PARTIES
+        self._link, self._bytes, self._checks = link, random, checks
+        self._claims: list[tuple[Claim, list[Array]]] = []
+
+    def add(self, claim: Claim, components: Sequence[Array]) -> None:
+        """x, y and z, two components each."""
+        self._claims.append((claim, [np.ascontiguousarray(c) for c in components]))
+
+    def prove(self) -> None:
+        """Raises DeviationError at the latest in the comparison of hashes that has to follow."""
+        if not self._claims:
+            return
+        claims, self._claims = self._claims, []
+        with np.errstate(over="ignore"):
+            words = {key: _words(claims, *key) for key in _groups(c for c, _ in claims)}
+            dots = [_Dot(self, *arrays) for claim, arrays in claims if claim.how == "dot"]
+            del claims
+            cut = {key: batches(len(found[0])) for key, found in words.items()}
+            for i in range(max((len(b) for b in cut.values()), default=1 if dots else 0)):
+                groups = [
+                    _Words(self, BITS if key[0] == "and" else SUMS, [_part(x, sizes, i) for x in words[key]])
+                    for key, sizes in cut.items()
+                    if i < len(sizes)
+                ]
+                self._batch(groups, dots if i == 0 else [])
+
+    def _batch(self, groups: list[_Words], dots: list[_Dot]) -> None:
+        if groups:
+            got = self.sent([g.triples() for g in groups])
+            for g, c in zip(groups, got):
+                g.made(c)
+        self._checks.compare(PARTIES)
+        coin = self._coin()
+        opening = [x for g in groups for x in g.masked(coin)]
+        received = self.sent([*(second for _, second in opening), *(d.combined(coin) for d in dots)])
+        opened = self._confirmed(opening, received[: len(opening)])
+        for g in groups:
+            g.check(opened)
+        for d, c in zip(dots, received[len(opening) :]):
+            d.made(c)
+        if dots:
+            self._checks.compare(PARTIES)
+            coin = self._coin()
+            masked = [d.masked(coin) for d in dots]
+            opened = self._confirmed(masked, self.sent([second for _, second in masked]))
+            for d in dots:
+                d.check(next(opened))
+
+    # What parties tell each other ----------------------------------------------------------------------
+
+    def sent(self, arrays: Sequence[Array]) -> list[Array]:
+        """Each party's arrays at the one before it."""
+        out = [np.empty_like(a) for a in arrays]
+        self._link.exchange(
+            {self.previous: [np.ascontiguousarray(a) for a in arrays]},
+            {self.next: out},
+        )
+        return out
+
+    def _confirmed(self, pairs: Sequence[Pair], received: Sequence[Array]) -> Iterator[Array]:
+        """Openings: the component that a party lacks, and the two it has. Who also knows the component confirms it."""
+        for (first, _), got in zip(pairs, received):
+            self._checks.record(self.next, True, first)
+            self._checks.record(self.previous, False, got)
+        return iter([np.stack([*pair, got]) for pair, got in zip(pairs, received)])
+
+    def is_zero(self, ring: Ring, x: Pair) -> None:
+        """The three components make up zero: what a party's two leave for the third, the next one compares."""
+        both = ring.add(*x)
+        self._checks.record(self.next, True, ring.subtract(np.zeros_like(both), both))
+        self._checks.record(self.previous, False, x[1])
+
+    def _coin(self) -> Drawn:
+        """16 bytes that nobody knew before. Each party is told the part that it lacks by both who have it."""
+        first, second = (self._bytes(c, COIN_BYTES) for c in (self.rank, self.next))
+        got = [np.empty(COIN_BYTES, np.uint8) for _ in range(2)]
+        self._link.exchange(
+            {self.previous: [second], self.next: [first]}, {self.next: [got[0]], self.previous: [got[1]]}
+        )
+        if (got[0] != got[1]).any():
+            raise DeviationError("two parties tell this one different parts of a coin: one of them deviates.")
+        return Drawn(bytes(first ^ second ^ got[0]))
+
+    # Sharings that nobody sends anything for ------------------------------------------------------------------
+
+    def uniform(self, shape: tuple[int, ...], dtype: Any) -> Pair:
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        first, second = (self._bytes(c, nbytes).view(dtype).reshape(shape) for c in (self.rank, self.next))
+        return first, second
+
+    def summand(self, ring: Ring, x: Pair, y: Pair, times: Callable[[Array, Array], Array]) -> Array:
+        """This party's summand of x y, masked by its part of a sharing of zero."""
+        own = ring.add(ring.add(times(x[0], y[0]), times(x[0], y[1])), times(x[1], y[0]))
+        mask = self.uniform(own.shape, own.dtype)
+        return np.asarray(ring.subtract(ring.add(own, mask[0]), mask[1]))
+
+    def public(self, ring: Ring, x: Pair, y: Array) -> Pair:
+        """[x] + y, which is added to component 0."""
+        return (
+            np.asarray(ring.add(x[0], y)) if self.rank == 0 else x[0],
+            np.asarray(ring.add(x[1], y)) if self.next == 0 else x[1],
+        )
+
+
+def _words(claims: list[tuple[Claim, list[Array]]], how: str, bits: int) -> list[Array]:
+    """All components of one kind, one after another; conjunctions as words of 64 bits, the last filled with zeros."""
+    chosen = [arrays for claim, arrays in claims if claim.how == how and (how == "and" or claim.bits == bits)]
+    out = []
+    for i in range(6):
+        joined = np.concatenate([a[i].reshape(-1).view(np.uint8) for a in chosen])
+        missing = -len(joined) % (bits // 8)
+        out.append((np.pad(joined, (0, missing)) if missing else joined).view(f"uint{bits}"))
+    return out
+
+
+def _part(x: Array, sizes: Sequence[int], i: int) -> Array:
+    start = sum(sizes[:i])
+    return x[start : start + sizes[i]]
+
+
+class _Words:
+    """A batch of products of words, and the triples that they are compared with."""
+
+    def __init__(self, proofs: Proofs, ring: Ring, components: list[Array]) -> None:
+        self._p, self._ring = proofs, ring
+        count, self._dtype = len(components[0]), components[0].dtype
+        self._t, self._n = table_of(count)
+        full = [np.pad(c, (0, self._n - count)) if count < self._n else c for c in components]
+        self._x, self._y, self._z = ((full[i], full[i + 1]) for i in (0, 2, 4))
+
+    def triples(self) -> Array:
+        """Step 1: this party's summand of c."""
+        shape = (self._t, self._n + 1)
+        self._a, self._b = (self._p.uniform(shape, self._dtype) for _ in range(2))
+        self._mine = self._p.summand(self._ring, self._a, self._b, self._ring.multiply)
+        return self._mine
+
+    def made(self, received: Array) -> None:
+        self._c = (self._mine, received)
+
+    def masked(self, coin: Drawn) -> list[Pair]:
+        """Step 2: what is opened: the first triple of each column, and x - a and y - b with the others."""
+        shape = (self._t, self._n + 1)
+        order = permutations(coin.draw(math.prod(shape) * BLOCK_BYTES), shape)
+        self._a, self._b, self._c = (_ordered(pair, order) for pair in (self._a, self._b, self._c))
+        tests = [(u[:, :1], v[:, :1]) for u, v in (self._a, self._b, self._c)]
+        differences = [
+            (self._ring.subtract(x[0], a[0][:, 1:]), self._ring.subtract(x[1], a[1][:, 1:]))
+            for x, a in ((self._x, self._a), (self._y, self._b))
+        ]
+        return [*tests, *differences]
+
+    def check(self, opened: Iterator[Array]) -> None:
+        add, subtract, times = self._ring.add, self._ring.subtract, self._ring.multiply
+        a, b, c, d, e = (add.reduce(next(opened), dtype=self._dtype) for _ in range(5))
+        if (times(a, b) != c).any():
+            raise DeviationError("a random product that was opened is wrong: a party deviates from the program.")
+        left = []
+        for i in range(2):
+            known = add(times(d, self._b[i][:, 1:]), times(e, self._a[i][:, 1:]))
+            left.append(subtract(subtract(self._z[i], known), self._c[i][:, 1:]))
+        both = subtract(np.zeros_like(d), times(d, e))
+        self._p.is_zero(self._ring, self._p.public(self._ring, (left[0], left[1]), both))
+
+
+def _ordered(x: Pair, order: Array) -> Pair:
+    return np.take_along_axis(x[0], order, 1), np.take_along_axis(x[1], order, 1)
+
+
+class _Dot:
+    """A batch of matrix products x [g, m, k], y [g, k, n], z [g, m, n]."""
+
+    def __init__(self, proofs: Proofs, *components: Array) -> None:
+        self._p = proofs
+        self._x, self._y, self._z = ((components[i], components[i + 1]) for i in (0, 2, 4))
+
+    def _drawn(self, coin: Drawn, shape: tuple[int, ...]) -> Array:
+        raw = coin.draw(math.prod(shape) * DEGREE * self._x[0].itemsize)
+        return raw.view(self._x[0].dtype).reshape(*shape, DEGREE)
+
+    def combined(self, coin: Drawn) -> Array:
+        """Step 1: this party's summand of c."""
+        g = self._drawn(coin, (self._y[0].shape[0], self._y[0].shape[2]))
+        self._right = _flat(self._y[0] @ g), _flat(self._y[1] @ g)
+        self._product = self._z[0] @ g, self._z[1] @ g
+        self._a = self._p.uniform(self._right[0].shape, self._right[0].dtype)
+        self._mine = self._p.summand(SUMS, self._a, self._right, inner)
+        return self._mine
+
+    def made(self, received: Array) -> None:
+        self._c = (self._mine, received)
+
+    def masked(self, coin: Drawn) -> Pair:
+        """Step 2: w."""
+        self._h = self._drawn(coin, self._x[0].shape[:2])
+        first, second = (_flat(x.transpose(0, 2, 1) @ self._h) - a for x, a in zip(self._x, self._a))
+        return first, second
+
+    def check(self, opened: Array) -> None:
+        w = np.add.reduce(opened, dtype=opened.dtype)
+        h = _flat(self._h)
+        first, second = (
+            inner(w, right) + c - inner(h, _flat(z)) for right, c, z in zip(self._right, self._c, self._product)
+        )
+        self._p.is_zero(SUMS, (first, second))
+
+
+def _flat(x: Array) -> Array:
+    return x.reshape(-1, DEGREE)
+
+
+def inner(x: Array, y: Array) -> Array:
+    """The inner product of two vectors over the Galois ring: [n, 41], [n, 41] -> [41]."""
+    table = x.T @ y
+    out = np.zeros(2 * DEGREE - 1, x.dtype)
+    for i, row in enumerate(table):
+        out[i : i + DEGREE] += row
+    for end in (2 * DEGREE - 1, DEGREE + MIDDLE - 1):  # X^41 = -X^3 - 1; what that leaves above X^40, once more
+        high = out[DEGREE:end].copy()
+        out[DEGREE:end] = 0
+        out[: len(high)] -= high
+        out[MIDDLE : MIDDLE + len(high)] -= high
+    return out[:DEGREE]

@@ -1,0 +1,187 @@
+"""ABY3 with a party that may deviate: programs run on it, and whatever one does, nobody is shown a wrong result."""
+
+from __future__ import annotations
+
+from functools import cache
+from math import comb, log2
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from deviations import MANIPULATIONS, Deviations, dropped, flipped
+from machine import (
+    assert_cost,
+    assert_same_shares,
+    cases,
+    interpret,
+    network,
+    predicted_cost,
+    random_operands,
+    shapes_of,
+    simulate,
+    split,
+    traced,
+    values,
+)
+from test_protocols import assert_right
+
+import spuvm as spu
+from spuvm.compiler.expand.choreography import Check, Loop
+from spuvm.runtime.config import Config
+from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.machine import proofs
+from spuvm.runtime.protocols.aby3.malicious import ABY3_MALICIOUS
+from spuvm.runtime.protocols.registered import protocol_of, secured
+from spuvm.runtime.protocols.sharings import reconstruct
+
+X = np.array([1.5, -2.25, 0.5, 3.0, 0.0, 1.0, -1.0, 8.0], np.float32)
+Y = np.array([0.75, 4.0, 0.5, -1.0, 1.0, 1.0, 2.0, 0.25], np.float32)
+
+
+def small(x: Any, y: Any) -> Any:
+    """Products, truncations, comparisons, selections, bits, matrices; two reveals, the second of what came later."""
+    z = x * y
+    first = spu.reveal(jnp.where(x < y, z, y))
+    outer = x.reshape(4, 2) @ y.reshape(2, 4)
+    return first, spu.reveal(z == x), spu.reveal((z + x).sum()), outer
+
+
+@cache
+def deviations() -> Deviations:
+    return Deviations(small, (X, Y), "aby3_malicious", ABY3_MALICIOUS.algebra, 3)
+
+
+def test_simulated_and_networked_are_the_same() -> None:
+    made, inputs = deviations().made, deviations().inputs
+    whole = simulate(made, inputs)
+    parties, counters = network(made, inputs, n=3)
+    assert_same_shares(made, whole, parties)
+    assert_cost(predicted_cost(made, 3), counters)
+    first, same, total, outer = values(made, whole, ABY3_MALICIOUS.algebra)
+    np.testing.assert_allclose(first.view(np.int64) * 2.0**-18, np.where(X < Y, X * Y, Y), atol=1e-5)
+    np.testing.assert_array_equal(same, X * Y == X)
+    np.testing.assert_allclose(total.view(np.int64) * 2.0**-18, (X * Y + X).sum(), atol=1e-4)
+    np.testing.assert_allclose(outer.view(np.int64) * 2.0**-18, X.reshape(4, 2) @ Y.reshape(2, 4), atol=1e-5)
+
+
+@pytest.mark.parametrize("manipulate", MANIPULATIONS, ids=lambda f: f.__name__)
+def test_every_changed_message_stops_all_before_a_wrong_result(manipulate: Any) -> None:
+    step = 1 if manipulate is flipped else 6
+    chosen = list(deviations().messages())[MANIPULATIONS.index(manipulate) % step :: step]
+    assert sum(not deviations().unseen(cheater, at, manipulate) for cheater, at in chosen) > 20
+
+
+def test_a_dropped_message_stops_all() -> None:
+    chosen = list(deviations().messages())[1::40]
+    assert sum(not deviations().unseen(cheater, at, dropped) for cheater, at in chosen) > 0
+
+
+def test_long_arrays_are_proved_as_short_ones_are() -> None:
+    arguments = np.resize(X, 1500), np.resize(Y, 1500)
+    long = Deviations(lambda x, y: x * y < x, arguments, "aby3_malicious", ABY3_MALICIOUS.algebra, 3)
+    for cheater in range(3):
+        _, cheat = long.run(cheater, -1)
+        for at in range(0, cheat.count, 6):
+            assert not long.unseen(cheater, at, flipped)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, id=str(c)) for c in cases(ABY3_MALICIOUS)])
+def test_meaning(case: Any) -> None:
+    """Every kernel over all components, sends and randoms taken literally, against integers."""
+    shapes = shapes_of(case, 96)
+    operands = random_operands(case, shapes)
+    rng = np.random.default_rng(2)
+    components = []
+    for kind, x in zip(case.kernel.inputs, operands):
+        components += split(x, kind, ABY3_MALICIOUS.algebra, rng, case.width)
+
+    def draw(holders: Any, shape: Any, dtype: Any) -> Any:
+        return np.frombuffer(rng.bytes(int(np.prod(shape)) * np.dtype(dtype).itemsize), dtype).reshape(shape)
+
+    with jax.enable_x64(True):
+        closed = traced(case, ABY3_MALICIOUS, shapes)
+        out = interpret(closed.jaxpr, closed.consts, components, draw, [])
+    assert_right(case, operands, reconstruct(ABY3_MALICIOUS.algebra, case.kernel.output, out))
+
+
+def test_the_chance_of_a_deviation_is_what_is_said() -> None:
+    for products in (1, 15, 16, 100, 10**4, 2**20 - 1, 2**20, 10**7):
+        for batch in proofs.batches(products):
+            t, n = proofs.table_of(batch)
+            assert n >= batch
+            assert t * log2(n + 1) >= 40
+            if n < 1000:
+                assert min(comb(n + 1, m) for m in range(1, n + 1)) == n + 1
+
+
+def test_the_polynomial_of_the_ring_is_irreducible() -> None:
+    """Modulo 2, of prime degree p without roots: X^(2^p) = X modulo it."""
+    p = proofs.DEGREE
+    polynomial = (1 << p) | (1 << proofs.MIDDLE) | 1
+
+    def squared(a: int) -> int:
+        a = int(f"{a:b}", 4)
+        while a.bit_length() > p:
+            a ^= polynomial << (a.bit_length() - 1 - p)
+        return a
+
+    x = 2
+    for _ in range(p):
+        x = squared(x)
+    assert x == 2
+    assert all(p % d for d in range(2, p))
+
+
+def test_inner_products_over_the_ring() -> None:
+    """(X^40)(X^2) = X^42 = -X^4 - X, and products of vectors are bilinear."""
+    x, y = np.zeros((2, 1, 41), np.uint64)
+    x[0, 40], y[0, 2] = 1, 1
+    want = np.zeros(41, np.uint64)
+    want[[1, 4]] = 2**64 - 1
+    np.testing.assert_array_equal(proofs.inner(x, y), want)
+    rng = np.random.default_rng(0)
+    a, b, c = (rng.integers(0, 2**64, (5, 41), np.uint64) for _ in range(3))
+    np.testing.assert_array_equal(proofs.inner(a + b, c), proofs.inner(a, c) + proofs.inner(b, c))
+
+
+def descent(x: Any, y: Any) -> Any:
+    def step(w: Any, _: Any) -> Any:
+        return w - 0.125 * x.T @ (x @ w - y), (w > 0).any()
+
+    return jax.lax.scan(step, jnp.zeros(2), None, length=3)
+
+
+def test_a_loop_is_proved_trip_by_trip() -> None:
+    loop = Deviations(descent, (X.reshape(4, 2), Y[:4]), "aby3_malicious", ABY3_MALICIOUS.algebra, 3)
+    (step,) = [s for s in loop.made.block.walk() if isinstance(s, Loop)]
+    assert isinstance(step.body.steps[-1], Check)
+    _, counters = network(loop.made, loop.inputs, n=3)
+    assert_cost(predicted_cost(loop.made, 3), counters)
+
+
+def test_one_setting() -> None:
+    names = ["alice", "bob", "carol"]
+    spu.init(parties=names, address="local")
+    device = spu.SPU(spu.utils.testing.cluster_def(names), security="malicious")
+    assert "may deviate" in device.security
+    x = spu.PYU("alice")(lambda: np.array([1.5, -2.0], np.float32))()
+    y = spu.PYU("carol")(lambda: np.array([4.0, 0.5], np.float32))()
+    product, less = spu.reveal(device(lambda a, b: (a * b, a < b))(x, y))
+    np.testing.assert_allclose(product, [6.0, -1.0], atol=1e-4)
+    assert less.tolist() == [True, True]
+
+
+def test_who_has_the_setting() -> None:
+    assert secured("aby3", "malicious") == "aby3_malicious"
+    assert secured("rep4", "malicious") == "rep4"
+    assert secured("aby3_malicious", "semi-honest") == secured("aby3", None) == "aby3"
+    with pytest.raises(ConfigError, match="'semi2k' does not hold against parties that deviate"):
+        secured("semi2k", "malicious")
+    with pytest.raises(ConfigError, match="must be 'semi-honest' or 'malicious'"):
+        secured("aby3", "covert")
+    with pytest.raises(ConfigError, match="rings of 32 and 64 bits"):
+        protocol_of(Config("aby3_malicious", ring_bits=128, fxp_fraction_bits=26))
+    with pytest.raises(ConfigError, match="no others"):
+        protocol_of(Config("aby3_malicious", others=("dave",)))
