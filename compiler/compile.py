@@ -22,6 +22,7 @@ from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.compiler.passes.ranges import Ranges
 from spuvm.compiler.project.project import project
 from spuvm.compiler.seconds import Seconds, estimate
+from spuvm.compiler.uncollected import uncollected
 from spuvm.runtime.config import Config
 from spuvm.runtime.engine.interpreter import Interpreted
 from spuvm.runtime.errors import InputError
@@ -73,7 +74,8 @@ class Program:
     def party(self, rank: int | None) -> PartyProgram:
         """The program of one party; of None, the simulator's."""
         if rank not in self._parties:
-            self._parties[rank] = self._kept(rank) or self._projected(rank)
+            with uncollected():
+                self._parties[rank] = self._kept(rank) or self._projected(rank)
         return self._parties[rank]
 
     def _kept(self, rank: int | None) -> PartyProgram | None:
@@ -132,16 +134,41 @@ def compile_function(
         program = Program(found[0], traced, name)
         program.hash = found[1]
         return program
-    module = lower(traced, visibilities, config, masked=masked, missing=missing)
+    with uncollected():
+        module = _module(traced, visibilities, config, masked, finer, bounds, keeps_scales, guard, missing, ranges)
+    program = Program(module, traced, name)
+    program_cache.write_module(name, module, program.hash)
+    return program
+
+
+def _module(
+    traced: Traced,
+    visibilities: Sequence[Visibility],
+    config: Config,
+    masked: Collection[int],
+    finer: Sequence[int],
+    bounds: Sequence[float | None],
+    keeps_scales: bool,
+    guard: bool,
+    missing: Collection[int],
+    ranges: Ranges | None,
+) -> Module:
+    """Lower, improve."""
+    module = lower(traced, visibilities, config, masked=masked, missing=missing, price=_price)
     module.finer, module.keeps_scales = tuple(finer), keeps_scales
     module.bounds = (*bounds, *[None] * (len(missing) if bounds else 0))
     module.guard = guard
     if ranges is not None:
         ranges.apply(module)
     run_passes(module)
-    program = Program(module, traced, name)
-    program_cache.write_module(name, module, program.hash)
-    return program
+    return module
+
+
+def _price(module: Module) -> tuple[int, int]:
+    """Rounds of a piece of IR, and bytes of the party that sends most."""
+    run_passes(module)
+    found = Program(module).cost
+    return found.rounds, int(found.bytes_sent.max(initial=0))
 
 
 def load(path: str | Path) -> Program:

@@ -202,6 +202,8 @@ class _Counter:
         """What two parties make by oblivious transfer before a piece."""
         draws: dict[Holders, int] = defaultdict(int)
         for placed in piece.calls:
+            if not placed.call.spec.communicates:
+                continue  # only what parties exchange takes correlated randomness
             for holders, n in draws_of(placed.call).items():
                 if is_correlated(holders):
                     draws[holders] += n

@@ -10,6 +10,7 @@ from spuvm.runtime.errors import ConfigError
 RING_BITS = (32, 64, 128)
 DEFAULT_FRACTION_BITS = {32: 8, 64: 18, 128: 26}
 TRUNCATIONS = ("probabilistic", "exact")  # the usual one first
+OPTIMIZE = ("auto", "latency", "bandwidth")  # the usual one first
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,9 @@ class Config:
 
     `parties` are the names of those that compute, by rank; `others` those that only bring values and are
     shown results: their ranks follow. `truncation` is how fixed point rounds what is secret: "probabilistic", to one of
-    the two neighbours by chance, or "exact", always down. Two runs with equal configurations and equal programs
+    the two neighbours by chance, or "exact", always down. `optimize`: the links that circuits are
+    chosen for, "latency" (a message is long on its way), "bandwidth" (they are narrow) or "auto" (the usual circuits).
+    Two runs with equal configurations and equal programs
     exchange the same messages in the same rounds.
     """
 
@@ -28,6 +31,7 @@ class Config:
     parties: tuple[str, ...] = field(default=("party0", "party1", "party2"))
     others: tuple[str, ...] = ()
     truncation: str = TRUNCATIONS[0]
+    optimize: str = OPTIMIZE[0]
 
     def __post_init__(self) -> None:
         if self.ring_bits not in RING_BITS:
@@ -39,6 +43,8 @@ class Config:
             )
         if self.truncation not in TRUNCATIONS:
             raise ConfigError(f"`truncation` must be one of {', '.join(TRUNCATIONS)}, got {self.truncation!r}.")
+        if self.optimize not in OPTIMIZE:
+            raise ConfigError(f"`optimize` must be one of {', '.join(OPTIMIZE)}, got {self.optimize!r}.")
         if len(set(self.members)) != len(self.members):
             raise ConfigError(f"`parties` must have different names, got {', '.join(self.members)}.")
 
@@ -57,8 +63,8 @@ class Config:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The fields as a dictionary; `others` if there are any, `truncation` if it is not the usual one."""
-        usual = {"others": (), "truncation": TRUNCATIONS[0]}
+        """The fields as a dictionary; `others` if there are any, `truncation` and `optimize` if not the usual."""
+        usual = {"others": (), "truncation": TRUNCATIONS[0], "optimize": OPTIMIZE[0]}
         return {k: v for k, v in asdict(self).items() if k not in usual or v != usual[k]}
 
     @property

@@ -20,7 +20,7 @@ from spuvm.calls import Jitted
 from spuvm.context import Context, current, here
 from spuvm.objects import Marked, Receiver, Remote, SPUObject
 from spuvm.placed import Placed
-from spuvm.runtime.config import DEFAULT_FRACTION_BITS, TRUNCATIONS, Config
+from spuvm.runtime.config import DEFAULT_FRACTION_BITS, OPTIMIZE, TRUNCATIONS, Config
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.machine.session import abort_on_error
 from spuvm.runtime.protocols.registered import prepared_by, protocol_of, secured, sound_default
@@ -155,7 +155,8 @@ class SPU(Receiver, Taker):
     three ABY3, four REP4, more SEMI2K (with a dealer). `preprocessing` says who makes SEMI2K's correlated randomness: a
     "dealer", or two parties alone by oblivious transfer ("ot"). `security="malicious"` takes ABY3 or REP4 in the form
     that notices a party that deviates, before anything is revealed. `truncation="exact"` rounds fixed point always
-    down, as `spu.jit` does; without it, as the definition or the cluster file says.
+    down, as `spu.jit` does; without it, as the definition or the cluster file says. So does `optimize`, of `spu.jit`,
+    too.
     """
 
     def __init__(
@@ -164,9 +165,11 @@ class SPU(Receiver, Taker):
         preprocessing: str | None = None,
         truncation: str | None = None,
         security: str | None = None,
+        optimize: str | None = None,
     ) -> None:
         context = here()
-        self.vm = context.machine(config_from(cluster_def, context, preprocessing, truncation, security), _Machine)
+        config = config_from(cluster_def, context, preprocessing, truncation, security, optimize)
+        self.vm = context.machine(config, _Machine)
         self._functions: dict[Any, Jitted] = {}
 
     def __call__(self, fn: Callable[..., Any], static_argnums: int | Sequence[int] = (), guard: bool = False) -> Placed:
@@ -258,6 +261,7 @@ def config_from(
     preprocessing: str | None = None,
     truncation: str | None = None,
     security: str | None = None,
+    optimize: str | None = None,
 ) -> Config:
     """The configuration of a cluster definition: {"nodes": [{"party": ...}], "runtime_config": {...}}."""
     try:
@@ -271,6 +275,7 @@ def config_from(
     preprocessing = options.pop("preprocessing", preprocessing)
     security = options.pop("security", security)
     truncation = options.pop("truncation", None) or truncation or (default.truncation if default else TRUNCATIONS[0])
+    optimize = options.pop("optimize", None) or optimize or (default.optimize if default else OPTIMIZE[0])
     ring = options.pop("field", options.pop("ring", default.ring_bits if default else 64))
     ring = FIELD_NAMES.get(str(ring), ring)
     frac = options.pop("fxp_fraction_bits", 0)
@@ -284,13 +289,13 @@ def config_from(
     if options:
         raise ConfigError(
             f"`runtime_config` has unknown settings {sorted(options)}: it takes protocol, preprocessing, field, "
-            "fxp_fraction_bits, security, truncation."
+            "fxp_fraction_bits, security, truncation, optimize."
         )
     missing = [p for p in parties if p not in context.parties]
     if missing:
         raise ConfigError(f"`cluster_def` names {', '.join(missing)}: `init` knows {', '.join(context.parties)}.")
     protocol = secured(prepared_by(PROTOCOL_NAMES.get(protocol, protocol), preprocessing), security)
-    config = Config(protocol, ring, frac, parties, context.others(parties, protocol), truncation)
+    config = Config(protocol, ring, frac, parties, context.others(parties, protocol), truncation, optimize)
     protocol_of(config)
     return config
 

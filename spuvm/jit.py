@@ -32,6 +32,7 @@ def jit(
     donate_argnames: str | Sequence[str] = (),
     guard: bool = False,
     device: str | None = None,
+    optimize: str = "auto",
 ) -> Any:
     """Run a JAX function on secret-shared data, simulated among `world_size` parties in this process.
 
@@ -56,6 +57,8 @@ def jit(
             the end of each call. If it is set every party raises RangeError, and there is no result.
         device: what shares are computed on, by XLA: any device that JAX has here, as "gpu" or "cpu". Without it (and
             without SPUVM_DEVICE) the vector engine computes, on the processor.
+        optimize: "latency" takes circuits of fewer rounds where a message is 40 ms on its way, "bandwidth" those of
+            fewer bytes where links have 20 Mbit a second, "auto" the usual ones (docs/engine.md). Results are as exact.
 
     Of a method, an object that is no pytree is part of the program: it is compiled again where attributes have changed.
     Within another jitted function, `fn` is a part of it and its machine is that one's.
@@ -78,8 +81,9 @@ def jit(
             static_argnames=static_argnames,
             guard=guard,
             device=device,
+            optimize=optimize,
         )
-    config = make_config(protocol, ring, fxp_fraction_bits, world_size, parties, truncation)
+    config = make_config(protocol, ring, fxp_fraction_bits, world_size, parties, truncation, optimize)
     return Jitted(fn, simulator(config, device), static_argnums, static_argnames=static_argnames, guard=guard)
 
 

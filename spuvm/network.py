@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-from spuvm.runtime.config import Config
+from spuvm.runtime.config import OPTIMIZE, Config
 from spuvm.runtime.errors import LinkError, SpuError
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.protocols.registered import rank_names
@@ -170,6 +170,8 @@ def make_run_folder(
     settings = f"ring = {config.ring_bits}\nfxp_fraction_bits = {config.fxp_fraction_bits}\n"
     if config.exact:
         settings += f'truncation = "{config.truncation}"\n'
+    if config.optimize != OPTIMIZE[0]:
+        settings += f'optimize = "{config.optimize}"\n'
     path.write_text(settings + path.read_text())
     return path
 

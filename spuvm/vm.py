@@ -17,7 +17,7 @@ from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Module, Type, Value, Visibility
 from spuvm.compiler.passes.ranges import bounds_of_inputs
 from spuvm.objects import Marked, Receiver, SPUObject, components_for, identity, slots_of
-from spuvm.runtime.config import DEFAULT_FRACTION_BITS, TRUNCATIONS, Config
+from spuvm.runtime.config import DEFAULT_FRACTION_BITS, OPTIMIZE, TRUNCATIONS, Config
 from spuvm.runtime.engine import device
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.machine.session import Call, Session, abort_on_error
@@ -197,12 +197,13 @@ def make_config(
     world_size: int | None,
     parties: Sequence[str] | None,
     truncation: str = TRUNCATIONS[0],
+    optimize: str = OPTIMIZE[0],
 ) -> Config:
     """A configuration from the arguments of `jit` and `SPU`."""
     frac = DEFAULT_FRACTION_BITS.get(ring, 18) if fxp_fraction_bits is None else fxp_fraction_bits
     if parties is None:
         n = usual_parties(protocol) if world_size is None else world_size
         parties = tuple(f"party{i}" for i in range(n))
-    config = Config(protocol, ring, frac, tuple(parties), truncation=truncation)
+    config = Config(protocol, ring, frac, tuple(parties), truncation=truncation, optimize=optimize)
     protocol_of(config)
     return config

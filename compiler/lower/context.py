@@ -27,7 +27,7 @@ from spuvm.compiler.front.trace import location_of
 from spuvm.compiler.ir import fixedpoint
 from spuvm.compiler.ir.builder import Builder, element_of
 from spuvm.compiler.ir.dtypes import is_key, is_key_dtype, kind_of
-from spuvm.compiler.ir.module import Location, Region, Type, Value
+from spuvm.compiler.ir.module import Location, Module, Region, Type, Value
 from spuvm.compiler.lower.advice import nearest
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import EncodingError, SpuError, UnsupportedError
@@ -72,10 +72,12 @@ class Context:
         unfolded: Collection[str],
         inlined: Collection[str],
         did_lower: Callable[[Lowered], None] | None = None,
+        price: Callable[[Module], tuple[int, int]] | None = None,
     ) -> None:
         self.b = Builder(config.fxp_fraction_bits, config.ring_bits)
         self.can_shuffle = protocol_of(config).sorting is not None
         self.config = config
+        self.price = price  # rounds and bytes of a piece of IR, see `weigh`
         self.integral: dict[Value, Value] = {}
         self.logarithms: dict[Value, Value] = {}
         self.quotients: dict[Value, tuple[Value, int]] = {}

@@ -33,14 +33,16 @@ def lower(
     did_lower: Callable[[Lowered], None] | None = None,
     masked: Collection[int] = (),
     missing: Collection[int] = (),
+    price: Callable[[Module], tuple[int, int]] | None = None,
 ) -> Module:
     """The IR of a traced function, each input leaf with its visibility; those at `masked` come in masked.
 
-    Those at `missing` may be NaN (see lower/missing.py). `did_lower` hears of every equation.
+    Those at `missing` may be NaN (see lower/missing.py). `did_lower` hears of every equation. `price` counts rounds and
+    bytes of a piece of IR, for a configuration that is optimised for some links (see lower/weigh.py).
     """
     if len(visibilities) != len(traced.inputs):
         raise InputError(f"{len(visibilities)} visibilities for {len(traced.inputs)} inputs {traced.inputs}.")
-    context = Context(config, RULES, UNFOLDED, INLINED, did_lower)
+    context = Context(config, RULES, UNFOLDED, INLINED, did_lower, price)
     context.b.location = traced.location
     with jax.enable_x64(traced.x64):
         traced = without_missing(without_keys(with_prints(traced)), missing)

@@ -8,12 +8,15 @@ is stable, and that some keys are equal shows nowhere.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from spuvm.compiler.ir.module import Value, join
 from spuvm.compiler.lower.context import Context
+from spuvm.compiler.lower.pairs import MOST, places_of, taken
 from spuvm.compiler.lower.sort_bools import places
+from spuvm.compiler.lower.weigh import cheapest
 
 SHORT = 4  # elements from which on shuffling pays; fewer take a few comparisons in a network
 WORD = 63  # bits of the numbers in a word, so that differences stay below 2^63
@@ -53,12 +56,47 @@ def sort_words(
         place, width = places(ctx, as_rows(ctx.b.convert(keys[0], "int64")))
         out = ctx.b.ops("sort", [place, *map(as_rows, operands)], widths=(width,), wanted=(), places=True)
         return _as_they_were(ctx, out, shape, order)
-    parts = [part for key in keys for part in _parts(ctx, as_rows(key))]
+    secret = join(*(k.type.visibility for k in keys)) == "secret"
+    if secret and not wanted and _comparable(ctx, keys) and rows[0] * n * n // 2 <= MOST:
+        usual, by_rank = partial(_by_words, rows=rows), partial(_by_rank, rows=rows)
+        ways = [partial(w, count=len(keys)) for w in (usual, by_rank)]
+        out = list(cheapest(ctx, ways, *map(as_rows, (*keys, *operands))))  # type: ignore[arg-type]
+    else:
+        out = _by_words(ctx, *map(as_rows, (*keys, *operands)), rows=rows, count=len(keys), wanted=wanted)
+    return _as_they_were(ctx, out, shape, order)
+
+
+def _comparable(ctx: Context, keys: Sequence[Value]) -> bool:
+    """Whether `less` puts all numbers of the keys' types in order: differences have room."""
+    return all(k.type.kind == "fxp" or (k.type.kind == "int" and k.type.bits < ctx.b.ring_bits) for k in keys)
+
+
+def _by_rank(ctx: Context, *xs: Value, rows: tuple[int, int], count: int) -> list[Value]:
+    """Each element compared with each other, at once: how many come before it is where it goes."""
+    b = ctx.b
+    keys = [b.op("transpose", k, perm=(1, 0)) for k in xs[:count]]
+
+    def precedes(i: np.ndarray, j: np.ndarray) -> Value:
+        pairs = [(taken(ctx, k, i), taken(ctx, k, j)) for k in keys]
+        out = b.less(*pairs[-1])
+        for x, y in reversed(pairs[:-1]):
+            out = b.logical("or", b.less(x, y), b.logical("and", b.equal(x, y), out))
+        return out
+
+    place = b.op("transpose", places_of(ctx, precedes, rows[1]), perm=(1, 0))
+    return b.ops("sort", [place, *xs[count:]], widths=(rows[1].bit_length() + 1,), wanted=(), places=True)
+
+
+def _by_words(
+    ctx: Context, *xs: Value, rows: tuple[int, int], count: int, wanted: tuple[tuple[int, int], ...] = ()
+) -> list[Value]:
+    """By opened comparisons of shuffled words."""
+    n = rows[1]
+    parts = [part for key in xs[:count] for part in _parts(ctx, key)]
     position = ctx.broadcast(ctx.b.const(np.arange(n), "int64"), rows)
     words = _words(ctx, [*parts, (position, max(1, (n - 1).bit_length()), False)])
     widths = tuple(width for _, width in words)
-    out = ctx.b.ops("sort", [*(w for w, _ in words), *map(as_rows, operands)], widths=widths, wanted=wanted)
-    return _as_they_were(ctx, out, shape, order)
+    return ctx.b.ops("sort", [*(w for w, _ in words), *xs[count:]], widths=widths, wanted=wanted)
 
 
 def _as_they_were(ctx: Context, xs: Sequence[Value], shape: Sequence[int], order: Sequence[int]) -> list[Value]:

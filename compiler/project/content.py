@@ -7,6 +7,7 @@ functions that it names. The package's own sources are not gone through: what is
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from functools import lru_cache, partial
@@ -14,6 +15,8 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 from typing import Any
 
 import numpy as np
+
+from spuvm.runtime.protocols.algebra import Algebra
 
 OURS = "spuvm."
 
@@ -24,10 +27,30 @@ def content(function: Callable[..., Any]) -> str:
     return hashlib.sha256(_text(function, ()).encode()).hexdigest()
 
 
+_SHARED: dict[int, tuple[Any, str]] = {}  # functions and objects that stand within many others, with their texts
+_NAMES_ITSELF = re.compile("<[0-9]+>")
+
+
 def _text(x: Any, within: tuple[int, ...]) -> str:
     """`within` are the identities of what is being described: a function may name itself."""
     if id(x) in within:
         return f"<{within.index(id(x))}>"
+    if id(x) in _SHARED:
+        return _SHARED[id(x)][1]
+    found = _described(x, within)
+    if within and _stays(x) and not _NAMES_ITSELF.search(found):
+        _SHARED[id(x)] = x, found  # keeps x, and with it the id
+    return found
+
+
+def _stays(x: Any) -> bool:
+    """Whether it is one of the package's own, which last as long as the process: a function of a module, a protocol."""
+    if isinstance(x, FunctionType):
+        return x.__closure__ is None and x.__module__.startswith(OURS) and "<" not in x.__qualname__
+    return isinstance(x, Algebra)
+
+
+def _described(x: Any, within: tuple[int, ...]) -> str:
     inner = (*within, id(x))
 
     def each(*parts: Any) -> str:

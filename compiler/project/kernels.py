@@ -9,7 +9,6 @@ value, or an output that its declared holder does not know, is a ProtocolError.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
@@ -98,6 +97,19 @@ class KernelPlan:
     multiplied: tuple[Multiplied, ...] = ()
 
 
+class _Fresh:
+    """A variable of an equation, of this occurrence alone."""
+
+    __slots__ = ("aval",)
+
+    def __init__(self, aval: Any) -> None:
+        self.aval = aval
+
+
+def _is_variable(atom: Atom) -> bool:
+    return not isinstance(atom, jex.Literal | Known)
+
+
 def _equations(jaxpr: Any, rename: dict[Any, Atom]) -> Iterator[tuple[Any, list[Atom], list[Any]]]:
     """The equations in order, calls of named sub-functions inlined, variables renamed to match."""
 
@@ -114,7 +126,7 @@ def _equations(jaxpr: Any, rename: dict[Any, Atom]) -> Iterator[tuple[Any, list[
             for var, out in zip(eqn.outvars, closed.jaxpr.outvars):
                 rename[var] = out if isinstance(out, jex.Literal) else inner.get(out, out)
         else:
-            outs = [copy.copy(v) for v in eqn.outvars]  # JAX shares the jaxpr of a function called twice
+            outs = [_Fresh(v.aval) for v in eqn.outvars]  # JAX shares the jaxpr of a function called twice
             rename.update(zip(eqn.outvars, outs))
             yield eqn, ins, outs
 
@@ -276,6 +288,7 @@ class _Analysis:
         rename: dict[Any, Atom] = {v: Known(c) for v, c in zip(closed.jaxpr.constvars, closed.consts)}
         equations = list(_equations(closed.jaxpr, rename))
         self.parties = sorted(frozenset().union(*spec.holders, *spec.out_holders, *map(_named_ranks, equations)))
+        self.everyone = frozenset(self.parties)
         self.numbers: dict[Any, int] = {}
         self.owners: list[Ranks] = []
         self.stage: list[dict[int, int]] = []  # the stage from which on each owner knows a value
@@ -307,7 +320,7 @@ class _Analysis:
 
     def _output(self, atom: Atom) -> int:
         """The number of a result; a constant becomes an equation without inputs, known to all."""
-        if isinstance(atom, jex.Var):
+        if _is_variable(atom):
             return self.numbers[atom]
         value = _constant(atom).value
         aval = jax.ShapeDtypeStruct(np.shape(value), np.result_type(value))
@@ -316,7 +329,7 @@ class _Analysis:
         return number
 
     def _equation(self, eqn: Any, ins: list[Atom], outs: list[Any]) -> None:
-        values = [self.numbers[a] for a in ins if isinstance(a, jex.Var)]
+        values = [self.numbers[a] for a in ins if _is_variable(a)]
         if eqn.primitive is random_p:
             return self._random(eqn, outs[0])
         if eqn.primitive is send_p:
@@ -325,20 +338,29 @@ class _Analysis:
             return self._confirm(eqn, values[0], outs[0])
         if eqn.primitive is multiplied_p:
             return self._multiplied(eqn, ins, outs)
-        everyone = frozenset(self.parties)
-        owners = frozenset.intersection(everyone, *(self.owners[v] for v in values))
+        owners, stage = self._known(values)
         if not owners:
             raise ProtocolError(f"kernel `{self.spec.name}`: no party knows all inputs of `{eqn.primitive}`.")
-        stage = {p: max((self.stage[v][p] for v in values), default=0) for p in owners}
         several = eqn.primitive.multiple_results
 
         def apply(*arguments: Any) -> Sequence[Any]:
             result = bind_equation(eqn, arguments)
             return list(result) if several else [result]
 
-        numbered = tuple(self.numbers[a] if isinstance(a, jex.Var) else _constant(a) for a in ins)
-        defined = tuple(self._define(v, owners, dict(stage)) for v in outs)
+        numbered = tuple(self.numbers[a] if _is_variable(a) else _constant(a) for a in ins)
+        defined = tuple(self._define(v, owners, stage) for v in outs)
         self.equations.append(Equation(apply, numbered, defined, eqn.primitive, eqn.params))
+
+    def _known(self, values: Sequence[int]) -> tuple[Ranks, dict[int, int]]:
+        """Who knows all the values, and from which stage on; nobody changes what is returned."""
+        if not values:
+            return self.everyone, dict.fromkeys(self.parties, 0)
+        owners, stage = self.owners[values[0]], self.stage[values[0]]
+        for v in values[1:]:
+            if self.stage[v] is not stage:
+                owners &= self.owners[v]
+                stage = {p: max(stage[p], self.stage[v][p]) for p in owners}
+        return owners, stage
 
     def _random(self, eqn: Any, out: Any) -> None:
         holders = eqn.params["holders"]

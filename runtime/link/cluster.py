@@ -47,7 +47,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from spuvm.runtime.config import DEFAULT_FRACTION_BITS, TRUNCATIONS, Config
+from spuvm.runtime.config import DEFAULT_FRACTION_BITS, OPTIMIZE, TRUNCATIONS, Config
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.link import DEFAULT_TIMEOUT
 from spuvm.runtime.link.parties import (
@@ -65,8 +65,7 @@ from spuvm.runtime.protocols.registered import PROTOCOLS, has_dealer, protocol_o
 
 CLUSTER_KEYS = (
     "ca", "crl", "timeout_seconds", "grace_seconds", "protocol", "protocols", "ring", "fxp_fraction_bits", "truncation",
-    "dealer", "dealer_ahead_mb", "compute", "relay", "session", "compress", "shared_rates",
-    "parties",
+    "optimize", "dealer", "dealer_ahead_mb", "compute", "relay", "session", "compress", "shared_rates", "parties",
 )  # fmt: skip
 PARTY_KEYS = ("address", "outward", "listen", "certificate", "key", "fingerprint", "rate")
 UNIX = "unix:"
@@ -262,15 +261,17 @@ def _config(table: dict[str, Any], names: tuple[str, ...], path: Path) -> Config
     ring = table.get("ring", 64)
     bits = table.get("fxp_fraction_bits", DEFAULT_FRACTION_BITS.get(ring) if isinstance(ring, int) else None)
     truncation = table.get("truncation", TRUNCATIONS[0])
+    optimize = table.get("optimize", OPTIMIZE[0])
     for key, value, kind in (
         ("protocol", protocol, str),
         ("ring", ring, int),
         ("fxp_fraction_bits", bits, int),
         ("truncation", truncation, str),
+        ("optimize", optimize, str),
     ):
         if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
             raise ConfigError(f"`{key}` in {path} must be of type {kind.__name__}, got {value!r}.")
-    return Config(protocol=protocol, ring_bits=ring, fxp_fraction_bits=bits or 0, parties=names, truncation=truncation)
+    return Config(protocol, ring, bits or 0, names, truncation=truncation, optimize=optimize)
 
 
 def _text(table: dict[str, Any], key: str, where: str) -> str:

@@ -30,6 +30,7 @@ def certificates(
     ring: int | None,
     fxp: int | None,
     truncation: str | None,
+    optimize: str | None,
 ) -> None:
     """Make an authority, certificates, keys and cluster.toml for parties on one machine, to try things out.
 
@@ -41,7 +42,7 @@ def certificates(
       spuvm certificates keys --parties alice,bob,carol --ports 9101,9102,9103
       spuvm party --config keys/cluster.toml --as alice train.spux --input x=a.csv
     """
-    config = make_config(protocol, ring, fxp, parties, None, truncation=truncation)
+    config = make_config(protocol, ring, fxp, parties, None, truncation=truncation, optimize=optimize)
     names = rank_names(config)
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: give a new folder, so that no key is overwritten.")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from spuvm.data.files import FORMATS
-from spuvm.runtime.config import DEFAULT_FRACTION_BITS, TRUNCATIONS, Config
+from spuvm.runtime.config import DEFAULT_FRACTION_BITS, OPTIMIZE, TRUNCATIONS, Config
 from spuvm.runtime.engine import device
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.protocols.registered import PROTOCOLS, protocol_of, usual_parties
@@ -206,6 +206,11 @@ _MACHINE_OPTIONS: tuple[Any, ...] = (
         type=click.Choice(TRUNCATIONS),
         help="Round fixed point by chance, or always down, which takes more rounds.  [default: probabilistic]",
     ),
+    click.option(
+        "--optimize",
+        type=click.Choice(OPTIMIZE),
+        help="Circuits of fewer rounds, of fewer bytes, or the usual ones.  [default: auto]",
+    ),
 )
 _FUNCTION_OPTIONS: tuple[Any, ...] = (
     click.option(
@@ -248,6 +253,7 @@ def make_config(
     base: Config | None,
     others: tuple[str, ...] | None = None,
     truncation: str | None = None,
+    optimize: str | None = None,
 ) -> Config:
     """The configuration that the options say; what they leave open is as in `base`, or usual."""
     protocol = protocol or (base.protocol if base else "aby3")
@@ -261,6 +267,8 @@ def make_config(
     for name in (*parties, *others):
         if name in ("public", "secret", "all"):
             raise ConfigError(f"`--parties`: no party can be called {name!r}.")
-    config = Config(protocol, ring, fxp, parties, others, truncation or (base.truncation if base else TRUNCATIONS[0]))
+    truncation = truncation or (base.truncation if base else TRUNCATIONS[0])
+    optimize = optimize or (base.optimize if base else OPTIMIZE[0])
+    config = Config(protocol, ring, fxp, parties, others, truncation, optimize)
     protocol_of(config)
     return config

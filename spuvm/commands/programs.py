@@ -40,6 +40,7 @@ class Options:
     ring: int | None = None
     fxp: int | None = None
     truncation: str | None = None
+    optimize: str | None = None
     parties: tuple[str, ...] | None = None
     others: tuple[str, ...] | None = None
     x64: bool = False
@@ -99,7 +100,7 @@ def _compile(
         base, guard, ranges = fn.vm.config, guard or fn.guard, fn.ranges
         fn = fn.fn
     o = options
-    config = make_config(o.protocol, o.ring, o.fxp, o.parties, base, o.others, o.truncation)
+    config = make_config(o.protocol, o.ring, o.fxp, o.parties, base, o.others, o.truncation, o.optimize)
     described = [(a.name, leaf_of(a, options.x64)) for a in options.arguments]
     named = {**inputs, **{name: leaf for name, leaf in described if name}}
     positional = [leaf for name, leaf in described if not name]

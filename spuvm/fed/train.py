@@ -176,7 +176,9 @@ def _of_ring(base: SPU, ring: int) -> SPU:
     config = base.vm.config
     nodes = [{"party": p} for p in config.parties]
     return SPU(
-        {"nodes": nodes, "runtime_config": {"protocol": config.protocol, "field": ring}}, truncation=config.truncation
+        {"nodes": nodes, "runtime_config": {"protocol": config.protocol, "field": ring}},
+        truncation=config.truncation,
+        optimize=config.optimize,
     )
 
 

@@ -13,6 +13,7 @@ from spuvm.compiler.compile import Program
 from spuvm.compiler.ir import text
 from spuvm.compiler.ir.module import Region
 from spuvm.policy.rules import ALL, Reveal
+from spuvm.runtime.config import OPTIMIZE
 from spuvm.runtime.errors import InputError
 
 PROGRAM = "program"
@@ -94,6 +95,8 @@ def of_program(source: str) -> Work:
     machine = {"protocol": config.protocol, "ring": config.ring_bits, "fxp_fraction_bits": config.fxp_fraction_bits}
     if config.exact:
         machine["truncation"] = config.truncation
+    if config.optimize != OPTIMIZE[0]:
+        machine["optimize"] = config.optimize
     return Work(
         kind=PROGRAM,
         hash=program.hash,
