@@ -21,8 +21,7 @@ class Config:
     shown results: their ranks follow. `truncation` is how fixed point rounds what is secret: "probabilistic", to one of
     the two neighbours by chance, or "exact", always down. `optimize`: the links that circuits are
     chosen for, "latency" (a message is long on its way), "bandwidth" (they are narrow) or "auto" (the usual circuits).
-    Two runs with equal configurations and equal programs
-    exchange the same messages in the same rounds.
+    Two runs with equal configurations and equal programs exchange the same messages in the same rounds.
     """
 
     protocol: str = "aby3"

@@ -67,7 +67,7 @@ def tree(combine: Combine, empty: str, better: Combine | None = None) -> Rule:
 
 
 def _without_index(way: Any) -> Way:
-    return lambda ctx, x: way(ctx, x, None)[0]  # type: ignore[no-any-return]
+    return lambda ctx, x: way(ctx, x, None)[0]
 
 
 def identity(name: str, dtype: Any) -> Any:
@@ -126,7 +126,7 @@ def arg_extreme(better: Callable[[Context, Value, Value], Value]) -> Rule:
 
 
 def _index_alone(way: Any) -> Way:
-    return lambda ctx, x, index: way(ctx, x, index)[1]  # type: ignore[no-any-return]
+    return lambda ctx, x, index: way(ctx, x, index)[1]
 
 
 def _neighbours(ctx: Context, x: Value) -> tuple[Value, Value, list[Value]]:

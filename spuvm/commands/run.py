@@ -217,8 +217,8 @@ def _networked(
         with nullcontext(dict.fromkeys(parties, cluster)) if speed is None else shaped(cluster, speed) as files:
             commands = {p: _party(p, program, named, folder, files[p], timeout, quiet) for p in parties}
             traces = {p: folder / f"{p}.trace.json" for p in program.config.members}
-            for party in program.config.members if device is not None else ():
-                commands[party] += ["--device", device]
+            for party in program.config.members:
+                commands[party] += ["--device", device] if device is not None else []
             for party, trace in traces.items() if profile is not None else ():
                 commands[party] += ["--profile", str(trace)]
             run_parties(commands, on_line=_relay)
