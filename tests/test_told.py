@@ -114,6 +114,8 @@ WRONG: dict[str, Callable[[], Any]] = {
     "int64": lambda: np.array([2**40]),
     "uint64": lambda: np.array([2**63 + 5], np.uint64),
     "int64 min": lambda: np.array([-(2**31) - 1]),
+    "cells that pandas may lack": lambda: pd.Series([1, None], dtype="Int64"),
+    "categorical": lambda: pd.Categorical(["a", "b"]),
 }
 
 
@@ -129,7 +131,7 @@ def test_arrays_that_do_not_fit(kind: str, how: str) -> None:
             spu.PYU("bob")(lambda: value)()
         ),
     }
-    with pytest.raises((SpuError, TypeError, OverflowError)):
+    with pytest.raises(SpuError):
         ways[how]()
 
 

@@ -51,7 +51,13 @@ def abstract(leaf: Any, name: str) -> Any:
         return leaf
     if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
         struct: Any = jax.ShapeDtypeStruct
-        return struct(leaf.shape, leaf.dtype)
+        try:
+            return struct(leaf.shape, np.dtype(leaf.dtype))
+        except TypeError:
+            raise InputError(
+                f"`{name}` of type `{type(leaf).__name__}` has a dtype that is not NumPy's, {leaf.dtype}: give an array "
+                "of numbers, `x.to_numpy(np.float32)`."
+            ) from None
     raise InputError(
         f"`{name}` of type `{type(leaf).__name__}` is neither an array nor a number: "
         "pass an array, or list its position in `static_argnums`."
