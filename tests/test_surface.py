@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from jax import lax
 
 import spuvm as spu
+from spuvm.compiler.lower.prints import texts
 from spuvm.runtime.errors import EncodingError, UnsupportedError, VisibilityError
 
 X = np.array([3.0, 1.0, 2.0], np.float32)
@@ -115,6 +117,18 @@ def test_what_is_public_is_printed_after_each_run(capsys: pytest.CaptureFixture[
 def test_what_is_not_printed_is_refused(f: Callable[[Any], Any], error: Any, message: str) -> None:
     with pytest.raises(error, match=rf"test_surface\.py:\d+: .*{message}"):
         spu.jit(f)(X)
+
+
+@pytest.mark.parametrize("fmt", ["{0.shape}", "{0[0]}", "{0:>99999}"])
+def test_a_format_gets_at_values_alone(fmt: str) -> None:
+    """A program may be another's: its formats are looked at like one."""
+    with pytest.raises(UnsupportedError, match=r"jax\.debug\.print"):
+        texts([f"print 0 {json.dumps([fmt, 0])}"], [np.float32(1)])
+
+
+def test_what_is_printed_leaves_the_terminal_alone() -> None:
+    name = json.dumps(["a\u202e {} \x1b[2J\n", 0])
+    assert texts([f"print 0 {name}"], [2]) == ["a? 2 ?[2J\n"]
 
 
 def test_infinity_fills_in_what_is_out_of_bounds() -> None:

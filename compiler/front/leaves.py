@@ -55,8 +55,8 @@ def abstract(leaf: Any, name: str) -> Any:
             return struct(leaf.shape, np.dtype(leaf.dtype))
         except TypeError:
             raise InputError(
-                f"`{name}` of type `{type(leaf).__name__}` has a dtype that is not NumPy's, {leaf.dtype}: give an array "
-                "of numbers, `x.to_numpy(np.float32)`."
+                f"`{name}` of type `{type(leaf).__name__}` has a dtype that is not NumPy's, {leaf.dtype}: give an "
+                "array of numbers, `x.to_numpy(np.float32)`."
             ) from None
     raise InputError(
         f"`{name}` of type `{type(leaf).__name__}` is neither an array nor a number: "

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import re
+import string
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +21,7 @@ from spuvm.compiler.ir.module import Value
 from spuvm.compiler.lower.context import Context, Operand, Rule, bodies
 from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
 from spuvm.runtime.errors import UnsupportedError, VisibilityError
+from spuvm.runtime.legible import legible
 
 PRINTED = "print "
 NAME = "debug_print"
@@ -91,8 +94,25 @@ def texts(names: Sequence[str], values: Sequence[Any]) -> list[str]:
     out = []
     for text, given in calls.values():
         positional = [given[i] for i in range(len(given)) if i in given]
-        out.append(text.format(*positional, **{k: v for k, v in given.items() if isinstance(k, str)}))
+        named = {k: v for k, v in given.items() if isinstance(k, str)}
+        out.append(legible(_Plain().vformat(text, positional, named), lines=True))
     return out
+
+
+class _Plain(string.Formatter):
+    """Of formats that come with a program, which somebody else may have written: values alone, of no great width."""
+
+    def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        if not (field_name.isdigit() or field_name.isidentifier()):
+            raise UnsupportedError(
+                f"`jax.debug.print` of `{legible(field_name, 80)}`: print values, not parts of them."
+            )
+        return super().get_field(field_name, args, kwargs)
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        if re.search(r"\d{4}", format_spec):
+            raise UnsupportedError(f"`jax.debug.print` with the format `{legible(format_spec, 80)}`: that is too wide.")
+        return str(super().format_field(value, format_spec))
 
 
 def _printed(ctx: Context, x: Operand) -> Operand:
