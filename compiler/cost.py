@@ -166,7 +166,9 @@ class _Counter:
                 case Piece():
                     self.piece(part, times)
                 case Loop():
+                    before, self.claims = self.claims, []
                     self.block(part.body, times * part.trips)
+                    self.claims = before + self.claims * part.trips  # none are left if the body ends with a check
                 case Cond():
                     self.exact = False
                     self.block(part.branches[0], times)

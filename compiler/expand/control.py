@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from spuvm.compiler.expand.masked import masked_before
 from spuvm.compiler.expand.wrap import is_narrow, low_word, opened_word
 from spuvm.compiler.ir.module import Op, Region, Value, uses
 from spuvm.runtime.ring.elements import Word
+
+KEPT_BYTES, MOST_KEPT = 512, 1 << 27  # of an element that is multiplied, and of all that a loop multiplies
 
 # Visibility ----------------------------------------------------------------------------------------------------
 
@@ -119,10 +121,45 @@ def expand_loop(ex: Expander, op: Op) -> None:
     early = _made_before(ex, op, range(k), op.regions[0])
     constants = _constant_slots(ex, op.inputs[:k], early)
     carries, xs = _slots(ex, op.inputs[k : k + c]), _slots(ex, op.inputs[k + c :])
+    before = ex.unverified
     body = ex.region(op.regions[0], early)
-    reverse = bool(op.attrs.get("reverse", False))
-    step = ch.Loop(body, op.attrs["trips"], reverse, constants, carries, xs, _set_outputs(ex, op), op.name, op.location)
+    trips, reverse = op.attrs["trips"], bool(op.attrs.get("reverse", False))
+    step = ch.Loop(body, trips, reverse, constants, carries, xs, _set_outputs(ex, op), op.name, op.location)
+    if ex.protocol.proved:
+        ex.unverified = before
+        if may_be_proved_after(step):
+            body.steps.pop()
+            ex.unverified = True
+        else:
+            ex.check()
     ex.block.steps.append(step)
+
+
+def may_be_proved_after(loop: ch.Loop) -> bool:
+    """Whether what the trips of a loop multiply can be kept and proved later: they show nothing, and it is not much."""
+    *steps, last = loop.body.steps or [None]
+    showing = (not isinstance(s, ch.Loop) and not (isinstance(s, ch.Call) and not s.spec.shows) for s in _within(steps))
+    return isinstance(last, ch.Check) and not any(showing) and loop.trips * _kept_bytes(loop.body) <= MOST_KEPT
+
+
+def _within(steps: Sequence[ch.Step | None]) -> Iterator[ch.Step | None]:
+    for step in steps:
+        yield step
+        for block in ch.blocks_of(step) if step is not None else []:
+            yield from block.walk()
+
+
+def _kept_bytes(block: ch.Block) -> int:
+    """At most about so much is kept of what a block multiplies; comparisons, of ten words an element, take the most."""
+    loops = sum(s.trips * _kept_bytes(s.body) for s in block.steps if isinstance(s, ch.Loop))
+    calls = [s for s in block.steps if isinstance(s, ch.Call) and s.spec.communicates]
+    return loops + KEPT_BYTES * sum(max((x.size for x in (*c.inputs, *c.outputs)), default=0) for c in calls)
+
+
+def _checked(ex: Expander) -> None:
+    """Where products are proved, a block begins with none that are still to be: a check has a known number of them."""
+    if ex.protocol.proved:
+        ex.check()
 
 
 def _communicates(*blocks: ch.Block) -> bool:
@@ -142,6 +179,7 @@ def _told(ex: Expander, x: Shared) -> Shared:
 
 def expand_cond(ex: Expander, op: Op) -> None:
     index, operands = ex.boundary(op.inputs[0]), _slots(ex, op.inputs[1:])
+    _checked(ex)
     branches = [ex.region(r) for r in op.regions]
     if ex.protocol.dealer is not None and _communicates(*branches):
         chosen = ex.apply("choice", _choice, index, kind="p", dtype="uint32", count=len(branches))
@@ -154,6 +192,7 @@ def expand_while(ex: Expander, op: Op) -> None:
     early = _made_before(ex, op, range(a, a + b), op.regions[1])
     first, carries = _slots(ex, op.inputs[:a]), _slots(ex, op.inputs[a + b :])
     second = _constant_slots(ex, op.inputs[a : a + b], early)
+    _checked(ex)
     condition, body = ex.region(op.regions[0]), ex.region(op.regions[1], early)
     if ex.protocol.dealer is not None and _communicates(condition, body):
         with ex.within(condition):

@@ -407,8 +407,6 @@ class Expander:
 
     def region(self, region: Region, made_before: Mapping[int, Shared] = MappingProxyType({})) -> Block:
         """Expand a nested region into a block; private parameters in `made_before` come in in that form."""
-        if self.protocol.proved:
-            self.check()
         outer = (self.block, self.values, self.products, self.users, self.truncated)
         self.block, self.values, self.products = Block(), {}, {}
         self.unverified = not self.protocol.proved

@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
@@ -202,12 +202,12 @@ class Proofs:
         )
         return out
 
-    def _confirmed(self, pairs: Sequence[Pair], received: Sequence[Array]) -> Iterator[Array]:
+    def _confirmed(self, pairs: Sequence[Pair], received: Sequence[Array]) -> Iterator[tuple[Array, Array, Array]]:
         """Openings: the component that a party lacks, and the two it has. Who also knows the component confirms it."""
         for (first, _), got in zip(pairs, received):
             self._checks.record(self.next, True, first)
             self._checks.record(self.previous, False, got)
-        return iter([np.stack([*pair, got]) for pair, got in zip(pairs, received)])
+        return iter([(*pair, got) for pair, got in zip(pairs, received)])
 
     def is_zero(self, ring: Ring, x: Pair) -> None:
         """The three components make up zero: what a party's two leave for the third, the next one compares."""
@@ -295,9 +295,9 @@ class _Words:
         ]
         return [*tests, *differences]
 
-    def check(self, opened: Iterator[Array]) -> None:
+    def check(self, opened: Iterator[tuple[Array, Array, Array]]) -> None:
         add, subtract, times = self._ring.add, self._ring.subtract, self._ring.multiply
-        a, b, c, d, e = (add.reduce(next(opened), dtype=self._dtype) for _ in range(5))
+        a, b, c, d, e = (reduce(add, next(opened)) for _ in range(5))
         if (times(a, b) != c).any():
             raise DeviationError("a random product that was opened is wrong: a party deviates from the program.")
         left = []
@@ -309,7 +309,9 @@ class _Words:
 
 
 def _ordered(x: Pair, order: Array) -> Pair:
-    return np.take_along_axis(x[0], order, 1), np.take_along_axis(x[1], order, 1)
+    """Rows in the order of each."""
+    first, second = (np.stack([row.take(places) for row, places in zip(v, order)]) for v in x)
+    return first, second
 
 
 class _Dot:
@@ -341,8 +343,8 @@ class _Dot:
         first, second = (_flat(x.transpose(0, 2, 1) @ self._h) - a for x, a in zip(self._x, self._a))
         return first, second
 
-    def check(self, opened: Array) -> None:
-        w = np.add.reduce(opened, dtype=opened.dtype)
+    def check(self, opened: tuple[Array, Array, Array]) -> None:
+        w = opened[0] + opened[1] + opened[2]
         h = _flat(self._h)
         first, second = (
             inner(w, right) + c - inner(h, _flat(z)) for right, c, z in zip(self._right, self._c, self._product)
