@@ -30,6 +30,9 @@ SLICES = {
     "aby3/64 exact": ("mul", "dot_general", "logistic"),
     "semi2k of 2/64": ("mul", "lt", "dot_general"),
     "semi2k of 3/64": ("mul", "select_n"),
+    "semi2k_ot/64": ("mul",),
+    "rep4/64": ("mul", "lt"),
+    "aby3_malicious/64": ("mul", "lt"),
     "ref2k/64": CHEAP,
 }
 

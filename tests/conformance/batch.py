@@ -87,15 +87,16 @@ def covering(cases: Iterable[Case], seed: int = 0) -> Iterator[Combination]:
 
 
 def configurations() -> list[Config]:
-    """Every protocol and ring; semi2k of two and of three parties; one with exact truncations."""
-    machines = (("aby3", 3), ("semi2k", 2), ("semi2k", 3), ("ref2k", 3))
+    """Every protocol and ring that it has; semi2k of two and of three parties; one with exact truncations."""
+    machines = (("aby3", 3), ("semi2k", 2), ("semi2k", 3), ("ref2k", 3), ("rep4", 4))
+    of_words = (("semi2k_ot", 2), ("aby3_malicious", 3))
     exact = Config(parties=tuple(f"party{i}" for i in range(3)), truncation="exact")
     return [
         exact,
         *(
             Config(protocol, ring, DEFAULT_FRACTION_BITS[ring], tuple(f"party{i}" for i in range(n)))
             for ring in RING_BITS
-            for protocol, n in machines
+            for protocol, n in (machines if ring == 128 else machines + of_words)
         ),
     ]
 
