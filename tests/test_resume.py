@@ -128,7 +128,7 @@ def test_a_party_that_is_gone_is_lost_when_the_time_is_over(tmp_path: Path) -> N
 
     start = time.monotonic()
     results, _ = session(cluster(tmp_path, 1.5), work)
-    assert time.monotonic() - start < 12
+    assert time.monotonic() - start < 60
     assert isinstance(results[0], LinkError), results
     assert any("not taken up again within 1.5 s" in str(r) for r in (results[0], results[2])), results
 

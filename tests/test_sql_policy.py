@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import spuvm as spu
+from spuvm.cli import run
 from spuvm.runtime.errors import InputError, PolicyError
 from spuvm.sql import Database, connect, verdicts
 from spuvm.sql.in_the_clear import evaluate
@@ -203,3 +204,16 @@ WRONG: list[tuple[Any, str]] = [
 def test_wrong_policies_say_what_is_wrong(policy: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         connect(TABLES, policy)
+
+
+def test_a_file_that_is_there_is_refused_before_anything_is_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a query may have cost of a budget is not spent on rows that have no place."""
+    (tmp_path / "t.csv").write_text("a\n1\n2\n")
+    (tmp_path / "out.parquet").write_text("mine")
+    monkeypatch.setattr("spuvm.sql.Database.sql", lambda *args, **more: pytest.fail("it was computed"))
+    line = ["sql", "select sum(a) from t", "--table", f"t={tmp_path}/t.csv@alice", "--to", "bob"]
+    assert run([*line, "--output", f"{tmp_path}/out.parquet"]) == 2
+    assert "out.parquet is there already" in capsys.readouterr().err
+    assert (tmp_path / "out.parquet").read_text() == "mine"

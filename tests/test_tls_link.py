@@ -358,14 +358,14 @@ def test_a_stranger_who_trickles_is_given_no_more_time(cluster_file: Path) -> No
         with suppress(OSError):
             for byte in hello:
                 theirs.send(bytes([byte]))
-                time.sleep(0.02)
+                time.sleep(0.1)
 
     thread = threading.Thread(target=trickle)
     thread.start()
     start = time.monotonic()
     with pytest.raises(TimeoutError):
         channel.handshake()
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 8  # all of it would take ten
     channel.close()
     thread.join(5)
     theirs.close()

@@ -14,6 +14,7 @@ import click
 import spuvm as spu
 from spuvm.commands.options import USUAL_PARTIES, NamesType, make_config, timeout_option
 from spuvm.commands.results import console, say
+from spuvm.data.targets import check_target, saved_or_kept
 from spuvm.network import make_run_folder, run_parties
 from spuvm.runtime.errors import InputError, SpuError
 from spuvm.runtime.protocols.registered import rank_names
@@ -109,10 +110,12 @@ def _receiver(db: Database, options: Mapping[str, Any]) -> str:
 
 
 def _answer(db: Database, query: str, options: Mapping[str, Any]) -> None:
-    to = _receiver(db, options)
+    to, output = _receiver(db, options), options["output"]
     if options["explain"]:
         console().print(str(db.explain(query, to, join_rows=options["join_rows"])))
         return
+    if output is not None and options["me"] in (None, to):
+        check_target(output, options["force"], (".parquet",))
     if options["analyze"]:
         analysis = db.analyze(query, to, join_rows=options["join_rows"])
         result = analysis.result
@@ -122,9 +125,10 @@ def _answer(db: Database, query: str, options: Mapping[str, Any]) -> None:
         result = db.sql(query, to, join_rows=options["join_rows"])
     if result.values is None:
         return
-    if options["output"] is not None:
-        result.to_parquet(options["output"], options["force"])
-        say(f"wrote {options['output']}")
+    if output is not None:
+        if kept := saved_or_kept(output, lambda path: result.to_parquet(path, options["force"])):
+            raise kept
+        say(f"wrote {output}")
     else:
         console().print(str(result))
 
