@@ -139,7 +139,7 @@ def measured(db: Any, oracle: Any, number: int, clear: bool, once: bool) -> dict
         if not once:
             db.sql(sql, to="carol", join_rows=JOIN_ROWS)
             out["second"] = seconds() - before
-        price = db.compile(sql, "carol", join_rows=JOIN_ROWS).cost
+        price = db.explain(sql, "carol", join_rows=JOIN_ROWS).cost
         out |= {"rounds": price.rounds, "bytes": int(price.bytes_sent.sum())}
     equal = same(got, want) or same(sorted(got, key=repr), sorted(want, key=repr))
     return {"rows": len(got), "equal": equal, **out}

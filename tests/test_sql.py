@@ -257,7 +257,7 @@ def test_a_query_is_analyzed_relation_by_relation() -> None:
     found = db.analyze(sql, "carol", link="1ms,1Gbit")
     assert found.result.rows() == db.sql(sql, "carol").rows()
     assert [s.what.split()[-1 if s.what == "show" else 1] for s in found.steps] == [
-        "scan", "scan", "lookup", "group", "sort", "project", "show"
+        "select", "scan", "scan", "lookup", "group", "sort", "project", "show"
     ]  # fmt: skip
     group = found.steps[3]
     assert group.rows == 7 and group.rounds > 10 and group.sent > 0 and group.counted is None and group.seconds > 0

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,9 +28,10 @@ import numpy as np
 
 from spuvm.objects import Marked, SPUObject
 from spuvm.psi.cuckoo import FUNCTIONS, placed, places_for, places_of
-from spuvm.psi.places import Held
+from spuvm.psi.keys import Keys
+from spuvm.psi.places import Held, Places
 from spuvm.psi.plan import Plan
-from spuvm.psi.selection import Asked, Roles, select
+from spuvm.psi.selection import Asked, Roles, Shares, select
 from spuvm.psi.sharing import machine_function, secrets_of, unpacked, words_dtype
 from spuvm.psi.tables import Table, Words
 from spuvm.psi.tags import PUBLIC_KEY, tags
@@ -64,26 +66,15 @@ class Oblivious:
         """The columns of `other` beside the rows of `base`: zeros where there is no match."""
         plan, run = self.plan, self.plan.places.run
         dtype = words_dtype(plan.vm)
-        rows, size = plan.rows(base), places_for(plan.rows(other))
-        limbs = (2 if max(rows, plan.rows(other)) > LARGE else 1) * 8 // np.dtype(dtype).itemsize
-        table = run(other, _table, plan.tables[other], self._hashed(other), words, size, limbs, dtype)
-        looking = run(base, lambda h, o: h[:, o], self._hashed(base), self.order(base))
-        pointers = run(base, lambda h: places_of(h[:FUNCTIONS], size).reshape(-1), looking)
         third = next(p for p in plan.places.parties if p not in (base, other) and p in plan.vm.config.members)
-        raw: list[SPUObject] = []
-        flags: list[SPUObject] = []
-        for kind, count, out in ((0, limbs + numbers, raw), (1, bits, flags)):
-            columns = -(-count // 8) if kind else count
-            asked = Asked(columns, size, FUNCTIONS * rows)
-            matrix = run(other, lambda t, k=kind: t[k], table)
-            shares = select(
-                plan.places, matrix, pointers, asked, Roles(base, other, third), np.uint8 if kind else dtype
-            )
-            if kind:
-                shares = {p: run(p, lambda x: np.stack(unpacked(x, bits)), s) for p, s in shares.items()}
-            out += secrets_of(plan.vm, shares, (count, FUNCTIONS * rows), bool(kind))
-        mine = run(base, lambda h: _fingerprints(h, limbs, dtype), looking)
-        return self._found(base, mine, raw[:limbs], raw[limbs:], flags)
+        looked = Looked(Roles(base, other, third), plan.rows(base), plan.rows(other), numbers, bits, dtype)
+        table = run(other, looked.table, run(other, _keys, plan.tables[other]), self._hashed(other), words)
+        looking = run(base, lambda h, o: h[:, o], self._hashed(base), self.order(base))
+        words_of, bits_of = candidates(plan.places, looked, looking, table)
+        raw = secrets_of(plan.vm, words_of, (looked.limbs + numbers, FUNCTIONS * looked.rows), False)
+        flags = secrets_of(plan.vm, bits_of, (bits, FUNCTIONS * looked.rows), True)
+        mine = run(base, looked.fingerprints, looking)
+        return self._found(base, mine, raw[: looked.limbs], raw[looked.limbs :], flags)
 
     def _found(
         self,
@@ -98,16 +89,19 @@ class Oblivious:
         with jax.enable_x64(True):
             dtype = fingerprints[0].dtype
             known = jax.ShapeDtypeStruct(shape, dtype) if mine.value is None else mine.value.view(dtype)
-            function = machine_function(self.plan.vm, _looked_up)
+            function = machine_function(self.plan.vm, looked_up)
             found, flags = function(Marked(known, base), fingerprints, numbers, bits)
         return list(found), list(flags)
 
     def _hashed(self, party: str) -> Held:
         """At the party, uint64[5, rows]: three words that say where a key may be, and two of its fingerprint."""
         if self._seeds is None:
-            self._seeds = drawn_seeds(self.plan)
+            plan = self.plan
+            committed = {p: [plan.places.run(p, _keys, plan.tables[p])] for p in plan.owners}
+            self._seeds = drawn_seeds(plan.places, committed)
         if party not in self._hashes:
-            self._hashes[party] = self.plan.places.run(party, _hashed, self.plan.tables[party], self._seeds)
+            keys = self.plan.places.run(party, _keys, self.plan.tables[party])
+            self._hashes[party] = self.plan.places.run(party, hashed, keys, self._seeds)
         return self._hashes[party]
 
 
@@ -115,54 +109,114 @@ def _shuffled(rows: int) -> np.ndarray:
     return np.random.default_rng(secrets.randbits(128)).permutation(rows)
 
 
-def drawn_seeds(plan: Plan) -> tuple[bytes, bytes, bytes]:
-    """Three seeds that all know, drawn after the owners committed themselves to their keys.
+def _keys(table: Table) -> Keys:
+    return table.keys
+
+
+def drawn_seeds(places: Places, keys: Mapping[str, Sequence[Held]]) -> tuple[bytes, bytes, bytes]:
+    """Three seeds that all know, drawn after the owners committed themselves to their keys, by owner.
 
     So nobody chooses keys by where they fall.
     """
-    places = plan.places
     said = []
-    for party in plan.owners:
-        commitment = places.run(party, _commitment, plan.tables[party])
-        said.append(places.tell(party, commitment, str))
-    said += [places.tell(p, places.run(p, secrets.token_hex, 16), str) for p in plan.owners]
+    for party, mine in keys.items():
+        said.append(places.tell(party, places.run(party, _commitment, *mine), str))
+    said += [places.tell(p, places.run(p, secrets.token_hex, 16), str) for p in keys]
     seed = hashlib.sha512("\0".join(["spuvm join seeds", *said]).encode()).digest()
     return seed[:16], seed[16:32], seed[32:48]
 
 
-def _commitment(table: Table) -> str:
-    nonce = secrets.token_bytes(32)
-    return hashlib.sha256(nonce + tags(table.keys, PUBLIC_KEY).tobytes()).hexdigest()
+def _commitment(*keys: Keys) -> str:
+    digest = hashlib.sha256(secrets.token_bytes(32))
+    for k in keys:
+        digest.update(tags(k, PUBLIC_KEY).tobytes())
+    return digest.hexdigest()
 
 
-def _hashed(table: Table, seeds: tuple[bytes, bytes, bytes]) -> np.ndarray:
-    out = np.concatenate([tags(table.keys, seed) for seed in seeds], axis=1).T
+def hashed(keys: Keys, seeds: tuple[bytes, bytes, bytes]) -> np.ndarray:
+    """uint64[5, rows]: three words that say where a key may be, and two of its fingerprint."""
+    out = np.concatenate([tags(keys, seed) for seed in seeds], axis=1).T
     return np.ascontiguousarray(out[:5])
 
 
-def _fingerprints(hashed: np.ndarray, limbs: int, dtype: Any) -> np.ndarray:
-    """[limbs, rows] of the ring's words: the fingerprint, cut into them."""
-    words = np.ascontiguousarray(hashed[FUNCTIONS:].T).view(dtype)
-    return np.ascontiguousarray(words[:, :limbs].T)
+@dataclass(frozen=True)
+class Looked:
+    """One look-up of a programmer's keys among a sender's: public sizes.
 
-
-def _table(
-    table: Table, hashed: np.ndarray, words: Words, size: int, limbs: int, dtype: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """The hashed table: fingerprints and numbers [limbs + numbers, size], and bits [bytes, size].
-
-    Places that are free have a random fingerprint, and no bit set. Rows without a key are left out.
+    Attributes:
+        rows, among: of the programmer's table, and of the sender's.
+        numbers, bits: how many of each the sender's rows have.
+        dtype: of words: uint32 or uint64.
     """
-    rows = np.flatnonzero(table.keys.present)
-    at = placed(places_of(hashed[:FUNCTIONS, rows], size), size)
-    raw = secrets.token_bytes(limbs * size * np.dtype(dtype).itemsize)
-    numbers = np.zeros((limbs + len(words.numbers), size), dtype)
-    numbers[:limbs] = np.frombuffer(raw, dtype).reshape(limbs, size)
-    numbers[:limbs, at] = _fingerprints(hashed, limbs, dtype)[:, rows]
-    numbers[limbs:, at] = words.numbers[:, rows]
-    bits = np.zeros((len(words.bits), size), np.uint8)
-    bits[:, at] = words.bits[:, rows]
-    return numbers, bits
+
+    roles: Roles
+    rows: int
+    among: int
+    numbers: int
+    bits: int
+    dtype: Any
+
+    @property
+    def limbs(self) -> int:
+        """Words of a fingerprint."""
+        words = 2 if max(self.rows, self.among) > LARGE else 1
+        return words * 8 // int(np.dtype(self.dtype).itemsize)
+
+    @property
+    def size(self) -> int:
+        """Places of the sender's hashed table."""
+        return places_for(self.among)
+
+    @property
+    def asked(self) -> tuple[Asked, Asked]:
+        """The selections: of words, and of bits, eight in a byte."""
+        pointers = FUNCTIONS * self.rows
+        return (
+            Asked(self.limbs + self.numbers, self.size, pointers),
+            Asked(-(-self.bits // 8), self.size, pointers),
+        )
+
+    def fingerprints(self, hashes: np.ndarray) -> np.ndarray:
+        """[limbs, rows] of the ring's words: the fingerprint, cut into them."""
+        words = np.ascontiguousarray(hashes[FUNCTIONS:].T).view(self.dtype)
+        return np.ascontiguousarray(words[:, : self.limbs].T)
+
+    def pointers(self, hashes: np.ndarray) -> np.ndarray:
+        """int64[3 rows]: where each key may be."""
+        return places_of(hashes[:FUNCTIONS], self.size).reshape(-1)
+
+    def table(self, keys: Keys, hashes: np.ndarray, words: Words) -> tuple[np.ndarray, np.ndarray]:
+        """The hashed table: fingerprints and numbers [limbs + numbers, size], and bits [bytes, size].
+
+        Places that are free have a random fingerprint, and no bit set. Rows without a key are left out.
+        """
+        rows, limbs, size = np.flatnonzero(keys.present), self.limbs, self.size
+        at = placed(places_of(hashes[:FUNCTIONS, rows], size), size)
+        raw = secrets.token_bytes(limbs * size * np.dtype(self.dtype).itemsize)
+        numbers = np.zeros((limbs + len(words.numbers), size), self.dtype)
+        numbers[:limbs] = np.frombuffer(raw, self.dtype).reshape(limbs, size)
+        numbers[:limbs, at] = self.fingerprints(hashes)[:, rows]
+        numbers[limbs:, at] = words.numbers[:, rows]
+        bits = np.zeros((len(words.bits), size), np.uint8)
+        bits[:, at] = words.bits[:, rows]
+        return numbers, bits
+
+
+def candidates(places: Places, looked: Looked, looking: Held, table: Held) -> tuple[Shares, Shares]:
+    """Step 3: what is at the three places of each key, [limbs + numbers, 3 rows] and [bits, 3 rows].
+
+    Args:
+        looking: the programmer's hashes, as `hashed` gives them.
+        table: the sender's `Looked.table`.
+    """
+    roles = looked.roles
+    pointers = places.run(roles.programmer, looked.pointers, looking)
+    out = []
+    for kind, asked in enumerate(looked.asked):
+        matrix = places.run(roles.sender, lambda t, k=kind: t[k], table)
+        out.append(select(places, matrix, pointers, asked, roles, np.uint8 if kind else looked.dtype))
+    words, packed = out
+    return words, {p: places.run(p, lambda x: np.stack(unpacked(x, looked.bits)), s) for p, s in packed.items()}
 
 
 def _nothing(rows: int, dtype: Any) -> Words:
@@ -170,7 +224,7 @@ def _nothing(rows: int, dtype: Any) -> Words:
     return Words(np.empty((0, rows), dtype), np.ones((1, rows), np.uint8), {})
 
 
-def _looked_up(mine: Any, theirs: list[Any], numbers: list[Any], bits: list[Any]) -> Any:
+def looked_up(mine: Any, theirs: list[Any], numbers: list[Any], bits: list[Any]) -> Any:
     """mine [limbs, rows]; theirs, numbers and bits lists of [3 rows]: the three candidates of each row."""
     rows = mine.shape[1]
     equal = True

@@ -73,6 +73,17 @@ class Asked:
         """With a zero for each row that may want one."""
         return self.values + self.rows
 
+    def traffic(self, itemsize: int) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """Of programmer, sender and receiver, rounds and bytes that each sends, of elements of so many bytes."""
+        cells, at = self.columns * self.rows * itemsize, 4 * self.rows
+        first = self.columns * self.places * itemsize
+        if not self.repeated:
+            return (1, at), (1, first), (1, 0)
+        choice = -(-self.rows // 8)
+        if self.together:
+            return (3, at + choice), (3, first + cells), (2, 2 * cells)
+        return (4, 2 * at + choice), (4, first + 2 * cells), (3, 2 * cells)
+
 
 def select(places: Places, x: Held, pointers: Held, asked: Asked, roles: Roles, dtype: Any) -> Shares:
     """Shares of x[:, pointers] at the programmer and one other party.

@@ -127,7 +127,7 @@ def load(source: Any, party: str, wanted: Wanted) -> Table:
     keys = canonical(compared, where)
     for n, c in zip(wanted.key, columns):
         table = table.set_column(table.column_names.index(n), n, c)
-    first, unique = _first_rows(keys)
+    first, unique = first_rows(keys)
     if not unique and wanted.duplicates == "refuse":
         raise DataError(
             f"{where} has {keys.rows - int(first.sum()):,} rows whose key ({', '.join(wanted.key)}) is there already: "
@@ -140,8 +140,8 @@ def load(source: Any, party: str, wanted: Wanted) -> Table:
     return Table(where, table, keys, kinds, unique, _notes(compared, wanted.key, where, keys))
 
 
-def _first_rows(keys: Keys) -> tuple[np.ndarray, bool]:
-    """Of each row, whether no row before has its key (or it has none); and whether that is so of all."""
+def first_rows(keys: Keys) -> tuple[np.ndarray, bool]:
+    """Of each row, whether no row before it has its key (or it has none); and whether that is so of all."""
     found = tags(keys, PUBLIC_KEY)
     by = order(found)
     new = starts_of_groups(found[by])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,10 @@ import jax
 
 from spuvm.compiler.seconds import Speed
 from spuvm.devices import PYU, SPU, PYUObject
-from spuvm.sql import machine
+from spuvm.sql import machine, matching
 from spuvm.sql.answers import ended
 from spuvm.sql.columns import Vec
-from spuvm.sql.plan import Node, Scan, detail, nodes
+from spuvm.sql.plan import Lookup, Node, Scan, detail, nodes
 from spuvm.sql.planning import Plan
 from spuvm.sql.relation import Rows
 from spuvm.sql.results import Result
@@ -64,17 +64,17 @@ class Analysis:
 
 
 def analyzed(
-    device: SPU, plan: Plan, given: Mapping[str, Any], show: Callable[[Any], Any], link: str
+    device: SPU, plan: Plan, given: Callable[[Any], Any], show: Callable[[Any], Any], link: str
 ) -> tuple[Any, tuple[Measured, ...]]:
     """Run a plan relation by relation, and `show` of its rows.
 
     Args:
-        given: the scans, by name, as `database` takes them from their owners.
+        given: takes the scans from their owners, and selects by owners' keys, each measured by its argument.
 
     Returns:
         What the plan's function as a whole gives, and a line for each relation.
     """
-    run = _Steps(device, given, link)
+    run = _Steps(device, plan, given, link)
     numbers = {id(n): f"%{i}" for i, n in enumerate(nodes(plan.root))}
     for node in nodes(plan.root):
         run.relation(node, f"{numbers[id(node)]} {type(node).__name__.lower()} {detail(node)}"[:100])
@@ -90,19 +90,21 @@ def analyzed(
 class _Steps:
     """Relations that are done, as trees of secrets, and what each took."""
 
-    def __init__(self, device: SPU, given: Mapping[str, Any], link: str) -> None:
+    def __init__(self, device: SPU, plan: Plan, given: Callable[[Any], Any], link: str) -> None:
         self.device = device
-        self.given = given
         self.speed = Speed.parse(link)
         self.steps: list[Measured] = []
+        self.by_keys = matching.matchings(plan.root)
+        self.given = given(self.selection)
         self.done: dict[int, Any] = {}
         self.types: dict[int, dict[str, Any]] = {}
         self.counts: dict[int, int] = {}
         self.limits: list[Any] = []
 
     def relation(self, node: Node, what: str) -> None:
-        def compute(scans: Any, inputs: Any) -> Any:
-            run = machine.Run({name: machine.ScanInput(**tree) for name, tree in scans.items()})
+        def compute(scans: Any, found: Any, inputs: Any) -> Any:
+            frac = self.device.vm.config.fxp_fraction_bits
+            run = machine.run_of({"scans": scans, "matched": found, "frac": frac})
             run.done = {id(c): self.rebuilt(c, tree) for c, tree in zip(node.inputs, inputs)}
             rows = run.rows(node)
             self.types[id(node)] = {n: v.type for n, v in rows.columns.items()}
@@ -110,7 +112,9 @@ class _Steps:
             columns = {n: (list(v.words), v.valid) for n, v in rows.columns.items()}
             return {"columns": columns, "there": rows.valid}, run.limits
 
-        given = (self._scans(node), [self.done[id(c)] for c in node.inputs])
+        name = node.matching if isinstance(node, Lookup) else ""
+        found = {n: x for n, x in self.given["matched"].items() if n == name}
+        given = (self._scans(node), found, [self.done[id(c)] for c in node.inputs])
         self.done[id(node)], limits = self.timed(compute, given, what, node.bound)
         self.limits += limits
 
@@ -122,9 +126,25 @@ class _Steps:
     def _scans(self, node: Node) -> dict[str, Any]:
         """The scan itself; or the dictionaries in which a relation looks words up."""
         if isinstance(node, Scan):
-            return {machine.scan_name(node): self.given[machine.scan_name(node)]}
+            return {node.name: self.given["scans"][node.name]}
         spelled = machine.dictionaries_of(node)
-        return {name: _only(x, spelled) for name, x in self.given.items()} if spelled else {}
+        if isinstance(node, Lookup) and node.matching:  # the table's projections are computed beside the base
+            spelled = spelled.union(*(machine.dictionaries_of(p) for p, _ in matching.steps(node)[0]))
+        return {name: _only(x, spelled) for name, x in self.given["scans"].items()} if spelled else {}
+
+    def selection(self, name: str, run: Callable[[], Any]) -> Any:
+        """Before the program: what owners' keys select."""
+        sides, config, party = self.by_keys[name], self.device.vm.config, self.device.vm.session.party
+        before, started = _counted(self.device.vm.session.link), time.perf_counter()
+        out = run()
+        seconds, after = time.perf_counter() - started, _counted(self.device.vm.session.link)
+        each = matching.selection(sides, config.members)
+        rounds, most = max(r for r, _ in each.values()), max(b for _, b in each.values())
+        mine = (rounds, most) if party is None else each[config.members[party]]
+        network = rounds * self.speed.delay + 8 * most / self.speed.width
+        what = f"before select {name}: {sides.base.table} and {sides.table.table}"
+        self.steps.append(Measured(what, sides.base.bound, *mine, seconds, _between(before, after), network))
+        return out
 
     def timed(self, function: Any, given: Any, what: str, rows: int) -> Any:
         run = self.device(function)
@@ -135,13 +155,17 @@ class _Steps:
         out = run(*given)
         jax.tree.map(lambda x: x.block_until_ready(), out)
         seconds, after = time.perf_counter() - started, _counted(session.link)
-        counted = None if before is None or after is None else (after[0] - before[0], after[1] - before[1])
+        counted = _between(before, after)
         cost, party = program.cost, session.party
         rounds = cost.rounds if party is None else int(cost.party_rounds[party])
         sent = int(max(cost.bytes_sent) if party is None else cost.bytes_sent[party])
         network = cost.rounds * self.speed.delay + 8 * int(max(cost.bytes_sent)) / self.speed.width
         self.steps.append(Measured(what, rows, rounds, sent, seconds, counted, network))
         return out
+
+
+def _between(before: tuple[int, int] | None, after: tuple[int, int] | None) -> tuple[int, int] | None:
+    return None if before is None or after is None else (after[0] - before[0], after[1] - before[1])
 
 
 def _counted(link: Any) -> tuple[int, int] | None:

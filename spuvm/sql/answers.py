@@ -31,10 +31,10 @@ def cells(chosen_plan: Plan, shown: Any) -> tuple[list[Any], ...]:
     )
 
 
-def query_function(chosen_plan: Plan, to: str) -> Any:
+def query_function(chosen_plan: Plan, to: str, frac: int) -> Any:
     """The plan as a JAX function of the owners' arrays, which reveals rows to one party, or to nobody."""
 
-    return lambda given: revealed(computed(chosen_plan, given, to != SHARED), to)
+    return lambda given: revealed(computed(chosen_plan, {**given, "frac": frac}, to != SHARED), to)
 
 
 def revealed(out: Any, to: str) -> Any:
@@ -48,7 +48,7 @@ def revealed(out: Any, to: str) -> Any:
 def computed(chosen_plan: Plan, given: Any, shown: bool = True) -> Any:
     """What is revealed of a result: its columns, of which rows that are not there are zeros; which rows are; and
     whether stated bounds held. Unless the query orders the rows, they are shuffled."""
-    run = machine.Run({name: machine.ScanInput(**tree) for name, tree in given.items()})
+    run = machine.run_of(given)
     rows = run.rows(chosen_plan.root)
     return ended(chosen_plan, rows, run.limits, shown)
 

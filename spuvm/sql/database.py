@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from spuvm.dp.spending import DELTA
 from spuvm.jit import reveal
 from spuvm.objects import Marked, SPUObject
 from spuvm.runtime.errors import ConfigError, InputError
-from spuvm.sql import machine, noise, scanning
+from spuvm.sql import machine, matching, noise, scanning
 from spuvm.sql.analysis import Analysis, analyzed
 from spuvm.sql.answers import SHARED, cells, query_function, revealed
 from spuvm.sql.catalog import Catalog
@@ -48,6 +49,7 @@ def connect(
     parties: Sequence[str] = (),
     device: SPU | None = None,
     budget: Any = None,
+    joins: str = "auto",
 ) -> Database:
     """A connection to the tables of several owners.
 
@@ -70,6 +72,9 @@ def connect(
         device: the SPU that computes; of the first parties of `spu.init` if not given.
         budget: the `spu.dp.Budget` of each owner whose policy has `epsilon`, by owner: queries of its rows get noise,
             and are written into it before they run. In a networked run each owner gives its own.
+        joins: how rows are looked up where two owners know the keys: "sort" both sides as secrets, "psi" (obliviously
+            by `spuvm.psi`, under ABY3), or "auto", whichever is estimated to cost less. Nobody learns more by one than
+            by the other.
 
     Raises:
         InputError: for tables that cannot be read.
@@ -83,6 +88,8 @@ def connect(
         raise InputError(
             "`tables` must map owners to their tables by name: {'alice': {'orders': 'orders.parquet'}, ...}."
         )
+    if joins not in matching.JOINS:
+        raise InputError(f"`joins` must be one of {', '.join(matching.JOINS)}, got {joins!r}.")
     if context.default_parties() is None:
         spare = [p for p in SPARE if p not in tables and p not in parties]
         names = list(dict.fromkeys([*tables, *parties]))
@@ -105,7 +112,7 @@ def connect(
     for name, table in rows.items():
         catalog.add_shares(table_of(name, table))
     checked(policies, catalog)
-    return Database(stores, catalog, device, policies, rows, ledgers)
+    return Database(stores, catalog, device, policies, rows, ledgers, joins)
 
 
 def _policies(policy: Any, owners: Sequence[str]) -> dict[str, OwnerPolicy]:
@@ -180,6 +187,7 @@ class Database:
         policies: Mapping[str, OwnerPolicy],
         shares: Mapping[str, SharedRows],
         ledgers: Mapping[str, Budget] | None = None,
+        joins: str = "auto",
     ) -> None:
         self.stores = stores
         self.catalog = catalog
@@ -187,6 +195,7 @@ class Database:
         self.policies = policies
         self.shares = shares
         self.ledgers = ledgers or {}
+        self.joins = joins
         self._functions: dict[Any, Any] = {}
         self._running = False
 
@@ -211,6 +220,7 @@ class Database:
             if scan.owner in self.policies:
                 scan.ranges = dict(self.policies[scan.owner].ranges(scan.table))
         noise.mark(out.root, self.policies, receiver)
+        matching.choose(out.root, self.device.vm.config, self.joins)
         return out
 
     def compile(self, sql: str, to: str, *, parameters: Parameters = (), join_rows: int | None = None) -> Any:
@@ -230,8 +240,9 @@ class Database:
         """
         chosen_plan = self.plan(sql, to, parameters=parameters, join_rows=join_rows)
         against = refusals(chosen_plan.root, chosen_plan.sql, self.policies, to)
-        price = self._program(chosen_plan, to).cost if cost else None
-        return Explanation(chosen_plan, to, tuple(against), self._reveals(chosen_plan, to), price)
+        price = self._price(chosen_plan, to) if cost else None
+        joins = matching.compared(chosen_plan.root, self.members)
+        return Explanation(chosen_plan, to, tuple(against), self._reveals(chosen_plan, to), price, joins)
 
     def sql(self, sql: str, to: str, *, parameters: Parameters = (), join_rows: int | None = None) -> Result:
         """Run a query; its rows are for the party `to` alone.
@@ -273,8 +284,9 @@ class Database:
         chosen_plan = self.plan(sql, to, parameters=parameters, join_rows=join_rows)
         started = time.perf_counter()
         with self._agreed(chosen_plan, to):
-            given = {machine.scan_name(s): self._scan(chosen_plan, s) for s in chosen_plan.scans}
-            out, steps = analyzed(self.device, chosen_plan, given, lambda o: revealed(o, to), link)
+            out, steps = analyzed(
+                self.device, chosen_plan, partial(self._given, chosen_plan), lambda o: revealed(o, to), link
+            )
         result = self._result(chosen_plan, to, out, time.perf_counter() - started)
         return Analysis(steps, result)
 
@@ -334,8 +346,7 @@ class Database:
     def _run(self, chosen_plan: Plan, to: str) -> Any:
         """Agreed on, allowed by all owners, and computed."""
         with self._agreed(chosen_plan, to):
-            inputs = {machine.scan_name(s): self._scan(chosen_plan, s) for s in chosen_plan.scans}
-            return self.device(self._function(chosen_plan, to))(inputs)
+            return self.device(self._function(chosen_plan, to))(self._given(chosen_plan))
 
     @contextmanager
     def _agreed(self, chosen_plan: Plan, to: str) -> Iterator[None]:
@@ -397,21 +408,36 @@ class Database:
         run = PYU(scan.owner)(lambda s: scanning.scanned(s, scan.sql(), wanted, scan.bound, scan.filtered, spelled))
         return run(self.stores[scan.owner])
 
+    def _given(self, chosen_plan: Plan, measured: Any = matching.unmeasured) -> Any:
+        """What the query's function takes: scans, and what was selected by owners' keys before."""
+        scans = {s.name: self._scan(chosen_plan, s) for s in chosen_plan.scans}
+        found = matching.selected(chosen_plan.root, scans, self.device.vm.config, measured)
+        return {"scans": scans, "matched": found}
+
     def _program(self, chosen_plan: Plan, to: str) -> Any:
         spelled = machine.dictionaries(chosen_plan.root)
         with jax.enable_x64(True):
-            inputs: dict[str, Any] = {}
+            scans: dict[str, Any] = {}
             for scan in chosen_plan.scans:
                 if scan.owner == NOBODY:
-                    inputs[machine.scan_name(scan)] = self._scan(chosen_plan, scan)
+                    scans[scan.name] = self._scan(chosen_plan, scan)
                     continue
                 struct = scanning.inputs(_wanted(scan), scan.bound, scan.filtered, spelled)
-                inputs[machine.scan_name(scan)] = jax.tree.map(lambda x, s=scan: Marked(x, s.owner), struct)
-            return self.device(self._function(chosen_plan, to)).compile(inputs)  # type: ignore[attr-defined]
+                scans[scan.name] = jax.tree.map(lambda x, s=scan: Marked(x, s.owner), struct)
+            found = {
+                name: jax.tree.map(Marked, *matching.inputs(sides, self.members))
+                for name, sides in matching.matchings(chosen_plan.root).items()
+            }
+            given = {"scans": scans, "matched": found}
+            return self.device(self._function(chosen_plan, to)).compile(given)  # type: ignore[attr-defined]
+
+    def _price(self, chosen_plan: Plan, to: str) -> Any:
+        """The cost of the query's program, and of what is selected before it."""
+        return matching.with_selections(self._program(chosen_plan, to).cost, chosen_plan.root)
 
     def _function(self, chosen_plan: Plan, to: str) -> Any:
         key = (chosen_plan.text, chosen_plan.ordered, to)
-        return self._functions.setdefault(key, query_function(chosen_plan, to))
+        return self._functions.setdefault(key, query_function(chosen_plan, to, self.device.vm.config.fxp_fraction_bits))
 
     def _result(self, chosen_plan: Plan, to: str, out: Any, seconds: float) -> Result:
         self._fits(out)

@@ -22,6 +22,7 @@ class Explanation:
     Attributes:
         refusals: what speaks against it, by owner; tripwires aside, which only their owners can read.
         reveals: what is shown to whom.
+        joins: of each join by owners' keys, what it takes, and what sorting would.
         cost: rounds and bytes, see `spuvm.compiler.cost`; None if it was not asked for.
     """
 
@@ -30,6 +31,7 @@ class Explanation:
     refusals: tuple[Refusal, ...]
     reveals: tuple[str, ...]
     cost: Any
+    joins: tuple[str, ...] = ()
 
     @property
     def allowed(self) -> bool:
@@ -49,6 +51,8 @@ class Explanation:
         verdict = "allowed" if self.allowed else "NOT ALLOWED"
         lines = [self.plan.text, "", f"for {self.to}: {verdict}", *(f"  {r}" for r in self.refusals)]
         lines += ["reveals", *(f"  {r}" for r in (*self.reveals, KNOWN))]
+        if self.joins:
+            lines += ["joins", *(f"  {j}" for j in self.joins)]
         if self.cost is not None:
             sent = ", ".join(f"{p} {b / 1e6:,.1f}" for p, b in zip(self.cost.parties, self.cost.bytes_sent))
             lines.append(f"{self.cost.rounds:,} rounds; MB sent: {sent}")

@@ -30,12 +30,12 @@ def evaluate(db: Database, sql: str, to: str, **options: Any) -> list[tuple[Any,
         for scan in plan.scans:
             if scan.owner == NOBODY:
                 shared = held(db.shares[scan.table], scan.items, spelled)
-                given[machine.scan_name(scan)] = jax.tree.map(_known, shared, is_leaf=_is_object)
+                given[scan.name] = jax.tree.map(_known, shared, is_leaf=_is_object)
                 continue
             wanted = {f.name: (f.type, f.nullable) for f in scan.fields}
             tree = scanning.scanned(db.stores[scan.owner].value, scan.sql(), wanted, scan.bound, scan.filtered, spelled)
-            given[machine.scan_name(scan)] = jax.tree.map(jnp.asarray, tree)
-        out = computed(plan, given)
+            given[scan.name] = jax.tree.map(jnp.asarray, tree)
+        out = computed(plan, {"scans": given, "matched": {}, "frac": 0})
         if out["fits"] is not None and not bool(out["fits"]):
             raise InputError("a join has more rows than `join_rows` states: give a larger bound.")
         return list(zip(*cells(plan, {"columns": out["columns"], "there": out["there"]})))

@@ -96,7 +96,11 @@ class Joiner:
             return str(pushed.value)
         name = self.bases.names("key")
         node = relation.node
-        relation.node = Project((), node.bound, node.unique, node, {name: pushed}, True)
+        unique = node.unique
+        if pushed.op == "words" and pushed.args[0].op == "col":  # different codes have different words
+            code = pushed.args[0].value
+            unique += tuple(key - {code} | {name} for key in unique if code in key)
+        relation.node = Project((), node.bound, unique, node, {name: pushed}, True)
         return name
 
     # One step -------------------------------------------------------------------------------------------------------

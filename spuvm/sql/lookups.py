@@ -123,8 +123,11 @@ def marked(probe: Rows, table: Rows, pairs: Sequence[tuple[str, str]], null_awar
     """Whether there is a row of the key. As IN: NULL if there is none and the row's key, or one of the table's, is
     NULL."""
     matched = lookup(probe, table, pairs, []).matched
-    if not null_aware:
-        return Vec(BOOL, (matched,))
+    return as_in(matched, probe, table, pairs) if null_aware else Vec(BOOL, (matched,))
+
+
+def as_in(matched: Array, probe: Rows, table: Rows, pairs: Sequence[tuple[str, str]]) -> Vec:
+    """`matched` as IN gives it."""
     (mine, theirs) = pairs[0]
     nothing = ~jnp.any(table.there)
     null: Array | None = None

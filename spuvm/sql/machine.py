@@ -9,10 +9,11 @@ from typing import Any
 import jax.numpy as jnp
 
 from spuvm.sql import functions
-from spuvm.sql.columns import Array, Vec, both, dtype, joined, literal, nulled, truth
+from spuvm.sql.columns import Array, Vec, both, chosen, dtype, joined, literal, nulled, truth
 from spuvm.sql.expanding import expand
 from spuvm.sql.groups import group
-from spuvm.sql.lookups import lookup, marked
+from spuvm.sql.lookups import as_in, lookup, marked, without_nulls
+from spuvm.sql.matching import found_of, keys_beside, sides_of, steps
 from spuvm.sql.noise import noisy_group
 from spuvm.sql.ordering import Part, parts, sorted_vecs
 from spuvm.sql.plan import (
@@ -48,9 +49,12 @@ class ScanInput:
 
 @dataclass(eq=False)
 class Run:
-    """One evaluation of a plan. `limits`: whether stated bounds held, one bit for each."""
+    """One evaluation of a plan. `matched`: of lookups by owners' keys, what was selected before (see `matching`);
+    `limits`: whether stated bounds held, one bit for each."""
 
     inputs: Mapping[str, ScanInput]
+    matched: Mapping[str, Any] = field(default_factory=dict)
+    frac: int = 0
     done: dict[int, Rows] = field(default_factory=dict)
     limits: list[Array] = field(default_factory=list)
 
@@ -89,17 +93,12 @@ class Run:
 
 
 def _scan(run: Run, node: Scan) -> Rows:
-    given = run.inputs[scan_name(node)]
+    given = run.inputs[node.name]
     columns = {
         f.name: Vec(f.type, tuple(w.astype(dtype(f.type)) for w in given.words[f.name]), given.valid.get(f.name))
         for f in node.fields
     }
     return Rows(columns, given.there, node.bound)
-
-
-def scan_name(node: Scan) -> str:
-    """The name of a scan among a query's inputs."""
-    return f"{node.id}@{node.owner}"
 
 
 def _filter(run: Run, node: Filter) -> Rows:
@@ -113,7 +112,14 @@ def _project(run: Run, node: Project) -> Rows:
     return Rows({**rows.columns, **new} if node.keep else new, rows.valid, rows.count)
 
 
+def run_of(given: Any) -> Run:
+    """An evaluation of what `Database` gives: {"scans": ..., "matched": ..., "frac": the machine's fraction bits}."""
+    return Run({n: ScanInput(**tree) for n, tree in given["scans"].items()}, given["matched"], given["frac"])
+
+
 def _lookup(run: Run, node: Lookup) -> Rows:
+    if node.matching in run.matched:
+        return _by_keys(run, node)
     probe, table = run.rows(node.probe), run.rows(node.table)
     if not node.pairs:
         return _beside(probe, table, node)
@@ -128,6 +134,35 @@ def _lookup(run: Run, node: Lookup) -> Rows:
         columns = {n: Vec(v.type, v.words, v.valid if table[n].valid is not None else None) for n, v in columns.items()}
         return probe.with_columns(columns).where(found.matched)
     return probe.with_columns(columns)
+
+
+def _by_keys(run: Run, node: Lookup) -> Rows:
+    """As `_lookup`, where the owners' keys were compared."""
+    probe, sides = run.rows(node.probe), sides_of(node)
+    assert sides is not None
+    matched, columns = found_of(sides, run.matched[node.matching], without_nulls(probe, ()), run.frac)
+    if node.kind == "mark":
+        flag = Vec(BOOL, (matched,))
+        if node.null_aware:
+            flag = as_in(matched, probe, run.rows(node.table), node.pairs)
+        return probe.with_columns({node.mark: flag})
+    rows = Rows(columns, None, probe.count)
+    for project, wanted in steps(node)[0]:
+        kept = rows.columns if project.keep else {}
+        made = {n: run.value(e, rows) for n, e in project.items.items() if n in wanted}
+        rows = Rows({**kept, **made}, None, probe.count)
+    there = {n: v for n, v in rows.columns.items() if n in node.table.names}
+    if node.kind == "inner":
+        keys = {b: _key_of(probe[a], node.table[b].type, matched) for b, a in keys_beside(node).items()}
+        return probe.with_columns({**there, **keys}).where(matched)
+    return probe.with_columns({n: nulled(v, both(matched, v.valid)) for n, v in there.items()})
+
+
+def _key_of(key: Vec, type_: Type, matched: Array) -> Vec:
+    """The base's key as the table's; where nothing matches, it may be beyond the table's range."""
+    if key.type == type_:
+        return Vec(type_, key.words)
+    return Vec(type_, tuple(chosen(matched, w) for w in key.words))
 
 
 def _beside(probe: Rows, table: Rows, node: Lookup) -> Rows:

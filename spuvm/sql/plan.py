@@ -105,6 +105,11 @@ class Scan(Node):
     compared: set[str] = field(default_factory=set)  # fields that are outcomes of comparisons
 
     @property
+    def name(self) -> str:
+        """Its own among a query's inputs."""
+        return f"{self.id}@{self.owner}"
+
+    @property
     def filtered(self) -> bool:
         return bool(self.where)
 
@@ -142,7 +147,8 @@ class Lookup(Node):
     """Every row of `probe` with the row of `table` that has the same keys, of which there is at most one.
 
     `kind`: "inner"; "left": without one, its columns are null; "mark": `mark` says whether there is one or more, as
-    EXISTS does, or, `null_aware`, as IN does.
+    EXISTS does, or, `null_aware`, as IN does. `matching`: if two owners' own keys are compared (see `matching`), the
+    name of that among the plan's; else both sides are sorted.
     """
 
     probe: Node = None  # type: ignore[assignment]
@@ -151,6 +157,7 @@ class Lookup(Node):
     kind: str = "inner"
     mark: str = ""
     null_aware: bool = False
+    matching: str = ""
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -285,7 +292,8 @@ def detail(node: Node) -> str:
             return ", ".join(f"{n} = {e}" for n, e in node.items.items() if str(e) != n)
         case Lookup():
             on = ", ".join(f"{a} = {b}" for a, b in node.pairs)
-            return f"{node.kind} on {on}" + (f" -> {node.mark}" if node.mark else "")
+            how = f", {node.matching}" if node.matching else ""
+            return f"{node.kind} on {on}" + (f" -> {node.mark}" if node.mark else "") + how
         case Expand():
             return "on " + ", ".join(f"{a} = {b}" for a, b in node.pairs) if node.pairs else "all pairs"
         case Group():
