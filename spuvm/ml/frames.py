@@ -13,6 +13,7 @@ from spuvm.devices import PYU, PYUObject, fetch
 from spuvm.ml.common.labels import as_column
 from spuvm.ml.common.table import dense
 from spuvm.ml.machine import default_device
+from spuvm.psi.shared import SharedTable
 from spuvm.runtime.errors import InputError
 
 Names = tuple[str, ...]  # of columns side by side
@@ -29,6 +30,11 @@ def as_frame(data: Any, label: Any = None, weight: Any = None) -> tuple[Frame, A
     Raises:
         InputError: for secret values: bins are made where columns are known.
     """
+    if isinstance(data, SharedTable):
+        raise InputError(
+            "trees bin columns where they are known, and a joined table is known to nobody: bring the rows together "
+            "with `spuvm.data.vertical(files, key=..., match='inner')`, or train a linear model on the table."
+        )
     if isinstance(label, Series):
         data, label = (data if label.name in data.columns else _with(data, label)), label.name
     if isinstance(data, Frame):

@@ -15,9 +15,11 @@ import spuvm as spu
 from spuvm.devices import SPU
 from spuvm.ml.common import rules
 from spuvm.ml.common.by_column import ByColumn
+from spuvm.ml.common.joined import features_of
 from spuvm.ml.common.rules import Rule
 from spuvm.ml.common.table import Table, table_of
 from spuvm.ml.machine import Inside, Machine, Reveal, default_device, is_inside
+from spuvm.psi.shared import SharedTable
 from spuvm.runtime.errors import ConfigError, InputError, NotFittedError
 
 VERSION = 1
@@ -148,6 +150,8 @@ class Estimator:
             learned = self._moved_inside()
         if learned.columns is None:
             return table_of(learned.machine, data)
+        if isinstance(data, SharedTable):
+            data = features_of(learned.machine, data, [c.name for c in learned.columns.columns if c.name in data])
         return learned.columns.match(table_of(learned.machine, data))
 
     def _moved_inside(self) -> Fitted:

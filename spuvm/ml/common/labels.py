@@ -136,7 +136,8 @@ def weights_of(machine: Machine, data: Any, weight: Any, rows: int, normalised: 
     if normalised and len(pieces) == 1:
         pieces = [_at(pieces[0], normal)]
     shared = _shared(machine, [_at(p, partial(checked_weights, where=where)) for p in pieces], None)
-    return machine.run(_normal, shared, what="weights") if normalised and len(pieces) > 1 else shared
+    known = len(pieces) == 1 and isinstance(pieces[0], PYUObject)
+    return machine.run(_normal, shared, what="weights") if normalised and not known else shared
 
 
 def offset_of(machine: Machine, data: Any, offset: Any, rows: int) -> Any:

@@ -14,12 +14,13 @@ import numpy as np
 import spuvm as spu
 from spuvm.data import Frame
 from spuvm.ml import predictions
-from spuvm.ml.common import units
+from spuvm.ml.common import joined, units
 from spuvm.ml.common.estimator import Estimator, Fitted
 from spuvm.ml.common.labels import Labels, features_of, is_text, labels_of, told, weights_of
 from spuvm.ml.common.rules import Rule, optional, whole
 from spuvm.ml.common.table import Table, table_of
 from spuvm.ml.machine import Inside, Machine
+from spuvm.psi.shared import SharedTable
 from spuvm.runtime.errors import ConfigError, InputError
 
 
@@ -54,7 +55,8 @@ class Predictor(Estimator):
         """Train.
 
         Args:
-            data: rows of features: a frame, arrays, objects of PYUs or of an SPU; see `common.table`.
+            data: rows of features: a frame, arrays, objects of PYUs or of an SPU; see `common.table`; or a joined
+                table that nobody sees (`spuvm.psi`), of which rows with all cells count.
             y: labels: the name of the frame's column, or an array [rows]; see `common.labels`.
             label: the same.
             sample_weight: a column of weights, or an array [rows].
@@ -64,9 +66,11 @@ class Predictor(Estimator):
             InputError: for data, labels or weights that cannot be used, before anything is trained.
         """
         data, y = told(data, label if y is None else y, positive)
-        machine = self._machine(data, y, sample_weight)
+        machine, named = self._machine(data, y, sample_weight), y if isinstance(y, str) else None
+        if isinstance(data, SharedTable):
+            data, y, sample_weight = joined.learned(machine, data, y, sample_weight)
         self.fitted = self._learn(machine, self._given(machine, data, y, sample_weight), **more)
-        self.fitted.facts["label"] = y if isinstance(y, str) else None
+        self.fitted.facts["label"] = named
         self.fitted.facts["positive"] = positive
         return self
 

@@ -26,6 +26,7 @@ from spuvm.devices import PYU, PYUObject, fetch
 from spuvm.ml.common import units
 from spuvm.ml.machine import Machine
 from spuvm.objects import SPUObject
+from spuvm.psi.shared import SharedTable
 from spuvm.runtime.errors import DataError, InputError
 
 
@@ -148,6 +149,12 @@ def table_of(machine: Machine, data: Any, *, missing: bool = False) -> Table:
         return data
     if isinstance(data, Frame):
         return _of_frame(machine, data, missing)
+    if isinstance(data, SharedTable):
+        raise InputError(
+            "rows of a joined table that nobody sees may not be there: predictors (`fit(table, label)`) and `describe` "
+            "take it as it is, this does not. Join with `match='inner'` to a frame, or compute with its `columns` and "
+            "`valid`."
+        )
     parts = list(data) if _several(data) else [data]
     blocks: list[Block] = []
     rows = start = 0
