@@ -51,6 +51,7 @@ LATE = "end when the result is there"
 FAULTS = (
     "none", "kill", "end", LATE, "pause", "pause shortly", "cut", "cut, taken up", "corrupt", "full disk", "no room",
 )  # fmt: skip
+FELT_LATER = ("full disk", "no room")  # when something is written: time counts from the first party that ends
 FINE = ("right", "error", "kept", "resumed")
 
 
@@ -215,10 +216,12 @@ class Run:
         self.said = (
             self.said or next((x for p in failed for x in done[p].stderr.splitlines() if "rror: " in x), "").strip()
         )
+        since = min((done[p].seconds for p in failed), default=0.0) if self.fault in FELT_LATER else None
         for p in spared:
             if p in failed and not self._named(p, done[p].stderr):
                 return f"{p} says nothing that has a name: {done[p].stderr[-600:]!r}"
             late = 0.0 if self.struck is None else start + done[p].seconds - self.struck
+            late = late if since is None else done[p].seconds - since
             if p in failed and late > LIMIT + SLACK and not (self.fault == "pause" and p == self.who):
                 return f"{p} ended {late:.1f} s after the fault"
         if left := [p for p in self.pids if _alive(self.pids[p])]:
