@@ -1,10 +1,11 @@
 """How long the first call of a large program takes: with no compiled piece on disk, and with all of them.
 
-    python benchmarks/first_call.py                 all three programs, simulated and as three processes over TLS
+    python benchmarks/first_call.py                 all programs, simulated and as three processes over TLS
     python benchmarks/first_call.py resnet18 --simulated
 
 Each measurement is a process of its own. "Call" is from the call to the result; starting Python and importing
-JAX are not part of it. Cold runs have an empty cache directory of their own.
+JAX are not part of it. Cold runs have an empty cache directory of their own. Beside them: the first call of the same
+function by `jax.jit` alone, in a process of its own, too. Processor seconds are those of the party that needs most.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from first_programs import PROGRAMS as SMALL
 from flax import linen as nn
 
 import spuvm as spu
@@ -93,56 +95,64 @@ def resnet18() -> tuple[Callable[..., Any], Arguments]:
     return lambda image, variables: ResNet18().apply(variables, image), {"alice": image, "bob": variables}
 
 
-PROGRAMS = {"layers": layers, "steps": steps, "resnet18": resnet18}
+PROGRAMS = {**SMALL, "layers": layers, "steps": steps, "resnet18": resnet18}
+JAX = "jax"  # who measures what `jax.jit` takes
 
 
 def measure(name: str, party: str, config: str | None) -> None:
     """One call in this process; prints its seconds."""
     function, arguments = PROGRAMS[name]()
+    if party == JAX:
+        start, work = time.perf_counter(), time.process_time()
+        np.asarray(jax.jit(function)(*arguments.values()))
+        print(f"{time.perf_counter() - start:.3f} {time.process_time() - work:.3f} 0", flush=True)
+        return
     if config:
         spu.init(party=party, config=config)
     else:
         spu.init(parties=PARTIES, address="local")
     inputs = [spu.PYU(owner)(lambda value=value: value)() for owner, value in arguments.items()]
     device = spu.SPU(spu.utils.testing.cluster_def(PARTIES))
-    start = time.perf_counter()
+    start, work = time.perf_counter(), time.process_time()
     result = np.asarray(spu.reveal(device(function)(*inputs)))
-    seconds = time.perf_counter() - start
+    seconds, work = time.perf_counter() - start, time.process_time() - work
     spu.shutdown()
-    if party == "alice":
-        error = np.max(np.abs(result - np.asarray(jax.jit(function)(*arguments.values()))))
-        print(f"{seconds:.2f} {error:.1e}", flush=True)
+    error = np.max(np.abs(result - np.asarray(jax.jit(function)(*arguments.values()))))
+    print(f"{seconds:.3f} {work:.3f} {error:.1e}", flush=True)
 
 
-def run(name: str, network: bool, cache: str) -> Record:
-    """Seconds and largest error of a call in fresh processes, or why there are none."""
+def run(name: str, network: bool, cache: str, party: str = "alice") -> Record:
+    """Seconds, processor seconds and largest error of a call in fresh processes, or why there are none."""
     env = {"SPUVM_CACHE_DIR": cache}
     command = [sys.executable, __file__, name, "--measure"]
     if not network:
         ended = subprocess.run(
-            [*command, "alice"], env={**os.environ, **env}, capture_output=True, text=True, check=False
+            [*command, party], env={**os.environ, **env}, capture_output=True, text=True, check=False
         )
-        said, words = ended.stdout, ended.stderr
+        said, words = [ended.stdout], ended.stderr
     else:
         with tempfile.TemporaryDirectory() as folder:
             config = str(make_run_folder(folder, spu.Config(parties=PARTIES), timeout=300.0))
-            outcome = run_parties({p: [*command, p, "--config", config] for p in PARTIES}, env=env)["alice"]
-        said, words = outcome.stdout, outcome.stderr
-    if not said.strip():
+            outcomes = run_parties({p: [*command, p, "--config", config] for p in PARTIES}, env=env)
+        said, words = [o.stdout for o in outcomes.values()], outcomes["alice"].stderr
+    if not all(text.strip() for text in said):
         return {"failure": (words.strip().splitlines() or ["it said nothing"])[-1]}
-    seconds, error = map(float, said.split())
-    return {"seconds": seconds, "error": error}
+    seconds, work, error = (max(column) for column in zip(*(map(float, text.split()) for text in said)))
+    return {"seconds": seconds, "processor": work, "error": error}
 
 
 Record = dict[str, Any]
 
 
 def cells(records: Sequence[Record]) -> list[list[str]]:
-    """A line for each program and way to run it: seconds cold and warm, and the larger error."""
+    """A line for each program and way to run it: seconds and processor seconds, cold and warm, and the larger error."""
     out = []
     for r in records:
         both = [r["cold"], r["warm"]]
-        times = ["failed" if "failure" in x else f"{x['seconds']:.1f}" for x in both]
+        clear = [r["jax"]] if "jax" in r else []  # records of before have none
+        found = [(x, key) for x in (*both, *clear) for key in ("seconds", "processor")]
+        times = ["failed" if "failure" in x else f"{x[key]:.2f}" if key in x else "" for x, key in found]
+        times += [""] * (6 - len(times))
         error = max((x["error"] for x in both if "error" in x), default=float("nan"))
         out.append([r["program"], "TLS" if r["network"] else "simulated", *times, f"{error:.1e}"])
     return out
@@ -164,14 +174,17 @@ def main() -> int:
         parser.error(f"no program {', '.join(unknown)}: there are {', '.join(PROGRAMS)}")
     about = machine()
     records: list[Record] = []
-    print(f"{'program':10} {'run':10} {'cold':>8} {'warm':>8}   seconds, largest error")
+    form = "{:14} {:10} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}   {}"
+    print(form.format("program", "run", "cold s", "cpu s", "warm s", "cpu s", "jax s", "cpu s", "largest error"))
     for name in options.programs or PROGRAMS:
+        with tempfile.TemporaryDirectory() as cache:
+            clear = run(name, False, cache, JAX)
         for network in (False,) if options.simulated else (False, True):
             with tempfile.TemporaryDirectory() as cache:
                 cold, warm = run(name, network, cache), run(name, network, cache)
-            records.append({"program": name, "network": network, "cold": cold, "warm": warm})
+            records.append({"program": name, "network": network, "cold": cold, "warm": warm, "jax": clear})
             (line,) = cells(records[-1:])
-            print("{:10} {:10} {:>8} {:>8}   {}".format(*line), flush=True)
+            print(form.format(*line), flush=True)
             for found in (cold, warm):
                 if "failure" in found:
                     print(f"failed: {found['failure']}", file=sys.stderr)

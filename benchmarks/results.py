@@ -66,7 +66,8 @@ def _applications(record: Record) -> list[str]:
 
 
 def _first_call(record: Record) -> list[str]:
-    header = ("program", "run", "cold s", "warm s", "largest error")
+    times = ("cold s", "processor s", "warm s", "processor s", "`jax.jit` s", "processor s")
+    header = ("program", "run", *times, "largest error")
     return [_machine(record), "", *report.markdown_table(header, first_call.cells(record["programs"]))]
 
 

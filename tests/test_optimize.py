@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from click.testing import CliRunner
 
 import spuvm as spu
 from spuvm.commands import cli
+from spuvm.compiler.lower import weigh
+from spuvm.compiler.uncollected import uncollected
 from spuvm.runtime.config import OPTIMIZE, Config
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.cluster import load_cluster
@@ -94,8 +97,6 @@ def test_on_narrow_links_wide_arrays_take_few_bytes_and_small_ones_few_rounds() 
 
 def test_scans_of_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The way that wide arrays take, on small ones: all lengths."""
-    from spuvm.compiler.lower import weigh
-
     monkeypatch.setitem(weigh.TRADES, "bandwidth", weigh.Trade(0.0, 1.0))
     for n in (3, 4, 7, 8):
         x = rng.integers(-9, 9, (n, 2)).astype(np.float32)
@@ -144,3 +145,28 @@ def test_the_command_shows_the_difference(tmp_path: Path) -> None:
         assert ran.exit_code == 0, ran.output
         rounds[optimize] = json.loads(ran.stdout)["rounds"]
     assert rounds["latency"] < rounds["auto"]
+
+
+def test_large_arrays_keep_a_short_text() -> None:
+    """Which pairs are compared is a constant of the program: never more than of a small group."""
+    for fn in (jnp.max, jnp.argmin, jnp.sort):
+        program = spu.jit(fn, optimize="latency").compile(jax.ShapeDtypeStruct((3000,), np.float32))
+        assert len(program.text) < 500_000
+
+
+def test_cycles_are_collected_after_compiling() -> None:
+    with uncollected():
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ZeroDivisionError), uncollected():
+        raise ZeroDivisionError
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -18,6 +18,7 @@ Better = Callable[[Context, Value, Value], Value]  # whether the first is strict
 
 SIZES = (4, 8, 16)  # of groups that are weighed
 MOST = 1 << 22  # comparisons beyond which nobody asks for fewer rounds
+LARGEST = 64  # elements of a group: which pairs there are is a constant of the program's text
 
 
 def of_pairs(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -111,7 +112,7 @@ def _of_one(ctx: Context, x: Value) -> Value:
 def group_sizes(shape: Sequence[int]) -> list[int]:
     """The sizes of groups that are worth a look for [n, ...]; the last takes all elements at once."""
     n, others = shape[0], math.prod(shape[1:])
-    sizes = [s for s in (*SIZES, n) if 2 < s <= n and n * s * others // 2 <= MOST]
+    sizes = [s for s in (*SIZES, n) if 2 < s <= min(n, LARGEST) and n * s * others // 2 <= MOST]
     return sorted(set(sizes))
 
 

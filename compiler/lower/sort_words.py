@@ -14,7 +14,7 @@ import numpy as np
 
 from spuvm.compiler.ir.module import Value, join
 from spuvm.compiler.lower.context import Context
-from spuvm.compiler.lower.pairs import MOST, places_of, taken
+from spuvm.compiler.lower.pairs import LARGEST, MOST, places_of, taken
 from spuvm.compiler.lower.sort_bools import places
 from spuvm.compiler.lower.weigh import cheapest
 
@@ -57,7 +57,7 @@ def sort_words(
         out = ctx.b.ops("sort", [place, *map(as_rows, operands)], widths=(width,), wanted=(), places=True)
         return _as_they_were(ctx, out, shape, order)
     secret = join(*(k.type.visibility for k in keys)) == "secret"
-    if secret and not wanted and _comparable(ctx, keys) and rows[0] * n * n // 2 <= MOST:
+    if secret and not wanted and _comparable(ctx, keys) and n <= LARGEST and rows[0] * n * n // 2 <= MOST:
         usual, by_rank = partial(_by_words, rows=rows), partial(_by_rank, rows=rows)
         ways = [partial(w, count=len(keys)) for w in (usual, by_rank)]
         out = list(cheapest(ctx, ways, *map(as_rows, (*keys, *operands))))  # type: ignore[arg-type]
