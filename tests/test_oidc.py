@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import re
@@ -22,7 +23,8 @@ from services import entries, folder, run, services
 
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.certificates import free_ports
-from spuvm.service import settings
+from spuvm.service import provider, settings
+from spuvm.service.oidc import Oidc
 from spuvm.service.party import Party
 
 __all__ = ["folder"]
@@ -291,3 +293,22 @@ def test_tables_that_are_wrong(folder: Path, change: tuple[str, str], why: str) 
     path.write_text(before + table.replace(*change))
     with pytest.raises(ConfigError, match=re.escape(why)):
         settings.load(path)
+
+
+def test_a_crowd_keeps_nobody_from_logging_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anybody has proved who he is: where room is short, the oldest of the address that has most goes."""
+    made = provider.Provider(Oidc("https://i", "spuvm", None, "https://p/login/callback", "sub", None))
+
+    async def known(self: provider.Provider, oldest: float = 0.0) -> dict[str, str]:
+        return {"authorization_endpoint": "https://i/authorize"}
+
+    async def visit() -> list[str]:
+        address, browser = await made.begin("10.0.0.1")
+        for _ in range(30):
+            await made.begin("10.0.0.2")
+        return [p.browser for p in made._pending.values() if p.browser == browser and address]
+
+    monkeypatch.setattr(provider, "PENDING", 10)
+    monkeypatch.setattr(provider.Provider, "_discover", known)
+    assert len(asyncio.run(visit())) == 1
+    assert len(made._pending) == 10

@@ -61,7 +61,7 @@ class Logins:
     async def form(self, request: web.Request) -> Any:
         """The form of a page of ours, sent by whom we gave it."""
         form, session = await request.post(), self.session(request)
-        if session is None or not hmac.compare_digest(str(form.get("csrf", "")), session.csrf):
+        if session is None or not hmac.compare_digest(str(form.get("csrf", "")).encode(), session.csrf.encode()):
             raise web.HTTPForbidden(text="this form is not of your log-in: go back, load the page again")
         return form
 
@@ -82,7 +82,7 @@ class Logins:
 
     async def to_provider(self, request: web.Request) -> web.StreamResponse:
         """Send a browser to the provider."""
-        address, browser = await self._provider().begin()
+        address, browser = await self._provider().begin(request.remote)
         response = web.Response(status=303, headers={"Location": address})
         # Lax: it must come along when the provider sends the browser back.
         secure = self.party.settings.oidc is not None and self.party.settings.oidc.redirect.startswith("https:")

@@ -13,6 +13,7 @@ import json
 import secrets
 import ssl
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
@@ -40,6 +41,7 @@ class _Pending:
     verifier: str
     browser: str
     ends: float
+    address: str | None  # whose it is
 
 
 @dataclass
@@ -53,17 +55,21 @@ class Provider:
     _read_at: float = -KEYS_LAST
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def begin(self) -> tuple[str, str]:
-        """The provider's address to which a browser is sent, and what that browser must have when it comes back."""
+    async def begin(self, address: str | None = None) -> tuple[str, str]:
+        """The provider's address to which a browser is sent, and what that browser must have when it comes back.
+
+        `address`: where the browser is. Where room is short, the oldest log-in of the address that has most goes.
+        """
         from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
         known = await self._discover()
         now = time.time()
         self._pending = {k: p for k, p in self._pending.items() if p.ends > now}
         if len(self._pending) >= PENDING:
-            raise InputError("too many log-ins are under way: try again in some minutes.")
+            most, _ = Counter(p.address for p in self._pending.values()).most_common(1)[0]
+            del self._pending[next(k for k, p in self._pending.items() if p.address == most)]
         state, nonce, verifier, browser = (secrets.token_urlsafe(32) for _ in range(4))
-        self._pending[state] = _Pending(nonce, verifier, browser, now + WAIT)
+        self._pending[state] = _Pending(nonce, verifier, browser, now + WAIT, address)
         asked = {
             "response_type": "code",
             "client_id": self.settings.client_id,
@@ -74,8 +80,8 @@ class Provider:
             "code_challenge": create_s256_code_challenge(verifier),
             "code_challenge_method": "S256",
         }
-        address = known["authorization_endpoint"]
-        return f"{address}{'&' if urlsplit(address).query else '?'}{urlencode(asked)}", browser
+        there = known["authorization_endpoint"]
+        return f"{there}{'&' if urlsplit(there).query else '?'}{urlencode(asked)}", browser
 
     async def finish(self, state: str, code: str, browser: str) -> str:
         """The name of the user who came back with a code: each log-in ends with the first that comes."""
