@@ -137,15 +137,17 @@ def expand_loop(ex: Expander, op: Op) -> None:
 
 def may_be_proved_after(loop: ch.Loop) -> bool:
     """Whether what the trips of a loop multiply can be kept and proved later: they show nothing, and it is not much."""
-    *steps, last = loop.body.steps or [None]
-    showing = (not isinstance(s, ch.Loop) and not (isinstance(s, ch.Call) and not s.spec.shows) for s in _within(steps))
-    return isinstance(last, ch.Check) and not any(showing) and loop.trips * _kept_bytes(loop.body) <= MOST_KEPT
+    steps = loop.body.steps
+    if not steps or not isinstance(steps[-1], ch.Check):
+        return False
+    plain = (isinstance(s, ch.Loop) or (isinstance(s, ch.Call) and not s.spec.shows) for s in _within(steps[:-1]))
+    return all(plain) and loop.trips * _kept_bytes(loop.body) <= MOST_KEPT
 
 
-def _within(steps: Sequence[ch.Step | None]) -> Iterator[ch.Step | None]:
+def _within(steps: Sequence[ch.Step]) -> Iterator[ch.Step]:
     for step in steps:
         yield step
-        for block in ch.blocks_of(step) if step is not None else []:
+        for block in ch.blocks_of(step):
             yield from block.walk()
 
 
