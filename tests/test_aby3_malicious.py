@@ -200,3 +200,18 @@ def test_who_has_the_setting() -> None:
         protocol_of(Config("aby3_malicious", ring_bits=128, fxp_fraction_bits=26))
     with pytest.raises(ConfigError, match="no others"):
         protocol_of(Config("aby3_malicious", others=("dave",)))
+
+
+def test_large_batches_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is predicted is what is sent, and what one of them has wrong is noticed."""
+    monkeypatch.setattr(proofs, "BATCH", 100)
+    arguments = np.resize(X, 200), np.resize(Y, 200)
+    cut = Deviations(lambda x, y: x * y, arguments, "aby3_malicious", ABY3_MALICIOUS.algebra, 3)
+    _, counters = network(cut.made, cut.inputs, n=3)
+    predicted = predicted_cost(cut.made, 3)
+    assert_cost(predicted, counters)
+    assert proofs.batches(201) == [101, 100]
+    assert predicted.rounds > 20
+    _, cheat = cut.run(1, -1)
+    for at in range(0, cheat.count, 4):
+        assert not cut.unseen(1, at, flipped)
