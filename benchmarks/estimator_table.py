@@ -2,6 +2,9 @@
 
 python benchmarks/estimator_table.py                 # writes the page
 python benchmarks/estimator_table.py Ridge Lasso     # shows the lines of some
+python benchmarks/estimator_table.py --write PCA     # and puts them into the page, in place of those before
+
+Scores of what learns without labels: `UNLABELLED`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 from estimators import CASES, PARTIES, Case, frame, table  # noqa: E402
+from unlabelled import UNLABELLED, Unlabelled  # noqa: E402
 
 import spuvm as spu  # noqa: E402
 
@@ -58,17 +62,45 @@ def difference(model: Any, known: Any) -> str:
     return f"{np.abs(ours - theirs).max() / np.abs(theirs).max():.1e}"
 
 
-def main(wanted: list[str]) -> None:
+def unlabelled_lines(name: str, case: Unlabelled) -> Iterator[str]:
+    """The same of what learns without labels."""
+    for chosen in case.tables:
+        x, y = case.table(chosen)
+        data = frame(chosen).drop("y") if case.framed else x
+        known = case.theirs()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            known.fit(x)
+            model = case.ours().fit(data)
+            shown = ", ".join(sorted({r.what for r in model.reveals})) or "nothing"
+            rounds, sent = cost(model)
+            score, theirs = case.ours_score(model, data, x, y), case.theirs_score(known, x, y)
+        yield f"| {name} | {chosen} | {score:.4f} | {theirs:.4f} | - | {rounds:,} | {sent:.2f} | {shown} |"
+
+
+def main(arguments: list[str]) -> None:
+    wanted = [a for a in arguments if a != "--write"]
     spu.init(parties=PARTIES, address="local")
     found = []
-    for name, case in CASES.items():
+    for name in (*CASES, *UNLABELLED):
         if not wanted or name.split(",")[0] in wanted:
-            for line in lines(name, case):
+            made = lines(name, CASES[name]) if name in CASES else unlabelled_lines(name, UNLABELLED[name])
+            for line in made:
                 print(line, flush=True)
                 found.append(line)
-    if not wanted:
-        before = PAGE.read_text().split(MARK)[0]
-        PAGE.write_text(before + MARK + "\n" + HEAD + "\n".join(found) + "\n")
+    if not wanted or "--write" in arguments:
+        before, _, after = PAGE.read_text().partition(MARK)
+        kept = (
+            [x for x in after.splitlines() if x.startswith("| ") and not x.startswith("| estimator")] if wanted else []
+        )
+        PAGE.write_text(before + MARK + "\n" + HEAD + "\n".join(in_order(kept, found)) + "\n")
+
+
+def in_order(kept: list[str], found: list[str]) -> list[str]:
+    """New lines in place of those of the same estimators and tables, all in the order of the cases."""
+    names = [*CASES, *UNLABELLED]
+    lines = {tuple(x.split(" | ")[:2]): x for x in (*kept, *found)}
+    return sorted(lines.values(), key=lambda x: names.index(x.split(" | ")[0].removeprefix("| ")))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn import (
     datasets,
+    discriminant_analysis,
     ensemble,
     gaussian_process,
     linear_model,
@@ -212,6 +213,9 @@ CASES: dict[str, Case] = {
         lambda: ml.AdaBoostClassifier(n_estimators=6), lambda: ensemble.AdaBoostClassifier(n_estimators=6), BINARY
     ),
     "GaussianNB": Case(ml.GaussianNB, naive_bayes.GaussianNB, SEVERAL),
+    "LinearDiscriminantAnalysis": Case(
+        ml.LinearDiscriminantAnalysis, discriminant_analysis.LinearDiscriminantAnalysis, SEVERAL
+    ),
     "BernoulliNB": Case(lambda: ml.BernoulliNB(binarize=2.0), lambda: naive_bayes.BernoulliNB(binarize=2.0), SEVERAL),
     "KNeighborsClassifier": Case(ml.KNeighborsClassifier, neighbors.KNeighborsClassifier, SEVERAL),
     "KNeighborsRegressor": Case(ml.KNeighborsRegressor, neighbors.KNeighborsRegressor, NUMBERS, exact=False),

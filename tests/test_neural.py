@@ -14,6 +14,7 @@ import pytest
 import spuvm as spu
 from spuvm.ml import Trainer
 from spuvm.ml.neural import gpt2
+from spuvm.ml.neural.lora import lora, merged
 from spuvm.runtime.errors import ConfigError, InputError
 
 optax = pytest.importorskip("optax")
@@ -69,6 +70,32 @@ def test_training_equals_plain_jax_and_goes_on_from_a_checkpoint(tmp_path: Path)
     assert np.abs(shown - net(params, x)).max() < 2e-3
     assert {r.what for r in trainer.reveals} == {"loss"}
     assert abs(trainer.history[0] - 0.8) < 0.4
+
+
+def test_adapters_of_a_private_base_are_those_of_plain_jax() -> None:
+    x, y = rows()
+    base, optimizer = start(), optax.sgd(0.5)
+    adapted, adapters = lora(net, base, ("['w']", "['v']"), rank=2, alpha=4.0)
+    assert sorted(adapters) == ["['v']", "['w']"] and adapters["['w']"]["down"].shape == (4, 2)
+    trainer = Trainer(adapted, optimizer, adapters, frozen=spu.PYU("bob")(lambda: base)())
+    trainer.fit(spu.PYU("alice")(lambda: x)(), spu.PYU("carol")(lambda: y)(), epochs=2, batch_size=24)
+    params, state = adapters, optimizer.init(adapters)
+
+    def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        return -jnp.mean(jax.nn.log_softmax(adapted(params, base, x))[jnp.arange(len(y)), y])
+
+    for seed in (0, 1):
+        order = np.random.RandomState(seed).permutation(48)
+        for at in (order[:24], order[24:]):
+            changes, state = optimizer.update(jax.grad(loss)(params, x[at], y[at]), state, params)
+            params = optax.apply_updates(params, changes)
+    wanted = net(merged(base, params, 2.0), x)
+    assert np.abs(trainer.predict(x, to="alice").value - wanted).max() < 2e-3
+    assert np.abs(wanted - net(base, x)).max() > 0.1 and {r.what for r in trainer.reveals} == {"prediction"}
+    with pytest.raises(ConfigError, match=r"no matrix has .head. in its name: there are"):
+        lora(net, base, "head")
+    with pytest.raises(ConfigError, match=r"`rank` is 3, but \['v'\] is 6 by 3"):
+        lora(net, base, "v", rank=3)
 
 
 def test_what_a_trainer_refuses(tmp_path: Path) -> None:

@@ -110,3 +110,19 @@ def test_what_these_objectives_cannot_do() -> None:
     rows = spu.data.horizontal({p: {"a": x[:9, 0], "y": y[:9]} for p in ("alice", "bob")}, missing=False)
     with pytest.raises(ConfigError, match="needs labels that one party holds"):
         Sgb(objective="reg:absoluteerror").fit(rows, "y")
+
+
+def test_rows_of_class_one_count_more_as_in_xgboost() -> None:
+    x = features()
+    y = (numbers(x) > 130).astype(float)
+    settings: dict[str, Any] = {"objective": "binary:logistic", "scale_pos_weight": 5.0, "base_score": 0.5}
+    xgboost = pytest.importorskip("xgboost")
+    ours = Sgb(n_estimators=2, max_depth=2, max_bin=BINS, **settings).fit(frame(x, y), "y")
+    given = {**settings, "max_depth": 2, "max_bin": BINS, "tree_method": "hist"}
+    theirs = xgboost.train(given, xgboost.QuantileDMatrix(x, y, max_bin=BINS), 2)
+    found = np.asarray(ours.predict_proba(frame(x, y), to="carol").value)[:, 1]
+    assert np.abs(found - theirs.predict(xgboost.DMatrix(x))).max() < 2e-3 and found.mean() > 1.5 * y.mean()
+    with pytest.raises(ConfigError, match="is of 'binary:logistic'"):
+        Sgb(objective="reg:squarederror", scale_pos_weight=2.0)
+    with pytest.raises(InputError, match="at most 4 on average"):
+        Sgb(scale_pos_weight=1e4).fit(frame(x, y), "y")

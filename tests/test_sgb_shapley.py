@@ -78,11 +78,12 @@ def counted(trees: list[Node], x: np.ndarray, background: np.ndarray) -> np.ndar
     return out
 
 
-def test_equal_to_all_subsets() -> None:
+@pytest.mark.parametrize("more", [{"max_depth": 3}, {"max_depth": 5, "grow_policy": "lossguide", "max_leaves": 6}])
+def test_equal_to_all_subsets(more: dict[str, Any]) -> None:
     x = features()
     y = (np.nan_to_num(x[:, 1]) + x[:, 0] ** 2 + np.random.default_rng(1).normal(size=ROWS) > 6).astype(float)
     data = frame(x, y)
-    model = Sgb(n_estimators=2, max_depth=3, max_bin=8, min_child_weight=0.1).fit(data, "y")
+    model = Sgb(n_estimators=2, max_bin=8, min_child_weight=0.1, **more).fit(data, "y")
     some, rest = data.take(np.arange(5)), data
     found = np.asarray(model.shap(some, to="carol", background=rest).value)
     plain = model.reveal()
@@ -119,4 +120,7 @@ def test_deep_trees_are_refused() -> None:
     assert model.model is not None
     model.model = replace(model.model, parameters=replace(model.parameters, max_depth=7))
     with pytest.raises(InputError, match="the trees are 7 deep"):
+        model.shap(data)
+    model.model = replace(model.model, parameters=replace(model.parameters, grow_policy="lossguide", max_leaves=17))
+    with pytest.raises(InputError, match="the trees have 17 leaves"):
         model.shap(data)

@@ -38,8 +38,13 @@ from spuvm.ml.linear.sgd import SGDClassifier as SGDClassifier
 from spuvm.ml.linear.sgd import SGDRegressor as SGDRegressor
 from spuvm.ml.linear.svm import LinearSVC as LinearSVC
 from spuvm.ml.machine import default_device as default_device
+from spuvm.ml.manifold.isomap import Isomap as Isomap
+from spuvm.ml.manifold.spectral import SpectralEmbedding as SpectralEmbedding
+from spuvm.ml.manifold.tsne import TSNE as TSNE
 from spuvm.ml.neural.gpt2 import Gpt2 as Gpt2
+from spuvm.ml.neural.lora import lora as lora
 from spuvm.ml.neural.trainer import Trainer as Trainer
+from spuvm.ml.others.discriminant import LinearDiscriminantAnalysis as LinearDiscriminantAnalysis
 from spuvm.ml.others.gaussian_process import GaussianProcessClassifier as GaussianProcessClassifier
 from spuvm.ml.others.gaussian_process import GaussianProcessRegressor as GaussianProcessRegressor
 from spuvm.ml.others.naive_bayes import BernoulliNB as BernoulliNB
@@ -96,6 +101,7 @@ from spuvm.ml.trees.forest import RandomForestClassifier as RandomForestClassifi
 from spuvm.ml.trees.forest import RandomForestRegressor as RandomForestRegressor
 from spuvm.ml.unsupervised.isolation import IsolationForest as IsolationForest
 from spuvm.ml.unsupervised.kmeans import KMeans as KMeans
+from spuvm.ml.unsupervised.latent_dirichlet import LatentDirichletAllocation as LatentDirichletAllocation
 from spuvm.ml.unsupervised.mixture import GaussianMixture as GaussianMixture
 from spuvm.ml.unsupervised.nmf import NMF as NMF
 from spuvm.ml.unsupervised.pca import PCA as PCA

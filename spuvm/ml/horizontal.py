@@ -21,7 +21,7 @@ from spuvm.devices import PYU
 from spuvm.ml.binning import Edges, goes_left, public_edges
 from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
-from spuvm.ml.objectives import LEAST_SHARE, OBJECTIVES, checked, penalty_of, threshold_of, weights_of
+from spuvm.ml.objectives import LEAST_SHARE, OBJECTIVES, by_class, checked, penalty_of, threshold_of, weights_of
 from spuvm.ml.parameters import ONE_HOLDER, Parameters
 from spuvm.ml.partition import Bins, Labels, Ranges
 from spuvm.runtime.errors import ConfigError, DataError
@@ -251,6 +251,7 @@ def encode(labels: np.ndarray, weights: np.ndarray | None, parameters: Parameter
         target = target * 2.0 ** (BITS - exponent)
         out = {"exponent": np.int32(exponent), "base": np.float32(base * 2.0 ** (BITS - exponent))}
     out["target"] = target.astype(np.float32)
+    weights = by_class(y, weights, parameters)
     if weights is not None:
         out["weight"] = weights_of(weights)[:, None].astype(np.float32)
     return out

@@ -23,6 +23,7 @@ from spuvm.ml.parameters import Parameters
 from spuvm.ml.partition import Bins
 from spuvm.ml.plain import PlainModel, plain_trees
 from spuvm.ml.shapley import MOST_DEPTH, added, contributions, shares
+from spuvm.ml.shapley_leaves import MOST_LEAVES, leaf_contributions, leaf_shares
 from spuvm.ml.tree import Pieces, Tree
 from spuvm.runtime.errors import InputError
 
@@ -91,11 +92,13 @@ class Model:
 
         The last is the mean of the background's rows. See `shapley`.
         """
-        if self.parameters.max_leaves:
+        leaves = self.parameters.max_leaves
+        if leaves > MOST_LEAVES:
             raise InputError(
-                "Shapley values are computed of trees that grow level by level: use `permutation_importance`."
+                f"the trees have {leaves} leaves: Shapley values are computed of {MOST_LEAVES} at most, use "
+                "`permutation_importance`."
             )
-        if self.parameters.max_depth > MOST_DEPTH:
+        if not leaves and self.parameters.max_depth > MOST_DEPTH:
             raise InputError(
                 f"the trees are {self.parameters.max_depth} deep: Shapley values are computed of {MOST_DEPTH} levels "
                 "at most, use `permutation_importance`."
@@ -103,10 +106,11 @@ class Model:
         data, _, _ = as_frame(data)
         x = self.bins.matrices(self.conformed(data))
         known = x if background is None else self.bins.matrices(self.conformed(as_frame(background)[0]))
-        function, outputs = contributions(self.layout, self.parameters.outputs), []
-        for part in self._parts(data.rows * self.parameters.max_depth**2):
+        made, taken = (leaf_contributions, leaf_shares) if leaves else (contributions, shares)
+        function, outputs = made(self.layout, self.parameters.outputs), []
+        for part in self._parts(data.rows * (leaves or self.parameters.max_depth) ** 2):
             tree = self.machine.run(side_by_side, part, what="Shapley values")
-            seen = self.machine.run(shares, known, tree, what="Shapley values")
+            seen = self.machine.run(taken, known, tree, what="Shapley values")
             outputs.append(self.machine.run(function, x, tree, seen, what="Shapley values"))
         whole = self.parameters.objective in predictions.IDENTITY
         unit = (self.up, self.down) if whole else None

@@ -82,6 +82,7 @@ def prepare(
         both = ranking.pairs(y, known, parameters.objective == "rank:ndcg", where)
         none = np.zeros(1)
         return _given(both["target"], none, 1.0, 1.0, None, parameters, scores) | {"extra": both["size"]}
+    weights = by_class(y, weights, parameters)
     w = np.ones(len(y)) if weights is None else weights_of(weights)
     target = OBJECTIVES[parameters.objective].target(y, parameters)
     base = OBJECTIVES[parameters.objective].base(target, w, parameters)
@@ -182,6 +183,14 @@ def checked(labels: np.ndarray, parameters: Parameters, where: str, all_rows: bo
     if all_rows and parameters.objective.startswith("binary:") and len(np.unique(y)) < 2:
         raise DataError(f"{where}: all labels are of one class: there is nothing to learn.")
     return y
+
+
+def by_class(y: np.ndarray, weights: np.ndarray | None, parameters: Parameters) -> np.ndarray | None:
+    """Weights in which rows of class 1 count `scale_pos_weight` times."""
+    if parameters.scale_pos_weight == 1:
+        return weights
+    scale = np.where(y == 1, parameters.scale_pos_weight, 1.0)
+    return scale if weights is None else np.asarray(weights, np.float64) * scale
 
 
 def weights_of(weights: np.ndarray) -> np.ndarray:

@@ -59,6 +59,7 @@ class Parameters:
         huber_slope: of "reg:pseudohubererror", where squares turn into absolute values.
         gamma: the least gain of a split.
         min_child_weight: the least sum of hessians of a child.
+        scale_pos_weight: of "binary:logistic", how much a row of class 1 counts; on average rows count 4 at most.
         base_score: the prediction before the first tree (a probability, a value); None: the mean label,
             which stays secret. Multi-class: 0.5, which means the same for every class.
         subsample: the share of rows that grow a tree, drawn by a public generator.
@@ -92,6 +93,7 @@ class Parameters:
     huber_slope: float = 1.0
     gamma: float = 0.0
     min_child_weight: float = 1.0
+    scale_pos_weight: float = 1.0
     base_score: float | None = None
     subsample: float = 1.0
     sampling_method: str = "uniform"
@@ -126,6 +128,8 @@ class Parameters:
         self._check_sampling()
         self._check_growth()
         logistic = self.objective == "binary:logistic"
+        if self.scale_pos_weight != 1 and not logistic:
+            raise ConfigError(f"`scale_pos_weight` is of 'binary:logistic', not of {self.objective!r}: leave it out.")
         if logistic and self.base_score is not None and not 0 < self.base_score < 1:
             raise ConfigError(
                 f"`base_score` of {self.objective!r} is a probability between 0 and 1, got {self.base_score}."
@@ -213,6 +217,7 @@ _CHECKS: dict[str, _Check] = {
     "other_rate": ((float, int), lambda x: 0.01 <= x < 1, "0.01 or more and below 1"),
     "gamma": ((float, int), lambda x: 0 <= x <= 1e6, "0 to a million"),
     "min_child_weight": ((float, int), lambda x: 0 <= x <= 1e9, "0 to a billion"),
+    "scale_pos_weight": ((float, int), lambda x: 1e-6 <= x <= 1e6, "a millionth to a million"),
     "base_score": ((float, int, type(None)), lambda x: x is None or math.isfinite(x), "a finite number, or None"),
     "subsample": _SHARE,
     "colsample_bytree": _SHARE,

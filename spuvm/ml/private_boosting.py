@@ -62,6 +62,8 @@ def _check(dp: Private, p: Parameters, layout: Layout, weight: str | None) -> No
         raise ConfigError("`dp` needs `grow_policy` 'depthwise': each level's sums are noisy, all nodes at once.")
     if weight is not None:
         raise ConfigError("`sample_weight` and `dp` exclude each other: weights would undo what bounds a row.")
+    if p.scale_pos_weight != 1:
+        raise ConfigError("`scale_pos_weight` and `dp` exclude each other: weights would undo what bounds a row.")
     if p.sampling_method == "goss":
         raise ConfigError("`sampling_method` 'goss' and `dp` exclude each other: which rows count would be told.")
     if p.objective.startswith("reg:") and dp.label is None:

@@ -342,7 +342,6 @@ IGNORED = {  # what XGBoost knows and has no influence on a model here: a warnin
 }
 REFUSED = {  # what XGBoost knows, and what to do here
     "booster": "there are trees alone",
-    "scale_pos_weight": "give `sample_weight` to `fit`",
     "missing": "cells that are NaN or null are missing",
     "enable_categorical": "text columns are categories, always",
     "n_classes": "give `num_class`",

@@ -50,15 +50,15 @@ def contributions(layout: Layout, outputs: int) -> Callable[..., jax.Array]:
         way = _ways([goes_left(matrices, chosen) for chosen in tree.splits])
         base = _ways(known)
         weights = siblings(tree.left, tree.right)  # [T, leaves]
-        apart = _apart(features)
+        apart = apart_of(features)
         ways, bases = merged(way, apart, depth), merged(base, apart, depth)
         found: list[jax.Array] = []
-        for level, share in enumerate(_others(ways, bases)):
+        for level, share in enumerate(others(ways, bases)):
             each = (ways[level] - bases[level]) * share  # [rows, T, leaves]
             under = each.reshape(*each.shape[:2], 1 << level, -1)
             moved = jnp.einsum("rtnl,tnl->rtn", under, weights.reshape(weights.shape[0], 1 << level, -1))
-            found.append(_summed(moved, features[level], outputs))
-        alone = jnp.sum(_product(base) * weights, axis=1).reshape(-1, outputs).sum(axis=0)
+            found.append(summed(moved, features[level], outputs))
+        alone = jnp.sum(product(base) * weights, axis=1).reshape(-1, outputs).sum(axis=0)
         total = sum(found[1:], found[0])
         last = jnp.broadcast_to(alone[:, None], (total.shape[0], outputs, 1))
         return jnp.concatenate([total, last], axis=-1)
@@ -89,7 +89,7 @@ def _ways(left: list[jax.Array]) -> list[jax.Array]:
 Apart = dict[tuple[int, int], jax.Array]
 
 
-def _apart(features: list[jax.Array]) -> tuple[Apart, list[jax.Array]]:
+def apart_of(features: list[jax.Array]) -> tuple[Apart, list[jax.Array]]:
     """For levels a < b: 1 if the split at b is of the feature of the one at a, and that is the first on the way with
     it; [T, leaves]. And of each level whether its split is the first of its feature."""
     depth, leaves = len(features), np.arange(1 << len(features))
@@ -112,7 +112,7 @@ def merged(way: list[jax.Array], apart: tuple[Apart, list[jax.Array]], depth: in
     return [x if level == 0 else 1 - first[level] * (1 - x) for level, x in enumerate(out)]
 
 
-def _others(ways: list[jax.Array], bases: list[jax.Array]) -> list[jax.Array]:
+def others(ways: list[jax.Array], bases: list[jax.Array]) -> list[jax.Array]:
     """The integral of all others' product, for each level: [rows, T, leaves]."""
     depth = len(ways)
     if depth == 1:
@@ -129,14 +129,15 @@ def _others(ways: list[jax.Array], bases: list[jax.Array]) -> list[jax.Array]:
     return [jnp.tensordot(rule, x, axes=1) for x in (after[-1], *inner, before[-1])]
 
 
-def _product(factors: list[jax.Array]) -> jax.Array:
+def product(factors: list[jax.Array]) -> jax.Array:
+    """Of all of them."""
     out = factors[0]
     for x in factors[1:]:
         out = out * x
     return out
 
 
-def _summed(moved: jax.Array, features: jax.Array, outputs: int) -> jax.Array:
+def summed(moved: jax.Array, features: jax.Array, outputs: int) -> jax.Array:
     """[rows, T, N] of nodes -> [rows, K, features]."""
     by_class = moved.reshape(moved.shape[0], -1, outputs, moved.shape[-1])
     chosen = features.reshape(features.shape[0], -1, outputs, features.shape[-1])

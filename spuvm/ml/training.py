@@ -74,7 +74,7 @@ def train(
     if group is not None:
         groups = {name: ranking.told(machine, frame, group) for name, frame in ({"": data} | dict(sets)).items()}
         known = groups[""]
-    rules = rules_for(p, layout, data.rows, weight is not None, noise)
+    rules = rules_for(p, layout, data.rows, weight is not None or p.scale_pos_weight != 1, noise)
     labels = side.labels(machine, p, data, label, weight, rules.exponent, known)
     bins = side.bins.find(machine, features, layout, ranges) if start is None else start.bins
     targets = {name: labels.of(frame, groups.get(name)) for name, frame in sets.items()}

@@ -20,7 +20,7 @@ from spuvm.ml.machine import Machine, Reveal, default_device
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import ConfigError, InputError
 
-Apply = Callable[[Any, jax.Array], jax.Array]
+Apply = Callable[..., jax.Array]
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 NAME = "checkpoint"
 
@@ -75,6 +75,8 @@ class Trainer:
         params: where training starts: a pytree of arrays, or of SPUObjects.
         loss: "cross_entropy", "squared_error", or a function of outputs and labels.
         device: the SPU to compute on; of all parties if not given.
+        frozen: what `apply` takes between parameters and inputs and is not trained: an object of the party that owns
+            it, which it does not leave but as shares (see `lora`). Not in checkpoints.
     """
 
     apply: Apply
@@ -82,6 +84,7 @@ class Trainer:
     params: Any
     loss: str | Loss = "cross_entropy"
     device: SPU | None = None
+    frozen: Any = None
     state: Any = field(default=None, init=False)
     steps: int = field(default=0, init=False)
     history: list[float] = field(default_factory=list, init=False)
@@ -141,26 +144,29 @@ class Trainer:
         """One step of the optimiser for one batch."""
         if self.state is None:
             self.state = self.machine.run(self.optimizer.init, self.params, what="training")
-        operands = self.params, self.state, self._owned(x), self._owned(y)
-        self.params, self.state = self.machine.run(self._step, *operands, what="training")
+        operands = *self._fixed(), self._owned(x), self._owned(y)
+        self.params, self.state = self.machine.run(self._step, self.params, self.state, *operands, what="training")
         self.steps += 1
 
     def score(self, x: Any, y: Any) -> float:
         """The loss, revealed to all parties."""
-        found = self.machine.run(self._measure, self.params, self._owned(x), self._owned(y), what="loss")
+        found = self.machine.run(
+            self._measure, self.params, *self._fixed(), self._owned(x), self._owned(y), what="loss"
+        )
         return float(spu.reveal(found))
 
     def predict(self, x: Any, to: str | None = None) -> Any:
         """Outputs [rows, k]; secret, or shown to the party `to`."""
-        out = self.machine.run(self.apply, self.params, self._owned(x), what="prediction")
+        out = self.machine.run(self.apply, self.params, *self._fixed(), self._owned(x), what="prediction")
         return out if to is None else self.machine.to(out, to, "prediction")
 
     def _stepped(self) -> Callable[..., Any]:
         loss = LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
         apply, optimizer = self.apply, self.optimizer
 
-        def step(params: Any, state: Any, x: jax.Array, y: jax.Array) -> Any:
-            slopes = jax.grad(lambda p: loss(apply(p, x), y))(params)
+        def step(params: Any, state: Any, *given: Any) -> Any:
+            *inputs, y = given
+            slopes = jax.grad(lambda p: loss(apply(p, *inputs), y))(params)
             changes, after = optimizer.update(slopes, state, params)
             return jax.tree.map(lambda p, c: p + c, params, changes), after
 
@@ -169,7 +175,10 @@ class Trainer:
     def _measured(self) -> Callable[..., Any]:
         loss = LOSSES[self.loss] if isinstance(self.loss, str) else self.loss
         apply = self.apply
-        return lambda params, x, y: spu.reveal(loss(apply(params, x), y))
+        return lambda params, *given: spu.reveal(loss(apply(params, *given[:-1]), given[-1]))
+
+    def _fixed(self) -> tuple[Any, ...]:
+        return () if self.frozen is None else (self.frozen,)
 
     def _owned(self, x: Any) -> Any:
         if isinstance(x, PYUObject | SPUObject):

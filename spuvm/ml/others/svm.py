@@ -27,6 +27,7 @@ from spuvm.runtime.errors import InputError
 MOST_ROWS = 2000  # as all pairs of rows meet
 RELAXED = 1.6  # how far a step goes, by what it found: 1.5 to 1.8 is the paper's advice
 CORRECTIONS = 4  # of an inverse, once its error is well below 1
+SHARPEST, FARTHEST = 2.0**13, 2.0**12  # of a kernel in the columns' unit: gamma, and a squared distance
 FLAT = 2.0**-14  # a variance of all cells below counts as this
 
 
@@ -99,9 +100,12 @@ def placed(gamma: float | str) -> Any:
 
 
 def kernel_of(x: jax.Array, rows: jax.Array, gamma: jax.Array) -> jax.Array:
-    """exp(-gamma |x - row|^2), [new, rows]."""
+    """exp(-gamma |x - row|^2), [new, rows].
+
+    Both factors are cut so that their product stays in the ring: a kernel that is 0 for any other row stays 0.
+    """
     gaps = jnp.sum(x * x, axis=1)[:, None] + squared_distances(x, rows)
-    return jnp.exp(-gamma * gaps)
+    return jnp.exp(-jnp.minimum(gamma, SHARPEST) * jnp.minimum(gaps, FARTHEST))
 
 
 def _margin(z: jax.Array, power: jax.Array, model: Mapping[str, jax.Array]) -> jax.Array:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
@@ -50,7 +50,7 @@ class NMF(Unsupervised):
     }
 
     def _learn(self, machine: Machine, table: Table) -> Fitted:
-        table = _not_negative(table)
+        table = not_negative(table, _checked)
         known = standard(table, 0.0, centred=False)
         operands = matrix(known, known.match(table)), scales(known)["power"]
         r = np.random.RandomState(self.random_state)
@@ -61,7 +61,7 @@ class NMF(Unsupervised):
 
     def transform(self, data: Any) -> Table:
         """How much of each part the rows have, a secret table: W for the H of training."""
-        table, learned = _not_negative(self._table(data)), self._fitted()
+        table, learned = not_negative(self._table(data), _checked), self._fitted()
         assert learned.columns is not None
         x, power = matrix(learned.columns, table), scales(learned.columns)["power"]
         value = learned.machine.run(_weights(self.max_iter), x, power, learned.arrays["parts"], what="prediction")
@@ -88,8 +88,9 @@ class NMF(Unsupervised):
         return found * float(np.sqrt(learned.facts["rows"]))
 
 
-def _not_negative(table: Table) -> Table:
-    blocks = [replace(b, value=b.local(_checked)) if b.owner else b for b in table.blocks]
+def not_negative(table: Table, checked: Callable[[np.ndarray], np.ndarray]) -> Table:
+    """The table, whose owners refuse cells that `checked` refuses."""
+    blocks = [replace(b, value=b.local(checked)) if b.owner else b for b in table.blocks]
     return replace(table, blocks=tuple(blocks))
 
 

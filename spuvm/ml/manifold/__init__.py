@@ -1,0 +1,1 @@
+"""Rows in few dimensions, by their neighbours: features in, secret coordinates out."""

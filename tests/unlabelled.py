@@ -1,0 +1,141 @@
+"""What learns without labels beside scikit-learn: what is measured of both, in the clear, on the same tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from estimators import TABLES
+from estimators import table as table_of
+from scipy.special import digamma
+from sklearn import cluster, datasets, decomposition, ensemble, manifold, metrics, mixture
+
+import spuvm as spu
+from spuvm import ml
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """Two estimators, and a number of each model that is the better the larger it is.
+
+    Attributes:
+        ours_score: of a model, its data, features and labels; what it needs is revealed.
+        framed: whether the table is one of three parties; else a party's array.
+    """
+
+    ours: Callable[[], Any]
+    theirs: Callable[[], Any]
+    tables: tuple[str, ...]
+    ours_score: Callable[[Any, Any, np.ndarray, np.ndarray], float]
+    theirs_score: Callable[[Any, np.ndarray, np.ndarray], float]
+    framed: bool = True
+
+    def table(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        return table_of(name) if name in TABLES else digits()
+
+
+def digits() -> tuple[np.ndarray, np.ndarray]:
+    """Counts [90, 16]: how dark each part of an image is."""
+    data = datasets.load_digits()
+    x = data.data[:90].reshape(90, 4, 2, 4, 2).sum(axis=(2, 4)).reshape(90, 16)
+    return x, data.target[:90]
+
+
+def _within(x: np.ndarray, inertia: float) -> float:
+    """The share of the variance that centres explain."""
+    return float(1 - inertia / ((x - x.mean(axis=0)) ** 2).sum())
+
+
+def _explained(x: np.ndarray, components: np.ndarray) -> float:
+    """The share of squares that directions hold."""
+    return float(((x @ components.T) ** 2).sum() / (x**2).sum())
+
+
+def _centred(x: np.ndarray) -> np.ndarray:
+    out: np.ndarray = x - x.mean(axis=0)
+    return out
+
+
+def _nearby(x: np.ndarray, places: np.ndarray) -> float:
+    return float(manifold.trustworthiness(x, places))
+
+
+def _embedding(ours: Callable[[], Any], theirs: Callable[[], Any]) -> Unlabelled:
+    """Trustworthiness: how many of a row's five neighbours were near before."""
+    return Unlabelled(
+        ours,
+        theirs,
+        ("wine", "diabetes"),
+        lambda m, d, x, y: _nearby(x, m.embedding_),
+        lambda m, x, y: _nearby(x, m.embedding_),
+    )
+
+
+def _likelihood(components: np.ndarray, x: np.ndarray) -> float:
+    """The logarithm of a word's probability, by scikit-learn's bound, of topics that may be ours."""
+    judge = decomposition.LatentDirichletAllocation(len(components), random_state=0, max_iter=1).fit(x)
+    judge.components_ = components
+    expected = digamma(components) - digamma(components.sum(axis=1))[:, None]
+    judge.exp_dirichlet_component_ = np.exp(expected)
+    return float(-np.log(judge.perplexity(x)))
+
+
+UNLABELLED: dict[str, Unlabelled] = {
+    "KMeans": Unlabelled(
+        lambda: ml.KMeans(3),
+        lambda: cluster.KMeans(3, n_init=10, random_state=0),
+        ("iris", "wine"),
+        lambda m, d, x, y: _within(x, m.inertia_),
+        lambda m, x, y: _within(x, m.inertia_),
+    ),
+    "GaussianMixture": Unlabelled(  # how well components agree with classes
+        lambda: ml.GaussianMixture(3),
+        lambda: mixture.GaussianMixture(3, covariance_type="diag", n_init=4, random_state=0),
+        ("iris", "wine"),
+        lambda m, d, x, y: float(metrics.adjusted_rand_score(y, np.asarray(spu.reveal(m.predict(d))))),
+        lambda m, x, y: float(metrics.adjusted_rand_score(y, m.predict(x))),
+    ),
+    "PCA": Unlabelled(
+        lambda: ml.PCA(2),
+        lambda: decomposition.PCA(2),
+        ("iris", "wine"),
+        lambda m, d, x, y: _explained(_centred(x), m.components_),
+        lambda m, x, y: _explained(_centred(x), m.components_),
+    ),
+    "TruncatedSVD": Unlabelled(
+        lambda: ml.TruncatedSVD(2),
+        lambda: decomposition.TruncatedSVD(2, algorithm="arpack"),
+        ("iris", "wine"),
+        lambda m, d, x, y: _explained(x, m.components_),
+        lambda m, x, y: _explained(x, m.components_),
+    ),
+    "NMF": Unlabelled(
+        lambda: ml.NMF(2, max_iter=40),
+        lambda: decomposition.NMF(2, max_iter=400),
+        ("iris", "wine"),
+        lambda m, d, x, y: float(1 - m.reconstruction_err_**2 / (x**2).sum()),
+        lambda m, x, y: float(1 - m.reconstruction_err_**2 / (x**2).sum()),
+    ),
+    "LatentDirichletAllocation": Unlabelled(
+        lambda: ml.LatentDirichletAllocation(4),
+        lambda: decomposition.LatentDirichletAllocation(4, max_iter=20, random_state=0),
+        ("digits",),
+        lambda m, d, x, y: _likelihood(m.components_, x),
+        lambda m, x, y: _likelihood(m.components_, x),
+        framed=False,
+    ),
+    "IsolationForest": Unlabelled(  # of rows of one class among those of another, by scores
+        lambda: ml.IsolationForest(n_estimators=40),
+        lambda: ensemble.IsolationForest(n_estimators=40, random_state=0),
+        ("breast cancer",),
+        lambda m, d, x, y: float(
+            metrics.roc_auc_score(y == 0, -np.asarray(m.score_samples(d, to="carol").value, np.float64))
+        ),
+        lambda m, x, y: float(metrics.roc_auc_score(y == 0, -m.score_samples(x))),
+    ),
+    "SpectralEmbedding": _embedding(ml.SpectralEmbedding, lambda: manifold.SpectralEmbedding(random_state=0)),
+    "Isomap": _embedding(lambda: ml.Isomap(n_neighbors=10), lambda: manifold.Isomap(n_neighbors=10)),
+    "TSNE": _embedding(ml.TSNE, lambda: manifold.TSNE(init="pca", method="exact", random_state=0)),
+}
