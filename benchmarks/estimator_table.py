@@ -66,7 +66,7 @@ def unlabelled_lines(name: str, case: Unlabelled) -> Iterator[str]:
     """The same of what learns without labels."""
     for chosen in case.tables:
         x, y = case.table(chosen)
-        data = frame(chosen).drop("y") if case.framed else x
+        data = case.frame(chosen)
         known = case.theirs()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

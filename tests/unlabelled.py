@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from estimators import TABLES
+from estimators import PARTIES, TABLES
+from estimators import frame as frame_of
 from estimators import table as table_of
 from scipy.special import digamma
+from scipy.stats import spearmanr
 from sklearn import cluster, datasets, decomposition, ensemble, manifold, metrics, mixture
 
 import spuvm as spu
@@ -22,7 +24,6 @@ class Unlabelled:
 
     Attributes:
         ours_score: of a model, its data, features and labels; what it needs is revealed.
-        framed: whether the table is one of three parties; else a party's array.
     """
 
     ours: Callable[[], Any]
@@ -30,10 +31,17 @@ class Unlabelled:
     tables: tuple[str, ...]
     ours_score: Callable[[Any, Any, np.ndarray, np.ndarray], float]
     theirs_score: Callable[[Any, np.ndarray, np.ndarray], float]
-    framed: bool = True
 
     def table(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         return table_of(name) if name in TABLES else digits()
+
+    def frame(self, name: str) -> Any:
+        """The features among three parties."""
+        if name in TABLES:
+            return frame_of(name).drop("y")
+        x, ids = self.table(name)[0], np.arange(90)
+        own = {p: {"id": ids} | {f"x{i}": x[:, i] for i in range(k, x.shape[1], 3)} for k, p in enumerate(PARTIES)}
+        return spu.data.vertical(own, "id", missing=False)
 
 
 def digits() -> tuple[np.ndarray, np.ndarray]:
@@ -41,6 +49,9 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
     data = datasets.load_digits()
     x = data.data[:90].reshape(90, 4, 2, 4, 2).sum(axis=(2, 4)).reshape(90, 16)
     return x, data.target[:90]
+
+
+ORDER = np.argsort([i for k in range(3) for i in range(k, 16, 3)])  # of the frame's columns
 
 
 def _within(x: np.ndarray, inertia: float) -> float:
@@ -60,6 +71,11 @@ def _centred(x: np.ndarray) -> np.ndarray:
 
 def _nearby(x: np.ndarray, places: np.ndarray) -> float:
     return float(manifold.trustworthiness(x, places))
+
+
+def _as_many(x: np.ndarray, scores: np.ndarray) -> float:
+    known = ensemble.IsolationForest(n_estimators=1000, random_state=1).fit(x).score_samples(x)
+    return float(spearmanr(scores, known)[0])
 
 
 def _embedding(ours: Callable[[], Any], theirs: Callable[[], Any]) -> Unlabelled:
@@ -122,18 +138,15 @@ UNLABELLED: dict[str, Unlabelled] = {
         lambda: ml.LatentDirichletAllocation(4),
         lambda: decomposition.LatentDirichletAllocation(4, max_iter=20, random_state=0),
         ("digits",),
-        lambda m, d, x, y: _likelihood(m.components_, x),
+        lambda m, d, x, y: _likelihood(m.components_[:, ORDER], x),
         lambda m, x, y: _likelihood(m.components_, x),
-        framed=False,
     ),
-    "IsolationForest": Unlabelled(  # of rows of one class among those of another, by scores
+    "IsolationForest": Unlabelled(  # correlation of ranks with those that a thousand trees give
         lambda: ml.IsolationForest(n_estimators=40),
         lambda: ensemble.IsolationForest(n_estimators=40, random_state=0),
         ("breast cancer",),
-        lambda m, d, x, y: float(
-            metrics.roc_auc_score(y == 0, -np.asarray(m.score_samples(d, to="carol").value, np.float64))
-        ),
-        lambda m, x, y: float(metrics.roc_auc_score(y == 0, -m.score_samples(x))),
+        lambda m, d, x, y: _as_many(x, m.score_samples(d, to="carol").value),
+        lambda m, x, y: _as_many(x, m.score_samples(x)),
     ),
     "SpectralEmbedding": _embedding(ml.SpectralEmbedding, lambda: manifold.SpectralEmbedding(random_state=0)),
     "Isomap": _embedding(lambda: ml.Isomap(n_neighbors=10), lambda: manifold.Isomap(n_neighbors=10)),
