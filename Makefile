@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE =
 PACKAGE := pyproject.toml setup.py $(wildcard runtime/ring/native/*)
 
-.PHONY: demo release test fast site lint format soak faults results tpch examples clean
+.PHONY: demo release test fast site lint format soak long faults results tpch examples clean
 
 ## Three processes train a model on three hospitals' data over mutual TLS.
 demo: .venv/examples
@@ -62,6 +62,10 @@ examples: .venv/examples
 ## Three services, 1,000 jobs of all kinds, while services are killed, restarted and paused: some hours. JOBS=20 is shorter.
 soak: .venv/dev
 	$(BIN)/python benchmarks/soak.py --jobs $(or $(JOBS),1000)
+
+## A long job of three services, connections cut and parties restarted meanwhile: SECONDS (180), CUTS (20), RESTARTS (1).
+long: .venv/dev
+	$(BIN)/python benchmarks/long_job.py --seconds $(or $(SECONDS),180) --cuts $(or $(CUTS),20) --restarts $(or $(RESTARTS),1)
 
 ## Kills, pauses, cuts, changed bytes and full disks at random moments: RUNS=n (300), a table of how runs ended.
 faults: .venv/dev

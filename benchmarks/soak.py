@@ -122,7 +122,7 @@ class Three:
         with open(self.folder / party / "service.log", "ab") as log:
             self.processes[party] = subprocess.Popen(argv, stdout=log, stderr=log)
 
-    def wait_until_up(self, party: str, seconds: float = 60) -> None:
+    def wait_until_up(self, party: str, seconds: float = 180) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:

@@ -17,7 +17,7 @@ from typing import Any
 
 from spuvm.runtime.config import Config
 from spuvm.runtime.engine.device import found
-from spuvm.runtime.errors import ConfigError, SpuError
+from spuvm.runtime.errors import ConfigError, LinkError, SpuError
 from spuvm.runtime.legible import legible
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Link
@@ -240,19 +240,30 @@ def agree(what: str, value: bytes) -> None:
 
 
 def _at_exit() -> None:
-    """A script that ends without `shutdown`: with an exception, or done as the others should be."""
-    if _context is None or _context.link is None:
-        return
+    """A script that ends without `shutdown`: with an exception, or done as the others should be.
+
+    One that could not reach its peers, or lost them, says so by its status: a service runs it again.
+    """
     failed = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
-    if failed is not None:
-        return _context.link.abort(FAILED)
+    link = None if _context is None else _context.link
+    if failed is not None and link is not None:
+        link.abort(FAILED)
+    if isinstance(failed, LinkError):
+        return _exit(failed)
+    if failed is not None or link is None:
+        return
     try:
         shutdown()
-    except SpuError as error:  # Python has its exit status by now: only this changes it
+    except SpuError as error:
         print(f"error: {legible(str(error), lines=True)}", file=sys.stderr)
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        os._exit(error.exit_status)
+        _exit(error)
+
+
+def _exit(error: SpuError) -> None:
+    """Python has its exit status by now: only this changes it."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(error.exit_status)
 
 
 atexit.register(_at_exit)

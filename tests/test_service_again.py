@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 from services import entries, folder, run, services, until
 
 from spuvm.service import jobs
+from spuvm.service.again import interrupted
 from spuvm.service.jobs import Source
 
 __all__ = ["folder"]
@@ -49,6 +52,15 @@ found = loop.state.to(spu.PYU("alice"))
 spu.PYU("alice")(lambda v: np.save(Path(results) / "sum.npy", v))(found)
 spu.shutdown()
 """
+
+
+def test_a_script_that_lost_its_peers_says_so() -> None:
+    """By its exit status, so that a service runs it again; one that failed by itself has Python's."""
+    for error, status in (("PeerLostError", 3), ("PeerTimeoutError", 3), ("InputError", 1)):
+        script = f"import spuvm\nfrom spuvm.runtime.errors import {error}\nraise {error}('bob is gone')"
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
+        assert (done.returncode, interrupted(done.returncode)) == (status, status == 3)
+        assert "bob is gone" in done.stderr
 
 
 def test_a_script_goes_on_after_its_party_was_restarted(folder: Path) -> None:
