@@ -222,6 +222,18 @@ def test_a_root_of_small_squares(protocol: str, ring: int) -> None:
     np.testing.assert_allclose(got[1:], 1.0, atol=0.02)
 
 
+@pytest.mark.parametrize(("ring", "frac"), [(128, 26), (64, 16)])
+def test_a_deviation_with_other_fractions(ring: int, frac: int) -> None:
+    """A root of a quotient by one number, whatever the default fraction bits are."""
+    traced = trace(lambda x, m: jnp.nanstd(jnp.where(m > 0, x, jnp.nan)), (np.ones(4, np.float32),) * 2)
+    config = Config(ring_bits=ring, fxp_fraction_bits=frac)
+    module = pipeline.run_passes(lower(traced, ["secret"] * 2, config))
+    x, m = np.array([1.5, 9.0, -2.0, 4.0]), np.array([1, 0, 1, 1])
+    raw, number = evaluate(module, [(v * 2.0**frac).astype(np.int64) for v in (x, m)], jitter=1)
+    got = int(signed(raw)) / 2.0 ** module.body.results[0].type.frac
+    assert number and abs(got - x[m > 0].std()) < 2.0 ** (4 - frac)
+
+
 def test_limits_of_today_hold() -> None:
     """What a step of gradient descent subtracts from is as large as ever, and means of large numbers."""
     x = np.array([2.0**25, -(2.0**25), 3.0], np.float32)

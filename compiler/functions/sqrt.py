@@ -34,6 +34,9 @@ RSQRT = (
 )
 
 
+ENOUGH = {32: 8, 64: 18, 128: 38}  # fraction bits of the polynomial, for the errors that are stated
+
+
 def sqrt(b: Builder, x: Value) -> Value:
     """sqrt x = sqrt(c) 2^((E - f) / 2), where x raw = c 2^E, c in [1/2, 1) (functions/leading_bit.py).
 
@@ -72,7 +75,9 @@ def _root(b: Builder, x: Value, a: Sequence[float], unit: float, sign: int) -> V
     least = unit if up else unit * 2.0 ** -(coarsest + 6)
     fine_frac = significant - math.ceil(math.log2(least))
     largest = math.log2(unit) + (k // 2 - 1 if up else 0)  # bits of the result
-    precision = min(significant - 3, math.floor(k - 3 - guard - largest))  # fraction bits of the polynomial
+    fits = math.floor(k - 3 - guard - largest)  # fraction bits of the polynomial
+    parts = 2 if fits < min(significant - 3, ENOUGH[k]) else 1
+    precision = min(significant - 3, parts * fits)
     lead = leading_bit(b, x, signed=False)
     coarse, middle, fine, big, medium, small = lead.tables(
         b,
@@ -84,7 +89,15 @@ def _root(b: Builder, x: Value, a: Sequence[float], unit: float, sign: int) -> V
     u = mantissa(b, x, lead, b.mul_raw(coarse, b.mul_raw(middle, fine)))
     factor = b.mul_raw(b.mul_raw(big, medium), reread(b, small, fine_frac))
     factor = reread(b, b.with_frac(factor, guard), b.frac + guard)
-    return b.mul(polynomial(b, u, a, precision), factor)
+    p = polynomial(b, u, a, precision)
+    return b.mul(p, factor) if parts == 1 else _in_parts(b, p, fits, factor)
+
+
+def _in_parts(b: Builder, p: Value, fits: int, factor: Value) -> Value:
+    """p factor where only `fits` fraction bits of p leave the product room: what they leave of p in a product beside."""
+    high = b.with_frac(p, fits)
+    low = b.sub(p, reread(b, b.op("shift_left", high, bits=p.type.frac - fits), p.type.frac))
+    return b.add(b.mul(high, factor), b.mul(low, factor))
 
 
 def pow_(b: Builder, x: Value, y: Value) -> Value:

@@ -566,7 +566,9 @@ class _Scaler:
         high = self.at(x, 0, op)
         low = self._limited("mul", [self._limited("sub", [x, self.at(high, more, op)]), r])
         low = self._limited("trunc", [low], bits=low.type.frac - self.frac - OF_ROOTS)
-        self.emit("add", [self._limited("mul", [high, r]), low], op, op.outputs)
+        high = self._limited("mul", [high, r])
+        self.extra[high] = high.type.frac - self.frac
+        self.emit("add", [self.at(high, OF_ROOTS, op), low], op, op.outputs)
         self.extra[op.output], self.limits.of[op.output] = OF_ROOTS, self.limits.finer(OF_ROOTS)
         self.limited.add(op.output)
 
