@@ -94,7 +94,7 @@ def _root(b: Builder, x: Value, a: Sequence[float], unit: float, sign: int) -> V
 
 
 def _in_parts(b: Builder, p: Value, fits: int, factor: Value) -> Value:
-    """p factor where only `fits` fraction bits of p leave the product room: what they leave of p in a product beside."""
+    """p factor where only `fits` fraction bits of p leave the product room: the rest of p in a product beside."""
     high = b.with_frac(p, fits)
     low = b.sub(p, reread(b, b.op("shift_left", high, bits=p.type.frac - fits), p.type.frac))
     return b.add(b.mul(high, factor), b.mul(low, factor))

@@ -1,0 +1,151 @@
+"""Scales of sums, choices, products and truncations: what each takes, and with how many bits it is made."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from spuvm.compiler.ir.module import Op, Value
+from spuvm.compiler.ir.ops import LOCAL, index_operands
+from spuvm.compiler.passes.limits import count
+from spuvm.compiler.passes.scaler import MOST, Scaler, is_raw
+from spuvm.compiler.passes.states import OF_NUMERATORS
+from spuvm.compiler.passes.truncation import BLOCK
+from spuvm.compiler.passes.wishes import NO_WISH
+
+
+def align(s: Scaler, op: Op) -> None:
+    """All operands with the same extra bits: as many as the finest has, where limits allow."""
+    if op.name == "add" and any(s.operands_of(v, "sqrt") for v in op.inputs):
+        op.inputs = [_seen(s, v) for v in op.inputs]
+    at = index_operands(op.name, len(op.inputs)) if op.name in LOCAL else ()
+    numbers = [v for i, v in enumerate(op.inputs) if v.type.kind == "fxp" and i not in at]
+    if not numbers:
+        return s.keep_default(op)
+    given = [s.of(v) for v in numbers if v not in s.constants]
+    out = op.outputs[0]
+    if out.type.kind == "fxp":
+        roomy = min(s.room(out), s.factor_room(out)) if s.is_multiplied(out) else s.room(out)
+        if not given:  # constants alone
+            given.append(min(s.wish(out), 2 * MOST[s.ring_bits]))
+    else:
+        roomy = 2 * MOST[s.ring_bits]
+    extra = min([max(given, default=0), roomy, *(max(s.room(v), s.of(v)) for v in numbers)])
+    inputs = [s.at(v, extra, op) if v in numbers else v for v in op.inputs]
+    s.keep(op, inputs, extra)
+
+
+def _seen(s: Scaler, x: Value) -> Value:
+    """0 for a constant that is less at the default scale: beside a root that was lost it makes a quotient large."""
+    const = s.constants.get(x)
+    if const is None or const[0].exact is None or not np.any(const[0].exact):
+        return x
+    if s.limits.of[x].whole >= -s.frac - 1:
+        return x
+    return s.number(0, f"fxp{s.frac}", x.shape)
+
+
+def multiply(s: Scaler, op: Op) -> None:
+    """What was scaled down on both sides was so that the product fits: it keeps the limit of today."""
+    inputs = [s.at(v, min(s.of(v), s.factor_room(v)), op) for v in op.inputs]
+    if op.output.type.kind != "fxp" or op.output.type.frac == 0:
+        inputs = [s.at(v, 0, op) for v in op.inputs]
+    both_scaled = all(not s.limits.of[v].known and s.spare(v) > 0 for v in inputs)
+    if both_scaled or (op.name == "mul" and sum(map(s.of, inputs)) > s.room(op.output)):
+        inputs = [s.at(v, 0, op) for v in op.inputs]
+    s.keep(op, inputs, sum(map(s.of, inputs)))
+
+
+def total(s: Scaler, op: Op) -> None:
+    """Of a sum, which may be too large for the bits of its terms: before it is made, or as a factor after it."""
+    (x,), out = op.inputs, op.output
+    if out.type.kind != "fxp" or not s.of(x):
+        return s.keep(op, op.inputs, s.of(x))
+    fits = _fits(s, op)
+    if s.of(x) > fits:
+        op.inputs = [x] = [s.at(x, fits - fits % 2, op)]
+    most = s.factor_room(out) if s.is_multiplied(out) else s.of(x)
+    if s.of(x) <= most:
+        return s.keep(op, op.inputs, s.of(x))
+    wide = s.emit(op.name, op.inputs, op, **op.attrs)
+    s.extra[wide.output], s.limits.of[wide.output] = s.of(x), s.limits.of[out]
+    s.dropped(wide.output, out, min(most, s.wish(out)), op)
+
+
+def _fits(s: Scaler, op: Op) -> int:
+    """Extra bits of terms whose sum fits the ring. Products that are truncated after they are added, BLOCK at most
+    (see `truncation`), are promised to fit together.
+    """
+    (x,) = op.inputs
+    if op.name == "sum" and s.uses[x] == 1 and s.operands_of(x, "trunc") and count(x, op.attrs["axes"]) <= BLOCK:
+        return s.room(x)
+    return s.room(op.output)
+
+
+def truncate(s: Scaler, op: Op) -> None:
+    (x,), out = op.inputs, op.output
+    if _in_halves(s, x, out, op):
+        return
+    small = _scaled_product(s, x, out)
+    s.dropped(x if small is None else small, out, s.wish(out), op)
+
+
+def _scaled_product(s: Scaler, x: Value, out: Value) -> Value | None:
+    """c (x y) below a root, |c| < 1, as (c x) y untruncated: c x has room for the bits that x y has lost."""
+    if s.wanted.of.get(out, NO_WISH).below <= 0:
+        return None
+    factors = s.operands_of(x, "mul")
+    for product, c in (factors, factors[::-1]) if factors else ():
+        inner = s.operands_of(next(iter(s.operands_of(product, "trunc")), None), "mul")
+        known = c in s.constants or s.limits.of[c].known
+        if inner and known and -MOST[s.ring_bits] < s.limits.of[c].whole < 0:
+            return _small_first(s, c, *inner)
+    return None
+
+
+def _in_halves(s: Scaler, x: Value, out: Value, op: Op) -> bool:
+    """c y below a root, |c| <= 1, of a y with more bits than a factor may have, as c h + c (y - h), h what a factor
+    may have of y: all of its bits count, and no limit is lower.
+    """
+    factors = s.operands_of(x, "mul")
+    for y, c in (factors, factors[::-1]) if factors else ():
+        more, wide = s.of(y), s.wish(out)
+        if c not in s.constants or s.limits.of[c].whole > 0 or min(more, wide) < OF_NUMERATORS:
+            continue
+        if more <= s.factor_room(y):
+            continue
+        high = s.at(y, 0, op)
+        low = s.new("sub", [y, s.at(high, more, op)])
+        low = s.new("mul", [low, c])
+        low = s.new("trunc", [low], bits=low.type.frac - s.frac - wide)
+        high = s.new("mul", [high, c])
+        s.extra[high] = high.type.frac - s.frac
+        s.emit("add", [s.at(high, wide, op), low], op, [out])
+        s.extra[out] = wide
+        return True
+    return False
+
+
+def _small_first(s: Scaler, c: Value, x: Value, y: Value) -> Value:
+    x, y = (s.at(v, 0, None) for v in (x, y))
+    scaled = s.new("mul", [x, c])
+    room = max(0, min(s.spare(scaled), MOST[s.ring_bits]))
+    less = s.new("trunc", [scaled], bits=scaled.type.frac - x.type.frac - room)
+    s.extra[less] = room
+    return s.new("mul", [less, y])
+
+
+def rearrange(s: Scaler, op: Op) -> None:
+    if op.output.type.kind != "fxp" or op.inputs[0].type.kind != "fxp":
+        return s.keep_default(op)
+    s.keep(op, op.inputs, s.of(op.inputs[0]))
+
+
+def reread(s: Scaler, op: Op) -> None:
+    """A bitcast between numbers of fraction bits moves the point."""
+    source, target = op.inputs[0], op.output
+    if source.type.kind != "fxp" or is_raw(op, s.frac, s.of(source)):
+        return s.keep_default(op)
+    extra = s.of(source)
+    if extra:
+        op.attrs = {"to": f"fxp{target.type.frac + extra}"}
+    s.keep(op, op.inputs, extra)
