@@ -128,8 +128,9 @@ def _in_halves(s: Scaler, x: Value, out: Value, op: Op) -> bool:
 def _small_first(s: Scaler, c: Value, x: Value, y: Value) -> Value:
     x, y = (s.at(v, 0, None) for v in (x, y))
     scaled = s.new("mul", [x, c])
-    room = max(0, min(s.spare(scaled), MOST[s.ring_bits]))
-    less = s.new("trunc", [scaled], bits=scaled.type.frac - x.type.frac - room)
+    more = scaled.type.frac - x.type.frac
+    room = max(0, min(s.spare(scaled), MOST[s.ring_bits], more))
+    less = s.new("trunc", [scaled], bits=more - room) if more > room else scaled
     s.extra[less] = room
     return s.new("mul", [less, y])
 
