@@ -4,12 +4,12 @@ A product modulo 2^k leaves no trace of what was lost, so it is computed once mo
 of n products x y of raw elements, right if |S| < 2^L, L = k - 2. With x = 2^h x1 + x0 (a truncation and what it has
 left) and y likewise,
 
-    S = 2^2h sum x1 y1 + 2^h sum (x1 y0 + x0 y1) + sum x0 y0,      |sum x0 y0| <= n 2^2h <= 2^(L-8),
+    S = 2^2h sum x1 y1 + 2^h sum (x1 y0 + x0 y1) + sum x0 y0,      |sum x0 y0| <= n 2^2h <= 2^(L-24),
 
 so S / 2^h is known but for its last part: compared with 2^(L-h) it says whether |S| < 2^L, and errs only on the safe
-side, for |S| above 0.98 2^L. It is computed modulo 2^k itself; where it may not fit, S / 2^2h is compared, and where
+side, for |S| above (1 - 2^-22) 2^L (in a ring of 32 bits, 0.98 2^L). It is computed modulo 2^k itself; where it may not fit, S / 2^2h is compared, and where
 that may not fit either, sum (x / 2^g) (y / 2^g) comes first, with g so large that nothing wraps. Factors are checked
-against what this needs: 2^(L-2) / n, and 2^(1.25 L - 8) / n^1.25.
+against what this needs: 2^(L-2) / n, and 2^(1.25 L - 15) / n^1.25.
 
 Sums of many numbers are summed once more without their low bits, to see whether |sum| < 2^L.
 """
@@ -27,7 +27,7 @@ from spuvm.compiler.ir.module import Op, Value
 from spuvm.compiler.passes.held import Held, bits_of, terms
 from spuvm.runtime.ring.elements import signed, words
 
-SPARE = 8  # bits below the limit at which what is dropped of a sum of products counts
+SPARE = {32: 8, 64: 24, 128: 24}  # bits below the limit at which what is dropped of a sum of products counts
 
 Apply = Callable[[Value, Value], Value]
 
@@ -43,6 +43,10 @@ class Watch:
     @property
     def top(self) -> int:
         return self.b.ring_bits - 2
+
+    @property
+    def spare(self) -> int:
+        return SPARE[self.b.ring_bits]
 
     def of(self, op: Op) -> list[Value]:
         """The bools for an operation: none if its operands' bounds say that nothing can happen."""
@@ -113,7 +117,7 @@ class Watch:
             if op.name == "mul" and y in self.constants:
                 return self._by_constant(x, y)
         n = math.ceil(math.log2(max(terms(op), 1)))
-        most = min(self.top - 2 - n, math.floor(1.25 * (self.top - n)) - SPARE)
+        most = min(self.top - 2 - n, math.floor(1.25 * (self.top - n)) - self.spare // 2 - 3)
         found = [bit for v in dict.fromkeys(op.inputs) for bit in self.within(v, 1 << most, self.held.bits(v))]
         sizes = [min(self.held.bits(v), most) for v in op.inputs]
         return found + self._twice(lambda x, y: self.b.op(op.name, x, y, **op.attrs), op.inputs, sizes, n)
@@ -126,7 +130,7 @@ class Watch:
 
     def _twice(self, apply: Apply, factors: list[Value], sizes: list[int], n: int) -> list[Value]:
         """Whether a sum of 2^n products of |x| < 2^size is 2^L or more."""
-        size, h = sum(sizes) + n, (self.top - SPARE - n) // 2
+        size, h = sum(sizes) + n, (self.top - self.spare - n) // 2
         if size <= self.top:
             return []
         split = [self._split(v, h, s) for v, s in zip(factors, sizes)]
@@ -153,7 +157,7 @@ class Watch:
     def _far(self, apply: Apply, factors: list[Value], sizes: list[int], n: int) -> list[Value]:
         """|S| < 2^(L + 2h), so that S / 2^2h does not wrap; S < 2^L is far below."""
         g = (sum(sizes) + n - self.top) // 2 + 1
-        h = (self.top - SPARE - n) // 2
+        h = (self.top - self.spare - n) // 2
         coarse = apply(*(self.less_precise(v, g) for v in factors))
         return self.outside(coarse, *_around(1 << self.top + 2 * h - 1 - 2 * g), self.top)
 
