@@ -101,12 +101,19 @@ def is_whole(c: NDArray[np.float64]) -> bool:
     return bool((np.abs(c) < WHOLE_LIMIT).all() and (c == np.rint(c)).all())
 
 
+LARGE = 2.0**14
+
+
 def constant_frac(c: NDArray[np.float64], frac: int, ring_bits: int = 64) -> int:
-    """Fraction bits that leave 18 to 20 significant bits of the largest |c| < 1, else `frac`.
+    """Fraction bits that leave 18 to 20 significant bits of the largest |c| < 1, and `frac` + 14 of the smallest beyond
+    2^14, so that products with it have room; else `frac`.
 
     Even steps only, so that programs have few distinct truncations.
     """
     largest = float(np.abs(c).max(initial=0.0))
+    if largest >= LARGE:
+        beyond = math.floor(math.log2(max(float(np.abs(c[c != 0]).min()) / LARGE, 1.0)))
+        return max(frac - 2 * math.ceil(beyond / 2), 0)
     if not 0.0 < largest < 1.0:
         return frac
     zeros = math.floor(-math.log2(largest))

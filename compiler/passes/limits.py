@@ -128,7 +128,7 @@ def _of_product(a: Limits, op: Op, xs: list[Limit]) -> Limit:
         product = promise.product + factor.whole
     else:
         product = x.product + y.product - a.most
-    return Limit(product, min(product, a.most) if product > a.most else product)
+    return Limit(product, min(product, max(a.most, a.top - op.output.type.frac)))  # of a constant with few bits, more
 
 
 def _repeated(x: Limit, count: int) -> Limit:
