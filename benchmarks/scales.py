@@ -54,9 +54,7 @@ def main() -> None:
     if options.write:
         text = PAGE.read_text()
         start, end = "<!-- scales -->\n", "<!-- end of scales -->"
-        PAGE.write_text(
-            text[: text.index(start) + len(start)] + "\n".join(rows) + "\n" + text[text.index(end) :]
-        )
+        PAGE.write_text(text[: text.index(start) + len(start)] + "\n".join(rows) + "\n" + text[text.index(end) :])
 
 
 if __name__ == "__main__":
