@@ -105,7 +105,7 @@ def _sum_of_bits(first: Elements, second: Elements) -> Sharing:
 
 
 def mul_trunc_aa(x: Sharing, y: Sharing, *, bits: int) -> Sharing:
-    """[x], [y] -> [x y / 2^bits]. Four rounds."""
+    """[x], [y] -> [x y / 2^bits]. Three rounds: the product is there when the carries are."""
     return trunc_a(mul_aa(x, y), bits=bits)
 
 
