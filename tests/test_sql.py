@@ -130,6 +130,34 @@ def test_empty_and_single_rows() -> None:
         assert sql_queries.rows(evaluate(db, sql, "carol")) == sql_queries.rows(con.execute(sql).fetchall()), sql
 
 
+def test_rounding_and_columns_that_are_left_out() -> None:
+    for sql in (
+        "select round(price, 1), round(price * order_id, 1), round(-price * order_id, 0) from orders join customers "
+        "on id = customer",
+        "select * exclude (day, PRICE), o.* exclude (day) from orders o where pieces > 3",
+    ):
+        want = duck({"customers": CUSTOMERS, "orders": ORDERS}).execute(sql).fetchall()
+        assert sql_queries.rows(evaluate(connect(TABLES), sql, "carol")) == sql_queries.rows(want), sql
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [
+        ("select * exclude (dya) from orders", "leaves out `dya`, which is not there"),
+        ("select * replace (1 as day) from orders", "name the columns instead"),
+        ("select day from orders using sample 3", r"\(SAMPLE\) is not supported"),
+        ("select day from orders tablesample 10%", r"\(SAMPLE\) is not supported"),
+        ("select sum(price) over w from orders window w as (order by day)", r"\(WINDOWS\) is not supported"),
+        ("select string_agg(name, ',') from customers group by city", "this aggregate is not supported: there are avg"),
+        ("select city, count(*) from customers group by rollup (city)", "ROLLUP, CUBE and GROUPING SETS"),
+        ("select sum(price > 3) from orders", r"counted by count_if\(\.\.\.\)"),
+    ],
+)
+def test_nothing_is_passed_over(sql: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        connect(TABLES).plan(sql, "carol")
+
+
 def test_sums_are_exact() -> None:
     """Beyond what a double holds."""
     big = [Decimal("90071992547.40993"), Decimal("0.00001"), Decimal("-7.5")]

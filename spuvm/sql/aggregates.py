@@ -34,7 +34,8 @@ def aggregate_type(fn: str, type_: Type | None, rows: int) -> Type:
             raise InputError(f"{fn} of {type_}: it takes conditions.")
         return BOOL
     if fn in NUMERIC and type_.kind not in ("int", "decimal", "float"):
-        raise InputError(f"{fn} of {type_}: it takes numbers.")
+        hint = " Conditions are counted by count_if(...)." if type_.kind == "bool" else ""
+        raise InputError(f"{fn} of {type_}: it takes numbers.{hint}")
     if fn in ("min", "max", "any"):
         return type_
     if fn in SPREADS and type_.kind != "float" and type_.size // 10**type_.scale >= LARGEST_SQUARED:
@@ -91,9 +92,8 @@ class Aggregates:
             if me.ast.args.get("having") is not None:
                 raise InputError("HAVING without GROUP BY or an aggregate: write WHERE.")
             return
-        if clause is not None and (
-            clause.args.get("rollup") or clause.args.get("cube") or clause.args.get("grouping_sets")
-        ):
+        several = (exp.Rollup, exp.Cube, exp.GroupingSets)
+        if clause is not None and any(isinstance(e, several) for e in clause.find_all(*several)):
             raise InputError("ROLLUP, CUBE and GROUPING SETS are not supported: join several queries with UNION ALL.")
         keys = [self._key(node, items) for node in self._keys(clause, items)]
         for node in calls:

@@ -75,10 +75,49 @@ def labelled(out: Output, names: Sequence[str]) -> Output:
     return replace(out, columns=tuple((n, e) for n, (_, e) in zip(names, out.columns)))
 
 
+CLAUSES = frozenset(
+    [
+        "with_",
+        "with",
+        "expressions",
+        "distinct",
+        "from_",
+        "from",
+        "joins",
+        "where",
+        "group",
+        "having",
+        "qualify",
+        "order",
+        "limit",
+        "offset",
+    ]
+)
+OF_TABLES = frozenset({"this", "alias", "db", "catalog"})
+
+
+def _known_clauses(node: Any, known: frozenset[str]) -> None:
+    """Refuse what would be passed over: a clause that is not read."""
+    for name, clause in node.args.items():
+        if clause and name not in known:
+            shown = clause[0] if isinstance(clause, list) else clause
+            shown = shown.sql("duckdb").strip() if isinstance(shown, exp.Expression) else name
+            raise InputError(f"`{shown[:60]}` ({name.strip('_').upper()}) is not supported: leave it out.")
+
+
+def _left_out(star: Any) -> set[str]:
+    """The names that `* exclude (...)` leaves out, in lower case."""
+    for name in ("replace", "rename", "ilike", "like"):
+        if star.args.get(name):
+            raise InputError(f"`{star.sql('duckdb')}`: name the columns instead.")
+    return {e.name.lower() for e in star.args.get("except_") or star.args.get("except") or ()}
+
+
 class Select(subqueries.Subqueries, aggregates.Aggregates):
     """One SELECT."""
 
     def __init__(self, session: Session, node: exp.Select, outer_scope: Scope | None) -> None:
+        _known_clauses(node, CLAUSES)
         self.session = session
         self.bases = session.bases
         self.ast = node
@@ -167,6 +206,7 @@ class Select(subqueries.Subqueries, aggregates.Aggregates):
 
     def _relation(self, source: Any) -> Relation:
         if isinstance(source, exp.Table):
+            _known_clauses(source, OF_TABLES)
             name, alias = source.name, source.alias or source.name
             if (cte := self.session.ctes.get(name.lower())) is not None:
                 return self._derived(cte, alias, [])
@@ -266,7 +306,11 @@ class Select(subqueries.Subqueries, aggregates.Aggregates):
         for node in self.ast.expressions:
             if isinstance(node, exp.Star) or (isinstance(node, exp.Column) and isinstance(node.this, exp.Star)):
                 table = node.table if isinstance(node, exp.Column) else None
-                out += [(name, e) for name, e in self.scope.all(table or None)]
+                left_out = _left_out(node.this if isinstance(node, exp.Column) else node)
+                known = list(self.scope.all(table or None))
+                for name in left_out - {n for n, _ in known}:
+                    raise InputError(f"`{node.sql('duckdb')}` leaves out `{name}`, which is not there.")
+                out += [(name, e) for name, e in known if name not in left_out]
             else:
                 out.append((node.alias_or_name or node.sql("duckdb"), node.unalias()))
         return out

@@ -79,6 +79,9 @@ class Binder:
                     raise InputError(f"`{node.sql('duckdb')}`: an aggregate cannot be used here.")
                 call: Expr = self.select.aggregate(node, name)
                 return call
+        if isinstance(node, exp.AggFunc) and not isinstance(node.parent, exp.Window) and type(node) not in HANDLERS:
+            known = ", ".join(sorted(set(AGGREGATES.values()) - {"any"}))
+            raise InputError(f"`{node.sql('duckdb')}`: this aggregate is not supported: there are {known}.")
         if not node.find(*VARYING):
             return self.constant(node)
         if (listed := self._listed(node)) is not None:

@@ -177,7 +177,7 @@ def _rounded_type(types: Types, value: Any) -> Type:
         return t
     digits = max(0, min(int(value), t.scale))
     drop = 10 ** (t.scale - digits)
-    return decimal(digits, -(-t.lo // drop) * -1 - 1 if t.lo < 0 else 0, t.hi // drop + 1)
+    return decimal(digits, -(-t.lo // drop) - 1 if t.lo < 0 else 0, t.hi // drop + 1)
 
 
 def _float_type(types: Types, value: Any) -> Type:
