@@ -14,10 +14,14 @@ Araki et al. (S&P 2017, "on-demand" with shuffled triples):
 3. With m of N products wrong, each column must have wrong triples at just their places, of C(N + 1, m) >= N + 1
    choices. So a deviation passes with probability (N + 1)^-t <= 2^-40. Small batches are filled up with zeros.
 
-Matrix products z = x y of [m, n] results, by two random combinations over the Galois ring Z_2^k[X] / (X^41 + X^3 + 1):
+Matrix products z = x y of [m, n] results, over the Galois ring Z_2^k[X] / (X^41 + X^3 + 1), in which a random element
+catches a wrong word but with 2^-41 (Abspoel, Dalskov, Escudero and Nof, ACNS 2021): Freivalds's random combination
+makes one inner product of each, and a second one with the same right factor is sacrificed for it (Damgard et al.,
+CRYPTO 2012; Lindell and Nof, CCS 2017):
 1. A coin g: y' = y g. A random vector a is shared, and c = <a, y'> made, as a product is.
-2. A second coin h, once c is there: w = h x - a is opened, and <w, y'> + c - h z g must be zero. If z is wrong, z g is
-   with probability 1 - 2^-41, and then h z g is what c had to be for but one in 2^41 choices of h.
+2. A second coin h, once c is there: w = h x - a is opened, and <w, y'> + c - h z g must be zero. Let z be x y + E, 2^j
+   the highest power of two in all of E, and c too large by d: the check asks for h E g = d. E g / 2^j is a unit in some
+   place but with probability 2^-41, and then h E g has 2^(41 (k - j)) values, all as likely.
 
 What is opened is masked by words used once. What fails depends on the deviation alone, not on what is computed.
 """
