@@ -40,7 +40,7 @@ def row(name: str, operation: Operation) -> str:
     (rounds, sent), (after, more) = (
         cost(traced, len(traced.inputs), passes) for passes in (tuple(p for p in PASSES if p is not scales), PASSES)
     )
-    return f"| `{name}` | {rounds:,} | {after:,} | {sent:,} | {more:,} | {more / max(sent, 1) - 1:+.1%} |"
+    return f"| `{name}` | {rounds:,} | {after:,} | {sent:,} | {more:,} | {more / sent - 1 if sent else 0.0:+.1%} |"
 
 
 def main() -> None:
