@@ -61,9 +61,9 @@ TAKEN = (
     ),
     Taken(
         "5",
-        "compiler/expand/sharings.py",
-        "floor(ex, x, bits) if ex.exact else trunc(ex, x, bits)",
-        "trunc(ex, x, bits)",
+        "compiler/expand/arithmetic.py",
+        "        if ex.exact:\n",
+        "        if False:\n",
         "test_exact_truncation.py::test_many_of_one_value_tell_no_more_than_one",
     ),
     Taken(
@@ -96,9 +96,9 @@ TAKEN = (
     ),
     Taken(
         "10",
-        "spuvm/ml/common/labels.py",
-        "        if len(column.categories) == 2 and ordered:\n",
-        "        if False:\n",
+        "spuvm/ml/training.py",
+        '    if column.type != "category":\n',
+        "    if True:\n",
         "test_told.py::test_labels_that_are_text",
     ),
     Taken(
