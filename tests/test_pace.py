@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 import zlib
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from services import folder
 from test_resume import session
 
 from spuvm.runtime.errors import ConfigError, PeerMismatchError
@@ -21,6 +23,10 @@ from spuvm.runtime.link.tls.link import TlsLink
 from spuvm.runtime.link.tls.pace import Pace
 from spuvm.runtime.link.tls.packed import LENGTH, pack, unpack
 from spuvm.runtime.link.tls.stream import HEADER, MAGIC, PROTOCOL_VERSION
+from spuvm.service import runner, settings
+from spuvm.service.tasks import of_task
+
+__all__ = ["folder"]
 
 PAIR = ("alice", "bob")
 
@@ -168,3 +174,36 @@ def test_rates_that_are_none(tmp_path: Path, rate: str) -> None:
 def test_compress_is_yes_or_no(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="`compress` in"):
         load_cluster(cluster(tmp_path, 'compress = "yes"\n'))
+
+
+TASK = """[job]
+kind = "psi"
+parties = ["alice", "bob", "carol"]
+to = ["alice"]
+key = { alice = ["x"], bob = ["x"] }
+"""
+
+
+def test_a_service_hands_its_rates_to_its_jobs(folder: Path) -> None:
+    """All jobs count in one folder; what is wrong in the table is said."""
+    path = folder / "alice" / "service.toml"
+    before = path.read_text()
+    path.write_text(f'compress = true\n{before}[rates]\nbob = "50Mbit"\n')
+    alice = settings.load(path)
+    written = folder / "alice" / "cluster.toml"
+    written.write_text(runner._cluster(alice, of_task(TASK), "s", folder / "door"))
+    made = load_cluster(written)
+    assert {p.name: p.rate for p in made.parties} == {"alice": None, "bob": 6.25e6, "carol": None}
+    assert made.compress and made.shared_rates == (alice.state / "rates").absolute()
+    for wrong, why in (
+        ('[rates]\nbob = "50"\n', "like '50Mbit'"),
+        ('[rates]\nmallory = "50Mbit"\n', "mallory, which is no peer"),
+        ('[rates]\nalice = "50Mbit"\n', "alice, which is no peer"),
+        ("[rates]\nbob = 50\n", "`rates` must be a text"),
+    ):
+        path.write_text(before + wrong)
+        with pytest.raises(ConfigError, match=re.escape(why)):
+            settings.load(path)
+    path.write_text(f'compress = "yes"\n{before}')
+    with pytest.raises(ConfigError, match="`compress` must be true or false"):
+        settings.load(path)
