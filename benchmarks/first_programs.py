@@ -29,7 +29,8 @@ def logistic() -> Program:
         def epoch(_: int, w: jax.Array) -> jax.Array:
             return w - 0.5 / 569 * x.T @ (jax.nn.sigmoid(x @ w) - y)
 
-        return jax.lax.fori_loop(0, 10, epoch, jnp.zeros(30))
+        weights: jax.Array = jax.lax.fori_loop(0, 10, epoch, jnp.zeros(30))
+        return weights
 
     return train, {"alice": x, "bob": (x[:, 0] > 0).astype(np.float32)}
 
@@ -145,7 +146,7 @@ def ridge() -> Program:
         u, s, vt = jnp.linalg.svd(x, full_matrices=False)
         return vt.T @ (s / (s * s + 0.5) * (u.T @ y))
 
-    return fit, {"alice": x, "bob": (x @ np.float32([1, -0.5, 0.25, 2])).astype(np.float32)}
+    return fit, {"alice": x, "bob": x @ np.array([1, -0.5, 0.25, 2], np.float32)}
 
 
 PROGRAMS: dict[str, Callable[[], Program]] = {
