@@ -121,7 +121,7 @@ def test_estimates_are_near_what_programs_cost(rows: int, among: int, columns: i
     config = db.device.vm.config
     with jax.enable_x64(True):
         given = jax.tree.map(Marked, *matching.inputs(sides, db.members))
-        run = db.device(lambda x: _arrays(matching.found_of(sides, x, None, config.fxp_fraction_bits))).compile  # type: ignore[attr-defined]
+        run = db.device(lambda x: _arrays(matching.found_of(sides, x, None, config.fxp_fraction_bits))).compile
         cost = matching.with_selections(run(given).cost, plan.root)
     rounds, sent = matching.by_keys(sides, db.members)
     assert cost.rounds == rounds
@@ -139,7 +139,7 @@ def test_estimates_are_near_what_programs_cost(rows: int, among: int, columns: i
         return jax.ShapeDtypeStruct((n,), np.dtype(np.int64))
 
     with jax.enable_x64(True):
-        run = db.device(by_sort).compile  # type: ignore[attr-defined]
+        run = db.device(by_sort).compile
         program = run(
             Marked(numbers(rows), "alice"), Marked(numbers(among), "bob"), [Marked(numbers(among), "bob")] * columns
         )

@@ -148,7 +148,7 @@ class _Steps:
 
     def timed(self, function: Any, given: Any, what: str, rows: int) -> Any:
         run = self.device(function)
-        program = run.compile(*given)  # type: ignore[attr-defined]
+        program = run.compile(*given)
         session = self.device.vm.session
         program.party(session.party).prepare()
         before, started = _counted(session.link), time.perf_counter()

@@ -429,7 +429,7 @@ class Database:
                 for name, sides in matching.matchings(chosen_plan.root).items()
             }
             given = {"scans": scans, "matched": found}
-            return self.device(self._function(chosen_plan, to)).compile(given)  # type: ignore[attr-defined]
+            return self.device(self._function(chosen_plan, to)).compile(given)
 
     def _price(self, chosen_plan: Plan, to: str) -> Any:
         """The cost of the query's program, and of what is selected before it."""
