@@ -40,6 +40,14 @@ def test_small_constants_keep_18_to_20_significant_bits(c: float) -> None:
     assert 2**17 <= c * 2.0**frac < 2**20
 
 
+def test_large_constants_leave_products_room() -> None:
+    """32 significant bits of them; what is mixed, infinite or too large keeps the default, and is refused as ever."""
+    for c, frac in ((2.0**14 - 0.5, 18), (3984010.99, 10), (2.0**40 + 0.5, 0)):
+        assert fixedpoint.constant_frac(np.array(c), FRAC) == frac
+    for many in ([1e5, 0.25], [np.inf, 1e5], [1e15 + 0.5]):
+        assert fixedpoint.constant_frac(np.array(many), FRAC) == FRAC
+
+
 def test_repeated_numbers_are_broadcast() -> None:
     b = Builder(FRAC)
     assert [fixedpoint.constant(b, np.full((3, 4), 7), "int64").shape, len(b.region.ops)] == [(3, 4), 2]

@@ -111,7 +111,7 @@ def constant_frac(c: NDArray[np.float64], frac: int, ring_bits: int = 64) -> int
     Even steps only, so that programs have few distinct truncations.
     """
     largest = float(np.abs(c).max(initial=0.0))
-    if largest >= LARGE:
+    if LARGE <= largest < 2.0 ** (ring_bits - 2 - frac):
         beyond = math.floor(math.log2(max(float(np.abs(c[c != 0]).min()) / LARGE, 1.0)))
         return max(frac - 2 * math.ceil(beyond / 2), 0)
     if not 0.0 < largest < 1.0:
