@@ -158,6 +158,19 @@ def test_nothing_is_passed_over(sql: str, message: str) -> None:
         connect(TABLES).plan(sql, "carol")
 
 
+def test_parameters_are_taken_in_the_order_of_the_text() -> None:
+    """`?`, `$1` and `:name`; a `?` inside of text is none."""
+    db, want = connect(TABLES), [(12,)]
+    sql = "select order_id from orders where price > {} and pieces >= {} and day < {} and '?' <> {}"
+    values = [Decimal("1.0"), 3, dt.date(2024, 1, 4), "x"]
+    assert evaluate(db, sql.format(*"????"), "carol", parameters=values) == want
+    assert evaluate(db, sql.format("$4", "$3", "$2", "$1"), "carol", parameters=values[::-1]) == want
+    named = dict(zip("abcd", values))
+    assert evaluate(db, sql.format(*(f":{n}" for n in named)), "carol", parameters=named) == want
+    with pytest.raises(InputError, match="parameter `4` has no value"):
+        db.plan(sql.format(*"????"), "carol", parameters=values[:3])
+
+
 def test_sums_are_exact() -> None:
     """Beyond what a double holds."""
     big = [Decimal("90071992547.40993"), Decimal("0.00001"), Decimal("-7.5")]

@@ -57,7 +57,8 @@ def parsed(sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = ()) 
     except ImportError:
         raise InputError("SQL needs packages that are missing: install spuvm[sql].") from None
     try:
-        statements = [s for s in sqlglot.parse(sql, dialect="duckdb") if s is not None]
+        text_ = sql if parameters is None else _numbered(sql)
+        statements = [s for s in sqlglot.parse(text_, dialect="duckdb") if s is not None]
     except errors.SqlglotError as error:
         raise InputError(f"the query is not SQL: {_where(error)}") from None
     if len(statements) != 1:
@@ -85,6 +86,17 @@ def _where(error: Any) -> str:
         return str(error).partition("\n")[0]
     near = f", near `{first.get('highlight')}`" if first.get("highlight") else ""
     return f"{first.get('description')} (line {first.get('line')}, column {first.get('col')}{near})."
+
+
+def _numbered(sql: str) -> str:
+    """`?` as $1, $2, ... in the order of the text, which the syntax tree does not keep."""
+    import sqlglot
+    from sqlglot.tokens import TokenType
+
+    marks = [t for t in sqlglot.tokenize(sql, read="duckdb") if t.token_type == TokenType.PLACEHOLDER]
+    for number, mark in reversed(list(enumerate(marks, 1))):
+        sql = f"{sql[: mark.start]}${number}{sql[mark.end + 1 :]}"
+    return sql
 
 
 def _with_values(tree: Any, parameters: Sequence[Any] | Mapping[str, Any]) -> Any:
