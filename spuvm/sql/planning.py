@@ -91,9 +91,8 @@ def _where(error: Any) -> str:
 def _numbered(sql: str) -> str:
     """`?` as $1, $2, ... in the order of the text, which the syntax tree does not keep."""
     import sqlglot
-    from sqlglot.tokens import TokenType
 
-    marks = [t for t in sqlglot.tokenize(sql, read="duckdb") if t.token_type == TokenType.PLACEHOLDER]
+    marks = [t for t in sqlglot.tokenize(sql, read="duckdb") if t.token_type.name == "PLACEHOLDER"]
     for number, mark in reversed(list(enumerate(marks, 1))):
         sql = f"{sql[: mark.start]}${number}{sql[mark.end + 1 :]}"
     return sql
