@@ -115,7 +115,13 @@ TAKEN = (
         "(found := [c for c in line if False])",
         "test_text.py::test_what_would_deceive_a_reviewer_is_refused",
     ),
-    Taken("13", "runtime/link/tls/door.py", "SILENT = 3.0", "SILENT = 300.0", "test_door.py"),
+    Taken(
+        "13",
+        "runtime/link/tls/door.py",
+        "            if crowd is same or len(crowd) >= GREETED:\n",
+        "            if False:\n",
+        "test_door.py::test_at_most_so_many_are_greeted",
+    ),
     Taken(
         "14",
         "runtime/link/tls/stalled.py",
