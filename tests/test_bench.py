@@ -316,14 +316,17 @@ def test_the_page_of_results_has_what_was_measured(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(results.published, "ROWS", results.published.ROWS[:2])
     assert results.page().count("Not measured yet") == len(results.SECTIONS) - 1
     about = measure.machine()
-    done = {"seconds": 1.0, "error": 0.5}
+    done = {"seconds": 1.0, "processor": 0.75, "error": 0.5}
+    clear = {"seconds": 0.5, "processor": 0.5, "error": 0.0}
     shape = {"rows": 10, "features": 2, "depth": 1, "bins": 4, "rounds": 7, "each": 1.5, "once": 0.5}
     records = {
         "kernels": {"features": "aes=openssl", "kernels": kernels.as_dicts([kernels.Kernel("k", "bytes", 2, 1, True)])},
         "operations": report.as_dict(about, [result(peer=Timing([3.0], 0.25))], []),
         "applications": {"applications": []},
         "first_call": {
-            "programs": [{"program": "steps", "network": True, "cold": done, "warm": {"failure": "no link"}}]
+            "programs": [
+                {"program": "steps", "network": True, "cold": done, "warm": {"failure": "no link"}, "jax": clear}
+            ]
         },
         "boosting": {"growth": [shape], "seconds": [9.0, 4.0, 3.0]},
     }
@@ -336,7 +339,7 @@ def test_the_page_of_results_has_what_was_measured(tmp_path: Path, monkeypatch: 
     assert "| multiply and truncate | aby3 | 2 | 10.5 | 3 | 16 | MP-SPDZ" in page
     assert "| k | 10^9 bytes/s | 2.0 | 1.0 | 2.0 | yes |" in page
     assert "| less | 10 | 1,000 |" in page
-    assert "| steps | TLS | 1.0 | failed | 5.0e-01 |" in page
+    assert "| steps | TLS | 1.00 | 0.75 | failed | failed | 0.50 | 0.50 | 5.0e-01 |" in page
     assert "the first tree takes 9.0 s, compiling included, each of the next 2 at least 3.0 s" in page
     assert "| moments | 1,000,000,000 |" in page
     for block in page.split("\n\n"):

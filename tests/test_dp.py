@@ -87,7 +87,7 @@ def test_what_has_noise_has_room_for_products() -> None:
         share = noisy * 2.0**17 / (y + 1)
         return noisy * share
 
-    x, y = np.float32([9.35, -4.6]), np.float32([40, 20])
+    x, y = np.array([9.35, -4.6], np.float32), np.array([40, 20], np.float32)
     got = spu.reveal(spu.jit(function)(x, y))
     assert got == pytest.approx(x * x * 2.0**17 / (y + 1), rel=0.01)
 

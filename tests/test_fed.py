@@ -97,7 +97,7 @@ def test_equal_weights_are_a_mean_of_the_parties(three: None) -> None:
 def test_a_parameter_costs_eight_bytes_a_party(three: None) -> None:
     device = spu.SPU(spu.utils.testing.cluster_def(PARTIES, {"field": "FM32"}))
     xs = [{"body": spu.PYU(p)(lambda: np.zeros(1000, np.int32))()} for p in PARTIES]
-    cost = device(total).cost(*xs)  # type: ignore[attr-defined]
+    cost = device(total).cost(*xs)
     assert cost.rounds == 2
     assert (cost.bytes_sent <= 8 * 1000).all()
 

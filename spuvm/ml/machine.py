@@ -67,7 +67,7 @@ class Machine:
     def run(self, function: Callable[..., Any], *args: Any, what: str, shows: str | None = None) -> Any:
         """Run a JAX function; `shows`, or else `what`, names its reveals, which its compiled program tells."""
         call = self.spu(function)
-        program = call.compile(*args)  # type: ignore[attr-defined]
+        program = call.compile(*args)
         for to, shape in _reveals(program.module.body):
             self.note(shows or what, "all parties" if isinstance(to, str) else self.members[to], shape)
         self._ran.append((what, program))
