@@ -12,7 +12,7 @@ import pytest
 import spuvm as spu
 from spuvm import ml
 from spuvm.ml import Sgb
-from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.errors import ConfigError
 
 ROWS, BINS = 90, 8
 PARTIES = ("alice", "bob", "carol")
@@ -57,8 +57,6 @@ def test_trees_are_those_of_xgboost(tmp_path: Path) -> None:
     folders = {p: tmp_path / p for p in PARTIES}
     model.save(folders)
     assert np.array_equal(ml.load(folders).predict(data, to="carol").value, found)
-    with pytest.raises(InputError, match="grow level by level"):
-        model.shap(data)
 
 
 def test_settings_that_do_not_go_together() -> None:
