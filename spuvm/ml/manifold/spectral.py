@@ -64,7 +64,8 @@ def _maps(count: int, near: int, gamma: float | None, steps: int) -> Any:
     """A function of features and powers: places [rows, count].
 
     With weights W without the diagonal, and d their sums: vectors u of D^-1/2 W D^-1/2 after the first, by d^1/2.
-    Eigenvalues, which are from -1 to 1, are brought to 0 to 1.
+    Eigenvalues, which are from -1 to 1, are brought to 0 to 1. The first vector is known, d^1/2 with eigenvalue 1, and
+    taken away: beside a second that is nearly 1 rounding would mix the two.
     """
 
     def run(z: jax.Array, power: jax.Array) -> jax.Array:
@@ -80,9 +81,10 @@ def _maps(count: int, near: int, gamma: float | None, steps: int) -> Any:
             weight = kernel_of(x, x, sharp) * (1 - eye)
         degree = jnp.sum(weight, axis=1)
         scale = lax.rsqrt(jnp.maximum(degree, LEAST_DEGREE))
-        both = (weight * scale[:, None] * scale + eye) * 0.5
-        _, vectors = leading(both, count + 1, steps)
-        return turned(vectors[:, 1:] * scale[:, None])
+        first = degree * scale * lax.rsqrt(jnp.sum(degree))
+        others = (weight * scale[:, None] * scale + eye) * 0.5 - first[:, None] * first
+        _, vectors = leading(others, count, steps)
+        return turned(vectors * scale[:, None])
 
     return run
 
