@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
+import json
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import aiohttp
@@ -21,9 +23,10 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 from services import entries, folder, run, services
 
-from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.link.certificates import free_ports
 from spuvm.service import provider, settings
+from spuvm.service.logins import COOKIE, Logins
 from spuvm.service.oidc import Oidc
 from spuvm.service.party import Party
 
@@ -57,8 +60,15 @@ class Issuer:
         issuer = {"issuer": self.says_it_is or self.address}
         return web.json_response(issuer | {k: self.address + v for k, v in ends.items()})
 
-    async def publish(self, _: web.Request) -> web.Response:
-        return web.json_response({"keys": [k.as_dict(private=False) for k in self.keys]})
+    async def publish(self, request: web.Request) -> web.StreamResponse:
+        """In two pieces, as long answers come."""
+        said = json.dumps({"keys": [k.as_dict(private=False) for k in self.keys]}).encode()
+        answer = web.StreamResponse()
+        await answer.prepare(request)
+        for piece in (said[:9], said[9:]):
+            await answer.write(piece)
+            await asyncio.sleep(0.05)
+        return answer
 
     async def authorize(self, request: web.Request) -> web.StreamResponse:
         """Somebody has logged in here."""
@@ -213,8 +223,6 @@ def test_a_user_logs_in_and_out(folder: Path) -> None:
         assert status == 422 and "or was used" in said
         issuer.keys, issuer.sign = [OTHER], lambda claims: jwt.encode({"alg": "RS256", "kid": "two"}, claims, OTHER)
         alice_again = browser()
-        from spuvm.service import provider
-
         provider.AGAIN, before = 0.0, provider.AGAIN  # the provider has new keys: they are read
         try:
             status, _, said = await alice_again.get(await alice_again.to_callback())
@@ -270,11 +278,14 @@ def test_a_provider_that_is_another_or_away(folder: Path) -> None:
     ("change", "why"),
     [
         (("https://login", "http://login"), "`issuer` must be an https address"),
+        (("https://login", "https://[login"), "`issuer` must be an https address"),
+        (("https://spuvm.example.com:8443", "https://"), "`redirect` must be an https address"),
         (("/login/callback", "/callback"), "`redirect` must end with /login/callback"),
         (("client_id", "client"), "unknown key `client`"),
         (('issuer = "https://login.example.com"\n', ""), "lacks `issuer`"),
         (('client_id = "spuvm"', 'client_id = "spuvm"\nclient_secret_file = "none"'), "cannot be read"),
         (('client_id = "spuvm"', 'client_id = "spuvm"\nclient_secret_file = "open"'), "others can read"),
+        (('client_id = "spuvm"', 'client_id = "spuvm"\nclient_secret_file = "empty"'), "is empty"),
         (('client_id = "spuvm"', 'client_id = "spuvm"\nca = "none"'), "there is no file"),
         (('client_id = "spuvm"', "client_id = 1"), "`client_id` must be a text"),
     ],
@@ -283,6 +294,8 @@ def test_tables_that_are_wrong(folder: Path, change: tuple[str, str], why: str) 
     path = folder / "alice" / "service.toml"
     (folder / "alice" / "open").write_text("secret")
     (folder / "alice" / "open").chmod(0o644)
+    (folder / "alice" / "empty").write_text("\n")
+    (folder / "alice" / "empty").chmod(0o600)
     before = path.read_text()
     table = (
         '[oidc]\nissuer = "https://login.example.com"\nclient_id = "spuvm"\n'
@@ -295,9 +308,36 @@ def test_tables_that_are_wrong(folder: Path, change: tuple[str, str], why: str) 
         settings.load(path)
 
 
+BY_HTTPS = Oidc("https://i", "spuvm", None, "https://p/login/callback", "sub", None)
+
+
+def test_who_waits_for_a_provider_that_is_away_waits_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    async def ask(self: provider.Provider, method: str, address: str, **more: Any) -> dict[str, Any]:
+        asked.append(address)
+        await asyncio.sleep(0.05)
+        raise InputError("the provider does not answer")
+
+    async def visit() -> list[Any]:
+        made = provider.Provider(BY_HTTPS)
+        return await asyncio.gather(*(made.begin() for _ in range(5)), return_exceptions=True)
+
+    monkeypatch.setattr(provider.Provider, "_ask", ask)
+    assert [str(error) for error in asyncio.run(visit())] == ["the provider does not answer"] * 5
+    assert asked == ["https://i/.well-known/openid-configuration"]
+
+
+@pytest.mark.parametrize("token", [None, "a token"])
+def test_the_cookie_of_who_comes_back_by_https_stays_there(token: str | None) -> None:
+    made = Logins(cast(Party, SimpleNamespace(settings=SimpleNamespace(oidc=BY_HTTPS))))
+    made._begin(response := web.Response(), "ann", token)
+    assert bool(response.cookies[COOKIE]["secure"]) == (token is None)
+
+
 def test_a_crowd_keeps_nobody_from_logging_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """Before anybody has proved who he is: where room is short, the oldest of the address that has most goes."""
-    made = provider.Provider(Oidc("https://i", "spuvm", None, "https://p/login/callback", "sub", None))
+    made = provider.Provider(BY_HTTPS)
 
     async def known(self: provider.Provider, oldest: float = 0.0) -> dict[str, str]:
         return {"authorization_endpoint": "https://i/authorize"}

@@ -85,9 +85,8 @@ class Logins:
         address, browser = await self._provider().begin(request.remote)
         response = web.Response(status=303, headers={"Location": address})
         # Lax: it must come along when the provider sends the browser back.
-        secure = self.party.settings.oidc is not None and self.party.settings.oidc.redirect.startswith("https:")
         response.set_cookie(
-            BEGUN, browser, httponly=True, samesite="Lax", secure=secure, max_age=int(WAIT), path="/login"
+            BEGUN, browser, httponly=True, samesite="Lax", secure=self._by_https, max_age=int(WAIT), path="/login"
         )
         return response
 
@@ -111,9 +110,15 @@ class Logins:
             raise web.HTTPNotFound
         return self.provider
 
+    @property
+    def _by_https(self) -> bool:
+        """Whether browsers that come back from a provider reach the page by https, so that cookies can stay there."""
+        return self._provider().settings.redirect.startswith("https:")
+
     def _begin(self, response: web.Response, name: str, token: str | None) -> None:
         now = time.time()
         self._sessions = {k: s for k, s in self._sessions.items() if s.ends > now}
         key = secrets.token_urlsafe(32)
         self._sessions[key] = Session(name, token, secrets.token_urlsafe(32), now + SESSION_SECONDS)
-        response.set_cookie(COOKIE, key, httponly=True, samesite="Strict", max_age=int(SESSION_SECONDS))
+        secure = token is None and self._by_https
+        response.set_cookie(COOKIE, key, httponly=True, samesite="Strict", secure=secure, max_age=int(SESSION_SECONDS))

@@ -70,10 +70,16 @@ def _read(path: Path, where: str) -> str:
         raise ConfigError(f"{where}: `client_secret_file` {path} cannot be read: {error}.") from None
     if path.stat().st_mode & 0o077:
         raise ConfigError(f"{where}: others can read {path}: run `chmod 600 {path}`.")
+    if not secret:
+        raise ConfigError(f"{where}: `client_secret_file` {path} is empty: leave the line out if there is no secret.")
     return secret
 
 
 def is_safe(address: str) -> bool:
     """Whether nobody on the way can read or change what is said there."""
-    parts = urlsplit(address)
-    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost"))
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return False
+    here = parts.hostname in ("127.0.0.1", "::1", "localhost")
+    return bool(parts.hostname) and (parts.scheme == "https" or (parts.scheme == "http" and here))

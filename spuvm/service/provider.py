@@ -29,7 +29,7 @@ PENDING = 1000  # log-ins under way
 CLOCKS = 60  # seconds by which the provider's may differ
 KEYS_LAST = 3600.0  # seconds until the provider's description and keys are read again
 AGAIN = 30.0  # seconds at least between two readings
-ANSWER = 1 << 20  # bytes of an answer of the provider
+ANSWER = 1 << 20  # bytes of an answer of the provider at most
 SECONDS = 10.0  # for an answer
 
 
@@ -53,6 +53,7 @@ class Provider:
     _known: dict[str, Any] = field(default_factory=dict)
     _keys: Any = None
     _read_at: float = -KEYS_LAST
+    _failed: tuple[float, str] = (-KEYS_LAST, "")  # when reading them failed last, and why
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def begin(self, address: str | None = None) -> tuple[str, str]:
@@ -147,29 +148,38 @@ class Provider:
             return jwt.decode(token, self._keys, algorithms=ALGORITHMS)
 
     async def _discover(self, oldest: float = KEYS_LAST) -> dict[str, Any]:
-        """What the provider says of itself, and its keys."""
-        from joserfc.errors import JoseError
-        from joserfc.jwk import KeySet
-
+        """What the provider says of itself, and its keys. Who waited while that was read in vain does not try again."""
+        asked = time.monotonic()
         async with self._reading:
             if time.monotonic() < self._read_at + oldest:
                 return self._known
-            issuer = self.settings.issuer
-            known = await self._ask("GET", f"{issuer.rstrip('/')}/.well-known/openid-configuration")
-            if known.get("issuer") != issuer:
-                raise InputError(
-                    f"the provider of identities at {issuer} says that it is {known.get('issuer')!r:.200}."
-                )
-            for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
-                if not isinstance(known.get(name), str) or not is_safe(known[name]):
-                    raise InputError(f"the provider of identities at {issuer} has no safe `{name}`.")
-            keys = await self._ask("GET", known["jwks_uri"])
+            failed, why = self._failed
+            if failed > asked:
+                raise InputError(why)
             try:
-                self._keys = KeySet.import_key_set(_public(keys))
-            except (JoseError, ValueError, TypeError, KeyError, AttributeError):
-                raise InputError(f"the keys at {known['jwks_uri']} cannot be read.") from None
-            self._known, self._read_at = known, time.monotonic()
-            return known
+                self._known, self._keys = await self._read()
+            except InputError as error:
+                self._failed = time.monotonic(), str(error)
+                raise
+            self._read_at = time.monotonic()
+            return self._known
+
+    async def _read(self) -> tuple[dict[str, Any], Any]:
+        from joserfc.errors import JoseError
+        from joserfc.jwk import KeySet
+
+        issuer = self.settings.issuer
+        known = await self._ask("GET", f"{issuer.rstrip('/')}/.well-known/openid-configuration")
+        if known.get("issuer") != issuer:
+            raise InputError(f"the provider of identities at {issuer} says that it is {known.get('issuer')!r:.200}.")
+        for name in ("authorization_endpoint", "token_endpoint", "jwks_uri"):
+            if not isinstance(known.get(name), str) or not is_safe(known[name]):
+                raise InputError(f"the provider of identities at {issuer} has no safe `{name}`.")
+        keys = await self._ask("GET", known["jwks_uri"])
+        try:
+            return known, KeySet.import_key_set(_public(keys))
+        except (JoseError, ValueError, TypeError, KeyError, AttributeError):
+            raise InputError(f"the keys at {known['jwks_uri']} cannot be read.") from None
 
     async def _ask(self, method: str, address: str, **more: Any) -> dict[str, Any]:
         ca = self.settings.ca
@@ -179,10 +189,15 @@ class Provider:
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=SECONDS)) as session,
                 session.request(method, address, ssl=tls, allow_redirects=False, **more) as answer,
             ):
-                body = await answer.content.read(ANSWER)
+                body = b""
+                async for piece in answer.content.iter_chunked(1 << 16):
+                    body += piece
+                    if len(body) > ANSWER:
+                        raise ValueError(f"more than {ANSWER:,} bytes")
                 found = json.loads(body) if answer.status == 200 else None
         except (OSError, aiohttp.ClientError, TimeoutError, ValueError, RecursionError) as error:
-            raise InputError(f"the provider of identities does not answer at {address}: {error!s:.200}") from None
+            why = str(error) or type(error).__name__
+            raise InputError(f"the provider of identities does not answer at {address}: {why:.200}") from None
         if not isinstance(found, dict):
             raise InputError(f"the provider of identities answers {answer.status} at {address}.")
         return found
