@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import struct
 import time
@@ -104,6 +105,25 @@ def test_a_moment_of_before_the_machine_started_holds_nobody_up(tmp_path: Path) 
     path.write_bytes(struct.pack("<d", 1e12))
     pace = Pace(100_000, path)
     assert pace.through(len)(bytes(100)) == 100
+    pace.close()
+
+
+def test_a_session_that_was_stopped_holds_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has the account in his hands and does not go on: the others count each for itself after a while."""
+    monkeypatch.setattr("spuvm.runtime.link.tls.pace.HELD", 0.05)
+    path = tmp_path / "bob"
+    pace = Pace(100_000, path)
+    put = pace.through(len)
+    with path.open("rb") as stopped:
+        fcntl.flock(stopped, fcntl.LOCK_EX)
+        with pytest.raises(BlockingIOError):
+            put(bytes(100))
+        time.sleep(0.1)
+        assert put(bytes(100)) == 100
+        assert put(bytes(50_000)) <= 5_000
+    assert path.read_bytes() == b""
+    assert put(bytes(100)) == 100
+    assert len(path.read_bytes()) == 8  # together again
     pace.close()
 
 

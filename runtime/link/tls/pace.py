@@ -1,8 +1,9 @@
-"""No more bytes a second to one peer than its `rate` in the cluster file, over any stretch longer than `BURST`.
+"""No more bytes to one peer, in any stretch of t seconds, than its `rate` in the cluster file times t + `BURST`.
 
 What has left is paid for at the rate, and at most `BURST` seconds of that may be ahead of the clock. Sessions that run
 beside each other (the jobs of a service) share one account: a file of eight bytes, which holds the moment, by the
-machine's own clock, at which all is paid.
+machine's own clock, at which all is paid. Where a session was stopped with that in its hands, the others count each for
+itself after `HELD` seconds: a limit of bandwidth holds nobody up without a limit.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from spuvm.runtime.errors import ConfigError
@@ -20,6 +21,7 @@ from spuvm.runtime.link.parties import Cluster
 
 BURST = 0.05  # seconds
 PAUSE = 0.01  # seconds until one that may send nothing asks again
+HELD = 1.0  # seconds for which another session has the account at most
 MOMENT = struct.Struct("<d")
 
 
@@ -30,6 +32,7 @@ class Pace:
         self._rate = rate
         self._paid = 0.0
         self._file = None if shared is None else _opened(shared)
+        self._refused: float | None = None  # since when another session has the account
 
     def through(self, send: Callable[[memoryview | bytes], int]) -> Callable[[memoryview | bytes], int]:
         """A socket's `send` that takes no more than may leave now; BlockingIOError if nothing may."""
@@ -42,7 +45,8 @@ class Pace:
                 sent = send(memoryview(block)[:most])
                 return sent
             finally:
-                self._take(sent - most, give_back=True)
+                with suppress(BlockingIOError):  # then it is paid for in vain: a twentieth of a second at most
+                    self._take(sent - most, give_back=True)
 
         return paced
 
@@ -65,10 +69,10 @@ class Pace:
 
     @contextmanager
     def _account(self) -> Iterator[None]:
-        if self._file is None:
+        """BlockingIOError if another session has it."""
+        if self._file is None or not self._locked(self._file):
             yield
             return
-        fcntl.flock(self._file, fcntl.LOCK_EX)
         try:
             data = os.pread(self._file, MOMENT.size, 0)
             self._paid = MOMENT.unpack(data)[0] if len(data) == MOMENT.size else 0.0
@@ -76,6 +80,18 @@ class Pace:
             os.pwrite(self._file, MOMENT.pack(self._paid), 0)
         finally:
             fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def _locked(self, file: int) -> bool:
+        """Whether the account is in this session's hands; if not, it counts for itself. BlockingIOError: ask again."""
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._refused = self._refused or time.monotonic()
+            if time.monotonic() < self._refused + HELD:
+                raise
+            return False
+        self._refused = None
+        return True
 
 
 def paces(cluster: Cluster) -> dict[int, Pace]:
