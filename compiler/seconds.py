@@ -31,7 +31,7 @@ from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Kind, Link
-from spuvm.runtime.link.tls.link import connect
+from spuvm.runtime.link.tls.connect import connect
 from spuvm.runtime.machine.components import Component
 from spuvm.runtime.machine.executor import Executor, Streams, load, store
 from spuvm.runtime.machine.program import BlockProgram, CondStep, LoopStep, PartyProgram, RankStep, WhileStep

@@ -23,7 +23,7 @@ from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.link.parties import Cluster
 from spuvm.runtime.link.reranked_link import renumbered
-from spuvm.runtime.link.tls.link import connect
+from spuvm.runtime.link.tls.connect import connect
 from spuvm.runtime.machine.session import Session, abort_on_error
 from spuvm.runtime.protocols.registered import has_dealer
 from spuvm.vm import VM

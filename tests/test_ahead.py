@@ -15,7 +15,8 @@ from parties import run_threads
 from spuvm.runtime.errors import ConfigError, PeerAbortedError, PeerMismatchError, PeerTimeoutError
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.cluster import load_cluster
-from spuvm.runtime.link.tls.link import TlsLink, connect
+from spuvm.runtime.link.tls.connect import connect
+from spuvm.runtime.link.tls.link import TlsLink
 
 NAMES = ("alice", "bob", "dealer")
 ALICE, BOB, DEALER = range(3)

@@ -14,8 +14,8 @@ import pytest
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.tls import door as doors
+from spuvm.runtime.link.tls.connect import connect
 from spuvm.runtime.link.tls.door import Door, Guest, crowding
-from spuvm.runtime.link.tls.link import connect
 
 PARTIES = ("alice", "bob", "carol")
 CROWD = 400

@@ -23,7 +23,7 @@ from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Link, flat_view
 from spuvm.runtime.link.memory_link import memory_links
-from spuvm.runtime.link.tls.link import connect
+from spuvm.runtime.link.tls.connect import connect
 
 PARTIES = ("alice", "bob", "carol")
 Session = Callable[..., list[Any]]

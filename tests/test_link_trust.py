@@ -14,7 +14,7 @@ from spuvm.runtime.errors import CertificateError, ConfigError, PeerAbortedError
 from spuvm.runtime.link import certificates
 from spuvm.runtime.link.certificates import free_ports, make_authority, make_cluster
 from spuvm.runtime.link.cluster import load_cluster
-from spuvm.runtime.link.tls.link import connect
+from spuvm.runtime.link.tls.connect import connect
 from spuvm.service import identity
 
 PAIR = ("alice", "bob")

@@ -20,7 +20,8 @@ from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.tls import channel as channels
 from spuvm.runtime.link.tls import hello, resume
 from spuvm.runtime.link.tls.channel import hang_up
-from spuvm.runtime.link.tls.link import TlsLink, connect
+from spuvm.runtime.link.tls.connect import connect
+from spuvm.runtime.link.tls.link import TlsLink
 from spuvm.runtime.link.tls.resume import Log
 from spuvm.runtime.link.tls.ways import of_cluster
 
@@ -118,8 +119,8 @@ def test_a_party_that_is_gone_is_lost_when_the_time_is_over(tmp_path: Path) -> N
         if link.rank == 1:
             for sender in link._senders.values():
                 hang_up(sender.channel.sock)
-            assert link._reception is not None
-            link._reception.close()  # as if its process had ended
+            assert link._renewal is not None
+            link._renewal.reception.close()  # as if its process had ended
             for receiver in link._receivers.values():
                 hang_up(receiver.channel.sock)
             time.sleep(4)
@@ -152,8 +153,8 @@ def test_a_party_that_was_started_anew_does_not_go_on(tmp_path: Path) -> None:
     def bob() -> str:
         first = connect(load_cluster(path), "bob", timeout=10)
         ready.wait(10)
-        assert first._reception is not None
-        first._reception.close()
+        assert first._renewal is not None
+        first._renewal.reception.close()
         for channel in [s.channel for s in first._senders.values()] + [r.channel for r in first._receivers.values()]:
             hang_up(channel.sock)
         cut_off.set()

@@ -15,7 +15,8 @@ from spuvm.runtime.errors import PeerMismatchError, SpuError
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Kind
-from spuvm.runtime.link.tls.link import TlsLink, connect
+from spuvm.runtime.link.tls.connect import connect
+from spuvm.runtime.link.tls.link import TlsLink
 from spuvm.runtime.link.tls.stalled import Waits
 
 PARTIES = ("alice", "bob", "carol")

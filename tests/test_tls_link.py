@@ -35,7 +35,7 @@ from spuvm.runtime.link.certificates import free_ports, issue, make_authority, m
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import MAX_REASON
 from spuvm.runtime.link.tls.channel import Channel, in_words, make_context
-from spuvm.runtime.link.tls.link import connect
+from spuvm.runtime.link.tls.connect import connect
 
 PARTIES = ("alice", "bob", "carol")
 
@@ -236,7 +236,7 @@ import sys
 import numpy as np
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.errors import SpuError
-from spuvm.runtime.link.tls.link import connect
+from spuvm.runtime.link.tls.connect import connect
 
 path, party, size = sys.argv[1], sys.argv[2], int(sys.argv[3])
 with connect(load_cluster(path), party) as link:

@@ -22,7 +22,7 @@ from spuvm.profiling import Profile
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.link.parties import Cluster
-from spuvm.runtime.link.tls.link import connect, decline
+from spuvm.runtime.link.tls.connect import connect, decline
 from spuvm.runtime.machine.program import Round, Task
 from spuvm.runtime.machine.session import Session
 from spuvm.runtime.protocols.registered import protocol_of, rank_names

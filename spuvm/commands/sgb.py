@@ -22,7 +22,7 @@ from spuvm.data.targets import check_target
 from spuvm.network import make_run_folder, run_parties
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.cluster import load_cluster
-from spuvm.runtime.link.tls.link import decline
+from spuvm.runtime.link.tls.connect import decline
 from spuvm.shares import parties_of
 
 FORMATS = (".csv", ".parquet")

@@ -16,7 +16,7 @@ from spuvm.runtime.link.certificates import free_ports
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.link.parties import Address, Cluster
-from spuvm.runtime.link.tls.link import connect
+from spuvm.runtime.link.tls.connect import connect
 from spuvm.runtime.machine.session import Session
 from spuvm.streaming.folder import Folder
 from spuvm.streaming.job import Job, Runner

@@ -15,126 +15,57 @@ while its peers are busy with each other, as may parties that do not compute. So
 receives data, says so to all (ALIVE), eight times in `timeout` at most. Peers that block each other
 get nothing, say nothing, and time out; the dealer and others wait a little longer, and hear who is to blame.
 
-`link/tls/setup.py` makes the connections (`link/tls/hello.py`: who is at the other end), `link/tls/channel.py` is
-TLS on one of them, `link/tls/stream.py` the frames that go over it and their format, `link/tls/receiver.py`
-takes them in.
+`link/tls/connect.py` joins a session, `link/tls/setup.py` makes its connections (`link/tls/hello.py`: who is at the
+other end), and `link/tls/renewal.py` makes lost ones anew. `link/tls/channel.py` is TLS on one of them,
+`link/tls/stream.py` the frames that go over it and their format, `link/tls/receiver.py` takes them in.
 """
 
-import errno
-import logging
 import select
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
-from spuvm.runtime.cores import share_cores
-from spuvm.runtime.errors import (
-    CertificateError,
-    PeerAbortedError,
-    PeerLostError,
-    PeerMismatchError,
-    PeerTimeoutError,
-    SpuError,
-    for_peers,
-)
+from spuvm.runtime.errors import PeerAbortedError, PeerLostError, PeerTimeoutError, SpuError
 from spuvm.runtime.link.link import Kind, Link
 from spuvm.runtime.link.parties import Cluster
 from spuvm.runtime.link.round import Exchange, leading
 from spuvm.runtime.link.tls.channel import BLOCK_BYTES, FAREWELL, RECORD_BYTES, in_words
-from spuvm.runtime.link.tls.hello import Greeter, Stopped
-from spuvm.runtime.link.tls.pace import Pace, paces
+from spuvm.runtime.link.tls.pace import Pace
 from spuvm.runtime.link.tls.receiver import Receiver
-from spuvm.runtime.link.tls.resume import CONFIRM_BYTES, CONFIRM_PAUSE, Log, Mender, Reception, ready
-from spuvm.runtime.link.tls.setup import Connected, SetUp
+from spuvm.runtime.link.tls.renewal import MENDING, Renewal
+from spuvm.runtime.link.tls.setup import Connected
 from spuvm.runtime.link.tls.stalled import SAYS, Waits
 from spuvm.runtime.link.tls.stream import INLINE_BYTES, Sender, Wake
-from spuvm.runtime.link.tls.ways import Ways, of_cluster
+from spuvm.runtime.link.tls.ways import Ways
 
-DIFFERENT = 3.0  # seconds that a party waits for peers to tell them that the set-up cannot succeed
-DECLINE = 5.0  # seconds that a party that cannot take part waits for peers to tell them
 LAST_WORDS = 0.5  # seconds to look for the reason of a peer whose connection broke
 AHEAD = 64 << 20  # bytes that a party computes before it sends them
 ALIVE = 1 / 8  # of the time limit, between two frames that say so
 BEHIND = 1.2  # times the limit, for a party that may be waiting for the dealer: it notices first
 ENDLESS = 1000  # times the limit: no wait is longer, whatever comes meanwhile
-MENDING = 0.2  # seconds between two looks after connections, where they may be taken up again
 TAKEN = 1 << 13  # bytes that are taken at once where a short message is awaited
 SHORT = 0.2  # seconds for which a short message is awaited without looking after anything else
-LONGER = 1.4  # times the limit: parties that compute notice first who does not come
-
-log = logging.getLogger(__name__)
-
-
-def connect(cluster: Cluster, party: str, timeout: float | None = None) -> "TlsLink":
-    """Join the session of the cluster as `party`; returns when all parties are connected to this one.
-
-    `timeout` (seconds; the cluster file's `timeout_seconds` if not given) limits the set-up and later
-    every wait. Raises `CertificateError`, `PeerMismatchError`, `PeerTimeoutError`, or `LinkError`.
-    """
-    rank = cluster.rank(party)
-    share_cores(cluster.on_host_of(party))
-    limit = cluster.timeout_seconds if timeout is None else timeout
-    dealer = None if cluster.dealer is None else cluster.rank(cluster.dealer)
-    computes = rank < cluster.config.world_size
-    link = TlsLink(rank, cluster.names, limit if computes else LONGER * limit, cluster.ahead, dealer)
-    link._paces, link._compress = paces(cluster), cluster.compress
-    link._ways = ways = of_cluster(cluster, party)
-    try:
-        with SetUp(cluster, party, limit, link._wake, ways) as setup:
-            _join(link, setup, limit)
-        if cluster.grace_seconds:
-            link._take_up_again(cluster, party, ways)
-        link._start_session()
-    except BaseException:
-        link.close()
-        raise
-    return link
-
-
-def decline(cluster: Cluster, party: str, reason: str) -> None:
-    """Tell the peers why `party` does not come: those that wait, and those that start within `DECLINE` seconds.
-
-    Says nothing if this party's own certificate or address cannot be used. No secrets in `reason`.
-    """
-    wake, ways = Wake(), of_cluster(cluster, party)
-    try:
-        with SetUp(cluster, party, DECLINE, wake, ways) as setup:
-            setup.fail(party, reason, DECLINE)
-    except SpuError as error:
-        log.debug("%s could not tell its peers that it stops: %s", party, error)
-    finally:
-        ways.close()
-        wake.close()
-
-
-def _join(link: "TlsLink", setup: SetUp, limit: float) -> None:
-    deadline = time.monotonic() + limit
-    with link._abort_on_error():
-        try:
-            while not link._complete:
-                if time.monotonic() > deadline:
-                    raise PeerTimeoutError(setup.absence(link._senders, link._receivers))
-                link._poll(0.2)
-                for made in setup.news():
-                    link._attach(made)
-        except Stopped as stopped:
-            setup.fail(stopped.origin, stopped.reason)
-            raise link._aborted(stopped.peer, stopped.origin, stopped.reason) from None
-        except SpuError as error:
-            lasting = isinstance(error, CertificateError | PeerMismatchError)  # those who start later meet it, too
-            setup.fail(*(link._cause or (setup.party, for_peers(error))), DIFFERENT if lasting else FAREWELL)
-            raise
 
 
 class TlsLink(Link):
     """One party's end; made by `connect`."""
 
     def __init__(
-        self, rank: int, parties: Sequence[str], timeout: float, ahead: int = AHEAD, dealer: int | None = None
+        self,
+        rank: int,
+        parties: Sequence[str],
+        timeout: float,
+        ways: Ways,
+        ahead: int = AHEAD,
+        dealer: int | None = None,
+        paces: Mapping[int, Pace] | None = None,
+        compress: bool = False,
     ) -> None:
-        """`ahead`: bytes that a dealer computes before it sends them, and that are received of it before time."""
+        """`ways`: over which its connections go; it closes them. `paces`: by peer, of those that have a rate.
+
+        `ahead`: bytes that a dealer computes before it sends them, and that are received of it before time.
+        """
         advice = "Is it running and reachable? Raise the limit with `timeout_seconds` in the cluster file."
         super().__init__(rank, parties, timeout, advice)
         self._unsent = ahead if rank == dealer else AHEAD
@@ -143,17 +74,10 @@ class TlsLink(Link):
         self._heard = time.monotonic()  # when something came from any peer
         self._alive = self._heard  # when this party said that it gets on
         self._waits = Waits(rank, parties)
-        self._confirmed = 0.0  # when peers were last told how much has come
-        self._paces: Mapping[int, Pace] = {}  # by peer, of those that have a rate
-        self._compress = False
-        self._ways: Ways | None = None
-        self._grace = 0.0  # seconds in which a lost connection may be taken up again
-        self._reception: Reception | None = None
-        self._menders: list[Mender] = []
+        self._ways, self._paces, self._compress = ways, paces or {}, compress
+        self._renewal: Renewal | None = None  # of connections that were lost, if they may be taken up again
         self._tokens: dict[tuple[bool, int], str] = {}  # of connections, by direction and peer
-        self._watched: set[int] = set()  # descriptors of outgoing connections
         self._senders: dict[int, Sender] = {}
-        self._logs: dict[int, Log] = {}
         self._receivers: dict[int, Receiver] = {}
         self._by_fd: dict[int, Receiver] = {}
         self._unread: set[Receiver] = set()  # of whose connection more was taken than read
@@ -185,97 +109,14 @@ class TlsLink(Link):
                 *(self._paces.get(peer), self._compress),
             )
         else:
-            receiver = Receiver(peer, channel, self, self._waits, self._early.get(peer, 0), self._taken(peer))
+            receiver = Receiver(peer, channel, self, self._waits, self._early.get(peer, 0))
             self._receivers[peer] = self._by_fd[channel.sock.fileno()] = receiver
             self._resume(receiver)
 
-    # Connections that were lost, or have carried as much as they should.
-
-    def _take_up_again(self, cluster: Cluster, party: str, ways: Ways) -> None:
+    def _take_up_again(self, cluster: Cluster) -> None:
         """From now on connections that are lost are made anew."""
-        self._grace = cluster.grace_seconds
-        greeter = Greeter(cluster, party, lambda: None)
-        for peer, sender in self._senders.items():
-            mender = Mender(greeter, cluster, ways, peer, self._tokens[True, peer])
-            self._menders.append(mender)
-            sent = Log()
-            sender.channel.kept = sent.add
-            self._logs[peer] = sent
-            sender.mend = partial(self._mend, peer, mender)
-        tokens = {peer: self._tokens[False, peer] for peer in self._receivers}
-        self._reception = Reception(greeter, cluster, ways, tokens, self._wake.set)
-
-    def _mend(self, peer: int, mender: Mender) -> list[memoryview] | None:
-        """In a sender's thread: a new connection under the old one's descriptor; what is to be said again over it."""
-        sender, receiver = self._senders[peer], self._receivers[peer]
-        made = mender.connect(lambda: sender.stopping or receiver.closed)
-        if made is None:
-            return None
-        channel, count = made
-        log.info("%s is connected to %s again", self._me, self.parties[peer])
-        again = self._logs[peer].since(count)
-        sender.channel.go_on(channel)
-        return again
-
-    def _taken(self, peer: int) -> Callable[[int], None]:
-        def drop(count: int) -> None:
-            if peer in self._logs:
-                self._logs[peer].drop(count)
-
-        return drop
-
-    def _readmit(self) -> None:
-        """Peers that dialed again go on where what they said ended."""
-        for peer, channel in self._reception.come() if self._reception is not None else ():
-            receiver = self._receivers[peer]
-            with suppress(OSError):  # gone again: it will come again
-                self._drain_taken(receiver)
-                ready(channel, receiver.channel.received)
-                if receiver.watched:
-                    self._poller.unregister(receiver.channel.sock.fileno())
-                    receiver.watched = False
-                receiver.channel.go_on(channel)
-                receiver.broken = None
-                self._resume(receiver)
-                continue
-            channel.close()
-
-    def _drain_taken(self, receiver: Receiver) -> None:
-        """What has been decrypted is read: the count is of all that need not come again."""
-        with suppress(OSError):
-            receiver.advance()
-
-    def _confirm(self) -> None:
-        """Tell peers what has come, so that they need not keep it."""
-        now = time.monotonic()
-        if now < self._confirmed + CONFIRM_PAUSE:
-            return
-        self._confirmed = now
-        for peer, receiver in self._receivers.items():
-            sender, count = self._senders[peer], receiver.channel.received
-            if count - receiver.confirmed >= CONFIRM_BYTES and not sender.busy and sender.error is None:
-                receiver.confirmed = count
-                with suppress(OSError):
-                    sender.send(Kind.TAKEN, [memoryview(count.to_bytes(8, "little"))])
-
-    def _look_after(self) -> bool:
-        """Notice connections that ended, either way; whether one is being made anew."""
-        for sender in self._senders.values():
-            fd = sender.channel.sock.fileno()
-            wanted = not sender.busy and sender.mend is not None and sender.error is None
-            if wanted != (fd in self._watched):
-                if wanted:
-                    self._poller.register(fd, select.POLLIN)
-                    self._watched.add(fd)
-                else:
-                    self._poller.unregister(fd)
-                    self._watched.discard(fd)
-        for receiver in self._receivers.values():
-            if receiver.broken is not None and time.monotonic() > receiver.broken + self._grace:
-                why = f"it was not taken up again within {self._grace:g} s"
-                raise self._lost(receiver.peer, OSError(errno.ECONNRESET, why))
-        broken = any(r.broken is not None and not r.closed for r in self._receivers.values())
-        return broken or any(s.mending for s in self._senders.values())
+        connections = (self._senders, self._receivers, self._tokens, self._poller, self._wake)
+        self._renewal = Renewal(cluster, self._ways, *connections, resume=self._resume, lost=self._lost)
 
     def _transfer(self, sends: dict[int, list[memoryview]], receives: dict[int, list[memoryview]]) -> None:
         self._expect(receives)
@@ -302,7 +143,7 @@ class TlsLink(Link):
 
     def _plain(self, sends: Mapping[int, memoryview], receives: Mapping[int, memoryview]) -> bool:
         """Whether nothing is under way, and nothing to be agreed or taken up again."""
-        if self.failed or self._proposed or self._grace or self._stopped is not None:
+        if self.failed or self._proposed or self._renewal is not None or self._stopped is not None:
             return False
         short = all(len(v) < RECORD_BYTES // 2 for views in (sends, receives) for v in views.values())
         free = all(not (s := self._senders[p]).busy and s.error is None for p in sends)
@@ -407,18 +248,15 @@ class TlsLink(Link):
             deadline = time.monotonic() + FAREWELL
             for sender in self._senders.values():
                 sender.last_words(Kind.CLOSE, b"", deadline)
-        if self._reception is not None:
-            self._reception.close()
-        for mender in self._menders:
-            mender.stop()
+        if self._renewal is not None:
+            self._renewal.close()
         for sender in self._senders.values():
             sender.close()
         for receiver in self._receivers.values():
             receiver.close()
         for pace in self._paces.values():
             pace.close()
-        if self._ways is not None:
-            self._ways.close()
+        self._ways.close()
         self._wake.close()
 
     def _send(self, peer: int, kind: Kind, views: list[memoryview]) -> None:
@@ -471,11 +309,11 @@ class TlsLink(Link):
                 p for p, s in self._senders.items() if s in senders and s.crowded(most)
             ]
             patience = self._patience(*awaited)
-            if self._grace and self._look_after():
+            if self._renewal is not None and self._renewal.look_after():
                 moved = time.monotonic()
             try:
                 limit = max(0.0, min(moved + patience, said + SAYS * self.timeout) - time.monotonic())
-                progress = self._poll(min(limit, MENDING) if self._grace else limit)
+                progress = self._poll(limit if self._renewal is None else min(limit, MENDING))
             except PeerAbortedError as stopped:
                 if missing() or any(s.crowded(most) or s.error is not None for s in senders):
                     raise
@@ -509,11 +347,11 @@ class TlsLink(Link):
         for fd, _ in self._poller.poll(limit * 1000):
             if fd == self._wake.fd:
                 self._wake.clear()
-                self._readmit()
+                if self._renewal is not None:
+                    self._renewal.readmit()
                 moved = True
                 continue
-            if fd in self._watched:
-                self._ended(fd)
+            if self._renewal is not None and self._renewal.ended(fd):
                 continue
             receiver = self._by_fd[fd]
             before = receiver.progress
@@ -522,17 +360,11 @@ class TlsLink(Link):
                 self._heard = time.monotonic()
                 self._waits.moved(receiver.peer, self._heard)
                 moved = True
-        if self._grace:
-            self._confirm()
+        if self._renewal is not None:
+            self._renewal.confirm()
         if self._filled != filled:
             self._get_on()
         return moved
-
-    def _ended(self, fd: int) -> None:
-        """An outgoing connection has something to read: it has ended."""
-        for sender in self._senders.values():
-            if sender.channel.sock.fileno() == fd and not sender.busy:
-                sender.renew()
 
     @property
     def _filled(self) -> int:
@@ -552,7 +384,7 @@ class TlsLink(Link):
                 receiver.channel.take(self._buffer)
             receiver.advance()
         except OSError as error:
-            if not self._grace or self._stopped is not None:
+            if self._renewal is None or self._stopped is not None:
                 receiver.ended = True
                 raise self._lost(receiver.peer, error) from None
             receiver.broken = time.monotonic()

@@ -8,9 +8,10 @@ from collections.abc import Callable, Generator, Iterator
 from spuvm.runtime.errors import PeerMismatchError
 from spuvm.runtime.link.link import Kind, Link, size
 from spuvm.runtime.link.tls.channel import Channel
+from spuvm.runtime.link.tls.cutting import FRAME_BYTES
 from spuvm.runtime.link.tls.packed import unpack
 from spuvm.runtime.link.tls.stalled import Waits
-from spuvm.runtime.link.tls.stream import CONTROL_BYTES, FRAME_BYTES, HEADER, MAGIC, PROTOCOL_VERSION, SESSION_KINDS
+from spuvm.runtime.link.tls.stream import CONTROL_BYTES, HEADER, MAGIC, PROTOCOL_VERSION, SESSION_KINDS
 
 INBOX = 1024  # control frames of a kind; a party proposes no more than `agreement.AHEAD` before it listens
 LIVELY = 256
@@ -27,17 +28,8 @@ class Receiver:
     broken, and the link's errors.
     """
 
-    def __init__(
-        self,
-        peer: int,
-        channel: Channel,
-        link: Link,
-        waits: Waits,
-        ahead: int = 0,
-        taken: Callable[[int], None] = lambda count: None,
-    ) -> None:
-        """`taken` is called with how many bytes the peer says that it has."""
-        self.taken = taken
+    def __init__(self, peer: int, channel: Channel, link: Link, waits: Waits, ahead: int = 0) -> None:
+        self.taken: Callable[[int], None] = lambda count: None  # called with how many bytes the peer says that it has
         self.peer = peer
         self.channel = channel
         self.inbox: dict[Kind, deque[tuple[int, bytes]]] = {Kind.AGREE: deque(), Kind.KEY: deque()}

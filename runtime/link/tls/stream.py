@@ -27,7 +27,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import chain
 from queue import SimpleQueue
@@ -35,8 +35,8 @@ from threading import Thread
 from typing import Any
 
 from spuvm.runtime.link.link import Kind, size
-from spuvm.runtime.link.round import leading
 from spuvm.runtime.link.tls.channel import RECORD_BYTES, Channel
+from spuvm.runtime.link.tls.cutting import in_frames, in_frames_as_put, in_records
 from spuvm.runtime.link.tls.pace import PAUSE, Pace
 from spuvm.runtime.link.tls.packed import pack
 
@@ -44,7 +44,6 @@ PROTOCOL_VERSION = 5
 MAGIC = b"SV"
 HEADER = struct.Struct("<2sBBIIQ")
 INLINE_BYTES = 1 << 18  # up to here a message is written by the calling thread
-FRAME_BYTES = 4 << 20
 CONTROL_BYTES = 1 << 16  # no control frame is longer
 SESSION_KINDS = frozenset(
     {Kind.DATA, Kind.PACKED, Kind.AGREE, Kind.KEY, Kind.ABORT, Kind.CLOSE, Kind.ALIVE, Kind.WAITING, Kind.TAKEN}
@@ -161,7 +160,7 @@ class Sender:
             rest = self._offer(iter((self.channel.record(self._header(kind, total, total) + b"".join(views)),)))
         else:
             self._taken += total
-            blocks = self._blocks(kind, total, _frames(views))
+            blocks = self._blocks(kind, total, in_frames(views))
             rest = blocks if self.busy or total > INLINE_BYTES else self._offer(blocks)
         if rest is not None:
             self._give(rest)
@@ -169,7 +168,7 @@ class Sender:
     def open(self, total: int) -> None:
         """Begin a message of so many bytes, which follow by `put`."""
         self._pieces = SimpleQueue()
-        self._give(self._blocks(Kind.DATA, total, _frames_put(total, self._pieces)))
+        self._give(self._blocks(Kind.DATA, total, in_frames_as_put(total, self._pieces)))
 
     def put(self, array: Any, nbytes: int) -> None:
         """The next piece of the message begun; the thread waits for what JAX is still computing."""
@@ -235,7 +234,7 @@ class Sender:
             packed = pack(frame) if self._compress and kind is Kind.DATA else None
             what, said = (kind, frame) if packed is None else (Kind.PACKED, [memoryview(packed)])
             header = memoryview(self._header(what, size(said), total))
-            yield from self.channel.encrypt(_records([header, *said]))
+            yield from self.channel.encrypt(in_records([header, *said]))
             self._inside_frame = False
             self._left += size(frame)
             if self.observed:
@@ -302,44 +301,3 @@ class _Begun(Iterator[bytes | memoryview]):
     def __next__(self) -> bytes | memoryview:
         first, self._first = self._first, None
         return next(self._blocks) if first is None else first
-
-
-def _frames(views: list[memoryview]) -> Iterator[list[memoryview]]:
-    """Cut a message into frames of at most FRAME_BYTES; an empty one makes one empty frame."""
-    frame: list[memoryview] = []
-    room = FRAME_BYTES
-    for view in views:
-        while len(view):
-            if room == 0:
-                yield frame
-                frame, room = [], FRAME_BYTES
-            piece = view[:room]
-            frame.append(piece)
-            room -= len(piece)
-            view = view[len(piece) :]
-    yield frame
-
-
-def _frames_put(total: int, pieces: "SimpleQueue[tuple[Any, int] | None]") -> Iterator[list[memoryview]]:
-    """Frames of a message whose pieces come one after another; it ends early at None."""
-    while total > 0 and (piece := pieces.get()) is not None:
-        views = [leading(*piece)]
-        while not pieces.empty() and size(views) < FRAME_BYTES // 2 and (piece := pieces.get()) is not None:
-            views.append(leading(*piece))
-        total -= size(views)
-        yield from _frames(views)
-
-
-def _records(pieces: Iterable[memoryview]) -> Iterator[memoryview]:
-    """Join small pieces, so that each does not cost a TLS record of its own; large ones are not copied."""
-    joined = bytearray()
-    for piece in pieces:
-        if len(piece) < RECORD_BYTES:
-            joined += piece
-        if joined and (len(piece) >= RECORD_BYTES or len(joined) >= 2 * RECORD_BYTES):
-            yield memoryview(joined)
-            joined = bytearray()
-        if len(piece) >= RECORD_BYTES:
-            yield piece
-    if joined:
-        yield memoryview(joined)
