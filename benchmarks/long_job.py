@@ -74,6 +74,7 @@ class Cut(Slow):
     """A way from one party to another, which can be cut."""
 
     def cut(self) -> int:
+        """End all connections that go this way; how many."""
         socks, self._socks = self._socks[1:], self._socks[:1]
         for sock in socks:
             with suppress(OSError):
@@ -104,6 +105,7 @@ def between(three: Three) -> Iterator[dict[frozenset[str], list[Cut]]]:
 
 
 def states(three: Three, id: str) -> dict[str, tuple[str, str]]:
+    """By party that answers, the state of a job there, and the reason for it."""
     found = {}
     for party in PARTIES:
         with suppress(OSError):
@@ -112,6 +114,7 @@ def states(three: Three, id: str) -> dict[str, tuple[str, str]]:
 
 
 def submit(three: Three, pause: float) -> str:
+    """The job, which pauses so long after each step, allowed by all; its number."""
     text = SCRIPT.replace("PAUSE", repr(pause))
     for party in PARTIES:
         path = three.folder / party / "policy.toml"
@@ -166,6 +169,40 @@ class Trouble:
                 self.cuts += 1
 
 
+def ran(folder: Path, given: argparse.Namespace) -> tuple[list[str], str]:
+    """Two jobs, the second of them disturbed; what is wrong, and in words how the second went."""
+    three = Three(folder, parallel=2, restarts=1000)
+    with between(three) as ways:
+        try:
+            for party in PARTIES:
+                three.start(party)
+            for party in PARTIES:
+                three.wait_until_up(party)
+            begun = time.monotonic()
+            want = result(three, submit(three, 0.0), 600.0)
+            print(f"undisturbed, without a pause: {time.monotonic() - begun:.0f} s")
+            begun = time.monotonic()
+            id, trouble = submit(three, given.seconds / STEPS), Trouble(three, ways, given)
+            got = result(three, id, 20 * given.seconds + 600.0, trouble)
+            print(f"{trouble.cuts} cuts, {trouble.restarts} restarts: {time.monotonic() - begun:.0f} s")
+        finally:
+            three.stop()
+    text = (three.folder / "bob" / "state" / "jobs" / id / "output.txt").read_text()
+    steps = [int(n) for n in re.findall(r"(?m)^step (\d+)$", text)]
+    exact = three.tables["alice"][:, 1] * (1 - 0.9**STEPS) / 0.1
+    wrong = [f"{len(trouble.due)} cuts or restarts came too late"] if trouble.due else []
+    wrong += ["another result"] if np.abs(got - want).max() > 1e-3 or np.abs(got - exact).max() > 5e-3 else []
+    wrong += ["steps are missing"] if set(steps) != set(range(STEPS)) else []
+    wrong += record.disagreements({p: entries(three, p) for p in PARTIES})
+    return wrong, f"bob did {len(steps)} steps of {STEPS}; largest difference {np.abs(got - want).max():.1e}"
+
+
+def entries(three: Three, party: str) -> list[Any]:
+    """A party's record, its signatures verified."""
+    key = identity.read(three.folder / party / f"{party}.crt").public_key()
+    return list(record.verified(three.folder / party / "state" / "record.jsonl", key))  # type: ignore[arg-type]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=180.0, help="How long the job takes at least.")
@@ -175,36 +212,8 @@ def main() -> int:
     given = parser.parse_args()
     random.seed(given.seed)
     with tempfile.TemporaryDirectory(prefix="spuvm-long-") as name:
-        three = Three(Path(name), parallel=2, restarts=1000)
-        with between(three) as ways:
-            try:
-                for party in PARTIES:
-                    three.start(party)
-                for party in PARTIES:
-                    three.wait_until_up(party)
-                begun = time.monotonic()
-                want = result(three, submit(three, 0.0), 600.0)
-                print(f"undisturbed, without a pause: {time.monotonic() - begun:.0f} s")
-                begun = time.monotonic()
-                id, trouble = submit(three, given.seconds / STEPS), Trouble(three, ways, given)
-                got = result(three, id, 20 * given.seconds + 600.0, trouble)
-                print(f"{trouble.cuts} cuts, {trouble.restarts} restarts: {time.monotonic() - begun:.0f} s")
-            finally:
-                three.stop()
-        text = (three.folder / "bob" / "state" / "jobs" / id / "output.txt").read_text()
-        steps = [int(n) for n in re.findall(r"(?m)^step (\d+)$", text)]
-        x = three.tables["alice"][:, 1]
-        exact = x * (1 - 0.9**STEPS) / 0.1
-        records = {}
-        for party in PARTIES:
-            key = identity.read(three.folder / party / f"{party}.crt").public_key()
-            path = three.folder / party / "state" / "record.jsonl"
-            records[party] = list(record.verified(path, key))  # type: ignore[arg-type]
-        wrong = [f"{len(trouble.due)} cuts or restarts came too late"] if trouble.due else []
-        wrong += ["another result"] if np.abs(got - want).max() > 1e-3 or np.abs(got - exact).max() > 5e-3 else []
-        wrong += ["steps are missing"] if set(steps) != set(range(STEPS)) else []
-        wrong += record.disagreements(records)
-        print(f"bob did {len(steps)} steps of {STEPS}; largest difference {np.abs(got - want).max():.1e}")
+        wrong, how = ran(Path(name), given)
+    print(how)
     print("\n".join(wrong) or "all right")
     return bool(wrong)
 

@@ -1,4 +1,4 @@
-"""Components for tests of flows that cost nothing, and the credit flow of the examples."""
+"""Components for tests of flows that cost nothing, and the flows of the examples."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from spuvm.ml.common.rules import between
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "flow" / "credit.py"
 
 
-def _example() -> Any:
-    spec = importlib.util.spec_from_file_location("credit", EXAMPLE)
+def example(name: str) -> Any:
+    """A module of `examples/flow`."""
+    spec = importlib.util.spec_from_file_location(name, EXAMPLE.with_name(f"{name}.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-_CREDIT = _example()
+_CREDIT = example("credit")
 PARTIES: tuple[str, ...] = _CREDIT.PARTIES
 credit, credit_tables = _CREDIT.credit, _CREDIT.tables
 RAN: list[str] = []  # what ran, by what the node was told

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytest
-from flows import EXAMPLE
+from flow_cases import parties
+from flows import example
 
-import spuvm as spu
 from spuvm.flow import run
 from spuvm.flow.estimating import rehearse
 
-PARTIES = ("alice", "bob", "carol")
-
-
-def example(name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLE.with_name(f"{name}.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(autouse=True)
-def parties() -> Iterator[None]:
-    spu.init(parties=PARTIES, address="local")
-    yield
-    spu.shutdown()
+__all__ = ["parties"]
 
 
 def test_marketing(tmp_path: Path) -> None:
