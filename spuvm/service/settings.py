@@ -52,7 +52,7 @@ Paths are relative to the file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -178,13 +178,8 @@ def load(path: str | Path) -> Settings:
     for name, file in files.items():
         if file is not None and not file.is_file():
             raise ConfigError(f"{path}: `{name}`: there is no file {file}.")
-    pins = {name: parse_fingerprint(pin, f"{name} in {path}") for name, pin in values["fingerprints"].items()}
-    if unknown := pins.keys() - services.keys():
-        raise ConfigError(f"{path}: [fingerprints] names {min(unknown)}, and [services] does not: {list(services)}.")
-    for name, rate in values["rates"].items():
-        parse_rate(rate, f"[rates] in {path}, {name}")
-        if name not in services or name == values["party"]:
-            raise ConfigError(f"{path}: [rates] names {name}, which is no peer: {list(services)}.")
+    pins = _fingerprints(values["fingerprints"], services, path)
+    _check_rates(values["rates"], [name for name in services if name != values["party"]], path)
     check_trust(path.parent / values["ca"], files["crl"], {n: pins.get(n) for n in services}, str(path))
     return Settings(
         party=values["party"],
@@ -202,6 +197,20 @@ def load(path: str | Path) -> Settings:
         limits=Limits(**fields.read(values["limits"], LIMITS, f"[limits] in {path}")),
         **files,
     )
+
+
+def _fingerprints(table: Mapping[str, str], services: Collection[str], path: Path) -> dict[str, str]:
+    pins = {name: parse_fingerprint(pin, f"{name} in {path}") for name, pin in table.items()}
+    if unknown := pins.keys() - set(services):
+        raise ConfigError(f"{path}: [fingerprints] names {min(unknown)}, and [services] does not: {list(services)}.")
+    return pins
+
+
+def _check_rates(table: Mapping[str, str], peers: Collection[str], path: Path) -> None:
+    for name, rate in table.items():
+        parse_rate(rate, f"[rates] in {path}, {name}")
+        if name not in peers:
+            raise ConfigError(f"{path}: [rates] names {name}, which is no peer: {', '.join(peers)} are.")
 
 
 def _reached(name: str, where: str, file: str) -> Address | None:
