@@ -155,8 +155,8 @@ class SPU(Receiver, Taker):
     three ABY3, four REP4, more SEMI2K (with a dealer). `preprocessing` says who makes SEMI2K's correlated randomness: a
     "dealer", or two parties alone by oblivious transfer ("ot"). `security="malicious"` takes ABY3 or REP4 in the form
     that notices a party that deviates, before anything is revealed. `truncation="exact"` rounds fixed point always
-    down, as `spu.jit` does; without it, as the definition or the cluster file says. So does `optimize`, of `spu.jit`,
-    too.
+    down; `optimize` is "latency", "bandwidth" or "auto" (`spu.jit` has both). Without them, as the definition or the
+    cluster file says.
     """
 
     def __init__(

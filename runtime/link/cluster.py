@@ -2,13 +2,14 @@
 
     ca = "ca.crt"                       # the authority that signs all parties' certificates, or all their own
     crl = "ca.crl"                      # optional: the certificates that the authority took back
-    timeout_seconds = 60                # optional, as are the next six
+    timeout_seconds = 60                # optional, as are the next seven
     grace_seconds = 20                  # how long a lost connection may be taken up again; not at all if not given
     protocol = "aby3"
     protocols = ["aby3"]                # that scripts may ask for; `protocol` alone if not given
     ring = 64
     fxp_fraction_bits = 18
     truncation = "probabilistic"        # or "exact": scripts may then ask for nothing else
+    optimize = "auto"                   # or "latency", "bandwidth": circuits of fewer rounds, or of fewer bytes
     dealer = "dave"                     # for protocols with a dealer: which of [parties.*] it is
     dealer_ahead_mb = 64                # optional: how far it runs ahead of the parties, at each end
     compute = ["alice", "bob", "carol"] # optional: those that compute, if not all parties do

@@ -38,9 +38,7 @@ def read(source: Input, missing: bool = False) -> Table:
 
 
 def leaf_of(source: Input, table: Table, x64: bool, missing: bool = False) -> Leaf:
-    """The type that the table has by itself, a float if cells may be missing. A number is public unless it has an
-    owner.
-    """
+    """The type that the table has by itself, a float if cells may be missing. A number without an owner is public."""
     struct: Any = jax.ShapeDtypeStruct
     dtype = np.dtype(np.float64 if x64 else np.float32) if missing else table.dtype(x64)
     if source.path is None:
