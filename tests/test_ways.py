@@ -16,6 +16,7 @@ from queue import Queue
 from typing import Any
 
 import pytest
+from parties import run_threads
 from test_resume import rounds, session
 
 from spuvm.runtime.errors import ConfigError
@@ -239,16 +240,11 @@ def test_several_sessions_at_one_port(tmp_path: Path) -> None:
     for i, party in enumerate(PARTIES):
         doors.append(Door(Address("127.0.0.1", ports[i]), party, ["127.0.0.1"], partial(answer, party)))
         doors[-1].open()
-    found: list[Any] = []
     work = partial(rounds, count=20, largest=5_000, pause=0)
-    both = [threading.Thread(target=lambda path=path: found.append(session(path, work)[0])) for path in paths]
-    for thread in both:
-        thread.start()
-    for thread in both:
-        thread.join(100)
+    found = run_threads([partial(session, path, work) for path in paths], limit=200)
     for door in doors:
         door.close()
-    assert found == [["done"] * 3] * 2
+    assert found == [(["done"] * 3, 0)] * 2
 
 
 @pytest.mark.parametrize(
