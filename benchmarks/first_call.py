@@ -149,7 +149,7 @@ def cells(records: Sequence[Record]) -> list[list[str]]:
     out = []
     for r in records:
         both = [r["cold"], r["warm"]]
-        clear = [r["jax"]] if "jax" in r else []  # records of before have none
+        clear = [r["jax"]] if "jax" in r else []  # a record may be without
         found = [(x, key) for x in (*both, *clear) for key in ("seconds", "processor")]
         times = ["failed" if "failure" in x else f"{x[key]:.2f}" if key in x else "" for x, key in found]
         times += [""] * (6 - len(times))

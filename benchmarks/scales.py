@@ -2,8 +2,8 @@
 
     python benchmarks/scales.py [--write]
 
-Without the pass every number has the default fraction bits, as before there were scales. Bytes are those of all parties
-(ABY3, a ring of 64 bits); nothing is run. With `--write` the table goes into docs/numbers.md.
+Without the pass every number has the default fraction bits. Bytes are those of all parties (ABY3, a ring of 64 bits);
+nothing is run. With `--write` the table goes into docs/numbers.md.
 """
 
 from __future__ import annotations

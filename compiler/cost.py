@@ -20,7 +20,7 @@ from spuvm.compiler.project.schedule import Piece, pieces, reference_plan
 from spuvm.compiler.seconds import Seconds
 from spuvm.runtime.engine.correlated import Holders, is_correlated
 from spuvm.runtime.machine.checks import HASH_BYTES, VERDICT_BYTES
-from spuvm.runtime.machine.proofs import Claim, steps
+from spuvm.runtime.machine.claims import Claim, steps
 from spuvm.runtime.oblivious.plan import offline
 from spuvm.runtime.protocols.ranking import batches
 

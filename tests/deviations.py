@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from typing import Any
@@ -124,11 +124,11 @@ class Deviations:
         with ThreadPoolExecutor(self.n) as pool:
             return list(pool.map(party, range(self.n))), cheat
 
-    def messages(self) -> Iterator[tuple[int, int]]:
+    @cached_property
+    def messages(self) -> list[tuple[int, int]]:
         """Who sends them, and their number there."""
-        for cheater in range(self.n):
-            _, cheat = self.run(cheater, -1)
-            yield from ((cheater, at) for at in range(cheat.count))
+        counts = [self.run(cheater, -1)[1].count for cheater in range(self.n)]
+        return [(cheater, at) for cheater, count in enumerate(counts) for at in range(count)]
 
     def unseen(self, cheater: int, at: int, manipulate: Any, padded: bool = False) -> bool:
         """Run with one message changed; whether nothing was changed by it. Nobody honest is shown a wrong result.
@@ -136,7 +136,7 @@ class Deviations:
         With `padded`, it may have been one of the bits that fill up the last byte of a message: then all is right.
         """
         right = self.right
-        results, cheat = self.run(cheater, at, manipulate, 2 if manipulate is dropped else 20)
+        results, cheat = self.run(cheater, at, manipulate, 0.5 if manipulate is dropped else 20)
         honest = [r for rank, r in enumerate(results) if rank != cheater]
         if padded and not any(isinstance(r, SpuError) for r in results):
             cheat.changed = False

@@ -31,10 +31,11 @@ import spuvm as spu
 from spuvm.compiler.expand.choreography import Check, Loop
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError
-from spuvm.runtime.machine import proofs
+from spuvm.runtime.machine import claims
 from spuvm.runtime.protocols.aby3.malicious import ABY3_MALICIOUS
 from spuvm.runtime.protocols.registered import protocol_of, secured
 from spuvm.runtime.protocols.sharings import reconstruct
+from spuvm.runtime.ring import galois
 
 X = np.array([1.5, -2.25, 0.5, 3.0, 0.0, 1.0, -1.0, 8.0], np.float32)
 Y = np.array([0.75, 4.0, 0.5, -1.0, 1.0, 1.0, 2.0, 0.25], np.float32)
@@ -69,12 +70,12 @@ def test_simulated_and_networked_are_the_same() -> None:
 @pytest.mark.parametrize("manipulate", MANIPULATIONS, ids=lambda f: f.__name__)
 def test_every_changed_message_stops_all_before_a_wrong_result(manipulate: Any) -> None:
     step = 1 if manipulate is flipped else 6
-    chosen = list(deviations().messages())[MANIPULATIONS.index(manipulate) % step :: step]
+    chosen = deviations().messages[MANIPULATIONS.index(manipulate) % step :: step]
     assert sum(not deviations().unseen(cheater, at, manipulate) for cheater, at in chosen) > 20
 
 
 def test_a_dropped_message_stops_all() -> None:
-    chosen = list(deviations().messages())[1::40]
+    chosen = deviations().messages[1::40]
     assert sum(not deviations().unseen(cheater, at, dropped) for cheater, at in chosen) > 0
 
 
@@ -108,8 +109,8 @@ def test_meaning(case: Any) -> None:
 
 def test_the_chance_of_a_deviation_is_what_is_said() -> None:
     for products in (1, 15, 16, 100, 10**4, 2**20 - 1, 2**20, 10**7):
-        for batch in proofs.batches(products):
-            t, n = proofs.table_of(batch)
+        for batch in claims.batches(products):
+            t, n = claims.table_of(batch)
             assert n >= batch
             assert t * log2(n + 1) >= 40
             if n < 1000:
@@ -118,8 +119,8 @@ def test_the_chance_of_a_deviation_is_what_is_said() -> None:
 
 def test_the_polynomial_of_the_ring_is_irreducible() -> None:
     """Modulo 2, of prime degree p without roots: X^(2^p) = X modulo it."""
-    p = proofs.DEGREE
-    polynomial = (1 << p) | (1 << proofs.MIDDLE) | 1
+    p = galois.DEGREE
+    polynomial = (1 << p) | (1 << galois.MIDDLE) | 1
 
     def squared(a: int) -> int:
         a = int(f"{a:b}", 4)
@@ -140,10 +141,10 @@ def test_inner_products_over_the_ring() -> None:
     x[0, 40], y[0, 2] = 1, 1
     want = np.zeros(41, np.uint64)
     want[[1, 4]] = 2**64 - 1
-    np.testing.assert_array_equal(proofs.inner(x, y), want)
+    np.testing.assert_array_equal(galois.inner(x, y), want)
     rng = np.random.default_rng(0)
     a, b, c = (rng.integers(0, 2**64, (5, 41), np.uint64) for _ in range(3))
-    np.testing.assert_array_equal(proofs.inner(a + b, c), proofs.inner(a, c) + proofs.inner(b, c))
+    np.testing.assert_array_equal(galois.inner(a + b, c), galois.inner(a, c) + galois.inner(b, c))
 
 
 def descent(x: Any, y: Any) -> Any:
@@ -204,13 +205,13 @@ def test_who_has_the_setting() -> None:
 
 def test_large_batches_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is predicted is what is sent, and what one of them has wrong is noticed."""
-    monkeypatch.setattr(proofs, "BATCH", 100)
+    monkeypatch.setattr(claims, "BATCH", 100)
     arguments = np.resize(X, 200), np.resize(Y, 200)
     cut = Deviations(lambda x, y: x * y, arguments, "aby3_malicious", ABY3_MALICIOUS.algebra, 3)
     _, counters = network(cut.made, cut.inputs, n=3)
     predicted = predicted_cost(cut.made, 3)
     assert_cost(predicted, counters)
-    assert proofs.batches(201) == [101, 100]
+    assert claims.batches(201) == [101, 100]
     assert predicted.rounds > 20
     _, cheat = cut.run(1, -1)
     for at in range(0, cheat.count, 4):

@@ -108,7 +108,7 @@ def test_scans_of_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_parties_agree_on_it(tmp_path: Path) -> None:
     configs = [make_config("aby3", 64, None, None, None, optimize=o) for o in OPTIMIZE]
     assert len({c.digest for c in configs}) == 3
-    assert "optimize" not in configs[0].settings  # programs of before keep their hashes
+    assert "optimize" not in configs[0].settings  # the hash of a program that says nothing of it stays
     texts = [spu.jit(lambda x: x + 1, optimize=o).compile(TIES).text for o in OPTIMIZE]
     assert len(set(texts)) == 3
     path = tmp_path / "f.spux"

@@ -234,7 +234,7 @@ def test_a_deviation_with_other_fractions(ring: int, frac: int) -> None:
     assert number and abs(got - x[m > 0].std()) < 2.0 ** (4 - frac)
 
 
-def test_limits_of_today_hold() -> None:
+def test_limits_of_the_default_fraction_bits_hold() -> None:
     """What a step of gradient descent subtracts from is as large as ever, and means of large numbers."""
     x = np.array([2.0**25, -(2.0**25), 3.0], np.float32)
     np.testing.assert_allclose(run(lambda x: x - 0.01 * x, x), 0.99 * x.astype(np.float64), rtol=1e-4)

@@ -112,6 +112,11 @@ def test_what_is_public_is_printed_after_each_run(capsys: pytest.CaptureFixture[
             UnsupportedError,
             "within a loop.*`ys`",
         ),
+        (
+            lambda x: (jax.debug.print("{n.shape}", n=spu.reveal(x)), x)[1],
+            UnsupportedError,
+            "`n.shape`: print values, not parts",
+        ),
     ],
 )
 def test_what_is_not_printed_is_refused(f: Callable[[Any], Any], error: Any, message: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 from jax.extend import core as jex
 
-from spuvm.compiler.front.trace import Traced
+from spuvm.compiler.front.trace import Traced, location_of
 from spuvm.compiler.ir.module import Value
 from spuvm.compiler.lower.context import Context, Operand, Rule, bodies
 from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
@@ -71,6 +71,8 @@ def _evaluated(closed: Any, args: Sequence[Any], printed: list[tuple[str, Any]])
 
 def _note(eqn: Any, operands: Sequence[Any], printed: list[tuple[str, Any]]) -> None:
     number = len({name.split()[1] for name, _ in printed})
+    for _, field, _, _ in string.Formatter().parse(eqn.params["fmt"]):
+        _check_whole(field or "0", f"{location_of(eqn) or 'unknown'}: ")
     filled = list(operands)
     for i, x in eqn.params.get("static_args", ()):
         filled.insert(i, x)
@@ -103,16 +105,20 @@ class _Plain(string.Formatter):
     """Of formats that come with a program, which somebody else may have written: values alone, of no great width."""
 
     def get_field(self, field_name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        if not (field_name.isdigit() or field_name.isidentifier()):
-            raise UnsupportedError(
-                f"`jax.debug.print` of `{legible(field_name, 80)}`: print values, not parts of them."
-            )
+        _check_whole(field_name)
         return super().get_field(field_name, args, kwargs)
 
     def format_field(self, value: Any, format_spec: str) -> str:
         if re.search(r"\d{4}", format_spec):
-            raise UnsupportedError(f"`jax.debug.print` with the format `{legible(format_spec, 80)}`: that is too wide.")
+            raise UnsupportedError(
+                f"`jax.debug.print` with the format `{legible(format_spec, 80)}`: give a width of at most 999."
+            )
         return str(super().format_field(value, format_spec))
+
+
+def _check_whole(field: str, where: str = "") -> None:
+    if not (field.isdigit() or field.isidentifier()):
+        raise UnsupportedError(f"{where}`jax.debug.print` of `{legible(field, 80)}`: print values, not parts of them.")
 
 
 def _printed(ctx: Context, x: Operand) -> Operand:

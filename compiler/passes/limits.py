@@ -1,4 +1,4 @@
-"""How large the fixed-point numbers of a program may be: what is known of each, and else what is promised today.
+"""How large the fixed-point numbers of a program may be: what is known of each, and else what is promised.
 
 The promise is that of a program in which every number has the default fraction bits: no number of raw size 2^(k-2) and
 above, nor any product before its truncation. So a product of two secrets is below 2^(k-2-2f), and c x below c times

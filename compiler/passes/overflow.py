@@ -9,7 +9,7 @@ left) and y likewise,
 so S / 2^h is known but for its last part: compared with 2^(L-h) it says whether |S| < 2^L, and errs only on the safe
 side, for |S| above (1 - 2^-22) 2^L (in a ring of 32 bits, 0.98 2^L). It is computed modulo 2^k itself; where it may not
 fit, S / 2^2h is compared, and where that may not fit either, sum (x / 2^g) (y / 2^g) comes first, with g so large that
-nothing wraps. Factors are checked against what this needs: 2^(L-2) / n, and 2^(1.25 L - 15) / n^1.25.
+nothing wraps. Factors are checked against what this needs: 2^(L-2) / n, and 2^(1.25 L - 15) / n^1.25 (32 bits: - 7).
 
 Sums of many numbers are summed once more without their low bits, to see whether |sum| < 2^L.
 """

@@ -45,7 +45,7 @@ def _seen(s: Scaler, x: Value) -> Value:
 
 
 def multiply(s: Scaler, op: Op) -> None:
-    """What was scaled down on both sides was so that the product fits: it keeps the limit of today."""
+    """What was scaled down on both sides was so that the product fits: it keeps the usual limit."""
     inputs = [s.at(v, min(s.of(v), s.factor_room(v)), op) for v in op.inputs]
     if op.output.type.kind != "fxp" or op.output.type.frac == 0:
         inputs = [s.at(v, 0, op) for v in op.inputs]

@@ -29,11 +29,11 @@ from spuvm.runtime.engine.code import UNIT
 from spuvm.runtime.engine.correlated import ranks
 from spuvm.runtime.engine.primitives import confirm_p, multiplied_p, random_p, send_p
 from spuvm.runtime.errors import ProtocolError
+from spuvm.runtime.machine.claims import PARTIES
 from spuvm.runtime.machine.program import Holders, Random
 from spuvm.runtime.ring.bits import pack, unpack
 
 Atom = Any  # a jaxpr variable or literal
-PARTIES = 3  # among which products are proved
 INLINED = {"pjit", "jit", "closed_call", "custom_jvp_call"}
 
 
@@ -258,7 +258,7 @@ def _restored(spec: KernelSpec, length: int | None, key: str, stored: dict[str, 
         tuple(Confirmed(mine, theirs, by, to, tuple(shape)) for mine, theirs, by, to, shape in stored["confirmed"]),
         tuple(
             Multiplied(how, tuple(map(tuple, values)), tuple(map(tuple, shapes)), dtype)
-            for how, values, shapes, dtype in stored.get("multiplied", ())
+            for how, values, shapes, dtype in stored["multiplied"]
         ),
     )
 

@@ -72,7 +72,7 @@ def confirm(x: Elements, by: int, to: int) -> Elements:
 
 
 def multiplied(x: Sequence[Elements], y: Sequence[Elements], z: Sequence[Elements], how: str) -> tuple[Elements, ...]:
-    """[z], of which the parties prove that it is x y before anything is revealed (see `machine/proofs`).
+    """[z], of which the parties prove that it is x y before anything is revealed (`machine/proofs.py`).
 
     `how`: "mul", element by element modulo 2^k; "and", bit by bit; "dot", z[b] = x[b] y[b] of batches of matrices.
     """

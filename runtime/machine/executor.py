@@ -21,6 +21,7 @@ from spuvm.runtime.engine.random import Stream, aligned_empty, derive_key, permu
 from spuvm.runtime.errors import CancelledError, RangeError
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.machine.checks import Checks
+from spuvm.runtime.machine.claims import PARTIES, Claim
 from spuvm.runtime.machine.components import Blocked, Component, blocks, empty, own, taken, whole
 from spuvm.runtime.machine.messages import Transfers
 from spuvm.runtime.machine.program import (
@@ -46,7 +47,7 @@ from spuvm.runtime.machine.program import (
     WhileStep,
     partition,
 )
-from spuvm.runtime.machine.proofs import Claim, Drawn, Proofs
+from spuvm.runtime.machine.proofs import Drawn, Proofs
 from spuvm.runtime.machine.small import small_piece
 from spuvm.runtime.oblivious.streams import Made, stream_of
 from spuvm.runtime.protocols.ranking import ranking
@@ -89,9 +90,6 @@ class Streams:
         if holders not in self._for_proofs:
             self._for_proofs[holders] = Drawn(derive_key(self._keys(holders), "spuvm proofs of products"))
         return self._for_proofs[holders]
-
-    def may_use(self, holders: Holders) -> bool:
-        return self._party is None or self._party in holders
 
 
 class Listener(Protocol):
@@ -169,7 +167,7 @@ class Executor:
 
     def _for_proofs(self, component: int, nbytes: int) -> np.ndarray:
         """Bytes of the holders of a component of a replicated sharing."""
-        i, j = sorted((component, (component - 1) % 3))
+        i, j = sorted((component, (component - 1) % PARTIES))
         return self.streams.for_proofs((i, j)).draw(nbytes)
 
     def _multiplied(self, product: Product, env: Mapping[int, Component]) -> None:

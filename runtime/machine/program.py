@@ -293,7 +293,7 @@ class ProductStep:
 
 @dataclass(eq=False)
 class CheckStep:
-    """Prove what was multiplied, and compare hashes, among so many parties; see `proofs` and `checks`."""
+    """Prove what was multiplied, and compare hashes, among so many parties; see `proofs.py` and `checks.py`."""
 
     parties: int
     frees: tuple[int, ...] = ()

@@ -68,7 +68,7 @@ class Protocol:
     `sorting` is there if it can shuffle; else sorts are networks of comparisons.
     `setup` is what the parties do with each other once, when a session begins.
     `verified`: parties may deviate; what is sent is confirmed, and checked before anything is revealed and at the end.
-    `proved`: products are proved in these checks as well, and each check has a known number of them (see `proofs`).
+    `proved`: products are proved in these checks as well (`machine/proofs.py`), each check a known number of them.
     `others` is how many parties there are, after those that compute, that only bring values and are
     shown results. A dealer is one more rank, the last: it takes part in kernels and holds no component
     but, where masked products need it, the mask; `tell_p` lets it follow control that depends on public

@@ -94,7 +94,7 @@ def _carries_dealt(b0: Elements, b1: Elements) -> Sharing:
     x, y = xor(shared, placed(b0, 0)), xor(shared, placed(b1, 1))
     z = xor(shared, each(lambda a: bt.shift_right(a, 1), shared))
     x, y, z = (and_constant(a, (1 << (bt.width(b0) - 1)) - 1) for a in (x, y, z))
-    z = proved(x, y, z, "and")
+    proved(x, y, z, "and")
     return shared
 
 
