@@ -12,7 +12,6 @@ from spuvm.compiler.ir.module import Module, Region, Value
 from spuvm.compiler.lower.context import Context
 
 Way = Callable[..., Value | Sequence[Value]]
-Price = Callable[[Module], tuple[int, int]]  # rounds, and bytes of the party that sends most
 
 
 @dataclass(frozen=True)
