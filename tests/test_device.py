@@ -27,6 +27,7 @@ from spuvm.runtime.ring.limbs import BY_LIMBS, limbs_for, matmul_by_limbs
 from spuvm.vm import make_config, simulator
 
 rng = np.random.default_rng(0)
+by_limbs = jax.jit(matmul_by_limbs, static_argnums=2)  # compiled as one, as in a stage
 
 
 @pytest.mark.parametrize(("kind", "dtype"), list(product(BY_LIMBS, (np.uint32, np.uint64))))
@@ -34,12 +35,12 @@ def test_products_by_limbs_have_the_bits_of_the_ring(kind: str, dtype: type) -> 
     """At the limits, too: all ones, the greatest and least with a sign."""
     high = np.iinfo(dtype).max
     edges: Any = np.array([high, high // 2 + 1, 0x80, 0x7F80 % (high + 1), 0, 1], dtype)
-    for shape, other in (((2, 3, 37), (2, 37, 5)), ((1, 1, 6), (1, 6, 4)), ((3, 2, 0), (3, 0, 2))):
+    for shape, other in (((2, 3, 37), (2, 37, 5)), ((3, 2, 0), (3, 0, 2))):
         x, y = (rng.integers(0, high, s, dtype, endpoint=True) for s in (shape, other))
         x.reshape(-1)[::5] = np.resize(edges, x.reshape(-1)[::5].size)
         y.reshape(-1)[::3] = high
         with jax.enable_x64(True):
-            got = np.asarray(matmul_by_limbs(jnp.asarray(x), jnp.asarray(y), kind))
+            got = np.asarray(by_limbs(x, y, kind))
         assert got.dtype == dtype
         np.testing.assert_array_equal(got, np.einsum("bij,bjk->bik", x, y, dtype=dtype))
 
@@ -50,7 +51,7 @@ def test_products_deeper_than_a_sum_is_exact(kind: str, farthest: int) -> None:
     depth = BY_LIMBS[kind].depth + 3
     x, y = np.full((1, 1, depth), farthest, np.uint64), np.full((1, depth, 1), farthest, np.uint64)
     with jax.enable_x64(True):
-        got = np.asarray(matmul_by_limbs(jnp.asarray(x), jnp.asarray(y), kind))
+        got = np.asarray(by_limbs(x, y, kind))
     assert int(got[0, 0, 0]) == depth * farthest**2 % 2**64
 
 
@@ -59,7 +60,7 @@ def test_what_matrix_units_multiply() -> None:
 
 
 def work(x: jax.Array, y: jax.Array) -> tuple[jax.Array, ...]:
-    return x @ y, jnp.where(x < y.T, x, y.T).sum(), jnp.exp(x[0])
+    return x @ y, jnp.where(x < y.T, x, y.T).sum()
 
 
 def test_a_named_device_gives_what_the_engine_gives() -> None:
@@ -119,13 +120,8 @@ def test_the_native_product_has_a_twin_elsewhere() -> None:
     once = np.einsum("bij,bjk->bik", x, y)
     np.testing.assert_array_equal(z, 2 * once)
     np.testing.assert_array_equal(turned, once)
-    exact = (
-        sum(
-            (int(a) * (1 + 2**64) * int(b) * (1 + 2**64) for a, b in zip(x[0, 0], y[0, :, 0])),
-        )
-        % 2**128
-    )
-    assert (int(high[0, 0, 0]) << 64) + int(low[0, 0, 0]) == exact
+    exact = sum(int(a) * int(b) * (1 + 2**64) ** 2 for a, b in zip(x[0, 0], y[0, :, 0]))
+    assert (int(high[0, 0, 0]) << 64) + int(low[0, 0, 0]) == exact % 2**128
 
 
 @pytest.mark.parametrize("name", ["gpu7", "cpu:99", "cpu:", "cpu:-1", ":0", "rocm:0"])
@@ -154,8 +150,8 @@ def test_commands_take_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_benchmark_tells_both() -> None:
-    options = ["--ops", "less", "--size", "64", "--repeat", "1", "--no-network", "--device", "cpu"]
+    options = ["--ops", "multiply", "--size", "64", "--repeat", "1", "--no-network", "--device", "cpu"]
     ran = CliRunner().invoke(bench, options)
     assert ran.exit_code == 0, ran.output
-    assert ran.stdout.count(" less ") == 2
+    assert ran.stdout.count(" multiply ") == 2
     assert "on the device by XLA" in ran.output
