@@ -135,6 +135,8 @@ def test_rounding_and_columns_that_are_left_out() -> None:
         "select round(price, 1), round(price * order_id, 1), round(-price * order_id, 0) from orders join customers "
         "on id = customer",
         "select * exclude (day, PRICE), o.* exclude (day) from orders o where pieces > 3",
+        "select order_id from orders order by order_id fetch first 2 rows only",
+        "with w as (select order_id, pieces from orders) select b from w as t(a, b) where a > 11",
     ):
         want = duck({"customers": CUSTOMERS, "orders": ORDERS}).execute(sql).fetchall()
         assert sql_queries.rows(evaluate(connect(TABLES), sql, "carol")) == sql_queries.rows(want), sql
@@ -151,6 +153,14 @@ def test_rounding_and_columns_that_are_left_out() -> None:
         ("select string_agg(name, ',') from customers group by city", "this aggregate is not supported: there are avg"),
         ("select city, count(*) from customers group by rollup (city)", "ROLLUP, CUBE and GROUPING SETS"),
         ("select sum(price > 3) from orders", r"counted by count_if\(\.\.\.\)"),
+        ("(select day from orders) order by day limit 1", r"\(ORDER\) is not supported"),
+        ("select * from (select day from orders) t tablesample 10%", r"\(SAMPLE\) is not supported"),
+        ("select day from orders union by name select day from orders", r"\(BY NAME\) is not supported"),
+        ("select day from orders limit 10%", "must be a whole number of rows"),
+        ("select a from orders o(a)", "name columns in a subquery"),
+        ("select count(distinct day) over () from orders", "DISTINCT is not supported over a window"),
+        ("select (select price from orders where customer = id limit 1) from customers", "would be of all its rows"),
+        ("select name from customers where exists (select 1 from orders where customer = id offset 3)", "OFFSET"),
     ],
 )
 def test_nothing_is_passed_over(sql: str, message: str) -> None:
@@ -167,8 +177,14 @@ def test_parameters_are_taken_in_the_order_of_the_text() -> None:
     assert evaluate(db, sql.format("$4", "$3", "$2", "$1"), "carol", parameters=values[::-1]) == want
     named = dict(zip("abcd", values))
     assert evaluate(db, sql.format(*(f":{n}" for n in named)), "carol", parameters=named) == want
-    with pytest.raises(InputError, match="parameter `4` has no value"):
-        db.plan(sql.format(*"????"), "carol", parameters=values[:3])
+    for parts, given, message in (
+        ("????", values[:3], "parameter `4` has no value"),
+        ("????", [*values, 1], "parameter `5` is not in the query"),
+        (["$0", "$1", "$2", "$3"], values, "parameter `0` has no value"),
+        (["?", "?", "?", "$4"], values, r"both `\?` and `\$`"),
+    ):
+        with pytest.raises(InputError, match=message):
+            db.plan(sql.format(*parts), "carol", parameters=given)
 
 
 def test_sums_are_exact() -> None:

@@ -16,7 +16,7 @@ import sql_queries
 import spuvm as spu
 from spuvm.objects import Marked
 from spuvm.runtime.errors import InputError
-from spuvm.sql import connect, matching
+from spuvm.sql import connect, matching, selecting
 from spuvm.sql.columns import Vec
 from spuvm.sql.lookups import lookup
 from spuvm.sql.plan import Lookup, nodes
@@ -120,8 +120,8 @@ def test_estimates_are_near_what_programs_cost(rows: int, among: int, columns: i
     assert sides is not None
     config = db.device.vm.config
     with jax.enable_x64(True):
-        given = jax.tree.map(Marked, *matching.inputs(sides, db.members))
-        run = db.device(lambda x: _arrays(matching.found_of(sides, x, None, config.fxp_fraction_bits))).compile
+        given = jax.tree.map(Marked, *selecting.inputs(sides, db.members))
+        run = db.device(lambda x: _arrays(selecting.found_of(sides, x, None, config.fxp_fraction_bits))).compile
         cost = matching.with_selections(run(given).cost, plan.root)
     rounds, sent = matching.by_keys(sides, db.members)
     assert cost.rounds == rounds

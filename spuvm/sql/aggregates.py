@@ -9,6 +9,7 @@ from typing import Any
 from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
+from spuvm.sql.clauses import OF_WINDOW, check_clauses
 from spuvm.sql.expressions import AGGREGATES, Binder, key_of
 from spuvm.sql.plan import Aggregate, Expr, Field, Group, Order, Ranked, Window
 from spuvm.sql.scope import Scope, column
@@ -211,6 +212,9 @@ class Aggregates:
     def window(self, node: exp.Window) -> Expr:
         """A column that a window function gives."""
         me: Any = self
+        check_clauses(node, OF_WINDOW)
+        if isinstance(node.this.this, exp.Distinct):
+            raise InputError(f"`{node.sql('duckdb')}`: DISTINCT is not supported over a window: group in a subquery.")
         partition = [me.extended(me.binder.bind(e), "partition").value for e in node.args.get("partition_by") or ()]
         clause = node.args.get("order")
         order = []
@@ -274,9 +278,10 @@ def _frame(node: exp.Window, ordered: bool) -> str:
     if spec is None:
         return "running" if ordered else "all"
     start, end = str(spec.args.get("start")).upper(), str(spec.args.get("end")).upper()
-    if start == "UNBOUNDED" and end == "UNBOUNDED":
+    whole = start == "UNBOUNDED" and not spec.args.get("exclude")
+    if whole and end == "UNBOUNDED":
         return "all"
-    if start == "UNBOUNDED" and end in ("CURRENT ROW", "NONE"):
+    if whole and end in ("CURRENT ROW", "NONE"):
         return "rows" if str(spec.args.get("kind")).upper() == "ROWS" else "running"
     raise InputError(
         f"the frame {spec.sql('duckdb')} is not supported: use UNBOUNDED PRECEDING to CURRENT ROW or UNBOUNDED "

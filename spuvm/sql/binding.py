@@ -10,6 +10,17 @@ from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
 from spuvm.sql import aggregates, subqueries
+from spuvm.sql.clauses import (
+    OF_CTE,
+    OF_PARENTHESES,
+    OF_SELECT,
+    OF_SETS,
+    OF_TABLE,
+    check_clauses,
+    left_out,
+    names_of,
+    number_of,
+)
 from spuvm.sql.expressions import Binder, key_of, words
 from spuvm.sql.functions import common
 from spuvm.sql.joins import Joiner, outer
@@ -45,6 +56,7 @@ def query(session: Session, node: Any, outer_scope: Scope | None = None) -> Outp
     """
     session = with_ctes(session, node)
     if isinstance(node, exp.Subquery):
+        check_clauses(node, OF_PARENTHESES)
         return query(session, node.this, outer_scope)
     if isinstance(node, exp.SetOperation):
         return set_operation(session, node, outer_scope)
@@ -61,9 +73,9 @@ def with_ctes(session: Session, node: Any) -> Session:
         raise InputError("WITH RECURSIVE is not supported: how often it runs depends on the data.")
     known = dict(session.ctes)
     for cte in clause.expressions:
+        check_clauses(cte, OF_CTE)
         out = query(replace(session, ctes=known), cte.this)
-        names = [c.name for c in cte.args["alias"].args.get("columns") or ()]
-        known[cte.alias.lower()] = labelled(out, names)
+        known[cte.alias.lower()] = labelled(out, names_of(cte))
     return replace(session, ctes=known)
 
 
@@ -75,49 +87,11 @@ def labelled(out: Output, names: Sequence[str]) -> Output:
     return replace(out, columns=tuple((n, e) for n, (_, e) in zip(names, out.columns)))
 
 
-CLAUSES = frozenset(
-    [
-        "with_",
-        "with",
-        "expressions",
-        "distinct",
-        "from_",
-        "from",
-        "joins",
-        "where",
-        "group",
-        "having",
-        "qualify",
-        "order",
-        "limit",
-        "offset",
-    ]
-)
-OF_TABLES = frozenset({"this", "alias", "db", "catalog"})
-
-
-def _known_clauses(node: Any, known: frozenset[str]) -> None:
-    """Refuse what would be passed over: a clause that is not read."""
-    for name, clause in node.args.items():
-        if clause and name not in known:
-            shown = clause[0] if isinstance(clause, list) else clause
-            shown = shown.sql("duckdb").strip() if isinstance(shown, exp.Expression) else name
-            raise InputError(f"`{shown[:60]}` ({name.strip('_').upper()}) is not supported: leave it out.")
-
-
-def _left_out(star: Any) -> set[str]:
-    """The names that `* exclude (...)` leaves out, in lower case."""
-    for name in ("replace", "rename", "ilike", "like"):
-        if star.args.get(name):
-            raise InputError(f"`{star.sql('duckdb')}`: name the columns instead.")
-    return {e.name.lower() for e in star.args.get("except_") or star.args.get("except") or ()}
-
-
 class Select(subqueries.Subqueries, aggregates.Aggregates):
     """One SELECT."""
 
     def __init__(self, session: Session, node: exp.Select, outer_scope: Scope | None) -> None:
-        _known_clauses(node, CLAUSES)
+        check_clauses(node, OF_SELECT)
         self.session = session
         self.bases = session.bases
         self.ast = node
@@ -206,20 +180,16 @@ class Select(subqueries.Subqueries, aggregates.Aggregates):
 
     def _relation(self, source: Any) -> Relation:
         if isinstance(source, exp.Table):
-            _known_clauses(source, OF_TABLES)
-            name, alias = source.name, source.alias or source.name
+            check_clauses(source, OF_TABLE)
+            name, alias, names = source.name, source.alias or source.name, names_of(source)
             if (cte := self.session.ctes.get(name.lower())) is not None:
-                return self._derived(cte, alias, [])
+                return self._derived(cte, alias, names)
+            if names:
+                raise InputError(f"`{source.sql('duckdb')}`: name columns in a subquery, (SELECT a AS b FROM {name}).")
             return self.bases.add(self.bases.catalog[name], alias)
         if isinstance(source, exp.Subquery):
-            if not source.alias:
-                alias = self.bases.names("subquery")
-            else:
-                alias = source.alias
-            names = (
-                [c.name for c in (source.args["alias"].args.get("columns") or ())] if source.args.get("alias") else []
-            )
-            return self._derived(query(self.session, source.this), alias, names)
+            alias = source.alias or self.bases.names("subquery")
+            return self._derived(query(self.session, source), alias, names_of(source))
         raise InputError(f"`{source.sql('duckdb')[:60]}` in FROM: write a table, or (SELECT ...) AS name.")
 
     def _derived(self, out: Output, alias: str, names: Sequence[str]) -> Relation:
@@ -306,11 +276,11 @@ class Select(subqueries.Subqueries, aggregates.Aggregates):
         for node in self.ast.expressions:
             if isinstance(node, exp.Star) or (isinstance(node, exp.Column) and isinstance(node.this, exp.Star)):
                 table = node.table if isinstance(node, exp.Column) else None
-                left_out = _left_out(node.this if isinstance(node, exp.Column) else node)
+                gone = left_out(node.this if isinstance(node, exp.Column) else node)
                 known = list(self.scope.all(table or None))
-                for name in left_out - {n for n, _ in known}:
+                for name in gone - {n for n, _ in known}:
                     raise InputError(f"`{node.sql('duckdb')}` leaves out `{name}`, which is not there.")
-                out += [(name, e) for name, e in known if name not in left_out]
+                out += [(name, e) for name, e in known if name not in gone]
             else:
                 out.append((node.alias_or_name or node.sql("duckdb"), node.unalias()))
         return out
@@ -347,23 +317,13 @@ class Select(subqueries.Subqueries, aggregates.Aggregates):
         return self.extended(expr, "order")
 
     def limited(self, columns: Sequence[tuple[str, Expr]], keys: tuple[Order, ...]) -> Output:
-        limit = number_of(self.ast, "limit", self.binder)
-        offset = number_of(self.ast, "offset", self.binder) or 0
+        limit = number_of(self.ast, "limit")
+        offset = number_of(self.ast, "offset") or 0
         node = self.node
         if keys or limit is not None or offset:
             bound = node.bound if limit is None else max(1, min(node.bound, limit))
             node = Sort((), bound, node.unique, node, keys, limit, offset)
         return Output(node, tuple(columns), bool(keys))
-
-
-def number_of(ast: Any, name: str, binder: Binder | None) -> int | None:
-    clause = ast.args.get(name)
-    if clause is None:
-        return None
-    value = clause.expression
-    if isinstance(value, exp.Literal) and not value.is_string and value.name.isdigit():
-        return int(value.name)
-    raise InputError(f"{name.upper()} {value.sql('duckdb')}: it must be a whole number.")
 
 
 def _nullable(columns: Mapping[str, Expr]) -> dict[str, Expr]:
@@ -392,6 +352,7 @@ def conjuncts(node: Any) -> list[Any]:
 
 def set_operation(session: Session, node: exp.SetOperation, outer_scope: Scope | None) -> Output:
     """UNION [ALL], INTERSECT, EXCEPT."""
+    check_clauses(node, OF_SETS)
     left, right = (query(session, side, outer_scope) for side in (node.left, node.right))
     if len(left.columns) != len(right.columns):
         raise InputError(
@@ -463,7 +424,7 @@ class _Ordering:
     def limited(self, node: Node) -> Output:
         clause = self.ast.args.get("order")
         keys = tuple(self._key(o) for o in clause.expressions) if clause is not None else ()
-        limit, offset = number_of(self.ast, "limit", None), number_of(self.ast, "offset", None) or 0
+        limit, offset = number_of(self.ast, "limit"), number_of(self.ast, "offset") or 0
         if keys or limit is not None or offset:
             bound = node.bound if limit is None else max(1, min(node.bound, limit))
             node = Sort((), bound, node.unique, node, keys, limit, offset)

@@ -21,7 +21,7 @@ from spuvm.dp.spending import DELTA
 from spuvm.jit import reveal
 from spuvm.objects import Marked, SPUObject
 from spuvm.runtime.errors import ConfigError, InputError
-from spuvm.sql import machine, matching, noise, scanning
+from spuvm.sql import machine, matching, noise, scanning, selecting
 from spuvm.sql.analysis import Analysis, analyzed
 from spuvm.sql.answers import SHARED, cells, query_function, revealed
 from spuvm.sql.catalog import Catalog
@@ -408,10 +408,10 @@ class Database:
         run = PYU(scan.owner)(lambda s: scanning.scanned(s, scan.sql(), wanted, scan.bound, scan.filtered, spelled))
         return run(self.stores[scan.owner])
 
-    def _given(self, chosen_plan: Plan, measured: Any = matching.unmeasured) -> Any:
+    def _given(self, chosen_plan: Plan, measured: Any = selecting.unmeasured) -> Any:
         """What the query's function takes: scans, and what was selected by owners' keys before."""
         scans = {s.name: self._scan(chosen_plan, s) for s in chosen_plan.scans}
-        found = matching.selected(chosen_plan.root, scans, self.device.vm.config, measured)
+        found = selecting.selected(chosen_plan.root, scans, self.device.vm.config, measured)
         return {"scans": scans, "matched": found}
 
     def _program(self, chosen_plan: Plan, to: str) -> Any:
@@ -425,7 +425,7 @@ class Database:
                 struct = scanning.inputs(_wanted(scan), scan.bound, scan.filtered, spelled)
                 scans[scan.name] = jax.tree.map(lambda x, s=scan: Marked(x, s.owner), struct)
             found = {
-                name: jax.tree.map(Marked, *matching.inputs(sides, self.members))
+                name: jax.tree.map(Marked, *selecting.inputs(sides, self.members))
                 for name, sides in matching.matchings(chosen_plan.root).items()
             }
             given = {"scans": scans, "matched": found}

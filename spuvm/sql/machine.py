@@ -13,7 +13,7 @@ from spuvm.sql.columns import Array, Vec, both, chosen, dtype, joined, literal, 
 from spuvm.sql.expanding import expand
 from spuvm.sql.groups import group
 from spuvm.sql.lookups import as_in, lookup, marked, without_nulls
-from spuvm.sql.matching import found_of, keys_beside, sides_of, steps
+from spuvm.sql.matching import keys_beside, sides_of, steps
 from spuvm.sql.noise import noisy_group
 from spuvm.sql.ordering import Part, parts, sorted_vecs
 from spuvm.sql.plan import (
@@ -32,6 +32,7 @@ from spuvm.sql.plan import (
     nodes,
 )
 from spuvm.sql.relation import Rows
+from spuvm.sql.selecting import found_of
 from spuvm.sql.types import BOOL, Type, raw
 from spuvm.sql.windows import window
 

@@ -92,7 +92,10 @@ def _numbered(sql: str) -> str:
     """`?` as $1, $2, ... in the order of the text, which the syntax tree does not keep."""
     import sqlglot
 
-    marks = [t for t in sqlglot.tokenize(sql, read="duckdb") if t.token_type.name == "PLACEHOLDER"]
+    tokens = list(sqlglot.tokenize(sql, read="duckdb"))
+    marks = [t for t in tokens if t.token_type.name == "PLACEHOLDER"]
+    if marks and any(t.token_type.name == "PARAMETER" for t in tokens):
+        raise InputError("the query has both `?` and `$`: number all its parameters, or none.")
     for number, mark in reversed(list(enumerate(marks, 1))):
         sql = f"{sql[: mark.start]}${number}{sql[mark.end + 1 :]}"
     return sql
@@ -104,14 +107,20 @@ def _with_values(tree: Any, parameters: Sequence[Any] | Mapping[str, Any]) -> An
     found = list(tree.find_all(exp.Placeholder, exp.Parameter))
     if not found and parameters:
         raise InputError(f"{len(parameters)} parameters, but the query has no `?`.")
+    used = set()
     for i, node in enumerate(found):
         name = node.name if isinstance(node, exp.Placeholder) else node.this.name
+        place: Any = name if name and not name.isdigit() else int(name) - 1 if name else i
         try:
-            place: Any = name if name and not name.isdigit() else int(name) - 1 if name else i
-            value = parameters[place]
+            value = parameters[place if place != -1 else name]  # $0 is none
         except (KeyError, IndexError, TypeError):
             raise InputError(f"parameter `{name or i + 1}` has no value: pass it in `parameters`.") from None
         node.replace(_constant(value))
+        used.add(place)
+    named = isinstance(parameters, Mapping)
+    for place in parameters if isinstance(parameters, Mapping) else range(len(parameters)):
+        if place not in used:
+            raise InputError(f"parameter `{place if named else place + 1}` is not in the query: leave it out.")
     return tree
 
 

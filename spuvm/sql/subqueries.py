@@ -14,6 +14,7 @@ from typing import Any
 from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
+from spuvm.sql.clauses import OF_MATCHING, OF_PARENTHESES, check_clauses, number_of
 from spuvm.sql.expressions import words
 from spuvm.sql.plan import Aggregate, Expr, Field, Filter, Group, Lookup, Node, Project
 from spuvm.sql.scope import column, fields_of
@@ -46,7 +47,9 @@ class Subqueries:
 
     def inner(self, node: Any) -> Any:
         me: Any = self
-        node = node.unnest() if isinstance(node, exp.Subquery | exp.Paren) else node
+        while isinstance(node, exp.Subquery | exp.Paren):
+            check_clauses(node, OF_PARENTHESES)
+            node = node.this
         if isinstance(node, exp.Select) and not node.args.get("with_") and not node.args.get("with"):
             return type(me)(me.session, node, me.scope)
         return me.session.query(me.session, node)
@@ -63,6 +66,9 @@ class Subqueries:
         pairs, rest = inner.tied()
         if inner.aggregated() or inner.ast.args.get("group"):
             raise InputError("EXISTS of a query that aggregates: write IN, or compare with a scalar subquery.")
+        for name in ("having", "qualify", "offset"):
+            if inner.ast.args.get(name) is not None or (name == "offset" and number_of(inner.ast, "limit") == 0):
+                raise InputError("EXISTS of a query with HAVING, QUALIFY, OFFSET or LIMIT 0: leave it out.")
         if not rest:
             me.pending.append(Pending("mark", inner.node, tuple((o, i.value) for o, i in pairs), mark))
             return column(mark, BOOL, False)
@@ -118,6 +124,11 @@ class Subqueries:
         if rest:
             raise InputError(
                 "a subquery is tied to the query around by another comparison than `=`: use EXISTS, or a join."
+            )
+        if pairs and (any(inner.ast.args.get(n) for n in OF_MATCHING) or inner.ast.find(exp.Window)):
+            raise InputError(
+                "a subquery is tied to the query around: LIMIT, OFFSET, DISTINCT and windows would be of all its rows, "
+                "not of those that match. Aggregate, or use a join."
             )
         inner.extra_keys = [i for _, i in pairs]
         return inner.selected(), pairs
