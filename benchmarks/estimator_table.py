@@ -99,8 +99,8 @@ def main(arguments: list[str]) -> None:
 def in_order(kept: list[str], found: list[str]) -> list[str]:
     """New lines in place of those of the same estimators and tables, all in the order of the cases."""
     names = [*CASES, *UNLABELLED]
-    lines = {tuple(x.split(" | ")[:2]): x for x in (*kept, *found)}
-    return sorted(lines.values(), key=lambda x: names.index(x.split(" | ")[0].removeprefix("| ")))
+    newest = {tuple(x.split(" | ")[:2]): x for x in (*kept, *found)}
+    return sorted(newest.values(), key=lambda x: names.index(x.split(" | ")[0].removeprefix("| ")))
 
 
 if __name__ == "__main__":

@@ -100,6 +100,7 @@ def test_what_has_learned_nothing_says_so(name: str, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+TEXTS = ("text", "text of digits", "times")
 BAD_FEATURES: dict[str, tuple[Any, str]] = {
     "sparse": (lambda: sparse.csr_matrix(x()), "is sparse"),
     "complex": (lambda: x() + 1j, "complex numbers"),
@@ -108,6 +109,9 @@ BAD_FEATURES: dict[str, tuple[Any, str]] = {
     "no rows": (lambda: x()[:0], "there is nothing to compute with"),
     "no columns": (lambda: x()[:, :0], "there is nothing to compute with"),
     "text": (lambda: [["a", "b"]] * ROWS, "no numbers|text"),
+    "text of digits": (lambda: [["1", "2"]] * ROWS, "no numbers|text"),
+    "times": (lambda: x().astype("datetime64[s]"), "no numbers|text|times"),
+    "two names alike": (lambda: pd.DataFrame(x(), columns=["a", "b", "a"]), "two columns `a`"),
     "infinite": (lambda: np.where(x() > 2.9, np.inf, x()), "infinite"),
 }
 
@@ -115,7 +119,7 @@ BAD_FEATURES: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("name", ARRAYS)
 def test_features_that_cannot_be(name: str) -> None:
     for what, (made, message) in BAD_FEATURES.items():
-        if what == "text" and takes_text(name):
+        if what in TEXTS and takes_text(name):
             continue
         with pytest.raises((InputError, ConfigError), match=message) as caught:
             fitted(name, made())
@@ -128,6 +132,7 @@ BAD_LABELS: dict[str, tuple[Any, str]] = {
     "missing": (lambda: np.where(np.arange(ROWS) < 3, np.nan, np.arange(ROWS) % 2), "3 of 24 labels are missing"),
     "infinite": (lambda: np.where(np.arange(ROWS) < 3, np.inf, np.arange(ROWS) % 2), "infinite"),
     "text": (lambda: np.array(["yes", "no"] * (ROWS // 2)), "must be numbers"),
+    "text of digits": (lambda: np.array(["1", "0"] * (ROWS // 2), object), "must be numbers"),
     "sparse": (lambda: sparse.csr_matrix(np.ones((ROWS, 1))), "is sparse"),
 }
 

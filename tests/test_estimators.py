@@ -89,6 +89,13 @@ def test_rows_of_several_parties_arrays_and_secrets_give_the_same_model() -> Non
     assert by_rows.predict(frame("breast cancer", "horizontal"), to="bob").value.shape == (90,)
 
 
+def test_limits_are_of_the_numbers_whoever_has_the_rows() -> None:
+    """Secret rows are in powers of two, which a stated limit is not."""
+    one, other = (frame("iris of two", kind) for kind in ("vertical", "horizontal"))
+    found = [predictions(ml.BernoulliNB(binarize=2.0).fit(data, label="y"), data) for data in (one, other)]
+    assert 0 < found[0].mean() < 1 and (found[0] == found[1]).mean() > 0.95
+
+
 def test_inside_a_jitted_function() -> None:
     x, y = table("diabetes")
     x = (x - x.mean(axis=0)) / x.std(axis=0)

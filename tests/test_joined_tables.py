@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator
 from typing import Any
 
@@ -65,10 +66,14 @@ def test_descriptions() -> None:
 
 
 def test_what_takes_no_joined_table_says_so() -> None:
-    text = {"id": [1, 2, 3], "s": ["a", "b", "c"]}
+    text = {"id": [1, 2, 3], "s": ["a", "b", "c"], "t": [dt.datetime(2024, 1, 1)] * 3}
     table = spu.psi.join({"alice": text, "bob": {"id": [1, 2, 3], "y": [0.0, 1.0, 2.0]}}, key="id")
     with pytest.raises(InputError, match="`s` of the joined table is text"):
         ml.LinearRegression().fit(table, "y")
+    with pytest.raises(InputError, match="`s` of the joined table is text"):
+        ml.LinearRegression().fit(table, "s")
+    with pytest.raises(InputError, match="`t` of the joined table has integers of 64 bits, as times have"):
+        ml.LinearRegression().fit(table, "y", sample_weight="t")
     with pytest.raises(InputError, match=r"no column `yy` \(did you mean `y`"):
         ml.LinearRegression().fit(table, "yy")
     with pytest.raises(InputError, match="may not be there"):

@@ -11,7 +11,7 @@ from spuvm import context as contexts
 from spuvm.data import Frame, Series
 from spuvm.devices import PYU, PYUObject, fetch
 from spuvm.ml.common.labels import as_column
-from spuvm.ml.common.table import dense
+from spuvm.ml.common.table import column_names, dense
 from spuvm.ml.machine import default_device
 from spuvm.psi.shared import SharedTable
 from spuvm.runtime.errors import InputError
@@ -67,7 +67,7 @@ def _several(data: Any) -> bool:
 
 def _add(parts: dict[str, dict[Names, Any]], x: Any, start: int) -> int:
     """Put the columns of an array among its party's; how many there are."""
-    named = tuple(map(str, x.columns)) if hasattr(x, "columns") and hasattr(x, "to_numpy") else None
+    named = column_names(x)
     if isinstance(x, PYUObject):
         owner, value = x.device.party, PYU(x.device.party)(_matrix)(x)
     else:

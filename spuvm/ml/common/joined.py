@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from spuvm.data import Column
 from spuvm.data.schema import nearest
@@ -29,7 +30,7 @@ def learned(machine: Machine, table: SharedTable, label: Any, weight: Any) -> tu
         weight: the name of a column of weights, which count where a row does; None if there is none.
 
     Raises:
-        InputError: for names that are not there, and text.
+        InputError: for names that are not there, text, and times.
     """
     if not isinstance(label, str):
         raise InputError("`label` must be the name of a column of the joined table.")
@@ -38,6 +39,8 @@ def learned(machine: Machine, table: SharedTable, label: Any, weight: Any) -> tu
     for name in (label, weight):
         if name is not None and name not in table:
             raise InputError(f"the joined table has no column `{name}`{nearest(name, table.names)}.")
+        if name is not None:
+            _check(table, name)
     features = features_of(machine, table, [n for n in table.names if n not in (label, weight)])
     used = [n for n in table.names if n in table.present and n != weight]
     given = [] if weight is None else [table[weight], *(table.present[n] for n in (weight,) if n in table.present)]
@@ -49,19 +52,28 @@ def features_of(machine: Machine, table: SharedTable, names: Sequence[str]) -> T
     """Columns as one secret block, by name; absent cells are 0.
 
     Raises:
-        InputError: for text, whose codes mean nothing to others, and a table without features.
+        InputError: for text, whose codes mean nothing to others, times, and a table without features.
     """
     if not names:
         raise InputError("the joined table has no columns left: there are no features.")
     for name in names:
-        if name in table.categories:
-            raise InputError(
-                f"`{name}` of the joined table is text, whose codes are its owner's: leave it out of the join, "
-                f"drop=['{name}'], or code it before."
-            )
+        _check(table, name)
     value = machine.run(_side_by_side, [table[n] for n in names], what="table")
     block = Block(tuple(Column(n, None, "float") for n in names), value)
     return Table(machine, table.rows, (block,), "arrays")
+
+
+def _check(table: SharedTable, name: str) -> None:
+    if name in table.categories:
+        raise InputError(
+            f"`{name}` of the joined table is text, whose codes are its owner's: leave it out of the join, "
+            f"drop=['{name}'], or code it before."
+        )
+    if table[name].dtype == np.int64:
+        raise InputError(
+            f"`{name}` of the joined table has integers of 64 bits, as times have (microseconds): fixed point has no "
+            f"room for them: leave it out of the join, drop=['{name}'], or bring days or hours as numbers."
+        )
 
 
 def _side_by_side(columns: Sequence[jax.Array]) -> jax.Array:

@@ -22,7 +22,7 @@ import numpy as np
 from spuvm.data import Column, Frame, Series
 from spuvm.devices import PYU, PYUObject, fetch
 from spuvm.ml.common import units
-from spuvm.ml.common.table import Table, dense, here
+from spuvm.ml.common.table import Table, dense, here, is_written
 from spuvm.ml.machine import Machine
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import DataError, InputError
@@ -246,6 +246,8 @@ def _column_at(x: np.ndarray, at: int) -> np.ndarray:
 
 def _numbers(array: np.ndarray) -> np.ndarray:
     """Python's numbers, as a pandas column has them beside text, as floats; all else as it is."""
+    if is_written(array):
+        return array
     try:
         return array.astype(np.float64)
     except (TypeError, ValueError):

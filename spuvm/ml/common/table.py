@@ -104,7 +104,8 @@ class Table:
                 at = block.names.index(name)
                 if block.owner:
                     return block.local(partial(_column_at, at=at))
-                return self.machine.run(_columns, block.value, np.int64(at), what="columns")
+                (plain,) = without_powers(replace(self, blocks=(block,)), "columns").blocks
+                return self.machine.run(_columns, plain.value, np.int64(at), what="columns")
         raise InputError(f"there is no column `{name}`{nearest(name, self.names)}: {listed(self.names)}.")
 
     def drop(self, *names: str) -> Table:
@@ -170,8 +171,18 @@ def table_of(machine: Machine, data: Any, *, missing: bool = False) -> Table:
 
 
 def secret(table: Table, what: str) -> Any:
-    """All columns as they are, one secret array [rows, n]; powers are left to the caller."""
+    """All columns as they are, one secret array [rows, n]; powers are left to the caller: see `without_powers`."""
     return table.machine.run(side_by_side, [_given(b) for b in table.blocks], what=what)
+
+
+def without_powers(table: Table, what: str) -> Table:
+    """The table with secret columns as they are, not as multiples of powers of two."""
+    run = table.machine.run
+    blocks = [
+        b if b.power is None else replace(b, value=run(units.times_power, b.value, b.power, what=what), power=None)
+        for b in table.blocks
+    ]
+    return replace(table, blocks=tuple(blocks))
 
 
 def side_by_side(parts: Sequence[jax.Array]) -> jax.Array:
@@ -263,7 +274,7 @@ def _block(machine: Machine, x: Any, start: int) -> tuple[Block, int]:
         x = PYU(owner)(as_matrix)(x)
         rows, count = (int(n) for n in fetch(PYU(owner)(_shape)(x)))
         return Block(_numbered(start, count, owner), x, owner), rows
-    names = tuple(map(str, x.columns)) if hasattr(x, "columns") and hasattr(x, "to_numpy") else None
+    names = column_names(x)
     matrix = as_matrix(x.to_numpy() if names else x)
     owner = here(machine, "X")
     columns = _numbered(start, matrix.shape[1], owner, names)
@@ -294,16 +305,41 @@ def dense(x: Any, what: str) -> Any:
     return x
 
 
+def is_written(array: np.ndarray) -> bool:
+    """Whether cells are text, or times: what NumPy would make numbers of, unasked."""
+    if array.dtype.kind == "O":
+        return any(isinstance(cell, str | bytes) for cell in array.flat)
+    return array.dtype.kind in "USMm"
+
+
+def column_names(x: Any) -> tuple[str, ...] | None:
+    """Those of a pandas frame; None of anything else.
+
+    Raises:
+        InputError: for a name that stands twice.
+    """
+    if not (hasattr(x, "columns") and hasattr(x, "to_numpy")):
+        return None
+    names = tuple(map(str, x.columns))
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"`X` has two columns `{twice[0]}`: name them differently.")
+    return names
+
+
 def as_matrix(x: Any) -> np.ndarray:
     """Numbers float64 [rows, n].
 
     Raises:
-        InputError: for text, sparse matrices, another number of axes, or no rows; infinite numbers, and beyond 2^60.
+        InputError: for text, times, sparse matrices, another number of axes, or no rows; infinite numbers, and beyond
+            2^60.
     """
     try:
-        matrix = np.asarray(dense(x, "X"), np.float64)
+        given = np.asarray(dense(x, "X"))
+        matrix = None if is_written(given) else np.asarray(given, np.float64)
     except (TypeError, ValueError):
-        raise InputError("`X` has cells that are no numbers: bring text as a frame, and encode it.") from None
+        matrix = None
+    if matrix is None:
+        raise InputError("`X` has cells that are no numbers: bring text as a frame, and encode it.")
     if matrix.ndim != 2:
         raise InputError(f"`X` must have rows and columns, got shape {matrix.shape}: reshape it to [rows, n].")
     if 0 in matrix.shape:

@@ -15,11 +15,12 @@ from spuvm.data import Column
 from spuvm.ml.common.estimator import Fitted
 from spuvm.ml.common.table import Block, Table
 from spuvm.ml.machine import Machine
+from spuvm.ml.others.svm import FLAT
 from spuvm.ml.unsupervised.base import Unsupervised
 from spuvm.ml.unsupervised.kmeans import squared_distances
 from spuvm.runtime.errors import InputError
 
-FLAT = 2.0**-14  # a variance of all cells below counts as this
+FAR = 2.0**16  # beyond all distances of rows that are spread out
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
@@ -89,6 +90,3 @@ def neighbours(gaps: jax.Array, count: int) -> jax.Array:
     others = gaps + jnp.eye(n, dtype=gaps.dtype) * FAR
     last = -lax.top_k(-others, count)[0][:, -1:]
     return (others <= last).astype(gaps.dtype)
-
-
-FAR = 2.0**16  # beyond all distances of rows that are spread out

@@ -17,14 +17,15 @@ from spuvm.ml.common.units import times_power
 from spuvm.ml.machine import Machine
 from spuvm.ml.manifold.base import FAR, Embedding, gaps_of, neighbours
 from spuvm.ml.manifold.eigen import leading, turned
+from spuvm.ml.others.svm import FLAT
 from spuvm.ml.unsupervised.kmeans import squared_distances
 from spuvm.ml.unsupervised.space import common
 from spuvm.runtime.errors import InputError
 
-FLAT = 2.0**-14
 FINER = 8.0  # units in the rows' spread: short ways beside long ones have digits, too
 ROUNDED = 2.0**-13  # of a squared distance: a row that was in training is no way from itself
 SCALE = 64.0  # of the largest eigenvalue, likewise
+APART = 2.0**13  # longer than any way, in an eighth of the rows' spread
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
@@ -101,9 +102,6 @@ def _ways(near: int) -> Any:
         }
 
     return run
-
-
-APART = 2.0**13  # longer than any way, in an eighth of the rows' spread
 
 
 @cache

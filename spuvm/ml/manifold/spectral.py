@@ -21,6 +21,8 @@ from spuvm.ml.others.svm import kernel_of
 from spuvm.ml.unsupervised.space import common
 from spuvm.runtime.errors import InputError
 
+LEAST_DEGREE = 2.0**-10  # of a row that is far from all others
+
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class SpectralEmbedding(Embedding):
@@ -87,6 +89,3 @@ def _maps(count: int, near: int, gamma: float | None, steps: int) -> Any:
         return turned(vectors * scale[:, None])
 
     return run
-
-
-LEAST_DEGREE = 2.0**-10  # of a row that is far from all others

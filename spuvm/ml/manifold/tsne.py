@@ -17,6 +17,7 @@ from spuvm.ml.common.rules import Rule
 from spuvm.ml.machine import Machine
 from spuvm.ml.manifold.base import Embedding, gaps_of, spread_out
 from spuvm.ml.manifold.eigen import leading, turned
+from spuvm.ml.others.svm import FLAT
 from spuvm.ml.unsupervised.space import common
 from spuvm.runtime.errors import InputError
 
@@ -29,7 +30,6 @@ SCALE = 64.0  # of eigenvalues, so that small ones have digits
 LEAST_GAIN = 0.01
 FIRST = 2.0**-7  # spread of the first places; scikit-learn's is 1e-4, which fixed point would round
 LEAST_TOTAL = 2.0**-10
-FLAT = 2.0**-14
 
 
 @dataclass(eq=False, kw_only=True, repr=False)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.errors import ConfigError, InputError
 
 Adapters = dict[str, dict[str, np.ndarray]]  # by the matrix's place in the tree: "down" [in, rank], "up" [rank, out]
 
@@ -45,7 +45,8 @@ def lora(
         A function of adapters, the model's parameters and inputs; and adapters that add nothing yet.
 
     Raises:
-        ConfigError: if no matrix has such a name, or a rank is not below both its sides.
+        ConfigError: if no matrix has such a name, or a rank is not below both its sides; in training InputError, if the
+            model's parameters are not of this form.
     """
     names = (wanted,) if isinstance(wanted, str) else tuple(wanted)
     shapes = {jax.tree_util.keystr(path): tuple(leaf.shape) for path, leaf in jax.tree_util.tree_leaves_with_path(form)}
@@ -53,8 +54,10 @@ def lora(
     if not chosen:
         raise ConfigError(f"no matrix has {' or '.join(map(repr, names))} in its name: there are {', '.join(shapes)}.")
     for name, shape in chosen.items():
-        if not 1 <= rank < min(shape):
-            raise ConfigError(f"`rank` is {rank}, but {name} is {shape[0]} by {shape[1]}: use less.")
+        if not isinstance(rank, int | np.integer) or not 1 <= rank < min(shape):
+            raise ConfigError(
+                f"`rank` is {rank}, but {name} is {shape[0]} by {shape[1]}: 1 to {min(shape) - 1} will do."
+            )
     share = (rank if alpha is None else float(alpha)) / rank
     r = np.random.RandomState(random_state)
     adapters = {
@@ -72,7 +75,14 @@ def lora(
 
 
 def merged(base: Any, adapters: Mapping[str, Mapping[str, Any]], share: float = 1.0) -> Any:
-    """The model's parameters with what adapters add to them."""
+    """The model's parameters with what adapters add to them.
+
+    Raises:
+        InputError: if they lack a matrix that has an adapter.
+    """
+    names = {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(base)}
+    if lost := [name for name in adapters if name not in names]:
+        raise InputError(f"the model has no {lost[0]}, which an adapter is of: give `lora` the form that they have.")
 
     def with_adapter(path: Any, leaf: Any) -> Any:
         found = adapters.get(jax.tree_util.keystr(path))

@@ -20,6 +20,8 @@ from spuvm.ml.machine import Machine
 from spuvm.ml.others.naive_bayes import of_two
 from spuvm.runtime.errors import ConfigError, InputError
 
+LEAST_SPREAD = 2.0**-7  # within classes, of a column's over all rows: below, fixed point cannot tell it from none
+
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class LinearDiscriminantAnalysis(Classifier):
@@ -71,9 +73,6 @@ def _discriminants(classes: int, shrinkage: float) -> Any:
         return {"b": b, "c": jnp.log(shares) - 0.5 * jnp.sum(means.T * b, axis=0)}
 
     return fit
-
-
-LEAST_SPREAD = 2.0**-7  # within classes, of a column's over all rows: below, fixed point cannot tell it from none
 
 
 def _linear(z: jax.Array, model: Any) -> jax.Array:

@@ -16,7 +16,7 @@ from spuvm.ml.common.estimator import Fitted
 from spuvm.ml.common.predictors import CLASSES_RULE, Classifier, Given
 from spuvm.ml.common.rules import Rule
 from spuvm.ml.common.standard import matrix, refuse_categories, standard
-from spuvm.ml.common.table import Table, secret
+from spuvm.ml.common.table import Table, secret, without_powers
 from spuvm.ml.machine import Machine
 
 LEAST_VARIANCE = 2.0**-12  # of a feature within a class, of its variance over all rows
@@ -90,7 +90,8 @@ class BernoulliNB(Classifier):
 
     def _bits(self, known: ByColumn, table: Table) -> Any:
         limit = self.binarize
-        made = known.apply(table, lambda x, _: (x > limit).astype(np.float64), _above(limit), "BernoulliNB")
+        plain = without_powers(table, "BernoulliNB")
+        made = known.apply(plain, lambda x, _: (x > limit).astype(np.float64), _above(limit), "BernoulliNB")
         return secret(made, "BernoulliNB")
 
     def _margins(self, table: Table) -> Any:

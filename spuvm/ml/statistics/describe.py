@@ -84,16 +84,18 @@ def _joined(machine: Machine, table: SharedTable) -> np.ndarray:
     block = features_of(machine, table, table.names).blocks[0]
     flags = [table.present.get(n, table.valid) for n in table.names]
     counted, rows = shown(machine, _cells, table.valid, flags, what="description")
-    if (counted < LEAST_ROWS).any():
-        raise InputError(f"a column has fewer than {LEAST_ROWS} cells: statistics that are shown need more.")
+    if few := [n for n, count in zip(table.names, counted) if not count]:
+        raise InputError(f"`{few[0]}` has fewer than {LEAST_ROWS} cells: statistics that are shown need more.")
     counts = tuple(int(n) for n in counted)
     parts = shown(machine, _of_some(counts), block.value, table.valid, flags, what="description")
     return np.concatenate([[counted, rows - counted], np.stack([units.number(m, e) for m, e in parts])])
 
 
 def _cells(valid: Any, flags: Any) -> Any:
-    counted = jnp.stack([jnp.sum(valid & f, dtype=jnp.int32) for f in flags])
-    return spu.reveal((counted, jnp.sum(valid, dtype=jnp.int32)))
+    """How many cells each column has, and how many rows there are; 0 of fewer than may be shown."""
+    counted = jnp.stack([jnp.sum(f, dtype=jnp.int32) for f in (*(valid & f for f in flags), valid)])
+    counted = jnp.where(counted < LEAST_ROWS, 0, counted)
+    return spu.reveal((counted[:-1], counted[-1]))
 
 
 @cache
@@ -127,11 +129,11 @@ def _between(ordered: Any, count: int) -> Any:
 
 
 def _secret(machine: Machine, block: Block) -> np.ndarray:
-    power = np.zeros(len(block.columns), np.int32) if block.power is None else block.power
-    parts = shown(machine, _moments, block.value, power, what="description")
     rows = block.value.shape[0]
     if rows < LEAST_ROWS:
         raise InputError(f"there are {rows} rows: statistics that are shown need {LEAST_ROWS} or more.")
+    power = np.zeros(len(block.columns), np.int32) if block.power is None else block.power
+    parts = shown(machine, _moments, block.value, power, what="description")
     count = np.array([[rows] * len(block.columns), [0] * len(block.columns)], np.float64)
     return np.concatenate([count, np.stack([units.number(m, e) for m, e in parts])])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -16,7 +16,8 @@ from spuvm.ml.common import rules
 from spuvm.ml.common.by_column import learn
 from spuvm.ml.common.estimator import Fitted
 from spuvm.ml.common.rules import Rule
-from spuvm.ml.common.table import Block, Table, secret
+from spuvm.ml.common.standard import refuse_categories
+from spuvm.ml.common.table import Block, Table, secret, without_powers
 from spuvm.ml.machine import Machine
 from spuvm.ml.unsupervised.base import Unsupervised
 from spuvm.ml.unsupervised.nmf import not_negative
@@ -63,8 +64,9 @@ class LatentDirichletAllocation(Unsupervised):
         return even if doc is None else float(doc), even if word is None else float(word)
 
     def _learn(self, machine: Machine, table: Table) -> Fitted:
+        refuse_categories(table)
         known = learn(table, _nothing, _nothing_secret, "LatentDirichletAllocation")
-        x = secret(_counts(known.match(table)), "training")
+        x = _counts(known.match(table), "training")
         r = np.random.RandomState(self.random_state)
         first = r.gamma(100.0, 0.01, (self.n_components, len(table.columns))).astype(np.float32)
         run = _topics(*self._priors(), self.max_iter, self.max_doc_update_iter)
@@ -74,7 +76,7 @@ class LatentDirichletAllocation(Unsupervised):
     def transform(self, data: Any, to: str | None = None) -> Any:
         """Each document's shares of topics: a secret table; or an array [rows, topics] at the party `to`."""
         table, learned = self._table(data), self._fitted()
-        x = secret(_counts(table), "prediction")
+        x = _counts(table, "prediction")
         run = _mixtures(self._priors()[0], self.max_iter * self.max_doc_update_iter)
         value = learned.machine.run(run, x, learned.arrays["topics"], what="prediction")
         if to is not None:
@@ -101,8 +103,15 @@ def _nothing_secret(x: jax.Array) -> dict[str, jax.Array]:
     return {"none": jnp.zeros(1)}
 
 
-def _counts(table: Table) -> Table:
-    return not_negative(table, _checked)
+def _counts(table: Table, what: str) -> Any:
+    """Secret [rows, words]. Of columns that nobody knows, numbers outside of 0 to `MOST` count as the nearest there."""
+    plain = without_powers(not_negative(table, _checked), what)
+    blocks = [b if b.owner else replace(b, value=table.machine.run(_within, b.value, what=what)) for b in plain.blocks]
+    return secret(replace(plain, blocks=tuple(blocks)), what)
+
+
+def _within(x: jax.Array) -> jax.Array:
+    return jnp.clip(x, 0.0, MOST)
 
 
 def _checked(x: np.ndarray) -> np.ndarray:
