@@ -197,7 +197,7 @@ class Run:
         match self.fault:
             case "kill":
                 os.kill(pid, signal.SIGKILL)
-            case "end" | "end when the result is there":
+            case fault if fault in ("end", LATE):
                 os.kill(pid, signal.SIGTERM)
             case "pause" | "pause shortly":
                 os.kill(pid, signal.SIGSTOP)

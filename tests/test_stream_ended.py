@@ -15,7 +15,7 @@ from streams import Stop
 from test_stream_attempts import BLOCK, PRODUCT, bring, meet, product
 
 from spuvm.runtime.errors import InputError, LinkError, PeerMismatchError
-from spuvm.streaming import finished, recognising
+from spuvm.streaming import finished
 from spuvm.streaming.block import Fold, Step, WriteRows
 from spuvm.streaming.folder import Folder
 from spuvm.streaming.job import Runner
@@ -151,12 +151,18 @@ def test_finished_blocks_of_a_run_that_did_not_end_are_kept(monkeypatch: pytest.
 def test_tags_say_nothing_and_are_bound_to_the_run() -> None:
     one, same, other = (finished.tag(run, {"rows": 3}) for run in ("a", "a", "b"))
     assert one == same != other
+    assert finished.is_tag(one, "a", {"rows": 3})
+    assert not any(finished.is_tag(said, "a", {"rows": 3}) for said in (other, "", "\u00e9", "\ud800"))
 
 
-@pytest.mark.parametrize("said", [b"", b"[]", b'{"made": {"run": 1}, "force": 0}', b'{"made": 3, "force": 0}'])
+NEGATIVE = b'{"made": {"run": "", "tags": [], "passes": [{"sources": {"run": ""}, "counts": [-1]}]}, "force": 0}'
+
+
+@pytest.mark.parametrize(
+    "said", [b"", b"[]", b'{"made": {"run": 1}, "force": 0}', b'{"made": 3, "force": 0}', NEGATIVE]
+)
 def test_what_a_peer_says_has_a_form(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spuvm.runtime.link.link.Link.broadcast", lambda self, owner, body: said)
     errors = meet(once, BLOCK, PRODUCT)
     assert any("carol says of its output" in str(e) for e in errors)
     assert all(isinstance(e, PeerMismatchError | LinkError) for e in errors)  # who is late hears that another stopped
-    assert recognising.NO != recognising.YES

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +73,7 @@ def _is_said(value: Any) -> bool:
 
 
 def _same(run: str, tag: str, brought: Any, path: Path | None) -> int:
-    if not hmac.compare_digest(finished.tag(run, brought).encode(), tag.encode()):
+    if not finished.is_tag(tag, run, brought):
         return NO
     folder = None if path is None or not path.exists() else RunFolder(path)
     if folder is None or folder.run is None:

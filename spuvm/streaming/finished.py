@@ -4,7 +4,7 @@ A party may be ended when the others have come to their end: its peers have what
 them, on what it has left. So a result carries the run that made it, as an extended attribute of its file: set before
 the file gets its name, with the SHA-256 of what is in it, and gone with any change. Beside the run stands a tag of each
 party: an HMAC of what it brought, under a key that is the party's own. Only the party itself can tell whether it brings
-the same again. Where a file system keeps no attributes a result is like any other file that is there.
+the same again. Where a file system keeps no attributes, or none so large, a result is like any other file.
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ def tag(run: str, brought: Any) -> str:
     """Of what this party brings to a run (as JSON can write it): hexadecimal, and equal only if that is equal."""
     body = f"{run} {json.dumps(brought, sort_keys=True)}".encode()
     return hmac.new(_secret(), body, hashlib.sha256).hexdigest()
+
+
+def is_tag(said: str, run: str, brought: Any) -> bool:
+    """Whether that is this party's tag of what it brings now; a peer may say anything."""
+    return hmac.compare_digest(tag(run, brought).encode(), said.encode(errors="replace"))
 
 
 def digest(path: Path) -> str:

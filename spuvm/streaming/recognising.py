@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import json
 from collections.abc import Mapping
 from operator import itemgetter
@@ -68,7 +67,7 @@ def _understood(plan: Plan, finish: WriteRows, body: bytes) -> Said:
         passes = [] if made is None else [(told["sources"]["run"], *told["counts"]) for told in made["passes"]]
         texts = [] if made is None else [made["run"], *made["tags"], *(run for run, *_ in passes)]
         numbers = [n for _, *counts in passes for n in counts]
-        if not all(isinstance(x, str) for x in texts) or any(type(n) is not int for n in numbers):
+        if not all(isinstance(x, str) for x in texts) or any(type(n) is not int or n < 0 for n in numbers):
             raise TypeError
         like = len(passes) == len(list(each_pass(plan, finish))) - 1 and len(texts) - len(passes) == 1 + _parties(plan)
         return Said(made if like else None, bool(force))
@@ -85,8 +84,7 @@ def _mine(plan: Plan, finish: WriteRows, made: Mapping[str, Any]) -> bool:
     """Whether this party brought then what it brings now."""
     link = plan.vm.session.link
     rank = 0 if link is None else link.rank
-    tag = finished.tag(made["run"], manifests(plan, finish, made["passes"]))
-    return hmac.compare_digest(tag, made["tags"][rank])
+    return finished.is_tag(made["tags"][rank], made["run"], manifests(plan, finish, made["passes"]))
 
 
 def _folders(made: Mapping[str, Any], where: Path) -> list[Folder] | None:
