@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import three_owners
 
 import spuvm as spu
 from spuvm.compiler.lower.noise import gaussian_parts, gaussian_tails, laplace_digits
@@ -163,11 +164,7 @@ def test_concentrated_privacy() -> None:
 
 
 # budgets ------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path / "state"))
+state = three_owners.state  # a fixture
 
 
 def one(epsilon: float) -> list[Spent]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+import three_owners
+from three_owners import PARTIES, budgets
 
 import spuvm as spu
 from spuvm import ml
@@ -17,22 +18,10 @@ from spuvm.ml.linear import private
 from spuvm.ml.linear.sgd import LOSSES
 from spuvm.runtime.errors import ConfigError, InputError
 
-PARTIES = ("alice", "bob", "carol")
 ROWS, STEPS = 60, 6
 BOUNDS = {"x0": (0.0, 10.0), "x1": (-1.0, 1.0), "x2": (100.0, 200.0)}
 UNLIMITED: dict[str, Any] = {"epsilon": 1e4, "delta": 1e-5, "bounds": BOUNDS, "label": (0.0, 40.0)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def parties() -> Iterator[None]:
-    spu.init(parties=PARTIES, address="local")
-    yield
-    spu.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path / "state"))
+parties, state = three_owners.parties, three_owners.state  # fixtures
 
 
 def rows() -> tuple[np.ndarray, np.ndarray]:
@@ -57,10 +46,6 @@ def frame(kind: str = "vertical", label: np.ndarray | None = None) -> Any:
     return spu.data.vertical({"alice": alice, "bob": bob, "carol": {"id": ids, "y": y}}, "id", missing=False)
 
 
-def budgets(folder: Path, epsilon: float) -> dict[str, Budget]:
-    return {p: Budget(epsilon, 1e-5, path=folder / p) for p in PARTIES}
-
-
 def expected(y: np.ndarray, slope: Any, alpha: float, rate: float, clip: float) -> np.ndarray:
     """The same steps without noise, of features in units of half their ranges' power of two."""
     x, units = rows()[0], [private.unit_of(BOUNDS[f"x{i}"]) for i in range(3)]
@@ -77,7 +62,7 @@ def expected(y: np.ndarray, slope: Any, alpha: float, rate: float, clip: float) 
 
 @pytest.mark.parametrize("kind", ["vertical", "horizontal"])
 def test_steps_are_of_clipped_rows_and_every_party_spends(kind: str, tmp_path: Path) -> None:
-    ledgers = budgets(tmp_path, 1e4)
+    ledgers = budgets(tmp_path, 1e4, delta=1e-5)
     dp = ml.Private(**UNLIMITED, clip=0.8, budget=ledgers)
     model = ml.SGDClassifier(loss="log_loss", max_iter=STEPS, eta0=2.0, alpha=0.01, dp=dp).fit(frame(kind), label="y")
     want = expected(rows()[1], lambda z, y: 1 / (1 + np.exp(-z)) - y, 0.01, 2.0, 0.8)
@@ -129,7 +114,7 @@ def test_what_is_spent_is_what_the_program_draws() -> None:
 
 
 def test_who_cannot_pay_stops_all_before_anything_is_spent(tmp_path: Path) -> None:
-    ledgers = {**budgets(tmp_path, 5.0), "bob": Budget(0.5, 1e-5, path=tmp_path / "poor")}
+    ledgers = {**budgets(tmp_path, 5.0, delta=1e-5), "bob": Budget(0.5, 1e-5, path=tmp_path / "poor")}
     dp = ml.Private(epsilon=1.0, delta=1e-5, bounds=BOUNDS, budget=ledgers)
     with pytest.raises(InputError, match="would spend"):
         ml.SGDClassifier(dp=dp).fit(frame(), label="y")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import three_owners
 from click.testing import CliRunner
 
 from spuvm.commands.group import cli
@@ -16,11 +17,7 @@ from spuvm.dp import Budget, Spent
 from spuvm.runtime.errors import DataError, InputError
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "ledger.py"
-
-
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path / "state"))
+state = three_owners.state  # a fixture
 
 
 def one(epsilon: float) -> list[Spent]:

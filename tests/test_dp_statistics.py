@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+import three_owners
+from three_owners import budgets
 
 import spuvm as spu
 from spuvm import ml
@@ -16,21 +17,9 @@ from spuvm.dp import Budget, spending
 from spuvm.ml.statistics import private
 from spuvm.runtime.errors import ConfigError, InputError
 
-PARTIES = ("alice", "bob", "carol")
 ROWS = 400
 BOUNDS = {"age": (0.0, 100.0), "pay": (0.0, 8000.0)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def parties() -> Iterator[None]:
-    spu.init(parties=PARTIES, address="local")
-    yield
-    spu.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path / "state"))
+parties, state = three_owners.parties, three_owners.state  # fixtures
 
 
 def columns() -> dict[str, np.ndarray]:
@@ -48,8 +37,8 @@ def frame(*left_out: str) -> Any:
 
 
 def test_a_description_with_noise(tmp_path: Path) -> None:
-    budgets = {p: Budget(100.0, path=tmp_path / p) for p in PARTIES}
-    found = ml.describe(frame(), epsilon=60.0, bounds=BOUNDS, budget=budgets)
+    ledgers = budgets(tmp_path, 100.0)
+    found = ml.describe(frame(), epsilon=60.0, bounds=BOUNDS, budget=ledgers)
     c = columns()
     pay = np.clip(c["pay"], *BOUNDS["pay"])
     assert found.rows == ("count", "missing", "mean", "std")
@@ -57,10 +46,10 @@ def test_a_description_with_noise(tmp_path: Path) -> None:
     assert found["age"]["mean"] == pytest.approx(np.nanmean(c["age"]), abs=0.7)
     assert found["pay"]["mean"] == pytest.approx(pay.mean(), abs=60)
     assert found["pay"]["std"] == pytest.approx(pay.std(ddof=1), abs=120)
-    assert [b.spent for b in budgets.values()] == pytest.approx([60.0] * 3)
+    assert [b.spent for b in ledgers.values()] == pytest.approx([60.0] * 3)
     with pytest.raises(InputError, match="would spend"):
-        ml.describe(frame(), epsilon=60.0, bounds=BOUNDS, budget=budgets)
-    assert len(budgets["carol"].uses) == 1
+        ml.describe(frame(), epsilon=60.0, bounds=BOUNDS, budget=ledgers)
+    assert len(ledgers["carol"].uses) == 1
 
 
 def test_counts_histograms_and_correlations(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from estimators import PARTIES, frame, table
+from scipy.special import digamma
 from sklearn import decomposition, manifold
 
 import spuvm as spu
@@ -101,7 +102,7 @@ def test_topics_explain_as_much(tmp_path: Path) -> None:
     known = theirs.perplexity(x)
     shares = np.asarray(model.transform(x, to="bob").value)
     theirs.components_ = model.components_
-    theirs.exp_dirichlet_component_ = np.exp(ml_expectation(model.components_))
+    theirs.exp_dirichlet_component_ = np.exp(expectation(model.components_))
     assert theirs.perplexity(x) < 1.01 * known
     assert np.abs(shares - theirs.transform(x)).max() < 0.03 and np.abs(shares.sum(axis=1) - 1).max() < 1e-3
     folders = {p: tmp_path / p for p in PARTIES}
@@ -109,10 +110,8 @@ def test_topics_explain_as_much(tmp_path: Path) -> None:
     assert np.abs(np.asarray(ml.load(folders).transform(x, to="bob").value) - shares).max() < 0.01
 
 
-def ml_expectation(components: np.ndarray) -> np.ndarray:
+def expectation(components: np.ndarray) -> np.ndarray:
     """E[log] of Dirichlet variables."""
-    from scipy.special import digamma
-
     out: np.ndarray = digamma(components) - digamma(components.sum(axis=1))[:, None]
     return out
 

@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import three_owners
+from three_owners import PARTIES, frame
 
-import spuvm as spu
 from spuvm import ml
 from spuvm.ml import Sgb
 from spuvm.runtime.errors import ConfigError
 
 ROWS, BINS = 90, 8
-PARTIES = ("alice", "bob", "carol")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def parties() -> Iterator[None]:
-    spu.init(parties=PARTIES, address="local")
-    yield
-    spu.shutdown()
+parties = three_owners.parties  # a fixture
 
 
 def table() -> tuple[np.ndarray, np.ndarray]:
     r = np.random.default_rng(0)
     x = r.integers(0, 7, (ROWS, 2)).astype(np.float32)
     return x, np.asarray(2.0 ** x[:, 0] + 3 * x[:, 1] + r.normal(size=ROWS), np.float64)
-
-
-def frame(x: np.ndarray, y: np.ndarray) -> Any:
-    ids = np.arange(len(y))
-    sources = {"alice": {"id": ids, "a": x[:, 0]}, "bob": {"id": ids, "b": x[:, 1]}, "carol": {"id": ids, "y": y}}
-    return spu.data.vertical(sources, "id", missing=False)
 
 
 def test_trees_are_those_of_xgboost(tmp_path: Path) -> None:

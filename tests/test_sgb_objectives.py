@@ -2,36 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import boosting_reference as reference
 import numpy as np
 import pytest
+import three_owners
+from three_owners import frame
 
 import spuvm as spu
 from spuvm.ml import Sgb
 from spuvm.runtime.errors import ConfigError, InputError
 
 ROWS, BINS = 90, 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def parties() -> Iterator[None]:
-    spu.init(parties=("alice", "bob", "carol"), address="local")
-    yield
-    spu.shutdown()
+parties = three_owners.parties  # a fixture
 
 
 def features() -> np.ndarray:
     """Two columns of few values: both find the same bins."""
     return np.random.default_rng(0).integers(0, 7, (ROWS, 2)).astype(np.float32)
-
-
-def frame(x: np.ndarray, y: np.ndarray) -> Any:
-    ids = np.arange(len(y))
-    sources = {"alice": {"id": ids, "a": x[:, 0]}, "bob": {"id": ids, "b": x[:, 1]}, "carol": {"id": ids, "y": y}}
-    return spu.data.vertical(sources, "id", missing=False)
 
 
 def numbers(x: np.ndarray) -> np.ndarray:

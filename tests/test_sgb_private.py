@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,8 @@ import boosting_reference as reference
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import three_owners
+from three_owners import frame
 
 import spuvm as spu
 from spuvm import ml
@@ -21,30 +22,12 @@ from spuvm.runtime.errors import ConfigError, InputError
 
 ROWS, BINS = 90, 8
 RANGES = {"a": (-3.0, 3.0), "b": (0.0, 7.0)}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def parties() -> Iterator[None]:
-    spu.init(parties=("alice", "bob", "carol"), address="local")
-    yield
-    spu.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path / "state"))
+parties, state = three_owners.parties, three_owners.state  # fixtures
 
 
 def features() -> np.ndarray:
     r = np.random.default_rng(0)
     return np.stack([r.normal(size=ROWS), r.integers(0, 7, ROWS)], axis=1).astype(np.float32)
-
-
-def frame(x: np.ndarray, y: np.ndarray, **more: Any) -> Any:
-    ids = np.arange(len(y))
-    carol = {"id": ids, "y": y, **more}
-    sources = {"alice": {"id": ids, "a": x[:, 0]}, "bob": {"id": ids, "b": x[:, 1]}, "carol": carol}
-    return spu.data.vertical(sources, "id", missing=False)
 
 
 def private(**more: Any) -> ml.Private:
@@ -153,6 +136,7 @@ def test_what_private_boosting_refuses() -> None:
         ({"objective": "count:poisson"}, "takes `objective`"),
         ({"objective": "reg:squarederror"}, "needs the range of its labels"),
         ({"sampling_method": "goss"}, "exclude each other"),
+        ({"scale_pos_weight": 2.0}, "exclude each other"),
     ]
     for more, message in refused:
         with pytest.raises(ConfigError, match=message):

