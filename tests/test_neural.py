@@ -96,6 +96,8 @@ def test_adapters_of_a_private_base_are_those_of_plain_jax() -> None:
         lora(net, base, "head")
     with pytest.raises(ConfigError, match=r"`rank` is 3, but \['v'\] is 6 by 3"):
         lora(net, base, "v", rank=3)
+    with pytest.raises(ConfigError, match="`frozen` has arrays, which are nobody's"):
+        Trainer(adapted, optimizer, adapters, frozen=base)
     with pytest.raises(InputError, match=r"the model has no \['w'\], which an adapter is of"):
         adapted(adapters, {"v": base["v"]}, None)
 

@@ -94,6 +94,10 @@ class Trainer:
             raise ConfigError(f"`loss` must be one of {', '.join(LOSSES)}, or a function, got {self.loss!r}.")
         if not (hasattr(self.optimizer, "init") and hasattr(self.optimizer, "update")):
             raise ConfigError("`optimizer` must have `init` and `update`, as optax's have.")
+        if not all(isinstance(x, PYUObject | SPUObject) for x in jax.tree.leaves(self.frozen, is_leaf=_is_object)):
+            raise ConfigError(
+                "`frozen` has arrays, which are nobody's: give an object of its owner, `PYU(owner)(load)(path)`."
+            )
         self.machine = Machine(self.device or default_device())
         self._step = self._stepped()
         self._measure = self._measured()
