@@ -26,7 +26,7 @@ def parties() -> Iterator[None]:
     spu.shutdown()
 
 
-def wine(rows: int = 40) -> tuple[np.ndarray, Any]:
+def wine(rows: int = 24) -> tuple[np.ndarray, Any]:
     return table("wine")[0][:rows], frame("wine").drop("y").take(np.arange(rows))
 
 
@@ -41,8 +41,8 @@ def same_up_to_sign(ours: np.ndarray, theirs: np.ndarray, within: float) -> None
 
 def test_the_largest_eigenvalues() -> None:
     r = np.random.default_rng(0)
-    q = np.linalg.qr(r.normal(size=(24, 24)))[0]
-    known = np.append([0.9, 0.6, 0.35], np.linspace(0.2, 0, 21))
+    q = np.linalg.qr(r.normal(size=(16, 16)))[0]
+    known = np.append([0.9, 0.6, 0.35], np.linspace(0.2, 0, 13))
     a = (q * known) @ q.T
     values, vectors = spu.reveal(spu.jit(lambda a: leading(a, 3, 6))(jnp.asarray(a, jnp.float32)))
     assert np.abs(values - known[:3]).max() < 2e-3
@@ -53,7 +53,7 @@ def test_the_largest_eigenvalues() -> None:
 def test_spectral_places_are_those_of_scikit_learn(affinity: str) -> None:
     x, data = wine()
     x, data = (x / [1, 1, 1, 300], None) if affinity == "rbf" else (x, data)
-    settings: dict[str, Any] = {"affinity": affinity, "n_neighbors": 12}
+    settings: dict[str, Any] = {"affinity": affinity, "n_neighbors": 9}
     model = ml.SpectralEmbedding(**settings)
     found = places(model, x if data is None else data)
     theirs = manifold.SpectralEmbedding(**settings, random_state=0).fit_transform(x)
@@ -83,12 +83,16 @@ def test_a_graph_in_pieces_has_no_ways() -> None:
 
 
 def test_tsne_keeps_as_many_neighbours() -> None:
-    x, data = wine()
-    model = ml.TSNE(perplexity=8.0, max_iter=200)
-    found = places(model, data)
-    known = manifold.TSNE(perplexity=8.0, init="pca", method="exact", random_state=0).fit_transform(x)
+    """Rounding is by chance, and steps make it large: places differ each time, and groups of rows stay groups."""
+    group = np.arange(24) % 3
+    x = np.random.default_rng(0).normal(size=(24, 4)) + 12 * np.eye(4)[group]
+    model = ml.TSNE(perplexity=5.0, max_iter=60, learning_rate=10.0, early_exaggeration=2.0)
+    found = places(model, x)
+    known = manifold.TSNE(perplexity=5.0, init="pca", method="exact", random_state=0).fit_transform(x)
     ours, theirs = (manifold.trustworthiness(x, e) for e in (found, known))
-    assert ours > theirs - 0.02 and found.std() > 1
+    gaps = np.linalg.norm(found[:, None] - found, axis=-1) + np.diag(np.full(24, np.inf))
+    assert ours > theirs - 0.03 and found.std() > 1
+    assert (group[gaps.argmin(axis=1)] == group).all()
     assert {(r.what, r.to) for r in model.reveals} == {("prediction", "carol")}
 
 

@@ -112,7 +112,9 @@ def _with_values(tree: Any, parameters: Sequence[Any] | Mapping[str, Any]) -> An
         name = node.name if isinstance(node, exp.Placeholder) else node.this.name
         place: Any = name if name and not name.isdigit() else int(name) - 1 if name else i
         try:
-            value = parameters[place if place != -1 else name]  # $0 is none
+            if place == -1:  # $0
+                raise IndexError
+            value = parameters[place]
         except (KeyError, IndexError, TypeError):
             raise InputError(f"parameter `{name or i + 1}` has no value: pass it in `parameters`.") from None
         node.replace(_constant(value))
