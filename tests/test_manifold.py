@@ -53,11 +53,11 @@ def test_the_largest_eigenvalues() -> None:
 def test_spectral_places_are_those_of_scikit_learn(affinity: str) -> None:
     x, data = wine()
     x, data = (x / [1, 1, 1, 300], None) if affinity == "rbf" else (x, data)
-    settings: dict[str, Any] = {"affinity": affinity, "n_neighbors": 9}
+    settings: dict[str, Any] = {"affinity": affinity, "n_neighbors": 8}  # next to which none is nearly as near
     model = ml.SpectralEmbedding(**settings)
     found = places(model, x if data is None else data)
     theirs = manifold.SpectralEmbedding(**settings, random_state=0).fit_transform(x)
-    same_up_to_sign(found, theirs, 0.05)
+    same_up_to_sign(found, theirs, 0.02)
     assert {(r.what, r.to) for r in model.reveals} == {("prediction", "carol")}
 
 
@@ -66,8 +66,8 @@ def test_isomap_keeps_the_ways_and_places_other_rows(tmp_path: Path) -> None:
     model = ml.Isomap(n_neighbors=8)
     found, theirs = places(model, data), manifold.Isomap(n_neighbors=8).fit(data)
     same_up_to_sign(found, theirs.embedding_, 0.02)
-    small = places(ml.Isomap(n_neighbors=8), wine()[1])  # a second place that spreads a hundredth
-    same_up_to_sign(small, manifold.Isomap(n_neighbors=8).fit_transform(wine()[0]), 0.02)
+    small = places(ml.Isomap(n_neighbors=7), wine()[1])  # a second place that spreads a hundredth
+    same_up_to_sign(small, manifold.Isomap(n_neighbors=7).fit_transform(wine()[0]), 0.02)
     assert {r.what for r in model.reveals} == {"whether the graph is connected", "prediction"}
     folders = {p: tmp_path / p for p in PARTIES}
     model.save(folders)
