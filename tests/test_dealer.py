@@ -312,7 +312,7 @@ me, config = sys.argv[1:]
 if me == "alice":  # her messages take their time
     for name in ("_arrive", "_take_short"):
         way = getattr(tls_link.TlsLink, name)
-        setattr(tls_link.TlsLink, name, lambda *a, way=way: (time.sleep(0.09), way(*a))[1])
+        setattr(tls_link.TlsLink, name, lambda *a, way=way: (time.sleep(0.06), way(*a))[1])
 spu.init(party=me, config=config)
 machine = spu.SPU(spu.utils.testing.cluster_def(["alice", "bob"], {"protocol": "semi2k"}))
 x = spu.PYU("alice")(lambda: np.float32([0.5, 1]))().to(machine)
@@ -320,14 +320,15 @@ f = machine(lambda x: jax.lax.fori_loop(0, 60, lambda _, p: p * x, x + x))
 for _ in range(2):
     start = time.monotonic()
     shown = spu.reveal(f(x))
-print(time.monotonic() - start > 6)
+    machine.vm.session.link.timeout = 3.0  # from here on: a first call compiles
+print(time.monotonic() - start > 4)
 """
 
 
 def test_a_dealer_outlives_a_long_online_phase(tmp_path: Path) -> None:
     """It has done all of its work at once, and hears nothing of the next program for longer than the limit."""
     (tmp_path / "script.py").write_text(SCRIPT)
-    config = make_run_folder(tmp_path / "keys", spu.Config(protocol="semi2k", parties=PARTIES), timeout=4.5)
+    config = make_run_folder(tmp_path / "keys", spu.Config(protocol="semi2k", parties=PARTIES))
     commands = {p: [sys.executable, str(tmp_path / "script.py"), p, str(config)] for p in ALL}
     done = run_parties(commands, timeout=LIMIT, check=False)
     assert statuses(done) == dict.fromkeys(ALL, 0), [o.stderr for o in done.values()]
