@@ -6,10 +6,12 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from spuvm.runtime.errors import InputError
 
 LOCK = "lock"
+TRIES = 100  # to make a folder in one that other parties of this machine may be removing
 
 
 @contextmanager
@@ -22,8 +24,7 @@ def held(path: Path, what: str, *, within: Path | None = None) -> Iterator[None]
         InputError: another process has it, or it cannot be made.
     """
     try:
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (path / LOCK).open("a")
+        file = _opened(path)
     except OSError as error:
         raise InputError(f"the run's folder {path} cannot be made: {error.strerror or error}.") from None
     try:
@@ -45,3 +46,13 @@ def held(path: Path, what: str, *, within: Path | None = None) -> Iterator[None]
             with suppress(OSError):
                 if empty is not None:
                     empty.rmdir()  # unless there is something in it
+
+
+def _opened(path: Path) -> TextIO:
+    """The lock in a folder that is there or is made now."""
+    for _ in range(TRIES):
+        with suppress(FileNotFoundError, FileExistsError):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            return (path / LOCK).open("a")
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return (path / LOCK).open("a")
