@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -68,12 +69,7 @@ def _several(data: Any) -> bool:
 def _add(parts: dict[str, dict[Names, Any]], x: Any, start: int) -> int:
     """Put the columns of an array among its party's; how many there are."""
     named = column_names(x)
-    if isinstance(x, PYUObject):
-        owner, value = x.device.party, PYU(x.device.party)(_matrix)(x)
-    else:
-        matrix = _matrix(_given(x))
-        owner = _first_party()
-        value = PYU(owner)(lambda: matrix)()
+    owner, value = _placed(x, _matrix)
     count = int(fetch(PYU(owner)(lambda v: np.int64(v.shape[1]))(value)))
     parts.setdefault(owner, {})[named or tuple(f"x{start + i}" for i in range(count))] = value
     return count
@@ -81,13 +77,16 @@ def _add(parts: dict[str, dict[Names, Any]], x: Any, start: int) -> int:
 
 def _add_column(parts: dict[str, dict[Names, Any]], x: Any, name: str) -> None:
     """Put labels or weights among their party's columns."""
-    if isinstance(x, PYUObject):
-        owner, value = x.device.party, PYU(x.device.party)(as_column)(x)
-    else:
-        column = as_column(_given(x))
-        owner = _first_party()
-        value = PYU(owner)(lambda: column)()
+    owner, value = _placed(x, as_column)
     parts.setdefault(owner, {})[(name,)] = value
+
+
+def _placed(x: Any, form: Callable[[Any], Any]) -> tuple[str, PYUObject]:
+    """An array in this form at the party that has it, or else at the first: that party, and what it has."""
+    if isinstance(x, PYUObject):
+        return x.device.party, PYU(x.device.party)(form)(x)
+    value, owner = form(_given(x)), _first_party()
+    return owner, PYU(owner)(lambda: value)()
 
 
 def _first_party() -> str:
