@@ -79,3 +79,10 @@ def test_processes_that_begin_look_at_most_every_ten_minutes(tmp_path: Path) -> 
     os.utime(tmp_path / LOOKED, (then, then))
     assert due(tmp_path)
     assert not due(tmp_path)
+
+
+def test_an_entry_under_the_name_of_another_is_not_there(folder: Path) -> None:
+    disk.write("a.code", b"one")
+    assert disk.read("a.code") == b"one"
+    (folder / "a.code").rename(folder / "b.code")
+    assert disk.read("b.code") is None

@@ -81,7 +81,7 @@ def digest_of(text: str) -> str:
 
 
 def read(name: str) -> bytes | None:
-    """The entry, if it is there and as it was written."""
+    """The entry, if it is there and as it was written, under this name."""
     path = folder()
     if path is None:
         return None
@@ -91,7 +91,12 @@ def read(name: str) -> bytes | None:
     except OSError:
         return None
     content = stored[DIGEST_BYTES:]
-    return content if stored[:DIGEST_BYTES] == hashlib.sha256(content).digest() else None
+    return content if stored[:DIGEST_BYTES] == _seal(name, content) else None
+
+
+def _seal(name: str, content: bytes) -> bytes:
+    """Of an entry under its name: whole, but under another's, it is as good as damaged."""
+    return hashlib.sha256(name.encode() + b"\0" + content).digest()
 
 
 def write(name: str, content: bytes) -> None:
@@ -106,7 +111,7 @@ def write(name: str, content: bytes) -> None:
         handle, temporary = tempfile.mkstemp(dir=path)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(content).digest())
+                file.write(_seal(name, content))
                 file.write(content)
             os.replace(temporary, path / name)
         except OSError:
