@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-import jax
 import numpy as np
 from jax.extend import core as jex
 
@@ -26,9 +25,10 @@ from spuvm.compiler.front.private_jax import JAX_FILES, SPECIAL_FUNCTIONS, in_sp
 from spuvm.compiler.front.trace import location_of
 from spuvm.compiler.ir import fixedpoint
 from spuvm.compiler.ir.builder import Builder, element_of
-from spuvm.compiler.ir.dtypes import is_key, is_key_dtype, kind_of
+from spuvm.compiler.ir.dtypes import is_key_dtype, kind_of
 from spuvm.compiler.ir.module import Location, Module, Region, Type, Value
 from spuvm.compiler.lower.advice import nearest
+from spuvm.compiler.lower.folded import constant_of, fold
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import EncodingError, SpuError, UnsupportedError
 from spuvm.runtime.protocols.registered import protocol_of
@@ -242,11 +242,6 @@ def _always_chosen(args: Sequence[Operand]) -> Operand:
     return next(x for x in args if isinstance(x, Undefined))
 
 
-def constant_of(x: Any) -> Any:
-    """A constant as a NumPy array; random keys stay as they are."""
-    return x if is_key(x) else np.asarray(x)
-
-
 def dtype_of(aval: Any) -> Any:
     return aval.dtype
 
@@ -293,26 +288,6 @@ def is_special(equations: Sequence[Any]) -> bool:
 def _file_of(call: Any) -> str:
     """Where the function of a call is written, if that is known."""
     return next((b.debug_info.func_filename or "" for b in bodies(call.params)), "")
-
-
-def fold(eqn: Any, args: Sequence[Any]) -> list[Any]:
-    """Evaluate an equation of known operands on the host, with the primitive's own implementation."""
-    if eqn.primitive.name == "broadcast_in_dim":  # a view: no memory for zeros((1000000, 30))
-        return [_broadcast_in_dim(args[0], **eqn.params)]
-    bound = eqn.primitive.get_bind_params(eqn.params)
-    functions, params = bound if isinstance(bound, tuple) else ((), bound)  # JAX before 0.10: a pair
-    with jax.ensure_compile_time_eval(), jax.default_device(jax.devices("cpu")[0]):
-        out = eqn.primitive.bind(*functions, *args, **params)
-    return [constant_of(x) for x in (out if eqn.primitive.multiple_results else [out])]
-
-
-def _broadcast_in_dim(x: Any, *, shape: Any, broadcast_dimensions: Any, **_: Any) -> Any:
-    if is_key(x):
-        return jax.lax.broadcast_in_dim(x, shape, broadcast_dimensions)
-    spread = [1] * len(shape)
-    for d, n in zip(broadcast_dimensions, x.shape):
-        spread[d] = n
-    return np.broadcast_to(x.reshape(spread), shape)
 
 
 def missing(name: str, supported: Collection[str]) -> str:

@@ -16,7 +16,8 @@ from jax.extend import core as jex
 
 from spuvm.compiler.front.private_jax import attributed
 from spuvm.compiler.front.trace import location_of
-from spuvm.compiler.lower.context import constant_of, dtype_of
+from spuvm.compiler.lower.context import dtype_of
+from spuvm.compiler.lower.folded import constant_of
 
 INLINED = ("jaxpr", "call_jaxpr")  # parameters that hold the body of a call
 

@@ -16,8 +16,8 @@ import numpy as np
 from jax import lax
 
 from spuvm.compiler.ir.dtypes import is_key, kind_of
-from spuvm.compiler.lower.context import fold
 from spuvm.compiler.lower.evaluation import bind
+from spuvm.compiler.lower.folded import fold
 
 Array = Any
 
