@@ -1,12 +1,48 @@
-"""Options of the whole test suite."""
+"""Options of the whole test suite, and the seed of what it draws."""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+
 import pytest
+import seeded
+from hypothesis import settings
+
+REPEATED = "0"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden from this run")
+    text = f"of all that tests draw in their own process ({REPEATED}); `random` for another each time"
+    parser.addoption("--seed", default=REPEATED, help=text)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.seed == "random":
+        config.option.seed = secrets.token_hex(4)
+    settings.register_profile("repeated", derandomize=config.option.seed == REPEATED)
+    settings.load_profile("repeated")
+    seeded.install()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    return f"seed: {config.option.seed}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest) -> Iterator[None]:
+    """A fixture draws the same whichever test asks for it first."""
+    name = f"{fixturedef.baseid} {fixturedef.argname} {getattr(request, 'param', '')}"
+    with seeded.drawing(request.config.option.seed, name):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    with seeded.drawing(item.config.option.seed, item.nodeid):
+        seeded.key_anew()
+        return (yield)
 
 
 @pytest.fixture
