@@ -131,9 +131,10 @@ def test_an_operation_that_is_lacking_stays_with_the_interpreter() -> None:
     code = code_of(lambda a, b: lax.div(a + b, b) * a - b, *(np.ones(64, np.uint64) for _ in range(2)))
     _, made, lacking = llvm.text_of(code)
     assert made == [] and lacking == ["`div`"]
-    machine_code.left_to_interpreter.clear()
-    assert machine_code.machine_code("0" * 64, code) is None
-    assert machine_code.left_to_interpreter == {"`div`": 1}
+    for _ in range(2):  # from nothing or from disk, it is listed
+        machine_code.left_to_interpreter.clear()
+        assert machine_code.machine_code("0" * 64, code) is None
+        assert machine_code.left_to_interpreter == {"`div`": 1}
 
 
 def chain() -> Code:

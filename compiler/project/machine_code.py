@@ -15,7 +15,8 @@ SUFFIX = ".machine"
 compiled_count = 0  # how many stages this process compiled
 left_to_interpreter: Counter[str] = Counter()  # what machine code lacks, and for how many loops of this process
 
-Entry = tuple[str, str, tuple[Fused, ...], bytes]  # llvm.version(), the code it is of, its loops, object code
+# llvm.version(), the code it is of, its loops, object code, what machine code lacks for the other loops
+Entry = tuple[str, str, tuple[Fused, ...], bytes, tuple[str, ...]]
 
 
 @lru_cache(maxsize=4096)
@@ -28,7 +29,8 @@ def machine_code(name: str, code: Code) -> Interpreted | None:
     """The code with its loops compiled; None without llvmlite, or if there is no loop that gains by it."""
     if not code.scales or llvm.binding() is None:
         return None
-    _, _, made, content = _stored(name, code) or _compiled(name, code)
+    _, _, made, content, lacking = _stored(name, code) or _compiled(name, code)
+    left_to_interpreter.update(lacking)
     if not made:
         return None
     keep, placed = llvm.placed(content, made)
@@ -38,10 +40,9 @@ def machine_code(name: str, code: Code) -> Interpreted | None:
 def _compiled(name: str, code: Code) -> Entry:
     global compiled_count
     text, made, lacking = llvm.text_of(code)
-    left_to_interpreter.update(lacking)
     content = llvm.object_code(text) if made else b""
     compiled_count += bool(made)
-    entry = (llvm.version(), disk.digest_of(str(code)), tuple(made), content)
+    entry = (llvm.version(), disk.digest_of(str(code)), tuple(made), content, tuple(lacking))
     disk.write(name + SUFFIX, pickle.dumps(entry, pickle.HIGHEST_PROTOCOL))
     return entry
 
