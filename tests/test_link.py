@@ -402,6 +402,42 @@ def test_abort_reaches_everyone_with_its_reason(session: Session) -> None:
         assert "`x` has another shape" in str(error)
 
 
+def test_what_is_under_way_arrives_though_another_has_stopped(session: Session) -> None:
+    """Carol is done and stops; what bob sends a moment later completes alice's round."""
+
+    def body(link: Link) -> int:
+        got = np.zeros(1, np.uint8)
+        link.agree("start", b"")
+        if link.rank == 2:
+            link.exchange({0: [got + 3]}, {})
+            link.abort("the end of its script")
+        elif link.rank == 1:
+            time.sleep(0.3)
+            link.exchange({0: [got + 2]}, {})
+        else:
+            from_carol = np.zeros(1, np.uint8)
+            link.exchange({}, {1: [got], 2: [from_carol]})
+            with pytest.raises(PeerAbortedError, match="carol stopped: the end of its script"):
+                link.agree("next", b"")
+            return int(got[0]) + int(from_carol[0])
+        return 0
+
+    assert session(body)[0] == 5
+
+
+def test_two_that_wait_for_each_other_hear_of_the_third(session: Session) -> None:
+    def body(link: Link) -> None:
+        link.agree("start", b"")
+        if link.rank == 2:
+            return link.abort("the end of its script")
+        link.exchange({}, {1 - link.rank: [np.zeros(1, np.uint8)]})
+
+    start = time.monotonic()
+    errors = session(body, timeout=60)
+    assert time.monotonic() - start < 30
+    assert all(isinstance(e, PeerAbortedError) and "the end of its script" in str(e) for e in errors[:2])
+
+
 def test_an_exception_inside_the_session_is_passed_on_without_its_text(session: Session) -> None:
     def body(link: Link) -> None:
         if link.rank == 0:

@@ -37,6 +37,7 @@ from spuvm.runtime.memory import memory_bytes
 
 Buffer = memoryview | npt.NDArray[Any]
 
+UNDER_WAY = 2.0  # seconds to wait for what others may have sent, after one that is not awaited has stopped
 DEFAULT_TIMEOUT = 60.0
 MAX_REASON = 2000  # characters of an abort's reason
 KEY_BYTES = 32

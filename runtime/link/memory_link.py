@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from threading import Condition
 
 from spuvm.runtime.errors import PeerLostError, PeerTimeoutError
-from spuvm.runtime.link.link import DEFAULT_TIMEOUT, Kind, Link, scatter, size
+from spuvm.runtime.link.link import DEFAULT_TIMEOUT, UNDER_WAY, Kind, Link, scatter, size
 
 
 def memory_links(parties: Sequence[str], timeout: float = DEFAULT_TIMEOUT) -> "list[MemoryLink]":
@@ -110,15 +110,16 @@ class MemoryLink(Link):
 
     def _wait(self, peer: int, done: Callable[[], bool], awaited: str) -> None:
         room = self._room
-        deadline = time.monotonic() + self.timeout
+        deadline, hope = time.monotonic() + self.timeout, None
         with room.changed:
             while not done():
-                for teller in self.peers:
-                    if teller in room.aborted:
+                for teller in sorted(room.aborted.keys() & set(self.peers), key=lambda p: p != peer):
+                    deadline = hope = hope or min(deadline, time.monotonic() + UNDER_WAY)
+                    if teller == peer or peer in room.closed or time.monotonic() >= hope:
                         raise self._aborted(teller, *room.aborted[teller])
                 if peer in room.closed:
                     raise PeerLostError(
                         f"{self.parties[peer]} closed its link: {self.parties[self.rank]} awaited {awaited}."
                     )
-                if not room.changed.wait(max(0.0, deadline - time.monotonic())) and not done():
+                if not room.changed.wait(max(0.0, deadline - time.monotonic())) and not done() and hope is None:
                     raise PeerTimeoutError(self._timeout_text([self.parties[peer]], awaited))

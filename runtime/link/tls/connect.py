@@ -72,6 +72,8 @@ def _join(link: TlsLink, setup: SetUp, limit: float) -> None:
                 if time.monotonic() > deadline:
                     raise PeerTimeoutError(setup.absence(link._senders, link._receivers))
                 link._poll(0.2)
+                if link._stopped is not None:
+                    raise link._stopped
                 for made in setup.news():
                     link._attach(made)
         except Stopped as stopped:

@@ -27,7 +27,7 @@ from contextlib import suppress
 from typing import Any
 
 from spuvm.runtime.errors import PeerAbortedError, PeerLostError, PeerTimeoutError, SpuError
-from spuvm.runtime.link.link import Kind, Link
+from spuvm.runtime.link.link import UNDER_WAY, Kind, Link
 from spuvm.runtime.link.parties import Cluster
 from spuvm.runtime.link.round import Exchange, leading
 from spuvm.runtime.link.tls.channel import BLOCK_BYTES, FAREWELL, RECORD_BYTES, in_words
@@ -84,7 +84,8 @@ class TlsLink(Link):
         self._buffer = memoryview(bytearray(BLOCK_BYTES))  # on its way from a socket to TLS
         self._poller = select.poll()
         self._wake = Wake()
-        self._stopped: PeerAbortedError | None = None  # said by a peer after all that we awaited
+        self._stopped: PeerAbortedError | None = None  # said by a peer
+        self._hope = 0.0  # until when others are awaited since then
         self._poller.register(self._wake.fd, select.POLLIN)
 
     @property
@@ -283,7 +284,7 @@ class TlsLink(Link):
 
         Raises if a peer stops, or nothing moves in time.
         """
-        if self._stopped is not None:
+        if self._stopped is not None and time.monotonic() > self._hope:
             raise self._stopped
         start = time.monotonic()
         try:
@@ -304,21 +305,18 @@ class TlsLink(Link):
             for receiver in late:
                 if receiver.closed:
                     name = self.parties[receiver.peer]
-                    raise PeerLostError(f"{name} closed its link while {self._me} awaited {what}.")
+                    raise self._stopped or PeerLostError(f"{name} closed its link while {self._me} awaited {what}.")
             awaited = [r.peer for r in late] or [
                 p for p, s in self._senders.items() if s in senders and s.crowded(most)
             ]
             patience = self._patience(*awaited)
             if self._renewal is not None and self._renewal.look_after():
                 moved = time.monotonic()
-            try:
-                limit = max(0.0, min(moved + patience, said + SAYS * self.timeout) - time.monotonic())
-                progress = self._poll(limit if self._renewal is None else min(limit, MENDING))
-            except PeerAbortedError as stopped:
-                if missing() or any(s.crowded(most) or s.error is not None for s in senders):
-                    raise
-                self._stopped = stopped  # all that was awaited came first: the next wait says it
-                return
+            if self._stopped is not None:
+                self._check_hope(late, senders, most)
+            limit = max(0.0, min(moved + patience, said + SAYS * self.timeout) - time.monotonic())
+            limit = limit if self._stopped is None else min(limit, UNDER_WAY)
+            progress = self._poll(limit if self._renewal is None else min(limit, MENDING))
             now = time.monotonic()
             if progress and now < start + ENDLESS * patience:
                 moved = said = now
@@ -328,6 +326,13 @@ class TlsLink(Link):
                 said = now
                 self._say(Kind.WAITING, self._waits.frame(awaited, now))
             self._check_senders()
+
+    def _check_hope(self, late: list[Receiver], senders: Sequence[Sender], most: int | None) -> None:
+        """After a peer has stopped: what others have sent before they heard of it may be under way."""
+        assert self._stopped is not None
+        leaving = any(s.crowded(most) or s.error is not None for s in senders)
+        if leaving or any(r.stopped for r in late) or time.monotonic() > self._hope:
+            raise self._stopped
 
     def _timed_out(self, awaited: Sequence[int], what: str) -> str:
         return f"{self._waits.text(awaited, what, self.timeout, time.monotonic())} {self._advice}"
@@ -339,9 +344,8 @@ class TlsLink(Link):
     def _poll(self, limit: float) -> bool:
         """Wait for news on any connection and take it in; whether anything moved."""
         if self._unread:
-            unread, self._unread = self._unread, set()
-            for receiver in unread:
-                self._resume(receiver)
+            while self._unread:
+                self._resume(self._unread.pop())
             return True
         filled, moved = self._filled, False
         for fd, _ in self._poller.poll(limit * 1000):
@@ -379,16 +383,22 @@ class TlsLink(Link):
                     sender.send(kind, [memoryview(body)])
 
     def _resume(self, receiver: Receiver, take: bool = False) -> None:
+        if receiver.stopped:
+            return
         try:
             if take:
                 receiver.channel.take(self._buffer)
             receiver.advance()
+        except PeerAbortedError as stopped:
+            receiver.stopped = True
+            if self._stopped is None:
+                self._stopped, self._hope = stopped, time.monotonic() + UNDER_WAY
         except OSError as error:
             if self._renewal is None or self._stopped is not None:
                 receiver.ended = True
                 raise self._lost(receiver.peer, error) from None
             receiver.broken = time.monotonic()
-        wanted = not receiver.parked and not receiver.closed and receiver.broken is None
+        wanted = not (receiver.parked or receiver.closed or receiver.stopped) and receiver.broken is None
         if wanted != receiver.watched:  # what nobody can take now would wake us all the time
             receiver.watched = wanted
             if wanted:

@@ -36,6 +36,7 @@ class Receiver:
         self.parked = False
         self.watched = False
         self.closed = False  # the peer has said CLOSE
+        self.stopped = False  # the peer has said ABORT
         self.ended = False  # the connection is broken
         self.broken: float | None = None  # since when, if it may still be taken up again
         self.confirmed = 0  # bytes of the connection of which the peer knows that they are here
