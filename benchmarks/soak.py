@@ -264,7 +264,7 @@ def _states(three: Three) -> dict[str, dict[str, tuple[str, str]]]:
     out: dict[str, dict[str, tuple[str, str]]] = {}
     for party in PARTIES:
         try:
-            out[party] = {j["id"]: (j["state"], j["reason"]) for j in three.ask(party, "/api/jobs")}
+            out[party] = {j["id"]: (j["state"], j["reason"]) for j in three.ask(party, "/api/jobs?limit=100000")}
         except OSError:
             out[party] = {}
     return out

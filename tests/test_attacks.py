@@ -283,6 +283,8 @@ async def _with_a_real_job(
     ended = bob.store.add_user("late", ["approve"], -1)
     gone = bob.store.add_user("gone", ["approve"], 1)
     bob.store.remove_user("gone")
+    while bob.store.users_changed():  # until they are in the record
+        await asyncio.sleep(0.1)
     api, right = f"{page}/api/jobs/{real.id}", {"hash": real.hash}
 
     def by(token: str) -> Any:

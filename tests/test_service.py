@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import socket
@@ -19,7 +20,8 @@ import numpy as np
 import pytest
 from services import PARTIES, POLICY, entries, folder, hide, inputs, program, run, services, until
 
-from spuvm.policy import record
+from spuvm.cli import run as command
+from spuvm.policy import commitments, record
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.parties import Address
 from spuvm.runtime.link.tls.relay import Relay
@@ -65,9 +67,34 @@ def test_a_job_from_asking_to_its_result(folder: Path, program: str) -> None:
     with Relay(relay):
         run(scenario())
     told = {p: entries(folder, p) for p in PARTIES}
-    assert [e.event for e in told["bob"]] == ["asked", "decided", "started", "ended"]
+    assert [e.event for e in told["bob"]] == ["asked", "decided", "started", "inputs", "ended"]
+    assert [e.event for e in told["carol"]] == ["asked", "decided", "started", "ended"]
     assert record.disagreements(told) == []
-    assert told["alice"][-1].body["counted"]
+    _check_account(folder, told)
+
+
+def _check_account(folder: Path, told: dict[str, list[record.Entry]]) -> None:
+    """Bytes by peer, versions, and commitments, which say nothing without their salts."""
+    ended = {p: es[-1].body for p, es in told.items()}
+    counted = {p: body["counted"] for p, body in ended.items()}
+    for p in PARTIES:
+        assert counted[p]["sent"] == {q: c["received"][p] for q, c in counted.items() if p in c["received"]}
+        assert counted[p]["rounds"] == counted[p]["predicted"]["rounds"]
+        assert sum(counted[p]["sent"].values()) == counted[p]["predicted"]["bytes_sent"]
+    sender = next(p for p in PARTIES if counted[p]["sent"])
+    receiver = next(iter(counted[sender]["sent"]))
+    counted[receiver]["received"][sender] += 1
+    assert record.disagreements(told)[0].startswith(f"job {ended['bob']['job']}: {sender} sent {receiver}")
+    assert set(told["bob"][2].body["versions"]) == {"python", "spuvm", "jax", "numpy"}
+    committed = told["bob"][3].body["commitments"]["y"]
+    table, salts = folder / "bob" / "table.csv", folder / "bob" / "state" / "jobs" / ended["bob"]["job"] / "salts.json"
+    assert committed != hashlib.sha256(table.read_bytes()).hexdigest()
+    assert commitments.opens(committed, table, salts, "y")
+    given = f"bob={folder}/bob/state/record.jsonl,{folder}/bob/bob.crt", ended["bob"]["job"][:8], "--salts", str(salts)
+    assert command(["audit", "inputs", *given, f"y={table}"]) == 0
+    assert command(["audit", "inputs", *given, f"x={table}"]) == 2
+    table.write_bytes(table.read_bytes() + b"0,0\n")
+    assert command(["audit", "inputs", *given, f"y={table}"]) == 2
 
 
 def column(path: Path, name: str) -> Any:

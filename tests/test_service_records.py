@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from services import entries, folder, inputs, program, run
+from services import entries, folder, inputs, program, run, services, until
 
-from spuvm.runtime.errors import DataError
+from spuvm.commands.desk import Desk
+from spuvm.runtime.errors import DataError, InputError, LinkError
 from spuvm.service import exporting, settings
 from spuvm.service.party import Party
 
@@ -76,3 +79,35 @@ def test_peers_notice_a_record_that_goes_back(folder: Path) -> None:
     bob.hear_head("alice", 5, "five")
     bob.hear_head("alice", 3, "three")
     assert "gone back from entry 5 to 3" in bob.alerts[0]
+
+
+def test_commands_reach_a_page_over_tls_and_users_are_in_the_record(folder: Path) -> None:
+    """Of a page that other machines reach: only who has the party's own key gets the token."""
+    file = folder / "alice" / "service.toml"
+    file.write_text(re.sub(r'page = "127.0.0.1', 'page = "0.0.0.0', file.read_text()))
+
+    async def scenario() -> None:
+        async with services(folder, "alice") as parties:
+            alice = parties["alice"]
+            token = alice.store.add_user("ann", ["submit"], 1)
+            assert await asyncio.to_thread(Desk(file, token).get, "/api/jobs") == []
+            with pytest.raises(InputError, match="no user has this token"):
+                await asyncio.to_thread(Desk(file, "x" * 43).get, "/api/jobs")
+            other = Desk(file, token)
+            other._settings = replace(other._settings, certificate=folder / "bob" / "bob.crt")
+            with pytest.raises(LinkError, match="does not have the key"):
+                await asyncio.to_thread(other.get, "/api/jobs")
+            await until(lambda: not alice.store.users_changed(), 30)
+            alice.store.remove_user("ann")
+            await until(lambda: not alice.store.users_changed(), 30)
+
+    run(scenario())
+    told = [e.body for e in entries(folder, "alice") if e.event == "user"]
+    assert [(b["name"], b["may"] is None) for b in told] == [("ann", False), ("ann", True)]
+    assert told[0]["may"].startswith("submit until ")
+
+
+@pytest.mark.parametrize("token", ["", "a\nb", "\u00e4", "x" * 2000])
+def test_what_is_no_token_is_not_sent(folder: Path, token: str) -> None:
+    with pytest.raises(InputError, match="spuvm users add"):
+        Desk(folder / "alice" / "service.toml", token)

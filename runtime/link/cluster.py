@@ -17,6 +17,7 @@
     session = "trial-7"                 # optional: of several sessions at the same addresses, which this one is
     compress = true                     # optional: what this party sends, where it compresses (`link/tls/packed.py`)
     shared_rates = "rates"              # optional: a folder in which this party's sessions share the `rate`s below
+    counts = "counts.jsonl"             # optional: a file to which each session of this party adds what it exchanged
 
     [parties.alice]                     # parties in the order of their ranks
     address = "alice.example.com:9101"  # where peers reach it
@@ -66,7 +67,8 @@ from spuvm.runtime.protocols.registered import PROTOCOLS, has_dealer, protocol_o
 
 CLUSTER_KEYS = (
     "ca", "crl", "timeout_seconds", "grace_seconds", "protocol", "protocols", "ring", "fxp_fraction_bits", "truncation",
-    "optimize", "dealer", "dealer_ahead_mb", "compute", "relay", "session", "compress", "shared_rates", "parties",
+    "optimize", "dealer", "dealer_ahead_mb", "compute", "relay", "session", "compress", "shared_rates", "counts",
+    "parties",
 )  # fmt: skip
 PARTY_KEYS = ("address", "outward", "listen", "certificate", "key", "fingerprint", "rate")
 UNIX = "unix:"
@@ -111,6 +113,7 @@ def load_cluster(path: str | Path) -> Cluster:
         session=_session(table, path),
         compress=_compress(table, path),
         shared_rates=path.parent / _text(table, "shared_rates", f"{path}") if "shared_rates" in table else None,
+        counts=path.parent / _text(table, "counts", f"{path}") if "counts" in table else None,
     )
 
 

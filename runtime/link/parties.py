@@ -1,5 +1,6 @@
 """The parties of a session as its cluster file names them (`link/cluster.py` reads it): addresses, keys, limits."""
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,14 @@ class Address:
 
     host: str
     port: int
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether this machine alone reaches it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -62,6 +71,7 @@ class Cluster:
     session: str | None = None
     compress: bool = False  # what this party sends, where that makes it shorter
     shared_rates: Path | None = None  # a folder in which this party's sessions count together what they send
+    counts: Path | None = None  # a file to which each session of this party adds what it exchanged
 
     @property
     def meeting(self) -> str:

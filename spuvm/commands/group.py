@@ -22,7 +22,7 @@ COMMANDS = {
     "jobs": "spuvm.commands.service:jobs",
     "users": "spuvm.commands.service:users",
     "relay": "spuvm.commands.relay:relay",
-    "audit": "spuvm.commands.service:audit",
+    "audit": "spuvm.commands.audit:audit",
     "keys": "spuvm.commands.keys:keys",
     "psi": "spuvm.commands.psi:psi",
     "sql": "spuvm.commands.sql:sql",

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.table import Table
 
+from spuvm.commands.desk import Desk
 from spuvm.commands.results import console, say
-from spuvm.policy import record
-from spuvm.runtime.errors import ConfigError, InputError, LinkError
-from spuvm.service import identity, settings
-from spuvm.service.exporting import FORMS, lines
+from spuvm.runtime.errors import InputError, LinkError
+from spuvm.service import settings
 from spuvm.service.jobs import ENDED, STATES, read
-from spuvm.service.report import page
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 CONFIG = click.option("--service", "config", type=FILE, default="service.toml", show_default=True, help="Its file.")
@@ -95,7 +91,7 @@ def submit(
         return click.echo(read(text).hash)
     if token is None:
         raise InputError("`--token` is missing: yours, or in SPUVM_TOKEN (`spuvm users add` makes one).")
-    desk = _Desk(config, token)
+    desk = Desk(config, token)
     body = {"program": text, "inputs": dict(map(_source, inputs)), "note": note}
     if every is not None:
         made = desk.post("/api/schedules", {**body, "cron": every})
@@ -142,7 +138,7 @@ def jobs() -> None:
 def list_(config: Path, token: str) -> None:
     """All jobs, the newest first."""
     table = Table("job", "state", "asked by", "received", "shows", "why")
-    for job in _Desk(config, token).get("/api/jobs"):
+    for job in Desk(config, token).get("/api/jobs"):
         table.add_row(
             job["id"][:12], job["state"], job["requester"], job["received"], "\n".join(job["reveals"]), job["reason"]
         )
@@ -155,7 +151,7 @@ def list_(config: Path, token: str) -> None:
 @TOKEN
 def show(job: str, config: Path, token: str) -> None:
     """A job whole: what it takes and shows, what each party says, and its program."""
-    click.echo(json.dumps(_Desk(config, token).job(job), indent=2))
+    click.echo(json.dumps(Desk(config, token).job(job), indent=2))
 
 
 @jobs.command()
@@ -165,7 +161,7 @@ def show(job: str, config: Path, token: str) -> None:
 @TOKEN
 def approve(job: str, hash_: str, config: Path, token: str) -> None:
     """Let a job run with exactly this program."""
-    desk = _Desk(config, token)
+    desk = Desk(config, token)
     say(desk.post(f"/api/jobs/{desk.job(job)['id']}/approve", {"hash": hash_})["state"])
 
 
@@ -175,7 +171,7 @@ def _ending(name: str, text: str) -> None:
     @CONFIG
     @TOKEN
     def end(job: str, config: Path, token: str) -> None:
-        desk = _Desk(config, token)
+        desk = Desk(config, token)
         say(desk.post(f"/api/jobs/{desk.job(job)['id']}/{name}", {})["state"])
 
 
@@ -191,9 +187,9 @@ _ending("cancel", "End a job that waits or runs.")
 @TOKEN
 def wait(job: str, until: str | None, seconds: float, config: Path, token: str) -> None:
     """Wait for a job, which may still be on its way here; exit status 3 if it does not end well, or not in time."""
-    desk, end = _Desk(config, token), time.monotonic() + seconds
+    desk, end = Desk(config, token), time.monotonic() + seconds
     while True:
-        found = [j for j in desk.get("/api/jobs") if j["id"].startswith(job)]
+        found = desk.beginning(job)
         state = found[0]["state"] if len(found) == 1 else "not known here"
         if state in (until, *ENDED) or time.monotonic() > end:
             break
@@ -210,7 +206,7 @@ def wait(job: str, until: str | None, seconds: float, config: Path, token: str) 
 @TOKEN
 def logs(job: str, config: Path, token: str) -> None:
     """What a job's process printed at this party."""
-    desk = _Desk(config, token)
+    desk = Desk(config, token)
     click.echo(desk.raw(f"/api/jobs/{desk.job(job)['id']}/log").decode(errors="replace"), nl=False)
 
 
@@ -224,7 +220,7 @@ def result(job: str, result: str, output: Path, config: Path, token: str) -> Non
     """Fetch a result that this party may see."""
     if output.exists():
         raise InputError(f"{output} is there already: give a new file.")
-    desk = _Desk(config, token)
+    desk = Desk(config, token)
     output.write_bytes(desk.raw(f"/api/jobs/{desk.job(job)['id']}/results/{result}"))
     say(f"wrote {output}")
 
@@ -235,7 +231,7 @@ def result(job: str, result: str, output: Path, config: Path, token: str) -> Non
 @TOKEN
 def erase(job: str, config: Path, token: str) -> None:
     """Erase what a job left at this party: results, what it printed, shares that it kept. The record stays."""
-    desk = _Desk(config, token)
+    desk = Desk(config, token)
     desk.post(f"/api/jobs/{desk.job(job)['id']}/erase", {})
 
 
@@ -247,7 +243,7 @@ def erase(job: str, config: Path, token: str) -> None:
 def withdraw(data: str, undo: bool, config: Path, token: str) -> None:
     """Take data of this party's catalogue back: jobs that use them end, what these left here is erased, and no new
     one is allowed."""
-    found = _Desk(config, token).post(f"/api/data/{data}/{'grant' if undo else 'withdraw'}", {})
+    found = Desk(config, token).post(f"/api/data/{data}/{'grant' if undo else 'withdraw'}", {})
     for job in found.get("jobs", ()):
         click.echo(job)
 
@@ -258,7 +254,7 @@ def withdraw(data: str, undo: bool, config: Path, token: str) -> None:
 def schedules(config: Path, token: str) -> None:
     """What this party asks for again and again (`spuvm submit --every`)."""
     table = Table("schedule", "times", "by", "next", "last job", "note")
-    for s in _Desk(config, token).get("/api/schedules"):
+    for s in Desk(config, token).get("/api/schedules"):
         table.add_row(s["id"], s["cron"], s["user"], s["next"], s["last"][:12], s["note"])
     console().print(table)
 
@@ -269,49 +265,7 @@ def schedules(config: Path, token: str) -> None:
 @TOKEN
 def unschedule(schedule: str, config: Path, token: str) -> None:
     """End a schedule; a job that it began goes on."""
-    _Desk(config, token).post(f"/api/schedules/{schedule}/remove", {})
-
-
-class _Desk:
-    """The service's own page, as a program uses it."""
-
-    def __init__(self, config: Path, token: str) -> None:
-        self._page = settings.load(config).page
-        self._token = token
-
-    def get(self, path: str) -> Any:
-        return json.loads(self.raw(path))
-
-    def post(self, path: str, body: Any) -> Any:
-        return json.loads(self.raw(path, json.dumps(body).encode()))
-
-    def job(self, start: str) -> Any:
-        """A job by the beginning of its number."""
-        found = [j["id"] for j in self.get("/api/jobs") if j["id"].startswith(start)] if start else []
-        if len(found) != 1:
-            what = "no job" if not found else f"{len(found)} jobs"
-            raise InputError(f"{what} begins with {start!r:.40}: `spuvm jobs list` shows them.")
-        return self.get(f"/api/jobs/{found[0]}")
-
-    def raw(self, path: str, body: bytes | None = None) -> bytes:
-        request = urllib.request.Request(f"http://{self._page}{path}", body, {"Authorization": f"Bearer {self._token}"})
-        if body is not None:
-            request.add_header("Content-Type", "application/json")
-        try:
-            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
-                content: bytes = answer.read()
-                return content
-        except urllib.error.HTTPError as error:
-            raise InputError(_told(error)) from None
-        except OSError as error:
-            raise LinkError(f"no service answers at {self._page}: start it with `spuvm serve` ({error}).") from None
-
-
-def _told(error: urllib.error.HTTPError) -> str:
-    try:
-        return f"the service says: {json.loads(error.read())['error']}"
-    except (ValueError, KeyError, TypeError):
-        return f"the service answers {error.code}."
+    Desk(config, token).post(f"/api/schedules/{schedule}/remove", {})
 
 
 @click.group()
@@ -359,74 +313,3 @@ def _store(config: Path) -> Any:
     state = settings.load(config).state
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     return Store(state / "service.sqlite")
-
-
-@click.group()
-def audit() -> None:
-    """Records of services: whole, genuine, and of one mind?
-
-    \b
-      spuvm audit verify alice=alice/record.jsonl,alice.crt bob=bob/record.jsonl,bob.crt
-    """
-
-
-@audit.command()
-@click.argument("records", nargs=-1, required=True, metavar="PARTY=RECORD.jsonl,PARTY.crt ...")
-def verify(records: tuple[str, ...]) -> None:
-    """Check records: every line, and whether several parties' records agree on what ran and what was revealed.
-
-    \b
-      spuvm audit verify alice=alice/record.jsonl,alice.crt bob=bob/record.jsonl,bob.crt
-    """
-    entries = _entries(records)
-    for party, told in entries.items():
-        say(f"{party}: {len(told)} entries, each follows from the one before and is signed")
-    found = record.disagreements(entries)
-    for what in found:
-        click.echo(what)
-    if found:
-        raise click.exceptions.Exit(InputError.exit_status)
-
-
-@audit.command()
-@click.argument("records", nargs=-1, required=True, metavar="PARTY=RECORD.jsonl,PARTY.crt ...")
-@click.option("-o", "--output", type=FILE, required=True, help="A new file (.html).")
-def report(records: tuple[str, ...], output: Path) -> None:
-    """Make a page for a security officer: every job, who asked and allowed it, what it showed to whom, how it ended.
-
-    \b
-      spuvm audit report alice=alice/record.jsonl,alice.crt -o report.html
-    """
-    if output.exists():
-        raise InputError(f"{output} is there already: give a new file.")
-    output.write_text(page(_entries(records)))
-    say(f"wrote {output}")
-
-
-@audit.command()
-@click.argument("records", nargs=-1, required=True, metavar="PARTY=RECORD.jsonl,PARTY.crt ...")
-@click.option("--as", "form", type=click.Choice(FORMS), default="json", show_default=True, help="Lines of this form.")
-@click.option("--after", type=click.IntRange(0), default=0, help="Entries after this number: what was exported last.")
-def export(records: tuple[str, ...], form: str, after: int) -> None:
-    """Print checked entries for a system that collects logs: JSON or syslog (RFC 5424), a line each.
-
-    \b
-      spuvm audit export alice=alice/record.jsonl,alice.crt --as syslog --after 1200 | nc -q 0 -u siem 514
-    """
-    for line in lines(_entries(records), form, after):
-        click.echo(line)
-
-
-def _entries(records: tuple[str, ...]) -> dict[str, list[record.Entry]]:
-    """The checked entries of records by party."""
-    entries: dict[str, list[record.Entry]] = {}
-    for given in records:
-        party, equals, files = given.partition("=")
-        path, comma, certificate = files.rpartition(",")
-        if not (equals and comma and path and certificate):
-            raise InputError(f"give PARTY=RECORD.jsonl,PARTY.crt, got {given!r}.")
-        if not Path(path).is_file():
-            raise ConfigError(f"there is no record {path}.")
-        key = identity.read(Path(certificate)).public_key()
-        entries[party] = list(record.verified(Path(path), key))  # type: ignore[arg-type]
-    return entries

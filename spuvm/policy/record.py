@@ -113,7 +113,8 @@ def verified(path: Path, key: ec.EllipticCurvePublicKey) -> Iterator[Entry]:
 
 
 def disagreements(records: Mapping[str, Sequence[Entry]]) -> list[str]:
-    """What the records of several parties say differently about the same job: its program, its reveals, its parties."""
+    """What the records of several parties say differently about the same job: its program, its reveals, its parties,
+    and, where nothing was interrupted, how much one sent another."""
     told: dict[str, dict[str, Any]] = {}
     for party, entries in records.items():
         for entry in entries:
@@ -128,7 +129,25 @@ def disagreements(records: Mapping[str, Sequence[Entry]]) -> list[str]:
             found += [f"job {job}: {first[0]} and {party} have another `{k}`" for k in what if what[k] != first[1][k]]
         parties = {p for what in by_party.values() for p in what["parties"] or ()} & records.keys()
         found += [f"job {job}: {party} has no record of it" for party in sorted(parties - by_party.keys())]
-    return found
+    return found + _lost_on_the_way(records)
+
+
+def _lost_on_the_way(records: Mapping[str, Sequence[Entry]]) -> list[str]:
+    """Jobs of which one party says that it sent a peer another number of bytes than this one says that it got."""
+    told: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for party, entries in records.items():
+        interrupted = {e.body["job"] for e in entries if e.event == "interrupted"}
+        for e in entries:
+            counted = e.body.get("counted") if e.event == "ended" and e.body.get("state") == "done" else None
+            if counted and "sent" in counted and e.body["job"] not in interrupted:
+                told[str(e.body["job"]), party] = counted
+    return [
+        f"job {job}: {party} sent {peer} {sent:,} bytes, and {peer} got {got:,}"
+        for (job, party), counted in told.items()
+        for peer in sorted(records.keys() - {party})
+        if (job, peer) in told
+        and (sent := counted["sent"].get(peer, 0)) != (got := told[job, peer]["received"].get(party, 0))
+    ]
 
 
 class Heads:

@@ -24,6 +24,7 @@ from spuvm.service.progress import flow_of, nodes_of
 from spuvm.service.shown import brief, inputs_of, planned, shown
 from spuvm.service.store import Row, User
 
+LISTED = 500  # jobs, if nobody says how many
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'",
@@ -185,7 +186,8 @@ class Desk:
 
     async def list(self, request: web.Request) -> web.Response:
         self._user(request)
-        return web.json_response([brief(row) for row in self.party.store.jobs()])
+        begins, limit = request.query.get("begins", ""), int(request.query.get("limit", LISTED))
+        return web.json_response([brief(row) for row in self.party.store.jobs(limit=limit, begins=begins)])
 
     async def show(self, request: web.Request) -> web.Response:
         self._user(request)

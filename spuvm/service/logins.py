@@ -117,8 +117,9 @@ class Logins:
 
     def _begin(self, response: web.Response, name: str, token: str | None) -> None:
         now = time.time()
+        self.party.record.append("logged in", user=name)
         self._sessions = {k: s for k, s in self._sessions.items() if s.ends > now}
         key = secrets.token_urlsafe(32)
         self._sessions[key] = Session(name, token, secrets.token_urlsafe(32), now + SESSION_SECONDS)
-        secure = token is None and self._by_https
+        secure = self._by_https if token is None else not self.party.settings.page.is_loopback
         response.set_cookie(COOKIE, key, httponly=True, samesite="Strict", secure=secure, max_age=int(SESSION_SECONDS))

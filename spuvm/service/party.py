@@ -8,7 +8,6 @@ here: peers hear that it failed, and nothing about rows, paths or columns.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +18,7 @@ from spuvm.data.files import open_table
 from spuvm.policy.record import Heads, Record
 from spuvm.policy.rules import Decision, decide, load_rules
 from spuvm.runtime.errors import DataError, InputError, SpuError
-from spuvm.service import again, jobs, runner
+from spuvm.service import accounts, again, jobs, runner
 from spuvm.service.identity import load_key
 from spuvm.service.jobs import ENDED, Job, Source
 from spuvm.service.port import Doors
@@ -107,7 +106,8 @@ class Party:
         if not self.store.add(job, state, reason, decision.rule, decision.approvers):
             return
         self.record.append("asked", job=job.id, program=job.hash, by=by, requester=job.requester)
-        self.record.append("decided", job=job.id, state=state, rule=decision.rule, reasons=list(decision.reasons))
+        told = {"rule": decision.rule, "reasons": list(decision.reasons), "policy": accounts.policy(self.settings)}
+        self.record.append("decided", job=job.id, state=state, **told)
         if state == "refused":
             self.end(job.id, "refused", reason, public="its policy does not allow it")
         else:
@@ -275,13 +275,17 @@ class Party:
         self.store.began(row.id, again.data_of(self.settings, row.job))
         shown = [[r.what, r.to, r.elements] for r in work.reveals]
         members = list(work.members)
-        self.record.append("started", job=row.id, program=row.job.hash, parties=members, reveals=shown)
+        told = {"parties": members, "reveals": shown, "versions": accounts.versions()}
+        self.record.append("started", job=row.id, program=row.job.hash, attempt=row.attempt, **told)
         self.store.set(row.id, "running")
         self._say(row.job, "running")
         self.running[row.id] = asyncio.get_running_loop().create_task(self._run(row, command))
 
     async def _run(self, row: Row, command: list[str]) -> None:
         try:
+            committed = await asyncio.to_thread(accounts.inputs, self.settings, row.job)
+            if committed:
+                self.record.append("inputs", job=row.id, attempt=row.attempt, commitments=committed)
             ended = await runner.run(self.settings, row.job, command, len(self.running) - 1, self._passphrase)
         except asyncio.CancelledError:
             return
@@ -327,15 +331,8 @@ class Party:
         row = self.store.job(id)
         self._stop_process(id)
         self.store.set(id, state, reason)
-        self.record.append("ended", job=id, state=state, reason=reason, counted=self._counted(id))
+        self.record.append("ended", job=id, state=state, reason=reason, counted=accounts.counted(self.settings, id))
         self._say(row.job, state, reason if public is None else public)
-
-    def _counted(self, id: str) -> Any:
-        """Rounds and bytes of a job, as its process reported them."""
-        try:
-            return json.loads((self.settings.state / "jobs" / id / "report.json").read_text())
-        except (OSError, ValueError):
-            return None
 
     def expire(self) -> None:
         """End what has waited too long, and what runs by the store alone: that it ended could not be written down."""

@@ -25,6 +25,7 @@ class Told:
     by: str = ""
     requester: str = ""
     program: str = ""
+    versions: str = ""
     allowed: str = ""
     people: list[str] = field(default_factory=list)
     reveals: list[str] = field(default_factory=list)
@@ -69,9 +70,18 @@ def _add(told: Told, entry: Entry) -> None:
             told.people.append(str(body.get("user")))
         case "started":
             shown = body.get("reveals") or []
+            told.versions = ", ".join(f"{name} {v}" for name, v in (body.get("versions") or {}).items())
             told.reveals = [f"{what} ({amount(n)}) to {to}" for what, to, n in shown]
         case "ended":
             told.ended, told.reason = f"{body.get('state')} {_time(entry.time)}", str(body.get("reason") or "")
-            ran = (body.get("counted") or {}).get("ran")
-            if ran:
-                told.traffic = f"{ran['rounds']:,} rounds, {ran['bytes_sent']:,} bytes sent"
+            told.traffic = _traffic(body.get("counted") or {})
+
+
+def _traffic(counted: Mapping[str, Any]) -> str:
+    """Records of version 0.1 have sums alone, as `ran`."""
+    if ran := counted.get("ran"):
+        return f"{ran['rounds']:,} rounds, {ran['bytes_sent']:,} bytes sent"
+    if not counted:
+        return ""
+    sent = ", ".join(f"{n:,} bytes to {peer}" for peer, n in counted["sent"].items())
+    return f"{counted['rounds']:,} rounds{', ' if sent else ''}{sent}"

@@ -24,6 +24,7 @@ from spuvm.service.work import Place, Work
 
 TAIL = 2000  # characters of what a process printed that go into the log of this party
 POLL = 0.5
+COUNTS = "counts.jsonl"  # in a job's folder: what its sessions exchanged
 GRACE = 5.0
 # A job ends when its service dies; of cores it gets the first so many that are this one's turn.
 _LIMITED = f"""{TIED}
@@ -59,7 +60,7 @@ def prepare(settings: Settings, job: Job, work: Work, session: str, door: Path) 
     for made in (folder / "results", settings.state / "models"):
         made.mkdir(parents=True, exist_ok=True, mode=0o700)
     config = folder / "cluster.toml"
-    config.write_text(_cluster(settings, work, session, door))
+    config.write_text(_cluster(settings, work, job.id, session, door))
     mine = {name: source for name, source in job.inputs.items() if source.party == settings.party}
     place = Place(
         settings.party,
@@ -74,9 +75,10 @@ def prepare(settings: Settings, job: Job, work: Work, session: str, door: Path) 
     return argv(work, place)
 
 
-def _cluster(settings: Settings, work: Work, session: str, door: Path) -> str:
+def _cluster(settings: Settings, work: Work, job: str, session: str, door: Path) -> str:
     times = {"timeout_seconds": settings.limits.silence_seconds, "grace_seconds": settings.limits.grace_seconds}
     lines = toml({"ca": str(settings.ca.absolute()), "session": session, **times, **work.machine})
+    lines += toml({"counts": str((settings.state / "jobs" / job / COUNTS).absolute())})
     if settings.crl is not None:
         lines += toml({"crl": str(settings.crl.absolute())})
     if settings.relay is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 import signal
 import ssl
@@ -28,6 +27,7 @@ KEEPALIVE = 20.0
 UPKEEP: dict[Callable[[Party], None], float] = {  # and seconds until it is done again
     upkeep.ask_again: 0.0,
     Party.expire: 0.0,
+    upkeep.note_users: 0.0,
     upkeep.forget: 3600.0,
 }
 
@@ -41,7 +41,7 @@ async def running(settings: Settings, passphrase: str | None = None) -> AsyncIte
     sender = wire.Sender(party, ways, passphrase)
     peers = web.AppRunner(wire.app(party), keepalive_timeout=KEEPALIVE, access_log=None)
     page = web.AppRunner(Desk(party).app(), keepalive_timeout=KEEPALIVE, access_log=None)
-    tls = None if _loopback(settings.page.host) else _page_tls(settings, passphrase)
+    tls = None if settings.page.is_loopback else _page_tls(settings, passphrase)
     port: Port | None = None
     ticker: asyncio.Task[None] | None = None
     try:
@@ -83,13 +83,6 @@ async def _tick(party: Party) -> None:
                 LOG.exception("%s failed, and is tried again", work.__name__)
                 pause = AFTER_FAILURE
             due[work] = time.monotonic() + pause
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _page_tls(settings: Settings, passphrase: str | None) -> ssl.SSLContext:

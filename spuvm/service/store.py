@@ -36,6 +36,7 @@ create table if not exists outbox (
     until real not null
 );
 create table if not exists users (name text primary key, roles text not null, token text not null, ends real not null);
+create table if not exists told_users (name text primary key, what text not null);
 create table if not exists withdrawn (data text primary key, user text not null, at real not null);
 create table if not exists heads (party text primary key, number integer not null, head text not null);
 """
@@ -121,11 +122,11 @@ class Store:
             raise InputError(f"there is no job {id:.40}: `spuvm jobs` lists them.")
         return _row(found)
 
-    def jobs(self, only_open: bool = False, limit: int = 500) -> list[Row]:
-        where = f"where state not in {ENDED}" if only_open else ""
-        return [
-            _row(r) for r in self.db.execute(f"select * from jobs {where} order by received desc limit ?", (limit,))
-        ]
+    def jobs(self, only_open: bool = False, limit: int = 500, begins: str = "") -> list[Row]:
+        """The newest first; `begins`: only those whose numbers do so."""
+        where = "where substr(id, 1, ?) = ?" + (f" and state not in {ENDED}" if only_open else "")
+        sql = f"select * from jobs {where} order by received desc limit ?"
+        return [_row(r) for r in self.db.execute(sql, (len(begins), begins, limit))]
 
     def set(self, id: str, state: str, reason: str = "") -> None:
         ended = time.time() if state in ENDED else None
@@ -239,8 +240,25 @@ class Store:
         if self.db.execute("delete from users where name = ?", (name,)).rowcount == 0:
             raise InputError(f"there is no user {name!r:.80}.")
 
+    def users_changed(self) -> dict[str, str | None]:
+        """Who was added, changed or removed since `users_told`: roles and the last day, None of who is gone."""
+        now = {name: f"{roles} until {_day(ends)}" for name, roles, ends in self.users()}
+        told = {r["name"]: r["what"] for r in self.db.execute("select * from told_users")}
+        changed: dict[str, str | None] = {name: what for name, what in now.items() if told.get(name) != what}
+        return changed | dict.fromkeys(told.keys() - now.keys())
+
+    def users_told(self, name: str, what: str | None) -> None:
+        if what is None:
+            self.db.execute("delete from told_users where name = ?", (name,))
+        else:
+            self.db.execute("insert or replace into told_users values (?, ?)", (name, what))
+
     def users(self) -> list[tuple[str, str, float]]:
         return [(r["name"], r["roles"], r["ends"]) for r in self.db.execute("select * from users order by name")]
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
 
 
 def _hash(token: str) -> str:

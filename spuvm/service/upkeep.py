@@ -60,6 +60,13 @@ def forget(party: Party) -> None:
         party.record.append("erased", model=path.name, user="retention")
 
 
+def note_users(party: Party) -> None:
+    """Users are added and removed by a command of their own, beside the service: the record gets to know it here."""
+    for name, what in party.store.users_changed().items():
+        party.record.append("user", name=name, may=what)
+        party.store.users_told(name, what)
+
+
 def ask_again(party: Party) -> None:
     """Ask for the jobs of the schedules that are due."""
     for schedule in party.schedules.due(time.time()):

@@ -34,7 +34,10 @@ def connect(cluster: Cluster, party: str, timeout: float | None = None) -> TlsLi
     computes = rank < cluster.config.world_size
     patience, ways = limit if computes else LONGER * limit, of_cluster(cluster, party)
     link = TlsLink(
-        *(rank, cluster.names, patience, ways, cluster.ahead, dealer), paces=paces(cluster), compress=cluster.compress
+        *(rank, cluster.names, patience, ways, cluster.ahead, dealer),
+        paces=paces(cluster),
+        compress=cluster.compress,
+        counts=cluster.counts,
     )
     try:
         with SetUp(cluster, party, limit, link._wake, ways) as setup:

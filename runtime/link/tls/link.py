@@ -24,9 +24,11 @@ import select
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from spuvm.runtime.errors import PeerAbortedError, PeerLostError, PeerTimeoutError, SpuError
+from spuvm.runtime.link.counts import add_line
 from spuvm.runtime.link.link import UNDER_WAY, Kind, Link
 from spuvm.runtime.link.parties import Cluster
 from spuvm.runtime.link.round import Exchange, leading
@@ -61,10 +63,12 @@ class TlsLink(Link):
         dealer: int | None = None,
         paces: Mapping[int, Pace] | None = None,
         compress: bool = False,
+        counts: Path | None = None,
     ) -> None:
         """`ways`: over which its connections go; it closes them. `paces`: by peer, of those that have a rate.
 
         `ahead`: bytes that a dealer computes before it sends them, and that are received of it before time.
+        `counts`: a file that gets a line of what was exchanged when the link is closed.
         """
         advice = "Is it running and reachable? Raise the limit with `timeout_seconds` in the cluster file."
         super().__init__(rank, parties, timeout, advice)
@@ -74,7 +78,7 @@ class TlsLink(Link):
         self._heard = time.monotonic()  # when something came from any peer
         self._alive = self._heard  # when this party said that it gets on
         self._waits = Waits(rank, parties)
-        self._ways, self._paces, self._compress = ways, paces or {}, compress
+        self._ways, self._paces, self._compress, self._counts = ways, paces or {}, compress, counts
         self._renewal: Renewal | None = None  # of connections that were lost, if they may be taken up again
         self._tokens: dict[tuple[bool, int], str] = {}  # of connections, by direction and peer
         self._senders: dict[int, Sender] = {}
@@ -259,6 +263,8 @@ class TlsLink(Link):
             pace.close()
         self._ways.close()
         self._wake.close()
+        if self._counts is not None:
+            add_line(self._counts, self)
 
     def _send(self, peer: int, kind: Kind, views: list[memoryview]) -> None:
         try:
