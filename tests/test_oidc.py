@@ -25,6 +25,7 @@ from services import entries, folder, run, services
 
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.link.certificates import free_ports
+from spuvm.runtime.link.parties import Address
 from spuvm.service import provider, settings
 from spuvm.service.logins import COOKIE, Logins
 from spuvm.service.oidc import Oidc
@@ -334,11 +335,17 @@ def test_who_waits_for_a_provider_that_is_away_waits_once(monkeypatch: pytest.Mo
     assert asked == ["https://i/.well-known/openid-configuration"]
 
 
-@pytest.mark.parametrize("token", [None, "a token"])
-def test_the_cookie_of_who_comes_back_by_https_stays_there(token: str | None) -> None:
-    made = Logins(cast(Party, SimpleNamespace(settings=SimpleNamespace(oidc=BY_HTTPS))))
+@pytest.mark.parametrize(
+    ("token", "page", "secure"), [(None, "127.0.0.1", True), ("a token", "127.0.0.1", False), ("a token", "::", True)]
+)
+def test_the_cookie_of_who_comes_by_https_stays_there(token: str | None, page: str, secure: bool) -> None:
+    told: list[str] = []
+    record = SimpleNamespace(append=lambda event, user: told.append(f"{user} {event}"))
+    settings = SimpleNamespace(oidc=BY_HTTPS, page=Address(page, 8443))
+    made = Logins(cast(Party, SimpleNamespace(settings=settings, record=record)))
     made._begin(response := web.Response(), "ann", token)
-    assert bool(response.cookies[COOKIE]["secure"]) == (token is None)
+    assert bool(response.cookies[COOKIE]["secure"]) == secure
+    assert told == ["ann logged in"]
 
 
 def test_a_crowd_keeps_nobody_from_logging_in(monkeypatch: pytest.MonkeyPatch) -> None:
