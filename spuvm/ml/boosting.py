@@ -17,9 +17,9 @@ from spuvm.ml.layout import Layout
 from spuvm.ml.leaf_quantiles import quantiles
 from spuvm.ml.leafwise import LeafTree
 from spuvm.ml.noisy import Noise
-from spuvm.ml.objectives import OBJECTIVES
+from spuvm.ml.objectives import OBJECTIVES, STEP
 from spuvm.ml.parameters import LOG_LINK, Parameters
-from spuvm.ml.tree import Matrices, Rules, Tree, exponent_for, goes_left, grow, leaf_weights, siblings
+from spuvm.ml.tree import Matrices, Rules, Tree, exponent_for, goes_left, grow, leaf_weights, penalties_of, siblings
 
 AnyTree = Tree | LeafTree
 
@@ -41,6 +41,7 @@ def rules_for(parameters: Parameters, layout: Layout, rows: int, weighted: bool,
         (parameters.top_rate, largest_product(parameters)) if goss else None,
         noise,
         parameters.max_leaves if parameters.grow_policy == "lossguide" else 0,
+        STEP if parameters.objective == "count:poisson" else 0.0,
     )
 
 
@@ -88,9 +89,8 @@ def one_round(layout: Layout, rules: Rules, objective: str) -> Callable[..., Any
             gradients = jnp.clip(gradients, -rules.noise.gradient, rules.noise.gradient)
         given = gradients, hessians, labels["threshold"], public["allowed"], layout, rules
         left = labels["target"] - margin if rules.quantile is not None else None
-        tree, change = (leafwise.grow if rules.max_leaves else grow)(
-            matrices, *given, alpha=labels.get("alpha"), residual=left
-        )
+        held = penalties_of(rules, labels.get("penalties"), labels.get("alpha"))
+        tree, change = (leafwise.grow if rules.max_leaves else grow)(matrices, *given, penalties=held, residual=left)
         return tree, margin + change
 
     return grow_round

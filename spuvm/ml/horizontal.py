@@ -221,7 +221,7 @@ class HorizontalLabels(Labels):
 
     @staticmethod
     def to_score(machine: Machine, parameters: Parameters, data: Frame, label: str, unit: Any) -> Mapping[str, Any]:
-        one = {"shrink": np.ones(2, np.float32), "up": np.int32(1), "down": np.float32(1)}
+        one = {"shrink": np.ones(3, np.float32), "up": np.int32(1), "down": np.float32(1)}
         return {"labels": in_units(machine, parameters, data, label, unit), **one}
 
 

@@ -19,12 +19,16 @@ from spuvm.ml.tree import (
     RESIDUALS,
     TINY,
     Matrices,
+    Penalties,
     Pieces,
     Rules,
     choose,
     goes_left,
     histogram,
+    penalties_of,
     pieces,
+    shrunk,
+    step_bounds,
 )
 
 
@@ -71,17 +75,18 @@ def grow(
     layout: Layout,
     rules: Rules,
     *,
-    alpha: jax.Array | None = None,
+    penalties: Penalties | None = None,
     residual: jax.Array | None = None,
 ) -> tuple[LeafTree, jax.Array]:
     """Grow K trees; see `tree.grow`."""
+    penalties = penalties or penalties_of(rules)
     parts = jnp.stack([gradients, hessians], axis=1)[..., None]  # [rows, 2, K, 1]
     member = jnp.ones((*gradients.shape, 1), gradients.dtype)
     sums, totals = histogram(matrices, parts)
     depth = jnp.zeros((gradients.shape[1], 1), jnp.int32)
 
     def seen(sums: jax.Array, totals: jax.Array, depth: jax.Array) -> Leaves:
-        choice = choose(sums, totals, threshold, allowed[0], layout, rules, None, alpha)
+        choice = choose(sums, totals, threshold, allowed[0], layout, rules, penalties, step_bounds(rules))
         columns, gains = choice.chosen, choice.each
         if rules.max_depth < rules.max_leaves - 1:
             free = depth < rules.max_depth
@@ -106,7 +111,7 @@ def grow(
         both = seen(sums, totals, jnp.concatenate([split.depth, split.depth], axis=-1) + 1)
         leaves = jax.tree.map(lambda old, new, p=pick: _kept(old, new, p), leaves, both)
     last = _kept(leaves.totals, totals, picks[-1])
-    weights = _weights(last, member, hessians, residual, rules, alpha)
+    weights = _weights(last, member, hessians, residual, rules, penalties)
     return LeafTree(splits, picks, weights, gains), jnp.einsum("rkl,kl->rk", member, weights)
 
 
@@ -133,16 +138,15 @@ def _weights(
     hessians: jax.Array,
     residual: jax.Array | None,
     rules: Rules,
-    alpha: jax.Array | None,
+    penalties: Penalties,
 ) -> jax.Array:
     if residual is not None and rules.quantile is not None:
         found = quantiles(residual, member, member * hessians[..., None], rules.quantile, RESIDUALS)
         there = jnp.sum(member, axis=0) > 0.5
         return jnp.where(there, found * rules.learning_rate, 0.0)
-    gradient = totals[0]
-    if alpha is not None:
-        gradient = gradient - jnp.clip(gradient, -alpha, alpha)
-    quotient = (gradient * 2.0**rules.exponent) / (jnp.maximum(totals[1], TINY) + rules.reg_lambda)
+    gradient, bounds = shrunk(totals[0], penalties), step_bounds(rules)
+    quotient = (gradient * 2.0**rules.exponent) / (jnp.maximum(totals[1], TINY) + penalties.reg_lambda)
+    quotient = quotient if bounds is None else jnp.clip(quotient, *bounds)
     return quotient * (-rules.learning_rate / 2.0**rules.exponent)
 
 

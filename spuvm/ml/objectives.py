@@ -25,10 +25,13 @@ SMALLEST_GAIN = 1e-6  # XGBoost's: a gain below is none
 THRESHOLDS = (2.0**-17, 2.0**30)  # a unit of fixed point; more than any score
 MOST_MEANS = 64.0  # of a label, where margins are logarithms
 MOST_MARGIN = 4.0  # of a logarithm, from that of the mean label
-STEADY = float(np.exp(0.7))  # XGBoost's `max_delta_step` for counts
+VARIANCES = {"count:poisson": 1.0, "reg:tweedie": TWEEDIE, "reg:gamma": 2.0}  # the power of the mean
+LEAST_LAMBDA, TINY, MOST_HESSIANS = 2.0**-10, 2.0**-16, 2.0**24  # so that none is divided by 0
+STEP = 0.7  # XGBoost's `max_delta_step` for counts: of a leaf, and of what hessians are steadied by
+STEADY = float(np.exp(STEP))
 MOST_UNITS = 3.0  # of a label from the base score, where its unit is known from elsewhere
 MOST_SLOPES = 64.0  # of a label from the base score, of pseudo-Huber losses
-SMALLEST_UNIT, LARGEST_UNIT = 2.0**-12, 2.0**30
+SMALLEST_UNIT, LARGEST_UNIT = 2.0**-17, 2.0**30
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,8 @@ def prepare(
     Returns:
         target: float32 [rows, K]; base: float32 [K], before the first tree; threshold: float32 [], of a gain;
         up: int32 [], down: float32 []: labels were divided by up * down; weight: float32 [rows, 1], if given;
-        alpha: float32 [], of an L1 penalty; extra: float32 [], of a pseudo-Huber loss the unit by its slope.
+        alpha: float32 [], of an L1 penalty; penalties: float32 [2], of losses that the unit scales, lambda and the
+        least hessians of a child; extra: float32 [], of a pseudo-Huber loss the unit by its slope.
 
     Raises:
         DataError: for labels or weights that the objective cannot use.
@@ -96,7 +100,7 @@ def prepare(
             raise DataError(
                 f"{where}: labels are much farther from the base score than in training: train a new model."
             )
-        gains = 1.0 if parameters.objective in (*QUANTILES, *LOG_LINK) else unit
+        gains = gains_unit(parameters.objective, unit)
         return _sloped(_given(target / unit, base, unit, gains, weight, parameters, scores), unit, parameters, where)
     if parameters.objective in ("reg:squarederror", "reg:pseudohubererror", *QUANTILES):
         unit = _unit(target - base, where)
@@ -106,8 +110,8 @@ def prepare(
         largest = float(target.max())
         if largest > MOST_MEANS:
             raise DataError(f"{where}: a label is more than {MOST_MEANS:g} times the mean: cap it.")
-        return _given(target, base, unit, 1.0, weight, parameters, scores)
-    gains = 1.0 if parameters.objective in QUANTILES else unit  # whose gradients are signs
+        return _given(target, base, unit, gains_unit(parameters.objective, unit), weight, parameters, scores)
+    gains = gains_unit(parameters.objective, unit)
     return _sloped(_given(target / unit, base / unit, unit, gains, weight, parameters, scores), unit, parameters, where)
 
 
@@ -125,6 +129,15 @@ def _slopes(unit: float, parameters: Parameters, where: str) -> float:
             "`huber_slope`, or use 'reg:absoluteerror'."
         )
     return max(unit / parameters.huber_slope, SMALLEST_UNIT)
+
+
+def gains_unit(objective: str, unit: float) -> float:
+    """The root of what losses were divided by, of labels divided by `unit`."""
+    if objective in QUANTILES:  # whose gradients are signs
+        return 1.0
+    if objective in LOG_LINK:
+        return float(np.sqrt(unit ** (2 - VARIANCES[objective])))
+    return unit
 
 
 def _given(
@@ -147,7 +160,10 @@ def _given(
     if weight is not None:
         out["weight"] = weight[:, None].astype(np.float32)
     if parameters.reg_alpha:
-        out["alpha"] = penalty_of(parameters, gains)
+        out["alpha"] = penalty_of(parameters, gains**2 if parameters.objective in LOG_LINK else gains)
+    if VARIANCES.get(parameters.objective, 2.0) < 2:
+        held = parameters.reg_lambda / gains**2, parameters.min_child_weight / gains**2
+        out["penalties"] = np.clip(held, (LEAST_LAMBDA, TINY), MOST_HESSIANS).astype(np.float32)
     return out
 
 
@@ -351,9 +367,9 @@ OBJECTIVES = {
     "reg:pseudohubererror": Objective(_no_check, _column, _mean, _pseudo_huber, 9),
     "multi:softprob": Objective(_classes, _one_hot, _log_shares, _softmax, 8),
     "multi:softmax": Objective(_classes, _one_hot, _log_shares, _softmax, 8),
-    "count:poisson": Objective(_not_negative, _column, _log_mean, _poisson, 10),
+    "count:poisson": Objective(_not_negative, _column, _log_mean, _poisson, 11),
     "reg:gamma": Objective(_not_negative, _column, _log_mean, _gamma, 10),
-    "reg:tweedie": Objective(_not_negative, _column, _log_mean, _tweedie, 10),
+    "reg:tweedie": Objective(_not_negative, _column, _log_mean, _tweedie, 11),
     "binary:squared": Objective(_binary, _column, _shares, _squared, 2),
     "multi:squared": Objective(_classes, _one_hot, _shares, _squared, 2),
 }

@@ -44,8 +44,7 @@ class Parameters:
             "reg:absoluteerror" and "reg:quantileerror", whose leaves are quantiles of their rows, found by nine secret
             comparisons more for each row and tree; "rank:pairwise" and "rank:ndcg" of the rows of each `group` that
             `fit` is given, whose hessians are small: so should be `min_child_weight`. "binary:squared" and
-            "multi:squared" fit the classes' shares, as decision trees do. Of counts and "reg:tweedie", `reg_lambda` and
-            `min_child_weight` are those of labels divided by the power of two at or above their mean, which is secret.
+            "multi:squared" fit the classes' shares, as decision trees do.
         num_class: number of classes of the multi-class objectives; labels are 0 to num_class - 1.
         n_estimators: rounds of boosting; each grows one tree, or one for each class.
         max_depth: of each tree, 1 to 10.

@@ -60,15 +60,31 @@ def both_probabilities(margin: jax.Array) -> jax.Array:
     return jnp.concatenate([1 - p, p], axis=1)
 
 
-def values(margin: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
-    """Predictions of a regression in the units of its labels, [rows]."""
-    return (margin[:, 0] * down) * up.astype(margin.dtype)
+def values(margin: jax.Array, up: jax.Array, down: jax.Array, steps: float = 1.0) -> jax.Array:
+    """Predictions of a regression in the units of its labels times `steps`, [rows]."""
+    return ((margin[:, 0] * steps) * down) * up.astype(margin.dtype)
 
 
-def exponentials(margin: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
-    """Predictions whose logarithms the margins are, in the units of the labels, [rows]."""
+def exponentials(margin: jax.Array, up: jax.Array, down: jax.Array, steps: float = 1.0) -> jax.Array:
+    """Predictions whose logarithms the margins are, in the units of the labels times `steps`, [rows]."""
     mean = jnp.exp(jnp.clip(margin[:, 0], -MOST_MARGIN, MOST_MARGIN))
-    return (mean * down) * up.astype(margin.dtype)
+    return ((mean * steps) * down) * up.astype(margin.dtype)
+
+
+MOST_GROWN = 17  # as a power of two: of small labels that are scored
+FINE = 4096.0  # steps of a unit of labels, of predictions that a party is shown: labels may be small
+
+
+@cache
+def finely(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
+    """`values` or `exponentials` times `FINE`."""
+    return lambda margin, up, down: function(margin, up, down, FINE)
+
+
+def from_steps(shown: np.ndarray) -> np.ndarray:
+    """Predictions float32 [rows] at the party that was shown them in steps."""
+    out: np.ndarray = (np.asarray(shown, np.float64) / FINE).astype(np.float32)
+    return out
 
 
 def more_than_half(margin: jax.Array) -> jax.Array:
@@ -111,7 +127,7 @@ PROBABILITY = {
 def r2(labels: jax.Array, predictions: jax.Array, shrink: jax.Array) -> jax.Array:
     """The share of the labels' variance that predictions explain.
 
-    Both f32 [rows] in any units; their squares fit after multiplication with both numbers of `shrink`, f32 [2].
+    Both f32 [rows] in any units; their squares fit after multiplication with the first two numbers of `shrink`.
     """
 
     def mean_square(x: jax.Array) -> jax.Array:
@@ -187,16 +203,16 @@ def scored(objective: str, metric: str, quantile: float | None) -> Score:
 
 @cache
 def score_of(objective: str) -> Callable[..., jax.Array]:
-    """A function of labels [rows], `shrink`, margins [rows, K], up and down that reveals accuracy or R^2.
+    """A function of labels [rows], `shrink` [3], margins [rows, K], up and down that reveals accuracy or R^2.
 
-    Labels of a regression are in units of margins times up * down.
+    Labels of a regression are in units of margins times up * down, and times the last number of `shrink`.
     """
 
     def score(labels: jax.Array, shrink: jax.Array, margin: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
         if "accuracy" in SCORES[objective]:
             shown = SCORES[objective]["accuracy"](labels, margin)
         else:
-            shown = r2(labels, VALUES.get(objective, values)(margin, up, down), shrink)
+            shown = r2(labels, VALUES.get(objective, values)(margin, up, down * shrink[2]), shrink)
         out: jax.Array = reveal(jnp.asarray(shown))
         return out
 
@@ -204,8 +220,9 @@ def score_of(objective: str) -> Callable[..., jax.Array]:
 
 
 def labels_to_score(labels: np.ndarray, parameters: Parameters, where: str) -> dict[str, np.ndarray]:
-    """What `score_of` takes, at the labels' holder: their squares are brought below 1 for a regression."""
+    """What `score_of` takes, at the labels' holder: of a regression they are brought near 1."""
     y = checked(labels, parameters, where)
-    bits = max(0, int(np.ceil(np.log2(np.abs(y - y.mean()).max() + 1e-30))))
-    shrink = np.array([2.0 ** -min(bits, 15), 2.0 ** -max(bits - 15, 0)], np.float32)
-    return {"labels": y.astype(np.float32), "shrink": shrink}
+    bits = int(np.ceil(np.log2(np.abs(y - y.mean()).max() + 1e-30)))
+    grown = 2.0 ** min(max(-bits, 0), MOST_GROWN)
+    shrink = np.array([2.0 ** -min(max(bits, 0), 15), 2.0 ** -max(bits - 15, 0), grown], np.float32)
+    return {"labels": (y * grown).astype(np.float32), "shrink": shrink}

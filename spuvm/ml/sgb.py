@@ -160,6 +160,9 @@ class Sgb:
         function = predictions.CLASS.get(self.parameters.objective)
         if function is None:
             values = predictions.VALUES.get(self.parameters.objective, predictions.values)
+            if to is not None:
+                shown = model.machine.run(predictions.finely(values), margin, model.up, model.down, what="prediction")
+                return spu.PYU(to)(predictions.from_steps)(self._given(shown, to))
             result = model.machine.run(values, margin, model.up, model.down, what="prediction")
         else:
             result = model.machine.run(function, margin, what="prediction")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from spuvm.data import Column, Frame
 from spuvm.data.schema import nearest
 from spuvm.ml import continuing, ranking
@@ -16,6 +18,7 @@ from spuvm.ml.layout import Layout
 from spuvm.ml.linear.private import Private
 from spuvm.ml.machine import Machine
 from spuvm.ml.model import Model
+from spuvm.ml.objectives import THRESHOLDS
 from spuvm.ml.parameters import RANKS, Parameters
 from spuvm.ml.partitions import SIDES
 from spuvm.ml.progress import Progress
@@ -108,7 +111,10 @@ def _rounds(
 ) -> History:
     machine, p, before = model.machine, model.parameters, len(model.trees)
     step = one_round(model.layout, rules, p.objective)
-    labels = {k: v for k, v in prepared.items() if k in ("target", "threshold", "weight", "alpha", "extra")}
+    names = "target", "threshold", "weight", "alpha", "penalties", "extra"
+    labels = {k: v for k, v in prepared.items() if k in names}
+    if not boost:  # a tree by itself splits for any gain, however small labels are
+        labels["threshold"] = np.float32(THRESHOLDS[0])
     stop = stopping(p)
     margin = model.margins_of(x, rows, "training")
     for e in evaluations:

@@ -36,6 +36,7 @@ class Rules:
     `quantile`: leaves are this quantile of their rows' residuals. `goss`: the share of rows with the largest gradients
     that all count, and what these are below. `noise`: of differentially private sums. `max_leaves`: of
     a tree that grows leaf by leaf (`leafwise`); 0: level by level.
+    `step`: the largest leaf before the learning rate; 0: any.
     `exponent`: quotients carry 2^exponent, so that scores use the range of fixed point (`exponent_for`).
     """
 
@@ -50,6 +51,7 @@ class Rules:
     goss: tuple[float, float] | None = None
     noise: Noise | None = None
     max_leaves: int = 0
+    step: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,18 @@ class Tree:
 
 
 jax.tree_util.register_dataclass(Tree, ["splits", "left", "right", "steps", "gains"], [])
+
+
+class Penalties(NamedTuple):
+    """What holds trees back: public numbers of `Rules`, or secret scalars where the labels' unit is.
+
+    reg_lambda: is added to hessians; least: hessians of a child; alpha: of an L1 penalty, or None.
+    """
+
+    reg_lambda: jax.Array | float
+    least: jax.Array | float
+    alpha: jax.Array | None = None
+
 
 SCORE_BITS = 26  # a product of fixed-point numbers is right below 2^26
 TINY = 1e-5  # a hessian below is that of no row
@@ -94,7 +108,7 @@ def grow(
     layout: Layout,
     rules: Rules,
     *,
-    alpha: jax.Array | None = None,
+    penalties: Penalties | None = None,
     residual: jax.Array | None = None,
 ) -> tuple[Tree, jax.Array]:
     """Grow K trees.
@@ -104,18 +118,19 @@ def grow(
         gradients, hessians: [rows, K]; 0 for rows left out.
         threshold: the least gain of a split, times 2^exponent: a scalar.
         allowed: public, 1 for each candidate that may be chosen at a level: int8 [max_depth, candidates].
-        alpha: of an L1 penalty, a scalar.
+        penalties: those of `rules` if not given.
         residual: labels less margins, [rows, K], if leaves are quantiles of them.
 
     Returns:
         The trees, and what they add to the margins, [rows, K].
     """
+    penalties = penalties or penalties_of(rules)
     parts = jnp.stack([gradients, hessians, jnp.ones_like(gradients)], axis=1)[..., None]  # [rows, 3, K, N]
     sums, totals = histogram(matrices, parts)
     splits, gains = [], []
-    bounds: Bounds | None = None
+    bounds = step_bounds(rules)
     for level in range(rules.max_depth):
-        choice = choose(sums, totals, threshold, allowed[level], layout, rules, bounds, alpha)
+        choice = choose(sums, totals, threshold, allowed[level], layout, rules, penalties, bounds)
         splits.append(pieces(choice.chosen, matrices, rules))
         gains.append(choice.gains)
         if level == rules.max_depth - 1:
@@ -214,8 +229,8 @@ def choose(
     allowed: jax.Array,
     layout: Layout,
     rules: Rules,
+    penalties: Penalties,
     bounds: Bounds | None = None,
-    alpha: jax.Array | None = None,
 ) -> Choice:
     """The best candidate of each node. The first is no split: all rows go left, and it has the threshold in addition.
 
@@ -223,37 +238,55 @@ def choose(
     candidates that are not allowed are replaced by 0 while the division runs. With an L1 penalty alpha gradients are
     brought nearer to 0 by alpha, as XGBoost's.
     """
-    least = max(rules.min_child_weight, TINY)
+    least = penalties.least
     if rules.noise is not None:
         sums, totals = noisy(sums, totals, layout, rules.noise)
-        least = max(least, rules.noise.floor)
+        least = max(rules.min_child_weight, TINY, rules.noise.floor)
     left = jnp.concatenate([totals[None], _candidates(sums, layout)])  # [1 + candidates, 2, K, N]
     sides = jnp.stack([left, totals - left])
     gradient, hessian = sides[:, :, 0], sides[:, :, 1]
     enough = jnp.all(hessian[:, 1:] >= least, axis=0) & (allowed[:, None, None] != 0)
     if rules.noise is not None:
         hessian = jnp.maximum(hessian, rules.noise.floor)
-    if alpha is not None:
-        gradient = gradient - jnp.clip(gradient, -alpha, alpha)
+    gradient = shrunk(gradient, penalties)
     usable = jnp.concatenate([jnp.ones((1, *enough.shape[1:]), bool), enough])
-    weight = (gradient * 2.0**rules.exponent) / (hessian + rules.reg_lambda)
+    weight = (gradient * 2.0**rules.exponent) / (hessian + penalties.reg_lambda)
     if rules.monotone:
         usable &= in_order(weight if bounds is None else jnp.clip(weight, *bounds), layout, rules)
     if bounds is None:
         score = jnp.sum(jnp.where(usable, gradient, 0.0) * weight, axis=0)
     else:
         weight = jnp.clip(weight, *bounds).at[1, 0].set(0.0)  # no row is right of no split
-        score = jnp.sum(jnp.where(usable, bounded_score(gradient, hessian, weight, rules), 0.0), axis=0)
+        score = jnp.sum(jnp.where(usable, bounded_score(gradient, hessian, weight, rules, penalties), 0.0), axis=0)
     best = largest(jnp.concatenate([score[:1] + threshold, score[1:]]))
     picked = best.astype(score.dtype)
     each = picked[1:] * (score[1:] - score[:1])
     return Choice(_columns(best, layout), jnp.sum(each, axis=(1, 2)), each, picked, weight)
 
 
+def penalties_of(rules: Rules, given: jax.Array | None = None, alpha: jax.Array | None = None) -> Penalties:
+    """Those of `rules`, or what the label holder gave: lambda and the least hessians of a child, [2]."""
+    if given is None:
+        return Penalties(rules.reg_lambda, max(rules.min_child_weight, TINY), alpha)
+    return Penalties(given[0], given[1], alpha)
+
+
+def shrunk(gradient: jax.Array, penalties: Penalties) -> jax.Array:
+    """Gradients nearer to 0 by the L1 penalty."""
+    alpha = penalties.alpha
+    return gradient if alpha is None else gradient - jnp.clip(gradient, -alpha, alpha)
+
+
 # Predictions that only rise, or fall, with a feature ------------------------------------------------------------
 
 # Of quotients of each node, [K, N]: the least and the largest that its leaves may have. A leaf is less its quotient.
 Bounds = tuple[jax.Array, jax.Array]
+
+
+def step_bounds(rules: Rules) -> Bounds | None:
+    """The bounds of a tree's root, and of all nodes if nothing else bounds them."""
+    most = jnp.float32(rules.step * 2.0**rules.exponent)
+    return (-most, most) if rules.step else None
 
 
 def in_order(weight: jax.Array, layout: Layout, rules: Rules) -> jax.Array:
@@ -264,9 +297,11 @@ def in_order(weight: jax.Array, layout: Layout, rules: Rules) -> jax.Array:
     return jnp.ones(weight.shape[1:], bool).at[1 + some].set(between >= 0)
 
 
-def bounded_score(gradient: jax.Array, hessian: jax.Array, weight: jax.Array, rules: Rules) -> jax.Array:
+def bounded_score(
+    gradient: jax.Array, hessian: jax.Array, weight: jax.Array, rules: Rules, penalties: Penalties
+) -> jax.Array:
     """2 G q - (H + lambda) q^2, times 2^exponent, of quotients q that were bounded; G q where they were not."""
-    pull = (hessian + rules.reg_lambda) * (weight * 2.0**-rules.exponent)
+    pull = (hessian + penalties.reg_lambda) * (weight * 2.0**-rules.exponent)
     return (2 * gradient - pull) * weight
 
 
@@ -276,12 +311,12 @@ def bounds_below(choice: Choice, bounds: Bounds | None, layout: Layout, rules: R
     As XGBoost's: of a split on a feature that asks for an order; other children have the node's bounds.
     """
     if not rules.monotone:
-        return None
+        return bounds
     signs = np.array(rules.monotone)[layout.feature]
     left, right = jnp.sum(choice.picked * choice.weight, axis=1)
     rises, falls = (jnp.sum(choice.picked[1 + np.flatnonzero(signs == s)], axis=0) for s in (1, -1))
     middle = (left + right) * 0.5
-    low, high = bounds or (jnp.full(middle.shape, -UNBOUNDED), jnp.full(middle.shape, UNBOUNDED))
+    low, high = (jnp.broadcast_to(b, middle.shape) for b in bounds or (-UNBOUNDED, UNBOUNDED))
     up, down = middle - low, middle - high
     return siblings(low + rises * up, low + falls * up), siblings(high + falls * down, high + rises * down)
 

@@ -137,12 +137,28 @@ class ByColumn:
         return cls(machine, kind, tuple(_known(b) for b in blocks))
 
 
-def learn(table: Table, at_owner: Learn, on_secrets: Learn, what: str, with_columns: bool = False) -> ByColumn:
-    """What the functions learn of each block; `with_columns`: at the owner they are told which these are."""
+def learn(
+    table: Table,
+    at_owner: Learn,
+    on_secrets: Learn,
+    what: str,
+    with_columns: bool = False,
+    with_power: bool = False,
+) -> ByColumn:
+    """What the functions learn of each block.
+
+    Args:
+        with_columns: at the owner they are told which these are.
+        with_power: on secrets they are given the columns' powers of two as well.
+    """
     blocks = []
     for b in table.blocks:
         more = (b.columns,) if with_columns else ()
-        state = b.local(at_owner, *more) if b.owner else table.machine.run(on_secrets, b.value, what=what)
+        if b.owner:
+            state = b.local(at_owner, *more)
+        else:
+            power = np.zeros(len(b.columns), np.int32) if b.power is None else b.power
+            state = table.machine.run(on_secrets, b.value, *((power,) if with_power else ()), what=what)
         blocks.append(Known(b.columns, b.owner, state, b.power, b.categories))
     return ByColumn(table.machine, table.kind, tuple(blocks))
 

@@ -406,7 +406,7 @@ def _together(pieces: list[Any]) -> tuple[jax.Array, Any]:
 
 def _join_centred(pieces: list[Any]) -> dict[str, jax.Array]:
     y, power = _together(pieces)
-    unit = units.secretly_learned(y[:, None], 0.0, centred=True)
+    unit = units.secretly_learned(y[:, None], jnp.int32(0), 0.0, centred=True)
     z = units.secretly_applied(y[:, None], unit["mean"], unit["power"])[:, 0]
     mean = units.times_power(unit["mean"], -unit["power"])[0]
     return {"values": z, "mean": mean, "power": unit["power"][0] + power}

@@ -201,8 +201,11 @@ class Regressor(Predictor):
     def predict(self, data: Any, to: str | None = None) -> Any:
         """Numbers float32 [rows]; otherwise as of classifiers."""
         learned = self._fitted()
-        values = self._values(self._table(data))
-        full = learned.machine.run(_in_full(1 / self.scale), values, learned.arrays["unit"], what="prediction")
+        values, unit = self._values(self._table(data)), learned.arrays["unit"]
+        if to is not None and self.scale == 1.0 and not isinstance(learned.machine, Inside):
+            shown = learned.machine.run(_finely, values, unit, what="prediction")
+            return spu.PYU(to)(predictions.from_steps)(self._given_to(shown, to))
+        full = learned.machine.run(_in_full(1 / self.scale), values, unit, what="prediction")
         return self._scaled(full, to)
 
     def score(self, data: Any, y: Any = None, *, label: Any = None) -> Any:
@@ -248,6 +251,11 @@ def _accuracy(margins: jax.Array, labels: jax.Array) -> jax.Array:
 def _in_full(steps: float) -> Any:
     """Values times `steps` in units -> in full, times `steps`."""
     return lambda values, unit: units.times_power(values + unit["mean"] * steps, unit["power"])
+
+
+def _finely(values: jax.Array, unit: Any) -> jax.Array:
+    """Values in units -> in full, times `predictions.FINE`."""
+    return units.times_power((values + unit["mean"]) * predictions.FINE, unit["power"])
 
 
 @cache

@@ -27,7 +27,7 @@ def standard(table: Table, least: float, centred: bool) -> ByColumn:
     """
     refuse_categories(table)
     at_owner = partial(units.learned, least=least, centred=centred)
-    return learn(table, at_owner, _secretly(least, centred), "units")
+    return learn(table, at_owner, _secretly(least, centred), "units", with_power=True)
 
 
 def refuse_categories(table: Table) -> None:
@@ -70,7 +70,7 @@ def _secretly_applied(x: jax.Array, state: Mapping[str, jax.Array]) -> jax.Array
 
 
 @cache
-def _secretly(least: float, centred: bool) -> Callable[[jax.Array], dict[str, jax.Array]]:
+def _secretly(least: float, centred: bool) -> Callable[[jax.Array, jax.Array], dict[str, jax.Array]]:
     return partial(units.secretly_learned, least=least, centred=centred)
 
 

@@ -55,14 +55,19 @@ def exponents(x: np.ndarray) -> np.ndarray:
 # On secrets --------------------------------------------------------------------------------------------------
 
 
-def secretly_learned(x: jax.Array, least: float, centred: bool) -> dict[str, jax.Array]:
+def secretly_learned(x: jax.Array, power: jax.Array, least: float, centred: bool) -> dict[str, jax.Array]:
     """The units of secret columns [rows, n] of any size: the spread is the mean distance from the mean.
+
+    Args:
+        power: the columns are x 2^power, int32 [n]; `least` is of them, not of x.
 
     Returns:
         mean: float [n], as the numbers are; power: int32 [n].
     """
     mean = jnp.mean(x, axis=0) if centred else jnp.zeros(x.shape[1], x.dtype)
-    size = jnp.maximum(jnp.mean(jnp.abs(x - mean), axis=0), least)
+    size = jnp.mean(jnp.abs(x - mean), axis=0)
+    if least:
+        size = jnp.maximum(size, times_power(jnp.full(size.shape, least, x.dtype), -power))
     return {"mean": mean, "power": magnitude(size)}
 
 

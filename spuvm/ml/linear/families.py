@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+FAR = 2.0**11  # of a residual in standard deviations: its square fits
 LARGEST = 9.0  # of a linear predictor whose exponential is taken: e^9 in units of the mean label
 
 
@@ -21,6 +22,8 @@ class Family(NamedTuple):
         start: labels -> the intercept to start at.
         largest: of the mean second derivative, as a power of two.
         least: is added to second derivatives while steps are made, so that none is far.
+        expected: whether second derivatives are expectations: steps then fall by a factor, not by their squares.
+        variance: the power of the mean that variances are in proportion to, where the factor is to be estimated.
     """
 
     working: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -28,6 +31,8 @@ class Family(NamedTuple):
     start: Callable[[jax.Array], jax.Array]
     largest: int = 0
     least: float = 0.0
+    expected: bool = False
+    variance: float | None = None
 
 
 def _zero(y: jax.Array) -> jax.Array:
@@ -101,7 +106,14 @@ def tweedie(power: float) -> Family:
         a, b = both(z)
         return b / (2 - power) - y * a / (1 - power)
 
-    return Family(working, loss, _log_mean, 2, 2.0**-9)
+    return Family(working, loss, _log_mean, 2, 2.0**-9, expected=True, variance=power)
+
+
+def pearson(z: jax.Array, y: jax.Array, variance: float) -> jax.Array:
+    """(y - mean)^2 / mean^variance of means e^z."""
+    z = jnp.clip(z, -LARGEST, LARGEST)
+    root = y * jnp.exp(z * (-variance / 2)) - jnp.exp(z * (1 - variance / 2))
+    return jnp.clip(root, -FAR, FAR) ** 2
 
 
 FAMILIES = {
@@ -109,7 +121,7 @@ FAMILIES = {
     "squared": Family(_squared, _squared_loss, _zero),
     "squared hinge": Family(_squared_hinge, _squared_hinge_loss, _zero, 1),
     "poisson": Family(_poisson, _poisson_loss, _log_mean, 2, 2.0**-9),
-    "gamma": Family(_gamma, _gamma_loss, _log_mean, 2),
+    "gamma": Family(_gamma, _gamma_loss, _log_mean, 2, expected=True, variance=2.0),
 }
 
 

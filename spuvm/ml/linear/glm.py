@@ -20,6 +20,7 @@ from spuvm.ml.common.standard import GRID
 from spuvm.ml.linear import irls
 from spuvm.ml.linear.families import LARGEST, family_of
 from spuvm.ml.linear.model import CONVERGENCE, LinearModel, outcome
+from spuvm.ml.linear.summary import Summary
 from spuvm.ml.machine import Inside, Machine
 
 
@@ -76,11 +77,28 @@ class PoissonRegressor(LinearModel, Predictor):
         operands = x, given.labels.values, given.weight, added, scales["power"], scale
         found = machine.run(run, *operands, what="training", shows=CONVERGENCE)
         steps = outcome(machine, type(self).__name__, found, self.max_iter, self.tol, self.alpha == 0)
-        arrays = {k: found[k] for k in ("coef", "intercept", "covariance", "loss") if k in found}
+        arrays = {k: found[k] for k in ("coef", "intercept", "covariance", "dispersion") if k in found}
+        if self.inference and name == "poisson" and not self.alpha:  # else there is no maximum of it
+            operands = found["loss"], given.labels.values, given.weight, unit["power"]
+            arrays["loss"] = machine.run(_poisson_loss, *operands, what="training")
         logs = machine.run(_log_unit, unit["power"], what="training")
         facts = {"rows": rows, "steps": steps, "intercept": self.fit_intercept}
         arrays |= {"scales": scales, "unit": {"mean": logs, "power": 0}, "label": dict(unit)}
         return Fitted(machine, known, arrays, facts)
+
+    def _variance_power(self) -> Any:
+        """Counts have their mean as variance: in units of 2^p information is 2^p as much."""
+        learned = self._fitted()
+        counts = self._family()[0] == "poisson"
+        return learned.machine.run(_negative, learned.arrays["label"]["power"], what="standard errors") if counts else 0
+
+    def _summary(self, names: tuple[str, ...], coef: np.ndarray, stderr: np.ndarray, extra: Any) -> Summary:
+        """With the dispersion that is estimated, as statsmodels has it; then there is no likelihood."""
+        if "dispersion" in extra:
+            rows = self._fitted().facts["rows"]
+            factor = float(extra["dispersion"]) * rows / max(rows - len(coef), 1)
+            stderr = stderr * np.sqrt(max(factor, 0.0))
+        return super()._summary(names, coef, stderr, extra)
 
     def predict(self, data: Any, to: str | None = None) -> Any:
         """Means float32 [rows]; otherwise as of all predictors. The party is shown their logarithms."""
@@ -147,13 +165,25 @@ def _explained(name: str, variance: float) -> Any:
             best = jnp.mean(y - y * jnp.log(jnp.maximum(y, 2.0**-12)))
         else:
             logs = jnp.log(jnp.maximum(y, 2.0**-12))
-            best = jnp.mean(jnp.exp((2 - variance) * logs)) * (1 / (2 - variance) + 1 / (variance - 1))
+            part = jnp.where(y > 2.0**-12, jnp.exp((2 - variance) * logs), 0.0)  # many labels are 0
+            best = jnp.mean(part) * (1 / (2 - variance) + 1 / (variance - 1))
         out: jax.Array = spu.reveal(
             1 - (jnp.mean(loss(z[:, 0] / GRID, y)) - best) / (jnp.mean(loss(base + 0 * y, y)) - best)
         )
         return out
 
     return score
+
+
+def _negative(power: jax.Array) -> jax.Array:
+    return -power
+
+
+def _poisson_loss(loss: jax.Array, y: jax.Array, weight: Any, power: jax.Array) -> jax.Array:
+    """Less the mean logarithm of the likelihood of counts y 2^power, of the loss of labels y."""
+    counts = units.times_power(y, power)
+    rest = jax.lax.lgamma(counts + 1) - counts * _log_unit(power)
+    return units.times_power(loss, power) + jnp.mean(rest if weight is None else rest * weight)
 
 
 def _log_unit(power: jax.Array) -> jax.Array:

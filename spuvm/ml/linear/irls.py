@@ -16,7 +16,7 @@ from jax import lax
 
 import spuvm as spu
 from spuvm.ml.common import units
-from spuvm.ml.linear.families import Family, family_of
+from spuvm.ml.linear.families import Family, family_of, pearson
 from spuvm.ml.linear.solve import inverse
 
 NEVER = 2.0**-14  # a step below is noise of fixed point
@@ -30,13 +30,15 @@ def fit(
 
     Args:
         alpha: of the ridge alpha |w|^2 / 2 on the coefficients of the features as they are.
-        tol: steps end when none is above its root, Newton's error being a step's square; that they do is revealed,
-            one bit a step. None: all `max_iter` are made, and nothing is revealed.
+        tol: steps end when none is above its root, Newton's error being a step's square (Fisher's, of expected second
+            derivatives, is a part of a step: when none is above tol^(3/4)); that they do is revealed, one bit a step.
+            None: all `max_iter` are made, and nothing is revealed.
         inference: whether the covariance of the coefficients is wanted.
 
     Returns:
         coef: [d], in units; intercept: []; iterations: public; regular: whether the design is.
-        With inference: covariance: [d + 1, d + 1] times rows (intercept last), loss: the mean, without the ridge.
+        With inference: covariance: [d + 1, d + 1] times rows (intercept last), loss: the mean, without the ridge; of
+        families with a factor to estimate, dispersion: the mean of squared residuals by their variance's power.
     """
 
     def run(
@@ -106,7 +108,11 @@ class Problem:
         inverted, _ = inverse(information + jnp.diag(self.ridge))
         loss = self.family.loss(self.predictor(w), self.y)
         mean = jnp.mean(loss if self.weight is None else loss * self.weight)
-        return {"covariance": (inverted @ information @ inverted) * self.gain, "loss": mean}
+        out = {"covariance": (inverted @ information @ inverted) * self.gain, "loss": mean}
+        if self.family.variance is not None:
+            squares = pearson(self.predictor(w), self.y, self.family.variance)
+            out["dispersion"] = jnp.mean(squares if self.weight is None else squares * self.weight)
+        return out
 
 
 def newton(problem: Problem, tol: float | None, max_iter: int) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -121,7 +127,7 @@ def newton(problem: Problem, tol: float | None, max_iter: int) -> tuple[jax.Arra
     if tol is None:
         w, regular = lax.fori_loop(0, max_iter, lambda _, s: step(s[0])[::2], (problem.start(), jnp.bool_(True)))
         return w, jnp.int32(max_iter), regular
-    limit = max(float(np.sqrt(tol)), NEVER)
+    limit = max(tol ** (0.75 if problem.family.expected else 0.5), NEVER)
 
     def body(state: Any) -> Any:
         w, count, _, _ = state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar
 
@@ -147,7 +147,7 @@ class Ridge(_Linear):
         alpha: the penalty's strength, as scikit-learn has it: for the sum of squares.
     """
 
-    alpha: float = 1.0
+    alpha: float = field(default=1.0, kw_only=False)
     inference: bool = True
     checks: ClassVar[dict[str, Rule]] = {
         "alpha": rules.POSITIVE,
@@ -169,7 +169,7 @@ class ElasticNet(_Linear):
             None: all `max_iter` are made, and nothing is revealed.
     """
 
-    alpha: float = 1.0
+    alpha: float = field(default=1.0, kw_only=False)
     l1_ratio: float = 0.5
     tol: float | None = 1e-4
     max_iter: int = 1000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from spuvm.ml.common import rules
@@ -43,7 +43,7 @@ class LogisticRegression(LinearModel, Classifier):
             said is.
     """
 
-    penalty: str | None = "l2"
+    penalty: str | None = field(default="l2", kw_only=False)
     C: float = 1.0
     l1_ratio: float | None = None
     fit_intercept: bool = True

@@ -21,7 +21,11 @@ from spuvm.runtime.errors import ConfigError, DataError, InputError
 
 NO_UNIT = {"mean": 0.0, "power": 0}  # of classes
 CONVERGENCE = "whether training goes on"  # a bit a step
-SHOWN = {"loss": "mean loss", "spread": "mean squared error"}  # by a summary, besides coefficients
+SHOWN = {
+    "loss": "mean loss",
+    "spread": "mean squared error",
+    "dispersion": "dispersion",
+}  # by a summary, besides coefficients
 
 
 class ConvergenceWarning(UserWarning):
@@ -90,7 +94,9 @@ class LinearModel(Estimator):
         if "covariance" not in a:
             raise ConfigError(f"{self!r} keeps no covariance: fit it with a Newton solver and `inference=True`.")
         run = covariances(bool(facts["intercept"]))
-        variances = learned.machine.run(run, a["covariance"], a["scales"], what="standard errors")
+        variances = learned.machine.run(
+            run, a["covariance"], a["scales"], self._variance_power(), what="standard errors"
+        )
         found = [shown(v) for v in learned.machine.reveal(variances, "standard errors")]
         extra = {k: learned.machine.reveal(a[k], what) for k, what in SHOWN.items() if k in a}
         beta = self.reveal()
@@ -101,6 +107,10 @@ class LinearModel(Estimator):
             variance = np.append(found[1], variance)
         stderr = np.sqrt(np.maximum(variance, 0) / facts["rows"])
         return self._summary(names, coef, stderr, extra)
+
+    def _variance_power(self) -> Any:
+        """The power of two that variances of coefficients are multiplied by: secret int32, of labels in units."""
+        return 0
 
     def _summary(self, names: tuple[str, ...], coef: np.ndarray, stderr: np.ndarray, extra: Any) -> Summary:
         rows = self._fitted().facts["rows"]
@@ -145,12 +155,12 @@ def covariances(intercept: bool) -> Any:
     return _with_intercept if intercept else _without_intercept
 
 
-def _with_intercept(covariance: jax.Array, scales: Any) -> Any:
-    return covariance_diagonal(covariance, scales, True)
+def _with_intercept(covariance: jax.Array, scales: Any, power: Any) -> Any:
+    return covariance_diagonal(covariance, scales, power, True)
 
 
-def _without_intercept(covariance: jax.Array, scales: Any) -> Any:
-    return covariance_diagonal(covariance, scales, False)
+def _without_intercept(covariance: jax.Array, scales: Any, power: Any) -> Any:
+    return covariance_diagonal(covariance, scales, power, False)
 
 
 def secretly(coef: jax.Array, intercept: jax.Array, scales: Any, unit: Any) -> tuple[jax.Array, jax.Array]:

@@ -35,14 +35,16 @@ def as_they_are(
     }
 
 
-def covariance_diagonal(covariance: jax.Array, scales: Mapping[str, jax.Array], intercept: bool) -> Any:
-    """Variances of coefficients of features as they are, [d], and of the intercept, as floats; of labels in units."""
+def covariance_diagonal(
+    covariance: jax.Array, scales: Mapping[str, jax.Array], power: jax.Array | int, intercept: bool
+) -> Any:
+    """Variances of coefficients of features as they are, [d], and of the intercept, times 2^power, as floats."""
     d = scales["power"].shape[0]
-    out = units.as_float(jnp.diag(covariance)[:d], -2 * scales["power"])
+    out = units.as_float(jnp.diag(covariance)[:d], power - 2 * scales["power"])
     if not intercept:
         return [out]
     v = jnp.append(-scales["mean"], 1.0)
-    return [out, units.as_float(v @ covariance @ v, jnp.int32(0))]
+    return [out, units.as_float(v @ covariance @ v, jnp.int32(0) + power)]
 
 
 def shown(floats: Any) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -191,7 +191,7 @@ class SGDClassifier(_Sgd, Classifier):
         loss: "hinge", "log_loss", "squared_hinge" or "perceptron".
     """
 
-    loss: str = "hinge"
+    loss: str = field(default="hinge", kw_only=False)
     checks: ClassVar[dict[str, Rule]] = {
         **SGD_CHECKS,
         "loss": rules.one_of("hinge", "log_loss", "squared_hinge", "perceptron"),
@@ -231,7 +231,7 @@ class SGDRegressor(_Sgd, Regressor):
         loss: "squared_error", or "huber" (linear beyond one unit of the labels).
     """
 
-    loss: str = "squared_error"
+    loss: str = field(default="squared_error", kw_only=False)
     eta0: float = 0.2
     checks: ClassVar[dict[str, Rule]] = {**SGD_CHECKS, "loss": rules.one_of("squared_error", "huber")}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
 
@@ -32,7 +32,7 @@ class KBinsDiscretizer(Columnwise):
         strategy: "quantile" (bins of equally many rows) or "uniform" (of equal width).
     """
 
-    n_bins: int = 5
+    n_bins: int = field(default=5, kw_only=False)
     encode: str = "ordinal"
     strategy: str = "quantile"
     checks: ClassVar[dict[str, Rule]] = {

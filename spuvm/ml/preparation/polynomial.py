@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import combinations, combinations_with_replacement
 from typing import Any, ClassVar
@@ -28,7 +28,7 @@ class PolynomialFeatures(Transformer):
         interaction_only: no column twice in a product.
     """
 
-    degree: int = 2
+    degree: int = field(default=2, kw_only=False)
     interaction_only: bool = False
     checks: ClassVar[dict[str, Rule]] = {"degree": rules.whole(1, 4), "interaction_only": rules.FLAG}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, ClassVar
 
@@ -82,7 +82,7 @@ def _standard(x: np.ndarray, centred: bool, scaled: bool) -> dict[str, np.ndarra
 @cache
 def _secretly_standard(centred: bool, scaled: bool) -> Learn:
     def learn(x: jax.Array) -> dict[str, jax.Array]:
-        unit = units.secretly_learned(x, 0.0, centred=True)
+        unit = units.secretly_learned(x, jnp.int32(0), 0.0, centred=True)
         z = units.secretly_applied(x, unit["mean"], unit["power"])
         none, ones = jnp.zeros(x.shape[1], jnp.float32), jnp.ones(x.shape[1], jnp.float32)
         square = jnp.mean(z * z, axis=0)
@@ -97,7 +97,7 @@ def _secretly_standard(centred: bool, scaled: bool) -> Learn:
 class MinMaxScaler(_Scaler):
     """From 0 to 1, or the `feature_range`."""
 
-    feature_range: tuple[float, float] = (0.0, 1.0)
+    feature_range: tuple[float, float] = field(default=(0.0, 1.0), kw_only=False)
 
     def _check(self) -> None:
         super()._check()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, ClassVar
 
@@ -71,7 +71,7 @@ class VarianceThreshold(Selector):
         threshold: 0 leaves out columns that are the same in all rows.
     """
 
-    threshold: float = 0.0
+    threshold: float = field(default=0.0, kw_only=False)
     checks: ClassVar[Mapping[str, Rule]] = {"threshold": rules.NOT_NEGATIVE}
 
     def _learned(self, machine: Machine, table: Table, labels: Any) -> Fitted:
@@ -107,7 +107,7 @@ def _secretly_varies(limit: float) -> Any:
 
     def run(x: jax.Array, power: jax.Array) -> jax.Array:
         """Spreads are compared, in the column's own unit: the least that is told from 0 is 2^-10 of its largest."""
-        unit = units.secretly_learned(x, 0.0, centred=True)
+        unit = units.secretly_learned(x, jnp.int32(0), 0.0, centred=True)
         z = units.secretly_applied(x, unit["mean"], unit["power"])
         spread = jnp.mean(z * z, axis=0)
         if not limit:
@@ -133,7 +133,7 @@ class SelectKBest(Selector):
         n_bins: of mutual information.
     """
 
-    score_func: Any = "f_classif"
+    score_func: Any = field(default="f_classif", kw_only=False)
     k: Any = 10
     reveal_support: bool = True
     n_bins: int = 8
@@ -250,7 +250,7 @@ class RFE(Selector):
         step: how many go at once.
     """
 
-    estimator: Any = None
+    estimator: Any = field(default=None, kw_only=False)
     n_features_to_select: int | None = None
     step: int = 1
     needs_labels: ClassVar[bool] = True

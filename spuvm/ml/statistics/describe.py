@@ -104,7 +104,7 @@ def _of_some(counts: tuple[int, ...]) -> Any:
 
     def described(x: Any, valid: Any, flags: Any) -> Any:
         there = jnp.stack([valid & f for f in flags], axis=1)
-        unit = units.secretly_learned(x, 0.0, centred=True)
+        unit = units.secretly_learned(x, jnp.int32(0), 0.0, centred=True)
         z = jnp.where(there, units.secretly_applied(x, unit["mean"], unit["power"]), 0.0)
         size = np.array(counts, np.float32)
         middle = jnp.sum(z, axis=0) / size
@@ -139,7 +139,7 @@ def _secret(machine: Machine, block: Block) -> np.ndarray:
 
 
 def _moments(x: Any, power: Any) -> Any:
-    unit = units.secretly_learned(x, 0.0, centred=True)
+    unit = units.secretly_learned(x, jnp.int32(0), 0.0, centred=True)
     z = units.secretly_applied(x, unit["mean"], unit["power"])
     spread = jnp.sqrt(jnp.mean(z * z, axis=0) * (x.shape[0] / (x.shape[0] - 1)))
     quantiles = jnp.quantile(x, jnp.asarray(QUANTILES), axis=0)

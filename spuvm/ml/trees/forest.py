@@ -238,7 +238,7 @@ class RandomForestClassifier(ClassifierTrees):
         bootstrap: whether rows are drawn.
     """
 
-    n_estimators: int = 20
+    n_estimators: int = field(default=20, kw_only=False)
     max_features: Any = "sqrt"
     bootstrap: bool = True
     trees: ClassVar[str] = "n_estimators"
@@ -249,7 +249,7 @@ class RandomForestClassifier(ClassifierTrees):
 class RandomForestRegressor(TreeEstimator):
     """As `RandomForestClassifier`, for numbers."""
 
-    n_estimators: int = 20
+    n_estimators: int = field(default=20, kw_only=False)
     max_features: Any = None
     bootstrap: bool = True
     trees: ClassVar[str] = "n_estimators"

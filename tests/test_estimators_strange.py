@@ -1,0 +1,132 @@
+"""Tables that no page has: labels of any size, columns far from 0, beside known libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from estimators import PARTIES
+from sklearn import datasets, linear_model, neighbors, tree
+
+import spuvm as spu
+from spuvm import ml
+
+ROWS = 80
+
+
+@pytest.fixture(scope="module", autouse=True)
+def parties() -> Iterator[None]:
+    spu.init(parties=PARTIES, address="local")
+    yield
+    spu.shutdown()
+
+
+def table(seed: int = 1, columns: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    x, y = datasets.make_regression(ROWS, columns, noise=10.0, random_state=seed)
+    return x, y
+
+
+def frame(x: np.ndarray, y: np.ndarray, kind: str = "vertical") -> Any:
+    named = {f"x{i}": x[:, i] for i in range(x.shape[1])}
+    ids = np.arange(len(y))
+    if kind == "horizontal":
+        cut = np.array_split(ids, 3)
+        return spu.data.horizontal(
+            {p: {n: v[rows] for n, v in named.items()} | {"y": y[rows]} for p, rows in zip(PARTIES, cut)}
+        )
+    own = {p: {"id": ids} | dict([list(named.items())[k]]) for k, p in enumerate(PARTIES)}
+    own["carol"]["y"] = y
+    return spu.data.vertical(own, "id", missing=False)
+
+
+def predicted(model: Any, data: Any) -> np.ndarray:
+    return np.asarray(model.predict(data, to="carol").value, np.float64)
+
+
+def counts(x: np.ndarray, mean: float = 4.0) -> np.ndarray:
+    return np.random.default_rng(0).poisson(mean * np.exp(x @ [0.4, -0.3, 0.2])).astype(float)
+
+
+@pytest.mark.parametrize("family", ["Poisson", "Gamma"])
+def test_errors_of_generalised_models_are_those_of_statsmodels_whatever_the_labels_unit(family: str) -> None:
+    api = pytest.importorskip("statsmodels.api")
+    x, _ = table()
+    y = counts(x) if family == "Poisson" else 300 * (counts(x) + 1)
+    made = ml.PoissonRegressor(alpha=0) if family == "Poisson" else ml.GammaRegressor(alpha=0)
+    ours = made.fit(frame(x, y), label="y").summary()
+    known = api.families.Poisson() if family == "Poisson" else api.families.Gamma(api.families.links.Log())
+    theirs = api.GLM(y, api.add_constant(x), family=known).fit()
+    assert np.abs(ours.coef - theirs.params).max() < 2e-3
+    assert np.abs(ours.stderr / theirs.bse - 1).max() < 5e-3
+    assert np.abs(ours.pvalues - theirs.pvalues).max() < 5e-3
+    if family == "Poisson":
+        assert ours.aic == pytest.approx(theirs.aic, abs=0.05)
+    else:
+        assert ours.aic is None
+
+
+def test_a_tweedie_score_counts_labels_of_zero_as_they_are() -> None:
+    x, _ = table()
+    y = counts(x, 1.0) * 1.7
+    data = frame(x, y)
+    ours = ml.TweedieRegressor(power=1.5, alpha=0.1, inference=False).fit(data, label="y")
+    theirs = linear_model.TweedieRegressor(power=1.5, alpha=0.1, tol=1e-8, max_iter=1000).fit(x, y)
+    assert (y == 0).mean() > 0.2 and ours.score(data) == pytest.approx(theirs.score(x, y), abs=1e-3)
+
+
+def test_rows_of_several_parties_may_be_far_from_zero() -> None:
+    """The penalty is of features as they are, also where their units are secret."""
+    x, y = table(7)
+    x = x + np.array([1e4, -300, 5e3])
+    model = ml.Ridge().fit(frame(x, y, "horizontal"), label="y")
+    theirs = linear_model.Ridge().fit(x - x.mean(axis=0), y)
+    assert np.abs(model.reveal().coef - theirs.coef_).max() < 0.02 * np.abs(theirs.coef_).max()
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e4])
+def test_labels_of_any_size(size: float) -> None:
+    x, y = table(6)
+    y = (y / y.std() + 1) * size
+    data = frame(x, y)
+    for ours, theirs in (
+        (ml.DecisionTreeRegressor(max_depth=3, max_bin=ROWS), tree.DecisionTreeRegressor(max_depth=3)),
+        (ml.KNeighborsRegressor(5), neighbors.KNeighborsRegressor(5)),
+    ):
+        ours.fit(data, label="y")
+        assert np.abs(predicted(ours, data) - theirs.fit(x, y).predict(x)).max() < 0.02 * y.std()
+        assert ours.score(data) == pytest.approx(theirs.score(x, y), abs=0.01)
+
+
+@pytest.mark.parametrize("objective", ["count:poisson", "reg:tweedie"])
+def test_penalties_of_counts_are_those_of_xgboost(objective: str) -> None:
+    """Each value has a bin of its own: all splits are the same. Labels are in a unit that only their holder knows."""
+    xgboost = pytest.importorskip("xgboost")
+    x, _ = table(2)
+    y = counts(x, 9.0)
+    settings: dict[str, Any] = {"n_estimators": 3, "max_depth": 3, "max_bin": 256, "reg_lambda": 4.0}
+    ours = ml.Sgb(objective=objective, **settings).fit(frame(x, y), label="y")
+    theirs = xgboost.XGBRegressor(objective=objective, tree_method="hist", **settings).fit(x, y)
+    assert np.abs(predicted(ours, frame(x, y)) - theirs.predict(x)).max() < 1e-3 * y.std()
+
+
+def test_first_parameters_have_a_place_as_scikit_learns() -> None:
+    made: list[tuple[Any, str, Any]] = [
+        (ml.Ridge(2.0), "alpha", 2.0),
+        (ml.Lasso(2.0), "alpha", 2.0),
+        (ml.ElasticNet(2.0), "alpha", 2.0),
+        (ml.LogisticRegression(None), "penalty", None),
+        (ml.SGDClassifier("log_loss"), "loss", "log_loss"),
+        (ml.SGDRegressor("squared_error"), "loss", "squared_error"),
+        (ml.RandomForestClassifier(7), "n_estimators", 7),
+        (ml.ExtraTreesRegressor(7), "n_estimators", 7),
+        (ml.MinMaxScaler((0, 2)), "feature_range", (0, 2)),
+        (ml.PolynomialFeatures(3), "degree", 3),
+        (ml.KBinsDiscretizer(4), "n_bins", 4),
+        (ml.VarianceThreshold(0.1), "threshold", 0.1),
+        (ml.SelectKBest("chi2"), "score_func", "chi2"),
+        (ml.RFE(ml.Ridge()), "estimator", ml.Ridge()),
+    ]
+    for model, name, value in made:
+        assert model.get_params()[name] == value or name == "estimator"
