@@ -46,7 +46,7 @@ def predicted(model: Any, data: Any) -> np.ndarray:
 
 
 def counts(x: np.ndarray, mean: float = 4.0) -> np.ndarray:
-    return np.random.default_rng(0).poisson(mean * np.exp(x @ [0.4, -0.3, 0.2])).astype(float)
+    return np.asarray(np.random.default_rng(0).poisson(mean * np.exp(x @ [0.4, -0.3, 0.2])), float)
 
 
 @pytest.mark.parametrize("family", ["Poisson", "Gamma"])

@@ -79,8 +79,8 @@ class PoissonRegressor(LinearModel, Predictor):
         steps = outcome(machine, type(self).__name__, found, self.max_iter, self.tol, self.alpha == 0)
         arrays = {k: found[k] for k in ("coef", "intercept", "covariance", "dispersion") if k in found}
         if self.inference and name == "poisson" and not self.alpha:  # else there is no maximum of it
-            operands = found["loss"], given.labels.values, given.weight, unit["power"]
-            arrays["loss"] = machine.run(_poisson_loss, *operands, what="training")
+            labelled = given.labels.values, given.weight, unit["power"]
+            arrays["loss"] = machine.run(_poisson_loss, found["loss"], *labelled, what="training")
         logs = machine.run(_log_unit, unit["power"], what="training")
         facts = {"rows": rows, "steps": steps, "intercept": self.fit_intercept}
         arrays |= {"scales": scales, "unit": {"mean": logs, "power": 0}, "label": dict(unit)}
