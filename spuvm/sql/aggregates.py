@@ -9,8 +9,8 @@ from typing import Any
 from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
-from spuvm.sql.clauses import OF_WINDOW, check_clauses
-from spuvm.sql.expressions import AGGREGATES, Binder, key_of
+from spuvm.sql.clauses import OF_WINDOW, check_clauses, key_of
+from spuvm.sql.expressions import AGGREGATES, Binder
 from spuvm.sql.plan import Aggregate, Expr, Field, Group, Order, Ranked, Window
 from spuvm.sql.scope import Scope, column
 from spuvm.sql.types import BOOL, FLOATING, LIMIT, Type, decimal, integer
@@ -213,6 +213,8 @@ class Aggregates:
         """A column that a window function gives."""
         me: Any = self
         check_clauses(node, OF_WINDOW)
+        if me.node is None:
+            raise InputError(f"`{node.sql('duckdb')}`: windows are of the rows that WHERE keeps: use QUALIFY.")
         if isinstance(node.this.this, exp.Distinct):
             raise InputError(f"`{node.sql('duckdb')}`: DISTINCT is not supported over a window: group in a subquery.")
         partition = [me.extended(me.binder.bind(e), "partition").value for e in node.args.get("partition_by") or ()]
@@ -293,7 +295,7 @@ class Grouped(Scope):
     """After GROUP BY: the keys alone."""
 
     def __init__(self, scope: Scope, keys: frozenset[str]) -> None:
-        super().__init__(scope.relations, scope.outer)
+        super().__init__(scope.relations, scope.outer, scope.merged)
         self.keys = keys
 
     def column(self, name: str, table: str | None) -> Expr:

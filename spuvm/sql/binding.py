@@ -17,15 +17,17 @@ from spuvm.sql.clauses import (
     OF_SETS,
     OF_TABLE,
     check_clauses,
+    key_of,
     left_out,
     names_of,
     number_of,
 )
-from spuvm.sql.expressions import Binder, key_of, words
+from spuvm.sql.expressions import Binder, words
 from spuvm.sql.functions import common
 from spuvm.sql.joins import Joiner, outer
 from spuvm.sql.plan import Aggregate, Expr, Field, Filter, Group, Lookup, Node, Order, Project, Sort, Union, Window
 from spuvm.sql.scope import Bases, Relation, Scope, column, renamed
+from spuvm.sql.selected import name_columns
 from spuvm.sql.types import BOOL, integer
 
 
@@ -102,8 +104,10 @@ class Select(subqueries.Subqueries, aggregates.Aggregates):
         self.calls: dict[str, Aggregate] = {}
         self.windows: list[Window] = []
         self.grouping = False
+        self.merged: dict[str, Expr] = {}
         relations, self.conditions = self._from()
-        self.scope = Scope(relations, outer_scope)
+        self.scope = Scope(relations, outer_scope, self.merged)
+        name_columns(node, self.scope)
         self.binder = Binder(self.bases, self.scope, self)
         self.node: Node = None  # type: ignore[assignment]
 
@@ -119,32 +123,51 @@ class Select(subqueries.Subqueries, aggregates.Aggregates):
         for join in self.ast.args.get("joins") or ():
             right = self._relation(join.this)
             kind = " ".join(filter(None, (join.side, join.kind))).upper() or "INNER"
-            if join.args.get("method"):
-                raise InputError(f"{join.args['method']} JOIN is not supported: write JOIN ... ON ....")
-            on = self._on(join, relations, right)
+            using = self._using(join, relations, right)
+            on = self._on(join, relations, right) + [self._same(n, x, y) for n, (x, y) in using.items()]
             if kind in ("INNER", "CROSS"):
                 relations.append(right)
                 conditions += on
+                self.merged |= {n: x for n, (x, _) in using.items()}
                 continue
             if kind.startswith(("SEMI", "ANTI")) or kind.split()[0] not in ("LEFT", "RIGHT", "FULL"):
                 raise InputError(f"{kind} JOIN is not supported: write WHERE EXISTS (...) or NOT EXISTS (...).")
             relations, conditions = [self._outer(kind.split()[0], relations, conditions, right, on)], []
+            self._merge(kind.split()[0], using)
         return relations, conditions
 
+    def _using(self, join: exp.Join, relations: list[Relation], right: Relation) -> dict[str, tuple[Expr, Expr]]:
+        """The columns that USING or NATURAL makes one, of both sides, by lower-case name."""
+        method = str(join.args.get("method") or "").upper()
+        if method not in ("", "NATURAL"):
+            raise InputError(f"{method} JOIN is not supported: write JOIN ... ON ....")
+        mine, theirs = Scope(relations, None, self.merged), Scope([right])
+        names = [n.name.lower() for n in join.args.get("using") or ()]
+        if method:
+            there = {n for n, _ in theirs.all()}
+            names = [n for n in dict(mine.all()) if n in there]
+            if not names:
+                raise InputError("NATURAL JOIN of tables that have no column in common: write JOIN ... ON ....")
+        return {n: (mine.column(n, None), theirs.column(n, None)) for n in names}
+
+    def _same(self, name: str, x: Expr, y: Expr) -> Expr:
+        scope = Scope([], self.outer_scope)
+        node = exp.EQ(this=exp.column(name), expression=exp.column(name))
+        return replace(Binder(self.bases, scope).call("=", [x, y], node), sql=None)
+
+    def _merge(self, kind: str, using: Mapping[str, tuple[Expr, Expr]]) -> None:
+        """After an outer join: nothing more is pushed below it, and where one side has no row, the other's cell is
+        it."""
+        self.merged = renamed(self.merged)
+        for name, pair in using.items():
+            x, y = (replace(e, sql=None, sources=frozenset(), nullable=True) for e in pair)
+            both = exp.Coalesce(this=exp.column(name), expressions=[exp.column(name)])
+            full = Binder(self.bases, Scope([])).call("coalesce", [x, y], both) if kind == "FULL" else x
+            self.merged[name] = y if kind == "RIGHT" else full
+
     def _on(self, join: exp.Join, relations: list[Relation], right: Relation) -> list[Expr]:
-        scope = Scope([*relations, right], self.outer_scope)
+        scope = Scope([*relations, right], self.outer_scope, self.merged)
         binder = Binder(self.bases, scope)
-        if using := join.args.get("using"):
-            mine, theirs = Scope(relations), Scope([right])
-            out = []
-            for name in using:
-                x, y = mine.column(name.name, None), theirs.column(name.name, None)
-                out.append(
-                    binder.call("=", [x, y], exp.EQ(this=exp.column(name.name), expression=exp.column(name.name)))
-                )
-                for columns in right.columns.values():
-                    columns.pop(name.name.lower(), None)
-            return [replace(e, sql=None) for e in out]
         on = join.args.get("on")
         return [] if on is None else [binder.bind(c) for c in conjuncts(on)]
 

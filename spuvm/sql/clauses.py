@@ -58,3 +58,12 @@ def number_of(node: Any, name: str) -> int | None:
     if isinstance(value, exp.Literal) and not value.is_string and value.name.isdigit() and not part:
         return int(value.name)
     raise InputError(f"`{clause.sql('duckdb').strip()}`: it must be a whole number of rows.")
+
+
+def key_of(node: Any) -> str:
+    """Text by which equal expressions are found: names in lower case, constants as they are."""
+    plain = node.copy()
+    for name in plain.find_all(exp.Identifier):
+        name.set("this", str(name.this).lower())
+        name.set("quoted", False)
+    return str(plain.sql("duckdb", comments=False))

@@ -11,6 +11,7 @@ from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
 from spuvm.sql import functions
+from spuvm.sql.clauses import key_of
 from spuvm.sql.plan import Expr
 from spuvm.sql.scope import Bases, Relation, Scope
 from spuvm.sql.types import BOOL, LIMIT, NULL, WORD, Type, decimal, from_duckdb, integer, raw, text
@@ -172,15 +173,6 @@ class Binder:
             type_ = type_.within(max(type_.lo, -most), min(type_.hi, most))
         origin = frozenset().union(*(c.origin for c in columns))
         return Expr("sql", tuple(columns), type_, True, dialect(node), f"({dialect(node)})", sources, origin)
-
-
-def key_of(node: Any) -> str:
-    """Text by which equal expressions are found: names in lower case, constants as they are."""
-    plain = node.copy()
-    for name in plain.find_all(exp.Identifier):
-        name.set("this", str(name.this).lower())
-        name.set("quoted", False)
-    return str(plain.sql("duckdb", comments=False))
 
 
 def listed_key(node: Any) -> str:

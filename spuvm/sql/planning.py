@@ -13,6 +13,7 @@ from spuvm.sql.expressions import listed_key, words
 from spuvm.sql.finishing import finished
 from spuvm.sql.plan import Expr, Node, Project, Scan, check, nodes, text
 from spuvm.sql.results import Label
+from spuvm.sql.rewriting import rewritten
 from spuvm.sql.scope import Bases, Names
 
 
@@ -183,7 +184,7 @@ def plan(
     """
     tree = parsed(sql, parameters)
     bases = Bases(catalog, Names(), codes)
-    out = query(Session(bases, join_rows, {}, query), tree)
+    out = query(Session(bases, join_rows, {}, query), rewritten(tree))
     items: dict[str, Expr] = {}
     labels = []
     for i, (label, e) in enumerate(out.columns):

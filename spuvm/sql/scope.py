@@ -126,13 +126,19 @@ def coded(type_: Type, dictionary: str, whole: bool, bound: int) -> Type:
 
 
 class Scope:
-    """The relations that a name may belong to, and those of the query around."""
+    """The relations that a name may belong to, and those of the query around. `merged`: columns that USING made one,
+    by lower-case name."""
 
-    def __init__(self, relations: list[Relation], outer: Scope | None = None) -> None:
+    def __init__(
+        self, relations: list[Relation], outer: Scope | None = None, merged: Mapping[str, Expr] | None = None
+    ) -> None:
         self.relations = relations
         self.outer = outer
+        self.merged = merged or {}
 
     def find(self, name: str, table: str | None) -> Expr | None:
+        if table is None and name.lower() in self.merged:
+            return self.merged[name.lower()]
         found = []
         for relation in self.relations:
             for alias, columns in relation.columns.items():
@@ -149,12 +155,18 @@ class Scope:
         Raises:
             InputError: if it is nowhere, or at several places.
         """
+        if (found := self.anywhere(name, table)) is not None:
+            return found
+        raise self._unknown(name, table)
+
+    def anywhere(self, name: str, table: str | None = None) -> Expr | None:
+        """As `column`; None if it is nowhere."""
         scope: Scope | None = self
         while scope is not None:
             if (found := scope.find(name, table)) is not None:
                 return found
             scope = scope.outer
-        raise self._unknown(name, table)
+        return None
 
     def _unknown(self, name: str, table: str | None) -> InputError:
         aliases = [a for r in self.relations for a in r.columns]
@@ -166,12 +178,14 @@ class Scope:
 
     def all(self, table: str | None = None) -> Iterable[tuple[str, Expr]]:
         """All columns, of one relation if named, in order."""
-        seen = False
+        seen, once = False, dict(self.merged)
         for relation in self.relations:
             for alias, columns in relation.columns.items():
-                if table is None or alias == table.lower():
-                    seen = True
+                if table is not None and alias == table.lower():
                     yield from columns.items()
+                elif table is None:
+                    yield from ((n, once.pop(n, e)) for n, e in columns.items() if n in once or n not in self.merged)
+                seen = seen or table is None or alias == table.lower()
         if not seen:
             raise InputError(f"`{table}.*`: there is no table `{table}` here.")
 

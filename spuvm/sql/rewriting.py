@@ -1,0 +1,293 @@
+"""What SQL says in several ways, said in one: a rewrite of the parsed query for each kind of node in `REWRITES`.
+
+Planned are the words that are left. What the owners' policies and templates compare is the query as it was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import combinations
+from typing import Any
+
+from sqlglot import exp
+
+from spuvm.runtime.errors import InputError
+from spuvm.sql.clauses import key_of
+
+SEVERAL = (exp.Rollup, exp.Cube, exp.GroupingSets)
+LEAST = (exp.GT, exp.GTE)  # more than all is more than the greatest; more than any, than the least
+
+
+def rewritten(tree: Any) -> Any:
+    """The query in the words that `binding` takes; `tree` stays as it is.
+
+    Raises:
+        InputError: for what has no such words; it says what to write instead.
+    """
+    root = exp.Subquery(this=tree.copy())
+    for node in reversed(list(root.walk(bfs=True))):  # the inner ones first
+        rewrite = REWRITES.get(type(node))
+        if rewrite is not None and (new := rewrite(node)) is not node:
+            node.replace(new)
+    return root.this
+
+
+# Conditions -----------------------------------------------------------------------------------------------------
+
+
+def _tuple_in(node: exp.In) -> Any:
+    """(a, b) IN ..., where NULL and false are the same: EXISTS, or equalities."""
+    if not isinstance(node.this, exp.Tuple) or not (_only_filters(node) or node.args.get("query")):
+        return node
+    if not _only_filters(node):
+        raise InputError(f"`{node.sql('duckdb')[:80]}`: where NULL differs from false, write EXISTS or NOT EXISTS.")
+    mine = node.this.expressions
+    if (inner := node.args.get("query")) is None:
+        if not all(isinstance(x, exp.Tuple) and len(x.expressions) == len(mine) for x in node.expressions):
+            return node
+        return exp.paren(exp.or_(*(_equal(mine, x.expressions) for x in node.expressions)))
+    names = [f"column {i}" for i in range(len(mine))]
+    alias = exp.TableAlias(this=exp.to_identifier("in it"), columns=[exp.to_identifier(n) for n in names])
+    theirs = [exp.column(n, "in it", quoted=True) for n in names]
+    source = exp.Subquery(this=inner.unnest().copy(), alias=alias)
+    return exp.Exists(this=exp.select("1").from_(source).where(_equal(theirs, mine)))
+
+
+def _equal(xs: Sequence[Any], ys: Sequence[Any]) -> Any:
+    return exp.and_(*(exp.EQ(this=x.copy(), expression=y.copy()) for x, y in zip(xs, ys)))
+
+
+def _only_filters(node: Any) -> bool:
+    """Whether a condition stands where it keeps rows, below nothing but AND and OR."""
+    around = node.parent
+    while isinstance(around, exp.And | exp.Or | exp.Paren):
+        around = around.parent
+    return isinstance(around, exp.Where | exp.Having | exp.Qualify)
+
+
+def _quantified(node: Any) -> Any:
+    """x > ALL (SELECT ...), x = ANY (SELECT ...): by the least or greatest, and what NULLs make of it."""
+    side = node.expression
+    if not isinstance(side, exp.All | exp.Any) or not isinstance(side.this, exp.Select | exp.Subquery):
+        return node
+    x, every, select = node.this, isinstance(side, exp.All), side.this.unnest()
+    if isinstance(node, exp.EQ if not every else exp.NEQ):
+        found = exp.In(this=x.copy(), query=exp.Subquery(this=select.copy()))
+        return exp.Not(this=found) if every else found
+    if not isinstance(node, exp.GT | exp.GTE | exp.LT | exp.LTE):
+        raise InputError(f"`{node.sql('duckdb')[:80]}`: write IN, NOT IN, or compare with a least or greatest value.")
+    extreme = exp.Max if isinstance(node, LEAST) == every else exp.Min
+    compared = type(node)(this=x.copy(), expression=_over(select, lambda v: extreme(this=v)))
+    missing = _over(select, lambda v: exp.CountIf(this=exp.Is(this=v, expression=exp.null())))
+    unknown = exp.Case(
+        ifs=[exp.If(this=exp.GT(this=missing, expression=exp.Literal.number(0)), true=exp.null())],
+        default=exp.true() if every else exp.false(),
+    )
+    rows = _over(select, lambda v: exp.Count(this=exp.Star()))
+    zero = exp.Literal.number(0)
+    if every:
+        return exp.paren(exp.or_(exp.EQ(this=rows, expression=zero), exp.and_(compared, unknown)))
+    return exp.paren(exp.and_(exp.GT(this=rows, expression=zero), exp.or_(compared, unknown)))
+
+
+def _over(select: Any, call: Callable[[Any], Any]) -> Any:
+    """One value: an aggregate of a query's only column."""
+    wrapped = ("group", "distinct", "limit", "offset", "having", "qualify")
+    if isinstance(select, exp.Select) and not any(select.args.get(n) for n in wrapped) and len(select.expressions) == 1:
+        value = select.expressions[0].unalias()
+        if not value.find(exp.AggFunc, exp.Window):
+            inner = select.copy()
+            inner.set("expressions", [call(value.copy())])
+            return exp.Subquery(this=inner)
+    alias = exp.TableAlias(this=exp.to_identifier("all of it"), columns=[exp.to_identifier("value")])
+    source = exp.Subquery(this=select.copy(), alias=alias)
+    return exp.Subquery(this=exp.select(call(exp.column("value", "all of it", quoted=True))).from_(source))
+
+
+# One SELECT -----------------------------------------------------------------------------------------------------
+
+
+def _select(node: exp.Select) -> Any:
+    for rewrite in (_named_windows, _half_joins, _distinct_on, _grouping_sets):
+        new = rewrite(node)
+        if new is not node:
+            return new
+    return node
+
+
+def _named_windows(node: exp.Select) -> exp.Select:
+    """OVER w with what WINDOW w says."""
+    given = {w.name.lower(): w for w in node.args.get("windows") or ()}
+    for use in list(node.find_all(exp.Window)):
+        if use.find_ancestor(exp.Select) is node:
+            _fill(use, given)
+    node.set("windows", None)
+    return node
+
+
+def _fill(use: exp.Window, given: dict[str, Any]) -> None:
+    while (name := use.args.get("alias")) is not None:
+        if (said := given.get(name.name.lower())) is None:
+            raise InputError(f"there is no window `{name.name}`: name it in WINDOW {name.name} AS (...).")
+        use.set("alias", None)
+        for part in ("partition_by", "order", "spec", "alias"):
+            if (value := said.args.get(part)) and not use.args.get(part):
+                use.set(part, [v.copy() for v in value] if isinstance(value, list) else value.copy())
+        given = {n: w for n, w in given.items() if w is not said}
+
+
+def _half_joins(node: exp.Select) -> exp.Select:
+    """SEMI and ANTI JOIN as [NOT] EXISTS."""
+    for join in list(node.args.get("joins") or ()):
+        kind = " ".join(filter(None, (join.side, join.kind))).upper().removeprefix("LEFT ")
+        if kind not in ("SEMI", "ANTI"):
+            continue
+        on = join.args.get("on")
+        if on is None:
+            raise InputError(f"`{join.sql('duckdb').strip()[:80]}`: write its condition, ON ....")
+        found: Any = exp.Exists(this=exp.select("1").from_(join.this.copy()).where(on.copy()))
+        node.where(exp.Not(this=found) if kind == "ANTI" else found, copy=False)
+        join.pop()
+    return node
+
+
+def _distinct_on(node: exp.Select) -> exp.Select:
+    """The first row of each combination, in the query's order."""
+    clause = node.args.get("distinct")
+    if clause is None or (on := clause.args.get("on")) is None:
+        return node
+    if node.args.get("qualify") is not None:
+        raise InputError("DISTINCT ON beside QUALIFY: use row_number() in a subquery.")
+    order = node.args.get("order")
+    by = None if order is None else order.copy()
+    for key in [] if by is None else by.expressions:
+        key.set("this", _named(key.this, node, True).copy())
+    first = exp.Window(this=exp.RowNumber(), partition_by=[_named(x, node).copy() for x in on.expressions], order=by)
+    node.set("distinct", None)
+    node.set("qualify", exp.Qualify(this=exp.EQ(this=first, expression=exp.Literal.number(1))))
+    return node
+
+
+def _named(key: Any, select: exp.Select, first: bool = False) -> Any:
+    """What a key stands for that is a number or another name of what is selected; `first`: also if a column has it."""
+    items = select.expressions
+    if isinstance(key, exp.Literal) and not key.is_string and 1 <= int(key.name) <= len(items):
+        return items[int(key.name) - 1].unalias()
+    if isinstance(key, exp.Column) and not key.table:
+        for item in items:
+            own = {c.name.lower() for c in item.find_all(exp.Column)}
+            if isinstance(item, exp.Alias) and item.alias.lower() == key.name.lower() and (
+                first or key.name.lower() not in own
+            ):
+                return item.this
+    return key
+
+
+# Several groupings ----------------------------------------------------------------------------------------------
+
+
+def _grouping_sets(node: exp.Select) -> Any:
+    """ROLLUP, CUBE and GROUPING SETS: a query for each set, their rows together."""
+    clause = node.args.get("group")
+    if clause is None or not any(isinstance(e, SEVERAL) for e in clause.expressions):
+        return node
+    if node.find(exp.Window) or node.args.get("qualify") is not None:
+        raise InputError("ROLLUP, CUBE or GROUPING SETS beside windows: compute the windows of a subquery that groups.")
+    sets: list[list[Any]] = [[]]
+    for e in clause.expressions:
+        sets = [[*s, *more] for s in sets for more in _sets(e)]
+    sets = [[_named(k, node) for k in s] for s in sets]
+    known = {key_of(k): k for s in sets for k in s}
+    parts = [_of_set(node, {key_of(k): k for k in s}, known) for s in sets]
+    out = parts[0]
+    distinct = bool(node.args.get("distinct"))
+    for part in parts[1:]:
+        out = exp.Union(this=out, expression=part, distinct=distinct)
+    for name in ("with_", "with", "limit", "offset"):
+        out.set(name, node.args.get(name))
+    if (order := node.args.get("order")) is not None:
+        out.set("order", exp.Order(expressions=[_place(o, node) for o in order.expressions]))
+    return out
+
+
+def _sets(e: Any) -> list[list[Any]]:
+    if isinstance(e, exp.GroupingSets):
+        return [s for inner in e.expressions for s in _sets(inner)]
+    if isinstance(e, exp.Rollup):
+        keys = [_members(x) for x in e.expressions]
+        return [[k for part in keys[:n] for k in part] for n in range(len(keys), -1, -1)]
+    if isinstance(e, exp.Cube):
+        keys = [_members(x) for x in e.expressions]
+        counts = range(len(keys), -1, -1)
+        return [[k for part in some for k in part] for n in counts for some in combinations(keys, n)]
+    return [_members(e)]
+
+
+def _members(e: Any) -> list[Any]:
+    return list(e.expressions) if isinstance(e, exp.Tuple) else [e.unnest()]
+
+
+def _of_set(node: exp.Select, mine: dict[str, Any], known: dict[str, Any]) -> exp.Select:
+    """The query grouped by some of the keys; the others are NULL."""
+    out = node.copy()
+    for name in ("with_", "with", "order", "limit", "offset"):
+        out.set(name, None)
+    out.set("group", exp.Group(expressions=[k.copy() for k in mine.values()]) if mine else None)
+    for item in out.expressions:
+        if not isinstance(item, exp.Alias):
+            item.replace(exp.alias_(item.copy(), item.alias_or_name or item.sql("duckdb"), quoted=True))
+    having = out.args.get("having")
+    for top in [*out.expressions, *([having] if having is not None else [])]:
+        for at in list(top.walk(prune=lambda n: isinstance(n, exp.AggFunc | exp.Select) or key_of(n) in known)):
+            if isinstance(at, exp.Grouping):
+                bits = "".join(str(int(key_of(_named(k, node)) not in mine)) for k in at.expressions)
+                at.replace(exp.Literal.number(int(bits, 2)))
+            elif at is not top and key_of(at) in known and key_of(at) not in mine:
+                at.replace(exp.null())
+    if not mine and having is None:  # one group, whatever is selected
+        some = exp.GTE(this=exp.Count(this=exp.Star()), expression=exp.Literal.number(0))
+        out.set("having", exp.Having(this=some))
+    return out
+
+
+def _place(ordered: exp.Ordered, node: exp.Select) -> exp.Ordered:
+    """A key of the order by its number in what is selected."""
+    out = ordered.copy()
+    for i, item in enumerate(node.expressions, 1):
+        alias = item.alias_or_name.lower() if isinstance(item, exp.Alias | exp.Column) else ""
+        named = isinstance(out.this, exp.Column) and not out.this.table and alias == out.this.name.lower()
+        if named or key_of(item.unalias()) == key_of(out.this):
+            out.set("this", exp.Literal.number(i))
+            return out
+    return out
+
+
+# Functions ------------------------------------------------------------------------------------------------------
+
+
+def _moved_with_default(node: exp.Window) -> Any:
+    """lag(x, n, default): the default where there is no such row, whatever x is."""
+    call = node.this
+    if not isinstance(call, exp.Lag | exp.Lead) or (default := call.args.get("default")) is None:
+        return node
+    plain, there = node.copy(), node.copy()
+    plain.this.set("default", None)
+    there.this.set("default", None)
+    there.this.set("this", exp.Literal.number(1))
+    absent = exp.Is(this=there, expression=exp.null())
+    return exp.Case(ifs=[exp.If(this=absent, true=default.copy())], default=plain)
+
+
+REWRITES: dict[type[Any], Callable[[Any], Any]] = {
+    exp.In: _tuple_in,
+    exp.GT: _quantified,
+    exp.GTE: _quantified,
+    exp.LT: _quantified,
+    exp.LTE: _quantified,
+    exp.EQ: _quantified,
+    exp.NEQ: _quantified,
+    exp.Window: _moved_with_default,
+    exp.AnyValue: lambda node: exp.Min(this=node.this.copy()),
+    exp.IgnoreNulls: lambda node: node.this.copy() if isinstance(node.this, exp.Min) else node,
+    exp.Select: _select,
+}
