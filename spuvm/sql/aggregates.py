@@ -225,10 +225,11 @@ class Aggregates:
             order.append(Order(key, bool(o.args.get("desc")), bool(o.args.get("nulls_first"))))
         fn, arg, type_, value = self._window_function(node)
         name = me.bases.names(fn)
-        nullable = fn in ("lag", "lead", "min", "max", "sum", "avg", "first_value", "last_value")
+        nullable = fn in ("min", "max", "sum", "avg", *MOVES.values())
         origin = frozenset() if arg is None else arg.origin
-        frame = _frame(node, bool(order))
-        item = Ranked(Field(name, type_, nullable, origin, fn), fn, None if arg is None else arg.value, frame, value)
+        frame, span = _frame(node, bool(order), fn)
+        field = Field(name, type_, nullable, origin, fn)
+        item = Ranked(field, fn, None if arg is None else arg.value, frame, value, span)
         me.node = Window((), me.node.bound, me.node.unique, me.node, tuple(partition), tuple(order), (item,))
         return column(name, type_, nullable, origin)
 
@@ -237,22 +238,18 @@ class Aggregates:
         call, rows = node.this, me.node.bound
         for kind, name in RANKS.items():
             if isinstance(call, kind):
-                return name, None, FLOATING if name == "percent_rank" else integer(0, rows), 1
+                shares = name in ("percent_rank", "cume_dist")
+                return name, None, FLOATING if shares else integer(0, rows), _number(call) if name == "ntile" else 1
         for kind, name in MOVES.items():
             if isinstance(call, kind):
                 arg = me.extended(me.binder.bind(call.this), name)
-                offset = call.args.get("offset")
-                if call.args.get("default") is not None:
-                    raise InputError(f"`{call.sql('duckdb')}`: a default is not supported: use coalesce.")
-                return name, arg, arg.type, 1 if offset is None else int(offset.name)
+                return name, arg, arg.type, _number(call, name == "nth_value")
         for kind, name in AGGREGATES.items():
             if isinstance(call, kind) and name in ("sum", "count", "avg", "min", "max"):
                 whole = isinstance(call.this, exp.Star) or call.this is None
                 arg = None if whole else me.extended(me.binder.bind(call.this), name)
                 return name, arg, aggregate_type(name, None if arg is None else arg.type, rows), 1
-        known = (
-            "row_number, rank, dense_rank, percent_rank, lag, lead, first_value, last_value, sum, count, avg, min, max"
-        )
+        known = ", ".join([*RANKS.values(), *MOVES.values(), "sum, count, avg, min, max"])
         raise InputError(f"`{call.sql('duckdb')}` over a window is not supported: use {known}.")
 
 
@@ -266,29 +263,72 @@ RANKS: dict[type[Any], str] = {
     exp.Rank: "rank",
     exp.DenseRank: "dense_rank",
     exp.PercentRank: "percent_rank",
+    exp.CumeDist: "cume_dist",
+    exp.Ntile: "ntile",
 }
 MOVES: dict[type[Any], str] = {
     exp.Lag: "lag",
     exp.Lead: "lead",
     exp.FirstValue: "first_value",
     exp.LastValue: "last_value",
+    exp.NthValue: "nth_value",
 }
+SUMMED = frozenset({"sum", "count", "avg"})  # over any rows from and to the current one
 
 
-def _frame(node: exp.Window, ordered: bool) -> str:
+def _number(call: Any, positive: bool = False) -> int:
+    """The constant of ntile(n), lag(x, n) or nth_value(x, n)."""
+    given = call.this if isinstance(call, exp.Ntile) else call.args.get("offset")
+    sign = -1 if isinstance(given, exp.Neg) else 1
+    given = given.this if isinstance(given, exp.Neg) else given
+    if given is None:
+        return 1
+    if not isinstance(given, exp.Literal) or given.is_string or not given.name.isdigit():
+        raise InputError(f"`{call.sql('duckdb')}`: how many must be a constant, a whole number.")
+    value = sign * int(given.name)
+    if value < 1 and (positive or isinstance(call, exp.Ntile)):
+        raise InputError(f"`{call.sql('duckdb')}`: it must be 1 or more.")
+    return value
+
+
+Span = tuple[int | None, int | None]
+
+
+def _frame(node: exp.Window, ordered: bool, fn: str) -> tuple[str, Span]:
+    """`Ranked.frame` and `Ranked.span`."""
     spec = node.args.get("spec")
     if spec is None:
-        return "running" if ordered else "all"
-    start, end = str(spec.args.get("start")).upper(), str(spec.args.get("end")).upper()
-    whole = start == "UNBOUNDED" and not spec.args.get("exclude")
-    if whole and end == "UNBOUNDED":
-        return "all"
-    if whole and end in ("CURRENT ROW", "NONE"):
-        return "rows" if str(spec.args.get("kind")).upper() == "ROWS" else "running"
-    raise InputError(
-        f"the frame {spec.sql('duckdb')} is not supported: use UNBOUNDED PRECEDING to CURRENT ROW or UNBOUNDED "
-        f"FOLLOWING."
-    )
+        return ("running" if ordered else "all"), (None, 0)
+    rows = str(spec.args.get("kind")).upper() == "ROWS"
+    start, end = _row(spec, "start"), _row(spec, "end")
+    plain = not spec.args.get("exclude")
+    if plain and (start, end) == (None, None):
+        return "all", (None, 0)
+    if plain and (start, end) == (None, 0):
+        return ("rows" if rows else "running"), (None, 0)
+    if not rows or not plain or "?" in (start, end):
+        raise InputError(
+            f"the frame {spec.sql('duckdb')} is not supported: use ROWS BETWEEN n PRECEDING AND m FOLLOWING, or RANGE "
+            "from UNBOUNDED PRECEDING to CURRENT ROW or UNBOUNDED FOLLOWING."
+        )
+    if fn not in SUMMED and fn not in RANKS.values() and fn not in ("lag", "lead"):
+        raise InputError(
+            f"the frame {spec.sql('duckdb')} of {fn} is not supported: sum, count and avg take it, {fn} takes ROWS "
+            "BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW."
+        )
+    return "span", (start, end)
+
+
+def _row(spec: Any, side: str) -> Any:
+    """Where a frame starts or ends: rows from the current one; None without an end, "?" if it is no constant."""
+    at, way = spec.args.get(side), str(spec.args.get(f"{side}_side") or "").upper()
+    if at is None or str(at).upper() == "CURRENT ROW":
+        return 0
+    if str(at).upper() == "UNBOUNDED":
+        return None if way == ("PRECEDING" if side == "start" else "FOLLOWING") or not way else "?"
+    if isinstance(at, exp.Literal) and not at.is_string and at.name.isdigit():
+        return int(at.name) if way == "FOLLOWING" else -int(at.name)
+    return "?"
 
 
 class Grouped(Scope):

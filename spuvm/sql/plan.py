@@ -217,14 +217,24 @@ class Order:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A window function: `fn` of a column. `frame`: "running" (to the current row and its equals), "rows" (to the
-    current row) or "all"."""
+    """A window function: `fn` of a column.
+
+    Attributes:
+        frame: "running" (to the current row and its equals), "rows" (to the current row), "all", or "span".
+        value: of lag and lead, how far; of ntile, how many; of nth_value, which.
+        span: of "span", rows from and to the current one, negative before it; None is the partition's end.
+    """
 
     field: Field
     fn: str
     column: str | None
     frame: str = "all"
     value: int = 1
+    span: tuple[int | None, int | None] = (None, 0)
+
+    def __str__(self) -> str:
+        frame = f"rows {self.span[0]} to {self.span[1]}" if self.frame == "span" else self.frame
+        return f"{self.field.name} = {self.fn}({self.column or ''}, {self.value}) {frame}"
 
 
 @dataclass(eq=False)
@@ -298,21 +308,25 @@ def detail(node: Node) -> str:
             return "on " + ", ".join(f"{a} = {b}" for a, b in node.pairs) if node.pairs else "all pairs"
         case Group():
             calls = ", ".join(
-                f"{a.field.name} = {a.fn}({'distinct ' * a.distinct}{a.column or '*'})" for a in node.aggregates
+                f"{a.field.name} = {a.fn}({'distinct ' * a.distinct}{a.column or '*'}{_at(a.value)})"
+                for a in node.aggregates
             )
             by = f"by {', '.join(node.keys)}" if node.keys else "all rows"
             by += f" (which follow from {', '.join(node.by)})" if node.by != node.keys else ""
             noise = "" if node.noise is None else str(node.noise)
             return f"{by}: {calls}" + (f"; at least {node.k} units" if node.k else "") + noise
         case Window():
-            calls = ", ".join(f"{r.field.name} = {r.fn}({r.column or ''})" for r in node.items)
+            calls = ", ".join(map(str, node.items))
             return f"partition by {', '.join(node.partition)} order by {_keys(node.order)}: {calls}"
         case Sort():
-            limit = (
-                "" if node.limit is None else f" limit {node.limit}" + (f" offset {node.offset}" if node.offset else "")
-            )
+            limit = "" if node.limit is None else f" limit {node.limit}"
+            limit += f" offset {node.offset}" if node.offset else ""
             return f"by {_keys(node.keys)}{limit}"
     return ""
+
+
+def _at(value: Any) -> str:
+    return "" if value is None else f", {value}"
 
 
 def _keys(keys: Sequence[Order]) -> str:

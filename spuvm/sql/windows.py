@@ -14,7 +14,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from spuvm.sql.columns import Array, Vec, both, chosen, nulled, number
+from spuvm.sql.columns import Array, Vec, both, chosen, divided, nulled, number
 from spuvm.sql.functions import less
 from spuvm.sql.groups import mean
 from spuvm.sql.ordering import Part, changes, packed, partitioned, parts, placed, rebuilt, shifted, sorted_vecs
@@ -125,6 +125,35 @@ def _percent_rank(f: Frame, item: Ranked) -> Vec:
     return Vec(item.field.type, (share,))
 
 
+def _cume_dist(f: Frame, item: Ranked) -> Vec:
+    (last,), (end,) = carried_back(f.stale, [f.place]), carried_back(f.ends, [f.place])
+    share = (last - f.begin + 1).astype(jnp.float64) / (end - f.begin + 1).astype(jnp.float64)
+    return Vec(item.field.type, (share,))
+
+
+def _ntile(f: Frame, item: Ranked) -> Vec:
+    """The first `size % n` of n tiles have a row more than `size // n`."""
+    (end,) = carried_back(f.ends, [f.place])
+    rows, n = f.rows.count, item.value
+    less = (end - f.begin + 1) // n
+    more = end - f.begin + 1 - less * n
+    border = more * (less + 1)
+    large = f.number < border
+    x = jnp.where(large, f.number, f.number - border)
+    y = jnp.where(large, less + 1, less)
+    within = divided(x, y, rows, rows // n + 1, 0)
+    return Vec(item.field.type, (within + 1 + jnp.where(large, 0, more),))
+
+
+def _nth_value(f: Frame, item: Ranked) -> Vec:
+    v, n = f.rows[str(item.column)], item.value - 1
+    arrays = [number(a) if a.dtype == jnp.bool_ else a for a in v.arrays]
+    out = carried(f.number == n, arrays)
+    found = v.rebuilt([o != 0 if a.dtype == jnp.bool_ else o for o, a in zip(out, v.arrays)])
+    passed = nulled(found, both(found.valid, f.number >= n))
+    return passed if item.frame == "rows" else _from_behind(f.stale if item.frame == "running" else f.ends, passed)
+
+
 def _moved(sign: int) -> Callable[[Frame, Ranked], Vec]:
     def run(f: Frame, item: Ranked) -> Vec:
         v, k, count = f.rows[str(item.column)], sign * item.value, f.rows.count
@@ -159,12 +188,47 @@ def _edge(first: bool) -> Callable[[Frame, Ranked], Vec]:
 
 
 def _summed(f: Frame, item: Ranked, values: Sequence[Array]) -> list[Array]:
-    """Sums over the frame: to its end, less what comes before the partition."""
+    """Sums over the frame: to its end, less what comes before it."""
     ends = [jnp.cumsum(x) for x in values]
     before = carried(f.starts, [e - x for e, x in zip(ends, values)])
+    if item.frame == "span":
+        return _spanned(f, item, ends, before)
     if item.frame != "rows":
         ends = carried_back(f.ends if item.frame == "all" else f.stale, ends)
     return [e - b for e, b in zip(ends, before)]
+
+
+def _spanned(f: Frame, item: Ranked, sums: Sequence[Array], before: Sequence[Array]) -> list[Array]:
+    """Sums from some rows behind (or before) the current one to others: differences of running sums that are shifted.
+
+    Args:
+        sums: to each row, of the whole relation.
+        before: to the row before the partition's first.
+    """
+    start, end = item.span
+    (last, *whole) = carried_back(f.ends, [f.place, *sums])
+    size = last - f.begin + 1
+
+    def up_to(at: int | None, total: Array, first: Array, everything: Array) -> Array:
+        """The sum to the row `at` from the current one, within the partition."""
+        if at is None or at >= f.rows.count:
+            return everything
+        if at <= -f.rows.count:
+            return first
+        empty = jnp.zeros(abs(at), total.dtype)
+        moved = jnp.concatenate([empty, total[:at]]) if at < 0 else jnp.concatenate([total[at:], empty])
+        if at < 0:
+            return jnp.where(f.number + at >= 0, moved, first)
+        return jnp.where(f.number + at < size, moved, everything) if at else total
+
+    out = []
+    for total, first, everything in zip(sums, before, whole):
+        upper = up_to(end, total, first, everything)
+        lower = first if start is None else up_to(start - 1, total, first, everything)
+        out.append(upper - lower)
+    if start is not None and end is not None and start > end:  # no row is in such a frame
+        return [jnp.zeros_like(x) for x in out]
+    return out
 
 
 def _count_and_sum(f: Frame, item: Ranked) -> tuple[Array, Array | None]:
@@ -225,6 +289,9 @@ FUNCTIONS: dict[str, Callable[[Frame, Ranked], Any]] = {
     "rank": _rank,
     "dense_rank": _dense_rank,
     "percent_rank": _percent_rank,
+    "cume_dist": _cume_dist,
+    "ntile": _ntile,
+    "nth_value": _nth_value,
     "lag": _moved(1),
     "lead": _moved(-1),
     "first_value": _edge(True),
