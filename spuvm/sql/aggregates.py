@@ -10,7 +10,7 @@ from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
 from spuvm.sql.clauses import OF_WINDOW, check_clauses, key_of
-from spuvm.sql.expressions import AGGREGATES, Binder
+from spuvm.sql.expressions import AGGREGATES, HANDLERS, UNSEEN, Binder
 from spuvm.sql.plan import Aggregate, Expr, Field, Group, Order, Ranked, Window
 from spuvm.sql.scope import Scope, column
 from spuvm.sql.types import BOOL, FLOATING, LIMIT, Type, decimal, integer
@@ -97,6 +97,7 @@ class Aggregates:
         if clause is not None and any(isinstance(e, several) for e in clause.find_all(*several)):
             raise InputError("ROLLUP, CUBE and GROUPING SETS are not supported: join several queries with UNION ALL.")
         keys = [self._key(node, items) for node in self._keys(clause, items)]
+        keys += [self._key(node, items) for node in self._functions_of_keys()]
         for node in calls:
             self._call(node)
         names = tuple(dict.fromkeys([*(k.value for k in keys), *(k.value for k in self.extra_keys)]))
@@ -135,6 +136,24 @@ class Aggregates:
         expr = self._below(node, "key")
         me.binder.known[key_of(node)] = replace(expr, sql=None, sources=frozenset())  # above the groups
         return expr
+
+    def _functions_of_keys(self) -> list[Any]:
+        """What only DuckDB knows and reads keys alone: a key, too, for its owner computes it before."""
+        me: Any = self
+        known = me.binder.known
+
+        def one(node: Any) -> bool:
+            plain = isinstance(node, exp.Func | exp.Binary | exp.Predicate) and type(node) not in HANDLERS
+            if not plain or isinstance(node, exp.AggFunc) or node.find(*UNSEEN) is not None:
+                return False
+            columns = list(node.find_all(exp.Column))
+            return bool(columns) and all(_inside(c, node, known) for c in columns)
+
+        def last(node: Any) -> bool:
+            return key_of(node) in known or isinstance(node, exp.AggFunc | exp.Select | exp.Window) or one(node)
+
+        found = [n for clause in self.clauses() for n in clause.walk(prune=last) if last(n)]
+        return [n for n in {key_of(n): n for n in found if one(n)}.values() if key_of(n) not in known]
 
     def _below(self, node: Any, stem: str) -> Expr:
         """An expression of the rows that are grouped, as a column of theirs."""
@@ -251,6 +270,15 @@ class Aggregates:
                 return name, arg, aggregate_type(name, None if arg is None else arg.type, rows), 1
         known = ", ".join([*RANKS.values(), *MOVES.values(), "sum, count, avg, min, max"])
         raise InputError(f"`{call.sql('duckdb')}` over a window is not supported: use {known}.")
+
+
+def _inside(node: Any, top: Any, known: Any) -> bool:
+    """Whether a column stands in something `known`, below `top`."""
+    while node is not top:
+        if key_of(node) in known:
+            return True
+        node = node.parent
+    return False
 
 
 def _call_key(node: Any) -> str:

@@ -128,6 +128,19 @@ class Catalog:
             raise InputError(f"{what} gives {len(described)} columns where one value is needed: name the column.")
         return from_duckdb(described[0][1], what)
 
+    def of_nulls(self, sql: str, table: str, columns: Collection[str], what: str) -> Any:
+        """The value of an expression where these columns of a table are all NULL.
+
+        Raises:
+            InputError: as `type_of`.
+        """
+        source = f"(SELECT {', '.join(map(quoted, sorted(columns)))} FROM {quoted(table)})"
+        try:
+            found = self._empty.execute(f"SELECT {sql} FROM (SELECT 1) LEFT JOIN {source} ON true").fetchall()
+        except duckdb().Error as error:
+            raise InputError(f"{what}: {_message(error)}") from None
+        return found[0][0]
+
     def constant(self, sql: str) -> tuple[Any, str]:
         """The value and the type's name of an expression without columns."""
         try:

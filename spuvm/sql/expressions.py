@@ -12,7 +12,9 @@ from sqlglot import exp
 from spuvm.runtime.errors import InputError
 from spuvm.sql import functions
 from spuvm.sql.clauses import key_of
+from spuvm.sql.dates import DAY
 from spuvm.sql.plan import Expr
+from spuvm.sql.remade import REMADE
 from spuvm.sql.scope import Bases, Relation, Scope
 from spuvm.sql.types import BOOL, LIMIT, NULL, WORD, Type, decimal, from_duckdb, integer, raw, text
 
@@ -41,6 +43,8 @@ AGGREGATES: dict[type[Any], str] = {
 UNSEEN = (exp.Select, exp.Subquery, exp.Window, exp.AggFunc, exp.Star, exp.Columns, exp.Parameter, exp.Placeholder)
 HIDDEN = frozenset({"columns", "query", "query_table", "getvariable", "getenv"})
 
+MOMENTS = frozenset({"now", "today", "get_current_timestamp", "transaction_timestamp", "current_localtimestamp"})
+OF_THE_MOMENT = (exp.CurrentTimestamp, exp.CurrentTime, exp.CurrentDatetime, exp.CurrentDate, exp.Rand, exp.Uuid)
 VARYING = (exp.Column, exp.Select, exp.AggFunc, exp.Window, exp.Placeholder, exp.Parameter)
 
 
@@ -88,7 +92,7 @@ class Binder:
         if (listed := self._listed(node)) is not None:
             return listed
         handler: Any = HANDLERS.get(type(node))
-        if handler is None or isinstance(node.args.get("expression"), exp.Interval):
+        if handler is None or isinstance(node.this, exp.Interval) or isinstance(node.expression, exp.Interval):
             return self.opaque(node)
         made: Expr = handler(self, node)
         return made
@@ -148,21 +152,48 @@ class Binder:
         return args
 
     def constant(self, node: Any) -> Expr:
+        called = {f.name.lower() for f in node.find_all(exp.Anonymous)}
+        if node.find(*OF_THE_MOMENT) is not None or called & MOMENTS:
+            raise InputError(
+                f"`{node.sql('duckdb')}` is another value at each party: pass the time, or the number, in `parameters`."
+            )
         sql = dialect(node)
         value, type_name = self.bases.catalog.constant(sql)
         return literal(value, type_name, sql)
 
     def opaque(self, node: Any) -> Expr:
         """A function that only DuckDB knows: of one owner's columns."""
-        name = node.sql("duckdb")
-        columns = [self.bind(c) for c in node.find_all(exp.Column)]
-        if not columns:
-            return self.constant(node)
-        sources = frozenset().union(*(c.sources for c in columns))
-        what = f"`{name}`"
+        what = f"`{node.sql('duckdb')}`"
         inside = node.find(*UNSEEN) is not None or any(f.name.lower() in HIDDEN for f in node.find_all(exp.Anonymous))
-        if len(sources) != 1 or any(c.sql is None for c in columns) or inside:
+        columns = [] if inside else [self.bind(c) for c in node.find_all(exp.Column)]
+        sources = frozenset().union(*(c.sources for c in columns))
+        if inside or len(sources) != 1 or any(c.sql is None for c in columns):
+            if not inside and (extended := self._null_extended(node, columns, what)) is not None:
+                return extended
+            remade = REMADE.get(type(node))
+            if remade is not None and (made := remade(self, node)) is not None:
+                return made
             raise InputError(f"{what}: {_instead(node)}")
+        return self._at_owner(node, columns, what)
+
+    def _null_extended(self, node: Any, columns: Sequence[Expr], what: str) -> Expr | None:
+        """A function of one table's columns beyond an outer join: its owner computes it of the rows that are there; it
+        gives NULL of NULLs, as a row that is not there has. None if that is not so."""
+        if self.select is not None and self.select.grouping:
+            return None
+        known = [self.bases.columns.get(c.value) if c.op == "col" else None for c in columns]
+        own = [c for c in known if c is not None]
+        if len(own) < len(known) or len({c.sources for c in own}) != 1:
+            return None
+        made = self._at_owner(node, own, what)
+        table = self.bases.known[next(iter(made.sources))].table
+        named = {c.name for c in node.find_all(exp.Column)}
+        if self.bases.catalog.of_nulls(dialect(node), table.name, named, what) is not None:
+            return None
+        return replace(self.bases.push(made), nullable=True)
+
+    def _at_owner(self, node: Any, columns: Sequence[Expr], what: str) -> Expr:
+        sources = frozenset().union(*(c.sources for c in columns))
         table = self.bases.known[next(iter(sources))].table
         named = {c.name for c in node.find_all(exp.Column)}
         type_ = self.bases.catalog.type_of(dialect(node), table.name, named, what)
@@ -237,7 +268,7 @@ INSTEAD = {
 def _instead(node: Any) -> str:
     text_ = INSTEAD.get(type(node))
     if text_ is None:
-        known = ", ".join(sorted(k for k in functions.FUNCTIONS if k.isalpha()))
+        known = ", ".join(sorted(k for k in functions.FUNCTIONS if k.isalpha() and k != "later"))
         text_ = (
             "the parties have no such function of values that several of them hold. Use it on one table's own "
             "columns, or "
@@ -371,6 +402,11 @@ def _cast(b: Binder, node: exp.Cast) -> Expr:
 
 
 def _cast_type(have: Type, want: Type) -> Type:
+    if {have.kind, want.kind} <= {"date", "timestamp"}:
+        if have.kind == want.kind:
+            return have
+        lo, hi = (x * DAY if want.kind == "timestamp" else x // DAY for x in (have.lo, have.hi))
+        return want.within(max(lo, want.lo), min(hi, want.hi))
     if not want.is_number or not (have.is_number or have.kind == "bool"):
         return want
     if want.kind == "int" or have.kind in ("int", "decimal", "bool"):

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from spuvm.compiler.lower.rows import below_p
 from spuvm.runtime.errors import InputError
+from spuvm.sql import dates
 from spuvm.sql.columns import (
     Array,
     Vec,
@@ -84,7 +85,7 @@ def _sum_type(sign: int) -> Callable[[Types, Any], Type]:
         if NULL in types:
             return x if y is NULL else y
         if x.kind in ("date", "timestamp") and y.kind == "int":
-            return checked(x.within(*_ends(x, y, sign)))
+            return dates.moved_type(x, y.lo, y.hi) if sign > 0 else dates.moved_type(x, -y.hi, -y.lo)
         if {x.kind, y.kind} == {"date"} and sign < 0:
             return integer(*_ends(x, y, sign))
         _numbers(types, what)
@@ -185,10 +186,11 @@ def _float_type(types: Types, value: Any) -> Type:
     return FLOATING
 
 
-def _date_part(types: Types, value: Any) -> Type:
-    if types[0].kind not in ("date", "timestamp"):
-        raise InputError(f"`extract({value})` of {types[0]}: it takes dates. Cast it first.")
-    return integer(*{"year": (-10000, 10000), "month": (1, 12), "day": (1, 31), "quarter": (1, 4)}[value])
+def _whole_part_type(types: Types, value: Any) -> Type:
+    _numbers(types, "floor")
+    (t,) = types
+    unit = 10**t.scale
+    return t if t.kind in ("float", "null") else decimal(0, t.lo // unit, -(-t.hi // unit))
 
 
 # Meanings ---------------------------------------------------------------------------------------------------
@@ -346,28 +348,14 @@ def _round(xs: Sequence[Vec], type_: Type, value: Any) -> tuple[Array, ...]:
     return (rescaled(out, type_.scale - int(value)) if int(value) < 0 else out,)
 
 
-def civil(days: Array, part: str) -> Array:
-    """Year, month or day of a number of days since 1970 (Hinnant, "chrono-compatible low-level date algorithms")."""
-    z = days + 719468
-    era = z // 146097
-    day_of_era = z - era * 146097
-    year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36524 - day_of_era // 146096) // 365
-    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-    shifted = (5 * day_of_year + 2) // 153
-    if part == "day":
-        return day_of_year - (153 * shifted + 2) // 5 + 1
-    month = shifted + jnp.where(shifted < 10, 3, -9)
-    if part == "month":
-        return month
-    if part == "quarter":
-        return (month + 2) // 3
-    return year_of_era + era * 400 + (month <= 2)
-
-
-def _extract(xs: Sequence[Vec], type_: Type, value: Any) -> tuple[Array, ...]:
+def _floor(xs: Sequence[Vec], type_: Type, value: Any) -> tuple[Array, ...]:
     (x,) = xs
-    days = x.value // 86_400_000_000 if x.type.kind == "timestamp" else x.value
-    return (civil(days.astype(jnp.int32), value).astype(jnp.int64),)
+    return (jnp.floor(x.value) if x.type.kind == "float" else x.value // 10**x.type.scale,)
+
+
+def _ceil(xs: Sequence[Vec], type_: Type, value: Any) -> tuple[Array, ...]:
+    (x,) = xs
+    return (-_floor([replace(x, words=(-x.value,))], type_, value)[0],)
 
 
 @dataclass(frozen=True)
@@ -395,7 +383,11 @@ FUNCTIONS: dict[str, Function] = {
     "negative": Function(_negative_type, lambda xs, t, v: (-xs[0].value,)),
     "abs": Function(_magnitude_type, lambda xs, t, v: (jnp.abs(xs[0].value),)),
     "round": Function(_rounded_type, _round),
-    "extract": Function(_date_part, _extract),
+    "extract": Function(dates.part_type, dates.part),
+    "date_trunc": Function(dates.truncated_type, dates.truncated),
+    "later": Function(dates.later_type, dates.later),
+    "floor": Function(_whole_part_type, _floor),
+    "ceil": Function(_whole_part_type, _ceil),
     "sqrt": Function(_float_type, lambda xs, t, v: (jnp.sqrt(floats(xs[0])),)),
     "ln": Function(_float_type, lambda xs, t, v: (jnp.log(floats(xs[0])),)),
     "exp": Function(_float_type, lambda xs, t, v: (jnp.exp(floats(xs[0])),)),

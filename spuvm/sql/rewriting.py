@@ -176,8 +176,10 @@ def _named(key: Any, select: exp.Select, first: bool = False) -> Any:
     if isinstance(key, exp.Column) and not key.table:
         for item in items:
             own = {c.name.lower() for c in item.find_all(exp.Column)}
-            if isinstance(item, exp.Alias) and item.alias.lower() == key.name.lower() and (
-                first or key.name.lower() not in own
+            if (
+                isinstance(item, exp.Alias)
+                and item.alias.lower() == key.name.lower()
+                and (first or key.name.lower() not in own)
             ):
                 return item.this
     return key
@@ -196,10 +198,12 @@ def _grouping_sets(node: exp.Select) -> Any:
     sets: list[list[Any]] = [[]]
     for e in clause.expressions:
         sets = [[*s, *more] for s in sets for more in _sets(e)]
+    if any(isinstance(k, exp.Literal) for s in sets for k in s):
+        raise InputError("a number in ROLLUP, CUBE or GROUPING SETS is no column: write its name.")
     sets = [[_named(k, node) for k in s] for s in sets]
     known = {key_of(k): k for s in sets for k in s}
     parts = [_of_set(node, {key_of(k): k for k in s}, known) for s in sets]
-    out = parts[0]
+    out: Any = parts[0]
     distinct = bool(node.args.get("distinct"))
     for part in parts[1:]:
         out = exp.Union(this=out, expression=part, distinct=distinct)

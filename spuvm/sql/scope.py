@@ -235,6 +235,7 @@ class Bases:
         self.catalog = catalog
         self.names = names
         self.known: dict[str, Base] = {}
+        self.columns: dict[str, Expr] = {}  # of the owners' tables, by their fields' names
         self._pushed: dict[tuple[str, str], str] = {}
 
     def add(self, table: Table, alias: str) -> Relation:
@@ -245,6 +246,7 @@ class Bases:
         relation = base_relation(table, alias, self.names, self.codes)
         assert relation.base is not None
         self.known[relation.base.id] = relation.base
+        self.columns |= {e.value: e for cs in relation.columns.values() for e in cs.values()}
         return relation
 
     def of(self, expr: Expr) -> Base | None:

@@ -49,7 +49,7 @@ def _write_out(name: exp.Column, said: Any, select: exp.Select) -> None:
             f"`{name.sql('duckdb')}` in WHERE is {said.sql('duckdb')}, which is known only after it: use "
             f"{'QUALIFY' if said.find(exp.Window) else 'HAVING'}."
         )
-    new = exp.paren(said.copy()) if not isinstance(said, exp.Column) else said.copy()
+    new: Any = exp.paren(said.copy()) if not isinstance(said, exp.Column) else said.copy()
     if name.parent is select:
         new = exp.alias_(new, name.name, quoted=True)
     name.replace(new)

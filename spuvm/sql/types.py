@@ -157,7 +157,8 @@ def raw(value: Any, type_: Type) -> Any:
     if type_.kind == "date":
         return (value - EPOCH).days
     if type_.kind == "timestamp":
-        return round((value - dt.datetime(1970, 1, 1)) / dt.timedelta(microseconds=1))
+        plain = value if value.tzinfo is None else value.astimezone(dt.UTC).replace(tzinfo=None)
+        return round((plain - dt.datetime(1970, 1, 1)) / dt.timedelta(microseconds=1))
     if type_.kind == "text":
         return words_of([value], type_.words)[0]
     return value

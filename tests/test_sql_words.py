@@ -1,0 +1,184 @@
+"""What SQL says in several ways, and what rows look like at edges: rows equal DuckDB's, in the three settings."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from decimal import Decimal
+
+import pyarrow
+import pytest
+import sql_queries
+
+import spuvm as spu
+from spuvm.runtime.errors import InputError
+from spuvm.sql import Database, connect
+from spuvm.sql.in_the_clear import evaluate
+
+D, T = dt.date, dt.datetime
+STAFF = pyarrow.table(
+    {
+        "id": pyarrow.array([1, 2, 3, 4, 5, 6], pyarrow.int32()),
+        "name": ["Ann", "Bob", "Zoë", None, "100%_x", "Ann"],
+        "dept": pyarrow.array([10, 20, 10, None, 30, 99], pyarrow.int64()),
+        "hired": [D(2020, 2, 29), D(1969, 12, 31), D(2024, 12, 31), None, D(1900, 3, 1), D(2023, 1, 31)],
+        "seen": [T(2024, 2, 29, 23, 59, 59), None, T(1969, 7, 20, 20, 17, 40), T(1970, 1, 1), None, T(2024, 3, 1, 1)],
+        "ok": [True, False, None, True, None, False],
+    }
+)
+SALES = pyarrow.table(
+    {
+        "sid": list(range(9)),
+        "id": pyarrow.array([1, 1, 2, 3, 3, None, 5, 9, 2], pyarrow.int32()),
+        "did": pyarrow.array([10, 20, 20, 10, None, 10, 30, 20, 10], pyarrow.int64()),
+        "amt": [Decimal(x) if x else None for x in ("1.10", "2.20", "2.20", "", "-5.00", "99.00", "3.33", "7.77", "")],
+        "qty": pyarrow.array([1, 2, 2, 0, None, 5, 7, 1, -4], pyarrow.int16()),
+        "day": [D(2024, 1, 31), D(2024, 2, 29), None, D(2024, 3, 31), *[D(2023, 12, 31)] * 2, *[D(2022, 7, 4)] * 3],
+        "tag": ["a", "b", "A", None, "", "a b", "ab", "%", "ünï"],
+    }
+)
+DEPTS = pyarrow.table({"did": [10, 20, 30, 40], "city": ["Ulm", "Bonn", "Ulm", "Ulm"]})
+NONE = pyarrow.table({"k": pyarrow.array([], pyarrow.int64())})
+NAMED = {"staff": STAFF, "sales": SALES, "depts": DEPTS, "none": NONE}
+DUCK = sql_queries.oracle(NAMED)
+
+
+@pytest.fixture(scope="module")
+def owners() -> Iterator[Database]:
+    spu.init(parties=("alice", "bob", "carol"), address="local")
+    yield connect({"alice": {"staff": STAFF, "none": NONE}, "bob": {"sales": SALES, "depts": DEPTS}})
+    spu.shutdown()
+
+
+def same(db: Database, sql: str, machine: bool = False) -> None:
+    got = db.sql(sql, to="carol").rows() if machine else evaluate(db, sql, "carol")
+    want = DUCK.execute(sql).fetchall()
+    assert sql_queries.close(sql_queries.rows(got), sql_queries.rows(want)), (sql, want, got)
+
+
+WORDS = [
+    # names of what is selected, wherever no column has them
+    "select id i, i + 1 j, row_number() over (partition by dept order by id desc) rn from staff where i > 1 "
+    "qualify rn = 1",
+    "select upper(name) u, count(*) c from staff group by u having c > 1 or u like 'B%' order by length(u), -c",
+    # windows with a name, over some rows, in tiles
+    "select sid, sum(amt) over w, count(*) over (w rows between 1 preceding and 1 following) from sales "
+    "window w as (partition by did order by sid)",
+    "select sid, count(amt) over (partition by did order by sid rows between 1 following and 2 following), "
+    "sum(amt) over (order by sid rows between 3 preceding and 1 preceding), "
+    "sum(qty) over (order by sid rows 1 preceding), "
+    "avg(qty) over (partition by did order by sid rows between current row and unbounded following), "
+    "sum(qty) over (partition by did order by sid rows between 99 preceding and 99 following) from sales",
+    "select sid, ntile(2) over (partition by did order by sid), ntile(4) over (order by sid), ntile(20) over (order by "
+    "sid), cume_dist() over (partition by did order by qty), nth_value(tag, 2) over (partition by did order by qty), "
+    "lag(qty, 1, -1) over (order by sid), lead(tag, 2, 'none') over (order by sid) from sales where sid <> 4",
+    # half joins, keys that two sides share
+    "select s.name from staff s semi join sales x on s.id = x.id and x.amt > 1",
+    "select s.name from staff s anti join sales x on s.id = x.id",
+    "select id, name, amt, s.id, x.id from staff s right join sales x using (id)",
+    "select id, did, name, amt, city from staff full join sales using (id) left join depts using (did)",
+    "select * from staff natural join sales",
+    # all and any, rows of several values
+    "select id, dept > all (select did from sales), dept >= any (select did from sales), "
+    "dept < all (select k from none), dept < any (select k from none), dept = any (select did from sales), "
+    "dept <> all (select did from sales) from staff",
+    "select sid from sales s where amt >= all (select x.amt from sales x where x.did = s.did)",
+    "select id from staff where (dept, id) in (select did, id from sales) or (dept, id) in ((30, 5), (10, 4))",
+    # the first of each, groups of groups
+    "select distinct on (did) did d, -amt as amt from sales order by d, amt nulls first, sid limit 3",
+    "select did, id, sum(amt) s, grouping(did, id) g from sales group by cube(did, id) having count(*) > 1 "
+    "order by g, s",
+    "select year(day) y, city, count(*) from sales join depts using (did) group by grouping sets ((y), (y, city), ())",
+    "select k, count(*) from none group by rollup(k)",
+    # functions that an owner has, of rows that an outer join may lack, and of keys
+    "select sid, upper(city), city not like 'U%', length(city) from sales left join depts using (did) where "
+    "substring(city, 1, 1) = 'U' or city is null",
+    "select city, lower(city), count(*) from depts group by city having city like 'U%'",
+    "select any_value(name) from staff where id = 2",
+]
+
+
+@pytest.mark.parametrize("sql", WORDS)
+def test_words_that_are_rewritten(owners: Database, sql: str) -> None:
+    same(owners, sql)
+
+
+ABOUT_BOTH = "from staff s join sales x on s.id = x.id"
+DATES = [
+    f"select greatest(x.day, s.hired) + interval 1 month, least(x.day, s.hired) - interval 13 month, s.hired < x.day - "
+    f"interval 2 week, interval 1 day + greatest(s.seen, x.day), s.seen is distinct from x.day {ABOUT_BOTH}",
+    f"select date_trunc('month', greatest(x.day, s.hired)), date_trunc('year', least(x.day, s.hired)), "
+    f"date_trunc('quarter', least(x.day, s.hired)), date_trunc('week', least(x.day, s.hired)) {ABOUT_BOTH}",
+    f"select dayofweek(least(x.day, s.hired)), isodow(least(x.day, s.hired)), dayofyear(least(x.day, s.hired)), "
+    f"hour(least(x.day, s.seen)), minute(least(x.day, s.seen)), second(least(x.day, s.seen)) {ABOUT_BOTH}",
+    f"select date_diff('day', s.hired, x.day), date_diff('month', s.hired, x.day), date_diff('year', s.seen, x.day), "
+    f"date_diff('quarter', s.hired, x.day), sign(x.qty - s.id), floor(-x.amt * s.id), ceil(x.amt * s.id), "
+    f"pow(x.qty - s.id, 2) {ABOUT_BOTH}",
+]
+
+
+@pytest.mark.parametrize("sql", DATES)
+def test_functions_of_what_several_hold(owners: Database, sql: str) -> None:
+    same(owners, sql)
+
+
+def test_rows_at_several_owners_and_of_nobody(owners: Database) -> None:
+    halves = {"alice": (0, 4), "bob": (4, None)}
+    spread = connect({p: {n: t.slice(*h) for n, t in NAMED.items()} for p, h in halves.items()})
+    nobodys = connect({}, shares={n: owners.share(f"select * from {n}") for n in ("staff", "sales")})
+    for sql in (WORDS[2], WORDS[7], WORDS[13]):
+        same(spread, sql)
+        same(nobodys, sql)
+    same(
+        nobodys, "select date_trunc('month', seen), dayofyear(hired), hired + interval 1 month, sign(id - 3) from staff"
+    )
+
+
+def test_the_machine_gives_them_too(owners: Database) -> None:
+    """Frames and tiles, in one program."""
+    over = "over (partition by did order by sid"
+    sql = f"select sid, sum(qty) {over} rows between 2 preceding and 1 following), ntile(2) {over}) from sales"
+    same(owners, sql, machine=True)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("select lag(qty, 1) over (order by sid) from sales", "select lag(qty, 2) over (order by sid) from sales"),
+        ("select ntile(2) over (order by sid) from sales", "select ntile(3) over (order by sid) from sales"),
+        (
+            "select sum(qty) over (order by sid) from sales",
+            "select sum(qty) over (order by sid rows unbounded preceding) from sales",
+        ),
+        ("select quantile_cont(qty, 0.25) from sales", "select quantile_cont(qty, 0.75) from sales"),
+        ("select sid from sales order by sid offset 2", "select sid from sales order by sid offset 3"),
+    ],
+)
+def test_plans_that_differ_have_texts_that_differ(owners: Database, one: str, other: str) -> None:
+    """A connection keeps programs by the plan's text, and parties compare it."""
+    assert owners.plan(one, "carol").text != owners.plan(other, "carol").text
+
+
+@pytest.mark.parametrize(
+    ("sql", "says"),
+    [
+        ("select id, row_number() over (order by id) rn from staff where rn = 1", "`rn` in WHERE is .* use QUALIFY"),
+        ("select id from staff where row_number() over (order by id) = 1", "use QUALIFY"),
+        ("select dept, count(*) c from staff where c > 1 group by dept", "use HAVING"),
+        ("select sum(id) over w from staff", "there is no window `w`"),
+        ("select id from staff where (dept, id) not in (select did, id from sales)", "write EXISTS or NOT EXISTS"),
+        ("select dept, rank() over (order by count(*)) from staff group by rollup(dept)", "windows of a subquery"),
+        ("select max(id) over (order by id rows 1 preceding) from staff", "sum, count and avg take it"),
+        ("select sum(id) over (order by dept range 5 preceding) from staff", "use ROWS BETWEEN"),
+        ("select ntile(0) over (order by id) from staff", "1 or more"),
+        ("select lag(id, id) over (order by id) from staff", "a constant"),
+        ("select did, count(*) from sales group by rollup(1)", "is no column: write its name"),
+        ("select staff.id from staff natural join none", "no column in common"),
+        ("select id from staff where hired < current_date", "another value at each party"),
+        ("select id from staff where seen < now()", "another value at each party"),
+        (f"select pow(x.qty, s.id) {ABOUT_BOTH}", "powers are 0.5, 1, 2 and 3"),
+    ],
+)
+def test_what_is_refused_says_what_to_write(owners: Database, sql: str, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        owners.plan(sql, "carol")
