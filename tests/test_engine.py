@@ -193,6 +193,32 @@ def test_whole_arrays(name: str) -> None:
     assert_same(function, *(numbers(U64, *shape) for shape in shapes))
 
 
+@pytest.mark.parametrize("dtype", WORDS)
+def test_elements_that_one_index_chooses(dtype: Any) -> None:
+    """Indices beyond both ends are moved inwards, or filled, whatever their type; batches in any order."""
+    x = numbers(dtype, 6, 11)
+    where = np.array([0, 10, 11, -1, 3, 2**62, -(2**63), 5, 7, 7], np.int64)
+
+    def taken(x: Any, signed: Any, unsigned: Any) -> Any:
+        modes: list[dict[str, Any]] = [{"mode": "clip"}, {"mode": "fill"}, {"mode": "fill", "fill_value": 7}]
+        rows = [x[0].at[i].get(**m) for i in (signed, unsigned, signed.reshape(5, 1, 2, 1)) for m in modes]
+        each = jnp.broadcast_to(signed, (6, 10))
+        along = [jnp.take_along_axis(x, each, axis=1, mode=m) for m in ("clip", "fill")]
+        return rows, along, jnp.take_along_axis(x.T, jnp.broadcast_to(signed[:6], (11, 6)), axis=1, mode="clip")
+
+    assert_same(taken, x, where, where.view(np.uint64))
+    one, near = lax.GatherDimensionNumbers((), (0,), (0,)), np.clip(where, -(2**31), 2**31 - 1)
+    for mode in ("clip", "fill"):
+        assert_same(lambda x, i, m=mode: lax.gather(x, i[:, None], one, (1,), mode=m), x[0], near.astype(dtype))
+
+
+def test_elements_that_many_indices_choose() -> None:
+    """Tasks of several threads begin within a row."""
+    rng = np.random.default_rng(5)
+    x, where = numbers(U64, 3, 50_001), rng.integers(0, 50_001, (3, 50_001))
+    assert_same(lambda x, i: (jnp.take_along_axis(x, i, 1), x[0][i]), x, where)
+
+
 @pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0), ()])
 def test_nothing_and_one(shape: tuple[int, ...]) -> None:
     x = np.full(shape, 5, U64)

@@ -29,6 +29,7 @@ from spuvm.runtime.engine import interpreter, tier
 from spuvm.runtime.engine.code import Code, Loop
 from spuvm.runtime.engine.interpreter import Interpreted, place
 from spuvm.runtime.engine.random import Stream
+from spuvm.runtime.machine import small
 from spuvm.runtime.protocols.aby3.protocol import ABY3
 
 pytest.importorskip("llvmlite")
@@ -186,6 +187,24 @@ def test_hot_and_wide_stages_earn_it() -> None:
     with tier.use("llvm"):
         results.append(spu.reveal(first(x, x)))
     np.testing.assert_allclose(results, [x * x + x] * 4, atol=1e-4)
+
+
+def test_pieces_of_some_thousand_elements_earn_it() -> None:
+    """A straight piece is laid out again, once all its wide stages have machine code."""
+    x = np.linspace(-1, 1, 8192).astype(np.float32)
+
+    def fused() -> int:
+        return sum(p.fused for found in small._KNOWN.values() if found is not None for p in found.programs)
+
+    with patch.object(interpreter, "EARNED", 0.0):
+        function = spu.jit(lambda a, b: a * b + 0.5 * a)
+        results = [spu.reveal(function(x, x[::-1])) for _ in range(2)]
+        before = fused()
+        for future in list(executables._PROMOTED.values()):
+            future.result()
+        results += [spu.reveal(function(x, x[::-1])) for _ in range(2)]
+    assert fused() > before
+    np.testing.assert_allclose(results, [x * x[::-1] + 0.5 * x] * 4, atol=1e-4)
 
 
 def test_llvm_runs_the_code_that_xla_defines() -> None:

@@ -36,7 +36,7 @@ from spuvm.compiler.project.kernels import StagePlan
 from spuvm.runtime.engine import device, tier
 from spuvm.runtime.engine.check import BadCode, check
 from spuvm.runtime.engine.code import Code
-from spuvm.runtime.engine.interpreter import Interpreted
+from spuvm.runtime.engine.interpreter import EARNED, Interpreted
 from spuvm.runtime.engine.primitives import PERMUTATION
 from spuvm.runtime.ring import native
 from spuvm.runtime.ring.limbs import limbs_for
@@ -45,8 +45,6 @@ Executable = Callable[..., Sequence[Any]]  # an `Interpreted`, or XLA's
 
 # Circuits run 1.5 times faster on registers of 512 bits; processors without them take what they have.
 OPTIONS: dict[str, Any] = {"xla_cpu_prefer_vector_width": 512}
-
-EARNED = 0.1  # seconds of a stage on wide arrays by the interpreter, after which it is compiled
 
 NAME = re.compile(rb"[0-9a-f]{32}\.stage")
 
@@ -119,9 +117,20 @@ class StageLoader:
     # the vector engine -------------------------------------------------------------------------------
 
     def engine(self) -> Interpreted | None:
-        """For the engine, whatever wide arrays have earned the stage; None if it lacks an operation."""
+        """For the engine, with machine code if that is there by now; None if it lacks an operation."""
         found = self._interpreted(self.unit, self.unit_stage, scales=True) if self.unit else None
-        return found or self._interpreted(self.key, self.stage, scales=False)
+        found = found or self._interpreted(self.key, self.stage, scales=False)
+        return found and (_FUSED.get(self.unit or self.key) or found)
+
+    def settled(self) -> bool:
+        """Whether `engine` gives what it will always give: with machine code, or without if nothing is gained by it."""
+        return (self.unit or self.key) in _FUSED or llvm.binding() is None
+
+    def settle(self) -> None:
+        """Have machine code made beside the work."""
+        found = self.engine()
+        if found is not None and _PROMOTED.use(self.key) is None:
+            _PROMOTED.keep(self.key, _BESIDE.submit(self._compiled_beside, found))
 
     def _interpreted(self, key: str, stage: StagePlan | None, *, scales: bool) -> Interpreted | None:
         name = f"{key}.code"

@@ -21,7 +21,8 @@ from spuvm.runtime.engine.random import Stream, aligned_empty
 from spuvm.runtime.ring import native
 
 OPERANDS = 3
-WIDE = (1 << 15) // UNIT  # units of a run whose time counts
+WIDE = (1 << 13) // UNIT  # units of a run whose time counts
+EARNED = 0.1  # seconds of such runs after which a stage is compiled
 
 
 @cache
@@ -115,7 +116,7 @@ class Interpreted:
         """`fused` loops run as machine code, which stays in memory as long as `keep` does."""
         lib = library()
         assert lib is not None, "there is no engine"
-        self.code = code
+        self.code, self.fused = code, bool(fused)
         words = encoded(code)
         self._run = lib.spuvm_engine_run
         self.seconds = 0.0  # spent on wide arrays: what earns a stage a compiled form

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import time
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -85,6 +86,16 @@ class SmallPiece:
     holders: tuple[Holders, ...]
     sizes: tuple[int, int, int, int]  # bytes of the first four spaces
     programs: tuple[Interpreted, ...]  # whose code it runs: kept alive
+    wide: tuple[Any, ...]  # loaders of its stages on wide arrays that may get machine code
+    seconds: float = 0.0  # spent, if there are any
+
+    def outdated(self) -> bool:
+        """Whether wide stages have got all the machine code that they will. It is made beside the work, once earned."""
+        if not self.wide or self.seconds < interpreter.EARNED:
+            return False
+        for load in self.wide:
+            load.settle()
+        return all(load.settled() for load in self.wide)
 
     def run(
         self,
@@ -104,8 +115,11 @@ class SmallPiece:
         threads = interpreter.threads()
         run, leaving, coming = lib.spuvm_engine_piece_run, outgoing.data, incoming.data
         for number, exchange in enumerate(self.exchanges):
+            began = time.perf_counter() if self.wide else 0.0
             if run(self.handle, number, spaces, start, threads):
                 raise MemoryError("a stage's temporaries do not fit into memory")
+            if self.wide:
+                self.seconds += time.perf_counter() - began
             if exchange is not None:
                 assert link is not None
                 link.exchange_short(
@@ -126,7 +140,8 @@ def small_piece(piece: Straight) -> SmallPiece | None:
     """The piece laid out, if it is one of small arrays that the engine alone can run."""
     if tier.current() == "xla":
         return None
-    if piece not in _KNOWN:
+    known = _KNOWN.get(piece)
+    if piece not in _KNOWN or (known is not None and known.outdated()):
         layout = _Layout(piece) if any(r.tasks for r in piece.rounds) else None
         _KNOWN[piece] = layout.made() if layout is not None and layout.possible() else None
     return _KNOWN[piece]
@@ -155,6 +170,7 @@ class _Layout:
     def __init__(self, piece: Straight) -> None:
         self.rounds = piece.rounds
         self.programs: dict[int, Interpreted] = {}  # by task
+        self.wide: dict[str, Any] = {}  # by key, loaders of stages that may get machine code
         self.shapes: dict[int, Shape] = {}  # of registers made here
         self.holders: tuple[Holders, ...] = ()  # of the streams that it draws from
 
@@ -186,8 +202,10 @@ class _Layout:
         if not isinstance(program, Interpreted) or any(r.dtype == PERMUTATION for r in stage.randoms):
             return False
         self.programs[id(task)] = program
-        self.holders = tuple(dict.fromkeys([*self.holders, *(r.holders for r in stage.randoms)]))
         factor = _factor(task, program)
+        if factor >= interpreter.WIDE and not getattr(stage.load, "settled", lambda: True)():
+            self.wide[stage.key] = stage.load
+        self.holders = tuple(dict.fromkeys([*self.holders, *(r.holders for r in stage.randoms)]))
         for register, port in zip(task.outputs, program.code.outputs):
             shape = (port.shape[0] * factor, *port.shape[1:]) if program.code.scales else port.shape
             self.shapes[register] = Shape(port.dtype, shape, task.size)
@@ -248,6 +266,7 @@ class _Layout:
             self.holders,
             (self.arena.size, self.results.size, self.outgoing, self.incoming),
             tuple(self.programs.values()),
+            tuple(self.wide.values()),
         )
         weakref.finalize(made, lib.spuvm_engine_piece_free, handle)
         return made

@@ -156,12 +156,47 @@ int64_t index_at(const uint8_t* at, int64_t width, bool with_sign) {
   switch (width) {
     case 1: return with_sign ? *(const int8_t*)at : *at;
     case 2: return with_sign ? *(const int16_t*)at : *(const uint16_t*)at;
-    case 4: return with_sign ? *(const int32_t*)at : *(const uint32_t*)at;
+    case 4: return with_sign ? (int64_t) * (const int32_t*)at : (int64_t) * (const uint32_t*)at;
     default: {
       const int64_t i = *(const int64_t*)at;
       return with_sign || i >= 0 ? i : INT64_MAX;
     }
   }
+}
+
+// Single elements that one index each chooses: where each of the three lies, and the steps to the next.
+struct Chosen {
+  const uint8_t *index, *from;
+  uint8_t* to;
+  int64_t index_step, from_step, to_step, stride, last, index_width;
+  bool with_sign;
+};
+
+template <typename T>
+void choose_of(Chosen c, int64_t n, const int64_t* filler) {
+  T fill = 0;
+  if (filler) std::memcpy(&fill, filler, sizeof(T));
+  for (; n > 0; --n, c.index += c.index_step, c.from += c.from_step, c.to += c.to_step) {
+    const int64_t start = index_at(c.index, c.index_width, c.with_sign);
+    const int64_t inside = std::max<int64_t>(0, std::min(start, c.last));
+    *(T*)c.to = filler && inside != start ? fill : *(const T*)(c.from + inside * c.stride);
+  }
+}
+
+void choose(const Chosen& c, int64_t n, int64_t width, const int64_t* filler) {
+  switch (width) {
+    case 1: return choose_of<uint8_t>(c, n, filler);
+    case 2: return choose_of<uint16_t>(c, n, filler);
+    case 4: return choose_of<uint32_t>(c, n, filler);
+    default: return choose_of<uint64_t>(c, n, filler);
+  }
+}
+
+// The last dimension of a view that has more than one element, or 0.
+int innermost(const View& view) {
+  int d = view.rank - 1;
+  while (d > 0 && view.size[d] == 1) --d;
+  return std::max(d, 0);
 }
 
 // views: the operand's window, the indices [*batch, indexed], the result's places over the batch, the result's window,
@@ -174,30 +209,48 @@ void gather(const Parameters& p, const Views& v, const Context& in) {
   const int64_t indexed = v[1].size[v[1].rank - 1], index_stride = v[1].stride[v[1].rank - 1];
   const int64_t batch = indices.count(), window = v[0].count();
   const uint8_t *operand = memory(v[0], in), *index = memory(v[1], in) + v[1].offset;
-  uint8_t* out = memory(v[2], in);
-  const int64_t step = std::max<int64_t>(1, kPiece / std::max<int64_t>(window, 1)), pieces = (batch + step - 1) / step;
-  parallel_for(batch * window > 4 * kPiece ? in.threads : 1, pieces, [&](int64_t piece) {
+  uint8_t* out = memory(v[2], in) + v[2].offset;
+  const int inner = innermost(indices);
+  const auto along = [&](const View& view) { return indices.rank ? view.stride[inner] : 0; };
+  const int64_t line = indices.rank ? indices.size[inner] : 1;
+  const int64_t index_step = along(indices), place_step = along(v[4]), row_step = along(v[2]);
+  const auto row = [&](const uint8_t* at, int64_t from, int64_t to) {
+    bool outside = false;
+    for (int64_t j = 0; j < indexed; ++j, at += index_stride) {
+      const int64_t last = p[6 + 2 * j], start = index_at(at, index_width, with_sign);
+      const int64_t inside = std::max<int64_t>(0, std::min(start, last));
+      outside |= inside != start;
+      from += inside * p[5 + 2 * j];
+    }
+    const bool filled = outside && fills;
     constexpr int64_t kStep = 512;
     alignas(64) uint8_t buffer[kStep * 8];
-    for (int64_t i = piece * step; i < std::min(batch, (piece + 1) * step); ++i) {
+    for (int64_t w = 0; w < window; w += kStep) {
+      const int64_t n = std::min(kStep, window - w);
+      if (filled)
+        for (int64_t e = 0; e < n; ++e) std::memcpy(buffer + e * width, &p[4], width);
+      else
+        load(v[0], operand + from, width, w, n, buffer);
+      store(v[3], out + to, width, w, n, buffer);
+    }
+  };
+  const bool single = window == 1 && indexed == 1;
+  const int64_t step = std::max<int64_t>(1, kPiece / std::max<int64_t>(window, 1)), pieces = (batch + step - 1) / step;
+  parallel_for(batch * window > 4 * kPiece ? in.threads : 1, pieces, [&](int64_t piece) {
+    const int64_t end = std::min(batch, (piece + 1) * step);
+    for (int64_t i = piece * step; i < end;) {
       const uint8_t* at = index + distance(indices, i);
-      int64_t from = distance(v[4], i);
-      bool outside = false;
-      for (int64_t j = 0; j < indexed; ++j) {
-        const int64_t stride = p[5 + 2 * j], last = p[6 + 2 * j];
-        const int64_t start = index_at(at + j * index_stride, index_width, with_sign);
-        outside |= start < 0 || start > last;
-        from += std::max<int64_t>(0, std::min(start, last)) * stride;
+      int64_t from = distance(v[4], i), to = distance(v[2], i), left = std::min(end - i, line - i % line);
+      if (single) {
+        const Chosen chosen{at, operand + from + v[0].offset, out + to + v[3].offset, index_step, place_step, row_step,
+                            p[5], p[6], index_width, with_sign};
+        choose(chosen, left, width, fills ? &p[4] : nullptr);
+        i += left;
+        continue;
       }
-      const int64_t to = distance(v[2], i) + v[2].offset;
-      for (int64_t w = 0; w < window; w += kStep) {
-        const int64_t n = std::min(kStep, window - w);
-        if (outside && fills) {
-          for (int64_t e = 0; e < n; ++e) std::memcpy(buffer + e * width, &p[4], width);
-        } else {
-          load(v[0], operand + from, width, w, n, buffer);
-        }
-        store(v[3], out + to, width, w, n, buffer);
+      for (; left > 0; --left, ++i) {
+        row(at, from, to);
+        at += index_step, from += place_step, to += row_step;
       }
     }
   });
