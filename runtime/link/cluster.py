@@ -63,6 +63,7 @@ from spuvm.runtime.link.parties import (
     party_name,
 )
 from spuvm.runtime.link.trust import check_trust, parse_fingerprint
+from spuvm.runtime.located import is_file, located
 from spuvm.runtime.protocols.registered import PROTOCOLS, has_dealer, protocol_of
 
 CLUSTER_KEYS = (
@@ -76,7 +77,11 @@ UNIX = "unix:"
 
 def load_cluster(path: str | Path) -> Cluster:
     """Read and check a cluster file. Certificates and keys are checked when a party uses its own."""
-    path = Path(path)
+    with located(path):
+        return _load(Path(path))
+
+
+def _load(path: Path) -> Cluster:
     try:
         table = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -88,7 +93,7 @@ def load_cluster(path: str | Path) -> Cluster:
     ca = path.parent / _text(table, "ca", f"{path}")
     crl = path.parent / _text(table, "crl", f"{path}") if "crl" in table else None
     for key, file in (("ca", ca), ("crl", crl)):
-        if file is not None and not file.is_file():
+        if file is not None and not is_file(file):
             raise ConfigError(f"`{key}` in {path}: there is no file {file}.")
     timeout = table.get("timeout_seconds", DEFAULT_TIMEOUT)
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout < 1e7:

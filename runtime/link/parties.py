@@ -8,10 +8,12 @@ from pathlib import Path
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.trust import meeting
+from spuvm.runtime.located import is_file
 
 DEFAULT_AHEAD_MB = 64
 RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(kbit|Mbit|Gbit)")
 RATE_UNITS = {"kbit": 125.0, "Mbit": 125e3, "Gbit": 125e6}  # bytes a second
+HOST = re.compile(r"[\w.-]{1,253}")
 LEAST_RATE = 8_000.0
 SESSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,79}")
 
@@ -107,7 +109,7 @@ class Cluster:
                 f"[parties.{party}] needs `certificate` and `key` where {party} runs: paths of PEM files."
             )
         for name, path in (("certificate", entry.certificate), ("key", entry.key)):
-            if not path.is_file():
+            if not is_file(path):
                 raise ConfigError(f"`{name}` of {party}: there is no file {path}.")
         mode = entry.key.stat().st_mode & 0o777
         if mode & 0o077:
@@ -128,9 +130,17 @@ def parse_address(text: str, key: str, where: str) -> Address:
     """`host:port`, the host of IPv6 in brackets."""
     host, colon, port = text.rpartition(":")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    if not colon or not host or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
-        raise ConfigError(f"`{key}` of {where} must be `host:port` with a port of 1 to 65535, got {text!r}.")
+    if not colon or not _is_host(host) or not re.fullmatch(r"[0-9]{1,5}", port) or not 0 < int(port) < 65536:
+        raise ConfigError(f"`{key}` of {where} must be `host:port` with a port of 1 to 65535, got {text!r:.100}.")
     return Address(host, int(port))
+
+
+def _is_host(host: str) -> bool:
+    """A name, or an address of IPv4 or IPv6."""
+    try:
+        return HOST.fullmatch(host) is not None or bool(ipaddress.IPv6Address(host))
+    except ValueError:
+        return False
 
 
 def parse_rate(text: object, where: str) -> float:

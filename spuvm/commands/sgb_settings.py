@@ -11,6 +11,7 @@ from typing import Any
 
 from spuvm.data.schema import nearest
 from spuvm.runtime.errors import InputError
+from spuvm.runtime.located import located
 
 TEXT, NAMES, NUMBER, WHOLE, TABLE = "text", "a list of names", "a number", "a whole number", "a table"
 FRAME = "'vertical' or 'horizontal'"
@@ -80,6 +81,11 @@ class Settings:
 
 def read_settings(path: Path) -> Settings:
     """Read and check the file; InputError says what is wrong with it."""
+    with located(path):
+        return _settings(path)
+
+
+def _settings(path: Path) -> Settings:
     try:
         body = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:

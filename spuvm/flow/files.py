@@ -31,6 +31,7 @@ from spuvm.flow.graph import LOADERS, Edge, Flow, Node
 from spuvm.policy import fields
 from spuvm.policy.fields import Field
 from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.located import located
 
 MAX_RETRIES = 100
 BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -50,8 +51,9 @@ def load(path: str | Path) -> Flow:
     Raises:
         ConfigError: for a file that cannot be read, and for whatever is wrong with the flow.
     """
-    body = fields.load(Path(path))
-    return of_dict(body["flow"] if {"job", "flow"} == body.keys() else body, str(path))
+    with located(path):
+        body = fields.load(Path(path))
+        return of_dict(body["flow"] if {"job", "flow"} == body.keys() else body, str(path))
 
 
 LOADERS["toml"] = load

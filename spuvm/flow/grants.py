@@ -19,16 +19,20 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from spuvm.data.schema import nearest
+from spuvm.flow.components import known
 from spuvm.flow.graph import Flow
 from spuvm.policy import fields
 from spuvm.policy.fields import Field
+from spuvm.policy.rules import HASH
 from spuvm.runtime.errors import PolicyError
+from spuvm.runtime.located import located
 
 ANY, STAR = "any", "*"
 FIELDS = {
-    "flow": Field(fields.text),
+    "flow": Field(lambda value: _flow(value)),
     "tables": Field(fields.table_of(fields.texts), {}),
-    "uses": Field(fields.texts),
+    "uses": Field(lambda value: _uses(value)),
     "until": Field(fields.day),
 }
 
@@ -77,8 +81,26 @@ class Grant:
 
 def load(path: str | Path) -> tuple[Grant, ...]:
     """The grants of a party's file."""
-    table = fields.read(fields.load(Path(path)), {"grant": Field(_tables)}, str(path))
-    return tuple(Grant(**fields.read(g, FIELDS, f"{path}: grant {i}")) for i, g in enumerate(table["grant"], 1))
+    with located(path):
+        table = fields.read(fields.load(Path(path)), {"grant": Field(_tables)}, str(path))
+        return tuple(Grant(**fields.read(g, FIELDS, f"{path}: grant {i}")) for i, g in enumerate(table["grant"], 1))
+
+
+def _flow(value: Any) -> str:
+    if value != ANY and not (isinstance(value, str) and HASH.fullmatch(value)):
+        raise ValueError('"any", or the hash of a flow: 64 hexadecimal digits, as `spuvm flow check` prints it')
+    return str(value)
+
+
+def _uses(value: Any) -> tuple[str, ...]:
+    """Names that no component has would allow nothing."""
+    found = fields.texts(value)
+    for name in found:
+        if name != STAR and name not in known():
+            raise ValueError(
+                f"a list of components or [{STAR!r}], and `{name:.60}` is none{nearest(name, list(known()))}"
+            )
+    return found
 
 
 def _tables(value: Any) -> list[Any]:

@@ -36,7 +36,7 @@ def load(path: Path) -> dict[str, Any]:
 def read(table: Any, fields: Mapping[str, Field], where: str) -> dict[str, Any]:
     """The values of all fields; unknown and missing keys are errors."""
     if not isinstance(table, dict):
-        raise ConfigError(f"{where} must be a table, got {table!r}.")
+        raise ConfigError(f"{where} must be a table, got {table!r:.100}.")
     for key in table:
         if key not in fields:
             near = get_close_matches(key, fields, 1)
@@ -52,7 +52,7 @@ def read(table: Any, fields: Mapping[str, Field], where: str) -> dict[str, Any]:
         try:
             out[key] = field.check(table[key])
         except ValueError as error:
-            raise ConfigError(f"{where}: `{key}` must be {error}, got {table[key]!r}.") from None
+            raise ConfigError(f"{where}: `{key}` must be {error}, got {table[key]!r:.100}.") from None
     return out
 
 
@@ -63,7 +63,7 @@ def text(value: Any) -> str:
 
 
 def texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not value or not all(isinstance(v, str) and v for v in value):
+    if not isinstance(value, list) or not value or not all(isinstance(v, str) and v and v.isprintable() for v in value):
         raise ValueError("a list of texts, such as ['alice']")
     return tuple(value)
 
@@ -80,6 +80,12 @@ def whole(low: int, high: int) -> Callable[[Any], int]:
 def seconds(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e8:
         raise ValueError("a positive number of seconds")
+    return float(value)
+
+
+def days(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e6:
+        raise ValueError("a positive number of days")
     return float(value)
 
 
@@ -104,10 +110,17 @@ def one_of(*names: str) -> Callable[[Any], str]:
     return check
 
 
+def _entry(check: Callable[[Any], Any], key: str, value: Any) -> Any:
+    try:
+        return check(value)
+    except ValueError as error:
+        raise ValueError(f"a table in which `{key:.60}` is {error}") from None
+
+
 def table_of(check: Callable[[Any], Any]) -> Callable[[Any], dict[str, Any]]:
     def checked(value: Any) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise ValueError("a table")
-        return {str(k): check(v) for k, v in value.items()}
+        return {str(k): _entry(check, str(k), v) for k, v in value.items()}
 
     return checked

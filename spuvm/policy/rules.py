@@ -16,7 +16,8 @@ What no rule allows is refused, with what each rule that names the asking party 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -24,9 +25,11 @@ from typing import Any
 
 from spuvm.policy import fields
 from spuvm.policy.fields import Field
+from spuvm.runtime.located import located
 
 ANY = "any"
 ALL = "all"
+HASH = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,17 @@ class Decision:
     approvers: int = 0
 
 
+def _programs(value: Any) -> tuple[str, ...]:
+    """Whole hashes: one that is cut or misspelled would allow nothing, and nobody would know why."""
+    found = fields.texts(value)
+    if not all(p == ANY or HASH.fullmatch(p) for p in found):
+        raise ValueError('a list of "any" and of hashes with 64 hexadecimal digits (`spuvm submit --hash`)')
+    return found
+
+
 FIELDS = {
     "from": Field(fields.texts),
-    "programs": Field(fields.texts),
+    "programs": Field(_programs),
     "data": Field(fields.table_of(fields.texts), {}),
     "receivers": Field(fields.texts),
     "min_rows": Field(fields.whole(1, 10**12), 1),
@@ -97,8 +108,28 @@ FIELDS = {
 
 def load_rules(path: Path) -> tuple[Rule, ...]:
     """The rules of a policy file, in its order."""
+    with located(path):
+        return _rules(Path(path))
+
+
+def _rules(path: Path) -> tuple[Rule, ...]:
     table = fields.read(fields.load(path), {"allow": Field(_tables, [])}, str(path))
     return tuple(_rule(i, entry, f"{path}: rule {i}") for i, entry in enumerate(table["allow"], 1))
+
+
+def unknown(rules: Sequence[Rule], parties: Collection[str], data: Collection[str]) -> list[str]:
+    """What rules name and there is not: parties, and entries of this party's catalogue."""
+    found = []
+    for rule in rules:
+        for what, names, known in (
+            ("from", rule.requesters, {*parties, ANY}),
+            ("receivers", rule.receivers, {*parties, ALL}),
+            ("data", rule.data, data),
+        ):
+            found += [
+                f"rule {rule.number}: `{what}` names {n!r:.80}, which there is not" for n in names if n not in known
+            ]
+    return found
 
 
 def _tables(value: Any) -> list[Any]:

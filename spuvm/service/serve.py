@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
-from spuvm.runtime.errors import ConfigError, LinkError
+from spuvm.policy.rules import load_rules, unknown
+from spuvm.runtime.errors import ConfigError, LinkError, SpuError
 from spuvm.runtime.link import certificates
 from spuvm.service import identity, upkeep, wire
 from spuvm.service.desk import Desk
@@ -96,6 +97,15 @@ def _warn(settings: Settings) -> None:
     warning = certificates.ending(identity.read(settings.certificate))
     if warning is not None:
         LOG.warning("%s: %s", settings.certificate, warning)
+    for name, path in settings.data.items():
+        if not path.is_file():
+            LOG.warning("`%s` of the catalogue: there is no file %s: jobs that use it are refused", name, path)
+    try:
+        rules = load_rules(settings.policy)
+    except SpuError as error:
+        return LOG.warning("every job is refused until the policy is mended: %s", error)
+    for what in unknown(rules, settings.services, settings.data):
+        LOG.warning("%s, %s: it allows nothing", settings.policy, what)
 
 
 def serve(settings: Settings, passphrase: str | None = None, ready: Callable[[], None] = lambda: None) -> None:

@@ -62,6 +62,7 @@ from spuvm.policy.fields import Field
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.link.parties import Address, parse_address, parse_rate, party_name
 from spuvm.runtime.link.trust import check_trust, parse_fingerprint
+from spuvm.runtime.located import is_file, located
 from spuvm.service import oidc
 from spuvm.service.oidc import Oidc
 
@@ -99,8 +100,8 @@ FILE = {
     "retention": Field(lambda value: value, {}),
 }
 RETENTION = {
-    "results_days": Field(fields.seconds, None),
-    "models_days": Field(fields.seconds, None),
+    "results_days": Field(fields.days, None),
+    "models_days": Field(fields.days, None),
 }
 
 
@@ -154,7 +155,11 @@ class Settings:
 
 def load(path: str | Path) -> Settings:
     """Read and check the file of a service; what it names must be there."""
-    path = Path(path)
+    with located(path):
+        return _load(Path(path))
+
+
+def _load(path: Path) -> Settings:
     values = fields.read(fields.load(path), FILE, str(path))
     services = {
         party_name(name, f"[services] in {path}"): _reached(name, where, f"[services] in {path}")
@@ -176,7 +181,7 @@ def load(path: str | Path) -> Settings:
     files: dict[str, Any] = {name: path.parent / values[name] for name in ("policy", "ca", "certificate", "key")}
     files |= {name: path.parent / values[name] if values[name] else None for name in ("crl", "sql_policy")}
     for name, file in files.items():
-        if file is not None and not file.is_file():
+        if file is not None and not is_file(file):
             raise ConfigError(f"{path}: `{name}`: there is no file {file}.")
     pins = _fingerprints(values["fingerprints"], services, path)
     _check_rates(values["rates"], [name for name in services if name != values["party"]], path)

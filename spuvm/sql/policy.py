@@ -34,6 +34,7 @@ from typing import Any
 
 from spuvm.data.schema import nearest
 from spuvm.runtime.errors import InputError
+from spuvm.runtime.located import located
 from spuvm.sql.catalog import Catalog
 
 # rule -> (what a query may do with the column, in words)
@@ -131,24 +132,32 @@ def section(source: str | Path | Mapping[str, Any] | None, owner: str, owners: S
     """
     if source is None:
         return None
-    tree: Mapping[str, Any]
     if isinstance(source, Mapping):
-        tree = source
-    else:
+        return _own(source, owner, owners)
+    with located(source):
         try:
             tree = tomllib.loads(Path(source).read_text())
         except OSError as error:
             raise InputError(f"the policy {source} cannot be read: {error.strerror}.") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise InputError(f"the policy {source} is not TOML: {error}.") from None
+        return _own(tree, owner, owners)
+
+
+def _own(tree: Mapping[str, Any], owner: str, owners: Sequence[str]) -> Any:
+    """The owner's section, if all is right: it is checked here, where the file is, and again by who gets it."""
     for name in tree:
         if name not in owners:
             raise InputError(f"the policy has [{name}], who owns no table{nearest(name, owners)}.")
-    return tree.get(owner, {})
+    own = tree.get(owner, {})
+    owner_policy(owner, own)
+    return own
 
 
 def owner_policy(owner: str, tree: Mapping[str, Any]) -> OwnerPolicy:
     """One owner's section."""
+    if not isinstance(tree, Mapping):
+        raise InputError(f"the policy of `{owner}` must be a table [{owner}], got {tree!r:.100}.")
     tables = {}
     for name, value in tree.items():
         if name in SETTINGS:
@@ -168,7 +177,9 @@ def owner_policy(owner: str, tree: Mapping[str, Any]) -> OwnerPolicy:
     epsilon, delta, contributions = _privacy(owner, tree)
     if epsilon and (k >= 2 or tree.get("statistics")):
         raise InputError(f"`epsilon` of {owner} excludes `k` and `statistics = true`, which tell of rows exactly.")
-    statistics = bool(tree.get("statistics", not epsilon))
+    statistics = tree.get("statistics", not epsilon)
+    if not isinstance(statistics, bool):
+        raise InputError(f"`statistics` of {owner} must be true or false, got {statistics!r:.100}.")
     return OwnerPolicy(owner, tables, k, tripwire, tuple(templates), statistics, True, epsilon, delta, contributions)
 
 
@@ -196,7 +207,10 @@ def _table(owner: str, name: str, tree: Mapping[str, Any]) -> TablePolicy:
     unit = tree.get("unit")
     if unit is not None and not isinstance(unit, str):
         raise InputError(f"`unit` of {where} must be the name of a column.")
-    columns = {c.lower(): _rules(f"`{c}` of {where}", rule) for c, rule in tree.get("columns", {}).items()}
+    given = tree.get("columns", {})
+    if not isinstance(given, Mapping):
+        raise InputError(f"`columns` of {where} must be a table of rules by column, got {given!r:.100}.")
+    columns = {c.lower(): _rules(f"`{c}` of {where}", rule) for c, rule in given.items()}
     return TablePolicy(columns, unit, {c.lower(): _ends(f"`{c}` of {where}", r) for c, r in _listed(where, tree)})
 
 
