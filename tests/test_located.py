@@ -26,7 +26,7 @@ from spuvm.sql.policy import owner_policy, section
 
 PARTIES = ("alice", "bob", "carol")
 RULE = 'from = ["a"]\nprograms = ["any"]\nreceivers = ["a"]\n'
-BAD = (
+BAD: tuple[Any, ...] = (
     True,
     -1,
     float("nan"),

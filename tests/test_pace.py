@@ -211,7 +211,7 @@ def test_a_service_hands_its_rates_to_its_jobs(folder: Path) -> None:
     path.write_text(f'compress = true\n{before}[rates]\nbob = "50Mbit"\n')
     alice = settings.load(path)
     written = folder / "alice" / "cluster.toml"
-    written.write_text(runner._cluster(alice, of_task(TASK), "s", folder / "door"))
+    written.write_text(runner._cluster(alice, of_task(TASK), "job", "s", folder / "door"))
     made = load_cluster(written)
     assert {p.name: p.rate for p in made.parties} == {"alice": None, "bob": 6.25e6, "carol": None}
     assert made.compress and made.shared_rates == (alice.state / "rates").absolute()
@@ -219,7 +219,7 @@ def test_a_service_hands_its_rates_to_its_jobs(folder: Path) -> None:
         ('[rates]\nbob = "50"\n', "like '50Mbit'"),
         ('[rates]\nmallory = "50Mbit"\n', "mallory, which is no peer"),
         ('[rates]\nalice = "50Mbit"\n', "alice, which is no peer"),
-        ("[rates]\nbob = 50\n", "`rates` must be a text"),
+        ("[rates]\nbob = 50\n", "`rates` must be a table in which `bob` is a text"),
     ):
         path.write_text(before + wrong)
         with pytest.raises(ConfigError, match=re.escape(why)):
