@@ -20,13 +20,14 @@ def loss(params: Any, batch: Any) -> Any:
 
 def rows(seed: int) -> dict[str, Any]:
     x = np.random.default_rng(seed).normal(size=(12, 4)).astype(np.float32)
-    return {"x": x, "y": x @ np.float32([1, -2, 0.5, 3])}
+    return {"x": x, "y": x @ np.array([1, -2, 0.5, 3], np.float32)}
 
 
 def test_four_who_add_up_give_the_model_of_three() -> None:
     spu.init(parties=PARTIES, address="local")
     nodes = {"nodes": [{"party": p} for p in PARTIES], "runtime_config": {"protocol": "rep4", "field": 64}}
-    data, options = {p: rows(i) for i, p in enumerate(PARTIES)}, {"rounds": 2, "seed": 0}
+    data = {p: rows(i) for i, p in enumerate(PARTIES)}
+    options: dict[str, Any] = {"rounds": 2, "seed": 0}
     start: Any = {"w": jnp.zeros(4)}
     three = fed.train(loss, start, optax.sgd(0.1), data, **options)
     four = fed.train(loss, start, optax.sgd(0.1), data, device=spu.SPU(nodes), **options)
