@@ -64,11 +64,13 @@ class Sketch:
         return slice(0, layout.size), self._read(layout.size, public, mean)
 
     def left(self, layout: Layout, public: Public, update: np.ndarray) -> np.ndarray:
-        return update - self._read(layout.size, public, self.message(layout, 0, public, update))
+        out: np.ndarray = update - self._read(layout.size, public, self.message(layout, 0, public, update))
+        return out
 
     def _read(self, size: int, round_: int, sketch: np.ndarray) -> np.ndarray:
         bucket, factor = self._drawn(size, round_)
-        return (sketch[bucket] * factor).astype(sketch.dtype)
+        out: np.ndarray = (sketch[bucket] * factor).astype(sketch.dtype)
+        return out
 
     def _drawn(self, size: int, round_: int) -> tuple[np.ndarray, np.ndarray]:
         """The bucket of each parameter, and its sign by the root of how many are in there."""
