@@ -52,7 +52,7 @@ setup(
             "spuvm.runtime.ring._native",
             sources=[
                 f"runtime/ring/native/{name}.cc"
-                for name in ("aes_ctr", "ring_matmul", "ring_wide", "number_transform", "oblivious")
+                for name in ("aes_ctr", "ring_matmul", "ring_wide", "number_transform", "oblivious", "triples")
             ]
             + [f"runtime/engine/native/{name}.cc" for name in ("engine", "loops", "views", "calls", "threads")],
             depends=[

@@ -22,6 +22,7 @@ from spuvm.compiler.compile import Program
 from spuvm.runtime.engine.random import derive_key
 from spuvm.runtime.link.memory_link import memory_links
 from spuvm.runtime.machine.executor import Executor, Streams
+from spuvm.runtime.memory import keep_large_blocks
 from spuvm.runtime.protocols.registered import PROTOCOLS
 
 NAMES = ("aby3", "aby3_malicious", "rep4")
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=100_000, help="elements of multiply and less")
     parser.add_argument("--matrix", type=int, default=256, help="rows and columns of matmul")
     options = parser.parse_args()
+    keep_large_blocks()  # as every session does
     print("| | protocol | s, processor | times | rounds | MB, all parties |\n|---|---|--:|--:|--:|--:|")
     for what, (function, arguments) in programs(options.size, options.matrix).items():
         base = 0.0

@@ -19,7 +19,7 @@ from spuvm.compiler.project.project import draws_of, message_of, shapes_of_produ
 from spuvm.compiler.project.schedule import Piece, pieces, reference_plan
 from spuvm.compiler.seconds import Seconds
 from spuvm.runtime.engine.correlated import Holders, is_correlated
-from spuvm.runtime.machine.checks import HASH_BYTES, VERDICT_BYTES
+from spuvm.runtime.machine.checks import TAG_BYTES
 from spuvm.runtime.machine.claims import Claim, steps
 from spuvm.runtime.oblivious.plan import offline
 from spuvm.runtime.protocols.ranking import batches
@@ -189,9 +189,12 @@ class _Counter:
         sent = np.zeros(self.n, np.int64)
         rounds = 0
         for what, nbytes in (*steps(self.claims), ("compare", 0)):
-            to_each = {"words": 0, "coin": nbytes, "compare": HASH_BYTES + VERDICT_BYTES}[what]
-            sent[: step.parties] += nbytes if what == "words" else (step.parties - 1) * to_each
-            rounds += 2 if what == "compare" else 1
+            sent[: step.parties] += {
+                "words": nbytes,
+                "coin": (step.parties - 1) * nbytes,
+                "compare": (step.parties - 1) * TAG_BYTES,
+            }[what]
+            rounds += 1
         self.claims = []
         row.calls += times
         row.rounds += rounds * times

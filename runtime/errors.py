@@ -126,7 +126,12 @@ class PeerMismatchError(LinkError):
 
 
 class DeviationError(LinkError):
-    """A party, under a protocol that notices it, sent or computed something else than the program says."""
+    """A party, under a protocol that notices it, sent or computed something else than the program says.
+
+    Peers are told no more than that: which of several checks failed may depend on secrets, that one did does not.
+    """
+
+    told = "DeviationError: a party deviates from the program. Nothing more is revealed."
 
 
 class CertificateError(LinkError):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from itertools import permutations
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from machine import key, program, shared_inputs
@@ -14,7 +16,7 @@ import spuvm as spu
 from spuvm.compiler.expand.choreography import Choreography
 from spuvm.runtime.errors import DeviationError, LinkError, SpuError
 from spuvm.runtime.link.memory_link import memory_links
-from spuvm.runtime.machine.checks import Checks, _digest
+from spuvm.runtime.machine.checks import Checks
 from spuvm.runtime.machine.executor import Executor, Streams
 from spuvm.runtime.protocols.algebra import Algebra
 
@@ -74,9 +76,8 @@ def _shameless(checks: Checks, parties: int) -> None:
     """The comparison of a party that finds nothing wrong: it would be the first to see what it did, and tell."""
     assert checks._link is not None
     peers = [p for p in range(parties) if p != checks._link.rank]
-    hashes = {p: np.frombuffer(_digest(checks._mine.get(p)), np.uint8) for p in peers}
-    for mine in (hashes, {p: np.ones(1, np.uint8) for p in peers}):
-        checks._link.exchange({p: [x] for p, x in mine.items()}, {p: [np.empty_like(x)] for p, x in mine.items()})
+    mine = checks.told(peers)
+    checks._link.exchange({p: [mine] for p in peers}, {p: [np.empty_like(mine)] for p in peers})
 
 
 def dropped(data: bytes, before: bytes, rng: Any) -> bytes:
@@ -123,6 +124,29 @@ class Deviations:
 
         with ThreadPoolExecutor(self.n) as pool:
             return list(pool.map(party, range(self.n))), cheat
+
+    def hidden(self, cheater: int, at: int, manipulate: Any = flipped) -> bool:
+        """Whether of all that is compared in this run, some two honest parties differ in tags of their own key.
+
+        Then what the cheater is told is random to it, whatever others computed from its lie.
+        """
+        found: dict[int, list[Any]] = {}
+        taken = Checks.taken
+
+        def observed(checks: Checks) -> Any:
+            assert checks._link is not None
+            found.setdefault(checks._link.rank, []).append(taken(checks))
+            return found[checks._link.rank][-1]
+
+        with mock.patch.object(Checks, "taken", observed):
+            self.run(cheater, at, manipulate)
+        honest = [p for p in range(self.n) if p != cheater]
+        return any(
+            (theirs[p][1] != mine[q][0]).any()
+            for p, q in permutations(honest, 2)
+            for mine, theirs in zip(found.get(p, []), found.get(q, []))
+            if p in theirs and q in mine
+        )
 
     @cached_property
     def messages(self) -> list[tuple[int, int]]:

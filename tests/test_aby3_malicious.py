@@ -79,6 +79,18 @@ def test_a_dropped_message_stops_all() -> None:
     assert sum(not deviations().unseen(cheater, at, dropped) for cheater, at in chosen) > 0
 
 
+def test_what_a_liar_is_told_is_random_to_it() -> None:
+    """What others make of lies in openings may depend on secrets, and is hidden. Errors in products are sharings of
+    something else, which the liar knows: they need not be."""
+    lies = Deviations(
+        lambda x, y: x @ y, (X.reshape(2, 4), Y.reshape(4, 2)), "aby3_malicious", ABY3_MALICIOUS.algebra, 3
+    )
+    for cheater in range(3):
+        hidden = [lies.hidden(cheater, at) for at in range(lies.run(cheater, -1)[1].count)]
+        assert sum(hidden) >= 4, hidden
+        assert hidden[-3]  # the reveal
+
+
 def test_long_arrays_are_proved_as_short_ones_are() -> None:
     arguments = np.resize(X, 1500), np.resize(Y, 1500)
     long = Deviations(lambda x, y: x * y < x, arguments, "aby3_malicious", ABY3_MALICIOUS.algebra, 3)

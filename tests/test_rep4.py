@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from functools import cache
@@ -30,6 +31,7 @@ from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError, DeviationError, LinkError
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.memory_link import MemoryLink
+from spuvm.runtime.machine.checks import Checks
 from spuvm.runtime.machine.session import Session
 from spuvm.runtime.protocols.registered import protocol_of
 from spuvm.runtime.protocols.rep4 import HOLDERS, REP4
@@ -107,6 +109,44 @@ def test_long_arrays_are_confirmed_as_short_ones_are(count: int) -> None:
         _, cheat = long.run(cheater, -1)
         for at in range(0, cheat.count, 5):
             assert not long.unseen(cheater, at, flipped)
+
+
+def test_what_a_liar_is_told_is_random_to_it() -> None:
+    """A word that is too large makes a product wrong by so much times the other factor: no tag of that is shown."""
+    checks = sum(isinstance(step, Check) for step in choreography()[0].block.steps)
+    for cheater in range(4):
+        hidden = [deviations().hidden(cheater, at) for at in range(deviations().run(cheater, -1)[1].count)]
+        assert hidden.count(False) == 3 * checks, hidden  # what is told itself: to each of the three others
+
+
+def test_what_is_told_of_equal_tags_adds_up_to_zero_and_nothing_else() -> None:
+    """Four parties, of which each two share keys; what each tells is masked by what the three others know."""
+    drawn = np.random.default_rng(2)
+    keys = {p: drawn.bytes(1000) for p in itertools.combinations(range(4), 2)}
+
+    class Link:
+        def __init__(self, rank: int) -> None:
+            self.rank = rank
+
+    def told(value: int) -> list[Any]:
+        out = []
+        for rank in range(4):
+            at = dict.fromkeys(keys, 0)
+
+            def draw(peer: int, nbytes: int, rank: int = rank, at: Any = at) -> Any:
+                pair = (min(rank, peer), max(rank, peer))
+                at[pair] += nbytes
+                return np.frombuffer(keys[pair][at[pair] - nbytes : at[pair]], np.uint8)
+
+            checks = Checks(Link(rank), draw)  # type: ignore[arg-type]
+            if rank in (1, 2):
+                checks.record(3 - rank, rank == 1, np.array([value if rank == 2 else 5], np.uint64))
+            out.append(checks.told([p for p in range(4) if p != rank]))
+        return out
+
+    assert not np.bitwise_xor.reduce(told(5)).any()
+    assert np.bitwise_xor.reduce(told(4)).any()
+    assert len({x.tobytes() for x in told(5)}) == 4
 
 
 SCRIPT = """

@@ -171,7 +171,7 @@ class Rank:
 
 @dataclass(eq=False)
 class Check:
-    """Everybody compares hashes of all that was confirmed since the last one; nothing goes on if they differ.
+    """Everybody compares tags of all that was confirmed since the last one; nothing goes on if they differ.
 
     Two rounds: the hashes, then whether they were as they should be.
     """

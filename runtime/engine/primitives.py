@@ -62,9 +62,9 @@ def send(x: Elements, src: int, dst: int, bits: int | None = None) -> Elements:
 
 
 def confirm(x: Elements, by: int, to: int) -> Elements:
-    """x, which another sent to `to`, is confirmed by `by`, who computed it, too: both add what they have to a hash.
+    """x, which another sent to `to`, is confirmed by `by`, who computed it, too: both add what they have to a tag.
 
-    The hashes are compared before anything is revealed (a `Check` of the choreography): who has another value stops.
+    The tags are compared before anything is revealed (a `Check` of the choreography): who has another value stops.
     """
     if isinstance(x, Word):
         return Word(confirm(x.low, by, to), confirm(x.high, by, to))

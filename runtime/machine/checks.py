@@ -1,69 +1,104 @@
-"""Hashes of what parties confirm to each other, and their comparison before anything is revealed.
+"""Tags of what parties confirm to each other, and their comparison before anything is revealed.
 
-Of every message in which a party might deviate, another party that computes the same value hashes what it has (`mine`),
-and the receiver what it got. SHA-256 over all values in the order of the program: to pass with another value, a party
-would have to find a collision. Each hash goes on for as long as the executor runs, so it covers all that came before.
+Of every message in which a party might deviate, another party that computes the same value confirms it: it adds what it
+has (`mine`) to a tag, and the receiver what it got. A tag is a GMAC (NIST SP 800-38D) under a key for this one
+comparison, which only those two know: who sent the value cannot look for another one with the same tag (it passes with
+probability 2^-128 a block).
+
+Tags themselves are not told. A party that lied may choose its lie so that others go on with x + d s, for its own d and
+a secret s, and a tag of that, or which of several tags differ, would show bits of s. So each party tells all others the
+exclusive or of all its tags, masked by pads that it shares with each of them: what all told adds up to zero if every
+two tags are equal, and says nothing else. If a party lied, two others differ in a tag under a key that it does not
+know: it cannot make up for that, the sum is random to it, and every other party sees that it is not zero.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from numpy.typing import NDArray
 
 from spuvm.runtime.errors import DeviationError
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.machine.components import Component, whole
 from spuvm.runtime.machine.program import Hashed
 
-HASH_BYTES = 32
-VERDICT_BYTES = 1
+TAG_BYTES = 16
+KEY_BYTES = 16
+
+_NONCE = bytes(12)  # every key makes one tag
+_PIECE = 1 << 30  # OpenSSL counts in 31 bits
+
+Bytes = NDArray[np.uint8]
+
+
+class Tag:
+    """A GMAC under a key that nothing else uses."""
+
+    def __init__(self, key: bytes) -> None:
+        self._made = Cipher(algorithms.AES(key), modes.GCM(_NONCE)).encryptor()
+
+    def add(self, value: np.ndarray) -> None:
+        data = np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
+        for start in range(0, len(data), _PIECE):
+            self._made.authenticate_additional_data(data[start : start + _PIECE])
+
+    def taken(self) -> Bytes:
+        self._made.finalize()
+        return np.frombuffer(self._made.tag, np.uint8)
 
 
 class Checks:
-    """One party's hashes, by peer: of what it confirms, and of what is confirmed to it."""
+    """One party's tags, by peer: of what it confirms, and of what is confirmed to it.
 
-    def __init__(self, link: Link | None) -> None:
-        self._link = link
-        self._mine: dict[int, hashlib._Hash] = {}
-        self._theirs: dict[int, hashlib._Hash] = {}
+    `keys(peer, nbytes)` are fresh pseudorandom bytes that this party and a peer share, and nobody else.
+    """
+
+    def __init__(self, link: Link | None, keys: Callable[[int, int], np.ndarray]) -> None:
+        self._link, self._keys = link, keys
+        self._tags: dict[int, tuple[Tag, Tag]] = {}
 
     def add(self, hashed: Hashed, value: Component) -> None:
         self.record(hashed.peer, hashed.mine, np.asarray(whole(value, hashed.shape)))
 
     def record(self, peer: int, mine: bool, value: np.ndarray) -> None:
-        hashes = self._mine if mine else self._theirs
-        data = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
-        hashes.setdefault(peer, hashlib.sha256()).update(data.data)
+        if peer not in self._tags:
+            self._tags[peer] = self._fresh(peer)
+        self._tags[peer][0 if mine else 1].add(value)
+
+    def _fresh(self, peer: int) -> tuple[Tag, Tag]:
+        assert self._link is not None
+        raw = self._keys(peer, 2 * KEY_BYTES).tobytes()
+        up, down = Tag(raw[:KEY_BYTES]), Tag(raw[KEY_BYTES:])
+        return (up, down) if self._link.rank < peer else (down, up)
+
+    def taken(self) -> dict[int, tuple[Bytes, Bytes]]:
+        """The tags of what was confirmed since the last time, by peer: this party's, and the peer's if nobody lied."""
+        tags, self._tags = self._tags, {}
+        return {peer: (mine.taken(), theirs.taken()) for peer, (mine, theirs) in tags.items()}
+
+    def told(self, peers: list[int]) -> Bytes:
+        """What this party tells all others."""
+        pads = [self._keys(p, TAG_BYTES) for p in peers]
+        tags = [tag for both in self.taken().values() for tag in both]
+        return np.asarray(np.bitwise_xor.reduce([*tags, *pads]))
 
     def compare(self, parties: int) -> None:
-        """Two rounds. Raises DeviationError, before anybody goes on, if a peer's hash is another than expected.
-
-        In the second round everybody tells all others that it is content; who is not tells them that it stops.
-        """
+        """One round. Raises DeviationError, before anybody goes on, if anything confirmed is not what was received."""
         if self._link is None:
             return
         peers = [p for p in range(parties) if p != self._link.rank]
-        got = {p: np.empty(HASH_BYTES, np.uint8) for p in peers}
-        sent = {p: np.frombuffer(_digest(self._mine.get(p)), np.uint8) for p in peers}
-        self._link.exchange({p: [x] for p, x in sent.items()}, {p: [x] for p, x in got.items()})
-        wrong = [p for p in peers if got[p].tobytes() != _digest(self._theirs.get(p))]
-        if wrong:
-            raise DeviationError(_text([self._link.parties[p] for p in wrong]))
-        content = np.ones(VERDICT_BYTES, np.uint8)
-        verdicts = {p: np.empty(VERDICT_BYTES, np.uint8) for p in peers}
-        self._link.exchange({p: [content] for p in peers}, {p: [x] for p, x in verdicts.items()})
-        if not all(v[0] == 1 for v in verdicts.values()):
-            raise DeviationError("a party says that it is not content with what it was sent. Nothing was revealed.")
+        mine = self.told(peers)
+        got = {p: np.empty(TAG_BYTES, np.uint8) for p in peers}
+        self._link.exchange({p: [mine] for p in peers}, {p: [x] for p, x in got.items()})
+        if np.bitwise_xor.reduce([mine, *got.values()]).any():
+            raise deviation("what a party was sent is not what another one confirms")
 
 
-def _digest(found: hashlib._Hash | None) -> bytes:
-    return (found or hashlib.sha256()).digest()
-
-
-def _text(names: Sequence[str]) -> str:
-    return (
-        f"what this party was sent is not what {' and '.join(names)} confirmed: somebody deviates from the "
-        "program, who sent it or who confirmed it. This party stops before anything more is revealed."
+def deviation(what: str) -> DeviationError:
+    return DeviationError(
+        f"{what}: somebody deviates from the program. This party stops before anything more is revealed. Who it is "
+        "cannot be told: to find out, parties would have to compare what must not be shown."
     )

@@ -67,7 +67,7 @@ class Streams:
         self._made: Made | None = None
         self.link: Link | None = None  # over which correlated streams are made
         self._next: dict[Holders, int] = {}
-        self._for_proofs: dict[Holders, Drawn] = {}
+        self._apart: dict[tuple[Holders, str], Drawn] = {}
 
     def stream(self, holders: Holders) -> Any:
         if holders not in self._streams:
@@ -85,11 +85,11 @@ class Streams:
             self._made.prepare(draws, start)
         return start
 
-    def for_proofs(self, holders: Holders) -> Drawn:
-        """A stream of its own: what is drawn for proofs moves no other on, so that shares are those of a simulation."""
-        if holders not in self._for_proofs:
-            self._for_proofs[holders] = Drawn(derive_key(self._keys(holders), "spuvm proofs of products"))
-        return self._for_proofs[holders]
+    def apart(self, holders: Holders, label: str) -> Drawn:
+        """A stream of its own: what is drawn for checks moves no other on, so that shares are those of a simulation."""
+        if (holders, label) not in self._apart:
+            self._apart[holders, label] = Drawn(derive_key(self._keys(holders), label))
+        return self._apart[holders, label]
 
 
 class Listener(Protocol):
@@ -162,13 +162,19 @@ class Executor:
         self.link = streams.link = link
         self.listener = listener
         self.cancelled = threading.Event() if cancelled is None else cancelled
-        self.checks = Checks(link)
+        self.checks = Checks(link, self._for_tags)
         self.proofs = None if link is None else Proofs(link, self._for_proofs, self.checks)
 
     def _for_proofs(self, component: int, nbytes: int) -> np.ndarray:
         """Bytes of the holders of a component of a replicated sharing."""
         i, j = sorted((component, (component - 1) % PARTIES))
-        return self.streams.for_proofs((i, j)).draw(nbytes)
+        return self.streams.apart((i, j), "spuvm proofs of products").draw(nbytes)
+
+    def _for_tags(self, peer: int, nbytes: int) -> np.ndarray:
+        """Bytes that nobody has but this party and a peer."""
+        assert self.link is not None
+        i, j = sorted((peer, self.link.rank))
+        return self.streams.apart((i, j), "spuvm tags of what is confirmed").draw(nbytes)
 
     def _multiplied(self, product: Product, env: Mapping[int, Component]) -> None:
         if self.proofs is not None:

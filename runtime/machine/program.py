@@ -257,7 +257,7 @@ class WhileStep:
 
 @dataclass(frozen=True)
 class Hashed:
-    """A register to be added to the hash of what this party confirms to a peer (`mine`), or of what a peer confirms."""
+    """A register to be added to the tag of what this party confirms to a peer (`mine`), or of what a peer confirms."""
 
     peer: int
     mine: bool
@@ -293,7 +293,7 @@ class ProductStep:
 
 @dataclass(eq=False)
 class CheckStep:
-    """Prove what was multiplied, and compare hashes, among so many parties; see `proofs.py` and `checks.py`."""
+    """Prove what was multiplied, and compare tags, among so many parties; see `proofs.py` and `checks.py`."""
 
     parties: int
     frees: tuple[int, ...] = ()

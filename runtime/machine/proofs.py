@@ -9,8 +9,8 @@ Araki et al. (S&P 2017, "on-demand" with shuffled triples):
 1. t columns of N + 1 random triples c = a b are made, as products are. The parties then tell each other that they have
    all they were sent, and only now open a coin that shuffles each column.
 2. The first of each column is opened and must be right. Product j is compared with number j of all others: x - a and
-   y - b are opened, and z - (x - a)(y - b) - (x - a) b - (y - b) a - c must be a sharing of zero: each party tells the
-   next a hash of what its components leave for the third.
+   y - b are opened, and z - (x - a)(y - b) - (x - a) b - (y - b) a - c must be a sharing of zero: each party confirms to
+   the next (`checks.py`) what its components leave for the third.
 3. With m of N products wrong, each column must have wrong triples at just their places, of C(N + 1, m) >= N + 1
    choices. So a deviation passes with probability (N + 1)^-t <= 2^-40. Small batches are filled up with zeros.
 
@@ -30,35 +30,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spuvm.runtime.engine.random import BLOCK_BYTES, Stream, aligned_empty, permutations
-from spuvm.runtime.errors import DeviationError
+from spuvm.runtime.engine.random import BLOCK_BYTES, Stream, aligned_empty
 from spuvm.runtime.link.link import Link
-from spuvm.runtime.machine.checks import Checks
+from spuvm.runtime.machine.checks import Checks, deviation
 from spuvm.runtime.machine.claims import COIN_BYTES, PARTIES, Claim, batches, groups_of, table_of
 from spuvm.runtime.ring.galois import DEGREE, inner
+from spuvm.runtime.ring.triples import BITS, SPARE, SUMS, Order, Ring, left, masked, order_of, summand
 
 Array = NDArray[Any]
 Pair = tuple[Array, Array]  # a party's two components
-
-
-@dataclass(frozen=True)
-class Ring:
-    """What products of one kind are computed with."""
-
-    add: np.ufunc
-    subtract: np.ufunc
-    multiply: np.ufunc
-
-
-SUMS = Ring(np.add, np.subtract, np.multiply)
-BITS = Ring(np.bitwise_xor, np.bitwise_xor, np.bitwise_and)
+Opened = tuple[Array, Array, Array]  # and the one that it was told
 
 
 class Drawn:
@@ -91,7 +77,7 @@ class Proofs:
         self._claims.append((claim, [np.ascontiguousarray(c) for c in components]))
 
     def prove(self) -> None:
-        """Raises DeviationError at the latest in the comparison of hashes that has to follow."""
+        """Raises DeviationError at the latest in the comparison of tags that has to follow."""
         if not self._claims:
             return
         claims, self._claims = self._claims, []
@@ -110,8 +96,7 @@ class Proofs:
 
     def _batch(self, groups: list[_Words], dots: list[_Dot]) -> None:
         if groups:
-            got = self.sent([g.triples() for g in groups])
-            for g, c in zip(groups, got):
+            for g, c in zip(groups, self.sent([g.triples() for g in groups])):
                 g.made(c)
         self._checks.compare(PARTIES)
         coin = self._coin()
@@ -141,15 +126,15 @@ class Proofs:
         )
         return out
 
-    def _confirmed(self, pairs: Sequence[Pair], received: Sequence[Array]) -> Iterator[tuple[Array, Array, Array]]:
-        """Openings: the component that a party lacks, and the two it has. Who also knows the component confirms it."""
+    def _confirmed(self, pairs: Sequence[Pair], received: Sequence[Array]) -> Iterator[Opened]:
+        """Openings: two components, and the one that a party lacks. Who also knows that confirms it."""
         for (first, _), got in zip(pairs, received):
             self._checks.record(self.next, True, first)
             self._checks.record(self.previous, False, got)
         return iter([(*pair, got) for pair, got in zip(pairs, received)])
 
     def is_zero(self, ring: Ring, x: Pair) -> None:
-        """The three components make up zero: what a party's two leave for the third, the next one compares."""
+        """The three components make up zero: what a party's two leave for the third, it confirms to the next one."""
         both = ring.add(*x)
         self._checks.record(self.next, True, ring.subtract(np.zeros_like(both), both))
         self._checks.record(self.previous, False, x[1])
@@ -162,7 +147,7 @@ class Proofs:
             {self.previous: [second], self.next: [first]}, {self.next: [got[0]], self.previous: [got[1]]}
         )
         if (got[0] != got[1]).any():
-            raise DeviationError("two parties tell this one different parts of a coin: one of them deviates.")
+            raise deviation("two parties tell this one different parts of a coin")
         return Drawn(bytes(first ^ second ^ got[0]))
 
     # Sharings that nobody sends anything for ------------------------------------------------------------------
@@ -171,19 +156,6 @@ class Proofs:
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         first, second = (self._bytes(c, nbytes).view(dtype).reshape(shape) for c in (self.rank, self.next))
         return first, second
-
-    def summand(self, ring: Ring, x: Pair, y: Pair, times: Callable[[Array, Array], Array]) -> Array:
-        """This party's summand of x y, masked by its part of a sharing of zero."""
-        own = ring.add(ring.add(times(x[0], y[0]), times(x[0], y[1])), times(x[1], y[0]))
-        mask = self.uniform(own.shape, own.dtype)
-        return np.asarray(ring.subtract(ring.add(own, mask[0]), mask[1]))
-
-    def public(self, ring: Ring, x: Pair, y: Array) -> Pair:
-        """[x] + y, which is added to component 0."""
-        return (
-            np.asarray(ring.add(x[0], y)) if self.rank == 0 else x[0],
-            np.asarray(ring.add(x[1], y)) if self.next == 0 else x[1],
-        )
 
 
 def _words(claims: list[tuple[Claim, list[Array]]], how: str, bits: int) -> list[Array]:
@@ -203,7 +175,7 @@ def _part(x: Array, sizes: Sequence[int], i: int) -> Array:
 
 
 class _Words:
-    """A batch of products of words, and the triples that they are compared with."""
+    """A batch of products of words, and the triples that they are compared with, column by column."""
 
     def __init__(self, proofs: Proofs, ring: Ring, components: list[Array]) -> None:
         self._p, self._ring = proofs, ring
@@ -215,8 +187,8 @@ class _Words:
     def triples(self) -> Array:
         """Step 1: this party's summand of c."""
         shape = (self._t, self._n + 1)
-        self._a, self._b = (self._p.uniform(shape, self._dtype) for _ in range(2))
-        self._mine = self._p.summand(self._ring, self._a, self._b, self._ring.multiply)
+        self._a, self._b, mask = (self._p.uniform(shape, self._dtype) for _ in range(3))
+        self._mine = summand(self._ring, self._a, self._b, mask)
         return self._mine
 
     def made(self, received: Array) -> None:
@@ -224,33 +196,42 @@ class _Words:
 
     def masked(self, coin: Drawn) -> list[Pair]:
         """Step 2: what is opened: the first triple of each column, and x - a and y - b with the others."""
-        shape = (self._t, self._n + 1)
-        order = permutations(coin.draw(math.prod(shape) * BLOCK_BYTES), shape)
-        self._a, self._b, self._c = (_ordered(pair, order) for pair in (self._a, self._b, self._c))
-        tests = [(u[:, :1], v[:, :1]) for u, v in (self._a, self._b, self._c)]
+        self._orders = [_order(coin, self._n + 1) for _ in range(self._t)]
+        firsts = [int(order[0]) for order in self._orders]
+        tests = [tuple(v[range(self._t), firsts] for v in pair) for pair in (self._a, self._b, self._c)]
         differences = [
-            (self._ring.subtract(x[0], a[0][:, 1:]), self._ring.subtract(x[1], a[1][:, 1:]))
-            for x, a in ((self._x, self._a), (self._y, self._b))
+            tuple(self._masked(v, u) for v, u in zip(x, a)) for x, a in ((self._x, self._a), (self._y, self._b))
         ]
-        return [*tests, *differences]
+        return [(first, second) for first, second in (*tests, *differences)]
 
-    def check(self, opened: Iterator[tuple[Array, Array, Array]]) -> None:
-        add, subtract, times = self._ring.add, self._ring.subtract, self._ring.multiply
-        a, b, c, d, e = (reduce(add, next(opened)) for _ in range(5))
+    def _masked(self, x: Array, a: Array) -> Array:
+        out = np.empty((self._t, self._n), self._dtype)
+        for row, column, order in zip(out, a, self._orders):
+            masked(self._ring, x, column, order[1:], row)
+        return out
+
+    def check(self, opened: Iterator[Opened]) -> None:
+        add, times = self._ring.add, self._ring.multiply
+        a, b, c, d, e = (_sum(add, *next(opened)) for _ in range(5))
         if (times(a, b) != c).any():
-            raise DeviationError("a random product that was opened is wrong: a party deviates from the program.")
-        left = []
-        for i in range(2):
-            known = add(times(d, self._b[i][:, 1:]), times(e, self._a[i][:, 1:]))
-            left.append(subtract(subtract(self._z[i], known), self._c[i][:, 1:]))
-        both = subtract(np.zeros_like(d), times(d, e))
-        self._p.is_zero(self._ring, self._p.public(self._ring, (left[0], left[1]), both))
+            raise deviation("a random product that was opened is wrong")
+        for t, order in enumerate(self._orders):
+            first, second = (self._left(i, t, (d[t], e[t]), order[1:]) for i in range(2))
+            self._p.is_zero(self._ring, (first, second))
+
+    def _left(self, i: int, t: int, opened: Pair, order: Order) -> Array:
+        """Of component i of this party's; what is public belongs to component 0."""
+        triple = self._a[i][t], self._b[i][t], self._c[i][t]
+        return left(self._ring, self._z[i], opened, triple, order, (self._p.rank + i) % PARTIES == 0)
 
 
-def _ordered(x: Pair, order: Array) -> Pair:
-    """Rows in the order of each."""
-    first, second = (np.stack([row.take(places) for row, places in zip(v, order)]) for v in x)
-    return first, second
+def _order(coin: Drawn, count: int) -> Order:
+    return order_of(coin.draw(8 * (count + SPARE)).view(np.uint64))
+
+
+def _sum(add: np.ufunc, x: Array, y: Array, z: Array) -> Array:
+    """Into z: what was received is not needed again."""
+    return np.asarray(add(add(x, y), z, out=z))
 
 
 class _Dot:
@@ -270,7 +251,9 @@ class _Dot:
         self._right = _flat(self._y[0] @ g), _flat(self._y[1] @ g)
         self._product = self._z[0] @ g, self._z[1] @ g
         self._a = self._p.uniform(self._right[0].shape, self._right[0].dtype)
-        self._mine = self._p.summand(SUMS, self._a, self._right, inner)
+        x, y = self._a, self._right
+        mask = self._p.uniform((DEGREE,), x[0].dtype)
+        self._mine = np.asarray(inner(x[0], y[0] + y[1]) + inner(x[1], y[0]) + mask[0] - mask[1])
         return self._mine
 
     def made(self, received: Array) -> None:

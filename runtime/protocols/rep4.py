@@ -2,7 +2,7 @@
 
 Replicated sharings as in Fantastic Four (Dalskov, Escudero and Keller, USENIX Security 2021): x = x_0 + x_1 + x_2 + x_3
 modulo 2^k, or their exclusive or, and party i knows all components but x_i. Every value that is sent is known to two
-parties: one sends it, the other confirms it (`joint_send`), by a hash that is compared before anything is revealed and
+parties: one sends it, the other confirms it (`joint_send`), by a tag that is compared before anything is revealed and
 at the end of a program. So a party that sends something else, or computes with something else, is noticed by the
 receiver before a result is seen; who it was is not told apart from the one who confirms. A party may choose its own
 inputs. No message authentication codes and no preprocessing: the ring is Z_2^k itself.

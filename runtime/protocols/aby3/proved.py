@@ -24,7 +24,7 @@ FEW = 4  # results of one matrix product, up to which its products are proved on
 
 
 def joint_send(x: Elements, src: int, by: int, dst: int, bits: int | None = None) -> Elements:
-    """x, which two parties know, at the third: one sends it, the other confirms it by a hash."""
+    """x, which two parties know, at the third: one sends it, the other confirms it by a tag."""
     return confirm(send(x, src, dst, bits), by, dst)
 
 
