@@ -9,8 +9,8 @@ Araki et al. (S&P 2017, "on-demand" with shuffled triples):
 1. t columns of N + 1 random triples c = a b are made, as products are. The parties then tell each other that they have
    all they were sent, and only now open a coin that shuffles each column.
 2. The first of each column is opened and must be right. Product j is compared with number j of all others: x - a and
-   y - b are opened, and z - (x - a)(y - b) - (x - a) b - (y - b) a - c must be a sharing of zero: each party confirms to
-   the next (`checks.py`) what its components leave for the third.
+   y - b are opened, and z - (x - a)(y - b) - (x - a) b - (y - b) a - c must be a sharing of zero: each party confirms
+   to the next (`checks.py`) what its components leave for the third.
 3. With m of N products wrong, each column must have wrong triples at just their places, of C(N + 1, m) >= N + 1
    choices. So a deviation passes with probability (N + 1)^-t <= 2^-40. Small batches are filled up with zeros.
 
