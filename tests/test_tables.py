@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ import pytest
 from spuvm.data import tables, targets
 from spuvm.runtime.errors import EncodingError, InputError
 
+SAVED = BytesIO()
+np.save(SAVED, np.arange(10.0))
+WHOLE = SAVED.getvalue()
 COLUMNS = {"id": [7, 8, 9], "age": [1.5, -2.0, 3.25], "ill": [True, False, True]}
 
 
@@ -151,7 +155,9 @@ def test_dates_are_refused(tmp_path: Path) -> None:
         ("t.csv", b"a,a\n3,4\n", "two columns `a`"),
         ("t.csv", b"a,b\n", "t.csv has no rows"),
         ("t.parquet", b"nonsense", "cannot be read as Parquet"),
-        ("t.npy", b"nonsense", "cannot be read as an array"),
+        ("t.npy", b"nonsense", "cannot be read as an array of numbers: it is no .npy file"),
+        ("t.npy", WHOLE[:-1], "it ends before its array does"),
+        ("t.npy", WHOLE[:60], "it ends before its array does"),
         ("t.xlsx", b"", "must end in one of .csv, .parquet, .arrow, .feather, .npy"),
     ],
 )
@@ -163,7 +169,7 @@ def test_unreadable_files(tmp_path: Path, name: str, content: bytes, message: st
 
 def test_pickles_are_not_loaded(tmp_path: Path) -> None:
     np.save(tmp_path / "t.npy", np.array([{}], object), allow_pickle=True)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="it holds objects, convert them first"):
         tables.read(tmp_path / "t.npy")
 
 

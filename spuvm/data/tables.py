@@ -61,8 +61,9 @@ class Table:
         if "f" in kinds:
             return np.dtype(np.float64 if x64 else np.float32)
         dtype = np.dtype(np.int64 if x64 else np.int32)
+        cure = "Give the argument a float dtype" + ("." if x64 else ", or use x64 (`--x64`).")
         for column, where in self._named():
-            check_range(column, dtype, where, "Use x64 (`--x64`), or give the argument a float dtype.")
+            check_range(column, dtype, where, cure)
         return dtype
 
     def array(self, dtype: Any, shape: Sequence[int] | None = None, name: str = "input") -> np.ndarray:

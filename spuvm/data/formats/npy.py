@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.lib.format import MAGIC_PREFIX
 
 from spuvm.data.formats.table_file import TableFile, first_line, pyarrow_module, select
 from spuvm.runtime.errors import InputError
@@ -42,12 +43,21 @@ def load(path: Path) -> np.ndarray:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {first_line(error)}.") from None
     except (ValueError, EOFError, SyntaxError, TypeError) as error:
-        raise InputError(f"{path} cannot be read as an array of numbers: {first_line(error)}.") from None
+        raise InputError(f"{path} cannot be read as an array of numbers: {_fault(path, error)}.") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} holds several arrays: save the one that is needed with `numpy.save`.")
     if array.dtype.names is None:
         _check_kind(array.dtype, str(path))
     return array
+
+
+def _fault(path: Path, error: Exception) -> str:
+    with path.open("rb") as file:
+        if file.read(len(MAGIC_PREFIX)) != MAGIC_PREFIX:
+            return "it is no .npy file, which `numpy.save` writes"
+    if "object" in str(error).lower():
+        return "it holds objects, convert them first"
+    return "it ends before its array does, or is damaged; copy it again, whole"
 
 
 def named_columns(path: Path, array: np.ndarray, columns: tuple[str, ...]) -> dict[str, np.ndarray]:
