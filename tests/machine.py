@@ -26,7 +26,7 @@ from spuvm.compiler.expand.rules import EXPAND
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Module, Type, Value
 from spuvm.compiler.ir.ops import check, parse_element
-from spuvm.compiler.project.kernels import bind_equation
+from spuvm.compiler.project.equations import bind_equation
 from spuvm.compiler.project.project import project
 from spuvm.runtime.engine.primitives import PERMUTATION, random_p, send_p
 from spuvm.runtime.link.link import Counters

@@ -25,7 +25,8 @@ from spuvm.compiler.assemble.assemble import assemble
 from spuvm.compiler.assemble.values import Unsupported
 from spuvm.compiler.expand.choreography import Call
 from spuvm.compiler.project import executables
-from spuvm.compiler.project.kernels import StagePlan, analyse
+from spuvm.compiler.project.kernel_plan import StagePlan
+from spuvm.compiler.project.kernels import analyse
 from spuvm.runtime.engine import interpreter, tier
 from spuvm.runtime.engine.check import BadCode, check
 from spuvm.runtime.engine.code import Code, Loop, Operand

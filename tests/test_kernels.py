@@ -25,7 +25,8 @@ from spuvm.compiler.cache import disk
 from spuvm.compiler.expand import choreography as ch
 from spuvm.compiler.expand.choreography import KernelSpec
 from spuvm.compiler.project import kernels
-from spuvm.compiler.project.kernels import KernelPlan, analyse, plan
+from spuvm.compiler.project.kernel_plan import KernelPlan
+from spuvm.compiler.project.kernels import analyse, plan
 from spuvm.runtime.engine.primitives import random, send
 from spuvm.runtime.errors import ProtocolError
 from spuvm.runtime.protocols.aby3.protocol import ABY3

@@ -44,7 +44,8 @@ from machine import key as stream_key
 from spuvm.compiler.expand.expand import expand
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Region, Value
-from spuvm.compiler.project.kernels import KernelPlan, analyse
+from spuvm.compiler.project.kernel_plan import KernelPlan
+from spuvm.compiler.project.kernels import analyse
 from spuvm.runtime.config import Config
 from spuvm.runtime.engine.primitives import random, random_p, send, send_p
 from spuvm.runtime.engine.random import Stream

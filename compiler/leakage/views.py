@@ -16,7 +16,8 @@ from jax.extend import core as jex
 
 from spuvm.compiler.expand.choreography import KernelSpec, Ranks
 from spuvm.compiler.leakage.expressions import KNOWN, SECRET, UNIFORM, Expressions, Node, ones
-from spuvm.compiler.project.kernels import INLINED, kernel_avals
+from spuvm.compiler.project.equations import INLINED
+from spuvm.compiler.project.kernels import kernel_avals
 from spuvm.runtime.engine.primitives import OPENING, PERMUTATION, multiplied_p, random_p, send_p
 from spuvm.runtime.ring.rotations import MASKED
 

@@ -32,7 +32,7 @@ from spuvm.compiler.cache.recent import Recent
 from spuvm.compiler.fuse import llvm
 from spuvm.compiler.project import machine_code
 from spuvm.compiler.project.elsewhere import elsewhere
-from spuvm.compiler.project.kernels import StagePlan
+from spuvm.compiler.project.kernel_plan import StagePlan
 from spuvm.runtime.engine import device, tier
 from spuvm.runtime.engine.check import BadCode, check
 from spuvm.runtime.engine.code import Code

@@ -26,7 +26,8 @@ from spuvm.compiler.expand.choreography import (
     While,
 )
 from spuvm.compiler.project.executables import stage_loader
-from spuvm.compiler.project.kernels import KernelPlan, plan
+from spuvm.compiler.project.kernel_plan import KernelPlan
+from spuvm.compiler.project.kernels import plan
 from spuvm.compiler.project.schedule import Piece, Placed, pieces, reference_plan
 from spuvm.runtime.machine.program import (
     BlockProgram,

@@ -15,7 +15,8 @@ from itertools import groupby
 from typing import Any
 
 from spuvm.compiler.expand.choreography import Block, Call, KernelSpec, Slot, Step
-from spuvm.compiler.project.kernels import KernelPlan, plan
+from spuvm.compiler.project.kernel_plan import KernelPlan
+from spuvm.compiler.project.kernels import plan
 from spuvm.runtime.machine.program import BLOCK_SIZES
 
 SMALL = 4096  # element-wise calls up to this size join whole-array groups: fewer executables

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from spuvm.compiler.project.kernels import bind_equation
+from spuvm.compiler.project.equations import bind_equation
 
 Array = np.ndarray[Any, Any]
 OTHERS: Counter[str] = Counter()  # how often JAX had to run an equation, by primitive
@@ -185,6 +185,6 @@ def stages_by_numpy() -> Iterator[None]:
     with (
         np.errstate(over="ignore"),
         patch("spuvm.compiler.project.project.stage_loader", lambda key, stage, *of_unit: lambda: stage.function),
-        patch("spuvm.compiler.project.kernels.bind_equation", bind),
+        patch("spuvm.compiler.project.analysis.bind_equation", bind),
     ):
         yield
