@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import boosting_reference as reference
 import numpy as np
 import pyarrow
 import pytest
 from sklearn.linear_model import LinearRegression
+from test_sgb import edges_of as reference_edges
 
 import spuvm as spu
 from spuvm import ml
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import ConfigError, DataError, InputError
 
 RNG = np.random.default_rng(4)
 IDS = RNG.permutation(60)
@@ -78,5 +81,91 @@ def test_what_takes_no_joined_table_says_so() -> None:
         ml.LinearRegression().fit(table, "yy")
     with pytest.raises(InputError, match="may not be there"):
         ml.KMeans(n_clusters=2).fit(table)
-    with pytest.raises(InputError, match="trees bin columns where they are known"):
+    with pytest.raises(InputError, match="`s` of the joined table is text"):
         ml.Sgb(n_estimators=1).fit(table, "y")
+    with pytest.raises(InputError, match="this takes no joined table"):
+        ml.RandomForestClassifier(n_estimators=1).fit(table, "y")
+
+
+# Boosting ---------------------------------------------------------------------------------------------------
+
+
+def cells_of(table: Any, columns: Any) -> np.ndarray:
+    """The features as the machine has them, NaN where missing: float [rows, n]."""
+    found = []
+    for c in columns:
+        cells = np.asarray(spu.reveal(table[c.name]), np.float64)
+        found.append(np.where(spu.reveal(table.present[c.name]), cells, np.nan) if c.missing else cells)
+    return np.stack(found, axis=1)
+
+
+def same_where_seen(ours: Any, theirs: Any, x: np.ndarray, tolerance: float) -> None:
+    """That trees are equal; which way missing cells go counts where a node has some."""
+    assert (ours.weight is None) == (theirs.weight is None)
+    if ours.weight is not None:
+        assert abs(ours.weight - theirs.weight) < tolerance
+        return
+    cells = x[:, theirs.feature].astype(np.float32)
+    gone = np.isnan(cells)
+    assert (ours.feature, np.float32(ours.edge)) == (theirs.feature, np.float32(theirs.edge))
+    assert ours.default_left == theirs.default_left or not gone.any()
+    left = np.where(gone, theirs.default_left, cells < theirs.edge)
+    same_where_seen(ours.left, theirs.left, x[left], tolerance)
+    same_where_seen(ours.right, theirs.right, x[~left], tolerance)
+
+
+@pytest.mark.parametrize("objective", ["binary:logistic", "reg:squarederror"])
+def test_trees_are_those_of_the_rows_that_are_there(objective: str, tmp_path: Path) -> None:
+    """Node by node; rows without a label, or that are not there, make no edge and no sum; cells that are missing go
+    where each split learned."""
+    logistic = objective == "binary:logistic"
+    a, b = tables()["alice"], tables()["bob"]
+    label, depth = ("ill", 1) if logistic else ("y", 2)  # small nodes can be cut alike by two columns
+    a[label] = pyarrow.array(np.asarray(a[label]) * (1 if logistic else 30), mask=np.arange(40) % 11 == 0)
+    table = spu.psi.join({"alice": a, "bob": b}, key="id", how="left" if logistic else "inner", drop="id")
+    model = ml.Sgb(objective=objective, n_estimators=2, max_depth=depth, max_bin=5, gamma=0.01)
+    model.fit(table, label)
+    assert [r.what for r in model.reveals] == ["whether labels can be used"]
+    predicted = spu.reveal(model.predict_margin(table)).reshape(-1)
+    plain = model.reveal()
+    there = np.asarray(spu.reveal(table.valid) & spu.reveal(table.present[label]))
+    x = cells_of(table, plain.columns)
+    y = np.asarray(spu.reveal(table[label]), np.float64)[there]
+    assert 10 < there.sum() < table.rows
+    edges = reference_edges(x[there], plain.columns, 5)
+    margin = np.full(len(y), np.log(y.mean() / (1 - y.mean())) if logistic else y.mean())
+    unit = 1.0 if logistic else np.abs(y - y.mean()).max()
+    for (ours,) in plain.trees:
+        gradients = (reference.logistic if logistic else reference.squared)(margin, y)
+        theirs = reference.grow(x[there], plain.columns, *gradients, model.parameters, edges)
+        same_where_seen(ours, theirs, x[there], 2e-4 * unit)
+        margin += reference.apply(theirs, x[there], plain.columns)
+    assert np.abs(predicted[there] - margin).max() < 4e-4 * unit
+    folders = {p: tmp_path / p for p in ("alice", "bob", "carol")}
+    for folder in folders.values():
+        folder.mkdir()
+    model.save(folders)
+    again = ml.load(folders)
+    assert np.array_equal(spu.reveal(again.predict_margin(table)).reshape(-1), predicted)
+
+
+def test_labels_that_cannot_be_used_and_other_data_are_refused() -> None:
+    table = spu.psi.join(tables(), key="id", drop="id", mode="oblivious")
+    with pytest.raises(DataError, match="labels are 0 and 1"):
+        ml.Sgb(n_estimators=1).fit(table, "w")
+    with pytest.raises(InputError, match=r"no column `il` \(did you mean `ill`"):
+        ml.Sgb(n_estimators=1).fit(table, "il")
+    with pytest.raises(InputError, match="`eval_set` with a joined table"):
+        ml.Sgb(n_estimators=1).fit(table, "ill", eval_set=[])
+    with pytest.raises(InputError, match="`sample_weight` with a joined table"):
+        ml.Sgb(n_estimators=1).fit(table, "ill", sample_weight="w")
+    with pytest.raises(ConfigError, match="needs labels that one party holds"):
+        ml.Sgb(objective="reg:absoluteerror", n_estimators=1).fit(table, "y")
+    model = ml.Sgb(n_estimators=1, max_depth=1, max_bin=2).fit(table, "ill")
+    with pytest.raises(InputError, match="scores of a joined table"):
+        model.score(table)
+    with pytest.raises(InputError, match="trained on a joined frame"):
+        model.predict({"alice": A}["alice"]["x"][:, None])
+    fewer = spu.psi.join(tables(), key="id", drop=["id", "w"], mode="oblivious")
+    with pytest.raises(InputError, match="needs column `w`"):
+        model.predict(fewer)

@@ -79,6 +79,8 @@ def one_round(layout: Layout, rules: Rules, objective: str) -> Callable[..., Any
         if "groups" in public:
             extra = extra, public["groups"]
         gradients, hessians = OBJECTIVES[objective].gradients(margin, labels["target"], extra)
+        if "counting" in labels:  # exactly nothing of rows that are not there
+            gradients, hessians = (jnp.where(labels["counting"], x, 0.0) for x in (gradients, hessians))
         if "weight" in labels:
             gradients, hessians = gradients * labels["weight"], hessians * labels["weight"]
         if "rows" in public:

@@ -35,7 +35,7 @@ def check(model: Model, p: Parameters, data: Frame, label: Column) -> None:
         raise InputError(f"`xgb_model` was trained on a {model.bins.kind} frame, this one is {data.kind}.")
     if p.objective.startswith(UNITLESS):
         return
-    if data.kind == "horizontal":
+    if data.kind != "vertical":
         raise ConfigError(f"`xgb_model` of {p.objective!r} goes on with a vertical frame alone: train a new model.")
     if label.party != model.label.party:
         raise InputError(f"{label.where} holds labels that {model.label.party} held in training: bring them there.")

@@ -13,12 +13,20 @@ from spuvm.data import Frame, Series
 from spuvm.devices import PYU, PYUObject, fetch
 from spuvm.ml.common.labels import as_column
 from spuvm.ml.common.table import column_names, dense
+from spuvm.ml.joined import as_joined
 from spuvm.ml.machine import default_device
 from spuvm.psi.shared import SharedTable
 from spuvm.runtime.errors import InputError
 
 Names = tuple[str, ...]  # of columns side by side
 KEY, LABEL, WEIGHT = "spuvm row", "spuvm label", "spuvm weight"  # names of columns that arrays do not have
+
+
+def as_frame_or_joined(data: Any, label: Any = None, weight: Any = None) -> tuple[Any, Any, Any]:
+    """As `as_frame`; a joined table as `Joined`."""
+    if isinstance(data, SharedTable):
+        return as_joined(data, label, weight), label, weight
+    return as_frame(data, label, weight)
 
 
 def as_frame(data: Any, label: Any = None, weight: Any = None) -> tuple[Frame, Any, Any]:
@@ -33,8 +41,8 @@ def as_frame(data: Any, label: Any = None, weight: Any = None) -> tuple[Frame, A
     """
     if isinstance(data, SharedTable):
         raise InputError(
-            "trees bin columns where they are known, and a joined table is known to nobody: bring the rows together "
-            "with `spuvm.data.vertical(files, key=..., match='inner')`, or train a linear model on the table."
+            "this takes no joined table, which is known to nobody: bring the rows together with "
+            "`spuvm.data.vertical(files, key=..., match='inner')`, or train `Sgb` or a linear model on the table."
         )
     if isinstance(label, Series):
         data, label = (data if label.name in data.columns else _with(data, label)), label.name

@@ -125,22 +125,24 @@ def columns_of_all(parts: Sequence[jax.Array]) -> list[jax.Array]:
 
 
 @cache
-def edges_of(max_bin: int, missing: tuple[bool, ...]) -> Callable[[Sequence[jax.Array]], list[jax.Array]]:
-    """A function of columns int32 [rows] that finds the edges of each, int32 [max_bin - 1].
+def edges_of(
+    max_bin: int, missing: tuple[bool, ...], last: Any = LAST
+) -> Callable[[Sequence[jax.Array]], list[jax.Array]]:
+    """A function of columns [rows] that finds the edges of each, [max_bin - 1].
 
-    `missing`: whether cells of the column may be; how many are, is secret.
+    `missing`: whether cells of the column may be, which are `last`; how many are, is secret.
     """
 
     def find(keys: Sequence[jax.Array]) -> list[jax.Array]:
         rows = keys[0].shape[0]
         values = jnp.sort(jnp.stack(keys), axis=-1)
-        new = jnp.pad(values[:, 1:] != values[:, :-1], ((0, 0), (1, 0)), constant_values=True) & (values != LAST)
-        least = jnp.sort(jnp.where(new, values, LAST), axis=-1)[:, 1:max_bin]
+        new = jnp.pad(values[:, 1:] != values[:, :-1], ((0, 0), (1, 0)), constant_values=True) & (values != last)
+        least = jnp.sort(jnp.where(new, values, last), axis=-1)[:, 1:max_bin]
         few = jnp.sum(new, axis=-1, dtype=jnp.int32) <= max_bin
         out: list[jax.Array] = []
         for i, some_missing in enumerate(missing):
             if some_missing:
-                count = jnp.sum(values[i] != LAST, dtype=jnp.int32)
+                count = jnp.sum(values[i] != last, dtype=jnp.int32)
                 quantiles = values[i][ranks(count, max_bin)]
             else:
                 quantiles = values[i][np.arange(1, max_bin) * rows // max_bin]

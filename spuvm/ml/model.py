@@ -16,7 +16,8 @@ import spuvm as spu
 from spuvm.data import Column, Frame
 from spuvm.ml import predictions
 from spuvm.ml.boosting import AnyTree, first_margins, margins, side_by_side
-from spuvm.ml.frames import as_frame
+from spuvm.ml.frames import as_frame, as_frame_or_joined
+from spuvm.ml.joined import Joined
 from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
 from spuvm.ml.parameters import Parameters
@@ -59,7 +60,7 @@ class Model:
 
     def margins(self, data: Any) -> Any:
         """Secret margins [rows, K]."""
-        data, _, _ = as_frame(data)
+        data, _, _ = as_frame_or_joined(data)
         return self.margins_of(self.bins.matrices(self.conformed(data)), data.rows)
 
     def margins_of(self, x: list[Any], rows: int, what: str = "prediction") -> Any:
@@ -69,9 +70,9 @@ class Model:
             margin = self.machine.run(margins, x, part, margin, what=what)
         return margin
 
-    def conformed(self, data: Frame) -> Frame:
+    def conformed(self, data: Any) -> Any:
         """The model's features in their order, checked against its schema."""
-        if not isinstance(data, Frame):
+        if not isinstance(data, Frame | Joined):
             raise InputError(f"`data` must be a frame (`spuvm.data`), got a `{type(data).__name__}`.")
         if data.kind != self.bins.kind:
             raise InputError(f"the model was trained on a {self.bins.kind} frame, this one is {data.kind}.")

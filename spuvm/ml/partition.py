@@ -1,4 +1,4 @@
-"""What differs between vertical and horizontal frames: where bins and labels come from."""
+"""What differs between vertical and horizontal frames and joined tables: where bins and labels come from."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Bins(ABC):
 
     @staticmethod
     @abstractmethod
-    def layout_of(features: Frame, parameters: Parameters) -> Layout:
+    def layout_of(features: Any, parameters: Parameters) -> Layout:
         """What the public schema says of the matrices; ConfigError if the parameters do not fit it."""
 
     @classmethod
@@ -44,7 +44,7 @@ class Bins(ABC):
         """The inverse of `to_store`."""
 
     @abstractmethod
-    def conformed(self, data: Frame) -> Frame:
+    def conformed(self, data: Any) -> Any:
         """The model's features in their order, checked and coded as in training."""
 
     @abstractmethod
@@ -87,7 +87,7 @@ class Labels(ABC):
 
     @staticmethod
     @abstractmethod
-    def check(data: Frame, label: Column, weight: str | None) -> None:
+    def check(data: Any, label: Column, weight: str | None) -> None:
         """What the public schema shows to be wrong."""
 
     @staticmethod

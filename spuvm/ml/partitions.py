@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from spuvm.ml.horizontal import HorizontalBins, HorizontalLabels
+from spuvm.ml.joined import JoinedBins, JoinedLabels
 from spuvm.ml.partition import Bins, Labels
 from spuvm.ml.vertical import VerticalBins, VerticalLabels
 
@@ -19,4 +20,5 @@ class Side(NamedTuple):
 SIDES = {  # by `Frame.kind`
     "vertical": Side(VerticalBins, VerticalLabels),
     "horizontal": Side(HorizontalBins, HorizontalLabels),
+    "joined": Side(JoinedBins, JoinedLabels),
 }

@@ -18,7 +18,8 @@ from spuvm.ml import predictions, saving
 from spuvm.ml.common.estimator import CLASSES, PAGES
 from spuvm.ml.common.labels import is_text, told
 from spuvm.ml.evaluation import named
-from spuvm.ml.frames import as_frame
+from spuvm.ml.frames import as_frame_or_joined
+from spuvm.ml.joined import Joined, not_scored
 from spuvm.ml.linear.private import Private
 from spuvm.ml.machine import Machine, Reveal, default_device
 from spuvm.ml.model import Model
@@ -87,10 +88,11 @@ class Sgb:
 
         Of a vertical frame each owner bins its features, and one party holds the labels. Of a horizontal
         frame every party has labels for its rows; edges and bins are computed on secrets (once: a sort of each
-        feature, and a comparison of each cell with each edge), and nobody learns them.
+        feature, and a comparison of each cell with each edge), and nobody learns them. Of a joined table that nobody
+        sees (`spuvm.psi.join`) as well; its rows count where they are there and have a label, which stays secret.
 
         Args:
-            data: features of any number of parties, and the label: a frame, or arrays; see `as_frame`.
+            data: features of any number of parties, and the label: a frame, a joined table, or arrays; see `as_frame`.
             label: the label's column, or an array: 0 and 1 (or bools), numbers, or classes from 0.
             positive: of labels that are two texts, the one that is 1.
             sample_weight: a column of weights, or an array, where the labels are.
@@ -110,8 +112,10 @@ class Sgb:
         if label is None:
             raise InputError("`label` is missing: name the frame's column that is to be predicted, or give an array.")
         device = self.device or (default_device() if start is None else start.machine.spu)
-        data, label, sample_weight = as_frame(data, label, sample_weight)
+        data, label, sample_weight = as_frame_or_joined(data, label, sample_weight)
         machine, progress = Machine(device), Progress(verbose)
+        if isinstance(data, Joined):
+            _check_joined(positive, eval_set, self.dp, group)
         sets = named(eval_set)
         if positive is not None:
             data = data.binary(label, positive=positive)
@@ -218,7 +222,9 @@ class Sgb:
         model = self._fitted()
         if self.parameters.objective in RANKS:
             raise ConfigError("the score of a ranking is NDCG: give `fit` an `eval_set`, see `evals_result`.")
-        data, label, _ = as_frame(data, label)
+        data, label, _ = as_frame_or_joined(data, label)
+        if isinstance(data, Joined):
+            raise not_scored()
         name = label or model.label.name
         if is_text(data, name):
             data, _ = told(data, name, positive or self.positive)
@@ -349,6 +355,13 @@ REFUSED = {  # what XGBoost knows, and what to do here
     "enable_categorical": "text columns are categories, always",
     "n_classes": "give `num_class`",
 }
+
+
+def _check_joined(positive: Any, eval_set: Any, dp: Any, group: Any) -> None:
+    """What a joined table does not go with."""
+    for name, given in (("positive", positive), ("eval_set", eval_set), ("dp", dp), ("group", group)):
+        if given is not None:
+            raise InputError(f"`{name}` with a joined table is not supported: nobody sees which rows are there.")
 
 
 def _parameters(given: Mapping[str, Any]) -> Parameters:

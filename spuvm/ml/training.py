@@ -14,6 +14,7 @@ from spuvm.ml import continuing, ranking
 from spuvm.ml import private_boosting as private
 from spuvm.ml.boosting import AnyTree, Sampling, one_round, rules_for
 from spuvm.ml.evaluation import EvaluationSet, stopping
+from spuvm.ml.joined import Joined, counting_of
 from spuvm.ml.layout import Layout
 from spuvm.ml.linear.private import Private
 from spuvm.ml.machine import Machine
@@ -41,7 +42,7 @@ class History:
 def train(
     machine: Machine,
     p: Parameters,
-    data: Frame,
+    data: Any,
     label: str,
     weight: str | None,
     sets: Mapping[str, Frame],
@@ -63,9 +64,12 @@ def train(
     """
     if start is not None:
         p = replace(p, max_bin=start.parameters.max_bin)
-    elif isinstance(data, Frame) and dp is None:  # bins need rows
+    elif isinstance(data, Frame | Joined) and dp is None:  # bins need rows
         p = replace(p, max_bin=max(2, min(p.max_bin, data.rows)))
     features, layout = check(p, data, label, weight, sets, group)
+    if isinstance(data, Joined):
+        data = counting_of(machine, data, label)
+        features = replace(features, counting=data.counting)
     side, noise, known, ranges = SIDES[data.kind], None, None, None
     if start is not None:
         continuing.check(start, p, data, data.schema[label])
@@ -111,7 +115,7 @@ def _rounds(
 ) -> History:
     machine, p, before = model.machine, model.parameters, len(model.trees)
     step = one_round(model.layout, rules, p.objective)
-    names = "target", "threshold", "weight", "alpha", "penalties", "extra"
+    names = "target", "threshold", "weight", "counting", "alpha", "penalties", "extra"
     labels = {k: v for k, v in prepared.items() if k in names}
     if not boost:  # a tree by itself splits for any gain, however small labels are
         labels["threshold"] = np.float32(THRESHOLDS[0])
@@ -146,14 +150,14 @@ def check(
     weight: str | None,
     sets: Mapping[str, Frame],
     group: str | Sequence[int] | None = None,
-) -> tuple[Frame, Layout]:
+) -> tuple[Any, Layout]:
     """The frame of features and its layout, if all is well.
 
     Raises:
         InputError: for what the public schema shows to be wrong.
         ConfigError: for parameters that do not fit each other or the data.
     """
-    if not isinstance(data, Frame):
+    if not isinstance(data, Frame | Joined):
         raise InputError(f"`data` must be a frame (`spuvm.data`), got a `{type(data).__name__}`.")
     column = data.schema[label]
     check_group(p, group, weight, sets)
@@ -180,7 +184,7 @@ def check_group(p: Parameters, group: Any, weight: str | None, sets: Mapping[str
         raise ConfigError("with an `eval_set`, `group` must be the name of a column that all frames have.")
 
 
-def check_signs(p: Parameters, features: Frame) -> None:
+def check_signs(p: Parameters, features: Any) -> None:
     """Refuse an order of what is no feature, or has none."""
     for name, sign in p.monotone_constraints or ():
         if name not in features.columns:

@@ -40,7 +40,7 @@ def learned(machine: Machine, table: SharedTable, label: Any, weight: Any) -> tu
         if name is not None and name not in table:
             raise InputError(f"the joined table has no column `{name}`{nearest(name, table.names)}.")
         if name is not None:
-            _check(table, name)
+            check_column(table, name)
     features = features_of(machine, table, [n for n in table.names if n not in (label, weight)])
     used = [n for n in table.names if n in table.present and n != weight]
     given = [] if weight is None else [table[weight], *(table.present[n] for n in (weight,) if n in table.present)]
@@ -57,13 +57,14 @@ def features_of(machine: Machine, table: SharedTable, names: Sequence[str]) -> T
     if not names:
         raise InputError("the joined table has no columns left: there are no features.")
     for name in names:
-        _check(table, name)
+        check_column(table, name)
     value = machine.run(_side_by_side, [table[n] for n in names], what="table")
     block = Block(tuple(Column(n, None, "float") for n in names), value)
     return Table(machine, table.rows, (block,), "arrays")
 
 
-def _check(table: SharedTable, name: str) -> None:
+def check_column(table: SharedTable, name: str) -> None:
+    """Refuse text, and integers of 64 bits."""
     if name in table.categories:
         raise InputError(
             f"`{name}` of the joined table is text, whose codes are its owner's: leave it out of the join, "
