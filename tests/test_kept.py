@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from spuvm.compiler import compile as pipeline
-from spuvm.compiler.cache import disk
+from spuvm.compiler.cache import disk, shipped
 from spuvm.compiler.cache.recent import Recent
 from spuvm.compiler.compile import Program, compile_function
 from spuvm.compiler.front.fingerprint import fingerprint
@@ -35,6 +35,7 @@ def cache(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "native" and tier.current() != "native":
         pytest.skip("needs the vector engine")
     monkeypatch.setenv("SPUVM_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(shipped, "FILE", tmp_path / "none.zip")
     disk.folder.cache_clear()
     loaded = [patch.object(executables, name, Recent[str, Any]()) for name in ("_LOADED", "_INTERPRETED")]
     with tier.use(request.param), loaded[0], loaded[1]:

@@ -18,6 +18,7 @@ from functools import lru_cache
 from itertools import count
 from pathlib import Path
 
+from spuvm.compiler.cache import shipped
 from spuvm.compiler.cache.limits import due, shrink
 from spuvm.runtime.ring import native
 from spuvm.runtime.sources import code_digest
@@ -81,7 +82,7 @@ def digest_of(text: str) -> str:
 
 
 def read(name: str) -> bytes | None:
-    """The entry, if it is there and as it was written, under this name."""
+    """The entry, if it is there and as it was written, under this name; else what came with the package."""
     path = folder()
     if path is None:
         return None
@@ -89,9 +90,9 @@ def read(name: str) -> bytes | None:
         stored = (path / name).read_bytes()
         os.utime(path / name)  # it was used: see `limits`
     except OSError:
-        return None
+        return shipped.read(name)
     content = stored[DIGEST_BYTES:]
-    return content if stored[:DIGEST_BYTES] == _seal(name, content) else None
+    return content if stored[:DIGEST_BYTES] == _seal(name, content) else shipped.read(name)
 
 
 def _seal(name: str, content: bytes) -> bytes:
