@@ -8,7 +8,7 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE =
 PACKAGE := pyproject.toml setup.py $(wildcard runtime/ring/native/*)
 
-.PHONY: demo release test fast site lint format soak long faults results tpch examples clean
+.PHONY: demo release test fast site lint format soak long seconds scan faults results tpch examples clean
 
 ## Three processes train a model on three hospitals' data over mutual TLS.
 demo: .venv/examples
@@ -66,6 +66,14 @@ soak: .venv/dev
 ## A long job of three services, connections cut and parties restarted meanwhile: SECONDS (180), CUTS (20), RESTARTS (1).
 long: .venv/dev
 	$(BIN)/python benchmarks/long_job.py --seconds $(or $(SECONDS),180) --cuts $(or $(CUTS),20) --restarts $(or $(RESTARTS),1)
+
+## Predicted and measured seconds of four programs over two links, shaped here: some minutes, on a quiet machine.
+seconds: .venv/dev
+	$(BIN)/python benchmarks/seconds.py
+
+## What a scan of a service's port costs a job that runs: some minutes, on a quiet machine.
+scan: .venv/dev
+	$(BIN)/python benchmarks/scan.py
 
 ## Kills, pauses, cuts, changed bytes and full disks at random moments: RUNS=n (300), a table of how runs ended.
 faults: .venv/dev

@@ -5,7 +5,8 @@
 Computing is measured: one party's part runs by itself, on zeros, over a link that carries nothing, the slowest counts.
 What a round and a byte cost here beside that is measured once per machine, between two processes over TLS, and kept in
 the cache. It is exact where the program's rounds are: of a loop on revealed values one trip is counted, of branches the
-longest. Parties that share one machine also share its cores: what all of them need of these is measured, too.
+longest, of sorts by opened comparisons the example that `cost` counts. Parties that share one machine also share its
+cores: what all of them need of these is measured, too.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Kind, Link
 from spuvm.runtime.link.tls.connect import connect
-from spuvm.runtime.machine.components import Component
+from spuvm.runtime.machine.components import Component, taken, whole
 from spuvm.runtime.machine.executor import Executor, Streams, load, store
 from spuvm.runtime.machine.program import BlockProgram, CondStep, LoopStep, PartyProgram, RankStep, WhileStep
+from spuvm.runtime.protocols.ranking import ranking
 
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "kbit": 1e3, "Mbit": 1e6, "Gbit": 1e9}
 FORM = re.compile(r"([0-9.]+)(us|ms|s),([0-9.]+)(kbit|Mbit|Gbit)")
@@ -67,7 +69,8 @@ class Speed:
 class Seconds:
     """Where the time of one run goes, in seconds, with a machine for each party.
 
-    `sharing`: what is added where all parties share this machine's cores. `exact`: no loop's trips depend on data.
+    `sharing`: what is added where all parties share this machine's cores. `exact`: no loop's trips, and no sort's
+    comparisons, depend on data.
     """
 
     link: str
@@ -88,7 +91,7 @@ class Seconds:
         return self.total + self.sharing
 
     def __str__(self) -> str:
-        trip = "" if self.exact else "; of loops on revealed values, one trip"
+        trip = "" if self.exact else "; of loops on revealed values, one trip, of a sort an example"
         return (
             f"{self.total:.3f} s over {self.link}: {self.computing:.3f} computing, {self.delays:.3f} waiting for "
             f"messages, {self.transfer:.3f} sending, {self.handling:.3f} for rounds and encryption; "
@@ -131,7 +134,7 @@ def cores() -> int:
 
 
 class _OneTrip(Executor):
-    """Runs a loop on revealed values once, and all branches of a choice: what they take does not depend on zeros."""
+    """Runs a loop on revealed values once, all branches of a choice, and sorts an example: nothing depends on zeros."""
 
     def __init__(self, streams: Streams, link: Link) -> None:
         super().__init__(streams, link)
@@ -155,10 +158,24 @@ class _OneTrip(Executor):
         self.spare = Ran(spare.seconds + sum(t[0] for t in over), spare.work + sum(t[1] for t in over))
         store(env, step.outputs, longest[2])
 
+    def _rank(self, step: RankStep, env: dict[int, Component]) -> None:
+        """Comparisons are computed on zeros; what they would show is of the permutation that `batches` takes, too."""
+        count = step.rows * step.length
+        values = np.random.default_rng(0).permutation(count)
+        words = [None if r is None else np.asarray(whole(env[r], (count,))) for r in step.words]
+
+        def compare(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+            pairs = [None if w is None else taken(w, which) for which in (first, second) for w in words]
+            self._block(step.compare(len(first)), pairs)
+            return np.asarray(values[first] < values[second], np.uint8)
+
+        order = ranking(step.rows, step.length, step.wanted, compare)
+        if step.output is not None:
+            env[step.output] = order.view(np.uint64).reshape(step.rows, step.length)
+
 
 def alone(part: PartyProgram) -> Ran:
     """One party's computing: the second of two runs."""
-    _refuse_unknown(part)
     inputs, at = [], 0
     for port in part.inputs:
         for register in part.block.params[at : at + port.components]:
@@ -194,16 +211,8 @@ def _blocks(block: BlockProgram) -> Iterator[BlockProgram]:
 
 
 def _turns(block: BlockProgram) -> bool:
-    """Whether a loop or a choice in it depends on revealed values."""
-    return any(isinstance(step, WhileStep | CondStep) for inner in _blocks(block) for step in inner.steps)
-
-
-def _refuse_unknown(part: PartyProgram) -> None:
-    if any(isinstance(step, RankStep) for block in _blocks(part.block) for step in block.steps):
-        raise InputError(
-            "how long it computes depends on its data: it sorts by opened comparisons, of which there are more or "
-            "fewer. `spuvm run --network --link` measures it."
-        )
+    """Whether a loop, a choice or a sort in it depends on revealed values."""
+    return any(isinstance(step, WhileStep | CondStep | RankStep) for inner in _blocks(block) for step in inner.steps)
 
 
 def _peers(part: PartyProgram) -> Any:

@@ -87,11 +87,12 @@ def test_of_rounds_that_data_decide_one_trip_is_counted() -> None:
     assert "one trip" in str(found)
 
 
-def test_sorts_by_opened_comparisons_have_no_seconds() -> None:
+def test_of_sorts_by_opened_comparisons_an_example_is_computed() -> None:
     x = np.zeros(50, np.float32)
     program = compile_function(lambda x, y: jnp.sort(x + y), (x, x), [0, 1], Config("aby3", 64, 18, PARTIES))
-    with pytest.raises(InputError, match="sorts by opened comparisons"):
-        program.cost.seconds("1ms,1Gbit")
+    found = program.cost.seconds("1ms,1Gbit")
+    assert not found.exact and "of a sort an example" in str(found)
+    assert found.computing > 0 and found.delays == pytest.approx(program.cost.rounds * 1e-3)
 
 
 def test_bytes_come_after_the_delay_and_at_the_width() -> None:
