@@ -30,7 +30,8 @@ from spuvm.bench.measure import NETWORKED, SEED, SIMULATED, machine
 from spuvm.bench.operations import ALL, OPERATIONS, Sizes
 
 SPAN = 0.1  # seconds of runs that are timed together
-SETTLE = 1.0  # seconds of runs before any is timed: what is hot gets its machine code
+SETTLE, LONGEST = 1.0, 20.0  # seconds of runs, at least and at most, before any is timed
+STEADY = 5  # times in a row that runs got no faster, after which machine code will have been made
 SLOWER = 1.1
 PATIENCE = 600.0
 Request = dict[str, Any]
@@ -139,12 +140,15 @@ def pairs(checkouts: Sequence[Path], mode: str, names: Sequence[str], sizes: Siz
 
 
 def settled(workers: Any, request: Request) -> int:
-    """After the operation has run for a while: how many runs fill the span."""
+    """After the operation has run until it gets no faster: how many runs fill the span."""
     workers.ask(request)
-    began, runs, took = time.perf_counter(), 1, 0.0
-    while time.perf_counter() - began < SETTLE:
-        took = max(r["seconds"] for r in workers.ask({"do": "time", "runs": runs})) / runs
-        runs = max(1, min(1000, int(SPAN / took)))
+    began, runs, best, steady = time.perf_counter(), 1, Side(), 0
+    while (passed := time.perf_counter() - began) < SETTLE or (steady < STEADY and passed < LONGEST):
+        before = best.processor
+        replies = workers.ask({"do": "time", "runs": runs})
+        best.note(replies, runs)
+        steady = 0 if best.processor < 0.97 * before else steady + 1
+        runs = max(1, min(1000, int(SPAN / best.seconds)))
     return runs
 
 

@@ -233,6 +233,50 @@ def test_wide_arrays_on_several_threads() -> None:
     )
 
 
+@pytest.mark.parametrize("level", [0, 1])
+def test_older_processors_give_the_same_bits(level: int) -> None:
+    """Plain loops, and those of AVX2: programs that are made while the level is set."""
+    lib = interpreter.library()
+    assert lib is not None
+    arrays = [numbers(d, 200) for d in WORDS]
+
+    def everything(*arrays: Any) -> list[Any]:
+        out = []
+        for x in arrays:
+            y, five = x[::-1], x.dtype.type(5)
+            out += [x + y, x - y, x * y, x & y, x | y, x ^ y, ~x, x < y, x == y, lax.max(x, y), lax.min(x, five)]
+            out += [lax.shift_left(x, five), lax.shift_right_logical(x, five), lax.shift_right_arithmetic(y, five)]
+            out += [lax.div(x, y), lax.rem(x, y), jnp.where(x < y, x, y), lax.population_count(x), lax.clz(x)]
+            out += [lax.convert_element_type(x, to) for to in (np.uint8, np.int32, np.uint64, bool)]
+        return out
+
+    try:
+        assert lib.spuvm_engine_set_level(level) == min(level, lib.spuvm_engine_level())
+        assert_same(everything, *arrays)
+    finally:
+        lib.spuvm_engine_set_level(99)
+
+
+def test_without_an_engine_it_is_said_once_and_xla_serves(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No library, or one of older source."""
+    monkeypatch.delenv("SPUVM_NATIVE", raising=False)
+    monkeypatch.setattr(interpreter, "library", lambda: None)
+    tier._available.cache_clear()
+    try:
+        x = np.array([1.5, -2], np.float32)
+        with tier.use("native"):
+            assert tier.current() == tier.current() == "xla"
+            np.testing.assert_allclose(spu.reveal(spu.jit(lambda a: a * a)(x)), x * x, atol=1e-4)
+        assert [r.message for r in caplog.records if "without its vector engine" in r.message] == [
+            "spuvm runs without its vector engine, every stage by XLA: the native library is not there, or of older "
+            "source. With a C++ compiler at hand, install spuvm again."
+        ]
+    finally:
+        tier._available.cache_clear()
+
+
 def step(what: int, x: Any, y: Any, i: int, j: int, to: Any) -> Any:
     y, of = y.astype(x.dtype), x.dtype.type
     made: list[Callable[[], Any]] = [

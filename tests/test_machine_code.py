@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import re
 from collections.abc import Callable
@@ -172,6 +173,20 @@ def test_what_is_on_disk_is_ours_whole_and_for_this_processor(tmp_path: Any, mon
 def test_without_llvmlite_the_interpreter_serves() -> None:
     with patch.object(llvm, "binding", lambda: None):
         assert machine_code.machine_code("2" * 64, chain()) is None
+
+
+def test_that_llvmlite_is_not_there_or_broken_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, llvm.__name__)
+    llvm.binding.cache_clear()
+    try:
+        with patch("importlib.import_module", side_effect=OSError("libllvmlite.so: not a library")):
+            assert llvm.binding() is None and llvm.binding() is None
+        assert [r.getMessage() for r in caplog.records if r.name == llvm.__name__] == [
+            "stages are not compiled by LLVM (libllvmlite.so: not a library): install spuvm[llvm]"
+        ]
+        assert machine_code.machine_code("3" * 64, chain()) is None
+    finally:
+        llvm.binding.cache_clear()
 
 
 def test_hot_and_wide_stages_earn_it() -> None:
