@@ -19,7 +19,7 @@ from spuvm.compiler.project.project import draws_of, message_of, shapes_of_produ
 from spuvm.compiler.project.schedule import Piece, pieces, reference_plan
 from spuvm.compiler.seconds import Seconds
 from spuvm.runtime.engine.correlated import Holders, is_correlated
-from spuvm.runtime.machine.checks import TAG_BYTES
+from spuvm.runtime.machine.checks import COMMITMENT_BYTES, OPENING_BYTES
 from spuvm.runtime.machine.claims import Claim, steps
 from spuvm.runtime.oblivious.plan import offline
 from spuvm.runtime.protocols.ranking import batches
@@ -192,9 +192,9 @@ class _Counter:
             sent[: step.parties] += {
                 "words": nbytes,
                 "coin": (step.parties - 1) * nbytes,
-                "compare": (step.parties - 1) * TAG_BYTES,
+                "compare": (step.parties - 1) * (COMMITMENT_BYTES + OPENING_BYTES),
             }[what]
-            rounds += 1
+            rounds += 2 if what == "compare" else 1
         self.claims = []
         row.calls += times
         row.rounds += rounds * times

@@ -16,7 +16,7 @@ import spuvm as spu
 from spuvm.compiler.expand.choreography import Choreography
 from spuvm.runtime.errors import DeviationError, LinkError, SpuError
 from spuvm.runtime.link.memory_link import memory_links
-from spuvm.runtime.machine.checks import Checks
+from spuvm.runtime.machine.checks import OPENING_BYTES, TAG_BYTES, Checks, commitment
 from spuvm.runtime.machine.executor import Executor, Streams
 from spuvm.runtime.protocols.algebra import Algebra
 
@@ -74,10 +74,27 @@ class Cheat:
 
 def _shameless(checks: Checks, parties: int) -> None:
     """The comparison of a party that finds nothing wrong: it would be the first to see what it did, and tell."""
+    link, peers, opening = _said(checks, parties)
+    for said in (commitment(link.rank, opening), opening):
+        link.exchange({p: [said] for p in peers}, {p: [np.empty_like(said)] for p in peers})
+
+
+def last_word(checks: Checks, parties: int) -> None:
+    """The comparison of a party that waits for what the others say, and says what makes the sum zero."""
+    link, peers, opening = _said(checks, parties)
+    mine = commitment(link.rank, opening)
+    link.exchange({p: [mine] for p in peers}, {p: [np.empty_like(mine)] for p in peers})
+    heard = {p: np.empty_like(opening) for p in peers}
+    link.exchange({}, {p: [x] for p, x in heard.items()})
+    opening[:TAG_BYTES] = np.bitwise_xor.reduce([*heard.values()])[:TAG_BYTES]
+    link.exchange({p: [opening] for p in peers}, {})
+
+
+def _said(checks: Checks, parties: int) -> tuple[Any, list[int], Any]:
     assert checks._link is not None
     peers = [p for p in range(parties) if p != checks._link.rank]
-    mine = checks.told(peers)
-    checks._link.exchange({p: [mine] for p in peers}, {p: [np.empty_like(mine)] for p in peers})
+    random = np.zeros(OPENING_BYTES - TAG_BYTES, np.uint8)
+    return checks._link, peers, np.concatenate([checks.told(peers), random])
 
 
 def dropped(data: bytes, before: bytes, rng: Any) -> bytes:
@@ -105,8 +122,15 @@ class Deviations:
         made: list[Any] = results
         return made
 
-    def run(self, cheater: int | None, at: int, manipulate: Any = flipped, timeout: float = 20) -> tuple[Any, Any]:
-        """What each party got or raised, and what the cheater did."""
+    def run(
+        self,
+        cheater: int | None,
+        at: int,
+        manipulate: Any = flipped,
+        timeout: float = 20,
+        compare: Callable[[Checks, int], None] = _shameless,
+    ) -> tuple[Any, Any]:
+        """What each party got or raised, and what the cheater did, which compares tags by `compare`."""
         slots = [s for port in self.made.inputs for s in port.slots]
         links = memory_links(tuple("abcd"[: self.n]), timeout=timeout)
         cheat = None if cheater is None else Cheat(links[cheater], at, manipulate, at)
@@ -115,7 +139,7 @@ class Deviations:
             mine = [x if rank in s.holders else None for s, x in zip(slots, self.inputs, strict=True)]
             executor = Executor(Streams(key, rank), links[rank])
             if rank == cheater:
-                executor.checks.compare = partial(_shameless, executor.checks)  # type: ignore[method-assign]
+                executor.checks.compare = partial(compare, executor.checks)  # type: ignore[method-assign]
             try:
                 return executor.run(self.programs[rank], mine)
             except SpuError as e:
@@ -154,13 +178,20 @@ class Deviations:
         counts = [self.run(cheater, -1)[1].count for cheater in range(self.n)]
         return [(cheater, at) for cheater, count in enumerate(counts) for at in range(count)]
 
-    def unseen(self, cheater: int, at: int, manipulate: Any, padded: bool = False) -> bool:
+    def unseen(
+        self,
+        cheater: int,
+        at: int,
+        manipulate: Any,
+        padded: bool = False,
+        compare: Callable[[Checks, int], None] = _shameless,
+    ) -> bool:
         """Run with one message changed; whether nothing was changed by it. Nobody honest is shown a wrong result.
 
         With `padded`, it may have been one of the bits that fill up the last byte of a message: then all is right.
         """
         right = self.right
-        results, cheat = self.run(cheater, at, manipulate, 0.5 if manipulate is dropped else 20)
+        results, cheat = self.run(cheater, at, manipulate, 0.5 if manipulate is dropped else 20, compare)
         honest = [r for rank, r in enumerate(results) if rank != cheater]
         if padded and not any(isinstance(r, SpuError) for r in results):
             cheat.changed = False

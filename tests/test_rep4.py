@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from deviations import MANIPULATIONS, Deviations, dropped, flipped
+from deviations import MANIPULATIONS, Deviations, dropped, flipped, last_word
 from machine import (
     all_slots,
     assert_cost,
@@ -116,7 +116,13 @@ def test_what_a_liar_is_told_is_random_to_it() -> None:
     checks = sum(isinstance(step, Check) for step in choreography()[0].block.steps)
     for cheater in range(4):
         hidden = [deviations().hidden(cheater, at) for at in range(deviations().run(cheater, -1)[1].count)]
-        assert hidden.count(False) == 3 * checks, hidden  # what is told itself: to each of the three others
+        assert hidden.count(False) == 6 * checks, hidden  # what is told itself, twice to each of the three others
+
+
+def test_who_speaks_last_cannot_make_the_sum_zero() -> None:
+    for cheater in range(4):
+        for at in range(cheater, deviations().run(cheater, -1)[1].count, 7):
+            assert not deviations().unseen(cheater, at, flipped, compare=last_word)
 
 
 def test_what_is_told_of_equal_tags_adds_up_to_zero_and_nothing_else() -> None:

@@ -173,7 +173,7 @@ class Rank:
 class Check:
     """Everybody compares tags of all that was confirmed since the last one; nothing goes on if they differ.
 
-    Two rounds: the hashes, then whether they were as they should be.
+    Two rounds: commitments to what is told of the tags, and that.
     """
 
     parties: int
