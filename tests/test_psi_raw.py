@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spuvm.psi.forms import is_table
-from spuvm.psi.raw import RawColumn, decoded, described, encoded, is_raw
+from spuvm.psi.raw import RawColumn, common, decoded, described, encoded, is_raw
 from spuvm.runtime.errors import PeerMismatchError
 
 
@@ -88,3 +88,23 @@ def test_texts_that_are_longer_than_their_column_are_refused() -> None:
         bad = np.array([[length, 0], [letters, 0]], np.uint64)
         with pytest.raises(PeerMismatchError, match="column `x` of the joined rows"):
             decoded(bad, there, raw)
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        [pa.array([5, 2**64 - 1], pa.uint64()), pa.array([5, -(2**63)], pa.int64())],
+        [pa.array([5, 2**64 - 1], pa.uint64()), pa.array([7, None], pa.uint16())],
+        [pa.array([10**37, None], pa.decimal128(38, 0)), pa.array(["0.0000000001"]).cast(pa.decimal128(38, 10))],
+        [pa.array([1, -1], pa.int8()), pa.array([2**40], pa.int64())],
+        [pa.array([1], pa.timestamp("ms", "UTC")), pa.array([1], pa.timestamp("us", "Europe/Berlin"))],
+    ],
+)
+def test_keys_of_two_types_have_one_that_holds_both(columns: list[pa.Array]) -> None:
+    """In any order the same but for a time zone, which is the first owner's; cells are what they were."""
+    forms = [described("id", c, "a table") for c in columns]
+    form = common(forms)
+    assert is_raw(form.type_text, form.words)
+    for column in columns:
+        back = decoded(*encoded(column, form), form)
+        assert back.to_pylist() == column.to_pylist()

@@ -184,7 +184,7 @@ def common(columns: Sequence[RawColumn]) -> RawColumn:
     """One form for key columns of several owners, of one kind: the wider type, and words for the longest."""
     arrow, _ = pyarrow()
     first = columns[0]
-    types = {c.type for c in columns}
+    types = list(dict.fromkeys(c.type for c in columns))
     if len(types) > 1:
         type_ = _widest(types)
         text = arrow.schema([arrow.field("x", type_)]).serialize().to_pybytes()
@@ -193,17 +193,19 @@ def common(columns: Sequence[RawColumn]) -> RawColumn:
     return RawColumn(first.name, first.type_text, max(c.words for c in columns))
 
 
-def _widest(types: Any) -> Any:
+def _widest(kinds: Sequence[Any]) -> Any:
     arrow, _ = pyarrow()
     t = arrow.types
-    kinds = list(types)
-    if all(t.is_integer(x) for x in kinds):
-        return arrow.uint64() if any(x == arrow.uint64() for x in kinds) else arrow.int64()
+    if all(t.is_unsigned_integer(x) for x in kinds):
+        return arrow.uint64()
+    if all(t.is_integer(x) for x in kinds):  # no integer holds both ends
+        return arrow.decimal128(20, 0) if arrow.uint64() in kinds else arrow.int64()
     if all(t.is_date(x) for x in kinds):
         return arrow.date32()
     if all(t.is_timestamp(x) for x in kinds):
         return arrow.timestamp("us", kinds[0].tz)
     if all(t.is_decimal(x) for x in kinds):
         scale = max(x.scale for x in kinds)
-        return arrow.decimal128(38, scale)
+        digits = max(x.precision - x.scale for x in kinds) + scale
+        return arrow.decimal128(38, scale) if digits <= 38 else arrow.decimal256(76, scale)
     return arrow.large_string()
