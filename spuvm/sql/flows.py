@@ -47,7 +47,7 @@ THROUGH = {
     "any": "extreme",
 }
 AGGREGATED = frozenset(THROUGH.values())
-RANKING = frozenset({"row_number", "rank", "dense_rank", "percent_rank"})
+RANKING = frozenset({"row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile"})
 
 
 @dataclass(frozen=True)
