@@ -22,7 +22,7 @@ from spuvm.runtime.ring import native
 
 OPERANDS = 3
 WIDE = (1 << 13) // UNIT  # units of a run whose time counts
-EARNED = 0.1  # seconds of such runs after which a stage is compiled
+EARNED = 0.1  # processor seconds of such runs, of the calling thread, after which a stage is compiled
 
 
 @cache
@@ -119,7 +119,7 @@ class Interpreted:
         self.code, self.fused = code, bool(fused)
         words = encoded(code)
         self._run = lib.spuvm_engine_run
-        self.seconds = 0.0  # spent on wide arrays: what earns a stage a compiled form
+        self.seconds = 0.0  # of the processor, spent on wide arrays: what earns a stage a compiled form
         self.handle: int = lib.spuvm_engine_new(words.ctypes.data, code.constants, len(code.constants))
         for loop in fused:
             lib.spuvm_engine_fuse(self.handle, *loop)
@@ -150,11 +150,11 @@ class Interpreted:
         self._check(keep, factor)
         addresses = [x.__array_interface__["data"][0] for x in (*keep, *outputs)]
         pointers = (ctypes.c_void_p * len(addresses))(*addresses)
-        began = time.perf_counter() if factor >= WIDE else 0.0
+        began = time.thread_time() if factor >= WIDE else 0.0
         if self._run(self.handle, factor, pointers, draws.ctypes.data, threads()):
             raise MemoryError("a stage's temporaries do not fit into memory")
         if factor >= WIDE:
-            self.seconds += time.perf_counter() - began
+            self.seconds += time.thread_time() - began
         shaped = []
         for raw, (_, dtype, shape) in zip(outputs, self._outputs):
             out = raw.view(dtype)

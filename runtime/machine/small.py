@@ -87,7 +87,7 @@ class SmallPiece:
     sizes: tuple[int, int, int, int]  # bytes of the first four spaces
     programs: tuple[Interpreted, ...]  # whose code it runs: kept alive
     wide: tuple[Any, ...]  # loaders of its stages on wide arrays that may get machine code
-    seconds: float = 0.0  # spent, if there are any
+    seconds: float = 0.0  # of the processor, if there are any
 
     def outdated(self) -> bool:
         """Whether wide stages have got all the machine code that they will. It is made beside the work, once earned."""
@@ -115,11 +115,11 @@ class SmallPiece:
         threads = interpreter.threads()
         run, leaving, coming = lib.spuvm_engine_piece_run, outgoing.data, incoming.data
         for number, exchange in enumerate(self.exchanges):
-            began = time.perf_counter() if self.wide else 0.0
+            began = time.thread_time() if self.wide else 0.0
             if run(self.handle, number, spaces, start, threads):
                 raise MemoryError("a stage's temporaries do not fit into memory")
             if self.wide:
-                self.seconds += time.perf_counter() - began
+                self.seconds += time.thread_time() - began
             if exchange is not None:
                 assert link is not None
                 link.exchange_short(
