@@ -314,6 +314,23 @@ async def _with_a_real_job(
             await answer.read()
             return answer.status
 
+    text = {"headers": {"Content-Type": "text/plain"}}  # what another page of this machine may send with the cookie
+    for name, path, more in (
+        ("an approval by the cookie alone", f"/api/jobs/{real.id}/approve", {}),
+        ("an approval as a text of another page", f"/api/jobs/{real.id}/approve", text),
+        ("a refusal as a text of another page", f"/api/jobs/{real.id}/refuse", text),
+        ("an erasure by the cookie", f"/api/jobs/{real.id}/erase", text),
+        ("data withdrawn by the cookie", "/api/data/table/withdraw", text),
+        ("an approval by an empty token", f"/api/jobs/{real.id}/approve", by(" ")),
+        ("data by a path", "/api/data/..%2fbob.key/withdraw", by(tokens["operate"])),
+        ("a schedule by one who may only approve", "/api/schedules", by(tokens["approve"])),
+        ("a token in the address", f"/api/jobs/{real.id}/approve?token={tokens['approve']}", {}),
+    ):
+        await check(name, post(session, page + path, json.dumps(right), **more))
+    await check("jobs by the cookie", get("/api/jobs"))
+    await check("a result before its time", get(f"/api/jobs/{real.id}/results/out", tokens["submit"]))
+    await check("a report of what is no flow", get(f"/jobs/{real.id}/report"))
+    await check("back from a provider that there is not", get("/login/callback?code=x&state=y"))
     await check("an approval by a link", get(f"/jobs/{real.id}/approve"))
     await check("a result by a path", get(f"/api/jobs/{real.id}/results/..%2f..%2f..%2fbob.key", tokens["submit"]))
     await check("a log by one who may only submit", get(f"/api/jobs/{real.id}/log", tokens["submit"]))

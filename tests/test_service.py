@@ -370,9 +370,10 @@ def test_flows_have_pages(folder: Path) -> None:
             token = alice.store.add_user("ann", ["submit"], 1)
             page = f"http://{alice.settings.page}"
             await session.post(f"{page}/login", data={"token": token})
+            bearer = {"Authorization": f"Bearer {token}"}
             loans: dict[str, object] = {"loans": {"party": "alice", "data": "table", "columns": [], "number": None}}
             body = {"program": FLOW, "inputs": loans, "note": "<b>note</b>"}
-            async with session.post(f"{page}/api/jobs", json=body) as answer:
+            async with session.post(f"{page}/api/jobs", headers=bearer, json=body) as answer:
                 id = (await answer.json())["id"]
             record = tasks.record_of(alice.settings.state / "models", "alice", id)
             record.parent.mkdir(parents=True)
@@ -393,13 +394,17 @@ def test_flows_have_pages(folder: Path) -> None:
             async with session.get(f"{page}/jobs/{id}/report") as answer:
                 assert "<h1>quality" in await answer.text()
                 assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-            async with session.post(f"{page}/api/schedules", json={**body, "cron": "0 3 * * *"}) as answer:
+            async with session.post(
+                f"{page}/api/schedules", headers=bearer, json={**body, "cron": "0 3 * * *"}
+            ) as answer:
                 planned = (await answer.json())["id"]
-            async with session.post(f"{page}/api/schedules", json={**body, "cron": "99 3 * * *"}) as answer:
+            async with session.post(
+                f"{page}/api/schedules", headers=bearer, json={**body, "cron": "99 3 * * *"}
+            ) as answer:
                 assert "cron line" in (await answer.json())["error"]
             async with session.get(page) as answer:
                 assert planned in await answer.text()
-            async with session.post(f"{page}/api/schedules/{planned}/remove", json={}) as answer:
+            async with session.post(f"{page}/api/schedules/{planned}/remove", headers=bearer, json={}) as answer:
                 assert answer.status == 200
             assert alice.schedules.all() == []
 

@@ -99,10 +99,16 @@ def _shown(made: Recorded, folder: Path) -> Shown:
         row |= {"owners": ", ".join(found.owners(name)), "rounds": spent.rounds, "bytes": spent.bytes}
         parameters = {p.name: node.parameters[p.name] for p in node.component.parameters}
         changed = {k: v for k, v in parameters.items() if v != _default(node.component, k)}
-        nodes.append(row | {"error": ran.error, "parameters": ", ".join(f"{k} = {v}" for k, v in changed.items())})
+        nodes.append(
+            row | {"error": ran.error, "parameters": ", ".join(f"{k} = {_plain(v)}" for k, v in changed.items())}
+        )
         reports += _reports(store, node, ran.key)
     learned = [(n, lines) for n, r in made.nodes.items() if (lines := told(r))]
     return Shown(str(made.head["run"]), made, svg(found, made.nodes), reports, nodes, learned)
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _default(component: Component, name: str) -> Any:
