@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,25 @@ def kolmogorov_above(x: Any) -> Any:
     k = np.arange(1, 101)[:, None]
     terms = 2 * (-1.0) ** (k - 1) * np.exp(-2 * k**2 * np.maximum(np.atleast_1d(x), 0.05) ** 2)
     return np.clip(terms.sum(axis=0).reshape(np.shape(x)), 0, 1)
+
+
+def kolmogorov_exact(d: float, first: int, second: int) -> tuple[float, float]:
+    """The nearest distance that two samples of these sizes may have, and the probability of one at least so large.
+
+    Random orders of both samples are paths from (0, 0) to (first, second): followed diagonal by diagonal, those that
+    stay nearer (J. L. Hodges, Arkiv foer Matematik 3 (1958)).
+    """
+    unit = first * second // math.gcd(first, second)
+    least = round(d * unit)
+    i, near = np.arange(first + 1), np.zeros(first + 1)
+    near[0] = 1.0
+    for step in range(1, first + second + 1):
+        right = np.where((step - i >= 1) & (step - i <= second), second - (step - 1 - i), 0) * near
+        up = np.append(0.0, (first - i[:-1]) * near[:-1])
+        apart = np.abs(i * (unit // first) - (step - i) * (unit // second))
+        near = np.where((apart < least) & (step - i >= 0) & (step - i <= second), right + up, 0.0)
+        near /= first + second - step + 1
+    return least / unit, float(np.clip(1 - near[first], 0.0, 1.0)) if least else 1.0
 
 
 def t_quantile(p: float, freedom: float) -> float:

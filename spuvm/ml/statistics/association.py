@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -112,13 +112,18 @@ def crosstab(
     return out
 
 
-def chi2_contingency(data: Any, rows: Any, columns: Any, *, device: SPU | None = None) -> Statistic:
-    """Pearson's chi squared test of independence, without correction.
+def chi2_contingency(
+    data: Any, rows: Any, columns: Any, *, correction: bool = True, device: SPU | None = None
+) -> Statistic:
+    """Pearson's chi squared test of independence.
+
+    Args:
+        correction: of two by two groups, Yates': counts are half a row nearer to what is expected.
 
     Returns:
         statistic, dof, pvalue; the statistic is revealed, the counts are not.
     """
-    found, k, m = _counted(data, rows, columns, device, _chi2, "chi squared")
+    found, k, m = _counted(data, rows, columns, device, partial(_chi2, corrected=correction), "chi squared")
     freedom = (k - 1) * (m - 1)
     return Statistic(statistic=float(found), dof=freedom, pvalue=float(distributions.chi2_above(found, freedom)))
 
@@ -143,14 +148,17 @@ def _counts(k: int, m: int) -> Any:
 
 
 @cache
-def _chi2(k: int, m: int) -> Any:
+def _chi2(k: int, m: int, corrected: bool) -> Any:
     def run(x: jax.Array, y: jax.Array) -> jax.Array:
         """Sum of the squares of (o - r c) sqrt(n / (r c)), o, r and c shares of the n rows."""
         n = x.shape[0]
         o = _joint(x, y, k, m) / n
         r, c = jnp.sum(o, axis=1), jnp.sum(o, axis=0)
         left, right = (lax.rsqrt(jnp.maximum(s, 0.5 / n)) for s in (r, c))
-        residual = (o - r[:, None] * c) * left[:, None] * right * np.sqrt(n)
+        apart = o - r[:, None] * c
+        if corrected and k == m == 2:
+            apart = jnp.sign(apart) * jnp.maximum(jnp.abs(apart) - 0.5 / n, 0.0)
+        residual = apart * left[:, None] * right * np.sqrt(n)
         out: jax.Array = spu.reveal(jnp.sum(residual * residual))
         return out
 

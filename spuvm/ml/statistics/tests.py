@@ -15,6 +15,9 @@ from spuvm.devices import SPU
 from spuvm.ml.common import distributions
 from spuvm.ml.metrics import auc
 from spuvm.ml.statistics.columns import Statistic, groups, machine_of, named, numbers, rows_in, shown, two_groups
+from spuvm.runtime.errors import DataError
+
+EXACT = 2000  # rows of which a distribution is counted
 
 
 def ttest_ind(data: Any, column: Any, by: Any, *, equal_var: bool = True, device: SPU | None = None) -> Statistic:
@@ -63,7 +66,8 @@ def _welch(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def mannwhitneyu(data: Any, column: Any, by: Any, *, device: SPU | None = None) -> Statistic:
-    """Mann and Whitney's test of a column between two groups 0 and 1, two-sided, by the normal limit with ties.
+    """Mann and Whitney's test of a column between two groups 0 and 1, two-sided, by the normal limit with ties and
+    the correction for continuity.
 
     Returns:
         auc (the share of pairs in which group 1 is larger, ties half), z, pvalue; the first two are revealed.
@@ -77,14 +81,17 @@ def mannwhitneyu(data: Any, column: Any, by: Any, *, device: SPU | None = None) 
 
 
 def _mann_whitney(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """z = (auc - 1/2) sqrt(12 n0 n1 / ((n + 1) c)), c = 1 - sum of (t^3 - t) over ties / (n^3 - n)."""
+    """z = (auc - 1/2) sqrt(12 n0 n1 / ((n + 1) c)), c = 1 - sum of (t^3 - t) over ties / (n^3 - n); auc - 1/2 is
+    brought nearer to 0 by half a pair."""
     rows = x.shape[0]
     area = auc(g, x)
     share = jnp.mean(g)
     ties = tie_lengths(x).astype(jnp.float32) / rows  # of each row, as a share
     correction = 1 - jnp.mean(ties * ties - 1 / rows**2) * (rows**2 / (rows**2 - 1))
     scale = np.sqrt(12 * rows**2 / (rows + 1))
-    z = (area - 0.5) * jnp.sqrt(share * (1 - share)) * lax.rsqrt(correction) * scale
+    pairs, above = share * (1 - share), area - 0.5
+    half = jnp.minimum((0.5 / rows**2) / pairs, jnp.abs(above))
+    z = (above - jnp.sign(above) * half) * jnp.sqrt(pairs) * lax.rsqrt(correction) * scale
     return spu.reveal(area), spu.reveal(z)
 
 
@@ -106,18 +113,25 @@ def tie_lengths(x: jax.Array) -> jax.Array:
 
 
 def ks_2samp(data: Any, column: Any, by: Any, *, device: SPU | None = None) -> Statistic:
-    """Kolmogorov and Smirnov's test of a column between two groups, 0 and 1 or two texts, two-sided, by the limit.
+    """Kolmogorov and Smirnov's test of a column between two groups, 0 and 1 or two texts, two-sided: exact of up
+    to 2,000 rows, of more by the limit.
 
     Returns:
-        statistic (the largest distance of both distribution functions), pvalue. Revealed: the statistic, and it times
-        sqrt(n0 n1 / n).
+        statistic (the largest distance of both distribution functions), pvalue. Revealed: the statistic, and the
+        product of the groups' sizes.
     """
     x, by = named(data, column), named(data, by)
     machine = machine_of(x, by, device=device)
-    d, scaled = (float(v) for v in shown(machine, _kolmogorov, numbers(machine, x), two_groups(machine, by), what="D"))
-    root = scaled / max(d, 1e-9)  # of n0 n1 / n; a better limit is M. A. Stephens' (1970)
-    corrected = scaled + d * (0.12 + 0.11 / max(root, 1e-9))
-    return Statistic(statistic=d, pvalue=float(distributions.kolmogorov_above(corrected)))
+    d, pairs = (float(v) for v in shown(machine, _kolmogorov, numbers(machine, x), two_groups(machine, by), what="D"))
+    rows = rows_in(x)
+    first = (rows - round(np.sqrt(max(rows**2 - 4 * pairs, 0.0)))) // 2
+    if not first:
+        raise DataError("all rows are of one group: there is nothing to compare.")
+    if rows <= EXACT:
+        d, pvalue = distributions.kolmogorov_exact(d, first, rows - first)
+        return Statistic(statistic=d, pvalue=pvalue)
+    root = np.sqrt(pairs / rows)  # a better limit is M. A. Stephens' (1970)
+    return Statistic(statistic=d, pvalue=float(distributions.kolmogorov_above(d * (root + 0.12 + 0.11 / root))))
 
 
 def _kolmogorov(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -129,7 +143,8 @@ def _kolmogorov(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     gap = jnp.abs(ones - share * at) / (share * (1 - share))  # |F1 - F0|
     last = jnp.concatenate([x[:-1] < x[1:], jnp.ones(1, bool)])
     d = jnp.max(jnp.where(last, gap, 0.0))
-    return spu.reveal(d), spu.reveal(d * jnp.sqrt(share * (1 - share)) * np.sqrt(rows))
+    first = jnp.sum(g.astype(jnp.int32))
+    return spu.reveal(d), spu.reveal(first * (rows - first))
 
 
 def f_oneway(data: Any, column: Any, by: Any, *, n_groups: int | None = None, device: SPU | None = None) -> Statistic:
