@@ -18,7 +18,7 @@ from spuvm.ml.leaf_quantiles import quantiles
 from spuvm.ml.leafwise import LeafTree
 from spuvm.ml.noisy import Noise
 from spuvm.ml.objectives import OBJECTIVES, STEP
-from spuvm.ml.parameters import LOG_LINK, Parameters
+from spuvm.ml.parameters import LOG_LINK, RANKS, Parameters
 from spuvm.ml.tree import Matrices, Rules, Tree, exponent_for, goes_left, grow, leaf_weights, penalties_of, siblings
 
 AnyTree = Tree | LeafTree
@@ -52,7 +52,7 @@ def amplified(parameters: Parameters) -> float:
 
 def largest_product(parameters: Parameters) -> float:
     """Of a gradient and its hessian, where rows are told apart by it."""
-    if parameters.objective in LOG_LINK:
+    if parameters.objective in (*LOG_LINK, *RANKS):
         return 64.0
     return 1.0 if parameters.objective in ("binary:logistic", "multi:softprob", "multi:softmax") else 4.0
 

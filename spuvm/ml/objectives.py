@@ -358,8 +358,8 @@ def _ndcg(margin: jax.Array, target: jax.Array, extra: Any) -> Pair:
 
 
 OBJECTIVES = {
-    "rank:pairwise": Objective(_rank, _column, _mean, _pairwise, 8),
-    "rank:ndcg": Objective(_rank, _column, _mean, _ndcg, 8),
+    "rank:pairwise": Objective(_rank, _column, _mean, _pairwise, 9),
+    "rank:ndcg": Objective(_rank, _column, _mean, _ndcg, 9),
     "binary:logistic": Objective(_binary, _column, _log_odds, _logistic, 8),
     "reg:squarederror": Objective(_no_check, _column, _mean, _squared, 2),
     "reg:absoluteerror": Objective(_no_check, _column, _quantile, _absolute, 1),

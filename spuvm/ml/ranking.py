@@ -1,10 +1,10 @@
 """Ranking: pairs of rows of one group, of which the better one is to have the larger margin; and NDCG.
 
 LambdaRank (Burges, "From RankNet to LambdaRank to LambdaMART", 2010): the gradient of a pair is that of a logistic
-loss, of "rank:ndcg" times what the NDCG would change if both rows changed places. Every pair of a group counts, and a
-group's pairs are divided by the most that the pairs of one of its rows add up to, so that no row's gradient is beyond 1
-(XGBoost divides by a logarithm, and by the difference of margins). Which rows are of one group is public; labels,
-margins, ranks and pairs are secret.
+loss, of "rank:ndcg" times what the NDCG would change if both rows changed places. Every pair of a group counts, as
+XGBoost normalises it: by the difference of both margins, unless all of the group are equal, and together they add up to
+the logarithm of what they would add up to. Which rows are of one group is public; labels, margins, ranks and pairs are
+secret.
 
 Notation: G groups of at most m rows, P = m (m - 1) / 2 pairs of places.
 """
@@ -98,11 +98,21 @@ def pairs(y: np.ndarray, groups: Groups, gains: bool, where: str) -> dict[str, n
     one, other = (value[groups["rows"][:, places]] for places in (before, after))
     counts = np.abs(one - other) if gains else (one != other).astype(np.float64)
     counts = counts * groups["pairs"]
+    if gains:
+        counts = counts / np.maximum(_best(value, groups), 1.0)[:, None]
     if not counts.any():
         raise DataError(f"{where}: all labels of each group are the same: there is nothing to rank.")
-    of_row = counts @ np.abs(_incidence(groups["rows"].shape[1]))
-    most = np.maximum(of_row.max(axis=1, keepdims=True), 1e-30)
-    return {"target": (one > other).astype(np.float32), "size": (counts / most).astype(np.float32)}
+    return {"target": (one > other).astype(np.float32), "size": counts.astype(np.float32)}
+
+
+def _best(gain: np.ndarray, groups: Groups) -> np.ndarray:
+    """The best discounted gain that each group can have: float64 [G]."""
+    group = groups["at"] // groups["rows"].shape[1]
+    best = np.zeros(groups["rows"].shape[0])
+    for g in range(len(best)):
+        some = np.sort(gain[group == g])[::-1]
+        best[g] = (some / np.log2(2 + np.arange(len(some)))).sum()
+    return best
 
 
 def gain_of(y: np.ndarray) -> np.ndarray:
@@ -112,12 +122,8 @@ def gain_of(y: np.ndarray) -> np.ndarray:
 
 def gains(y: np.ndarray, groups: Groups) -> np.ndarray:
     """Labels as gains by the best that their group can have, and last how many groups have none: float32 [rows + 1]."""
-    gain = gain_of(y)
-    group = groups["at"] // groups["rows"].shape[1]
-    best = np.zeros(groups["rows"].shape[0])
-    for g in range(len(best)):
-        some = np.sort(gain[group == g])[::-1]
-        best[g] = (some / np.log2(2 + np.arange(len(some)))).sum()
+    gain, group = gain_of(y), groups["at"] // groups["rows"].shape[1]
+    best = _best(gain, groups)
     return np.append(gain / np.where(best == 0, 1, best)[group], (best == 0).sum()).astype(np.float32)
 
 
@@ -146,14 +152,35 @@ def gradients(
     """First and second derivatives by the margins [rows, 1]."""
     largest = groups["rows"].shape[1]
     apart = _apart(margin, groups)
+    below = _below(apart)
     if ndcg:
-        below = _below(apart)
         size = size * (_discounts(below, groups) @ _incidence(largest).T) * (1 - 2 * below)
+    size = _by_distance(size, apart * (1 - 2 * below), groups)
     p = jax.nn.sigmoid(apart)
-    slope = (size * (p - target)) @ _incidence(largest)
+    off = p - target
+    slope = (size * off) @ _incidence(largest)
     bend = (2 * size * (p * (1 - p))) @ np.abs(_incidence(largest))
-    first, second = (x.reshape(-1)[groups["at"]][:, None] for x in (slope, bend))
+    factor, unit = _logarithmic(jnp.sum(2 * size * (target * (1 - 2 * p) + p), axis=1, keepdims=True), largest)
+    first, second = ((x * factor * unit).reshape(-1)[groups["at"]][:, None] for x in (slope, bend))
     return first, second
+
+
+NEAR = 0.01  # XGBoost's: is added to a distance that divides
+LITTLE = 2.0**-8  # of a sum, below which its logarithm is nearly the sum
+
+
+def _by_distance(size: jax.Array, distance: jax.Array, groups: Mapping[str, jax.Array]) -> jax.Array:
+    """Pairs [G, P] by how far their margins are apart; as they are where all margins of a group are equal."""
+    some = jnp.sum(distance * groups["pairs"], axis=1, keepdims=True) > 0
+    return size / jnp.where(some, distance + NEAR, 1.0)
+
+
+def _logarithmic(total: jax.Array, largest: int) -> tuple[jax.Array, float]:
+    """log2(1 + total) / total of each group [G, 1], as a number near 1 and a public power of two."""
+    unit = 2.0 ** -max(largest.bit_length() - 1, 0)
+    little = total < LITTLE
+    quotient = jnp.log(1 + total) / jnp.where(little, 1.0, total * unit)
+    return jnp.where(little, (1 - total / 2) / unit, quotient) * np.float32(1 / np.log(2)), unit
 
 
 def _apart(margin: jax.Array, groups: Mapping[str, jax.Array]) -> jax.Array:
