@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn import datasets, linear_model, neighbors, tree
 
 import spuvm as spu
 from spuvm import ml
+from spuvm.runtime.errors import InputError
 
 ROWS = 80
 
@@ -130,3 +132,39 @@ def test_first_parameters_have_a_place_as_scikit_learns() -> None:
     ]
     for model, name, value in made:
         assert model.get_params()[name] == value or name == "estimator"
+
+
+KEPT: dict[str, Any] = {  # those whose parts no other table of tests has
+    "CoxPHFitter": lambda d: ml.CoxPHFitter(timeline=6, max_iter=4).fit(d, "months", "died"),
+    "KaplanMeierFitter": lambda d: ml.KaplanMeierFitter(timeline=6).fit(d, "months", "died"),
+    "Perceptron": lambda d: ml.Perceptron(max_iter=2).fit(d.drop("months"), label="died"),
+    "ExtraTreesClassifier": lambda d: ml.ExtraTreesClassifier(2, max_depth=2).fit(d.drop("months"), label="died"),
+    "RandomForestRegressor": lambda d: ml.RandomForestRegressor(2, max_depth=2).fit(d.drop("died"), label="months"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::spuvm.ml.ConvergenceWarning")
+@pytest.mark.parametrize("name", KEPT)
+def test_what_one_session_saved_another_loads_to_the_last_bit(name: str, tmp_path: Path) -> None:
+    def asked(model: Any) -> np.ndarray:
+        if name == "KaplanMeierFitter":
+            return np.asarray(model.survival_function_)
+        verb = getattr(model, "predict_log_partial_hazard", None) or model.predict
+        return np.asarray(verb(frame(x, y), to="bob").value)
+
+    x, y = table(9)
+    ids, folders = np.arange(ROWS), {p: tmp_path / p for p in PARTIES}
+    own = {p: {"id": ids, f"x{k}": x[:, k]} for k, p in enumerate(PARTIES)}
+    own["carol"] |= {"months": ids % 6 + 1, "died": (x[:, 0] > 0).astype(int)}
+    model = KEPT[name](spu.data.vertical(own, "id", missing=False))
+    before = asked(model)
+    model.save(folders)
+    spu.shutdown()
+    spu.init(parties=PARTIES, address="local")
+    assert np.ptp(before) > 0 and np.array_equal(asked(ml.load(folders)), before)
+    part = folders["bob"] / "model.share"
+    content = bytearray(part.read_bytes())
+    content[len(content) // 2] ^= 1
+    part.write_bytes(content)
+    with pytest.raises(InputError, match="is damaged"):
+        ml.load(folders)
