@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from estimators import PARTIES
-from sklearn import datasets, linear_model, neighbors, tree
+from sklearn import datasets, linear_model, naive_bayes, neighbors, tree
 
 import spuvm as spu
 from spuvm import ml
@@ -99,6 +99,14 @@ def test_labels_of_any_size(size: float) -> None:
         ours.fit(data, label="y")
         assert np.abs(predicted(ours, data) - theirs.fit(x, y).predict(x)).max() < 0.02 * y.std()
         assert ours.score(data) == pytest.approx(theirs.score(x, y), abs=0.01)
+
+
+def test_small_columns_beside_large_ones_are_smoothed_as_scikit_learn_does() -> None:
+    x, y = datasets.make_classification(ROWS, 3, n_informative=3, n_redundant=0, random_state=2)
+    x = x * np.array([1e-4, 1, 1e4])
+    data = frame(x, y)
+    ours = ml.GaussianNB().fit(data, label="y").predict_proba(data, to="bob").value
+    assert np.abs(ours - naive_bayes.GaussianNB().fit(x, y).predict_proba(x)).max() < 2e-3
 
 
 @pytest.mark.parametrize("objective", ["count:poisson", "reg:tweedie"])

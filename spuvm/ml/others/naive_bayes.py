@@ -10,29 +10,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spuvm.ml.common import rules
+from spuvm.ml.common import rules, units
 from spuvm.ml.common.by_column import ByColumn, learn
 from spuvm.ml.common.estimator import Fitted
 from spuvm.ml.common.predictors import CLASSES_RULE, Classifier, Given
 from spuvm.ml.common.rules import Rule
-from spuvm.ml.common.standard import matrix, refuse_categories, standard
+from spuvm.ml.common.standard import matrix, refuse_categories, scales, standard
 from spuvm.ml.common.table import Table, secret, without_powers
 from spuvm.ml.machine import Machine
 
+MOST_ADDED = 2.0**10  # times a column's own variance, with which it says nothing any more
 LEAST_VARIANCE = 2.0**-12  # of a feature within a class, of its variance over all rows
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class GaussianNB(Classifier):
-    """Normal features; variances within a class below 2^-12 of those over all rows count as that."""
+    """Normal features; variances within a class below 2^-12 of those over all rows count as that.
 
-    checks: ClassVar[dict[str, Rule]] = {"n_classes": CLASSES_RULE}
+    Args:
+        var_smoothing: the share of the largest column's variance that is added to all, as scikit-learn does.
+    """
+
+    var_smoothing: float = 1e-9
+    checks: ClassVar[dict[str, Rule]] = {"var_smoothing": rules.between(0, 1), "n_classes": CLASSES_RULE}
 
     def _learn(self, machine: Machine, given: Given) -> Fitted:
         known = standard(given.table, 0.0, centred=True)
         z = matrix(known, known.match(given.table))
-        operands = z, given.labels.values, given.weight
-        found = machine.run(_normal(given.labels.classes), *operands, what="training")
+        operands = z, given.labels.values, given.weight, scales(known)["power"]
+        found = machine.run(_normal(given.labels.classes, float(self.var_smoothing)), *operands, what="training")
         return Fitted(machine, known, found, {"classes": given.labels.classes, "rows": given.table.rows})
 
     def _margins(self, table: Table) -> Any:
@@ -42,8 +48,8 @@ class GaussianNB(Classifier):
 
 
 @cache
-def _normal(classes: int) -> Any:
-    def fit(z: jax.Array, y: jax.Array, weight: Any) -> dict[str, jax.Array]:
+def _normal(classes: int, smoothing: float) -> Any:
+    def fit(z: jax.Array, y: jax.Array, weight: Any, power: jax.Array) -> dict[str, jax.Array]:
         """Margins z^2 a + z b + c: the logarithm of each class's share and density."""
         rows = z.shape[0]
         hot = (y[:, None] == jnp.arange(classes)).astype(jnp.float32)
@@ -52,11 +58,22 @@ def _normal(classes: int) -> Any:
         means = (hot.T @ z / rows) / shares[:, None]
         own = (y[:, None] == jnp.arange(classes)).astype(jnp.float32) @ means
         variance = jnp.maximum((hot.T @ (z - own) ** 2 / rows) / shares[:, None], LEAST_VARIANCE)
+        if smoothing:
+            variance = variance + smoothed(z, power, smoothing)
         inverse = 1 / variance
         logs = jnp.log(shares) - 0.5 * jnp.sum(jnp.log(variance) + means * means * inverse, axis=1)
         return {"a": -0.5 * inverse.T, "b": (means * inverse).T, "c": logs}
 
     return fit
+
+
+def smoothed(z: jax.Array, power: jax.Array, share: float) -> jax.Array:
+    """That share of the largest variance, in each column's unit, at most MOST_ADDED: [n]."""
+    largest = jnp.max(power)
+    most = jnp.max(units.times_power(jnp.mean(z * z, axis=0), 2 * (power - largest)))
+    bits = int(np.floor(np.log2(share)))
+    limit = jnp.minimum(2 * (largest - power) + bits, int(np.log2(MOST_ADDED)))
+    return units.times_power(jnp.full(power.shape, share * 2.0**-bits, z.dtype) * most, limit)
 
 
 def _quadratic(z: jax.Array, model: Any) -> jax.Array:
