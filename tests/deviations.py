@@ -105,7 +105,7 @@ class Deviations:
     """A program on float32 arrays, run by all parties, of which one may change one of its messages."""
 
     def __init__(self, function: Any, arguments: Sequence[Any], protocol: str, algebra: Algebra, parties: int) -> None:
-        self.n = parties
+        self.n, self.keys = parties, key
         self.made: Choreography = spu.jit(function, protocol=protocol).compile(*arguments).choreography
         raws = [np.rint(v * 2.0**18).astype(np.int64).view(np.uint64) for v in arguments]
         self.inputs = shared_inputs(self.made, raws, algebra=algebra)
@@ -137,7 +137,7 @@ class Deviations:
 
         def party(rank: int) -> Any:
             mine = [x if rank in s.holders else None for s, x in zip(slots, self.inputs, strict=True)]
-            executor = Executor(Streams(key, rank), links[rank])
+            executor = Executor(Streams(self.keys, rank), links[rank])
             if rank == cheater:
                 executor.checks.compare = partial(compare, executor.checks)  # type: ignore[method-assign]
             try:
