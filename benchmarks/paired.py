@@ -30,8 +30,7 @@ from spuvm.bench.measure import NETWORKED, SEED, SIMULATED, machine
 from spuvm.bench.operations import ALL, OPERATIONS, Sizes
 
 SPAN = 0.1  # seconds of runs that are timed together
-SETTLE, LONGEST = 1.0, 20.0  # seconds of runs, at least and at most, before any is timed
-STEADY = 5  # times in a row that runs got no faster, after which machine code will have been made
+SETTLE, LONGEST = 4.0, 60.0  # processor seconds of runs before any is timed: machine code is made meanwhile; seconds
 SLOWER = 1.1
 PATIENCE = 600.0
 Request = dict[str, Any]
@@ -140,15 +139,14 @@ def pairs(checkouts: Sequence[Path], mode: str, names: Sequence[str], sizes: Siz
 
 
 def settled(workers: Any, request: Request) -> int:
-    """After the operation has run until it gets no faster: how many runs fill the span."""
+    """After the operation has run for a while: how many runs fill the span."""
     workers.ask(request)
-    began, runs, best, steady = time.perf_counter(), 1, Side(), 0
-    while (passed := time.perf_counter() - began) < SETTLE or (steady < STEADY and passed < LONGEST):
-        before = best.processor
+    began, runs, work, found = time.perf_counter(), 1, 0.0, Side()
+    while work < SETTLE and time.perf_counter() - began < LONGEST:
         replies = workers.ask({"do": "time", "runs": runs})
-        best.note(replies, runs)
-        steady = 0 if best.processor < 0.97 * before else steady + 1
-        runs = max(1, min(1000, int(SPAN / best.seconds)))
+        found.note(replies, runs)
+        work += max(r["processor"] for r in replies)
+        runs = max(1, min(1000, int(SPAN / found.seconds)))
     return runs
 
 
