@@ -6,6 +6,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from spuvm.network import make_run_folder, run_parties
 from spuvm.runtime.errors import InputError, SpuError
 from spuvm.runtime.protocols.registered import rank_names
 from spuvm.sql import Database, connect
+
+with suppress(ImportError):  # lines can be edited where the system has it
+    import readline  # noqa: F401
 
 TABLE = re.compile(r"(\w+)=(.+)@([\w.-]+?)(?::([\w,]+))?")
 HELP = (
@@ -137,30 +141,40 @@ def _shell(db: Database, options: Mapping[str, Any]) -> None:
     """Queries from stdin; an error is shown, and the next one read."""
     state = dict(options) | {"explain": False, "analyze": False, "output": None}
     say(f"rows are for {_receiver(db, state)}; {HELP}")
-    text = ""
-    for line in _lines():
-        word, _, rest = line.strip().partition(" ")
-        if not text and word == "\\q":
-            return
-        if not text and word == "\\d":
-            _show_tables(db)
-        elif not text and word == "\\to":
-            state["to"] = rest.strip()
-        else:
-            text += line
-            if text.rstrip().endswith(";"):
-                _one(db, text.strip().rstrip(";"), state)
-                text = ""
-
-
-def _lines() -> Any:
+    terminal, text = sys.stdin.isatty(), ""
     while True:
-        if sys.stdin.isatty():
-            click.echo("sql> ", nl=False)
-        line = sys.stdin.readline()
-        if not line:
+        try:
+            line = input(("...> " if text else "sql> ") if terminal else "")
+        except EOFError:
             return
-        yield line
+        except KeyboardInterrupt:
+            if not terminal:
+                raise
+            text = ""  # what was begun is forgotten
+            say("")
+            continue
+        word, _, rest = line.strip().partition(" ")
+        if not text and word.startswith("\\") and word not in ("\\explain", "\\analyze"):
+            if word == "\\q":
+                return
+            _told(db, word, rest.strip(), state)
+            continue
+        text += line + "\n" if text or line.strip() else ""
+        if text.rstrip().endswith(";"):
+            _one(db, text.strip().rstrip(";"), state)
+            text = ""
+
+
+def _told(db: Database, word: str, rest: str, state: dict[str, Any]) -> None:
+    """A word to the shell itself."""
+    if word == "\\d":
+        _show_tables(db)
+    elif word == "\\to" and rest in db.members:
+        state["to"] = rest
+    elif word == "\\to":
+        say(f"\\to {rest}: it must be one of {', '.join(db.members)}.")
+    else:
+        say(HELP)
 
 
 def _one(db: Database, text: str, state: Mapping[str, Any]) -> None:

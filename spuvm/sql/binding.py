@@ -305,7 +305,8 @@ class Select(subqueries.Subqueries, aggregates.Aggregates):
                     raise InputError(f"`{node.sql('duckdb')}` leaves out `{name}`, which is not there.")
                 out += [(name, e) for name, e in known if name not in gone]
             else:
-                out.append((node.alias_or_name or node.sql("duckdb"), node.unalias()))
+                label = node.alias_or_name
+                out.append((node.sql("duckdb") if label in ("", "*") else label, node.unalias()))
         return out
 
     def distinct(self, columns: Sequence[tuple[str, Expr]], keys: Sequence[Order]) -> None:
