@@ -149,9 +149,7 @@ def test_rounding_and_columns_that_are_left_out() -> None:
         ("select * replace (1 as day) from orders", "name the columns instead"),
         ("select day from orders using sample 3", r"\(SAMPLE\) is not supported"),
         ("select day from orders tablesample 10%", r"\(SAMPLE\) is not supported"),
-        ("select sum(price) over w from orders window w as (order by day)", r"\(WINDOWS\) is not supported"),
         ("select string_agg(name, ',') from customers group by city", "this aggregate is not supported: there are avg"),
-        ("select city, count(*) from customers group by rollup (city)", "ROLLUP, CUBE and GROUPING SETS"),
         ("select sum(price > 3) from orders", r"counted by count_if\(\.\.\.\)"),
         ("(select day from orders) order by day limit 1", r"\(ORDER\) is not supported"),
         ("select * from (select day from orders) t tablesample 10%", r"\(SAMPLE\) is not supported"),
@@ -256,7 +254,7 @@ WRONG = {
     "with recursive r as (select 1) select * from r": "RECURSIVE is not supported",
     "select id from customers order by 3": "there are 1 columns",
     "select id from customers where id = ?": "parameter without a value|has no value",
-    "select ntile(4) over (order by id) from customers": "over a window is not supported",
+    "select string_agg(name, ',') over (order by id) from customers": "over a window is not supported",
     "select id from customers where id": "must be true or false",
     "select stddev(id * 100000) from customers": "their squares leave fixed point",
 }

@@ -41,7 +41,9 @@ def test_pandas_reads_from_a_connection() -> None:
     spu.init(parties=("alice", "bob", "carol"), address="local")
     try:
         with dbapi.connect({"alice": {"orders": ORDERS}}, to="carol") as connection:
-            found = pandas.read_sql("select id, price * 2 twice from orders where price > ?", connection, params=(5,))
+            found = pandas.read_sql(
+                "select id, price * 2 twice from orders where price > ? order by id", connection, params=(5,)
+            )
     finally:
         spu.shutdown()
     assert found.to_dict("list") == {"id": [2, 3], "twice": [12, 14]}
