@@ -253,7 +253,8 @@ class Desk:
         path = self.party.settings.state / "jobs" / row.id / "results" / results[name][0]
         if row.state != "done" or not path.is_file():
             raise InputError(
-                f"result {name} of job {row.id} is not here: the job is {row.state}, and who may see it is said."
+                f"result {name} of job {row.id} is not here: the job is {row.state}; it goes to "
+                f"{', '.join(results[name][1])} alone, and may have been erased."
             )
         return web.Response(body=path.read_bytes(), content_type="application/octet-stream")
 
