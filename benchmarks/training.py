@@ -2,15 +2,19 @@
 
     python benchmarks/training.py               print the tables
     python benchmarks/training.py --write       and put them, and the plot, into docs/
+    python benchmarks/training.py --again       train all anew: a quarter of an hour of one core
 
-A few minutes of one core. Programs run in the clear, operation by operation, with secret truncations rounding at random
-as the protocols' do (`spuvm.compiler.ir.in_the_clear`): a run among parties computes the same up to these roundings.
+Curves are kept in records/training.jsonl, a line each, so that a run that ended goes on. Programs run in the clear,
+operation by operation, with secret truncations rounding at random as the protocols' do
+(`spuvm.compiler.ir.in_the_clear`): a run among parties computes the same up to these roundings.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,70 +22,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.datasets import load_digits
+from training_curves import NETWORKS, OPTIMISERS, Curve, Stepper, Trainer
 
-from spuvm.compiler.front.trace import trace
-from spuvm.compiler.ir.in_the_clear import evaluate
-from spuvm.compiler.ir.module import Module
-from spuvm.compiler.lower.lower import lower
-from spuvm.compiler.passes.pipeline import run_passes
-from spuvm.runtime.config import Config
-from spuvm.runtime.ring.elements import signed
-
-DOCS = Path(__file__).resolve().parent.parent / "docs"
-STEPS, BATCH, HIDDEN = 60, 64, 24
-
-OPTIMISERS: dict[str, optax.GradientTransformation] = {
-    "sgd, momentum": optax.sgd(0.1, momentum=0.9),
-    "adam": optax.adam(1e-2),
-    "adamw": optax.adamw(1e-2),
-    "amsgrad": optax.amsgrad(1e-2),
-    "nadam": optax.nadam(1e-2),
-    "radam": optax.radam(1e-2),
-    "rmsprop": optax.rmsprop(3e-3),
-    "adagrad": optax.adagrad(5e-2),
-    "adadelta": optax.adadelta(1.0),
-    "yogi": optax.yogi(1e-2),
-    "lion": optax.lion(1e-3),
-    "lamb": optax.lamb(1e-2),
-    "novograd": optax.novograd(1e-2),
-}
-GRADIENTS = np.array([10.0, -1.0, 0.1, 0.01, -0.001, 0.0001], np.float32)
-
-
-class Stepper:
-    """A function called again and again with what it has returned, as a Python training loop calls a jitted one.
-
-    `carried`: how many leaves of the arguments are results of the call before. Compiled once for fresh arguments, and
-    once for results, which keep their scales.
-    """
-
-    def __init__(self, function: Callable[..., Any], carried: int) -> None:
-        self.function, self.carried = function, carried
-        self.modules: dict[tuple[int, ...], Module] = {}
-        self.raw: list[Any] = []
-        self.finer: tuple[int, ...] = ()
-
-    def __call__(self, args: tuple[Any, ...], seed: int) -> list[Any]:
-        """All results as floats; `args` count where there is no result yet."""
-        leaves = jax.tree.leaves(args)
-        finer = self.finer or (0,) * self.carried
-        if finer not in self.modules:
-            traced = trace(self.function, args)
-            module = lower(traced, ["secret"] * len(leaves), Config())
-            module.finer, module.keeps_scales = (*finer, *[0] * (len(leaves) - self.carried)), True
-            self.modules[finer] = run_passes(module)
-        module = self.modules[finer]
-        fresh = [_encoded(x, v.type.frac) for x, v in zip(leaves, module.body.params)]
-        out = evaluate(module, [*(self.raw or fresh[: self.carried]), *fresh[self.carried :]], jitter=seed)
-        types = [v.type for v in module.body.results]
-        self.raw = out[: self.carried]
-        self.finer = tuple(t.frac - 18 if t.kind == "fxp" else 0 for t in types[: self.carried])
-        return [np.asarray(signed(x)).astype(np.float64) / 2.0**t.frac for x, t in zip(out, types)]
-
-
-def _encoded(x: Any, frac: int) -> Any:
-    return np.rint(np.asarray(x, np.float64) * 2.0**frac).astype(np.int64)
+HERE = Path(__file__).resolve().parent
+DOCS, RECORDS = HERE.parent / "docs", HERE / "records" / "training.jsonl"
+GRADIENTS = (10.0 ** np.linspace(-4, 1, 41) * (-1.0) ** np.arange(41)).astype(np.float32)
 
 
 # Gradients of mean losses ------------------------------------------------------------------------------------
@@ -147,80 +92,68 @@ def first_step(optimiser: optax.GradientTransformation) -> float:
     return float((beyond / np.abs(want)).max())
 
 
-def network(parameters: Any, x: Any) -> Any:
-    (w, b), (v, c) = parameters
-    return jax.nn.relu(x @ w + b) @ v + c
+def recorded() -> dict[tuple[str, str, int], Curve]:
+    lines = RECORDS.read_text().splitlines() if RECORDS.exists() else []
+    return {c.key: c for c in (Curve(**json.loads(line)) for line in lines)}
 
 
-def loss_of(parameters: Any, x: Any, y: Any) -> Any:
-    return optax.softmax_cross_entropy(network(parameters, x), y).mean()
+def measured(networks: list[str], optimisers: list[str], seeds: list[int], again: bool) -> None:
+    """Adds a line to the records for each curve that is not there yet; `again`: for all of these."""
+    for network in networks:
+        for optimiser in optimisers:
+            there = {} if again else recorded()
+            trainer = None
+            for seed in seeds:
+                if (network, optimiser, seed) in there:
+                    continue
+                trainer = trainer or Trainer(network, optimiser)
+                curve = trainer.curve(seed)
+                with RECORDS.open("a") as out:
+                    out.write(json.dumps(curve.record()) + "\n")
+                print(f"{network}, {optimiser}, seed {seed}: gap {curve.gap:.4f}, {curve.accuracies}", flush=True)
 
 
-def curves(optimiser: optax.GradientTransformation) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """Losses of each step on its batch, float32's and ours, and both accuracies on rows that were not trained on."""
-    images, labels = load_digits(return_X_y=True)
-    images, hot = (images / 16).astype(np.float32), np.eye(10, dtype=np.float32)[labels]
-    generator = np.random.default_rng(0)
-    order = generator.permutation(len(images))
-    train, test = order[:1400], order[1400:]
-    sizes = ((64, HIDDEN), (HIDDEN, 10))
-    start = [
-        (generator.normal(0, (2 / m) ** 0.5, (m, n)).astype(np.float32), np.zeros(n, np.float32)) for m, n in sizes
+def table(curves: dict[tuple[str, str, int], Curve]) -> list[str]:
+    """A row for each optimiser and network, of all seeds that there are."""
+    rows = [
+        "| optimiser | network | seeds | loss, float32 | loss | largest gap | accuracy, float32 | accuracy | less |"
     ]
-
-    def step(parameters: Any, state: Any, x: Any, y: Any) -> Any:
-        loss, slope = jax.value_and_grad(loss_of)(parameters, x, y)
-        updates, state = optimiser.update(slope, state, parameters)
-        return optax.apply_updates(parameters, updates), state, loss
-
-    plain = jax.jit(step)
-    ours = Stepper(step, len(jax.tree.leaves((start, optimiser.init(start)))))
-    given = start, optimiser.init(start)
-    state = given
-    losses = []
-    got: list[Any] = []
-    for i in range(STEPS):
-        rows = train[np.arange(i * BATCH, (i + 1) * BATCH) % len(train)]
-        *state, loss = plain(*state, images[rows], hot[rows])
-        got = ours((*given, images[rows], hot[rows]), i)
-        losses.append((float(loss), float(got[-1])))
-    learned = jax.tree.unflatten(jax.tree.structure(start), got[: len(jax.tree.leaves(start))])
-    accuracies = [
-        float((np.asarray(network(p, images[test])).argmax(1) == labels[test]).mean()) for p in (state[0], learned)
-    ]
-    return *np.array(losses).T, accuracies[0], accuracies[1]
+    rows.append("|---|---|---:|---:|---:|---:|---:|---:|---:|")
+    for optimiser in OPTIMISERS:
+        for network in NETWORKS:
+            these = [c for c in curves.values() if c.key[:2] == (network, optimiser)]
+            if these:
+                plain, ours = (np.mean([x[-5:] for x in xs]) for xs in zip(*((c.float32, c.shared) for c in these)))
+                before, after = np.mean([c.accuracies for c in these], 0)
+                less = max(max(c.accuracies[0] - c.accuracies[1] for c in these), 0.0)
+                rows.append(
+                    f"| {optimiser} | {network} | {len(these)} | {plain:.3f} | {ours:.3f} "
+                    f"| {max(c.gap for c in these):.3f} | {before:.1%} | {after:.1%} | {100 * less:.1f} |"
+                )
+    return rows
 
 
-def optimisers() -> tuple[list[str], dict[str, tuple[np.ndarray, np.ndarray]]]:
-    rows = ["| optimiser | first step | loss, float32 | loss | largest gap | accuracy, float32 | accuracy |"]
-    rows.append("|---|---:|---:|---:|---:|---:|---:|")
-    drawn = {}
-    for name, optimiser in OPTIMISERS.items():
-        plain, ours, before, after = curves(optimiser)
-        gap = np.abs(plain - ours).max()
-        rows.append(
-            f"| {name} | {first_step(optimiser):.1%} | {plain[-5:].mean():.3f} | {ours[-5:].mean():.3f} | {gap:.3f} "
-            f"| {before:.1%} | {after:.1%} |"
-        )
-        print(rows[-1], flush=True)
-        drawn[name] = plain, ours
-    return rows, drawn
+def first_steps() -> list[str]:
+    return [", ".join(f"{name} {first_step(optimiser):.1%}" for name, optimiser in OPTIMISERS.items()) + "."]
 
 
-def plot(drawn: dict[str, tuple[np.ndarray, np.ndarray]]) -> str:
-    """One small panel an optimiser: float32 as a grey line, ours as a thin dark one, from 0 to 3."""
-    width, height, across = 150, 90, 5
-    rows = -(-len(drawn) // across)
-    size = f'width="{across * (width + 12)}" height="{rows * (height + 28)}"'
+def plot(curves: dict[tuple[str, str, int], Curve]) -> str:
+    """A panel for each network and optimiser, of the first seed: float32 as a grey line, ours thin and dark."""
+    width, height, seed = 200, 60, 0
+    size = f'width="{len(NETWORKS) * (width + 12)}" height="{len(OPTIMISERS) * (height + 22)}"'
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="sans-serif" font-size="11">']
-    for i, (name, pair) in enumerate(drawn.items()):
-        left, top = (i % across) * (width + 12) + 6, (i // across) * (height + 28) + 18
-        parts.append(f'<text x="{left}" y="{top - 5}">{name}</text>')
+    for (i, network), (j, optimiser) in product(enumerate(NETWORKS), enumerate(OPTIMISERS)):
+        curve = curves.get((network, optimiser, seed))
+        if curve is None:
+            continue
+        left, top = i * (width + 12) + 6, j * (height + 22) + 16
+        parts.append(f'<text x="{left}" y="{top - 4}">{optimiser}, {network}</text>')
         parts.append(f'<rect x="{left}" y="{top}" width="{width}" height="{height}" fill="none" stroke="#ccc"/>')
-        for losses, style in zip(pair, ('stroke="#bbb" stroke-width="4"', 'stroke="#036" stroke-width="1"')):
+        most = max(curve.float32)
+        for losses, style in ((curve.float32, 'stroke="#bbb" stroke-width="4"'), (curve.shared, 'stroke="#036"')):
             points = (
-                f"{left + j * width / (STEPS - 1):.1f},{top + height * (1 - min(max(y, 0), 3) / 3):.1f}"
-                for j, y in enumerate(losses)
+                f"{left + k * width / (len(losses) - 1):.1f},{top + height * (1 - min(max(y / most, 0), 1)):.1f}"
+                for k, y in enumerate(losses)
             )
             parts.append(f'<polyline fill="none" {style} points="{" ".join(points)}"/>')
     return "\n".join([*parts, "</svg>\n"])
@@ -235,14 +168,22 @@ def put(text: str, name: str, rows: list[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="write docs/training.md and docs/plots/training.svg")
+    parser.add_argument("--again", action="store_true", help="train anew what the records have")
+    parser.add_argument("--networks", nargs="*", choices=[*NETWORKS], default=[*NETWORKS], help="these alone")
+    parser.add_argument("--optimisers", nargs="*", choices=[*OPTIMISERS], default=[*OPTIMISERS], help="these alone")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="of parameters and batches")
     options = parser.parse_args()
-    slopes = gradients()
-    print("\n".join(slopes), flush=True)
-    table, drawn = optimisers()
+    measured(options.networks, options.optimisers, options.seeds, options.again)
+    curves = recorded()
+    shown = {"optimisers": table(curves), "first steps": first_steps(), "gradients": gradients()}
+    print("\n\n".join("\n".join(rows) for rows in shown.values()))
     if options.write:
         page = DOCS / "training.md"
-        page.write_text(put(put(page.read_text(), "gradients", slopes), "optimisers", table))
-        (DOCS / "plots" / "training.svg").write_text(plot(drawn))
+        text = page.read_text()
+        for name, rows in shown.items():
+            text = put(text, name, rows)
+        page.write_text(text)
+        (DOCS / "plots" / "training.svg").write_text(plot(curves))
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ class SPUObject(Remote):
 
     def __len__(self) -> int:
         if not self.shape:
-            raise TypeError("len() of a scalar SPUObject")
+            raise TypeError("a scalar SPUObject has no length, and no items: its shape is ().")
         return self.shape[0]
 
     def __iter__(self) -> Iterator[Any]:

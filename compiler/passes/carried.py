@@ -1,10 +1,11 @@
 """Which values that loops carry keep the fraction bits that a root wants, from one iteration to the next.
 
-A carried value has one type before, within and after its loop. It gets `OF_ROOTS` bits beyond the default where a root
-is taken of it, in the body or after the loop, and its limit allows them: what the body makes of it has room for them
-whatever comes in, and so has what goes in first (or it is multiplied by a constant of at least a half, whose products
-are promised to fit). What a body takes so it gives so: its result is asked for the bits, which may be wanted of
-another carried value then. This goes on until nothing changes.
+A carried value has one type before, within and after its loop. It gets `Limits.roots` bits beyond the default where a
+root is taken of it, in the body or after the loop, and its limit allows them: what the body makes of it has room for
+them whatever comes in, and so has what goes in first (or it is multiplied by a constant of at least a half, whose
+products are promised to fit); or all iterations together leave it so (passes/growth.py). What a body takes so it gives
+so: its result is asked for the bits, which may be wanted of another carried value then. This goes on until nothing
+changes.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from spuvm.compiler.ir.module import Op, Region, Value
+from spuvm.compiler.passes.growth import reach
 from spuvm.compiler.passes.limits import Limits
 from spuvm.compiler.passes.states import extra_of, is_scaled
-from spuvm.compiler.passes.wishes import NO_WISH, OF_ROOTS, Pins, Wanted
+from spuvm.compiler.passes.wishes import NO_WISH, Pins, Wanted
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Carried:
     @property
     def last(self) -> Value:
         return self.loop.outputs[self.result]
+
+    @property
+    def trips(self) -> int | None:
+        """How many iterations there are, if it is known."""
+        return int(self.loop.attrs["trips"]) if self.loop.name == "loop" else None
 
     @property
     def made(self) -> Value:
@@ -66,6 +73,7 @@ def carried(op: Op) -> Iterator[Carried]:
 def pin(module_body: Region, limits: Limits) -> Pins:
     """The operands, parameters, results and outputs that have extra bits, by operation or region and position."""
     loops = [(region, op) for region in _regions(module_body) for op in region.ops if op.name in ("loop", "while")]
+    by_param = {c.params[0]: c for _, op in loops for c in carried(op)}
     pins = Pins()
     while loops:
         wanted = {region: _wishes(region, limits, pins) for region in _regions(module_body)}
@@ -74,7 +82,7 @@ def pin(module_body: Region, limits: Limits) -> Pins:
             for region, op in loops
             for c in carried(op)
             if (op, c.at) not in pins.operands
-            if (extra := _extra(c, wanted[region], wanted[op.regions[-1]], limits, pins))
+            if (extra := _extra(c, wanted[region], wanted[op.regions[-1]], limits, by_param, pins))
         ]
         if not new:
             return pins
@@ -97,23 +105,38 @@ def _wishes(region: Region, limits: Limits, pins: Pins) -> Wanted:
     return wanted
 
 
-def _extra(c: Carried, outside: Wanted, inside: Wanted, limits: Limits, pins: Pins) -> int:
+def _extra(c: Carried, outside: Wanted, inside: Wanted, limits: Limits, loops: dict[Value, Carried], pins: Pins) -> int:
     """What a carried value gets: that of a state (see `states`), if its limit has room for what roots want; what a loop
     within gives with more bits, it carries so.
     """
     asked = [outside.of.get(c.last), inside.of.get(c.params[0]), inside.of.get(c.made)]
     below = max((wish or NO_WISH).below for wish in asked)
-    if not _has_room(c, limits):
+    if not _has_room(c, limits, loops, pins):
         return 0
     if c.made in pins.values:
         return pins.values[c.made]
     body = c.loop.regions[-1]
     average = is_scaled({c.params[0]}, body, limits, most=0.0)
-    return (extra_of(below, c.made, body) if average else 0) or (OF_ROOTS if below >= OF_ROOTS else 0)
+    return (extra_of(below, c.made, body, limits) if average else 0) or (limits.roots if below >= limits.roots else 0)
 
 
-def _has_room(c: Carried, limits: Limits) -> bool:
-    fits = limits.top - limits.frac - OF_ROOTS
-    if c.first.type.frac != limits.frac or limits.of[c.made].whole > fits:
+def _has_room(c: Carried, limits: Limits, loops: dict[Value, Carried], pins: Pins) -> bool:
+    fits = limits.top - limits.frac - limits.roots
+    if c.first.type.frac != limits.frac:
         return False
-    return limits.of[c.first].whole <= fits or is_scaled({c.params[0]}, c.loop.regions[-1], limits)
+    body = c.loop.regions[-1]
+    if limits.of[c.made].whole <= fits and (limits.of[c.first].whole <= fits or is_scaled({c.params[0]}, body, limits)):
+        return True
+    first, trips = _beginning(c, loops)
+    fine = {region.results[i] for region, i in pins.results}
+    return trips is not None and reach(first, c.params[0], c.made, body, trips, limits, fine) <= fits
+
+
+def _beginning(c: Carried, loops: dict[Value, Carried]) -> tuple[Value, int | None]:
+    """What a loop within loops begins with, and how many iterations there are in all."""
+    trips = c.trips
+    around = loops.get(c.first)
+    if trips is None or around is None or around.made is not c.last:
+        return c.first, trips
+    first, outer = _beginning(around, loops)
+    return first, outer if outer is None else trips * outer

@@ -19,6 +19,9 @@ from spuvm.compiler.ir.ops import LOCAL, index_operands
 from spuvm.runtime.ring.elements import signed
 
 OF_DIVISORS = 12  # extra bits that one that may be small wants
+OF_ROOTS = 18  # wanted below a root, whose relative error is half that of its operand
+OF_AVERAGES = 20  # of a moving average that a root is taken of
+OF_NUMERATORS = 8  # and of one that is divided: quotients take few bits more
 NOTHING = -400.0  # log2 of the limit of zero
 
 
@@ -50,6 +53,10 @@ class Limits:
         self.frac = frac
         self.top = ring_bits - 2
         self.most = self.top - 2 * frac  # log2 of what a product may be
+        self.roots = min(OF_ROOTS, frac)  # as many as leave a number the range of a product
+        self.averages = self.roots + OF_AVERAGES - OF_ROOTS
+        self.divisors = min(OF_DIVISORS, max(frac - 2, 0))
+        self.numerators = min(OF_NUMERATORS, frac)
         self.of: dict[Value, Limit] = {}
         self.pinned: dict[Value, Limit] = {}  # of what loops carry
         self.measured: dict[Value, float] = {}  # log2 of what values are taken to stay below

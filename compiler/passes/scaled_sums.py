@@ -8,7 +8,6 @@ from spuvm.compiler.ir.module import Op, Value
 from spuvm.compiler.ir.ops import LOCAL, index_operands
 from spuvm.compiler.passes.limits import count
 from spuvm.compiler.passes.scaler import MOST, Scaler, is_raw
-from spuvm.compiler.passes.states import OF_NUMERATORS
 from spuvm.compiler.passes.truncation import BLOCK
 from spuvm.compiler.passes.wishes import NO_WISH
 
@@ -109,7 +108,7 @@ def _in_halves(s: Scaler, x: Value, out: Value, op: Op) -> bool:
     factors = s.operands_of(x, "mul")
     for y, c in (factors, factors[::-1]) if factors else ():
         more, wide = s.of(y), s.wish(out)
-        if c not in s.constants or s.limits.of[c].whole > 0 or min(more, wide) < OF_NUMERATORS:
+        if c not in s.constants or s.limits.of[c].whole > 0 or min(more, wide) < s.limits.numerators:
             continue
         if more <= s.factor_room(y):
             continue

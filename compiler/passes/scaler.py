@@ -14,7 +14,7 @@ from spuvm.compiler.ir.fixedpoint import encode
 from spuvm.compiler.ir.module import Op, Region, Value, uses
 from spuvm.compiler.ir.ops import with_results
 from spuvm.compiler.passes.limits import Limits
-from spuvm.compiler.passes.wishes import NO_WISH, OF_ROOTS, REARRANGED, Pins, Wanted
+from spuvm.compiler.passes.wishes import NO_WISH, REARRANGED, Pins, Wanted
 from spuvm.runtime.ring.elements import words
 
 MOST = {32: 6, 64: 20, 128: 40}  # extra bits of what is multiplied
@@ -60,8 +60,8 @@ class Scaler:
         self.wanted = Wanted(limits, pins)
         self.wanted.run(region)
         for param, result in (successors or {}).items():
-            if self.wanted.of.get(param, NO_WISH).below >= OF_ROOTS:
-                self.wanted.ask(result, 0.0, OF_ROOTS)
+            if self.wanted.of.get(param, NO_WISH).below >= self.limits.roots:
+                self.wanted.ask(result, 0.0, self.limits.roots)
         for result, bits in states.items():
             self.wanted.ask(result, 0.0, bits)
         self.wanted.run(region)
@@ -99,7 +99,7 @@ class Scaler:
             for i, v in enumerate(self.region.results)
             if (self.region, i) not in self.pins.results
             and v not in self.states
-            and not (self.keeps_scales and self.wanted.of.get(v, NO_WISH).below >= OF_ROOTS)
+            and not (self.keeps_scales and self.wanted.of.get(v, NO_WISH).below >= self.limits.roots)
         }
         for op in self.region.ops:
             if op.name not in self.rules:
@@ -108,8 +108,8 @@ class Scaler:
 
     def _kept(self, result: Value) -> int:
         """Extra bits that a result leaves with."""
-        fine = self.keeps_scales and result.type.is_secret and self.of(result) >= OF_ROOTS
-        return self.states.get(result, OF_ROOTS if fine else 0)
+        fine = self.keeps_scales and result.type.is_secret and self.of(result) >= self.limits.roots
+        return self.states.get(result, self.limits.roots if fine else 0)
 
     def of(self, value: Value) -> int:
         return self.extra.get(value, 0)
@@ -171,7 +171,7 @@ class Scaler:
         """What is multiplied, or pinned, at last."""
         found = {v for op in self.region.ops if op.name in ("mul", "dot") for v in op.inputs} | self.pinned
         for op in reversed(self.region.ops):
-            if op.name in CARRIED and not found.isdisjoint(op.outputs):
+            if op.name in CARRIED and any(v in found and v.type.kind == "fxp" for v in op.outputs):
                 found.update(v for v in op.inputs if v.type.kind == "fxp")
         return found
 
@@ -194,7 +194,9 @@ class Scaler:
         if not change or value.type.kind != "fxp":
             return value
         if (value, extra) not in self.aligned:
-            made = self._constant(value, change, like) if value in self.constants else None
+            made = (
+                self._constant(value, change, like) if value in self.constants else self._shared_constant(value, change)
+            )
             made = self._moved(value, change, like) if made is None else made
             self.extra[made], self.limits.of[made] = extra, self.limits.of[value]
             self.aligned[value, extra] = made
@@ -222,6 +224,14 @@ class Scaler:
         for op in spread:
             made = self.emit("broadcast", made.outputs, op, **op.attrs)
         return made.output
+
+    def _shared_constant(self, value: Value, change: int) -> Value | None:
+        """What loops begin with: shared again, as a millionth is nothing with the default fraction bits."""
+        given = next((v for v in self.operands_of(value, "share") if v in self.constants), None)
+        if given is None or given.type.frac != value.type.frac:
+            return None
+        made = self._constant(given, change, self.at_hand)
+        return made if made is None else self.emit("share", [made], self.at_hand, to=value.type.visibility).output
 
     def keep(self, op: Op, inputs: list[Value], extra: int) -> None:
         """The operation on these inputs; its results have `extra` bits more."""

@@ -13,10 +13,7 @@ from dataclasses import dataclass
 
 from spuvm.compiler.ir.module import Module, Region, Value
 from spuvm.compiler.passes.limits import Limits
-from spuvm.compiler.passes.wishes import NO_WISH, OF_ROOTS, REARRANGED, Wanted
-
-OF_AVERAGES = 20  # extra bits of a moving average that a root is taken of
-OF_NUMERATORS = 8  # and of one that is divided: quotients take few bits more
+from spuvm.compiler.passes.wishes import NO_WISH, REARRANGED, Wanted
 
 PLACE = re.compile(r"\[\d+\]")
 NAME = re.compile(r"^\w*")
@@ -66,18 +63,18 @@ def states(module: Module, successors: dict[Value, Value], limits: Limits) -> di
             continue
         below = wanted.of.get(v, NO_WISH).below
         average = below_average(v, result, module.body, limits)
-        extra = average and extra_of(max(below, wanted.of.get(result, NO_WISH).below), result, module.body)
-        extra = extra or (OF_ROOTS if below >= OF_ROOTS else 0)
+        extra = average and extra_of(max(below, wanted.of.get(result, NO_WISH).below), result, module.body, limits)
+        extra = extra or (limits.roots if below >= limits.roots else 0)
         if extra and v.type.frac in (limits.frac, limits.frac + extra):
             found[v] = State(result, extra)
     return found
 
 
-def extra_of(below: float, average: Value, region: Region) -> int:
+def extra_of(below: float, average: Value, region: Region, limits: Limits) -> int:
     """What a moving average keeps, of which `below` bits are wanted below roots."""
-    if below >= OF_ROOTS:
-        return OF_AVERAGES
-    return OF_NUMERATORS if is_divided({average}, region) else 0
+    if below >= limits.roots:
+        return limits.averages
+    return limits.numerators if is_divided({average}, region) else 0
 
 
 def below_average(before: Value, after: Value, region: Region, limits: Limits) -> bool:
@@ -108,6 +105,11 @@ def made_of(values: set[Value], region: Region) -> set[Value]:
 
 
 def is_divided(values: set[Value], region: Region) -> bool:
-    """Whether what sums and products make of these values is divided by something secret."""
-    found = made_of(values, region)
-    return any(op.name == "div" and op.inputs[0] in found and op.inputs[1].type.is_secret for op in region.ops)
+    """Whether what sums, products and public divisors make of these values is divided by something secret."""
+    found = set(values)
+    for op in region.ops:
+        if op.name == "div" and op.inputs[0] in found and op.inputs[1].type.is_secret:
+            return True
+        if op.name in LINEAR | {"mul", "div", "div_by"} and not found.isdisjoint(op.inputs):
+            found.update(op.outputs)
+    return False

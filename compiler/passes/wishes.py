@@ -10,9 +10,8 @@ import numpy as np
 
 from spuvm.compiler.ir.module import Op, Region, Value
 from spuvm.compiler.ir.ops import LOCAL, index_operands
-from spuvm.compiler.passes.limits import OF_DIVISORS, Limit, Limits, count
+from spuvm.compiler.passes.limits import Limit, Limits, count
 
-OF_ROOTS = 18  # wanted below a root, whose relative error is half that of its operand
 FEW = 32  # terms of a sum
 
 REARRANGED = frozenset(LOCAL) - {"sum", "cumsum", "scatter_add"} | {"neg", "share"}
@@ -113,20 +112,21 @@ def _want_sum(w: Wanted, op: Op, wish: Wish) -> None:
 
 def _want_each(w: Wanted, op: Op, wish: Wish) -> None:
     at = index_operands(op.name, len(op.inputs)) if op.name in LOCAL else ()
+    beside = max((w.pins.values.get(x, -math.inf) for x in op.inputs), default=-math.inf)  # as fine as what is carried
     for i, x in enumerate(op.inputs):
         if i not in at:
-            w.ask(x, wish.bits, wish.below)
+            w.ask(x, wish.bits, max(wish.below, beside))
 
 
 def _want_root(w: Wanted, op: Op, wish: Wish) -> None:
-    w.ask(op.inputs[0], 0.0, OF_ROOTS)
+    w.ask(op.inputs[0], 0.0, w.limits.roots)
 
 
 def _want_quotient(w: Wanted, op: Op, wish: Wish) -> None:
     """A divisor that may be small makes small numerators large."""
-    small = min(OF_DIVISORS, w.room(op.inputs[1]))
+    small = min(w.limits.divisors, w.room(op.inputs[1]))
     w.ask(op.inputs[0], wish.bits, max(small if small > 0 else -math.inf, wish.below))
-    w.ask(op.inputs[1], small, OF_DIVISORS if op.inputs[1] in w.cancelled else -math.inf)
+    w.ask(op.inputs[1], small, w.limits.divisors if op.inputs[1] in w.cancelled else -math.inf)
 
 
 def _want_power(w: Wanted, op: Op, wish: Wish) -> None:
