@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
+from weakref import WeakKeyDictionary
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from test_engine import WORDS, chosen, drawn, numbers, run_code
 import spuvm as spu
 from spuvm.compiler.assemble.assemble import assemble
 from spuvm.compiler.cache import disk
+from spuvm.compiler.cache.recent import Recent
 from spuvm.compiler.expand.choreography import Call
 from spuvm.compiler.fuse import llvm
 from spuvm.compiler.fuse.passes import best
@@ -204,21 +206,26 @@ def test_hot_and_wide_stages_earn_it() -> None:
     np.testing.assert_allclose(results, [x * x + x] * 4, atol=1e-4)
 
 
-def test_pieces_of_some_thousand_elements_earn_it() -> None:
+def test_pieces_of_some_thousand_elements_earn_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A straight piece is laid out again, once all its wide stages have machine code."""
+    monkeypatch.setenv("SPUVM_ENGINE", "native")
+    monkeypatch.setattr(interpreter, "EARNED", 0.0)
+    monkeypatch.setattr(executables, "_FUSED", {})  # as in a new process
+    monkeypatch.setattr(executables, "_PROMOTED", Recent())
+    monkeypatch.setattr(small, "_KNOWN", WeakKeyDictionary())
     x = np.linspace(-1, 1, 8192).astype(np.float32)
 
     def fused() -> int:
         return sum(p.fused for found in small._KNOWN.values() if found is not None for p in found.programs)
 
-    with patch.object(interpreter, "EARNED", 0.0):
-        function = spu.jit(lambda a, b: a * b + 0.5 * a)
-        results = [spu.reveal(function(x, x[::-1])) for _ in range(2)]
-        before = fused()
-        for future in list(executables._PROMOTED.values()):
-            future.result()
-        results += [spu.reveal(function(x, x[::-1])) for _ in range(2)]
-    assert fused() > before
+    function = spu.jit(lambda a, b: a * b + 0.5 * a)
+    results = [spu.reveal(function(x, x[::-1]))]
+    assert len(small._KNOWN) > 0 and fused() == 0
+    results.append(spu.reveal(function(x, x[::-1])))
+    for future in list(executables._PROMOTED.values()):
+        future.result()
+    results += [spu.reveal(function(x, x[::-1])) for _ in range(2)]
+    assert fused() > 0
     np.testing.assert_allclose(results, [x * x[::-1] + 0.5 * x] * 4, atol=1e-4)
 
 
