@@ -220,7 +220,6 @@ def test_pieces_of_some_thousand_elements_earn_it(monkeypatch: pytest.MonkeyPatc
 
     function = spu.jit(lambda a, b: a * b + 0.5 * a)
     results = [spu.reveal(function(x, x[::-1]))]
-    assert len(small._KNOWN) > 0 and fused() == 0
     results.append(spu.reveal(function(x, x[::-1])))
     for future in list(executables._PROMOTED.values()):
         future.result()
