@@ -24,6 +24,7 @@ DAVE = """
 [parties.dave]
 address = "127.0.0.1:9103"
 """
+FILES = (("", 0), ("", 1), ('compute = ["dave", "bob"]', 1))
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +62,14 @@ def test_a_made_cluster_loads(tmp_path: Path) -> None:
 def test_fraction_bits_follow_the_ring(folder: Path, ring: int, bits: int) -> None:
     config = load_cluster(write(folder, f"ring = {ring}\n" + GOOD)).config
     assert (config.ring_bits, config.fxp_fraction_bits) == (ring, bits)
+
+
+def test_a_file_that_names_no_protocol_has_one_that_holds_among_its_parties(folder: Path) -> None:
+    """Two as `spu.SPU` has it; where more take part, those that do not compute do not count."""
+    found = [load_cluster(write(folder, head + GOOD + DAVE * more)) for head, more in FILES]
+    assert [c.config.protocol for c in found] == ["semi2k_ot", "aby3", "semi2k_ot"]
+    assert [c.protocols for c in found] == [("semi2k_ot",), ("aby3",), ("semi2k_ot",)]
+    assert all(protocol_of(c.config).dealer is None for c in found)
 
 
 def test_listen_and_ipv6_and_parameters(folder: Path) -> None:

@@ -4,7 +4,7 @@
     crl = "ca.crl"                      # optional: the certificates that the authority took back
     timeout_seconds = 60                # optional, as are the next seven
     grace_seconds = 20                  # how long a lost connection may be taken up again; not at all if not given
-    protocol = "aby3"
+    protocol = "aby3"                   # if not given: "semi2k_ot" if two compute, else "aby3"
     protocols = ["aby3"]                # that scripts may ask for; `protocol` alone if not given
     ring = 64
     fxp_fraction_bits = 18
@@ -64,7 +64,7 @@ from spuvm.runtime.link.parties import (
 )
 from spuvm.runtime.link.trust import check_trust, parse_fingerprint
 from spuvm.runtime.located import is_file, located
-from spuvm.runtime.protocols.registered import PROTOCOLS, has_dealer, protocol_of
+from spuvm.runtime.protocols.registered import PROTOCOLS, has_dealer, protocol_of, sound_default
 
 CLUSTER_KEYS = (
     "ca", "crl", "timeout_seconds", "grace_seconds", "protocol", "protocols", "ring", "fxp_fraction_bits", "truncation",
@@ -266,7 +266,7 @@ def _listen(text: str, where: str, path: Path) -> Address | Path:
 
 
 def _config(table: dict[str, Any], names: tuple[str, ...], path: Path) -> Config:
-    protocol = table.get("protocol", "aby3")
+    protocol = table.get("protocol", sound_default(2) if len(names) == 2 else "aby3")
     ring = table.get("ring", 64)
     bits = table.get("fxp_fraction_bits", DEFAULT_FRACTION_BITS.get(ring) if isinstance(ring, int) else None)
     truncation = table.get("truncation", TRUNCATIONS[0])
