@@ -87,10 +87,10 @@ def test_rows_of_several_parties_may_be_far_from_zero() -> None:
     assert np.abs(model.reveal().coef - theirs.coef_).max() < 0.02 * np.abs(theirs.coef_).max()
 
 
-@pytest.mark.parametrize("size", [1e-6, 1e4])
-def test_labels_of_any_size(size: float) -> None:
+@pytest.mark.parametrize(("size", "mean"), [(1e-6, 1), (1e4, 1), (3.0, 1e5)])
+def test_labels_of_any_size(size: float, mean: float) -> None:
     x, y = table(6)
-    y = (y / y.std() + 1) * size
+    y = (y / y.std() + mean) * size
     data = frame(x, y)
     for ours, theirs in (
         (ml.DecisionTreeRegressor(max_depth=3, max_bin=ROWS), tree.DecisionTreeRegressor(max_depth=3)),
@@ -99,6 +99,13 @@ def test_labels_of_any_size(size: float) -> None:
         ours.fit(data, label="y")
         assert np.abs(predicted(ours, data) - theirs.fit(x, y).predict(x)).max() < 0.02 * y.std()
         assert ours.score(data) == pytest.approx(theirs.score(x, y), abs=0.01)
+
+
+def test_labels_without_room_are_refused() -> None:
+    x, y = table(6)
+    for model, kind in ((ml.Ridge(), "vertical"), (ml.Ridge(), "horizontal"), (ml.DecisionTreeRegressor(), "vertical")):
+        with pytest.raises(InputError, match="divide them"):
+            model.fit(frame(x, y * 1e9, kind), label="y")
 
 
 def test_small_columns_beside_large_ones_are_smoothed_as_scikit_learn_does() -> None:

@@ -32,6 +32,7 @@ STEADY = float(np.exp(STEP))
 MOST_UNITS = 3.0  # of a label from the base score, where its unit is known from elsewhere
 MOST_SLOPES = 64.0  # of a label from the base score, of pseudo-Huber losses
 SMALLEST_UNIT, LARGEST_UNIT = 2.0**-17, 2.0**30
+LARGEST_LABEL = 2.0**32  # a prediction of 2^33 has no room for its steps (`predictions.FINE`)
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ def prepare(
         DataError: for labels or weights that the objective cannot use.
     """
     y = checked(labels, parameters, where)
+    if float(np.abs(y).max()) > LARGEST_LABEL:
+        raise DataError(f"{where}: labels are beyond {LARGEST_LABEL:g}: divide them.")
     if parameters.objective in RANKS:
         both = ranking.pairs(y, known, parameters.objective == "rank:ndcg", where)
         none = np.zeros(1)

@@ -60,25 +60,33 @@ def both_probabilities(margin: jax.Array) -> jax.Array:
     return jnp.concatenate([1 - p, p], axis=1)
 
 
-def values(margin: jax.Array, up: jax.Array, down: jax.Array, steps: float = 1.0) -> jax.Array:
-    """Predictions of a regression in the units of its labels times `steps`, [rows]."""
-    return ((margin[:, 0] * steps) * down) * up.astype(margin.dtype)
+def values(margin: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+    """Predictions of a regression in the units of its labels, [rows]."""
+    return (margin[:, 0] * down) * up.astype(margin.dtype)
 
 
-def exponentials(margin: jax.Array, up: jax.Array, down: jax.Array, steps: float = 1.0) -> jax.Array:
-    """Predictions whose logarithms the margins are, in the units of the labels times `steps`, [rows]."""
+def exponentials(margin: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+    """Predictions whose logarithms the margins are, in the units of the labels, [rows]."""
     mean = jnp.exp(jnp.clip(margin[:, 0], -MOST_MARGIN, MOST_MARGIN))
-    return ((mean * steps) * down) * up.astype(margin.dtype)
+    return (mean * down) * up.astype(margin.dtype)
 
 
 MOST_GROWN = 17  # as a power of two: of small labels that are scored
-FINE = 4096.0  # steps of a unit of labels, of predictions that a party is shown: labels may be small
+FINE_BITS = 12
+FINE = 2.0**FINE_BITS  # steps of a unit of labels, of predictions that a party is shown: labels may be small
 
 
 @cache
 def finely(function: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-    """`values` or `exponentials` times `FINE`."""
-    return lambda margin, up, down: function(margin, up, down, FINE)
+    """`values` or `exponentials` times `FINE`: by `down` while that stays at 1 or less, the rest by the whole `up`."""
+
+    def shown(margin: jax.Array, up: jax.Array, down: jax.Array) -> jax.Array:
+        finer = down * FINE  # a power of two from 2^-5 to 2^12
+        much = finer > 1
+        rest = jnp.where(much, finer, 1.0).astype(jnp.int32).astype(margin.dtype)
+        return function(margin, up.astype(margin.dtype) * rest, jnp.where(much, 1.0, finer))
+
+    return shown
 
 
 def from_steps(shown: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ from spuvm.devices import PYU, PYUObject, fetch
 from spuvm.ml.common import units
 from spuvm.ml.common.table import Table, dense, here, is_written
 from spuvm.ml.machine import Machine
+from spuvm.ml.objectives import LARGEST_LABEL, LARGEST_UNIT
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import DataError, InputError
 
@@ -78,7 +79,14 @@ KINDS: dict[str, Callable[[np.ndarray], str | None]] = {
 
 
 def labels_of(
-    machine: Machine, data: Any, y: Any, kind: str, rows: int, n_classes: int | None = None, ordered: bool = True
+    machine: Machine,
+    data: Any,
+    y: Any,
+    kind: str,
+    rows: int,
+    n_classes: int | None = None,
+    ordered: bool = True,
+    predicted: bool = False,
 ) -> Labels:
     """The labels of training, or of a score.
 
@@ -87,6 +95,7 @@ def labels_of(
         kind: of `KINDS`.
         n_classes: if it is known.
         ordered: whether it matters which of two classes is 1; else codes may follow the alphabet.
+        predicted: whether numbers like these are to be shown, for which there must be room.
 
     Raises:
         InputError: for labels that are absent, text, missing, of one class or not of the kind; what only their
@@ -100,9 +109,9 @@ def labels_of(
         return Labels(_shared(machine, checked, None), classes)
     alone = len(pieces) == 1 and isinstance(pieces[0], PYUObject)
     if alone:
-        made = machine.share(_at(pieces[0], partial(in_units, kind=kind, where=where)))
+        made = machine.share(_at(pieces[0], partial(in_units, kind=kind, where=where, predicted=predicted)))
         return Labels(made["values"], 0, {"mean": made["mean"], "power": made["power"]})
-    checked = [_at(p, partial(rough, kind=kind, where=where)) for p in pieces]
+    checked = [_at(p, partial(rough, kind=kind, where=where, predicted=predicted)) for p in pieces]
     shared = [machine.share(p) if isinstance(p, PYUObject) else p for p in checked]
     made = machine.run(_join_centred if kind == "numbers" else _join, shared, what="labels")
     return Labels(made["values"], 0, {"mean": made["mean"], "power": made["power"]})
@@ -332,18 +341,28 @@ def coded(y: np.ndarray, classes: int, where: str, alone: bool) -> np.ndarray:
     return y.astype(np.float32)
 
 
-def in_units(y: np.ndarray, kind: str, where: str) -> dict[str, Any]:
+def in_units(y: np.ndarray, kind: str, where: str, predicted: bool) -> dict[str, Any]:
     """All labels of a regression in their units: values float32 [rows], mean float32, power int32."""
     _refuse(y, kind, where)
     if kind == "numbers":
         if len(y) > 1 and np.ptp(y) == 0:
             raise DataError(f"{where}: all labels are the same: there is nothing to learn.")
+        if predicted:
+            _refuse_large(float(y.std()), y, where)
         unit = {k: v[0] for k, v in units.learned(y[:, None], 0.0, centred=True).items()}
     else:
         power = np.ceil(np.log2(max(float(y.mean()), 2.0**units.LOW)))
         unit = {"mean": np.float64(0.0), "power": np.int32(power)}
     values = units.applied(y[:, None], unit["mean"], unit["power"])[:, 0]
     return {"values": values, "mean": np.float32(unit["mean"]), "power": np.int32(unit["power"])}
+
+
+def _refuse_large(spread: float, y: np.ndarray, where: str) -> None:
+    """Numbers whose predictions would have no room."""
+    if spread > LARGEST_UNIT or np.abs(y).max() > LARGEST_LABEL:
+        raise DataError(
+            f"{where}: labels vary by more than {LARGEST_UNIT:g} or are beyond {LARGEST_LABEL:g}: divide them."
+        )
 
 
 def _within(y: np.ndarray, ends: tuple[float, float], unit: tuple[float, int], where: str) -> np.ndarray:
@@ -357,9 +376,11 @@ def _in_range(ends: tuple[float, float], unit: tuple[float, int]) -> Callable[[j
     return lambda y: jnp.clip(y, *ends) * 2.0**-power - mean
 
 
-def rough(y: np.ndarray, kind: str, where: str) -> dict[str, np.ndarray]:
+def rough(y: np.ndarray, kind: str, where: str, predicted: bool) -> dict[str, np.ndarray]:
     """Some of the labels, at or below 1 times a power of two that stays secret."""
     _refuse(y, kind, where)
+    if kind == "numbers" and predicted:
+        _refuse_large(float(np.abs(y).max()), y, where)
     power = units.exponents(y[:, None])[0]
     return {"values": (y * 2.0 ** -float(power)).astype(np.float32), "power": power}
 

@@ -77,7 +77,7 @@ class Predictor(Estimator):
     def _given(self, machine: Machine, data: Any, y: Any, weight: Any) -> Given:
         table = self._features(machine, data, y, weight)
         n_classes = getattr(self, "n_classes", None)
-        labels = labels_of(machine, data, y, self.labels, table.rows, n_classes)
+        labels = labels_of(machine, data, y, self.labels, table.rows, n_classes, predicted=True)
         return Given(table, labels, weights_of(machine, data, weight, table.rows, self.weights_of_mean_one), data)
 
     def _features(self, machine: Machine, data: Any, y: Any, weight: Any) -> Table:
@@ -255,7 +255,7 @@ def _in_full(steps: float) -> Any:
 
 def _finely(values: jax.Array, unit: Any) -> jax.Array:
     """Values in units -> in full, times `predictions.FINE`."""
-    return units.times_power((values + unit["mean"]) * predictions.FINE, unit["power"])
+    return units.times_power(values + unit["mean"], unit["power"], predictions.FINE_BITS)
 
 
 @cache

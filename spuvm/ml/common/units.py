@@ -77,17 +77,20 @@ def magnitude(size: jax.Array) -> jax.Array:
     return jnp.sum(size[..., None] > steps, axis=-1, dtype=jnp.int32) + SMALL
 
 
-def times_power(x: jax.Array, power: jax.Array) -> jax.Array:
-    """x 2^power of a secret power from LEAST to MOST; what is outside counts as the nearest there.
+def times_power(x: jax.Array, power: jax.Array, more: int = 0) -> jax.Array:
+    """x 2^(power + more) of a secret power from LEAST to MOST; what is outside counts as the nearest there.
 
-    Up by an integer, which is exact; down by two numbers that have fraction bits enough.
+    Up by integers of at most 30 bits, which is exact; down by two numbers that have fraction bits enough.
     """
-    powers = np.arange(LEAST, MOST + 1)
+    powers = np.arange(LEAST, MOST + 1) + more
     at = jnp.clip(power - LEAST, 0, len(powers) - 1)
     down = np.minimum(powers, 0)
     first, second = (jnp.asarray(2.0**p, jnp.float32)[at] for p in (down // 2, down - down // 2))
-    up = jnp.asarray(2 ** np.maximum(powers, 0), jnp.int32)[at]
-    return (x * first * second) * up.astype(jnp.float32)
+    up = np.maximum(powers, 0)
+    out = x * first * second
+    for part in (up,) if more <= 0 else (up // 2, up - up // 2):
+        out = out * jnp.asarray(2**part, jnp.int32)[at].astype(jnp.float32)
+    return out
 
 
 def secretly_applied(x: jax.Array, mean: jax.Array, power: jax.Array) -> jax.Array:

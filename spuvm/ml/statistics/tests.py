@@ -118,19 +118,18 @@ def ks_2samp(data: Any, column: Any, by: Any, *, device: SPU | None = None) -> S
 
     Returns:
         statistic (the largest distance of both distribution functions), pvalue. Revealed: the statistic, and the
-        product of the groups' sizes.
+        size of the smaller group.
     """
     x, by = named(data, column), named(data, by)
     machine = machine_of(x, by, device=device)
-    d, pairs = (float(v) for v in shown(machine, _kolmogorov, numbers(machine, x), two_groups(machine, by), what="D"))
-    rows = rows_in(x)
-    first = (rows - round(np.sqrt(max(rows**2 - 4 * pairs, 0.0)))) // 2
+    found = shown(machine, _kolmogorov, numbers(machine, x), two_groups(machine, by), what="D")
+    d, first, rows = float(found[0]), int(found[1]), rows_in(x)
     if not first:
         raise DataError("all rows are of one group: there is nothing to compare.")
     if rows <= EXACT:
         d, pvalue = distributions.kolmogorov_exact(d, first, rows - first)
         return Statistic(statistic=d, pvalue=pvalue)
-    root = np.sqrt(pairs / rows)  # a better limit is M. A. Stephens' (1970)
+    root = np.sqrt(first * (rows - first) / rows)  # a better limit is M. A. Stephens' (1970)
     return Statistic(statistic=d, pvalue=float(distributions.kolmogorov_above(d * (root + 0.12 + 0.11 / root))))
 
 
@@ -144,7 +143,7 @@ def _kolmogorov(x: jax.Array, g: jax.Array) -> tuple[jax.Array, jax.Array]:
     last = jnp.concatenate([x[:-1] < x[1:], jnp.ones(1, bool)])
     d = jnp.max(jnp.where(last, gap, 0.0))
     first = jnp.sum(g.astype(jnp.int32))
-    return spu.reveal(d), spu.reveal(first * (rows - first))
+    return spu.reveal(d), spu.reveal(jnp.minimum(first, rows - first))
 
 
 def f_oneway(data: Any, column: Any, by: Any, *, n_groups: int | None = None, device: SPU | None = None) -> Statistic:
