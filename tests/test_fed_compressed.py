@@ -15,7 +15,7 @@ import spuvm as spu
 from spuvm import fed
 from spuvm.fed.compressing import random_k
 from spuvm.fed.layout import layout_of
-from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.errors import ConfigError, InputError
 
 OWNERS = tuple(f"site{i}" for i in range(50))
 TRUE = np.array([1.0, -2.0, 0.5, 3.0], np.float32)
@@ -65,6 +65,10 @@ def test_what_waits_is_added_later_also_after_a_new_start(tmp_path: Path) -> Non
     resumed = fed.train(loss, START, optax.sgd(0.02), FEW, rounds=5, checkpoint=folders, **options)
     five = fed.train(loss, START, optax.sgd(0.02), FEW, rounds=5, **options)
     assert np.allclose(resumed.params["w"], five.params["w"], atol=1e-5)
+    with pytest.raises(InputError, match="are of another training"):
+        fed.train(
+            loss, START, optax.sgd(0.02), FEW, rounds=6, checkpoint=folders, **options | {"compress": fed.top_k(0.5)}
+        )
 
 
 def test_positions_are_drawn_anew_and_settings_that_do_not_fit_are_refused() -> None:

@@ -61,11 +61,21 @@ class Compression(Protocol):
         """What a party keeps of its update for the next round."""
 
 
-class Positions:
-    """Some of the parameters, as they are: what is common to ways that choose positions."""
+class OneAddition:
+    """What is common to ways of one addition, before which all know alike what the round's number says."""
 
     sends = 1
     told = False
+
+    def start(self, layout: Layout) -> State:
+        return {}
+
+    def heard(self, layout: Layout, number: int, public: Public, mean: np.ndarray) -> Public:
+        return public
+
+
+class Positions(OneAddition):
+    """Some of the parameters, as they are: what is common to ways that choose positions."""
 
     def size(self, layout: Layout, number: int, public: Public) -> int:
         return len(public)
@@ -76,9 +86,6 @@ class Positions:
 
     def largest(self, layout: Layout, update: np.ndarray) -> float:
         return float(np.abs(update).max())
-
-    def heard(self, layout: Layout, number: int, public: Public, mean: np.ndarray) -> Public:
-        return public
 
     def left(self, layout: Layout, public: Public, update: np.ndarray) -> np.ndarray:
         out = update.copy()
@@ -96,9 +103,6 @@ class RandomK(Positions):
     @property
     def said(self) -> str:
         return f"of a round {self.share:g} of the parameters, drawn by a public generator"
-
-    def start(self, layout: Layout) -> State:
-        return {}
 
     def opened(self, layout: Layout, state: State, round_: int) -> np.ndarray:
         return self.positions(layout.size, round_)

@@ -23,8 +23,13 @@ def _facts(plan: Plan, state: State) -> dict[str, Any]:
             "round": state.round, "history": state.history}  # fmt: skip
 
 
+def _known(state: State) -> dict[str, np.ndarray]:
+    """What all know, by its name in a file."""
+    return {"vector": state.vector, **{f"server_{k}": v for k, v in state.server.items()}}
+
+
 def save(plan: Plan, workers: Mapping[str, PYUObject], where: Any, state: State) -> None:
-    public = {"vector": state.vector, **{f"server_{k}": v for k, v in state.server.items()}}
+    public = _known(state)
     for p in plan.parties:
         PYU(p)(
             lambda w, p=p: checkpoints.write(
@@ -66,9 +71,9 @@ def _loaded(
 
 def _public(plan: Plan, folder: Path, number: int, fresh: State) -> dict[str, Any]:
     public, _, facts = checkpoints.read(folder, number)
-    want, like = _facts(plan, fresh), {f"server_{k}": v for k, v in fresh.server.items()}
-    if any(facts.get(k) != want[k] for k in ("kind", "paths", "strategy")) or any(
-        public[k].shape != like.get(k, fresh.vector).shape for k in public
-    ):
+    want, shapes = _facts(plan, fresh), {name: x.shape for name, x in _known(fresh).items()}
+    if any(facts.get(k) != want[k] for k in ("kind", "paths", "strategy")) or shapes != {
+        name: x.shape for name, x in public.items()
+    }:
         raise InputError(f"the checkpoints in {folder} are of another training: give another folder.")
     return {**public, "history": np.frombuffer(json.dumps(facts["history"]).encode(), np.uint8)}

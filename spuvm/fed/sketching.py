@@ -18,19 +18,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spuvm.fed.compressing import Public, State, a_share
+from spuvm.fed.compressing import OneAddition, Public, State, a_share
 from spuvm.fed.layout import Layout
 from spuvm.fed.strategies import At
 
 
 @dataclass(frozen=True)
-class Sketch:
+class Sketch(OneAddition):
     """Buckets: a share of the parameters' number."""
 
     share: float
-
-    sends = 1
-    told = False
 
     @property
     def said(self) -> str:
@@ -38,9 +35,6 @@ class Sketch:
 
     def columns(self, size: int) -> int:
         return math.ceil(self.share * size)
-
-    def start(self, layout: Layout) -> State:
-        return {}
 
     def opened(self, layout: Layout, state: State, round_: int) -> Public:
         """The round, from which buckets and signs are drawn."""
@@ -56,9 +50,6 @@ class Sketch:
     def largest(self, layout: Layout, update: np.ndarray) -> float:
         size = layout.size
         return float(np.abs(update).max()) * math.sqrt(math.ceil(size / self.columns(size)))
-
-    def heard(self, layout: Layout, number: int, public: Public, mean: np.ndarray) -> Public:
-        return public
 
     def result(self, layout: Layout, state: State, public: Public, mean: np.ndarray) -> tuple[At, np.ndarray]:
         return slice(0, layout.size), self._read(layout.size, public, mean)
