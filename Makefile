@@ -8,7 +8,12 @@ BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE =
 PACKAGE := pyproject.toml setup.py $(wildcard runtime/ring/native/*)
 
-.PHONY: demo release test fast site lint format soak long seconds scan faults results tpch examples clean
+.DEFAULT_GOAL := demo
+.PHONY: help demo release test fast site lint conformance docs format soak long seconds scan faults results tpch examples clean
+
+## What can be made; `demo` if nothing is named.
+help:
+	@awk '/^## /{text = text (text ? " " : "") substr($$0, 4)} /^[a-z]+:/{split($$1, name, ":"); if (text) printf "%-12s %s\n", name[1], text; text = ""}' Makefile
 
 ## Three processes train a model on three hospitals' data over mutual TLS.
 demo: .venv/examples
@@ -31,6 +36,7 @@ fast: .venv/dev
 site: .venv/dev
 	$(BIN)/python -m mkdocs build --strict
 
+## Lint and types.
 lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -84,10 +90,12 @@ faults: .venv/dev
 release:
 	$(PYTHON) release/make.py
 
+## Imports in order, lint that mends itself, layout.
 format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+## Away with what was built here, .venv too.
 clean:
 	rm -rf .venv build *.egg-info spuvm/runtime/ring/_native*.so
 
