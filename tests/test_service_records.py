@@ -11,10 +11,13 @@ from pathlib import Path
 import pytest
 from services import entries, folder, inputs, program, run, services, until
 
-from spuvm.commands.desk import Desk
+from spuvm.commands.desk import Desk, quoted
+from spuvm.policy import commitments
 from spuvm.runtime.errors import DataError, InputError, LinkError
 from spuvm.service import exporting, settings
 from spuvm.service.party import Party
+
+NAME = quoted("no \u00fc/such")
 
 __all__ = ["folder", "program"]
 
@@ -91,6 +94,8 @@ def test_commands_reach_a_page_over_tls_and_users_are_in_the_record(folder: Path
             alice = parties["alice"]
             token = alice.store.add_user("ann", ["submit"], 1)
             assert await asyncio.to_thread(Desk(file, token).get, "/api/jobs") == []
+            with pytest.raises(InputError, match="needs the role operate"):
+                await asyncio.to_thread(Desk(file, token).post, f"/api/data/{NAME}/withdraw", {})
             with pytest.raises(InputError, match="no user has this token"):
                 await asyncio.to_thread(Desk(file, "x" * 43).get, "/api/jobs")
             other = Desk(file, token)
@@ -105,6 +110,18 @@ def test_commands_reach_a_page_over_tls_and_users_are_in_the_record(folder: Path
     told = [e.body for e in entries(folder, "alice") if e.event == "user"]
     assert [(b["name"], b["may"] is None) for b in told] == [("ann", False), ("ann", True)]
     assert told[0]["may"].startswith("submit until ")
+
+
+def test_salts_stay_and_damaged_ones_are_said(tmp_path: Path) -> None:
+    table, salts = tmp_path / "t.csv", tmp_path / "salts.json"
+    table.write_text("x\n1\n")
+    first = commitments.commit({"x": table}, salts)
+    both = commitments.commit({"x": table, "y": table}, salts)
+    assert both["x"] == first["x"] != both["y"] and commitments.opens(both["y"], table, salts, "y")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["salts.json", "t.csv"] and salts.stat().st_mode & 0o77 == 0
+    salts.write_text(salts.read_text()[:-9])
+    with pytest.raises(DataError, match="are damaged"):
+        commitments.commit({"x": table}, salts)
 
 
 @pytest.mark.parametrize("token", ["", "a\nb", "\u00e4", "x" * 2000])

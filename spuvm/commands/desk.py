@@ -22,11 +22,14 @@ class Desk:
 
     def __init__(self, config: Path, token: str) -> None:
         if not token.isascii() or not token.isprintable() or not 0 < len(token) <= MAX_TOKEN:
-            raise InputError("`--token` is none: it is the line that `spuvm users add` printed.")
+            raise InputError(
+                f"`--token` must be the line that `spuvm users add` printed: up to {MAX_TOKEN:,} visible characters."
+            )
         self._settings = settings.load(config)
         self._token = token
 
     def get(self, path: str) -> Any:
+        """The answer at a path, in which names that people give are `quoted`."""
         return json.loads(self.raw(path))
 
     def post(self, path: str, body: Any) -> Any:
@@ -34,7 +37,7 @@ class Desk:
 
     def beginning(self, start: str) -> list[Any]:
         """Jobs whose numbers begin so."""
-        found: list[Any] = self.get(f"/api/jobs?begins={quote(start)}") if start else []
+        found: list[Any] = self.get(f"/api/jobs?begins={quoted(start)}") if start else []
         return found
 
     def job(self, start: str) -> Any:
@@ -56,9 +59,10 @@ class Desk:
             connection.request("GET" if body is None else "POST", path, body, headers)
             answer = connection.getresponse()
             content = answer.read()
-        except ssl.SSLCertVerificationError:
+        except ssl.SSLCertVerificationError as error:
             raise LinkError(
-                f"whoever answers at {page} does not have the key of {self._settings.certificate}."
+                f"whoever answers at {page} does not have the key of {self._settings.certificate}, or that has ended: "
+                f"{error.verify_message}."
             ) from None
         except (OSError, http.client.HTTPException) as error:
             raise LinkError(f"no service answers at {page}: start it with `spuvm serve` ({error}).") from None
@@ -88,6 +92,11 @@ class Desk:
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"the certificate {self._settings.certificate} cannot be read: {error}.") from None
         return made
+
+
+def quoted(name: str) -> str:
+    """A name as a part of a path."""
+    return quote(name, safe="")
 
 
 def _told(status: int, content: bytes) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.table import Table
 
-from spuvm.commands.desk import Desk
+from spuvm.commands.desk import Desk, quoted
 from spuvm.commands.results import console, say
 from spuvm.runtime.errors import InputError, LinkError
 from spuvm.service import settings
@@ -221,7 +221,7 @@ def result(job: str, result: str, output: Path, config: Path, token: str) -> Non
     if output.exists():
         raise InputError(f"{output} is there already: give a new file.")
     desk = Desk(config, token)
-    output.write_bytes(desk.raw(f"/api/jobs/{desk.job(job)['id']}/results/{result}"))
+    output.write_bytes(desk.raw(f"/api/jobs/{desk.job(job)['id']}/results/{quoted(result)}"))
     say(f"wrote {output}")
 
 
@@ -243,7 +243,7 @@ def erase(job: str, config: Path, token: str) -> None:
 def withdraw(data: str, undo: bool, config: Path, token: str) -> None:
     """Take data of this party's catalogue back: jobs that use them end, what these left here is erased, and no new
     one is allowed."""
-    found = Desk(config, token).post(f"/api/data/{data}/{'grant' if undo else 'withdraw'}", {})
+    found = Desk(config, token).post(f"/api/data/{quoted(data)}/{'grant' if undo else 'withdraw'}", {})
     for job in found.get("jobs", ()):
         click.echo(job)
 
@@ -265,7 +265,7 @@ def schedules(config: Path, token: str) -> None:
 @TOKEN
 def unschedule(schedule: str, config: Path, token: str) -> None:
     """End a schedule; a job that it began goes on."""
-    Desk(config, token).post(f"/api/schedules/{schedule}/remove", {})
+    Desk(config, token).post(f"/api/schedules/{quoted(schedule)}/remove", {})
 
 
 @click.group()

@@ -23,9 +23,15 @@ PIECE = 1 << 20
 def commit(files: Mapping[str, Path], salts: Path) -> dict[str, str]:
     """A commitment to each file, as hex digits. Salts are in the file `salts`, made here if it is not there."""
     known = _read(salts) if salts.exists() else {}
-    known |= {name: secrets.token_hex(SALT_BYTES) for name in files if name not in known}
-    with os.fdopen(os.open(salts, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        json.dump(known, file)
+    new = {name: secrets.token_hex(SALT_BYTES) for name in files if name not in known}
+    if new:
+        known |= new
+        temporary = salts.with_name(f".{salts.name}.new")  # whoever is killed here leaves the old ones, or the new ones
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            json.dump(known, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, salts)
     return {name: _digest(known[name], path) for name, path in files.items()}
 
 
