@@ -122,3 +122,16 @@ def test_small_rings_train(optimiser: Any) -> None:
     want, _ = step(want, plain, gradients)
     np.testing.assert_allclose(spu.reveal(got), want, atol=0.15)
     assert {x.type.frac for x in jax.tree.leaves(state)} <= {0, 8, 16, 18}
+
+
+def test_whole_numbers_made_of_what_is_carried() -> None:
+    """No limit of a carried number follows from integers that are made of it, and added to others."""
+
+    def fn(x: Any) -> Any:
+        def step(v: Any, i: Any) -> Any:
+            whole = v.astype(jnp.int32) + i
+            return v + jnp.concatenate([whole, whole[:1]])[1:].astype(jnp.float32) / 8, None
+
+        return jax.lax.scan(step, x, jnp.arange(3))[0]
+
+    np.testing.assert_allclose(run(fn, GRADIENTS), fn(GRADIENTS), atol=1e-4)

@@ -41,10 +41,14 @@ def reach(
 
 
 def _numbers(op: Op) -> list[Value]:
-    """The operands that sums, choices and rearrangements have; of other operations none."""
+    """The operands that sums, choices and rearrangements of numbers have; of other operations none."""
+    if len(op.outputs) != 1 or op.output.type.kind != "fxp":
+        return []
     if op.name == "select":
         return op.inputs[1:]
-    if op.name not in SAME | {"add", "sub"} or len(op.outputs) != 1:
+    if op.name == "bitcast" and op.output.type.frac < op.inputs[0].type.frac:  # larger numbers
+        return []
+    if op.name not in SAME | {"add", "sub"}:
         return []
     at = index_operands(op.name, len(op.inputs)) if op.name in LOCAL else ()
     return [v for i, v in enumerate(op.inputs) if i not in at]
