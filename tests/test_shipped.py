@@ -75,3 +75,19 @@ def test_what_is_damaged_or_of_another_version_is_made_anew(
     with patch.object(shipped, "code_digest", lambda: "another"):
         assert run(tmp_path / "version", monkeypatch) > 0
         assert not shipped.there()
+
+
+def test_damage_of_any_byte_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lengths, methods, flags and places in the archive as well as contents: what is read is right, or nothing is."""
+    file, content = tmp_path / "kernels.zip", bytes(range(40))
+    monkeypatch.setattr(shipped, "FILE", file)
+    shipped.write(file, {"a.plan": content, "b.code": b"another"})
+    whole = file.read_bytes()
+    try:
+        for at in range(len(whole)):
+            for bits in (0x01, 0x80, 0xFF):
+                file.write_bytes(whole[:at] + bytes([whole[at] ^ bits]) + whole[at + 1 :])
+                shipped._archive.cache_clear()
+                assert shipped.read("a.plan") in (content, None), (at, bits)
+    finally:
+        shipped._archive.cache_clear()

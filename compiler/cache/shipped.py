@@ -8,6 +8,7 @@ of others, or damaged, is as good as none.
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from collections.abc import Mapping
 from functools import lru_cache
@@ -18,6 +19,8 @@ from spuvm.runtime.sources import code_digest
 
 FILE = Path(__file__).with_name("kernels.zip")
 KINDS = (".plan", ".code")
+# What `zipfile` raises of an archive that cannot be read, encrypted or of another method included.
+DAMAGED = (BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 def there() -> bool:
@@ -32,7 +35,7 @@ def read(name: str) -> bytes | None:
         return None
     try:
         return archive.read(name)
-    except (KeyError, BadZipFile, zlib.error, EOFError, OSError):
+    except (KeyError, *DAMAGED):
         return None
 
 
@@ -40,7 +43,7 @@ def read(name: str) -> bytes | None:
 def _archive(file: Path) -> ZipFile | None:
     try:
         archive = ZipFile(io.BytesIO(file.read_bytes()))
-    except (OSError, BadZipFile):
+    except DAMAGED:
         return None
     return archive if archive.comment == code_digest().encode() else None
 
