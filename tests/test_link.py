@@ -19,10 +19,12 @@ from spuvm.runtime.errors import (
     PeerMismatchError,
     PeerTimeoutError,
 )
+from spuvm.runtime.link import memory_link
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Link, flat_view
 from spuvm.runtime.link.memory_link import memory_links
+from spuvm.runtime.link.tls import link as tls_link
 from spuvm.runtime.link.tls.connect import connect
 
 PARTIES = ("alice", "bob", "carol")
@@ -402,8 +404,12 @@ def test_abort_reaches_everyone_with_its_reason(session: Session) -> None:
         assert "`x` has another shape" in str(error)
 
 
-def test_what_is_under_way_arrives_though_another_has_stopped(session: Session) -> None:
+def test_what_is_under_way_arrives_though_another_has_stopped(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Carol is done and stops; what bob sends a moment later completes alice's round."""
+    for link_of in (memory_link, tls_link):
+        monkeypatch.setattr(link_of, "UNDER_WAY", 60.0)
 
     def body(link: Link) -> int:
         got = np.zeros(1, np.uint8)
@@ -422,7 +428,7 @@ def test_what_is_under_way_arrives_though_another_has_stopped(session: Session) 
             return int(got[0]) + int(from_carol[0])
         return 0
 
-    assert session(body)[0] == 5
+    assert session(body, timeout=60)[0] == 5
 
 
 def test_two_that_wait_for_each_other_hear_of_the_third(session: Session) -> None:
