@@ -72,11 +72,15 @@ def _fresh(number: int, holders: Holders) -> bytes:
     return derive_key(number.to_bytes(16, "big"), repr(holders))
 
 
+def deviations(function: Any, name: str) -> Deviations:
+    """The function on X and Y, under a protocol."""
+    parties = PROTOCOLS[name].parties
+    return Deviations(function, (X, Y), name, PROTOCOLS[name].build(parties, 0).algebra, parties)
+
+
 def honest_runs(count: int, name: str) -> None:
     """Each under fresh keys: nobody stops, and all are shown the same."""
-    run = Deviations(
-        _shown_between, (X, Y), name, PROTOCOLS[name].build(PROTOCOLS[name].parties, 0).algebra, PROTOCOLS[name].parties
-    )
+    run = deviations(_shown_between, name)
     for number in range(count):
         run.keys = partial(_fresh, number)
         results, _ = run.run(None, 0)
@@ -102,13 +106,7 @@ def main() -> None:
             if options.only not in (None, what):
                 continue
             before = _seconds()
-            run = Deviations(
-                function,
-                (X, Y),
-                name,
-                PROTOCOLS[name].build(PROTOCOLS[name].parties, 0).algebra,
-                PROTOCOLS[name].parties,
-            )
+            run = deviations(function, name)
             tried, nothing = every_message(run, options.every)
             print(
                 f"{name}, {what}: {len(run.messages)} messages, {tried} deviations, {tried - nothing} stopped all, "

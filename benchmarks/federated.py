@@ -178,8 +178,10 @@ def main() -> None:
         party(options.me, options.config, options.size)
     elif options.what == "network":
         network(options.size)
-    elif options.what in ("private", "compressed"):
-        (private if options.what == "private" else compressed)()
+    elif options.what == "private":
+        private()
+    elif options.what == "compressed":
+        compressed()
     else:
         compare(options.what)
 
