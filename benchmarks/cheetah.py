@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=10_000)
     parser.add_argument("--matrix", type=int, default=64)
     parser.add_argument("--repeat", type=int, default=3)
-    parser.add_argument("--only", action="append", help="an operation")
+    parser.add_argument("--only", action="append", choices=[*operations(1, 1)], help="an operation")
     parser.add_argument("--worker", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     found = operations(options.size, options.matrix)
