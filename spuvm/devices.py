@@ -18,6 +18,7 @@ import jax
 from spuvm import moving
 from spuvm.calls import Jitted
 from spuvm.context import Context, current, here
+from spuvm.missing import apart, together
 from spuvm.objects import Marked, Receiver, Remote, SPUObject
 from spuvm.placed import Placed
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, OPTIMIZE, TRUNCATIONS, Config
@@ -179,9 +180,11 @@ class SPU(Receiver, Taker):
 
     def share(self, x: PYUObject, missing: bool = False) -> Any:
         """Secret-share an object's arrays: a pytree of secret SPUObjects. With `missing`, numbers may be NaN."""
-        given = jax.tree.map(lambda leaf: replace(leaf, missing=missing), self._arguments(x), is_leaf=_is_marked)
-        private, tree = jax.tree.flatten(self(_identity)(given))
-        return jax.tree.unflatten(tree, self.vm.convert(private, "share", "secret"))
+        with abort_on_error(self.vm.session.link):
+            given = jax.tree.map(lambda leaf: replace(leaf, missing=missing), self._arguments(x), is_leaf=_is_marked)
+            leaves, tree = jax.tree.flatten(given, is_leaf=_is_marked)
+            program = self.vm.sharing(self(_identity).compile(given))
+            return jax.tree.unflatten(tree, together(program, self.vm.run(program, apart(leaves))))
 
     def take(self, x: PYUObject, **options: Any) -> Any:
         if options.keys() - {"missing"}:

@@ -14,7 +14,7 @@ import numpy as np
 from spuvm.calls import indexed, operator
 from spuvm.compiler.compile import Program
 from spuvm.compiler.ir.builder import Builder
-from spuvm.compiler.ir.module import Module, Type, Value, Visibility
+from spuvm.compiler.ir.module import Module, Region, Type, Value, Visibility
 from spuvm.compiler.passes.ranges import bounds_of_inputs
 from spuvm.objects import Marked, Receiver, SPUObject, components_for, identity, slots_of
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, OPTIMIZE, TRUNCATIONS, Config
@@ -129,6 +129,17 @@ class VM:
         if key not in self._conversions:
             self._conversions[key] = Program(self._conversion(objects, op, to))
         return self.run(self._conversions[key], objects)
+
+    def sharing(self, program: Program) -> Program:
+        """The program with all of its results secret, which were an owner's: they are shared when it is run."""
+        key = ("share", program.hash)
+        if key not in self._conversions:
+            body = program.module.body
+            builder = Builder(self.config.fxp_fraction_bits, self.config.ring_bits)
+            builder.region = Region(body.params, [*body.ops])
+            builder.region.results = [builder.op("share", v, to="secret") for v in body.results]
+            self._conversions[key] = Program(replace(program.module, name="share", body=builder.region))
+        return self._conversions[key]
 
     def _conversion(self, objects: Sequence[SPUObject], op: str, to: str | int) -> Module:
         builder = Builder(self.config.fxp_fraction_bits, self.config.ring_bits)

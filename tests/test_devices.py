@@ -6,14 +6,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import spuvm as spu
+from spuvm.compiler.compile import Program
 from spuvm.runtime.errors import ConfigError, EncodingError, InputError, VisibilityError
 from spuvm.runtime.link.certificates import make_cluster
+from spuvm.watching import WATCHER
 
 PARTIES = ("alice", "bob", "carol")
 LIMIT = 120  # seconds for three processes, with time to compile on a busy machine
@@ -98,6 +101,25 @@ def test_sharing_without_computing(devices: Any) -> None:
     assert isinstance(shared[0], spu.SPUObject)
     assert shared[1].shape == (3,)
     assert spu.reveal(shared)[1].tolist() == [0, 1, 2]
+
+
+def test_sharing_is_one_program(devices: Any) -> None:
+    """So it takes one agreement and one round, with what says where numbers are, too."""
+    alice, _, _, dev = devices
+    ran: list[Program] = []
+    x = alice(lambda: {"v": np.array([1.5, np.nan], np.float32), "n": 3, "b": np.array([True])})()
+    token = WATCHER.set(SimpleNamespace(ran=ran.append))  # type: ignore[arg-type]
+    try:
+        for _ in range(2):
+            shared = x.to(dev, missing=True)
+    finally:
+        WATCHER.reset(token)
+    assert ran[0] is ran[1] and len(ran) == 2
+    assert ran[0].cost.rounds == 1
+    assert [x.visibility for x in shared.values()] == ["secret"] * 3
+    shown = spu.reveal(shared)
+    np.testing.assert_array_equal(shown["v"], [1.5, np.nan])
+    assert (shown["n"], shown["b"].tolist()) == (3, [True])
 
 
 def test_plain_arguments_are_public(devices: Any) -> None:
