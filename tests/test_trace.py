@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import runpy
 from collections import namedtuple
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -81,6 +83,17 @@ def test_source_lines() -> None:
         (True, first + 1),
         (True, first + 2),
     ]
+
+
+def test_lines_of_a_library_are_those_that_called_it(tmp_path: Path) -> None:
+    """Also of one that is installed elsewhere, as for the user alone."""
+    file = tmp_path / "site-packages" / "squares.py"
+    file.parent.mkdir()
+    file.write_text("def square(x):\n    return x * x\n")
+    library = runpy.run_path(str(file))
+    (eqn,) = trace(lambda x: library["square"](x), [jnp.ones(3)]).jaxpr.eqns
+    line = location_of(eqn)
+    assert line is not None and line.file.endswith("test_trace.py")
 
 
 def test_an_equation_without_source() -> None:

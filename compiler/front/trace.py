@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ from spuvm.runtime.sources import FOLDERS, PACKAGE
 # Frames that are never the user's: the compiler's, and those of `spu.reveal`. Frames outside of `ENTRIES` called
 # the compiler. Frames of a library, such as flax, are the user's only if there are no others.
 LIBRARIES = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
+INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")  # of the user, of the system, of another environment
 ENTRIES = ("trace", "apply")
 OURS = (str(FOLDERS["compiler"]) + os.sep, str(PACKAGE / "jit.py"))
 
@@ -210,7 +212,7 @@ def location_of(eqn: Any) -> Location | None:
             break
         if not ours:
             here = Location(_short(frame.file_name), frame.start_line)
-            if not frame.file_name.startswith(LIBRARIES):
+            if not (frame.file_name.startswith(LIBRARIES) or INSTALLED.search(frame.file_name)):
                 return here
             library = library or here
     return library
