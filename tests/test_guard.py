@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from conformance.cases import CASES
 from lowering import encode
@@ -63,6 +64,15 @@ def test_overflows_are_found_and_nothing_else(program: Program) -> None:
         for over in (True, False):
             args = program.draw(np.random.default_rng([run, over]), over)
             assert raises(module, args, run) == over
+
+
+def test_norms_of_large_gradients_are_refused() -> None:
+    """Squares beyond 2^26, as of gradients that are to be clipped: see docs/training.md."""
+    clip = optax.clip_by_global_norm(1.0)
+    gradients = np.array([3.0, -4.0, 12.0], np.float32)  # of norm 13
+    module = guarded(lambda g: clip.update(g, clip.init(g))[0], (gradients,))
+    assert not raises(module, (600 * gradients,))
+    assert raises(module, (640 * gradients,))
 
 
 @cache
