@@ -108,7 +108,7 @@ def test_sharing_is_one_program(devices: Any) -> None:
     alice, _, _, dev = devices
     ran: list[Program] = []
     x = alice(lambda: {"v": np.array([1.5, np.nan], np.float32), "n": 3, "b": np.array([True])})()
-    token = WATCHER.set(SimpleNamespace(ran=ran.append))  # type: ignore[arg-type]
+    token = WATCHER.set(SimpleNamespace(ran=ran.append))
     try:
         for _ in range(2):
             shared = x.to(dev, missing=True)
