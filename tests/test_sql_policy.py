@@ -101,6 +101,16 @@ def test_rules_against_uses(rule: str, use: str) -> None:
         ("select ward w, age a from patients where a > 3", "age"),
         ("select amount, sqrt(abs(age)) from bills left join patients on patient = id", "age"),
         ("select amount, sin(age) from bills left join patients on patient = id", "age"),
+        # What is not shown tells, too, by the rows that there are and their order.
+        ("select count(*) from patients group by age", "age"),
+        ("select ward, count(*) from patients group by rollup(ward, age)", "age"),
+        ("select count(*) c from patients group by age > 50", "age"),
+        ("select (select count(*) from (select ward from patients group by ward, age) t) from bills", None),
+        ("select max(c) from (select age, count(*) c from patients group by age) t", None),
+        ("select ward from patients order by age > 50", "age"),
+        ("select ward, row_number() over (order by age > 50) from patients", "age"),
+        ("select ward from patients group by ward order by avg(age)", None),
+        ("select ward from patients group by ward order by max(age)", "age"),
     ],
 )
 def test_values_are_followed_through_the_plan(sql: str, forbidden: str | None) -> None:
@@ -108,6 +118,21 @@ def test_values_are_followed_through_the_plan(sql: str, forbidden: str | None) -
     db = with_rule("after_aggregate")
     found = db.explain(sql, "carol", cost=False).refusals
     assert {r.reason.split("`")[1] for r in found} == ({f"patients.{forbidden}"} if forbidden else set()), found
+
+
+@pytest.mark.parametrize(
+    ("sql", "allowed"),
+    [
+        ("select sum(amount) from (select distinct age from patients) t join bills on age = patient", True),
+        ("select sum(amount) from bills where patient in (select age from patients)", True),
+        ("select sum(amount) from bills where patient in (select age from patients group by age)", True),
+        ("select count(*) from (select distinct age from patients) t", False),
+        ("select max(c) from (select age, count(*) c from patients group by age) t", False),
+        ("select sum(amount) from bills where patient in (select count(*) from patients group by age)", False),
+    ],
+)
+def test_keys_of_joins_are_not_counted(sql: str, allowed: bool) -> None:
+    assert with_rule("join_key").explain(sql, "carol", cost=False).allowed == allowed
 
 
 @pytest.mark.parametrize(

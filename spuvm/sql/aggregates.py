@@ -1,4 +1,4 @@
-"""GROUP BY, HAVING, aggregates and window functions of a SELECT."""
+"""GROUP BY, HAVING and aggregates of a SELECT."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
-from spuvm.sql.clauses import OF_WINDOW, check_clauses, key_of
-from spuvm.sql.expressions import AGGREGATES, HANDLERS, UNSEEN, Binder
-from spuvm.sql.plan import Aggregate, Expr, Field, Group, Order, Ranked, Window
+from spuvm.sql.clauses import key_of
+from spuvm.sql.expressions import AGGREGATES, HANDLERS, UNSEEN, Binder, varies
+from spuvm.sql.plan import Aggregate, Expr, Field, Group
 from spuvm.sql.scope import Scope, column
 from spuvm.sql.types import BOOL, FLOATING, LIMIT, Type, decimal, integer
 
@@ -59,7 +59,7 @@ def aggregate_type(fn: str, type_: Type | None, rows: int) -> Type:
 
 
 class Aggregates:
-    """What a SELECT does with groups and windows."""
+    """What a SELECT does with groups."""
 
     extra_keys: Sequence[Expr] = ()
 
@@ -95,7 +95,7 @@ class Aggregates:
             return
         several = (exp.Rollup, exp.Cube, exp.GroupingSets)
         if clause is not None and any(isinstance(e, several) for e in clause.find_all(*several)):
-            raise InputError("ROLLUP, CUBE and GROUPING SETS are not supported: join several queries with UNION ALL.")
+            raise InputError("ROLLUP, CUBE and GROUPING SETS stand among the keys: GROUP BY a, ROLLUP (b, c).")
         keys = [self._key(node, items) for node in self._keys(clause, items)]
         keys += [self._key(node, items) for node in self._functions_of_keys()]
         for node in calls:
@@ -144,7 +144,7 @@ class Aggregates:
 
         def one(node: Any) -> bool:
             plain = isinstance(node, exp.Func | exp.Binary | exp.Predicate) and type(node) not in HANDLERS
-            if not plain or isinstance(node, exp.AggFunc) or node.find(*UNSEEN) is not None:
+            if not plain or isinstance(node, exp.AggFunc) or node.find(*UNSEEN) is not None or varies(node):
                 return False
             columns = list(node.find_all(exp.Column))
             return bool(columns) and all(_inside(c, node, known) for c in columns)
@@ -220,56 +220,11 @@ class Aggregates:
             argument = exp.Case(ifs=[exp.If(this=test, true=then)])
         return fn, argument, distinct, value
 
-    # Windows ----------------------------------------------------------------------------------------------------------
-
     def settle(self) -> None:
         """Lookups of subqueries that stand in what was bound last."""
         me: Any = self
         pending, me.pending = me.pending, []
         me.apply(pending)
-
-    def window(self, node: exp.Window) -> Expr:
-        """A column that a window function gives."""
-        me: Any = self
-        check_clauses(node, OF_WINDOW)
-        if me.node is None:
-            raise InputError(f"`{node.sql('duckdb')}`: windows are of the rows that WHERE keeps: use QUALIFY.")
-        if isinstance(node.this.this, exp.Distinct):
-            raise InputError(f"`{node.sql('duckdb')}`: DISTINCT is not supported over a window: group in a subquery.")
-        partition = [me.extended(me.binder.bind(e), "partition").value for e in node.args.get("partition_by") or ()]
-        clause = node.args.get("order")
-        order = []
-        for o in clause.expressions if clause is not None else ():
-            key = me.extended(me.binder.bind(o.this), "order").value
-            order.append(Order(key, bool(o.args.get("desc")), bool(o.args.get("nulls_first"))))
-        fn, arg, type_, value = self._window_function(node)
-        name = me.bases.names(fn)
-        nullable = fn in ("min", "max", "sum", "avg", *MOVES.values())
-        origin = frozenset() if arg is None else arg.origin
-        frame, span = _frame(node, bool(order), fn)
-        field = Field(name, type_, nullable, origin, fn)
-        item = Ranked(field, fn, None if arg is None else arg.value, frame, value, span)
-        me.node = Window((), me.node.bound, me.node.unique, me.node, tuple(partition), tuple(order), (item,))
-        return column(name, type_, nullable, origin)
-
-    def _window_function(self, node: exp.Window) -> tuple[str, Expr | None, Type, int]:
-        me: Any = self
-        call, rows = node.this, me.node.bound
-        for kind, name in RANKS.items():
-            if isinstance(call, kind):
-                shares = name in ("percent_rank", "cume_dist")
-                return name, None, FLOATING if shares else integer(0, rows), _number(call) if name == "ntile" else 1
-        for kind, name in MOVES.items():
-            if isinstance(call, kind):
-                arg = me.extended(me.binder.bind(call.this), name)
-                return name, arg, arg.type, _number(call, name == "nth_value")
-        for kind, name in AGGREGATES.items():
-            if isinstance(call, kind) and name in ("sum", "count", "avg", "min", "max"):
-                whole = isinstance(call.this, exp.Star) or call.this is None
-                arg = None if whole else me.extended(me.binder.bind(call.this), name)
-                return name, arg, aggregate_type(name, None if arg is None else arg.type, rows), 1
-        known = ", ".join([*RANKS.values(), *MOVES.values(), "sum, count, avg, min, max"])
-        raise InputError(f"`{call.sql('duckdb')}` over a window is not supported: use {known}.")
 
 
 def _inside(node: Any, top: Any, known: Any) -> bool:
@@ -284,79 +239,6 @@ def _inside(node: Any, top: Any, known: Any) -> bool:
 def _call_key(node: Any) -> str:
     """Text of a call, with its FILTER."""
     return key_of(node.parent if isinstance(node.parent, exp.Filter | exp.WithinGroup) else node)
-
-
-RANKS: dict[type[Any], str] = {
-    exp.RowNumber: "row_number",
-    exp.Rank: "rank",
-    exp.DenseRank: "dense_rank",
-    exp.PercentRank: "percent_rank",
-    exp.CumeDist: "cume_dist",
-    exp.Ntile: "ntile",
-}
-MOVES: dict[type[Any], str] = {
-    exp.Lag: "lag",
-    exp.Lead: "lead",
-    exp.FirstValue: "first_value",
-    exp.LastValue: "last_value",
-    exp.NthValue: "nth_value",
-}
-SUMMED = frozenset({"sum", "count", "avg"})  # over any rows from and to the current one
-
-
-def _number(call: Any, positive: bool = False) -> int:
-    """The constant of ntile(n), lag(x, n) or nth_value(x, n)."""
-    given = call.this if isinstance(call, exp.Ntile) else call.args.get("offset")
-    sign = -1 if isinstance(given, exp.Neg) else 1
-    given = given.this if isinstance(given, exp.Neg) else given
-    if given is None:
-        return 1
-    if not isinstance(given, exp.Literal) or given.is_string or not given.name.isdigit():
-        raise InputError(f"`{call.sql('duckdb')}`: how many must be a constant, a whole number.")
-    value = sign * int(given.name)
-    if value < 1 and (positive or isinstance(call, exp.Ntile)):
-        raise InputError(f"`{call.sql('duckdb')}`: it must be 1 or more.")
-    return value
-
-
-Span = tuple[int | None, int | None]
-
-
-def _frame(node: exp.Window, ordered: bool, fn: str) -> tuple[str, Span]:
-    """`Ranked.frame` and `Ranked.span`."""
-    spec = node.args.get("spec")
-    if spec is None:
-        return ("running" if ordered else "all"), (None, 0)
-    rows = str(spec.args.get("kind")).upper() == "ROWS"
-    start, end = _row(spec, "start"), _row(spec, "end")
-    plain = not spec.args.get("exclude")
-    if plain and (start, end) == (None, None):
-        return "all", (None, 0)
-    if plain and (start, end) == (None, 0):
-        return ("rows" if rows else "running"), (None, 0)
-    if not rows or not plain or "?" in (start, end):
-        raise InputError(
-            f"the frame {spec.sql('duckdb')} is not supported: use ROWS BETWEEN n PRECEDING AND m FOLLOWING, or RANGE "
-            "from UNBOUNDED PRECEDING to CURRENT ROW or UNBOUNDED FOLLOWING."
-        )
-    if fn not in SUMMED and fn not in RANKS.values() and fn not in ("lag", "lead"):
-        raise InputError(
-            f"the frame {spec.sql('duckdb')} of {fn} is not supported: sum, count and avg take it, {fn} takes ROWS "
-            "BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW."
-        )
-    return "span", (start, end)
-
-
-def _row(spec: Any, side: str) -> Any:
-    """Where a frame starts or ends: rows from the current one; None without an end, "?" if it is no constant."""
-    at, way = spec.args.get(side), str(spec.args.get(f"{side}_side") or "").upper()
-    if at is None or str(at).upper() == "CURRENT ROW":
-        return 0
-    if str(at).upper() == "UNBOUNDED":
-        return None if way == ("PRECEDING" if side == "start" else "FOLLOWING") or not way else "?"
-    if isinstance(at, exp.Literal) and not at.is_string and at.name.isdigit():
-        return int(at.name) if way == "FOLLOWING" else -int(at.name)
-    return "?"
 
 
 class Grouped(Scope):

@@ -9,7 +9,7 @@ from typing import Any
 from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
-from spuvm.sql import aggregates, subqueries
+from spuvm.sql import aggregates, over, subqueries
 from spuvm.sql.clauses import (
     OF_CTE,
     OF_PARENTHESES,
@@ -89,7 +89,7 @@ def labelled(out: Output, names: Sequence[str]) -> Output:
     return replace(out, columns=tuple((n, e) for n, (_, e) in zip(names, out.columns)))
 
 
-class Select(subqueries.Subqueries, aggregates.Aggregates):
+class Select(subqueries.Subqueries, aggregates.Aggregates, over.Windows):
     """One SELECT."""
 
     def __init__(self, session: Session, node: exp.Select, outer_scope: Scope | None) -> None:

@@ -34,7 +34,6 @@ AGGREGATES: dict[type[Any], str] = {
     exp.Quantile: "quantile",
     exp.LogicalOr: "bool_or",
     exp.LogicalAnd: "bool_and",
-    exp.AnyValue: "any",
     exp.CountIf: "count_if",
 }
 
@@ -43,9 +42,16 @@ AGGREGATES: dict[type[Any], str] = {
 UNSEEN = (exp.Select, exp.Subquery, exp.Window, exp.AggFunc, exp.Star, exp.Columns, exp.Parameter, exp.Placeholder)
 HIDDEN = frozenset({"columns", "query", "query_table", "getvariable", "getenv"})
 
-MOMENTS = frozenset({"now", "today", "get_current_timestamp", "transaction_timestamp", "current_localtimestamp"})
+MOMENTS = frozenset({"now", "today", "get_current_timestamp", "get_current_time", "transaction_timestamp"})
+MOMENTS |= {"current_localtimestamp", "current_localtime", "random", "uuidv4", "uuidv7", "nextval", "currval"}
 OF_THE_MOMENT = (exp.CurrentTimestamp, exp.CurrentTime, exp.CurrentDatetime, exp.CurrentDate, exp.Rand, exp.Uuid)
 VARYING = (exp.Column, exp.Select, exp.AggFunc, exp.Window, exp.Placeholder, exp.Parameter)
+
+
+def varies(node: Any) -> bool:
+    """Whether a function in it gives something else whenever it is asked."""
+    called = {f.name.lower() for f in node.find_all(exp.Anonymous)}
+    return node.find(*OF_THE_MOMENT) is not None or bool(called & MOMENTS)
 
 
 def dialect(node: Any) -> str:
@@ -85,7 +91,7 @@ class Binder:
                 call: Expr = self.select.aggregate(node, name)
                 return call
         if isinstance(node, exp.AggFunc) and not isinstance(node.parent, exp.Window) and type(node) not in HANDLERS:
-            known = ", ".join(sorted(set(AGGREGATES.values()) - {"any"}))
+            known = ", ".join(sorted({*AGGREGATES.values(), "any_value"}))
             raise InputError(f"`{node.sql('duckdb')}`: this aggregate is not supported: there are {known}.")
         if not node.find(*VARYING):
             return self.constant(node)
@@ -152,8 +158,7 @@ class Binder:
         return args
 
     def constant(self, node: Any) -> Expr:
-        called = {f.name.lower() for f in node.find_all(exp.Anonymous)}
-        if node.find(*OF_THE_MOMENT) is not None or called & MOMENTS:
+        if varies(node):
             raise InputError(
                 f"`{node.sql('duckdb')}` is another value at each party: pass the time, or the number, in `parameters`."
             )
@@ -340,6 +345,8 @@ def _in(b: Binder, node: exp.In) -> Expr:
         assert b.select is not None
         marked: Expr = b.select.in_query(node)
         return marked
+    if not node.expressions:  # of a list
+        return b.opaque(node)
     tests = [exp.EQ(this=node.this.copy(), expression=x.copy()) for x in node.expressions]
     return b.bind(exp.or_(*tests)) if len(tests) > 1 else b.bind(tests[0])
 

@@ -70,11 +70,42 @@ def uses(root: Node) -> frozenset[Use]:
                 use = "filter of groups"
             elif use == "join" and id(node) in shown:
                 use = "join shown"
-            # What an aggregate told of a column filters as that aggregate would be shown.
-            found |= {Use(c, how if use.startswith("filter") and how in AGGREGATED else use) for c, how in columns}
+            found |= {Use(c, _told(use, how)) for c, how in columns}
     for name in root.names:
         found |= {Use(c, how) for c, how in fields[id(root)][name]}
-    return frozenset(found)
+    return frozenset(found | _of_keys(root, fields))
+
+
+def _told(use: str, how: str) -> str:
+    """What an aggregate told of a column filters and orders as that aggregate would be shown, and so does in an order
+    what else is not its value."""
+    if use == "order":
+        return use if how == "value" else how
+    return how if use.startswith("filter") and how in AGGREGATED else use
+
+
+def _of_keys(root: Node, fields: Mapping[int, Mapping[str, Uses]]) -> set[Use]:
+    """Which rows there are tells of the keys that they are grouped by, shown or not: as a "group", or, where another
+    GROUP BY stands above, a "count". Keys that are joined by, too, are told of there."""
+    found: set[Use] = set()
+    seen: set[tuple[int, str, frozenset[Column]]] = set()
+
+    def visit(node: Node, use: str, joined: frozenset[Column]) -> None:
+        if (id(node), use, joined) in seen:
+            return
+        seen.add((id(node), use, joined))
+        if isinstance(node, Lookup | Expand):
+            sides = [fields[id(c)] for c in node.inputs]
+            joined |= {c for pair in node.pairs for side, name in zip(sides, pair) for c, _ in side[name]}
+        elif isinstance(node, Group):
+            below = frozenset().union(*(fields[id(node.input)][k] for k in node.keys))
+            found.update(Use(c, use if how == "value" else how) for c, how in below if c not in joined)
+            use = "count"
+        for child in node.inputs:
+            visit(child, use, joined)
+
+    visit(root, "group", frozenset())
+    return found
 
 
 def _visible(root: Node) -> set[int]:
@@ -111,12 +142,11 @@ def _conditions(node: Node, fields: Mapping[int, Mapping[str, Uses]]) -> Iterato
                 yield fields[id(node.left)][a] | fields[id(node.right)][b], "join"
         case Sort():
             for k in node.keys:
-                seen = fields[id(node.input)][k.column]
-                yield frozenset((c, how) for c, how in seen if how == "value"), "order"
+                yield fields[id(node.input)][k.column], "order"
         case Window():
             below = fields[id(node.input)]
             for name in (*node.partition, *(o.column for o in node.order)):
-                yield frozenset((c, how) for c, how in below[name] if how == "value"), "order"
+                yield below[name], "order"
 
 
 def _fields(node: Node, fields: Mapping[int, Mapping[str, Uses]]) -> dict[str, Uses]:

@@ -196,7 +196,6 @@ class Group(Node):
     input: Node = None  # type: ignore[assignment]
     keys: tuple[str, ...] = ()
     aggregates: tuple[Aggregate, ...] = ()
-    least: tuple[str, ...] = ()  # counts of distinct units that must reach k: (aggregate's field), see policy
     k: int = 0
     noise: Any = None  # see `noise.Noise`
     by: tuple[str, ...] = ()

@@ -37,6 +37,8 @@ def _shifted(sign: int) -> Handler:
             x, interval = interval, x
         if not isinstance(interval, exp.Interval) or isinstance(x, exp.Interval):
             return None
+        if not isinstance(interval.this, exp.Literal):
+            return None
         count, unit = str(interval.this.name), _unit(interval)
         if not count.lstrip("-").isdigit() or unit not in (MONTHS.keys() | TIMES.keys()):
             return None

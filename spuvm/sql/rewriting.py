@@ -6,15 +6,13 @@ Planned are the words that are left. What the owners' policies and templates com
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import combinations
 from typing import Any
 
 from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
-from spuvm.sql.clauses import key_of
+from spuvm.sql.groupings import grouping_sets, named
 
-SEVERAL = (exp.Rollup, exp.Cube, exp.GroupingSets)
 LEAST = (exp.GT, exp.GTE)  # more than all is more than the greatest; more than any, than the least
 
 
@@ -108,7 +106,7 @@ def _over(select: Any, call: Callable[[Any], Any]) -> Any:
 
 
 def _select(node: exp.Select) -> Any:
-    for rewrite in (_named_windows, _half_joins, _distinct_on, _grouping_sets):
+    for rewrite in (_named_windows, _half_joins, _distinct_on, grouping_sets):
         new = rewrite(node)
         if new is not node:
             return new
@@ -142,9 +140,12 @@ def _half_joins(node: exp.Select) -> exp.Select:
         kind = " ".join(filter(None, (join.side, join.kind))).upper().removeprefix("LEFT ")
         if kind not in ("SEMI", "ANTI"):
             continue
-        on = join.args.get("on")
+        on, shown = join.args.get("on"), join.sql("duckdb").strip()[:80]
         if on is None:
-            raise InputError(f"`{join.sql('duckdb').strip()[:80]}`: write its condition, ON ....")
+            raise InputError(f"`{shown}`: write its condition, ON ....")
+        behind = node.args["joins"][node.args["joins"].index(join) :]
+        if any(str(j.side).upper() in ("RIGHT", "FULL") for j in behind):  # WHERE would drop rows that these add
+            raise InputError(f"`{shown}` before a RIGHT or FULL JOIN: write it in a subquery, (SELECT ...).")
         found: Any = exp.Exists(this=exp.select("1").from_(join.this.copy()).where(on.copy()))
         node.where(exp.Not(this=found) if kind == "ANTI" else found, copy=False)
         join.pop()
@@ -161,109 +162,12 @@ def _distinct_on(node: exp.Select) -> exp.Select:
     order = node.args.get("order")
     by = None if order is None else order.copy()
     for key in [] if by is None else by.expressions:
-        key.set("this", _named(key.this, node, True).copy())
-    first = exp.Window(this=exp.RowNumber(), partition_by=[_named(x, node).copy() for x in on.expressions], order=by)
+        key.set("this", named(key.this, node, True).copy())
+    each = [named(x, node, True).copy() for x in on.expressions]
+    first = exp.Window(this=exp.RowNumber(), partition_by=each, order=by)
     node.set("distinct", None)
     node.set("qualify", exp.Qualify(this=exp.EQ(this=first, expression=exp.Literal.number(1))))
     return node
-
-
-def _named(key: Any, select: exp.Select, first: bool = False) -> Any:
-    """What a key stands for that is a number or another name of what is selected; `first`: also if a column has it."""
-    items = select.expressions
-    if isinstance(key, exp.Literal) and not key.is_string and 1 <= int(key.name) <= len(items):
-        return items[int(key.name) - 1].unalias()
-    if isinstance(key, exp.Column) and not key.table:
-        for item in items:
-            own = {c.name.lower() for c in item.find_all(exp.Column)}
-            if (
-                isinstance(item, exp.Alias)
-                and item.alias.lower() == key.name.lower()
-                and (first or key.name.lower() not in own)
-            ):
-                return item.this
-    return key
-
-
-# Several groupings ----------------------------------------------------------------------------------------------
-
-
-def _grouping_sets(node: exp.Select) -> Any:
-    """ROLLUP, CUBE and GROUPING SETS: a query for each set, their rows together."""
-    clause = node.args.get("group")
-    if clause is None or not any(isinstance(e, SEVERAL) for e in clause.expressions):
-        return node
-    if node.find(exp.Window) or node.args.get("qualify") is not None:
-        raise InputError("ROLLUP, CUBE or GROUPING SETS beside windows: compute the windows of a subquery that groups.")
-    sets: list[list[Any]] = [[]]
-    for e in clause.expressions:
-        sets = [[*s, *more] for s in sets for more in _sets(e)]
-    if any(isinstance(k, exp.Literal) for s in sets for k in s):
-        raise InputError("a number in ROLLUP, CUBE or GROUPING SETS is no column: write its name.")
-    sets = [[_named(k, node) for k in s] for s in sets]
-    known = {key_of(k): k for s in sets for k in s}
-    parts = [_of_set(node, {key_of(k): k for k in s}, known) for s in sets]
-    out: Any = parts[0]
-    distinct = bool(node.args.get("distinct"))
-    for part in parts[1:]:
-        out = exp.Union(this=out, expression=part, distinct=distinct)
-    for name in ("with_", "with", "limit", "offset"):
-        out.set(name, node.args.get(name))
-    if (order := node.args.get("order")) is not None:
-        out.set("order", exp.Order(expressions=[_place(o, node) for o in order.expressions]))
-    return out
-
-
-def _sets(e: Any) -> list[list[Any]]:
-    if isinstance(e, exp.GroupingSets):
-        return [s for inner in e.expressions for s in _sets(inner)]
-    if isinstance(e, exp.Rollup):
-        keys = [_members(x) for x in e.expressions]
-        return [[k for part in keys[:n] for k in part] for n in range(len(keys), -1, -1)]
-    if isinstance(e, exp.Cube):
-        keys = [_members(x) for x in e.expressions]
-        counts = range(len(keys), -1, -1)
-        return [[k for part in some for k in part] for n in counts for some in combinations(keys, n)]
-    return [_members(e)]
-
-
-def _members(e: Any) -> list[Any]:
-    return list(e.expressions) if isinstance(e, exp.Tuple) else [e.unnest()]
-
-
-def _of_set(node: exp.Select, mine: dict[str, Any], known: dict[str, Any]) -> exp.Select:
-    """The query grouped by some of the keys; the others are NULL."""
-    out = node.copy()
-    for name in ("with_", "with", "order", "limit", "offset"):
-        out.set(name, None)
-    out.set("group", exp.Group(expressions=[k.copy() for k in mine.values()]) if mine else None)
-    for item in out.expressions:
-        if not isinstance(item, exp.Alias):
-            item.replace(exp.alias_(item.copy(), item.alias_or_name or item.sql("duckdb"), quoted=True))
-    having = out.args.get("having")
-    for top in [*out.expressions, *([having] if having is not None else [])]:
-        for at in list(top.walk(prune=lambda n: isinstance(n, exp.AggFunc | exp.Select) or key_of(n) in known)):
-            if isinstance(at, exp.Grouping):
-                bits = "".join(str(int(key_of(_named(k, node)) not in mine)) for k in at.expressions)
-                at.replace(exp.Literal.number(int(bits, 2)))
-            elif at is not top and key_of(at) in known and key_of(at) not in mine:
-                at.replace(exp.null())
-    if not mine and having is None:  # one group, whatever is selected
-        some = exp.GTE(this=exp.Count(this=exp.Star()), expression=exp.Literal.number(0))
-        out.set("having", exp.Having(this=some))
-    return out
-
-
-def _place(ordered: exp.Ordered, node: exp.Select) -> exp.Ordered:
-    """A key of the order by its number in what is selected."""
-    out = ordered.copy()
-    for i, item in enumerate(node.expressions, 1):
-        alias = item.alias_or_name.lower() if isinstance(item, exp.Alias | exp.Column) else ""
-        named = isinstance(out.this, exp.Column) and not out.this.table and alias == out.this.name.lower()
-        if named or key_of(item.unalias()) == key_of(out.this):
-            out.set("this", exp.Literal.number(i))
-            return out
-    return out
 
 
 # Functions ------------------------------------------------------------------------------------------------------

@@ -155,18 +155,12 @@ class Scope:
         Raises:
             InputError: if it is nowhere, or at several places.
         """
-        if (found := self.anywhere(name, table)) is not None:
-            return found
-        raise self._unknown(name, table)
-
-    def anywhere(self, name: str, table: str | None = None) -> Expr | None:
-        """As `column`; None if it is nowhere."""
         scope: Scope | None = self
         while scope is not None:
             if (found := scope.find(name, table)) is not None:
                 return found
             scope = scope.outer
-        return None
+        raise self._unknown(name, table)
 
     def _unknown(self, name: str, table: str | None) -> InputError:
         aliases = [a for r in self.relations for a in r.columns]

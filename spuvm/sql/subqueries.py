@@ -15,11 +15,12 @@ from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
 from spuvm.sql.clauses import OF_MATCHING, OF_PARENTHESES, check_clauses, number_of
-from spuvm.sql.expressions import words
+from spuvm.sql.expressions import AGGREGATES, VARYING, words
 from spuvm.sql.plan import Aggregate, Expr, Field, Filter, Group, Lookup, Node, Project
 from spuvm.sql.scope import column, fields_of
-from spuvm.sql.types import BOOL, integer
+from spuvm.sql.types import BOOL
 
+TRUE = Expr("lit", (), BOOL, False, True, "true")
 OPPOSITE = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "<>": "<>", "=": "="}
 
 
@@ -100,6 +101,10 @@ class Subqueries:
         out, pairs = self._value(node.args["query"])
         if len(out.columns) != 1:
             raise InputError(f"IN (SELECT ...) of {len(out.columns)} columns: it must give one.")
+        if pairs and of_nothing(node.args["query"].unnest()) is not None:
+            raise InputError(
+                "IN of a subquery that names columns of the query around and aggregates: compare, x = (SELECT ...)."
+            )
         y = out.columns[0][1]
         x, y = _comparable(me, x, y)
         if pairs and (x.nullable or y.nullable) and isinstance(node.parent, exp.Not):
@@ -150,15 +155,38 @@ class Subqueries:
                 "a `key` "
                 "of the table."
             )
-        name = me.bases.names("value")
+        name, seen = me.bases.names("value"), me.bases.names("seen")
         unique = out.node.unique if pairs else ()
-        table = Project((), out.node.bound, unique, out.node, {name: value}, True)
+        nothing = self._of_nothing(node) if pairs else None
+        items = {name: value} | ({seen: TRUE} if nothing is not None and value.nullable else {})
+        table = Project((), out.node.bound, unique, out.node, items, True)
         me.pending.append(Pending("left", table, tuple((o, i.value) for o, i in pairs)))
         found = column(name, value.type, True, value.origin)
-        if pairs and counts(node):
-            zero = Expr("lit", (), integer(0, 0), False, 0, "0")
-            return Expr("coalesce", (found, zero), value.type, False, None, None, frozenset(), value.origin)
-        return found
+        return found if nothing is None else self._or(nothing, found, seen, value.nullable, node)
+
+    def _or(self, nothing: Expr, found: Expr, seen: str, nullable: bool, node: Any) -> Expr:
+        """What was found, or a constant where there is no row that `seen` is of."""
+        me: Any = self
+        if not nullable:
+            either: Expr = me.binder.call("coalesce", [found, nothing], node)
+            return either
+        gone = Expr("is null", (column(seen, BOOL, True),), BOOL, False)
+        chosen: Expr = me.binder.call("case", [gone, TRUE, nothing, found], node)
+        return chosen
+
+    def _of_nothing(self, node: Any) -> Expr | None:
+        """The value of a query that aggregates, where it has no rows; None if that is NULL."""
+        me: Any = self
+        said = of_nothing(node.unnest())
+        if said is None:
+            return None
+        if said.find(*VARYING):
+            raise InputError(
+                f"`{node.sql('duckdb')[:80]}` is tied to the query around and computes with more than its aggregates: "
+                "use a join."
+            )
+        found: Expr = me.binder.constant(said)
+        return None if found.value is None else found
 
     # Ties -----------------------------------------------------------------------------------------------------------
 
@@ -246,10 +274,19 @@ def attached(node: Node, p: Pending, pairs: tuple[tuple[str, str], ...]) -> Node
     return Lookup((), node.bound, node.unique, node, p.table, pairs, p.kind, p.mark, p.null_aware)
 
 
-def counts(node: Any) -> bool:
-    """Whether a subquery's value is a count, which is 0 where there is nothing."""
-    select = node.unnest()
-    return isinstance(select.expressions[0].unalias(), exp.Count)
+def of_nothing(select: exp.Select) -> Any | None:
+    """What a query that aggregates all its rows gives of none, written out: counts are 0, all else is NULL. None if it
+    gives no row, then."""
+    value: Any = exp.paren(select.expressions[0].unalias().copy())
+    if (having := select.args.get("having")) is not None:
+        value = exp.Case(ifs=[exp.If(this=having.this.copy(), true=value)])
+    calls = list(value.find_all(*AGGREGATES))
+    if select.args.get("group") is not None or not calls:
+        return None
+    for call in calls:
+        whole = call.parent if isinstance(call.parent, exp.Filter | exp.WithinGroup) else call
+        whole.replace(exp.Literal.number(0) if isinstance(call, exp.Count | exp.CountIf) else exp.null())
+    return value
 
 
 def _comparable(me: Any, x: Expr, y: Expr) -> tuple[Expr, Expr]:

@@ -35,7 +35,6 @@ WORDS = {
     "aggregate": "shows sums or averages of it",
     "extreme": "shows a least, greatest or middle value of it",
 }
-IMPLIED = {"value": {"order", "compared", "group", "count"}}
 
 
 @dataclass(frozen=True)
