@@ -12,7 +12,7 @@ import pytest
 import sql_queries
 
 import spuvm as spu
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import DataError, InputError
 from spuvm.sql import Database, connect
 from spuvm.sql.in_the_clear import evaluate
 
@@ -272,3 +272,19 @@ def test_plans_that_differ_have_texts_that_differ(owners: Database, family: str)
 def test_what_is_refused_says_what_to_write(owners: Database, sql: str, says: str) -> None:
     with pytest.raises(InputError, match=says):
         owners.plan(sql, "carol")
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "select cast(name as integer) from staff",
+        "select cast(name as date) from staff",
+        "select cast(amt * 1000000 as tinyint) from sales",
+        "select strptime(name, '%Y') from staff",
+    ],
+)
+def test_errors_of_an_owner_show_no_cell(owners: Database, sql: str) -> None:
+    with pytest.raises(DataError, match="part of the query failed with [A-Za-z]+: some cell") as raised:
+        evaluate(owners, sql, "carol")
+    cells = {str(v) for t in (STAFF, SALES) for c in t.columns for v in c.to_pylist() if len(str(v)) > 2}
+    assert not [v for v in cells if v in str(raised.value)]

@@ -25,7 +25,7 @@ from spuvm.sql.clauses import (
 from spuvm.sql.expressions import Binder, words
 from spuvm.sql.functions import common
 from spuvm.sql.joins import Joiner, outer
-from spuvm.sql.plan import Aggregate, Expr, Field, Filter, Group, Lookup, Node, Order, Project, Sort, Union, Window
+from spuvm.sql.plan import Aggregate, Expr, Field, Filter, Group, Lookup, Node, Order, Project, Sort, Union
 from spuvm.sql.scope import Bases, Relation, Scope, column, renamed
 from spuvm.sql.selected import name_columns
 from spuvm.sql.types import BOOL, integer
@@ -102,7 +102,6 @@ class Select(subqueries.Subqueries, aggregates.Aggregates, over.Windows):
         self.pending: list[subqueries.Pending] = []
         self.correlated: list[Expr] = []
         self.calls: dict[str, Aggregate] = {}
-        self.windows: list[Window] = []
         self.grouping = False
         self.merged: dict[str, Expr] = {}
         relations, self.conditions = self._from()

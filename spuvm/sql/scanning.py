@@ -10,7 +10,7 @@ import numpy as np
 
 from spuvm.data.formats.table_file import pyarrow_module
 from spuvm.runtime.errors import DataError
-from spuvm.sql.sources import Store, duckdb, first_line
+from spuvm.sql.sources import Store, duckdb
 from spuvm.sql.types import FLOAT, Type, words_of
 
 
@@ -30,7 +30,12 @@ def scanned(
     try:
         table = store.db.sql(sql).to_arrow_table()
     except duckdb().Error as error:
-        raise DataError(f"{store.party}'s part of the query failed: {first_line(error)}.") from None
+        kind = type(error).__name__  # what it says may quote cells
+        raise DataError(
+            f"{store.party}'s part of the query failed with {kind}: "
+            "some cell is not such as its casts and functions take. "
+            "Use TRY_CAST, or leave such rows out in a subquery."
+        ) from None
     rows = table.num_rows
     if rows > bound:
         raise DataError(f"a table of {store.party} has more rows than it had: connect again.")

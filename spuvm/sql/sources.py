@@ -7,6 +7,7 @@ table of the same name, or `?table=name`), a pandas frame, or an arrow table.
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 import sys
 from collections.abc import Mapping, Sequence
@@ -295,4 +296,4 @@ def _rounded(low: int, high: int, step: int) -> list[int]:
 
 def first_line(error: BaseException) -> str:
     """Without what follows the first line, and without values: DuckDB and SQLite quote cells."""
-    return str(error).strip().partition("\n")[0].partition('"')[0].rstrip(". ") or type(error).__name__
+    return re.split("[\n\"']", str(error).strip())[0].rstrip(". ") or type(error).__name__
