@@ -245,7 +245,7 @@ class Grouped(Scope):
     """After GROUP BY: the keys alone."""
 
     def __init__(self, scope: Scope, keys: frozenset[str]) -> None:
-        super().__init__(scope.relations, scope.outer, scope.merged)
+        super().__init__(scope.relations, scope.outer, scope.merged, scope.folded)
         self.keys = keys
 
     def column(self, name: str, table: str | None) -> Expr:

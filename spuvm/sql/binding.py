@@ -104,8 +104,9 @@ class Select(subqueries.Subqueries, aggregates.Aggregates, over.Windows):
         self.calls: dict[str, Aggregate] = {}
         self.grouping = False
         self.merged: dict[str, Expr] = {}
+        self.folded: set[tuple[str, str]] = set()
         relations, self.conditions = self._from()
-        self.scope = Scope(relations, outer_scope, self.merged)
+        self.scope = Scope(relations, outer_scope, self.merged, self.folded)
         name_columns(node, self.scope)
         self.binder = Binder(self.bases, self.scope, self)
         self.node: Node = None  # type: ignore[assignment]
@@ -123,6 +124,7 @@ class Select(subqueries.Subqueries, aggregates.Aggregates, over.Windows):
             right = self._relation(join.this)
             kind = " ".join(filter(None, (join.side, join.kind))).upper() or "INNER"
             using = self._using(join, relations, right)
+            self.folded |= {(alias, n) for alias in right.columns for n in using}
             on = self._on(join, relations, right) + [self._same(n, x, y) for n, (x, y) in using.items()]
             if kind in ("INNER", "CROSS"):
                 relations.append(right)

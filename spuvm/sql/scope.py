@@ -4,7 +4,7 @@ into."""
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from spuvm.data.schema import nearest
@@ -127,14 +127,19 @@ def coded(type_: Type, dictionary: str, whole: bool, bound: int) -> Type:
 
 class Scope:
     """The relations that a name may belong to, and those of the query around. `merged`: columns that USING made one,
-    by lower-case name."""
+    by lower-case name; `folded`: the right sides' of them, as (alias, name)."""
 
     def __init__(
-        self, relations: list[Relation], outer: Scope | None = None, merged: Mapping[str, Expr] | None = None
+        self,
+        relations: list[Relation],
+        outer: Scope | None = None,
+        merged: Mapping[str, Expr] | None = None,
+        folded: Collection[tuple[str, str]] = (),
     ) -> None:
         self.relations = relations
         self.outer = outer
         self.merged = merged or {}
+        self.folded = folded
 
     def find(self, name: str, table: str | None) -> Expr | None:
         if table is None and name.lower() in self.merged:
@@ -178,7 +183,7 @@ class Scope:
                 if table is not None and alias == table.lower():
                     yield from columns.items()
                 elif table is None:
-                    yield from ((n, once.pop(n, e)) for n, e in columns.items() if n in once or n not in self.merged)
+                    yield from ((n, once.pop(n, e)) for n, e in columns.items() if (alias, n) not in self.folded)
                 seen = seen or table is None or alias == table.lower()
         if not seen:
             raise InputError(f"`{table}.*`: there is no table `{table}` here.")
