@@ -52,7 +52,11 @@ def _step(node: Node, known: Names) -> Names:
             found |= {b for a, b in same if a in known} | {a for a, b in same if b in known}
             if all(a in known for a, _ in node.pairs):
                 return found | (frozenset({node.mark}) if node.kind == "mark" else frozenset(node.table.names))
-            return found | (frozenset() if node.kind == "mark" else determined(node.table, known))
+            if node.kind == "mark":
+                return found
+            # Without a row all of the table's columns are NULL, constants, too: something known must tell.
+            tells = node.kind == "inner" or any(f.name in known and not f.nullable for f in node.table.fields)
+            return found | (determined(node.table, known) if tells else frozenset())
         case Expand():
             equal = {b for a, b in node.pairs if a in known} | {a for a, b in node.pairs if b in known}
             return determined(node.left, known) | determined(node.right, known) | equal
