@@ -18,7 +18,7 @@ from spuvm.sql.types import BOOL, FLOATING, LIMIT, Type, decimal, integer
 AVERAGE_DIGITS = 6  # that an average has at least behind the point
 LARGEST_SQUARED = 1 << 13  # whose squares are below 2^26, the limit of products of fixed point
 SPREADS = frozenset({"stddev", "stddev_pop", "variance", "var_pop"})
-NUMERIC = frozenset({"sum", "avg", "stddev", "stddev_pop", "variance", "var_pop", "median", "quantile"})
+NUMERIC = frozenset({"sum", "avg", "stddev", "stddev_pop", "variance", "var_pop", "median", "quantile_cont"})
 
 
 def aggregate_type(fn: str, type_: Type | None, rows: int) -> Type:
@@ -45,7 +45,7 @@ def aggregate_type(fn: str, type_: Type | None, rows: int) -> Type:
             f"them first, "
             f"so that they are below {LARGEST_SQUARED:,}."
         )
-    if fn in SPREADS or fn == "quantile" or type_.kind == "float":
+    if fn in SPREADS or fn == "quantile_cont" or type_.kind == "float":
         return FLOATING
     if fn == "sum":
         make = decimal if type_.kind == "decimal" else lambda scale, lo, hi: integer(lo, hi)
@@ -179,6 +179,8 @@ class Aggregates:
             raise InputError(f"`{node.sql('duckdb')}`: an aggregate of an aggregate: use a subquery.")
         fn = next(name for kind, name in AGGREGATES.items() if isinstance(node, kind))
         fn, argument, distinct, value = self._argument(node, fn)
+        if distinct and fn in SPREADS | {"median", "quantile_cont"}:
+            raise InputError(f"`{node.sql('duckdb')}`: DISTINCT is of count, sum and avg: use a subquery.")
         arg = None if argument is None else self._below(argument, fn)
         try:
             type_ = aggregate_type(fn, None if arg is None else arg.type, me.node.bound)
@@ -206,8 +208,8 @@ class Aggregates:
             argument = None
         if fn == "count_if":
             fn, argument = "count", exp.Case(ifs=[exp.If(this=argument.copy(), true=exp.Literal.number(1))])
-        if fn == "quantile":
-            share = node.args.get("quantile") or node.args.get("expression")
+        if fn == "quantile_cont":
+            share = node.args.get("expression")
             inner = node.parent
             if isinstance(inner, exp.WithinGroup):
                 share, argument = node.this, inner.expression.expressions[0].this

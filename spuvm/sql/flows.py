@@ -43,7 +43,7 @@ THROUGH = {
     "min": "extreme",
     "max": "extreme",
     "median": "extreme",
-    "quantile": "extreme",
+    "quantile_cont": "extreme",
     "any": "extreme",
 }
 AGGREGATED = frozenset(THROUGH.values())

@@ -22,7 +22,7 @@ from spuvm.sql.plan import Aggregate
 from spuvm.sql.relation import Rows
 from spuvm.sql.types import LIMIT, Type
 
-ORDERED = frozenset({"min", "max", "median", "quantile"})
+ORDERED = frozenset({"min", "max", "median", "quantile_cont"})
 SPREADS = {"stddev": (1, True), "stddev_pop": (0, True), "variance": (1, False), "var_pop": (0, False)}
 
 
@@ -135,7 +135,7 @@ class Rule:
 def _family(a: Aggregate) -> str:
     if a.fn in ("min", "max"):
         return "extreme"
-    if a.fn in ("median", "quantile"):
+    if a.fn in ("median", "quantile_cont"):
         return "rank"
     return "spread" if a.fn in SPREADS else a.fn
 
