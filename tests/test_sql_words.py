@@ -103,6 +103,7 @@ WORDS = [
     "select city, lower(city), count(*) from depts group by city having city like 'U%'",
     "select any_value(name) from staff where id = 2",
     "select any_value(ok) from staff where id = 1",
+    "select percentile_cont(0.25) within group (order by qty desc), quantile_cont(qty, 0.25) from sales",
     # in aggregates keys are what the rows have; windows of a subquery are its own
     "select did, count(*) filter (where did = 10), sum(qty) filter (where did > 10) from sales group by rollup(did)",
     "select did, count(*) c from (select did, row_number() over (partition by did order by sid) n from sales) t "
@@ -268,6 +269,7 @@ def test_plans_that_differ_have_texts_that_differ(owners: Database, family: str)
         ("select id from staff s where id in (select count(*) from sales x where x.id = s.id)", r"x = \(SELECT"),
         ("select quantile(qty, 0.5) from sales", "there are .* quantile_cont"),
         ("select median(distinct qty) from sales", "use a subquery"),
+        ("select min(qty, 3) from sales", "min takes one argument"),
         ("select concat(did, uuid()), count(*) from sales group by did", "did"),
         ("select lag(id, id) over (order by id) from staff", "a constant"),
         ("select did, count(*) from sales group by rollup(1)", "is no column: write its name"),

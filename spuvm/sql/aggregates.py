@@ -200,6 +200,8 @@ class Aggregates:
     def _argument(self, node: Any, fn: str) -> tuple[str, Any | None, bool, Any]:
         """(function, argument, distinct, value)."""
         argument, distinct, value = node.this, False, None
+        if node.args.get("expressions"):  # min(x, 3): a list
+            raise InputError(f"`{node.sql('duckdb')}`: {fn} takes one argument.")
         if isinstance(argument, exp.Distinct):
             if len(argument.expressions) != 1:
                 raise InputError(f"`{node.sql('duckdb')}`: DISTINCT of several columns: use a subquery.")
@@ -210,12 +212,13 @@ class Aggregates:
             fn, argument = "count", exp.Case(ifs=[exp.If(this=argument.copy(), true=exp.Literal.number(1))])
         if fn == "quantile_cont":
             share = node.args.get("expression")
-            inner = node.parent
+            inner, descending = node.parent, False
             if isinstance(inner, exp.WithinGroup):
-                share, argument = node.this, inner.expression.expressions[0].this
+                ordered = inner.expression.expressions[0]
+                share, argument, descending = node.this, ordered.this, bool(ordered.args.get("desc"))
             if not isinstance(share, exp.Literal):
                 raise InputError(f"`{node.sql('duckdb')}`: the share must be a constant.")
-            value = float(share.name)
+            value = 1 - float(share.name) if descending else float(share.name)
         filtered = node.parent if isinstance(node.parent, exp.Filter) else None
         if filtered is not None:
             test, then = filtered.expression.this.copy(), exp.Literal.number(1) if argument is None else argument.copy()
