@@ -103,7 +103,8 @@ WORDS = [
     "select city, lower(city), count(*) from depts group by city having city like 'U%'",
     "select any_value(name) from staff where id = 2",
     "select any_value(ok) from staff where id = 1",
-    "select percentile_cont(0.25) within group (order by qty desc), quantile_cont(qty, 0.25) from sales",
+    "select percentile_cont(0.25) within group (order by qty desc), quantile_cont(qty, 0.25), "
+    "percentile_cont(0.5) within group (order by qty) filter (where did = 10) from sales",
     # in aggregates keys are what the rows have; windows of a subquery are its own
     "select did, count(*) filter (where did = 10), sum(qty) filter (where did > 10) from sales group by rollup(did)",
     "select did, count(*) c from (select did, row_number() over (partition by did order by sid) n from sales) t "

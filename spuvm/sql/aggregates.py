@@ -9,7 +9,7 @@ from typing import Any
 from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
-from spuvm.sql.clauses import key_of
+from spuvm.sql.clauses import key_of, whole_call
 from spuvm.sql.expressions import AGGREGATES, HANDLERS, UNSEEN, Binder, varies
 from spuvm.sql.plan import Aggregate, Expr, Field, Group
 from spuvm.sql.scope import Scope, column
@@ -219,8 +219,7 @@ class Aggregates:
             if not isinstance(share, exp.Literal):
                 raise InputError(f"`{node.sql('duckdb')}`: the share must be a constant.")
             value = 1 - float(share.name) if descending else float(share.name)
-        filtered = node.parent if isinstance(node.parent, exp.Filter) else None
-        if filtered is not None:
+        if isinstance(filtered := whole_call(node), exp.Filter):
             test, then = filtered.expression.this.copy(), exp.Literal.number(1) if argument is None else argument.copy()
             argument = exp.Case(ifs=[exp.If(this=test, true=then)])
         return fn, argument, distinct, value
@@ -243,7 +242,7 @@ def _inside(node: Any, top: Any, known: Any) -> bool:
 
 def _call_key(node: Any) -> str:
     """Text of a call, with its FILTER."""
-    return key_of(node.parent if isinstance(node.parent, exp.Filter | exp.WithinGroup) else node)
+    return key_of(whole_call(node))
 
 
 class Grouped(Scope):

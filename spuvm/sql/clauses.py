@@ -67,3 +67,10 @@ def key_of(node: Any) -> str:
         name.set("this", str(name.this).lower())
         name.set("quoted", False)
     return str(plain.sql("duckdb", comments=False))
+
+
+def whole_call(node: Any) -> Any:
+    """An aggregate with its WITHIN GROUP and FILTER."""
+    while isinstance(node.parent, exp.WithinGroup | exp.Filter) and node.parent.this is node:
+        node = node.parent
+    return node

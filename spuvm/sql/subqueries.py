@@ -14,7 +14,7 @@ from typing import Any
 from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
-from spuvm.sql.clauses import OF_MATCHING, OF_PARENTHESES, check_clauses, number_of
+from spuvm.sql.clauses import OF_MATCHING, OF_PARENTHESES, check_clauses, number_of, whole_call
 from spuvm.sql.expressions import AGGREGATES, VARYING, words
 from spuvm.sql.plan import Aggregate, Expr, Field, Filter, Group, Lookup, Node, Project
 from spuvm.sql.scope import column, fields_of
@@ -284,8 +284,7 @@ def of_nothing(select: exp.Select) -> Any | None:
     if select.args.get("group") is not None or not calls:
         return None
     for call in calls:
-        whole = call.parent if isinstance(call.parent, exp.Filter | exp.WithinGroup) else call
-        whole.replace(exp.Literal.number(0) if isinstance(call, exp.Count | exp.CountIf) else exp.null())
+        whole_call(call).replace(exp.Literal.number(0) if isinstance(call, exp.Count | exp.CountIf) else exp.null())
     return value
 
 
