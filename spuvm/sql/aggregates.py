@@ -200,7 +200,7 @@ class Aggregates:
     def _argument(self, node: Any, fn: str) -> tuple[str, Any | None, bool, Any]:
         """(function, argument, distinct, value)."""
         argument, distinct, value = node.this, False, None
-        if node.args.get("expressions"):  # min(x, 3): a list
+        if node.args.get("expressions") or node.args.get("count"):  # min(x, 3): a list
             raise InputError(f"`{node.sql('duckdb')}`: {fn} takes one argument.")
         if isinstance(argument, exp.Distinct):
             if len(argument.expressions) != 1:

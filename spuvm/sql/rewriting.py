@@ -43,7 +43,7 @@ def _tuple_in(node: exp.In) -> Any:
     if (inner := node.args.get("query")) is None:
         if not all(isinstance(x, exp.Tuple) and len(x.expressions) == len(mine) for x in node.expressions):
             return node
-        return exp.paren(exp.or_(*(_equal(mine, x.expressions) for x in node.expressions)))
+        return exp.paren(exp.or_(*(_alike(mine, x.expressions) for x in node.expressions)))
     names = [f"column {i}" for i in range(len(mine))]
     alias = exp.TableAlias(this=exp.to_identifier("in it"), columns=[exp.to_identifier(n) for n in names])
     theirs = [exp.column(n, "in it", quoted=True) for n in names]
@@ -53,6 +53,12 @@ def _tuple_in(node: exp.In) -> Any:
 
 def _equal(xs: Sequence[Any], ys: Sequence[Any]) -> Any:
     return exp.and_(*(exp.EQ(this=x.copy(), expression=y.copy()) for x, y in zip(xs, ys)))
+
+
+def _alike(xs: Sequence[Any], ys: Sequence[Any]) -> Any:
+    """Values side by side, not of a query: NULL is like NULL."""
+    kinds = [exp.EQ if isinstance(y, exp.Literal) else exp.NullSafeEQ for y in ys]
+    return exp.and_(*(kind(this=x.copy(), expression=y.copy()) for kind, x, y in zip(kinds, xs, ys)))
 
 
 def _only_filters(node: Any) -> bool:

@@ -18,7 +18,7 @@ def name_columns(select: exp.Select, scope: Scope) -> None:
     Raises:
         InputError: for a name of an aggregate or a window in WHERE.
     """
-    given = {e.alias.lower(): e.this.copy() for e in reversed(select.expressions) if isinstance(e, exp.Alias)}
+    given = {e.alias.lower(): e.this.copy() for e in select.expressions if isinstance(e, exp.Alias)}
     for _ in range(len(given)):  # a name may stand for others
         found = [n for use in USES for n in _columns(select, use) if n.name.lower() in given]
         free = [n for n in found if scope.find(n.name, None) is None and not _is_of(n, select)]
