@@ -206,8 +206,9 @@ def _warn(program: Program) -> None:
     refused = program.module.refused
     if refused:
         few = ", ".join(refused[:3]) + (f" and {len(refused) - 3} more" if len(refused) > 3 else "")
+        what = "the sample has" if program.module.ranges else "the bounds that are stated allow"
         warnings.warn(
-            f"`{program.module.name}`: the bounds that are stated allow numbers that the ring does not hold, at {few}. "
+            f"`{program.module.name}`: {what} numbers that the ring does not hold, at {few}. "
             "`f.scales(*args)` lists all lines; state what the numbers are, or scale them.",
             RangeWarning,
             stacklevel=4,

@@ -14,7 +14,7 @@ import spuvm as spu
 from spuvm import cli
 from spuvm.compiler.compile import load
 from spuvm.compiler.ir import text
-from spuvm.runtime.errors import EncodingError, InputError
+from spuvm.runtime.errors import EncodingError, InputError, RangeWarning
 
 FILE = """
 import jax.numpy as jnp
@@ -148,3 +148,16 @@ def test_a_program_is_calibrated_on_the_command_line(tmp_path: Path, monkeypatch
     np.save("y.npy", y)
     assert cli.run(["run", "f.spux", "--input", "x=x.npy@alice", "--input", "y=y.npy@bob"]) != 0
     assert "`x` has numbers that are not below its bound" in capsys.readouterr().err
+
+
+def test_a_sample_beyond_the_ring_is_said() -> None:
+    """Squares of 10,000 are more than a ring of 64 bits holds: calibrating cannot mend that."""
+    sample = np.array([-10000.0, 9000.0], np.float32)
+    found = spu.jit(lambda g: g / jnp.sqrt(jnp.sum(g * g))).calibrate(sample)
+    with pytest.warns(RangeWarning, match=r"the sample has numbers that the ring does not hold, at .*\(product\)"):
+        found(sample)
+    table = str(found.scales(sample))
+    assert "refused" in table and "smaller numbers, or ring=128" in table
+    fits = spu.jit(lambda g: g / jnp.sqrt(jnp.sum(g * g))).calibrate(sample / 10)
+    assert "refused" not in str(fits.scales(sample / 10))
+    fits(sample / 10)  # and nothing is warned of

@@ -10,7 +10,7 @@ types in give the same out.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from spuvm.compiler.ir.module import Module, Op, Region, Value
 from spuvm.compiler.ir.ops import KEEP_MASKED
@@ -18,9 +18,10 @@ from spuvm.compiler.passes import scaled_quotients as quotients
 from spuvm.compiler.passes import scaled_sums as sums
 from spuvm.compiler.passes.carried import pin
 from spuvm.compiler.passes.limits import Limits, known
-from spuvm.compiler.passes.ranges import DIGITS, MARGIN
+from spuvm.compiler.passes.ranges import DIGITS, MARGIN, Range
 from spuvm.compiler.passes.scaler import ALIGNED, Scaler
 from spuvm.compiler.passes.states import states, successors
+from spuvm.compiler.passes.verdicts import key_of, line_of
 from spuvm.compiler.passes.wishes import REARRANGED, Pins
 
 Moved = dict[Region, list[int]]
@@ -47,7 +48,7 @@ def choose_scales(module: Module, limits: Limits | None = None) -> Moved:
     """In place: every value stays the same object, some types change. `limits` are filled, where they are given."""
     frac, ring_bits = module.config["fxp_fraction_bits"], module.config["ring_bits"]
     limits = Limits(frac, ring_bits) if limits is None else limits
-    _measure(module, limits)
+    ranges = _measure(module, limits)
     finer = dict(zip(module.body.params, module.finer))
     for param, extra in finer.items():
         param.type = param.type.with_(frac=param.type.frac + extra)
@@ -69,10 +70,24 @@ def choose_scales(module: Module, limits: Limits | None = None) -> Moved:
         given = (finer, next_call) if outermost else (_carried_in(region, pins), None)
         results = {state.result: state.extra for state in kept.values()} if outermost else {}
         moved[region] = Scaler(region, limits, frac, ring_bits, *given, pins, results, TAKES).run()
+    if ranges:
+        module.refused = _beyond(module, ranges, ring_bits)
     return moved
 
 
-def _measure(module: Module, limits: Limits) -> None:
+def _beyond(module: Module, ranges: Mapping[Value, Range], ring_bits: int) -> tuple[str, ...]:
+    """Lines at which the sample itself has numbers that the ring does not hold at the scales that were chosen."""
+    found: dict[str, None] = {}
+    for op in module.body.walk():
+        for value in op.outputs:
+            _, high = ranges.get(value, (0, 0))
+            frac = op.inputs[0].type.frac if op.name == "trunc" else value.type.frac
+            if value in ranges and high - 1 + frac >= ring_bits - 2:
+                found[line_of(key_of(op))] = None
+    return tuple(found)
+
+
+def _measure(module: Module, limits: Limits) -> Mapping[Value, Range]:
     """What a calibrated program is fitted to. A product is as large before it is truncated as after it."""
     ranges, module.measured = module.measured, {}
     for value, (low, high) in ranges.items():
@@ -81,6 +96,7 @@ def _measure(module: Module, limits: Limits) -> None:
     for op in module.body.walk():
         if op.name == "trunc" and op.output in ranges:
             limits.measured[op.inputs[0]] = limits.measured[op.output]
+    return ranges
 
 
 def _carried_in(region: Region, pins: Pins) -> dict[Value, int]:

@@ -51,6 +51,11 @@ def key_of(op: Op) -> Key:
     return str(op.location), OPERATIONS.get(op.name, op.name)
 
 
+def line_of(key: Key) -> str:
+    """As it stands in `module.refused`."""
+    return f"{key[0]} ({key[1]})"
+
+
 def verdicts(module: Module) -> dict[Key, Verdict]:
     """Of the lines that are not safe. The module is as scales leave it: functions are operations."""
     frac, ring_bits = module.config["fxp_fraction_bits"], module.config["ring_bits"]
@@ -61,8 +66,8 @@ def verdicts(module: Module) -> dict[Key, Verdict]:
     for region in _regions(module.body):
         for op in _unsafe(region, Watch(Builder(frac, ring_bits), held, {})):
             unbounded = tuple(sorted({name for v in op.inputs for name in sources.of.get(v, ())}))
-            if not unbounded and module.ranges:
-                unbounded = (SAMPLE,)
+            if module.ranges:  # the sample says what is not stated
+                unbounded = () if line_of(key_of(op)) in module.refused else unbounded or (SAMPLE,)
             verdict = Verdict(CANNOT_TELL if unbounded else REFUSED, unbounded)
             found[key_of(op)] = found[key_of(op)].joined(verdict) if key_of(op) in found else verdict
     return found
@@ -74,7 +79,7 @@ def judge(module: Module) -> None:
         return
     inside = any(op.stated is not None for op in module.body.walk())
     if inside or any(b is not None for b in module.bounds):
-        lines = [f"{line} ({operation})" for (line, operation), v in verdicts(module).items() if v.word == REFUSED]
+        lines = [line_of(key) for key, v in verdicts(module).items() if v.word == REFUSED]
         module.refused = tuple(dict.fromkeys(lines))
 
 
