@@ -43,6 +43,17 @@ def sorted_floats(keys: np.ndarray) -> np.ndarray:
     return np.where(keys == LAST, np.float32(np.inf), floats).astype(np.float32)
 
 
+def check_no_owner(parameters: Parameters, data: str) -> None:
+    """Of data whose columns no party has alone: ConfigError for what needs one that has."""
+    if parameters.objective in ONE_HOLDER:
+        raise ConfigError(
+            f"`objective` {parameters.objective!r} needs labels that one party holds: a vertical frame, "
+            "`spuvm.data.vertical(files, key=..., match='inner')`."
+        )
+    if parameters.reveal_splits_to_owner:
+        raise ConfigError(f"`reveal_splits_to_owner`: no feature of {data} has an owner: leave it out.")
+
+
 # Bins ---------------------------------------------------------------------------------------------------------
 
 
@@ -61,12 +72,7 @@ class HorizontalBins(Bins):
 
     @staticmethod
     def layout_of(features: Frame, parameters: Parameters) -> Layout:
-        if parameters.objective in ONE_HOLDER:
-            raise ConfigError(
-                f"`objective` {parameters.objective!r} needs labels that one party holds: a vertical frame."
-            )
-        if parameters.reveal_splits_to_owner:
-            raise ConfigError("`reveal_splits_to_owner`: no feature of a horizontal frame has an owner: leave it out.")
+        check_no_owner(parameters, "a horizontal frame")
         return Layout((EVERYONE,), (features.schema.columns,), parameters.max_bin)
 
     @classmethod

@@ -26,6 +26,7 @@ from spuvm.ml.horizontal import (
     LARGEST,
     UNITS,
     base_of,
+    check_no_owner,
     edges_of,
     matrix_of,
     numeric,
@@ -36,10 +37,10 @@ from spuvm.ml.horizontal import (
 )
 from spuvm.ml.layout import Layout
 from spuvm.ml.machine import Machine
-from spuvm.ml.parameters import ONE_HOLDER, Parameters
+from spuvm.ml.parameters import Parameters
 from spuvm.ml.partition import Bins, Labels, Ranges
 from spuvm.psi.shared import SharedTable
-from spuvm.runtime.errors import ConfigError, DataError, InputError
+from spuvm.runtime.errors import DataError, InputError
 
 FAR = np.float32(2.0**40)  # sorts behind all cells: missing ones, and edges that all rows pass
 TYPES = {"b": "bool", "i": "int", "u": "int", "f": "float"}
@@ -130,13 +131,7 @@ class JoinedBins(Bins):
 
     @staticmethod
     def layout_of(features: Any, parameters: Parameters) -> Layout:
-        if parameters.objective in ONE_HOLDER:
-            raise ConfigError(
-                f"`objective` {parameters.objective!r} needs labels that one party holds: a vertical frame, "
-                "`spuvm.data.vertical(files, key=..., match='inner')`."
-            )
-        if parameters.reveal_splits_to_owner:
-            raise ConfigError("`reveal_splits_to_owner`: no feature of a joined table has an owner: leave it out.")
+        check_no_owner(parameters, "a joined table")
         for name in features.names:
             check_column(features.table, name)
         return Layout((EVERYONE,), (tuple(features.schema[n] for n in features.names),), parameters.max_bin)
