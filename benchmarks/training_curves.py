@@ -41,8 +41,8 @@ OPTIMISERS: dict[str, optax.GradientTransformation] = {
     "lamb": optax.lamb(1e-2),
     "novograd": optax.novograd(1e-2),
 }
-# At the rates of the others curves part. Of sgd and seed 0 float32's own do, by 0.36 if its first parameters are moved
-# by 1e-7; of novograd ours part from float32's by 0.174, and why is not known.
+# At the rates of the others curves part. Of sgd and seed 0 float32's own do, if its start is moved by a rounding error;
+# of sgd's other seeds and of novograd the cause is not known.
 SLOWER = {("LSTM", "sgd, momentum"): optax.sgd(2e-2, momentum=0.9), ("LSTM", "novograd"): optax.novograd(3e-3)}
 
 
