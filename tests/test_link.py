@@ -444,6 +444,19 @@ def test_two_that_wait_for_each_other_hear_of_the_third(session: Session) -> Non
     assert all(isinstance(e, PeerAbortedError) and "the end of its script" in str(e) for e in errors[:2])
 
 
+def test_two_that_go_on_without_the_third_stop_soon(session: Session) -> None:
+    def body(link: Link) -> None:
+        link.agree("start", b"")
+        if link.rank == 2:
+            return link.abort("the end of its script")
+        got = np.zeros(1, np.uint8)
+        while True:
+            link.exchange({1 - link.rank: [got]}, {1 - link.rank: [got.copy()]})
+
+    errors = session(body, timeout=60)
+    assert all(isinstance(e, PeerAbortedError) and "the end of its script" in str(e) for e in errors[:2])
+
+
 def test_an_exception_inside_the_session_is_passed_on_without_its_text(session: Session) -> None:
     def body(link: Link) -> None:
         if link.rank == 0:

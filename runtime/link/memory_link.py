@@ -46,6 +46,7 @@ class MemoryLink(Link):
     def __init__(self, rank: int, parties: Sequence[str], timeout: float, room: _Room) -> None:
         super().__init__(rank, parties, timeout, "Raise the limit with memory_links(..., timeout=seconds).")
         self._room = room
+        self._hope: float | None = None  # until when others are awaited after a peer has stopped
         for peer in self.peers:
             room.frames[rank, peer] = deque()
 
@@ -110,16 +111,25 @@ class MemoryLink(Link):
 
     def _wait(self, peer: int, done: Callable[[], bool], awaited: str) -> None:
         room = self._room
-        deadline, hope = time.monotonic() + self.timeout, None
+        deadline = time.monotonic() + self.timeout
         with room.changed:
+            self._check_stopped(peer, lapsed=True)
             while not done():
-                for teller in sorted(room.aborted.keys() & set(self.peers), key=lambda p: p != peer):
-                    deadline = hope = hope or min(deadline, time.monotonic() + UNDER_WAY)
-                    if teller == peer or peer in room.closed or time.monotonic() >= hope:
-                        raise self._aborted(teller, *room.aborted[teller])
+                self._check_stopped(peer)
                 if peer in room.closed:
                     raise PeerLostError(
                         f"{self.parties[peer]} closed its link: {self.parties[self.rank]} awaited {awaited}."
                     )
-                if not room.changed.wait(max(0.0, deadline - time.monotonic())) and not done() and hope is None:
+                until = deadline if self._hope is None else min(deadline, self._hope)
+                if not room.changed.wait(max(0.0, until - time.monotonic())) and not done() and self._hope is None:
                     raise PeerTimeoutError(self._timeout_text([self.parties[peer]], awaited))
+
+    def _check_stopped(self, peer: int, lapsed: bool = False) -> None:
+        """Raise if a peer has stopped, and what is awaited of this one is not under way, or was for too long."""
+        tellers = sorted(self._room.aborted.keys() & set(self.peers), key=lambda p: p != peer)
+        if not tellers:
+            return
+        now = time.monotonic()
+        self._hope = self._hope or now + min(UNDER_WAY, self.timeout)
+        if now >= self._hope or (not lapsed and (tellers[0] == peer or peer in self._room.closed)):
+            raise self._aborted(tellers[0], *self._room.aborted[tellers[0]])

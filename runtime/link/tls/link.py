@@ -327,7 +327,9 @@ class TlsLink(Link):
             if progress and now < start + ENDLESS * patience:
                 moved = said = now
             elif now >= moved + patience or progress:
-                raise PeerTimeoutError(self._timed_out(awaited, what if late else f"that it takes {what}"))
+                raise self._stopped or PeerTimeoutError(
+                    self._timed_out(awaited, what if late else f"that it takes {what}")
+                )
             elif now >= said + SAYS * self.timeout:
                 said = now
                 self._say(Kind.WAITING, self._waits.frame(awaited, now))
