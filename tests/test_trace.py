@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import runpy
 from collections import namedtuple
 from pathlib import Path
@@ -12,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import spuvm as spu
 from spuvm.compiler.front.trace import location_of, reveal, trace
 from spuvm.runtime.errors import InputError
 
@@ -110,3 +113,29 @@ def test_reveal_is_the_identity_to_jax() -> None:
 def test_gradients_are_not_revealed() -> None:
     names = [e.primitive.name for e in jax.make_jaxpr(jax.grad(lambda v: reveal(v * v) * v))(3.0).eqns]
     assert names.count("spu_reveal") == 1
+
+
+def _helpers(x: Any) -> Any:
+    y = jnp.where(x > 0.5, x, 2 * x)
+
+    def step(carry: Any, row: Any) -> Any:
+        return jnp.where(carry > row, carry, row), jax.nn.silu(row)
+
+    return jax.lax.scan(step, x[0], y)
+
+
+def _earlier(x: Any) -> Any:
+    return spu.reveal(jnp.nanmean(x)), spu.reveal(2 * x), spu.reveal(x[0]), jax.nn.silu(x[0])
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_what_jax_traces_once_for_all_callers_is_of_the_line_that_calls_it(missing: bool) -> None:
+    x = np.ones(5, np.float32)
+    jax.clear_caches()
+    spu.jit(_earlier).compile(spu.secret(x, missing=True))
+    text = spu.jit(_helpers).compile(spu.secret(x, missing=missing)).emit("ir")
+    first = inspect.getsourcelines(_earlier)[1]
+    lines = {int(at) for at in re.findall(r"test_trace\.py:(\d+)", text)}
+    assert lines and lines.isdisjoint(range(first, first + 2)), text
+    start = inspect.getsourcelines(_helpers)[1]
+    assert {start + 1, start + 4} <= lines <= set(range(start, start + 7))

@@ -90,7 +90,7 @@ class _Writer:
         for variable in (*jaxpr.constvars, *jaxpr.invars):
             self.define(variable, numbers)
         for eqn in jaxpr.eqns:
-            self.text(f"{eqn.primitive.name} {location_of(eqn)}")
+            self.text(f"{eqn.primitive.name} {location_of(eqn, jaxpr)}")
             for operand in eqn.invars:
                 self.read(operand, numbers)
             self.value(eqn.params)

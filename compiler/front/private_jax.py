@@ -9,7 +9,6 @@ line (`frames`, `attributed` fall back), and limits of special functions are tho
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import takewhile
 from pathlib import Path
@@ -21,14 +20,30 @@ JAX_FILES = str(Path(jax.__file__).parent) + os.sep
 SPECIAL_FUNCTIONS = tuple(JAX_FILES + str(Path("_src", *path)) for path in (("scipy",), ("ops", "special.py")))
 
 
-def frames(eqn: Any) -> Iterator[Any]:
-    """Frames that led to an equation, from the innermost on, without JAX's own: `file_name`, `function_name`, ..."""
+def frames(eqn: Any, body: Any = None) -> list[Any]:
+    """Frames that led to an equation, from the innermost on, without JAX's own: `file_name`, `function_name`, ...
+
+    Of an equation of `body`, a jaxpr, those within the function that it was traced from. JAX traces its own functions
+    once for all calls: frames beyond them are of the first call, or of the line that this was attributed to.
+    """
     try:
         from jax._src import source_info_util
 
-        yield from source_info_util.user_frames(eqn.source_info.traceback)
+        within = []
+        codes, at = eqn.source_info.traceback.raw_frames()
+        for code, instruction in zip(codes, at):
+            if source_info_util.is_user_filename(code.co_filename):
+                within.append(source_info_util.raw_frame_to_frame(code, instruction))
+            if body is not None and _is_of(code, body.debug_info):
+                return within
+        shared = body is not None and (body.debug_info.func_filename or "").startswith(JAX_FILES)
+        return [] if shared else within
     except (ImportError, AttributeError, TypeError):
-        return
+        return []
+
+
+def _is_of(code: Any, function: Any) -> bool:
+    return bool(code.co_filename == function.func_filename and code.co_firstlineno == function.func_lineno)
 
 
 def attributed(eqn: Any) -> AbstractContextManager[None]:

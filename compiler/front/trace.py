@@ -203,10 +203,10 @@ def _key(key: Any) -> str:
 # Source lines --------------------------------------------------------------------------------------
 
 
-def location_of(eqn: Any) -> Location | None:
-    """The user's line that made an equation, or None."""
+def location_of(eqn: Any, body: Any = None) -> Location | None:
+    """The user's line that made an equation, of one of `body` (a jaxpr) within its function, or None."""
     library = None
-    for frame in frames(eqn):
+    for frame in frames(eqn, body):
         ours = frame.file_name.startswith(OURS)
         if ours and frame.function_name in ENTRIES:
             break

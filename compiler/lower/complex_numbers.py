@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend import core as jex
 
-from spuvm.compiler.front.trace import location_of
 from spuvm.compiler.ir.dtypes import is_key_dtype, kind_of
+from spuvm.compiler.ir.module import Location
 from spuvm.compiler.lower.advice import ADVICE
 from spuvm.compiler.lower.complex_rules import PARTWISE, RULES, Pair, pair_of, real_dtype
 from spuvm.compiler.lower.context import bodies
@@ -75,11 +75,10 @@ def _on_pairs(closed: Any, args: Sequence[Any]) -> list[Any]:
     return evaluate(closed, args, _at_its_line, pair_of)
 
 
-def _at_its_line(eqn: Any, args: list[Any]) -> list[Any]:
+def _at_its_line(eqn: Any, args: list[Any], location: Location | None) -> list[Any]:
     try:
         return _equation(eqn, args)
     except _NoRuleError as e:
-        location = location_of(eqn)
         if location is None:
             raise
         raise UnsupportedError(f"{location}: {e}") from None

@@ -86,6 +86,7 @@ class Context:
         self.primitive = ""
         self.outs: list[Any] = []  # shapes and dtypes
         self.branch_of_secret = False
+        self._body: Any = None  # the jaxpr that the equation at hand is of
         self._equations: list[Any] = []  # at hand: one, and the calls that it is part of
         self._rules = rules
         self._unfolded = unfolded
@@ -162,8 +163,10 @@ class Context:
             is_literal = isinstance(v, jex.Literal)
             return np.asarray(v.val, dtype_of(v.aval)) if is_literal else env[v]
 
+        outer, self._body = self._body, jaxpr
         for eqn in live_equations(jaxpr):
             env.update(zip(eqn.outvars, self._equation(eqn, [read(v) for v in eqn.invars])))
+        self._body = outer
         return [read(v) for v in jaxpr.outvars]
 
     def _equation(self, eqn: Any, args: list[Operand]) -> list[Operand]:
@@ -200,7 +203,7 @@ class Context:
         """Set the equation at hand; errors raised within name it and the user's line."""
         before = self.b.location, self.primitive, self.outs
         self._equations.append(eqn)
-        self.b.location = location_of(eqn) or before[0]
+        self.b.location = location_of(eqn, self._body) or before[0]
         self.primitive, self.outs = eqn.primitive.name, [v.aval for v in eqn.outvars]
         try:
             yield

@@ -19,8 +19,9 @@ from jax import lax
 from jax.extend import core as jex
 from jax.extend.random import threefry_prng_impl as threefry
 
-from spuvm.compiler.front.trace import Traced, location_of
+from spuvm.compiler.front.trace import Traced
 from spuvm.compiler.ir.dtypes import is_key, is_key_dtype
+from spuvm.compiler.ir.module import Location
 from spuvm.compiler.lower.context import bodies, draws
 from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
 from spuvm.compiler.lower.folded import fold
@@ -105,8 +106,8 @@ class _Evaluation:
     def run(self, closed: Any, args: Sequence[Any]) -> list[Any]:
         return evaluate(closed, args, self._equation)
 
-    def _equation(self, eqn: Any, args: list[Any]) -> list[Any]:
-        self.location = location_of(eqn) or self.location
+    def _equation(self, eqn: Any, args: list[Any], line: Location | None) -> list[Any]:
+        self.location = line or self.location
         name = eqn.primitive.name
         known = not any(isinstance(x, jax.core.Tracer | Key) for x in args)
         keyed = any(isinstance(x, Key) for x in args) or any(_mentions(b) for b in bodies(eqn.params))

@@ -17,7 +17,8 @@ import numpy as np
 from jax import lax
 from jax.extend import core as jex
 
-from spuvm.compiler.front.trace import Traced, location_of
+from spuvm.compiler.front.trace import Traced
+from spuvm.compiler.ir.module import Location
 from spuvm.compiler.lower.context import bodies, draws, dtype_of, is_special
 from spuvm.compiler.lower.control import own_rule
 from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
@@ -95,17 +96,21 @@ def _is_nan(x: Any) -> bool:
 class _Evaluation:
     """One function, or one body of it, evaluated on pairs; `calls` are the equations that it is a part of."""
 
-    def __init__(self, facts: Facts | None = None, calls: Sequence[Any] = ()) -> None:
+    def __init__(self, facts: Facts | None = None, calls: Sequence[Any] = (), location: Any = "unknown") -> None:
         self.facts = facts or Facts()
         self.calls = list(calls)
-        self.location: Any = next((at for at in map(location_of, reversed(self.calls)) if at), "unknown")
+        self.location = location
 
     def run(self, closed: Any, args: Sequence[Any]) -> list[Any]:
         return evaluate(closed, args, self._called)
 
-    def _called(self, eqn: Any, args: list[Any]) -> list[Any]:
+    def of_body(self) -> _Evaluation:
+        """The evaluation of a body of the equation at hand."""
+        return _Evaluation(calls=self.calls, location=self.location)
+
+    def _called(self, eqn: Any, args: list[Any], line: Location | None) -> list[Any]:
         self.calls.append(eqn)
-        self.location = location_of(eqn) or self.location
+        self.location = line or self.location
         outs = self._equation(eqn, args)
         self.calls.pop()
         return outs
@@ -178,10 +183,10 @@ def _cond(self: _Evaluation, args: list[Any], params: dict[str, Any]) -> list[An
     operands = [*map(constant, operands)]
     flags = [False] * len(branches[0].out_avals)
     for branch in branches:
-        jax.eval_shape(lambda *xs, b=branch: _noted(_Evaluation(calls=self.calls).run(b, xs), flags), *operands)
+        jax.eval_shape(lambda *xs, b=branch: _noted(self.of_body().run(b, xs), flags), *operands)
 
     def run(branch: Any) -> Any:
-        return lambda *xs: [_as_flagged(x, f) for x, f in zip(_Evaluation(calls=self.calls).run(branch, xs), flags)]
+        return lambda *xs: [_as_flagged(x, f) for x, f in zip(self.of_body().run(branch, xs), flags)]
 
     return list(lax.switch(index, [run(b) for b in branches], *operands))
 
@@ -208,7 +213,7 @@ def _scan(self: _Evaluation, args: list[Any], params: dict[str, Any]) -> list[An
     length, reverse = int(params["length"]), bool(params["reverse"])
 
     def body(carry: Sequence[Any], row: Any) -> list[Any]:
-        return _Evaluation(calls=self.calls).run(params["jaxpr"], [*consts, *carry, *row])
+        return self.of_body().run(params["jaxpr"], [*consts, *carry, *row])
 
     first = jax.tree.map(lambda x: x[0], rows) if length else None
     flags = _carried(init, lambda carry: body(carry, first)[:c]) if length else _flags(init)
@@ -227,12 +232,12 @@ def _while(self: _Evaluation, args: list[Any], params: dict[str, Any]) -> list[A
     first, second, init = args[:a], args[a : a + b], args[a + b :]
 
     def body(carry: Any) -> list[Any]:
-        return _Evaluation(calls=self.calls).run(params["body_jaxpr"], [*second, *carry])
+        return self.of_body().run(params["body_jaxpr"], [*second, *carry])
 
     flags = _carried(init, body)
     return list(
         lax.while_loop(
-            lambda carry: _Evaluation(calls=self.calls).run(params["cond_jaxpr"], [*first, *carry])[0],
+            lambda carry: self.of_body().run(params["cond_jaxpr"], [*first, *carry])[0],
             lambda carry: [_as_flagged(x, f) for x, f in zip(body(carry), flags)],
             [_as_flagged(x, f) for x, f in zip(init, flags)],
         )

@@ -16,8 +16,8 @@ from typing import Any
 import jax
 from jax.extend import core as jex
 
-from spuvm.compiler.front.trace import Traced, location_of
-from spuvm.compiler.ir.module import Value
+from spuvm.compiler.front.trace import Traced
+from spuvm.compiler.ir.module import Location, Value
 from spuvm.compiler.lower.context import Context, Operand, Rule, bodies
 from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
 from spuvm.runtime.errors import UnsupportedError, VisibilityError
@@ -58,9 +58,9 @@ def _is_call(eqn: Any) -> bool:
 
 
 def _evaluated(closed: Any, args: Sequence[Any], printed: list[tuple[str, Any]]) -> list[Any]:
-    def equation(eqn: Any, operands: list[Any]) -> list[Any]:
+    def equation(eqn: Any, operands: list[Any], line: Location | None) -> list[Any]:
         if eqn.primitive.name == NAME:
-            _note(eqn, operands, printed)
+            _note(eqn, operands, line, printed)
             return []
         if _is_call(eqn) and any(map(_prints, bodies(eqn.params))):
             return _evaluated(next(eqn.params[k] for k in INLINED if k in eqn.params), operands, printed)
@@ -69,10 +69,10 @@ def _evaluated(closed: Any, args: Sequence[Any], printed: list[tuple[str, Any]])
     return evaluate(closed, args, equation)
 
 
-def _note(eqn: Any, operands: Sequence[Any], printed: list[tuple[str, Any]]) -> None:
+def _note(eqn: Any, operands: Sequence[Any], line: Location | None, printed: list[tuple[str, Any]]) -> None:
     number = len({name.split()[1] for name, _ in printed})
     for _, field, _, _ in string.Formatter().parse(eqn.params["fmt"]):
-        _check_whole(field or "0", f"{location_of(eqn) or 'unknown'}: ")
+        _check_whole(field or "0", f"{line or 'unknown'}: ")
     filled = list(operands)
     for i, x in eqn.params.get("static_args", ()):
         filled.insert(i, x)
