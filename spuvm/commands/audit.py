@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from spuvm.commands.results import say
 from spuvm.policy import commitments, record
-from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.policy.entries import well_formed
+from spuvm.runtime.errors import ConfigError, DataError, InputError
+from spuvm.runtime.legible import legible
 from spuvm.service import identity
 from spuvm.service.exporting import FORMS, lines
 from spuvm.service.report import page
@@ -39,7 +43,7 @@ def verify(records: tuple[str, ...]) -> None:
         say(f"{party}: {len(told)} entries, each follows from the one before and is signed")
     found = record.disagreements(entries)
     for what in found:
-        click.echo(what)
+        click.echo(legible(what))
     if found:
         raise click.exceptions.Exit(InputError.exit_status)
 
@@ -55,7 +59,7 @@ def report(records: tuple[str, ...], output: Path) -> None:
     """
     if output.exists():
         raise InputError(f"{output} is there already: give a new file.")
-    output.write_text(page(_entries(records)))
+    output.write_text(page(_entries(records)), "utf-8", "backslashreplace")
     say(f"wrote {output}")
 
 
@@ -95,7 +99,7 @@ def inputs(told: str, job: str, files: tuple[str, ...], salts: Path) -> None:
         name, equals, path = given.partition("=")
         if not equals or name not in committed:
             known = ", ".join(committed) or "none"
-            raise InputError(f"give ARGUMENT=FILE, of which the record has {known}, got {given!r:.100}.")
+            raise InputError(f"give ARGUMENT=FILE, of which the record has {legible(known, 300)}, got {given!r:.100}.")
         try:
             same = commitments.opens(committed[name], Path(path), salts, name)
         except OSError as error:
@@ -114,8 +118,22 @@ def _entries(records: tuple[str, ...]) -> dict[str, list[record.Entry]]:
         path, comma, certificate = files.rpartition(",")
         if not (equals and comma and path and certificate):
             raise InputError(f"give PARTY=RECORD.jsonl,PARTY.crt, got {given!r}.")
-        if not Path(path).is_file():
-            raise ConfigError(f"there is no record {path}.")
-        key = identity.read(Path(certificate)).public_key()
-        entries[party] = list(record.verified(Path(path), key))  # type: ignore[arg-type]
+        if party in entries:
+            raise InputError(f"two records of {party} are given: give one of each party.")
+        entries[party] = _entries_of(party, Path(path), Path(certificate))
     return entries
+
+
+def _entries_of(party: str, path: Path, certificate: Path) -> list[record.Entry]:
+    if not path.is_file():
+        raise ConfigError(f"there is no record {path}.")
+    try:
+        key = identity.read(certificate).public_key()
+    except (ValueError, UnsupportedAlgorithm):  # a point that is on no curve, or a curve that nobody knows
+        key = None
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise ConfigError(f"{certificate} is no certificate of a party: `spuvm keys` makes them.")
+    try:
+        return list(well_formed(record.verified(path, key), party, path))
+    except OSError as error:
+        raise DataError(f"the record {path} cannot be read: {error.strerror}.") from None

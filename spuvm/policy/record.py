@@ -34,6 +34,7 @@ class Entry:
     previous: str
     hash: str
     signature: str
+    party: str = ""
 
 
 class Record:
@@ -104,12 +105,16 @@ def verified(path: Path, key: ec.EllipticCurvePublicKey) -> Iterator[Entry]:
                 if _digest(fields) != digest:
                     raise ValueError("it was changed")
                 key.verify(signature, bytes.fromhex(digest), ec.ECDSA(SHA256()))
+                told = [fields[name] for name in ("time", "event", "body", "previous")]
             except InvalidSignature:
                 raise DataError(f"{where}: it is not signed by this party.") from None
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(f"{where}: {error or 'it was changed'}.") from None
+            except KeyError as error:
+                raise DataError(f"{where}: it lacks {error}.") from None
+            except (ValueError, TypeError, AttributeError, RecursionError) as error:
+                why = error if type(error) is ValueError else "it is no entry of a record"
+                raise DataError(f"{where}: {why}.") from None
             previous = digest
-            yield Entry(number, fields["time"], fields["event"], fields["body"], fields["previous"], digest, "")
+            yield Entry(number, *told, digest, "", str(fields.get("party")))
 
 
 def disagreements(records: Mapping[str, Sequence[Entry]]) -> list[str]:

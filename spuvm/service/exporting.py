@@ -26,12 +26,12 @@ def _order(item: tuple[str, str, Entry]) -> tuple[str, str, int]:
 
 def _json(party: str, entry: Entry) -> str:
     head = {"time": entry.time, "party": party, "number": entry.number, "event": entry.event, "hash": entry.hash}
-    return json.dumps({**head, **{k: v for k, v in entry.body.items() if k not in head}}, sort_keys=True)
+    return json.dumps({**entry.body, **head}, sort_keys=True)
 
 
 def _syslog(party: str, entry: Entry) -> str:
     """`MSGID` is the event; its parts follow as JSON, in which nothing but ASCII is left unescaped."""
     severity = WARNING if entry.event in WARNINGS else NOTICE
     event = entry.event.replace(" ", "-")
-    body = json.dumps({"number": entry.number, "hash": entry.hash, **entry.body}, sort_keys=True)
+    body = json.dumps({**entry.body, "number": entry.number, "hash": entry.hash}, sort_keys=True)
     return f"<{8 * AUDIT + severity}>1 {entry.time} {socket.gethostname()} spuvm-{party} - {event} - {body}"
