@@ -125,7 +125,8 @@ def test_entries_that_are_none(keys: Path, tmp_path: Path, capsys: pytest.Captur
         assert spuvm(next(commands(liar.write([(event, {})]), tmp_path))) == DataError.exit_status
         assert "line 1: its event is" in capsys.readouterr().err
     path = tmp_path / "record.jsonl"
-    for line in (b"[]\n", b"5\n", b"{}\n", b"[" * 100_000 + b"\n", b"\xff\n", b'{"hash": 1, "signature": "zz"}\n', b"\n"):
+    deep, odd = b"[" * 100_000 + b"\n", b'{"hash": 1, "signature": "zz"}\n'
+    for line in (b"[]\n", b"5\n", b"{}\n", deep, b"\xff\n", odd, b"\n"):
         path.write_bytes(line)
         assert spuvm(next(commands(str(path), tmp_path))) == DataError.exit_status
         assert f"{path}, line 1: " in capsys.readouterr().err

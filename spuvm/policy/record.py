@@ -105,7 +105,7 @@ def verified(path: Path, key: ec.EllipticCurvePublicKey) -> Iterator[Entry]:
                 if _digest(fields) != digest:
                     raise ValueError("it was changed")
                 key.verify(signature, bytes.fromhex(digest), ec.ECDSA(SHA256()))
-                told = [fields[name] for name in ("time", "event", "body", "previous")]
+                time, event, body = (fields[name] for name in ("time", "event", "body"))
             except InvalidSignature:
                 raise DataError(f"{where}: it is not signed by this party.") from None
             except KeyError as error:
@@ -113,8 +113,8 @@ def verified(path: Path, key: ec.EllipticCurvePublicKey) -> Iterator[Entry]:
             except (ValueError, TypeError, AttributeError, RecursionError) as error:
                 why = error if type(error) is ValueError else "it is no entry of a record"
                 raise DataError(f"{where}: {why}.") from None
+            yield Entry(number, time, event, body, previous, digest, "", str(fields.get("party")))
             previous = digest
-            yield Entry(number, *told, digest, "", str(fields.get("party")))
 
 
 def disagreements(records: Mapping[str, Sequence[Entry]]) -> list[str]:
