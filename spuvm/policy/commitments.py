@@ -11,7 +11,7 @@ import hmac
 import json
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from spuvm.runtime.errors import DataError
@@ -20,8 +20,13 @@ SALT_BYTES = 32
 PIECE = 1 << 20
 
 
-def commit(files: Mapping[str, Path], salts: Path) -> dict[str, str]:
-    """A commitment to each file, as hex digits. Salts are in the file `salts`, made here if it is not there."""
+def commit(files: Mapping[str, Path], salts: Path, stop: Callable[[], bool] = lambda: False) -> dict[str, str]:
+    """A commitment to each file, as hex digits. Salts are in the file `salts`, made here if it is not there.
+
+    Raises:
+        InterruptedError: once `stop` says so.
+        DataError: if the salts are damaged.
+    """
     known = _read(salts) if salts.exists() else {}
     new = {name: secrets.token_hex(SALT_BYTES) for name in files if name not in known}
     if new:
@@ -32,7 +37,7 @@ def commit(files: Mapping[str, Path], salts: Path) -> dict[str, str]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, salts)
-    return {name: _digest(known[name], path) for name, path in files.items()}
+    return {name: _digest(known[name], path, stop) for name, path in files.items()}
 
 
 def opens(commitment: str, path: Path, salts: Path, name: str) -> bool:
@@ -47,11 +52,13 @@ def opens(commitment: str, path: Path, salts: Path, name: str) -> bool:
     return hmac.compare_digest(commitment, _digest(known[name], path))
 
 
-def _digest(salt: str, path: Path) -> str:
+def _digest(salt: str, path: Path, stop: Callable[[], bool] = lambda: False) -> str:
     digest = hashlib.sha256(bytes.fromhex(salt))
     with open(path, "rb") as file:
         while piece := file.read(PIECE):
             digest.update(piece)
+            if stop():
+                raise InterruptedError(f"{path} was not read to its end")
     return digest.hexdigest()
 
 

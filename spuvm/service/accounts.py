@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -25,10 +25,13 @@ def versions() -> Mapping[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
 
 
-def inputs(settings: Settings, job: Job) -> dict[str, str]:
-    """A commitment to each file of this party's that a job takes, by argument. Raises OSError."""
+def inputs(settings: Settings, job: Job, stop: Callable[[], bool]) -> dict[str, str]:
+    """A commitment to each file of this party's that a job takes, by argument. Raises OSError, DataError.
+
+    `stop` is asked again and again whether anybody still wants to know.
+    """
     mine = {name: settings.data[str(s.data)] for name, s in job.inputs.items() if s.party == settings.party}
-    return commitments.commit(mine, settings.state / "jobs" / job.id / SALTS) if mine else {}
+    return commitments.commit(mine, settings.state / "jobs" / job.id / SALTS, stop) if mine else {}
 
 
 def policy(settings: Settings) -> str | None:

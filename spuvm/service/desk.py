@@ -173,6 +173,8 @@ class Desk:
             user, id = self._user(request, role), request.match_info["id"]
             body = await self.logins.form(request) if page else await request.json()
             if act == "approve":
+                asked = self.party.store.job(id).job
+                await self.party.look(asked.program, asked.inputs)
                 row = self.party.approve(user.name, id, str(body["hash"]))
             else:
                 row = self.party.stop(user.name, id, "refused" if act == "refuse" else "cancelled")
@@ -202,7 +204,9 @@ class Desk:
     async def submit(self, request: web.Request) -> web.Response:
         user = self._user(request, "submit")
         body = await request.json()
-        row = self.party.submit(user.name, str(body["program"]), inputs_of(body), str(body.get("note", "")))
+        program, inputs, note = str(body["program"]), inputs_of(body), str(body.get("note", ""))
+        await self.party.look(program, inputs)
+        row = self.party.submit(user.name, program, inputs, note)
         return web.json_response(brief(row))
 
     async def schedules(self, request: web.Request) -> web.Response:

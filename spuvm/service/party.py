@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from spuvm.data.files import open_table
 from spuvm.policy.record import Heads, Record
 from spuvm.policy.rules import Decision, decide, load_rules
 from spuvm.runtime.errors import DataError, InputError, SpuError
 from spuvm.service import accounts, again, jobs, runner
+from spuvm.service.beside import Rows, beside
 from spuvm.service.identity import load_key
 from spuvm.service.jobs import ENDED, Job, Source
 from spuvm.service.port import Doors
@@ -52,6 +54,8 @@ class Party:
         self._closed = False
         self.changed: Callable[[], None] = lambda: None
         self.doors = Doors()
+        self._rows = Rows()
+        self._counting: dict[str, asyncio.Task[None]] = {}  # jobs whose files are read through
         self._turned_away: list[float] = []
         self._check_own_head()
 
@@ -86,7 +90,11 @@ class Party:
         return ", ".join(self.settings.services)
 
     def receive(self, peer: str, body: Any) -> None:
-        """A job that a peer asks for."""
+        """Take in a job that a peer asks for."""
+        self.take(self.asked_by(peer, body), peer)
+
+    def asked_by(self, peer: str, body: Any) -> Job:
+        """A job that a peer may ask for, checked."""
         job = jobs.from_dict(body)
         if job.requester != peer:
             raise InputError(f"{peer} sends a job in the name of {job.requester:.64}.")
@@ -96,7 +104,7 @@ class Party:
             raise InputError(f"{peer} has {self.settings.limits.open_jobs} open jobs here, which is the limit.")
         if abs(time.time() - job.created) > self.settings.limits.wait_seconds:
             raise InputError("the job is too old, or a clock is wrong: ask anew.")
-        self.take(job, peer)
+        return job
 
     def take(self, job: Job, by: str) -> None:
         """Decide about a job that is new."""
@@ -122,7 +130,7 @@ class Party:
         if gone := sorted(set(mine) & set(self.store.withdrawn())):
             return Decision("refused", (f"`{gone[0]}` was withdrawn",))
         try:
-            asked = jobs.asked(job, work, self.settings.party, lambda name: open_table(self.settings.data[name]).rows)
+            asked = jobs.asked(job, work, self.settings.party, lambda name: self._rows.of(self.settings.data[name]))
         except SpuError as error:
             return Decision("refused", (f"its data cannot be read: {error}",))
         try:
@@ -130,6 +138,33 @@ class Party:
         except SpuError as error:
             return Decision("refused", (f"the policy cannot be read: {error}",))
         return decide(rules, asked, datetime.now(UTC).date(), self.store.taken_today(job.id))
+
+    async def look(self, program: str, inputs: Mapping[str, Source]) -> None:
+        """Before a decision: read through what must be, beside the loop, so that the decision takes no time."""
+        await self._rows.count(self._uncounted(jobs.read(program), inputs))
+
+    def _uncounted(self, work: Work, inputs: Mapping[str, Source]) -> list[Path]:
+        """Files of this party whose rows no text says, and nobody has counted as they are now."""
+        mine = [s for name, s in inputs.items() if s.party == self.settings.party and work.rows.get(name) is None]
+        paths = [self.settings.data[str(s.data)] for s in mine if s.data in self.settings.data]
+        return [path for path in dict.fromkeys(paths) if not self._rows.knows(path)]
+
+    def looked(
+        self, key: str, program: str, inputs: Mapping[str, Source], then: Callable[[], None] = lambda: None
+    ) -> bool:
+        """Whether nothing has to be read through; if so, it is begun, and `then` called when it is done."""
+        paths = self._uncounted(jobs.read(program), inputs)
+        if paths and key not in self._counting:
+            self._counting[key] = asyncio.get_running_loop().create_task(self._count(key, paths, then))
+        return not paths
+
+    async def _count(self, key: str, paths: list[Path], then: Callable[[], None]) -> None:
+        try:
+            await self._rows.count(paths)
+        finally:
+            self._counting.pop(key, None)
+        if not self._closed:
+            then()
 
     # people -------------------------------------------------------------------------------------------
 
@@ -248,6 +283,8 @@ class Party:
             return
         if leader == self.settings.party and len(self.running) >= self.settings.limits.parallel:
             return
+        if not self.looked(id, row.job.program, row.job.inputs, then=lambda: self.step(id)):
+            return
         self._start(row, work)
 
     def _left_behind(self, id: str, work: Work, news: Mapping[str, News], peer: str) -> None:
@@ -282,15 +319,19 @@ class Party:
         self.running[row.id] = asyncio.get_running_loop().create_task(self._run(row, command))
 
     async def _run(self, row: Row, command: list[str]) -> None:
+        stop = threading.Event()
+        committing = beside(accounts.inputs, self.settings, row.job, stop.is_set)
         try:
-            committed = await asyncio.to_thread(accounts.inputs, self.settings, row.job)
-            if committed:
-                self.record.append("inputs", job=row.id, attempt=row.attempt, commitments=committed)
             ended = await runner.run(self.settings, row.job, command, len(self.running) - 1, self._passphrase)
+            wrong = await self._committed(row, committing)
+            ended = ended if wrong is None or ended.state != "done" else wrong
         except asyncio.CancelledError:
             return
         except Exception as error:  # whatever it is, others may run now
             ended = runner.Ended("failed", "its process could not be started", str(error))
+        finally:
+            stop.set()
+            committing.cancel()
         self.running.pop(row.id, None)
         if ended.private:
             LOG.info("job %s: %s", row.id, ended.private)
@@ -300,6 +341,21 @@ class Party:
             self.end(row.id, ended.state, ended.public)
         for waiting in self.store.jobs(only_open=True):
             self.step(waiting.id)
+
+    async def _committed(self, row: Row, committing: asyncio.Future[dict[str, str]]) -> runner.Ended | None:
+        """Note what a job's files were, which are read through while it runs; how it ends if they cannot be told."""
+        try:
+            committed = await asyncio.wait_for(committing, self.settings.limits.job_seconds)
+        except TimeoutError:
+            limit = f"{self.settings.limits.job_seconds:g} s"
+            return runner.Ended("failed", "its inputs could not be committed to", f"its files take longer than {limit}")
+        except (OSError, SpuError) as error:
+            return runner.Ended("failed", "its inputs could not be committed to", str(error))
+        if committed:
+            self.record.append("inputs", job=row.id, attempt=row.attempt, commitments=committed)
+        if self.store.job(row.id).data != again.data_of(self.settings, row.job):
+            return runner.Ended("failed", "its data changed while it ran")
+        return None
 
     def _again(self, id: str, why: str) -> None:
         """A job was interrupted: it runs again when all parties are ready for that, or it has failed."""
@@ -345,7 +401,7 @@ class Party:
     async def close(self) -> None:
         """End all processes of jobs."""
         self._closed = True
-        tasks = [*self.running.values(), *self._ending.values()]
+        tasks = [*self.running.values(), *self._ending.values(), *self._counting.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

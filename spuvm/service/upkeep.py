@@ -70,7 +70,8 @@ def note_users(party: Party) -> None:
 def ask_again(party: Party) -> None:
     """Ask for the jobs of the schedules that are due."""
     for schedule in party.schedules.due(time.time()):
-        _scheduled(party, schedule)
+        if party.looked(schedule.id, schedule.program, schedule.inputs):  # else at a later call
+            _scheduled(party, schedule)
 
 
 def _scheduled(party: Party, schedule: Schedule) -> None:

@@ -119,7 +119,9 @@ async def _body(request: web.Request) -> tuple[Party, str, Any]:
 
 async def _jobs(request: web.Request) -> web.Response:
     party, peer, message = await _body(request)
-    party.receive(peer, message)
+    job = party.asked_by(peer, message)
+    await party.look(job.program, job.inputs)
+    party.receive(peer, message)  # with all checks anew: others may have asked meanwhile
     return web.json_response({})
 
 
