@@ -310,6 +310,52 @@ def test_random_programs(data: st.DataObject) -> None:
     assert_same(program, *(numbers(d, n) for d in (np.uint64, np.uint8, np.int32, np.uint16)))
 
 
+# reductions ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "n"), [(np.uint8, 4096), (np.int32, 4095), (np.uint64, 4099), (np.int64, 50_001)])
+def test_what_is_only_folded_is_never_whole(dtype: Any, n: int) -> None:
+    """Also two at a time, not of what else is kept, and of what a fold gave."""
+    x, y = numbers(dtype, n), numbers(dtype, n)
+
+    def program(a: Any, b: Any) -> Any:
+        product = a * b + a
+        every = jnp.sum(product, dtype=dtype), jnp.prod(product, dtype=dtype), jnp.max(product), jnp.min(product)
+        return *every, product ^ every[0], jnp.max((a + b) * every[1]), jnp.min((a ^ b).reshape(1, -1), axis=1)
+
+    code = assert_same(program, x, y)
+    assert len([f for loop in code.segments if isinstance(loop, Loop) for f in loop.folds]) == (2 if n >= 4096 else 0)
+    both = assert_same(lambda a, b: (jnp.max(a * b), jnp.min(a ^ b), jnp.sum(a | b, dtype=dtype)), x, y)
+    assert len(both.segments) == (1 if n >= 4096 else 4)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 17])
+def test_rows_that_are_long_are_folded_in_parts(rows: int) -> None:
+    x = numbers(np.uint64, rows, 140_003)
+    assert_same(lambda a: (jnp.sum(a, axis=1), jnp.max(a.T, axis=0), jnp.sum(a, axis=0)), x)
+
+
+def test_folds_that_leave_their_arrays_are_refused() -> None:
+    code = assert_same(lambda a: jnp.max(a + a), numbers(np.uint32, 5000))
+    (loop,) = code.segments
+    assert isinstance(loop, Loop)
+    (fold,) = loop.folds
+    bad = [
+        fold._replace(to=fold.array),
+        fold._replace(to=0),
+        fold._replace(offset=4),
+        fold._replace(array=fold.to),
+        fold._replace(width=8),
+        fold._replace(operation="add.u64"),
+        fold._replace(operation="select.u32"),
+    ]
+    for folds in [*((b,) for b in bad), (fold, fold)]:
+        with pytest.raises(BadCode):
+            check(replace(code, segments=(loop._replace(folds=folds),)))
+    with pytest.raises(BadCode, match="never whole"):
+        check(replace(code, segments=(loop, loop._replace(folds=()))))
+
+
 # what is refused -------------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ from spuvm.compiler.assemble.values import (
     strides_of,
     word,
 )
-from spuvm.runtime.engine.code import DRAW, UNIT, VIEW, View
+from spuvm.runtime.engine.code import DRAW, UNIT, VIEW, Fold, View
 
 # Operations of two operands whose second may be one element for all, by what they are with the operands exchanged.
 EXCHANGED = {
@@ -62,6 +62,7 @@ class LoopInMaking:
     widths: list[int] = field(default_factory=list)  # by storage, bytes of a unit
     memo: dict[Any, int] = field(default_factory=dict)
     arrays: dict[int, tuple[int, int]] = field(default_factory=dict)  # by storage, the array and byte it goes to
+    folds: list[Fold] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -260,3 +261,13 @@ class Builder:
             self.written(result.array, len(self.segments))
         made = tuple(self.view(v) for v in views)
         self.segments.append(CallInMaking(kind, made, tuple(parameters), tuple(r.array for r in results)))
+
+
+def touched(segment: LoopInMaking | CallInMaking) -> set[int]:
+    """The arrays that a segment reads or writes."""
+    if isinstance(segment, CallInMaking):
+        return {v.array for v in segment.views}
+    read = {r.where for o in segment.operations for r in o.reads if r.mode != "storage"}
+    read |= {o.view.array for o in segment.operations if o.view is not None}
+    written = {segment.arrays[o.storage][0] for o in segment.operations if o.storage in segment.arrays}
+    return read | written | {fold.to for fold in segment.folds}

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spuvm.compiler.assemble.builder import Builder, CallInMaking, LoopInMaking, Operation, Read
+from spuvm.compiler.assemble.builder import Builder, CallInMaking, LoopInMaking, Operation, Read, touched
+from spuvm.compiler.assemble.folds import fold_in_loops
 from spuvm.compiler.assemble.values import Local, Value
 from spuvm.runtime.engine.code import UNIT, Array, Call, Code, Instruction, Loop, Operand, Port, View
 
@@ -19,7 +20,9 @@ def finished(builder: Builder, inputs: Sequence[Port], streams: Sequence[Port], 
     """The code whose outputs are `results`."""
     for number, value in enumerate(results):
         _output(builder, number, value)
-    used = _without_dead_ones(builder)
+    _drop_dead_ones(builder)
+    fold_in_loops(builder)
+    used = _spans(builder)
     arena = _place_temporaries(builder, used)
     segments = tuple(_segment(builder, s) for s in builder.segments if not _empty(s))
     return Code(
@@ -53,8 +56,8 @@ def _empty(segment: LoopInMaking | CallInMaking) -> bool:
     return isinstance(segment, LoopInMaking) and not segment.operations
 
 
-def _without_dead_ones(builder: Builder) -> dict[int, tuple[int, int]]:
-    """Drop operations and calls whose results are not read; by array, its first and last segment."""
+def _drop_dead_ones(builder: Builder) -> None:
+    """Operations and calls whose results are not read."""
     read = {i for i, a in enumerate(builder.arrays) if a.source == "output"}
     kept: list[LoopInMaking | CallInMaking] = []
     for segment in reversed(builder.segments):
@@ -66,10 +69,17 @@ def _without_dead_ones(builder: Builder) -> dict[int, tuple[int, int]]:
             read.update(v.array for v in segment.views)
         kept.append(segment)
     builder.segments = kept[::-1]
+
+
+def _spans(builder: Builder) -> dict[int, tuple[int, int]]:
+    """By array that is whole in memory, its first and last segment."""
     spans: dict[int, tuple[int, int]] = {}
     for at, segment in enumerate(builder.segments):
-        for array in _touched(segment):
+        for array in touched(segment):
             spans[array] = (spans.get(array, (at, at))[0], at)
+        if isinstance(segment, LoopInMaking):
+            for fold in segment.folds:
+                del spans[fold.array]
     return spans
 
 
@@ -85,14 +95,6 @@ def _shorten(loop: LoopInMaking, read: set[int]) -> None:
             if o.view is not None:
                 read.add(o.view.array)
     loop.operations = kept[::-1]
-
-
-def _touched(segment: LoopInMaking | CallInMaking) -> set[int]:
-    if isinstance(segment, CallInMaking):
-        return {v.array for v in segment.views}
-    touched = {r.where for o in segment.operations for r in o.reads if r.mode != "storage"}
-    touched |= {o.view.array for o in segment.operations if o.view is not None}
-    return touched | {segment.arrays[o.storage][0] for o in segment.operations if o.storage in segment.arrays}
 
 
 def _place_temporaries(builder: Builder, spans: dict[int, tuple[int, int]]) -> int:
@@ -124,7 +126,7 @@ def _segment(builder: Builder, segment: LoopInMaking | CallInMaking) -> Loop | C
     unit = UNIT if builder.scales else 1
     element_bytes = max(1, total // unit)
     elements = max(b for b in BLOCKS if b == BLOCKS[0] or b * element_bytes <= BLOCK_BYTES)
-    return Loop(segment.units, elements // unit, total, code)
+    return Loop(segment.units, elements // unit, total, code, tuple(segment.folds))
 
 
 def _registers(loop: LoopInMaking) -> tuple[dict[int, int], int]:

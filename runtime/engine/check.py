@@ -5,6 +5,8 @@ The native engine trusts what passed. A fault here is a fault of the compiler, o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from spuvm.runtime.engine.code import (
@@ -23,6 +25,7 @@ from spuvm.runtime.engine.code import (
 )
 
 RANK = 12  # kRank of native/engine.h
+FOLDING = ("add", "mul", "and", "or", "xor", "max", "min", "smax", "smin")
 WIDTHS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8}
 
 
@@ -38,13 +41,17 @@ def require(condition: bool, what: str) -> None:
 def check(code: Code) -> None:
     """Raise BadCode unless every access of the code is within its arrays."""
     _check_arrays(code)
+    folded = [fold.array for segment in code.segments if isinstance(segment, Loop) for fold in segment.folds]
+    require(len(folded) == len(set(folded)), "an array that is folded twice")
     for segment in code.segments:
         if isinstance(segment, Call):
             require(segment.kind in CALLS and not code.scales, "a call that is none")
             for view in segment.views:
+                require(view.array not in folded, "an array that is never whole")
                 _check_view(code, view, _width_of(segment, view))
         else:
             _check_loop(code, segment)
+            _check_folds(code, segment, folded)
 
 
 def _check_arrays(code: Code) -> None:
@@ -76,6 +83,25 @@ def _check_loop(code: Code, loop: Loop) -> None:
             _check_draw(code, loop, i)
         else:
             _check_reads(code, loop, i)
+
+
+def _check_folds(code: Code, loop: Loop, folded: Sequence[int]) -> None:
+    own = {fold.array: fold.width for fold in loop.folds}
+    operands = [o for i in loop.code for o in (i.result, *i.operands) if o.mode in ("array", "scalar")]
+    views = [i.view.array for i in loop.code if i.view is not None]
+    require(not set(folded).intersection(views), "an array that is never whole")
+    for o in operands:
+        mine = o.mode == "array" and o.offset == 0 and o.step == own.get(o.where)
+        require(mine or o.where not in folded, "an array that is never whole")
+    for fold in loop.folds:
+        require(code.arrays[fold.array].source == "temporary" and loop.units > 0 and not code.scales, "a fold of none")
+        writes = [i for i in loop.code if i.result.mode == "array" and i.result.where == fold.array]
+        require(bool(writes) and all(i.elements == 1 and i.width == fold.width for i in writes), "a fold of none")
+        name, _, word = fold.operation.partition(".")
+        require(name in FOLDING and WIDTHS.get(word) == fold.width, f"a fold by {fold.operation}")
+        view = View(fold.to, fold.offset, (1,), (fold.width,))
+        require(fold.to not in folded and code.arrays[fold.to].source in ("output", "temporary"), "a fold to nowhere")
+        _check_view(code, view, fold.width)
 
 
 def _check_draw(code: Code, loop: Loop, i: Instruction) -> None:

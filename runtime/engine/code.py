@@ -59,11 +59,25 @@ class Instruction(NamedTuple):
     view: View | None = None
 
 
+class Fold(NamedTuple):
+    """`array`, one element a unit of the loop that writes it, folded into the element of `to` at byte `offset`.
+
+    Nobody else reads the array, which is never whole in memory. `operation` is one of two operands, such as `add.u64`.
+    """
+
+    operation: str
+    width: int
+    array: int
+    to: int
+    offset: int
+
+
 class Loop(NamedTuple):
     units: int
     block: int  # units at a time
     registers: int  # bytes of a unit
     code: tuple[Instruction, ...]
+    folds: tuple[Fold, ...] = ()
 
 
 class Call(NamedTuple):
@@ -113,6 +127,8 @@ def _lines(code: Code) -> Iterator[str]:
         for step in segment.code:
             operands = [_view(step.view)] if step.view is not None else [_operand(o) for o in step.operands]
             yield f"  {_operand(step.result)} = {step.operation} {', '.join(operands)}"
+        for fold in segment.folds:
+            yield f"  a{fold.to}[{fold.offset}] = a{fold.array} folded by {fold.operation}"
 
 
 def _view(view: View) -> str:

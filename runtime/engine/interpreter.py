@@ -77,6 +77,9 @@ def _loop(loop: Loop) -> list[int]:
     words = [0, loop.units, loop.block, loop.registers, len(loop.code)]
     for instruction in loop.code:
         words += _instruction(instruction)
+    words.append(len(loop.folds))
+    for fold in loop.folds:
+        words += [operations()[fold.operation], fold.width, fold.array, fold.to, fold.offset]
     return words
 
 

@@ -59,9 +59,19 @@ int64_t distance(const View& view, int64_t i) {
   return at;
 }
 
-// Folds n consecutive elements into one, by halves.
-void fold(Function f, int64_t width, uint8_t* x, int64_t n) {
-  for (; n > 1; n = (n + 1) / 2) f(x, x, x + (n + 1) / 2 * width, nullptr, n / 2);
+// Elements first .. last - 1 of a view, at least one, folded into one.
+void along(Function f, int64_t width, const View& line, const uint8_t* from, int64_t first, int64_t last, uint8_t* to) {
+  constexpr int64_t kStep = 1024;
+  alignas(64) uint8_t sum[kStep * 8], next[kStep * 8];
+  const int64_t head = std::min(last - first, kStep);
+  load(line, from, width, first, head, sum);
+  for (int64_t i = first + head; i < last; i += kStep) {
+    const int64_t now = std::min(kStep, last - i);
+    load(line, from, width, i, now, next);
+    f(sum, sum, next, nullptr, now);
+  }
+  fold(f, width, sum, head);
+  std::memcpy(to, sum, width);
 }
 
 // views: from, whose last dimensions are reduced; to, consecutive. parameters: operation, width, kept dimensions.
@@ -73,13 +83,31 @@ void reduce(const Parameters& p, const Views& v, const Context& in) {
   const uint8_t* from = memory(v[0], in);
   uint8_t* to = memory(v[1], in) + v[1].offset;
   constexpr int64_t kStep = 1024;
+  const auto row_of = [&](int64_t row) {
+    View line = rest;
+    line.offset += distance(kept, row);
+    return line;
+  };
+  if (rows < 16 && depth > 4 * kPiece) {  // parts of a row in parallel
+    const int64_t parts = std::min<int64_t>(64, depth / kPiece);
+    std::vector<uint8_t> sums(rows * parts * width);
+    parallel_for(in.threads, rows * parts, [&](int64_t i) {
+      const int64_t part = i % parts;
+      along(f, width, row_of(i / parts), from, part * depth / parts, (part + 1) * depth / parts, &sums[i * width]);
+    });
+    for (int64_t row = 0; row < rows; ++row) {
+      fold(f, width, &sums[row * parts * width], parts);
+      std::memcpy(to + row * width, &sums[row * parts * width], width);
+    }
+    return;
+  }
   const bool by_row = rows < 16 || (rest.rank && rest.stride[rest.rank - 1] == width && depth > 64);
   const int64_t step = by_row ? std::max<int64_t>(1, kPiece / std::max<int64_t>(depth, 1)) : kStep;
   const int64_t pieces = (rows + step - 1) / step;
   parallel_for(rows * depth > 4 * kPiece ? in.threads : 1, pieces, [&](int64_t piece) {
-    alignas(64) uint8_t sum[kStep * 8], next[kStep * 8];
     const int64_t first = piece * step, n = std::min(step, rows - first);
     if (!by_row) {
+      alignas(64) uint8_t sum[kStep * 8], next[kStep * 8];
       for (int64_t r = 0; r < depth; ++r) {
         const uint8_t* base = from + distance(rest, r);
         load(kept, base, width, first, n, r ? next : sum);
@@ -88,19 +116,7 @@ void reduce(const Parameters& p, const Views& v, const Context& in) {
       std::memcpy(to + first * width, sum, n * width);
       return;
     }
-    for (int64_t row = first; row < first + n; ++row) {
-      View line = rest;
-      line.offset += distance(kept, row);
-      const int64_t head = std::min(depth, kStep);
-      load(line, from, width, 0, head, sum);
-      for (int64_t i = head; i < depth; i += kStep) {
-        const int64_t now = std::min(kStep, depth - i);
-        load(line, from, width, i, now, next);
-        f(sum, sum, next, nullptr, now);
-      }
-      fold(f, width, sum, head);
-      std::memcpy(to + row * width, sum, width);
-    }
+    for (int64_t row = first; row < first + n; ++row) along(f, width, row_of(row), from, 0, depth, to + row * width);
   });
 }
 
@@ -293,6 +309,10 @@ void matmul_wide(const Parameters& p, const Views& v, const Context& in) {
 }
 
 }  // namespace
+
+void fold(Function f, int64_t width, uint8_t* x, int64_t n) {
+  for (; n > 1; n = (n + 1) / 2) f(x, x, x + (n + 1) / 2 * width, nullptr, n / 2);
+}
 
 void call(int kind, const Parameters& parameters, const Views& views, const Context& context) {
   switch (kind) {

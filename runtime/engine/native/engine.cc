@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <new>
 #include <string>
 
@@ -57,11 +58,18 @@ struct Instruction {
 typedef void (*DrawTo)(void* context, int64_t array, uint8_t* to, int64_t first, int64_t bytes);
 typedef void (*Fused)(void* const* arrays, uint8_t* scratch, DrawTo draw, void* context, int64_t first, int64_t units);
 
+// An array of a loop, one element a unit, that nobody reads but to fold all of it into one element: it is never whole.
+struct Fold {
+  int64_t array, width, to, offset;
+  Function function;
+};
+
 struct Segment {
   int kind;  // 0: a loop
   Fused fused = nullptr;
   int64_t units, block, scratch, work;
   std::vector<Instruction> code;
+  std::vector<Fold> folds;
   std::vector<View> views;
   std::vector<int64_t> parameters;
 };
@@ -133,6 +141,12 @@ Segment read_segment(Reader& from, const Loops& table) {
       out.code.push_back(read_instruction(from, out, table));
       out.work += out.code.back().elements;
     }
+    for (int64_t n = from.next(); n > 0; --n) {
+      Fold fold;
+      fold.function = table.operations[from.next()].vector;
+      for (int64_t* word : {&fold.width, &fold.array, &fold.to, &fold.offset}) *word = from.next();
+      out.folds.push_back(fold);
+    }
     return out;
   }
   for (int64_t n = from.next(); n > 0; --n) out.views.push_back(read_view(from));
@@ -176,6 +190,58 @@ void draw(const Draw& from, uint8_t* to, int64_t first, int64_t bytes) {
   spuvm_aes_ctr(spuvm_aes_level(), from.schedule, to, bytes, from.high + (low < from.low), low);
 }
 
+// The folds of a part of a loop: each array lies in a block's memory, which is folded into a block of results.
+class Folding {
+ public:
+  Folding(const Segment& s, const std::vector<uint8_t*>& base, Memory& memory) : s_(s), whole_(base.data()) {
+    if (s.folds.empty()) return;
+    base_ = base;
+    blocks_ = memory.of(2 * kWidest * s.block * (int64_t)s.folds.size() + kLine);
+  }
+
+  // The memory of all arrays for the block from unit `first` on.
+  uint8_t* const* before(int64_t first) {
+    if (s_.folds.empty()) return whole_;
+    for (size_t i = 0; i < s_.folds.size(); ++i) base_[s_.folds[i].array] = block(2 * i) - first * s_.folds[i].width;
+    return base_.data();
+  }
+
+  void after(int64_t units) {
+    for (size_t i = 0; i < s_.folds.size(); ++i) {
+      const Fold& f = s_.folds[i];
+      if (!units_)
+        std::memcpy(block(2 * i + 1), block(2 * i), units * f.width);
+      else
+        f.function(block(2 * i + 1), block(2 * i + 1), block(2 * i), nullptr, units);
+    }
+    if (!units_) units_ = units;  // of the first block: no later one is longer
+  }
+
+  // Into the results, which other parts have `begun` or not.
+  void finish(bool begun) {
+    for (size_t i = 0; i < s_.folds.size(); ++i) {
+      const Fold& f = s_.folds[i];
+      uint8_t *part = block(2 * i + 1), *to = whole_[f.to] + f.offset;
+      fold(f.function, f.width, part, units_);
+      if (begun)
+        f.function(to, to, part, nullptr, 1);
+      else
+        std::memcpy(to, part, f.width);
+    }
+  }
+
+ private:
+  static constexpr int64_t kWidest = 8;
+
+  uint8_t* block(size_t i) { return blocks_ + (int64_t)i * kWidest * s_.block; }
+
+  const Segment& s_;
+  uint8_t* const* whole_;
+  std::vector<uint8_t*> base_;
+  uint8_t* blocks_ = nullptr;
+  int64_t units_ = 0;
+};
+
 class Run {
  public:
   Run(const Program& program, int64_t factor, void* const* arrays, const Draw* draws, int threads)
@@ -204,15 +270,24 @@ class Run {
     const int64_t units = s.units * factor_;
     if (units == 0) return;
     const int64_t chunks = (units + s.block - 1) / s.block;
+    bool begun = false;  // whether a part of the loop has folded
     auto blocks = [&](int64_t from, int64_t to) {
-      thread_local Memory memory;
+      thread_local Memory memory, of_folds;
       uint8_t* scratch = memory.of(s.scratch * s.block + kLine);
+      Folding folding(s, base_, of_folds);
       for (int64_t c = from; c < to; ++c) {
         const int64_t first = c * s.block, here = std::min(s.block, units - first);
+        uint8_t* const* base = folding.before(first);
         if (s.fused)
-          s.fused((void* const*)base_.data(), scratch, draw_to, this, first, here);
+          s.fused((void* const*)base, scratch, draw_to, this, first, here);
         else
-          block(s, scratch, first, here);
+          block(s, base, scratch, first, here);
+        folding.after(here);
+      }
+      if (!s.folds.empty()) {
+        const std::lock_guard<std::mutex> one_at_a_time(folded_);
+        folding.finish(begun);
+        begun = true;
       }
     };
     const int64_t work = s.work * units / (s.fused ? kFaster : 1);
@@ -226,12 +301,12 @@ class Run {
     draw(self.draws_[self.program_.arrays[array].where], to, first, bytes);
   }
 
-  void block(const Segment& s, uint8_t* scratch, int64_t first, int64_t units) {
+  void block(const Segment& s, uint8_t* const* base, uint8_t* scratch, int64_t first, int64_t units) {
     auto at = [&](const Operand& o) -> uint8_t* {
       switch (o.mode) {
         case kRegister: return scratch + o.where * s.block;
-        case kArray: return base_[o.where] + o.offset + first * o.step;
-        case kScalar: return base_[o.where] + o.offset;
+        case kArray: return base[o.where] + o.offset + first * o.step;
+        case kScalar: return base[o.where] + o.offset;
         default: return nullptr;
       }
     };
@@ -242,7 +317,7 @@ class Run {
         i.function(d, at(i.operand[0]), at(i.operand[1]), at(i.operand[2]), n);
       } else if (i.view >= 0) {
         const View& view = s.views[i.view];
-        load(view, base_[view.array], i.width, first * i.elements, n, d);
+        load(view, base[view.array], i.width, first * i.elements, n, d);
       } else {
         draw(draws_[program_.arrays[i.operand[0].where].where], d, first * i.elements * i.width, n * i.width);
       }
@@ -255,6 +330,7 @@ class Run {
   const int threads_;
   const Loops loops_;
   std::vector<uint8_t*> base_;
+  std::mutex folded_;
 };
 
 // A straight piece of a party's program on small arrays: what each of its rounds does, in order. Registers lie at

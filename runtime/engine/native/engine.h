@@ -43,6 +43,9 @@ struct View {
 void load(const View& view, const uint8_t* array, int width, int64_t first, int64_t n, uint8_t* to);
 void store(const View& view, uint8_t* array, int width, int64_t first, int64_t n, const uint8_t* from);
 
+// Folds n consecutive elements into the first, by halves.
+void fold(Function f, int64_t width, uint8_t* x, int64_t n);
+
 // Runs body(0) .. body(count - 1), on up to `threads` threads; the caller is one of them.
 void parallel_for(int threads, int64_t count, const std::function<void(int64_t)>& body);
 
