@@ -287,7 +287,6 @@ def test_plans_that_differ_have_texts_that_differ(owners: Database, family: str)
         ("select id from staff where (dept, id) not in (select did, id from sales)", "write EXISTS or NOT EXISTS"),
         ("select dept, rank() over (order by count(*)) from staff group by rollup(dept)", "windows of a subquery"),
         ("select max(id) over (order by id rows 1 preceding) from staff", "sum, count and avg take it"),
-        ("select sum(id) over (order by dept range 5 preceding) from staff", "use ROWS BETWEEN"),
         ("select ntile(0) over (order by id) from staff", "1 or more"),
         ("select x.sid from staff s semi join depts d on s.dept = d.did right join sales x on s.id = x.id", "subquery"),
         (
@@ -295,7 +294,7 @@ def test_plans_that_differ_have_texts_that_differ(owners: Database, family: str)
             "it takes keys, written as in GROUP BY: did",
         ),
         ("select id from staff s where id in (select count(*) from sales x where x.id = s.id)", r"x = \(SELECT"),
-        ("select quantile(qty, 0.5) from sales", "there are .* quantile_cont"),
+        ("select quantile(qty, 0.5) from sales", "quantile_cont"),
         ("select median(distinct qty) from sales", "use a subquery"),
         ("select min(qty, 3) from sales", "min takes one argument"),
         ("select concat(did, uuid()), count(*) from sales group by did", "did"),

@@ -27,13 +27,13 @@ def aggregate_type(fn: str, type_: Type | None, rows: int) -> Type:
     Raises:
         InputError: if the column has not the type for it, or its sum could leave the ring.
     """
-    if fn in ("count", "count_if"):
+    if fn == "count":
         return integer(0, rows)
     assert type_ is not None
-    if fn in ("bool_or", "bool_and"):
-        if type_.kind != "bool":
+    if fn in ("bool_or", "bool_and", "count_if"):
+        if type_.kind not in ("bool", "null"):
             raise InputError(f"{fn} of {type_}: it takes conditions.")
-        return BOOL
+        return integer(0, rows) if fn == "count_if" else BOOL
     if fn in NUMERIC and type_.kind not in ("int", "decimal", "float"):
         hint = " Conditions are counted by count_if(...)." if type_.kind == "bool" else ""
         raise InputError(f"{fn} of {type_}: it takes numbers.{hint}")
@@ -208,8 +208,6 @@ class Aggregates:
             argument, distinct = argument.expressions[0], True
         if isinstance(argument, exp.Star):
             argument = None
-        if fn == "count_if":
-            fn, argument = "count", exp.Case(ifs=[exp.If(this=argument.copy(), true=exp.Literal.number(1))])
         if fn == "quantile_cont":
             share = node.args.get("expression")
             inner, descending = node.parent, False

@@ -25,10 +25,11 @@ from spuvm.sql.clauses import (
 from spuvm.sql.expressions import Binder, words
 from spuvm.sql.functions import common
 from spuvm.sql.joins import Joiner, outer
-from spuvm.sql.plan import Aggregate, Expr, Field, Filter, Group, Lookup, Node, Order, Project, Sort, Union
+from spuvm.sql.plan import Aggregate, Constants, Expr, Field, Filter, Group, Lookup, Node, Order, Project, Sort, Union
 from spuvm.sql.scope import Bases, Relation, Scope, column, renamed
 from spuvm.sql.selected import name_columns
 from spuvm.sql.types import BOOL, integer
+from spuvm.sql.written import constants
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +63,8 @@ def query(session: Session, node: Any, outer_scope: Scope | None = None) -> Outp
         return query(session, node.this, outer_scope)
     if isinstance(node, exp.SetOperation):
         return set_operation(session, node, outer_scope)
+    if isinstance(node, exp.Values):
+        return query(session, exp.select("*").from_(node.copy()), outer_scope)
     if isinstance(node, exp.Select):
         return Select(session, node, outer_scope).output()
     raise InputError(f"`{node.sql('duckdb')[:60]}` is not a query: write SELECT ..., or WITH ... SELECT ....")
@@ -116,9 +119,8 @@ class Select(subqueries.Subqueries, aggregates.Aggregates, over.Windows):
     def _from(self) -> tuple[list[Relation], list[Expr]]:
         """The relations and the conditions of inner joins among them."""
         source = self.ast.args.get("from_") or self.ast.args.get("from")
-        if source is None:
-            raise InputError("a query without FROM has nothing to do with the parties' tables.")
-        relations = [self._relation(source.this)]
+        nothing = Relation(Constants((), 1, (frozenset(),)), {})
+        relations = [nothing if source is None else self._relation(source.this)]
         conditions: list[Expr] = []
         for join in self.ast.args.get("joins") or ():
             right = self._relation(join.this)
@@ -214,6 +216,8 @@ class Select(subqueries.Subqueries, aggregates.Aggregates, over.Windows):
         if isinstance(source, exp.Subquery):
             alias = source.alias or self.bases.names("subquery")
             return self._derived(query(self.session, source), alias, names_of(source))
+        if isinstance(source, exp.Values):
+            return constants(self.bases, source)
         raise InputError(f"`{source.sql('duckdb')[:60]}` in FROM: write a table, or (SELECT ...) AS name.")
 
     def _derived(self, out: Output, alias: str, names: Sequence[str]) -> Relation:

@@ -126,7 +126,23 @@ class Catalog:
             raise InputError(f"{what}: {_message(error)}") from None
         if len(described) != 1:
             raise InputError(f"{what} gives {len(described)} columns where one value is needed: name the column.")
+        self._check_rowwise(sql, source, what)
         return from_duckdb(described[0][1], what)
+
+    def _check_rowwise(self, sql: str, source: str, what: str) -> None:
+        """DuckDB has aggregates and functions of several rows that no list here names: of no row they give some, or of
+        two rows not two."""
+        for count in (0, 2):
+            rows = f"(SELECT * FROM range({count}) LEFT JOIN {source} ON true)"
+            try:
+                found = len(self._empty.execute(f"SELECT {sql} FROM {rows}").fetchall())
+            except duckdb().Error as error:
+                raise InputError(f"{what}: {_message(error)}") from None
+            if found != count:
+                raise InputError(
+                    f"{what} is no function of one row: of those that work on several there are sum, count, avg, min, "
+                    "max, stddev, variance, median, quantile_cont, bool_and, bool_or and any_value, and windows."
+                )
 
     def of_nulls(self, sql: str, table: str, columns: Collection[str], what: str) -> Any:
         """The value of an expression where these columns of a table are all NULL.
@@ -145,9 +161,11 @@ class Catalog:
         """The value and the type's name of an expression without columns."""
         try:
             value, type_name = self._empty.execute(f"SELECT x, typeof(x) FROM (SELECT {sql} AS x)").fetchall()[0]
-            return value, str(type_name)
         except duckdb().Error as error:
             raise InputError(f"`{sql}`: {_message(error)}") from None
+        if "(" in sql.lstrip("("):  # a call
+            self._check_rowwise(sql, "(SELECT 1)", f"`{sql}`")
+        return value, str(type_name)
 
 
 def _column(said: Mapping[str, Any], where: str) -> Column:

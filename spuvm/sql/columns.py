@@ -8,10 +8,11 @@ from functools import reduce
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from spuvm.compiler.lower.rows import LARGEST_BITS, quotient_p
 from spuvm.runtime.errors import InputError
-from spuvm.sql.types import FLOAT, Type
+from spuvm.sql.types import FLOAT, Type, raw, words_of
 
 Array = Any
 DTYPES = {"bool": jnp.bool_, "float": jnp.float64}
@@ -62,6 +63,20 @@ def literal(type_: Type, raw: Any, rows: int) -> Vec:
         return Vec(type_, zeros, jnp.zeros(rows, jnp.bool_))
     values = raw if type_.kind == "text" and type_.dictionary is None else (raw,)
     return Vec(type_, tuple(jnp.full(rows, v, dtype(type_)) for v in values))
+
+
+def written(values: Sequence[Any], type_: Type) -> Vec:
+    """A column of constants, one for each row; None is NULL."""
+    there = np.array([v is not None for v in values])
+    if type_.kind == "null":
+        return literal(type_, None, len(values))
+    if type_.kind == "text":
+        words = words_of(values, type_.words)
+        found = tuple(jnp.asarray(words[:, k]) for k in range(type_.words))
+    else:
+        zero = dtype(type_)(0)
+        found = (jnp.asarray([zero if v is None else raw(v, type_) for v in values], dtype(type_)),)
+    return Vec(type_, found, None if there.all() else jnp.asarray(there))
 
 
 # Validity ---------------------------------------------------------------------------------------------------

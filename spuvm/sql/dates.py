@@ -15,7 +15,7 @@ from spuvm.sql.types import LIMIT, Type, checked, integer
 DAY = 86_400_000_000  # microseconds
 CLOCK = {"hour": (3_600_000_000, 24), "minute": (60_000_000, 60), "second": (1_000_000, 60)}
 PARTS = {  # of what `extract` gives
-    "year": (-10000, 10000),
+    "year": (-10000, 14000),
     "quarter": (1, 4),
     "month": (1, 12),
     "day": (1, 31),

@@ -81,6 +81,7 @@ class Binder:
         Raises:
             InputError: for unknown names, types that do not fit, and functions that are not there.
         """
+        self.bases.count_part()
         if self.known and (found := self.known.get(self._key(node))) is not None:
             return found
         for kind, name in AGGREGATES.items():
@@ -90,8 +91,9 @@ class Binder:
                 call: Expr = self.select.aggregate(node, name)
                 return call
         if isinstance(node, exp.AggFunc) and not isinstance(node.parent, exp.Window) and type(node) not in HANDLERS:
-            known = ", ".join(sorted({*AGGREGATES.values(), "any_value"}))
-            raise InputError(f"`{node.sql('duckdb')}`: this aggregate is not supported: there are {known}.")
+            known = f"there are {', '.join(sorted({*AGGREGATES.values(), 'any_value'}))}"
+            instead = INSTEAD_OF_AGGREGATES.get(type(node), known)
+            raise InputError(f"`{node.sql('duckdb')}`: this aggregate is not supported: {instead}.")
         if not node.find(*VARYING):
             return self.constant(node)
         if (listed := self._listed(node)) is not None:
@@ -269,6 +271,28 @@ INSTEAD = {
 }
 
 
+FIRST_OF_GROUP = "number the rows of each group, and keep the first, QUALIFY row_number() OVER (PARTITION BY g ORDER BY"
+WHOLE_GROUP = (
+    "how long it is depends on the rows: select them, ORDER BY the group, and put them together where they arrive"
+)
+OF_SUMS = (
+    "write it out in sums of DECIMAL, count(*) * sum(x * y) - sum(x) * sum(y): doubles here have too few digits for it"
+)
+INSTEAD_OF_AGGREGATES: dict[type[Any], str] = {
+    exp.GroupConcat: WHOLE_GROUP,
+    exp.ArrayAgg: WHOLE_GROUP,
+    exp.Mode: f"count each value in a subquery, then {FIRST_OF_GROUP} n DESC, value) = 1",
+    exp.ArgMax: f"{FIRST_OF_GROUP} y DESC) = 1",
+    exp.ArgMin: f"{FIRST_OF_GROUP} y) = 1",
+    exp.First: f"{FIRST_OF_GROUP} y) = 1",
+    exp.Last: f"{FIRST_OF_GROUP} y DESC) = 1",
+    exp.ApproxDistinct: "write count(DISTINCT x), which is exact",
+    exp.PercentileDisc: "write quantile_cont(x, 0.5), or median(x)",
+    exp.Quantile: "write quantile_cont(x, 0.5), or median(x)",
+    **dict.fromkeys((exp.Corr, exp.CovarPop, exp.CovarSamp), OF_SUMS),
+}
+
+
 def _instead(node: Any) -> str:
     text_ = INSTEAD.get(type(node))
     if text_ is None:
@@ -346,8 +370,19 @@ def _in(b: Binder, node: exp.In) -> Expr:
         return marked
     if not node.expressions:  # of a list
         return b.opaque(node)
-    tests = [exp.EQ(this=node.this.copy(), expression=x.copy()) for x in node.expressions]
+    values = [cell for x in node.expressions for cell in _written(x)]
+    tests = [exp.EQ(this=node.this.copy(), expression=x.copy()) for x in values]
     return b.bind(exp.or_(*tests)) if len(tests) > 1 else b.bind(tests[0])
+
+
+def _written(x: Any) -> list[Any]:
+    """The cells of IN (VALUES (...), ...), or the value itself."""
+    if not isinstance(x, exp.Values):
+        return [x]
+    rows = [r.expressions if isinstance(r, exp.Tuple) else [r] for r in x.expressions]
+    if any(len(r) != 1 for r in rows):
+        raise InputError(f"`{x.sql('duckdb')[:60]}` in IN has rows of several columns: it must give one.")
+    return [r[0] for r in rows]
 
 
 def _is(b: Binder, node: exp.Is) -> Expr:

@@ -6,7 +6,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from spuvm.sql.dependencies import enough
-from spuvm.sql.plan import Expand, Expr, Field, Filter, Group, Lookup, Node, Project, Scan, Sort, Union, Window, nodes
+from spuvm.sql.plan import (
+    Constants,
+    Expand,
+    Expr,
+    Field,
+    Filter,
+    Group,
+    Lookup,
+    Node,
+    Project,
+    Scan,
+    Sort,
+    Union,
+    Window,
+    nodes,
+)
 from spuvm.sql.scope import Bases, fields_of
 from spuvm.sql.types import BOOL
 
@@ -42,6 +57,8 @@ def _trim(node: Node, needed: Names) -> None:
     match node:
         case Scan():
             node.items = {n: s for n, s in node.items.items() if n in needed}
+        case Constants():
+            node.cells = {n: c for n, c in node.cells.items() if n in needed}
         case Project():
             node.items = {n: e for n, e in node.items.items() if n in needed}
         case Group():
@@ -96,6 +113,8 @@ def _fields(node: Node, bases: Bases) -> list[Field]:
         case Scan():
             base = bases.known[node.id]
             return [Field(n, *base.types[n], base.origins[n]) for n in node.items]
+        case Constants():
+            return [f for f in node.fields if f.name in node.cells]
         case Filter() | Sort():
             return list(node.input.fields)
         case Project():

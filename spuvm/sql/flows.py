@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from spuvm.sql.plan import (
+    Constants,
     Expand,
     Expr,
     Filter,
@@ -32,6 +33,7 @@ NOTHING: Uses = frozenset()
 COMPARING = frozenset({"=", "<>", "<", ">", "<=", ">=", "is null", "and", "or", "not"})
 THROUGH = {
     "count": "count",
+    "count_if": "count",
     "sum": "aggregate",
     "avg": "aggregate",
     "stddev": "aggregate",
@@ -153,6 +155,8 @@ def _fields(node: Node, fields: Mapping[int, Mapping[str, Uses]]) -> dict[str, U
     match node:
         case Scan():
             return {f.name: _scanned(node, f.name, f.origin) for f in node.fields}
+        case Constants():
+            return dict.fromkeys(node.names, NOTHING)
         case Project():
             below = fields[id(node.input)]
             kept = dict(below) if node.keep else {}

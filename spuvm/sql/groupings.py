@@ -12,6 +12,7 @@ from spuvm.runtime.errors import InputError
 from spuvm.sql.clauses import key_of
 
 SEVERAL = (exp.Rollup, exp.Cube, exp.GroupingSets)
+MOST = 64  # sets of keys, each of which is a query
 OF_ROWS = (exp.AggFunc, exp.Filter, exp.WithinGroup, exp.Select)  # in which keys are what the rows have
 
 
@@ -43,6 +44,8 @@ def grouping_sets(node: exp.Select) -> Any:
     sets: list[list[Any]] = [[]]
     for e in clause.expressions:
         sets = [[*s, *more] for s in sets for more in _sets(e)]
+        if len(sets) > MOST:
+            raise InputError(f"the GROUP BY has more than {MOST} sets of keys: a CUBE of n keys has 2^n. Name fewer.")
     if any(isinstance(k, exp.Literal) for s in sets for k in s):
         raise InputError("a number in ROLLUP, CUBE or GROUPING SETS is no column: write its name.")
     sets = [[named(k, node) for k in s] for s in sets]
@@ -67,6 +70,10 @@ def _sets(e: Any) -> list[list[Any]]:
         return [[k for part in keys[:n] for k in part] for n in range(len(keys), -1, -1)]
     if isinstance(e, exp.Cube):
         keys = [_members(x) for x in e.expressions]
+        if 1 << len(keys) > MOST:
+            raise InputError(
+                f"a CUBE of {len(keys)} keys has 2^{len(keys)} sets of them, of {MOST} at most: name fewer."
+            )
         counts = range(len(keys), -1, -1)
         return [[k for part in some for k in part] for n in counts for some in combinations(keys, n)]
     return [_members(e)]

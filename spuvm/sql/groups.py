@@ -250,6 +250,12 @@ def _bool(a: Aggregate, g: Groups) -> Vec:
     return Vec(a.field.type, (value,), _some(a, g.totals, a.field.nullable))
 
 
+def _count_if(a: Aggregate, g: Groups) -> Vec:
+    """How many are true; NULL where all are NULL."""
+    total = g.totals[("sum", a.column, False)]
+    return Vec(a.field.type, (total,), _some(a, g.totals, a.field.nullable))
+
+
 def _collect_rank(a: Aggregate, s: Sorted, sums: dict[tuple[Any, ...], Array], carried: dict[str, Vec]) -> None:
     _collect_count(a, s, sums, carried)
     carried["last row"] = Vec(Type("int", 0, s.rows.count), (jnp.arange(s.rows.count),))
@@ -299,6 +305,7 @@ RULES: dict[str, Rule] = {
     "any": Rule(_collect_any, _any),
     "bool_or": Rule(_collect_bool, _bool),
     "bool_and": Rule(_collect_bool, _bool),
+    "count_if": Rule(_collect_bool, _count_if),
     "rank": Rule(_collect_rank, _rank),
 }
 

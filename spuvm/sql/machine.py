@@ -9,7 +9,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from spuvm.sql import functions
-from spuvm.sql.columns import Array, Vec, both, chosen, dtype, joined, literal, nulled, truth
+from spuvm.sql.columns import Array, Vec, both, chosen, dtype, joined, literal, nulled, truth, written
 from spuvm.sql.expanding import expand
 from spuvm.sql.groups import group
 from spuvm.sql.lookups import as_in, lookup, marked, without_nulls
@@ -18,6 +18,7 @@ from spuvm.sql.noise import noisy_group
 from spuvm.sql.ordering import Part, parts, sorted_vecs
 from spuvm.sql.plan import (
     Aggregate,
+    Constants,
     Expand,
     Expr,
     Filter,
@@ -100,6 +101,10 @@ def _scan(run: Run, node: Scan) -> Rows:
         for f in node.fields
     }
     return Rows(columns, given.there, node.bound)
+
+
+def _constants(run: Run, node: Constants) -> Rows:
+    return Rows({f.name: written(node.cells[f.name], f.type) for f in node.fields}, None, node.bound)
 
 
 def _filter(run: Run, node: Filter) -> Rows:
@@ -227,6 +232,7 @@ def _union(run: Run, node: Union) -> Rows:
 
 RULES: dict[type[Node], Callable[[Run, Any], Rows]] = {
     Scan: _scan,
+    Constants: _constants,
     Filter: _filter,
     Project: _project,
     Lookup: _lookup,

@@ -18,14 +18,15 @@ from spuvm import dp
 from spuvm.dp.spending import DELTA, Spent
 from spuvm.sql.columns import Array, Vec, nulled
 from spuvm.sql.groups import group, mean
-from spuvm.sql.plan import Aggregate, Field, Filter, Group, Lookup, Node, Project, Scan, Union, nodes
+from spuvm.sql.plan import Aggregate, Constants, Field, Filter, Group, Lookup, Node, Project, Scan, Union, nodes
 from spuvm.sql.policy import OwnerPolicy
 from spuvm.sql.relation import Rows
 from spuvm.sql.sources import quoted
 from spuvm.sql.types import integer
 
-POSSIBLE = ("count", "sum", "avg")
-Number = tuple[str, str | None]  # "count" or "sum", of a column
+POSSIBLE = ("count", "count_if", "sum", "avg")
+COUNTS = ("count", "count_if")
+Number = tuple[str, str | None]  # "count", "count_if" or "sum", of a column
 ROWS: Number = ("count", None)  # the count of a group's rows
 
 
@@ -124,7 +125,7 @@ def _scans(node: Group) -> list[Scan]:
 
 def _reasons(node: Group, scan: Scan, policy: OwnerPolicy) -> list[str]:
     out = []
-    wrong = [n for n in nodes(node.input) if not isinstance(n, Scan | Filter | Project | Lookup | Union)]
+    wrong = [n for n in nodes(node.input) if not isinstance(n, Scan | Constants | Filter | Project | Lookup | Union)]
     if wrong or not _once(node.input, scan):
         out.append(
             f"the query can repeat rows of `{scan.table}`, so that nobody knows how much one of them changes. Let it "
@@ -139,8 +140,8 @@ def _reasons(node: Group, scan: Scan, policy: OwnerPolicy) -> list[str]:
     for a in node.aggregates:
         if a.fn not in POSSIBLE or a.distinct:
             name = a.fn + " distinct" * a.distinct
-            out.append(f"{name} has no bounded sensitivity here: with noise there are count, sum and avg.")
-        elif a.fn != "count" and _range(node, a) is None:
+            out.append(f"{name} has no bounded sensitivity here: with noise there are count, count_if, sum and avg.")
+        elif a.fn not in COUNTS and _range(node, a) is None:
             out.append(
                 f"{a.fn} needs a range of what is summed: a column of `{scan.table}` or another table itself, with "
                 "`ranges` in its owner's policy; expressions have none."
@@ -201,7 +202,7 @@ def numbers(node: Group) -> list[Number]:
     """What gets noise: epsilon is shared by them equally."""
     out: list[Number] = [ROWS] if node.keys else []
     for a in node.aggregates:
-        if a.fn != "count":
+        if a.fn not in COUNTS:
             out.append(("sum", a.column))
         if a.fn != "sum":
             out.append(_count_of(node, a))
@@ -209,6 +210,8 @@ def numbers(node: Group) -> list[Number]:
 
 
 def _count_of(node: Group, a: Aggregate) -> Number:
+    if a.fn == "count_if":
+        return (a.fn, a.column)
     return ("count", a.column) if a.column is not None and node.input[a.column].nullable else ROWS
 
 
@@ -230,8 +233,8 @@ def noisy_group(rows: Rows, node: Group) -> Rows:
 
 def _exact(node: Group, number: Number, name: str) -> Aggregate:
     fn, column = number
-    if fn == "count":
-        return Aggregate(Field(name, integer(0, node.input.bound), False), "count", column)
+    if fn in COUNTS:
+        return Aggregate(Field(name, integer(0, node.input.bound), False), fn, column)
     type_ = next(a.field.type for a in node.aggregates if a.column == column and a.fn in ("sum", "avg"))
     return Aggregate(Field(name, type_, False), "sum", column)
 
@@ -265,7 +268,7 @@ def _noisy(
 def _result(node: Group, a: Aggregate, noisy: Mapping[Number, Array], rows: Rows, ends: Mapping[str, float]) -> Vec:
     """The aggregate of noisy numbers, within what its type holds; never NULL."""
     there = jnp.ones(next(iter(noisy.values())).shape, jnp.bool_) if a.field.nullable else None
-    if a.fn == "count":
+    if a.fn in COUNTS:
         return Vec(a.field.type, (jnp.clip(noisy[_count_of(node, a)], 0, rows.count),), there)
     total, type_ = noisy[("sum", a.column)], rows[str(a.column)].type
     if type_.kind != "float":

@@ -10,6 +10,7 @@ from spuvm.runtime.errors import InputError
 from spuvm.sql.aggregates import aggregate_type
 from spuvm.sql.clauses import OF_WINDOW, check_clauses
 from spuvm.sql.expressions import AGGREGATES
+from spuvm.sql.frames import frame_of
 from spuvm.sql.plan import Expr, Field, Order, Ranked, Window
 from spuvm.sql.scope import column
 from spuvm.sql.types import FLOATING, Type, integer
@@ -29,7 +30,6 @@ MOVES: dict[type[Any], str] = {
     exp.LastValue: "last_value",
     exp.NthValue: "nth_value",
 }
-SUMMED = frozenset({"sum", "count", "avg"})  # over any rows from and to the current one
 
 
 def _number(call: Any, positive: bool = False) -> int:
@@ -47,46 +47,6 @@ def _number(call: Any, positive: bool = False) -> int:
     return value
 
 
-Span = tuple[int | None, int | None]
-
-
-def _frame(node: exp.Window, ordered: bool, fn: str) -> tuple[str, Span]:
-    """`Ranked.frame` and `Ranked.span`."""
-    spec = node.args.get("spec")
-    if spec is None:
-        return ("running" if ordered else "all"), (None, 0)
-    rows = str(spec.args.get("kind")).upper() == "ROWS"
-    start, end = _row(spec, "start"), _row(spec, "end")
-    plain = not spec.args.get("exclude")
-    if plain and (start, end) == (None, None):
-        return "all", (None, 0)
-    if plain and (start, end) == (None, 0):
-        return ("rows" if rows else "running"), (None, 0)
-    if not rows or not plain or "?" in (start, end):
-        raise InputError(
-            f"the frame {spec.sql('duckdb')} is not supported: use ROWS BETWEEN n PRECEDING AND m FOLLOWING, or RANGE "
-            "from UNBOUNDED PRECEDING to CURRENT ROW or UNBOUNDED FOLLOWING."
-        )
-    if fn not in SUMMED and fn not in RANKS.values() and fn not in ("lag", "lead"):
-        raise InputError(
-            f"the frame {spec.sql('duckdb')} of {fn} is not supported: sum, count and avg take it, {fn} takes ROWS "
-            "BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW."
-        )
-    return "span", (start, end)
-
-
-def _row(spec: Any, side: str) -> Any:
-    """Where a frame starts or ends: rows from the current one; None without an end, "?" if it is no constant."""
-    at, way = spec.args.get(side), str(spec.args.get(f"{side}_side") or "").upper()
-    if at is None or str(at).upper() == "CURRENT ROW":
-        return 0
-    if str(at).upper() == "UNBOUNDED":
-        return None if way == ("PRECEDING" if side == "start" else "FOLLOWING") or not way else "?"
-    if isinstance(at, exp.Literal) and not at.is_string and at.name.isdigit():
-        return int(at.name) if way == "FOLLOWING" else -int(at.name)
-    return "?"
-
-
 class Windows:
     """What a SELECT does with windows."""
 
@@ -100,17 +60,17 @@ class Windows:
             raise InputError(f"`{node.sql('duckdb')}`: DISTINCT is not supported over a window: group in a subquery.")
         partition = [me.extended(me.binder.bind(e), "partition").value for e in node.args.get("partition_by") or ()]
         clause = node.args.get("order")
-        order = []
+        order, keys = [], []
         for o in clause.expressions if clause is not None else ():
-            key = me.extended(me.binder.bind(o.this), "order").value
-            order.append(Order(key, bool(o.args.get("desc")), bool(o.args.get("nulls_first"))))
+            keys.append(me.extended(me.binder.bind(o.this), "order"))
+            order.append(Order(keys[-1].value, bool(o.args.get("desc")), bool(o.args.get("nulls_first"))))
         fn, arg, type_, value = self._window_function(node)
         name = me.bases.names(fn)
         nullable = fn in ("min", "max", "sum", "avg", *MOVES.values())
         origin = frozenset() if arg is None else arg.origin
-        frame, span = _frame(node, bool(order), fn)
+        around = frame_of(node, keys, fn)
         field = Field(name, type_, nullable, origin, fn)
-        item = Ranked(field, fn, None if arg is None else arg.value, frame, value, span)
+        item = Ranked(field, fn, None if arg is None else arg.value, around.frame, value, around.span, around.near)
         me.node = Window((), me.node.bound, me.node.unique, me.node, tuple(partition), tuple(order), (item,))
         return column(name, type_, nullable, origin)
 

@@ -120,6 +120,14 @@ class Scan(Node):
 
 
 @dataclass(eq=False)
+class Constants(Node):
+    """Rows that the query itself writes (VALUES), which all know; without FROM, one row of no columns. `cells`: by
+    field, a Python value for each row."""
+
+    cells: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
 class Filter(Node):
     input: Node = None  # type: ignore[assignment]
     predicate: Expr = None  # type: ignore[assignment]
@@ -215,11 +223,30 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Near:
+    """The rows whose key is at most so far from the current row's, in the order's direction.
+
+    Attributes:
+        span: from and to, negative before the current row; None is the partition's end, 0 the current row's equals.
+        keys: the type in whose numbers distances are; None: of floats, in months, or without distances.
+    """
+
+    span: tuple[float | None, float | None]
+    keys: Type | None = None
+    months: bool = False
+
+    def __str__(self) -> str:
+        return f"keys {self.span[0]} to {self.span[1]}{' months' * self.months}" + (
+            f" as {self.keys}" * bool(self.keys)
+        )
+
+
+@dataclass(frozen=True)
 class Ranked:
     """A window function: `fn` of a column.
 
     Attributes:
-        frame: "running" (to the current row and its equals), "rows" (to the current row), "all", or "span".
+        frame: "running" (to the current row and its equals), "rows" (to the current row), "all", "span", or "near".
         value: of lag and lead, how far; of ntile, how many; of nth_value, which.
         span: of "span", rows from and to the current one, negative before it; None is the partition's end.
     """
@@ -230,9 +257,10 @@ class Ranked:
     frame: str = "all"
     value: int = 1
     span: tuple[int | None, int | None] = (None, 0)
+    near: Near | None = None
 
     def __str__(self) -> str:
-        frame = f"rows {self.span[0]} to {self.span[1]}" if self.frame == "span" else self.frame
+        frame = f"rows {self.span[0]} to {self.span[1]}" if self.frame == "span" else str(self.near or self.frame)
         return f"{self.field.name} = {self.fn}({self.column or ''}, {self.value}) {frame}"
 
 
@@ -290,11 +318,21 @@ def nodes(root: Node) -> list[Node]:
     return out
 
 
+def depth(root: Node) -> int:
+    """How many relations stand above each other."""
+    levels: dict[int, int] = {}
+    for node in nodes(root):
+        levels[id(node)] = 1 + max((levels[id(c)] for c in node.inputs), default=0)
+    return levels[id(root)]
+
+
 def detail(node: Node) -> str:
     """What a relation does, in a line."""
     match node:
         case Scan():
             return f"at {node.owner}: {node.sql()}" if node.owner else f"shares: {node.sql()}"
+        case Constants():
+            return ", ".join(f"({', '.join(map(repr, row))})" for row in zip(*node.cells.values()))
         case Filter():
             return str(node.predicate)
         case Project():

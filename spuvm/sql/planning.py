@@ -11,10 +11,13 @@ from spuvm.sql.binding import Session, query
 from spuvm.sql.catalog import Catalog
 from spuvm.sql.expressions import listed_key, words
 from spuvm.sql.finishing import finished
-from spuvm.sql.plan import Expr, Node, Project, Scan, check, nodes, text
+from spuvm.sql.plan import Expr, Node, Project, Scan, check, depth, nodes, text
 from spuvm.sql.results import Label
 from spuvm.sql.rewriting import rewritten
 from spuvm.sql.scope import Bases, Names
+
+DEEPEST = 120  # relations above each other
+TOO_DEEP = "the query is nested too deeply: split it, or write long sums, lists and chains of UNION as tables."
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +185,15 @@ def plan(
     Raises:
         InputError: for what is wrong with it; see `binding.query`.
     """
-    tree = parsed(sql, parameters)
+    try:
+        return _planned(catalog, parsed(sql, parameters), join_rows, protect, codes)
+    except RecursionError:
+        raise InputError(TOO_DEEP) from None
+
+
+def _planned(
+    catalog: Catalog, tree: Any, join_rows: int | None, protect: Callable[[Node, Bases], Node] | None, codes: bool
+) -> Plan:
     bases = Bases(catalog, Names(), codes)
     out = query(Session(bases, join_rows, {}, query), rewritten(tree))
     items: dict[str, Expr] = {}
@@ -197,5 +208,9 @@ def plan(
     if protect is not None:
         root = protect(root, bases)
     root = finished(root, bases)
+    if not any(isinstance(n, Scan) for n in nodes(root)):
+        raise InputError("the query reads no table of any party: there is nothing to compute together.")
+    if depth(root) > DEEPEST:
+        raise InputError(TOO_DEEP)
     check(root)
     return Plan(str(tree.sql("duckdb")), root, tuple(labels), out.ordered)

@@ -13,7 +13,7 @@ import numpy as np
 
 from spuvm.data.formats.table_file import pyarrow_module
 from spuvm.data.targets import check_target, replacing
-from spuvm.runtime.errors import VisibilityError
+from spuvm.runtime.errors import DataError, VisibilityError
 from spuvm.sql.types import EPOCH, Type, text_of
 
 
@@ -118,10 +118,12 @@ def _value(type_: Type, value: Any) -> Any:
     match type_.kind:
         case "decimal":
             return Decimal(value).scaleb(-type_.scale)
-        case "date":
-            return EPOCH + dt.timedelta(days=value) if abs(value) < 3_000_000 else None
-        case "timestamp":
-            return dt.datetime(1970, 1, 1) + dt.timedelta(microseconds=value)
+        case "date" | "timestamp":
+            unit, start = ("days", EPOCH) if type_.kind == "date" else ("microseconds", dt.datetime(1970, 1, 1))
+            try:
+                return start + dt.timedelta(**{unit: value})
+            except OverflowError:
+                raise DataError(f"a {type_.kind} of the result is before year 1 or after 9999: filter it.") from None
         case "null":
             return None
     return value

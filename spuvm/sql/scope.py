@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from spuvm.data.schema import nearest
 from spuvm.runtime.errors import InputError
 from spuvm.sql.catalog import Catalog, Table
-from spuvm.sql.plan import Expand, Expr, Filter, Group, Lookup, Node, Project, Scan, Sort, Union, Window
+from spuvm.sql.plan import Constants, Expand, Expr, Filter, Group, Lookup, Node, Project, Scan, Sort, Union, Window
 from spuvm.sql.sources import quoted
 from spuvm.sql.types import SHORT, Type
 
 Origin = frozenset[tuple[str, str, str]]
+PARTS = 50_000  # that a query may have, written out
 
 
 @dataclass(eq=False)
@@ -186,7 +187,10 @@ class Scope:
                     yield from ((n, once.pop(n, e)) for n, e in columns.items() if (alias, n) not in self.folded)
                 seen = seen or table is None or alias == table.lower()
         if not seen:
-            raise InputError(f"`{table}.*`: there is no table `{table}` here.")
+            what = (
+                f"`{table}.*`: there is no table `{table}` here" if table else "`*` without FROM: there are no columns"
+            )
+            raise InputError(f"{what}.")
 
     def owns(self, name: str) -> bool:
         """Whether a field belongs to these relations (not to those around)."""
@@ -198,6 +202,8 @@ def fields_of(node: Node) -> Iterable[str]:
     match node:
         case Scan():
             yield from node.items
+        case Constants():
+            yield from node.cells
         case Filter() | Sort():
             yield from fields_of(node.input)
         case Project():
@@ -234,6 +240,7 @@ class Bases:
         self.catalog = catalog
         self.names = names
         self.known: dict[str, Base] = {}
+        self.parts = 0
         self.columns: dict[str, Expr] = {}  # of the owners' tables, by their fields' names
         self._pushed: dict[tuple[str, str], str] = {}
 
@@ -247,6 +254,15 @@ class Bases:
         self.known[relation.base.id] = relation.base
         self.columns |= {e.value: e for cs in relation.columns.values() for e in cs.values()}
         return relation
+
+    def count_part(self) -> None:
+        """A part of the query more: names, NULLIF and CASE within each other double it with each level."""
+        self.parts += 1
+        if self.parts > PARTS:
+            raise InputError(
+                f"the query, written out, has more than {PARTS:,} parts, as its expressions stand for each other again "
+                "and again: compute what repeats in a subquery."
+            )
 
     def of(self, expr: Expr) -> Base | None:
         """The table of whose columns alone the expression is made, if there is one."""

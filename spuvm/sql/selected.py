@@ -7,7 +7,7 @@ from typing import Any
 from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
-from spuvm.sql.scope import Scope
+from spuvm.sql.scope import PARTS, Scope
 
 USES = ("expressions", "where", "having", "qualify", "order")
 
@@ -24,6 +24,8 @@ def name_columns(select: exp.Select, scope: Scope) -> None:
         free = [n for n in found if scope.find(n.name, None) is None and not _is_of(n, select)]
         if not free:
             return
+        if sum(sum(1 for _ in given[name.name.lower()].walk()) for name in free) > PARTS:
+            raise InputError("names of what is selected stand for each other too often: compute one in a subquery.")
         for name in free:
             _write_out(name, given[name.name.lower()], select)
 

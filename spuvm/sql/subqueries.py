@@ -284,7 +284,7 @@ def of_nothing(select: exp.Select) -> Any | None:
     if select.args.get("group") is not None or not calls:
         return None
     for call in calls:
-        whole_call(call).replace(exp.Literal.number(0) if isinstance(call, exp.Count | exp.CountIf) else exp.null())
+        whole_call(call).replace(exp.Literal.number(0) if isinstance(call, exp.Count) else exp.null())
     return value
 
 

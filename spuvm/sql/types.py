@@ -79,7 +79,7 @@ class Type:
 BOOL = Type("bool", 0, 1)
 NULL = Type("null")
 FLOATING = Type("float")
-DATE = Type("date", -(1 << 20), 1 << 20)
+DATE = Type("date", -(1 << 22), 1 << 22)
 TIMESTAMP = Type("timestamp", -LIMIT, LIMIT)
 
 

@@ -9,7 +9,7 @@ go back to where the rows were.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from spuvm.sql.columns import Array, Vec, both, chosen, divided, nulled, number
 from spuvm.sql.functions import less
 from spuvm.sql.groups import mean
+from spuvm.sql.nearby import sums_to
 from spuvm.sql.ordering import Part, changes, packed, partitioned, parts, placed, rebuilt, shifted, sorted_vecs
-from spuvm.sql.plan import Aggregate, Order, Ranked
+from spuvm.sql.plan import Aggregate, Near, Order, Ranked
 from spuvm.sql.relation import Rows
 
 
@@ -42,6 +43,8 @@ class Frame:
     order (`fresh`, `stale`); what several functions need is worked out once."""
 
     rows: Rows
+    partition: Sequence[str]
+    order: Sequence[Order]
     starts: Array
     fresh: Array
 
@@ -95,7 +98,7 @@ def _sorted(rows: Rows, partition: Sequence[str], order: Sequence[Order], more: 
     first = jnp.concatenate([jnp.ones(1, jnp.bool_), jnp.zeros(rows.count - 1, jnp.bool_)])
     starts = changes(packed(outer)) if outer else first
     fresh = starts | changes(packed(inner)) if inner else starts
-    return Frame(found, starts, fresh), extra[0]
+    return Frame(found, partition, order, starts, fresh), extra[0]
 
 
 # Functions ----------------------------------------------------------------------------------------------------
@@ -193,6 +196,8 @@ def _summed(f: Frame, item: Ranked, values: Sequence[Array]) -> list[Array]:
     before = carried(f.starts, [e - x for e, x in zip(ends, values)])
     if item.frame == "span":
         return _spanned(f, item, ends, before)
+    if item.near is not None:
+        return _near(f, item.near, values, ends, before)
     if item.frame != "rows":
         ends = carried_back(f.ends if item.frame == "all" else f.stale, ends)
     return [e - b for e, b in zip(ends, before)]
@@ -229,6 +234,22 @@ def _spanned(f: Frame, item: Ranked, sums: Sequence[Array], before: Sequence[Arr
     if start is not None and end is not None and start > end:  # no row is in such a frame
         return [jnp.zeros_like(x) for x in out]
     return out
+
+
+def _near(f: Frame, near: Near, values: Sequence[Array], ends: Sequence[Array], before: Sequence[Array]) -> list[Array]:
+    """Sums over the rows whose key is near: what is summed up to the far end, less what is below the near one."""
+    start, end = near.span
+    if start is not None and end is not None and start > end:  # only NULLs are near each other
+        (key,) = (f.rows[o.column] for o in f.order)
+        if key.valid is None:
+            return [jnp.zeros_like(x) for x in values]
+        return [chosen(~key.valid, x) for x in _near(f, replace(near, span=(0, 0)), values, ends, before)]
+    lower, upper = list(before), carried_back(f.ends, ends) if end is None else []
+    if start is not None:
+        lower = sums_to(f.rows, f.partition, f.order, near, start, values, False)
+    if end is not None:
+        upper = sums_to(f.rows, f.partition, f.order, near, end, values, True)
+    return [u - w for u, w in zip(upper, lower)]
 
 
 def _count_and_sum(f: Frame, item: Ranked) -> tuple[Array, Array | None]:
