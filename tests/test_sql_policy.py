@@ -135,6 +135,28 @@ def test_keys_of_joins_are_not_counted(sql: str, allowed: bool) -> None:
     assert with_rule("join_key").explain(sql, "carol", cost=False).allowed == allowed
 
 
+KEYS = "select sum(amount) from patients p"
+
+
+@pytest.mark.parametrize(
+    ("sql", "allowed"),
+    [
+        (f"{KEYS} join bills on age = patient", True),
+        (f"{KEYS} join (select cast(patient as bigint) as x, amount from bills) t on age = x", True),
+        (f"{KEYS}, bills where age in (select patient from bills) and ward = patient", True),
+        (f"{KEYS} join (values (41, 1)) v(x, amount) on age = x", False),
+        (f"{KEYS} join (select 41 as x, amount from bills limit 1) v on age = x", False),
+        (f"{KEYS} join (select patient + 0 as x, amount from bills) v on age = x", False),
+        (f"{KEYS} join (select row_number() over (order by amount) x, amount from bills) v on age = x", False),
+        (f"{KEYS}, bills where age in (select count(*) from bills) and ward = patient", False),
+        (f"{KEYS} left join (select distinct patient, 1 as amount from bills) b on ward = patient and age = 41", False),
+    ],
+)
+def test_a_key_beside_what_the_query_sets_is_filtered_by(sql: str, allowed: bool) -> None:
+    """Else a query could ask for one key after another."""
+    assert with_rule("join_key").explain(sql, "carol", cost=False).allowed == allowed
+
+
 @pytest.mark.parametrize(
     "hidden",
     [
@@ -184,6 +206,35 @@ def test_units_are_those_of_the_owners_column() -> None:
     db = connect(TABLES, units(2, "ward"))
     assert evaluate(db, "select count(*) from patients", "carol") == [(6,)]
     assert evaluate(db, "select ward, count(*) from patients group by ward", "carol") == []
+
+
+def test_aggregates_that_pass_over_rows_are_of_k_units_too() -> None:
+    """FILTER, CASE and NULLs; what chooses rows otherwise is refused."""
+    columns = {"id": "plaintext", "ward": "plaintext", "age": "after_aggregate", "grade": "after_aggregate"}
+    patients = {**PATIENTS, "grade": [1, None, None, None, None, 5]}
+    tables: dict[str, Any] = {"alice": {"patients": {"source": patients, "key": "id"}}, "bob": {"bills": BILLS}}
+    db = connect(tables, {"alice": {"k": 3, "patients": {"columns": columns}}, "bob": {"bills": {"columns": FREE}}})
+    for sql, want in (
+        ("select sum(age) from patients", [(345,)]),
+        ("select sum(age) filter (where ward = 1) from patients", [(123,)]),
+        ("select sum(age) filter (where ward = 2) from patients", []),
+        ("select avg(case when ward = 2 then age end) from patients", []),
+        ("select count(*) filter (where ward = 2) from patients", []),
+        ("select count_if(ward = 2), sum(age) from patients", []),
+        ("select count_if(ward = 1), count_if(id > 2) from patients", [(3, 4)]),
+        ("select sum(grade), sum(age) from patients", []),
+        ("select sum(amount) filter (where patient = 6) from bills join patients on id = patient", []),
+    ):
+        assert evaluate(db, sql, "carol") == want, sql
+    for chooses in (
+        "case when ward = 2 then age else 0 end",
+        "age * cast(ward = 2 as integer)",
+        "coalesce(nullif(ward, 1), age)",
+        "case when ward = 1 then age when id = 4 then age end",
+        "age * greatest(0, 1 - abs(id - 4))",
+    ):
+        found = db.explain(f"select sum({chooses}) from patients", "carol", cost=False).refusals
+        assert any("fewer than k units" in r.reason for r in found), chooses
 
 
 def test_templates() -> None:

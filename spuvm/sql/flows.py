@@ -1,7 +1,8 @@
 """What a query does with each column of each owner: a pure function of its plan, from which policies decide.
 
 Uses, by the relation where they happen: "join" (a key of a join) and "filter of groups", where what is shown is
-aggregated after it; "join shown" and "filter", where rows are shown as they are, and so which keys match and what is
+aggregated after it (a key that is joined with what the query computes or writes, and not with a column, is filtered
+by); "join shown" and "filter", where rows are shown as they are, and so which keys match and what is
 true; "order"; and how it reaches the result: as its "value", "compared" with something, as a "group" key, or through an
 aggregate: "count", "aggregate" (sum, avg, stddev) or "extreme" (min, max, median: a value of one row).
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from spuvm.sql.computed import is_column
 from spuvm.sql.plan import (
     Constants,
     Expand,
@@ -136,12 +138,11 @@ def _conditions(node: Node, fields: Mapping[int, Mapping[str, Uses]]) -> Iterato
             yield frozenset(((node.owner, node.table, c), "value") for c in node.reads), "filter"
         case Filter():
             yield _expr(node.predicate, fields[id(node.input)]), "filter"
-        case Lookup():
+        case Lookup() | Expand():
+            left, right = node.inputs
             for a, b in node.pairs:
-                yield fields[id(node.probe)][a] | fields[id(node.table)][b], "join"
-        case Expand():
-            for a, b in node.pairs:
-                yield fields[id(node.left)][a] | fields[id(node.right)][b], "join"
+                yield fields[id(left)][a], "join" if is_column(right, b) else "filter"
+                yield fields[id(right)][b], "join" if is_column(left, a) else "filter"
         case Sort():
             for k in node.keys:
                 yield fields[id(node.input)][k.column], "order"

@@ -2,7 +2,8 @@
 
 A unit is a value of the owner's column `unit`, or a row of its table; joins repeat rows, so distinct ones are counted.
 Where a GROUP BY stands below another, units do not reach the upper one: then the lower one leaves out its small
-groups, and what the upper one totals has none of them.
+groups, and what the upper one totals has none of them. An aggregate that passes over rows (FILTER, CASE without ELSE,
+NULLs) must take in k units, too; what chooses rows otherwise is refused (see `verdicts`).
 """
 
 from __future__ import annotations
@@ -26,9 +27,11 @@ from spuvm.sql.plan import (
     nodes,
 )
 from spuvm.sql.policy import OwnerPolicy
-from spuvm.sql.scope import Bases, coded, column
+from spuvm.sql.scope import Bases, coded, column, fields_of
 from spuvm.sql.sources import quoted
-from spuvm.sql.types import BOOL, integer
+from spuvm.sql.types import BOOL, NULL, integer
+
+UNITS = "units"  # the stem of names of counts
 
 
 def protected(root: Node, bases: Bases, policies: Mapping[str, OwnerPolicy], to: str) -> Node:
@@ -131,10 +134,53 @@ def _once(node: Node, scan: Scan) -> bool:
 
 def _at_least(node: Node, group: Group, unit: str, policy: OwnerPolicy, scan: Scan, bases: Bases) -> Node:
     """Only groups with k units or more."""
-    top = integer(0, group.input.bound)
     k, repeated = policy.k, policy.unit(scan.table) is not None or not _once(group.input, scan)
-    field = Field(bases.names("units"), top, False, frozenset(), "count")
-    group.aggregates = (*group.aggregates, Aggregate(field, "count", unit, repeated))
     group.k = max(group.k, k)
+    asked = [a for a in group.aggregates if not a.field.name.startswith(f"{UNITS}#")]
+    counted = dict.fromkeys([unit, *(_of_aggregate(group, a, unit, scan, bases) for a in asked)])
+    for name in filter(None, counted):
+        node = _filter(node, group, name, k, repeated, bases)
+    return node
+
+
+def _filter(node: Node, group: Group, units: str, k: int, repeated: bool, bases: Bases) -> Node:
+    top = integer(0, group.input.bound)
+    field = Field(bases.names(UNITS), top, False, frozenset(), UNITS)
+    group.aggregates = (*group.aggregates, Aggregate(field, "count", units, repeated))
     enough = Expr(">=", (column(field.name, top, False), Expr("lit", (), integer(k, k), False, k, str(k))), BOOL, False)
     return Filter((), node.bound, node.unique, node, enough)
+
+
+def _of_aggregate(group: Group, call: Aggregate, unit: str, scan: Scan, bases: Bases) -> str | None:
+    """A column with the units of the rows that an aggregate takes in: those where its column is not NULL, or true.
+    None if it takes in all."""
+    if call.column is None or not (call.fn == "count_if" or may_be_null(group.input, call.column, bases)):
+        return None
+    type_, own = bases.known[scan.id].types[unit][0], Expr("col", (), BOOL, True, call.column)
+    taken = own if call.fn == "count_if" else Expr("not", (Expr("is null", (own,), BOOL, False),), BOOL, False)
+    true, null = Expr("lit", (), BOOL, False, True, "true"), Expr("lit", (), NULL, True, None, "NULL")
+    name = bases.names(f"{scan.id}.taken")
+    chosen = Expr("case", (taken, true, Expr("col", (), type_, True, unit), null), type_, True)
+    group.input = Project((), group.input.bound, group.input.unique, group.input, {name: chosen}, True)
+    return name
+
+
+def may_be_null(node: Node, name: str, bases: Bases) -> bool:
+    """Whether a field of a plan that is not finished may be NULL."""
+    match node:
+        case Scan():
+            return bases.known[node.id].types[name][1]
+        case Filter() | Sort():
+            return may_be_null(node.input, name, bases)
+        case Project():
+            e = node.items.get(name)
+            if e is not None and e.op != "col":
+                return e.nullable
+            return may_be_null(node.input, name if e is None else e.value, bases)
+        case Lookup():
+            if name in fields_of(node.probe):
+                return may_be_null(node.probe, name, bases)
+            return node.kind == "left" or may_be_null(node.table, name, bases)
+        case Expand():
+            return may_be_null(node.left if name in fields_of(node.left) else node.right, name, bases)
+    return True

@@ -16,9 +16,10 @@ from typing import Any
 from sqlglot import exp
 
 from spuvm.runtime.errors import InputError, PolicyError
+from spuvm.sql.computed import chooses
 from spuvm.sql.flows import uses
 from spuvm.sql.noise import reasons
-from spuvm.sql.plan import Node
+from spuvm.sql.plan import Group, Node, Scan, nodes
 from spuvm.sql.planning import parsed
 from spuvm.sql.policy import RULES, OwnerPolicy
 
@@ -65,6 +66,7 @@ def refusals(root: Node, sql: str, policies: Mapping[str, OwnerPolicy], to: str)
                 )
             )
     out += [Refusal(owner, reason) for owner, reason in reasons(root, policies, to)]
+    out += _of_few(root, policies, to)
     for owner in dict.fromkeys(u.column[0] for u in uses(root)):
         out += _of_templates(policies[owner], sql)
     return out
@@ -72,6 +74,27 @@ def refusals(root: Node, sql: str, policies: Mapping[str, OwnerPolicy], to: str)
 
 def _permits(rule: str, allowed: frozenset[str], use: str, policy: OwnerPolicy) -> bool:
     return use in allowed or (use == "order" and bool(allowed & {"value", "group"}))
+
+
+def _of_few(root: Node, policies: Mapping[str, OwnerPolicy], to: str) -> list[Refusal]:
+    """Against aggregates that could tell of fewer than k units in a group that has more."""
+    out = []
+    for group in (n for n in nodes(root) if isinstance(n, Group) and n.k):
+        owners = {s.owner for s in nodes(group.input) if isinstance(s, Scan)} - {to}
+        asking = sorted(o for o in owners if o in policies and policies[o].k >= 2)
+        for a in group.aggregates:
+            if (
+                a.column is not None
+                and a.fn != "count_if"
+                and a.field.used != "units"
+                and chooses(group.input, a.column)
+            ):
+                why = (
+                    f"{a.fn} is of something that depends on conditions, and could tell of fewer than k units. Choose "
+                    "rows by WHERE, by FILTER (WHERE ...), or by CASE of one WHEN without ELSE: then those are counted."
+                )
+                out += [Refusal(o, why) for o in asking]
+    return list(dict.fromkeys(out))
 
 
 def _of_templates(policy: OwnerPolicy, sql: str) -> list[Refusal]:
