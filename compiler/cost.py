@@ -8,9 +8,9 @@ counted, and of a sort the comparisons that one example of a shuffle needs; the 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -18,10 +18,10 @@ from spuvm.compiler.expand.choreography import Block, Check, Choreography, Cond,
 from spuvm.compiler.project.project import draws_of, message_of, shapes_of_products
 from spuvm.compiler.project.schedule import Piece, pieces, reference_plan
 from spuvm.compiler.seconds import Seconds
-from spuvm.runtime.engine.correlated import Holders, is_correlated
+from spuvm.runtime.engine.correlated import Family, Holders, families, is_correlated, words
 from spuvm.runtime.machine.checks import COMMITMENT_BYTES, OPENING_BYTES
 from spuvm.runtime.machine.claims import Claim, steps
-from spuvm.runtime.oblivious.plan import offline
+from spuvm.runtime.oblivious.plan import offline as offline_cost
 from spuvm.runtime.protocols.ranking import batches
 
 OFFLINE = "oblivious transfer"  # the operation under which preprocessing is listed
@@ -40,7 +40,11 @@ class Row:
 
 @dataclass
 class Cost:
-    """`rounds` of the whole program (independent operations share theirs), and per party."""
+    """`rounds` of the whole program (independent operations share theirs), and per party.
+
+    `drawn`: units of what two parties make by oblivious transfer. That is the `offline` part, which moves out of the
+    run where it was made ahead; the rest is `online`.
+    """
 
     parties: tuple[str, ...]
     rounds: int
@@ -49,6 +53,7 @@ class Cost:
     rows: list[Row]
     exact: bool = True
     timed: Callable[[str], Seconds] | None = field(default=None, repr=False, compare=False)
+    drawn: dict[Family, int] = field(default_factory=dict, repr=False, compare=False)
 
     def seconds(self, link: str) -> Seconds:
         """What one run takes over links like '25ms,100Mbit' (delay one way, width); computing is measured here.
@@ -57,6 +62,27 @@ class Cost:
         """
         assert self.timed is not None
         return self.timed(link)
+
+    @property
+    def offline(self) -> tuple[int, np.ndarray]:
+        """Rounds and bytes by party of what is made by oblivious transfer, within the run if not ahead of it."""
+        made = [row for row in self.rows if row.op == OFFLINE]
+        return sum(r.rounds for r in made), sum((r.bytes for r in made), np.zeros_like(self.bytes_sent))
+
+    @property
+    def online(self) -> tuple[int, np.ndarray]:
+        """Rounds and bytes by party of all else."""
+        rounds, sent = self.offline
+        return self.rounds - rounds, self.bytes_sent - sent
+
+    def after(self, rounds: int, sent: Sequence[int]) -> Cost:
+        """Of a run within which so many rounds and bytes of the first parties were still offline."""
+        online, left = self.online
+        made = np.zeros_like(left)
+        made[: len(sent)] = sent
+        busy = self.party_rounds.copy()
+        busy[: len(sent)] += rounds - self.offline[0]
+        return replace(self, rounds=online + rounds, party_rounds=busy, bytes_sent=left + made)
 
     def by_op(self) -> list[Row]:
         return _merged(self.rows, lambda r: (r.op, ""))
@@ -94,6 +120,7 @@ class Cost:
             [
                 f"{self.rounds} rounds"
                 + ("" if self.exact else " (one trip counted of each run-time loop, one example of each sort)"),
+                *self._parts(),
                 *_table("party", ["rounds", "bytes sent"], self._party_lines()),
                 "",
                 *_table("operation", ["calls", "rounds alone", *self.parties], _lines(self.by_op(), "op")),
@@ -103,6 +130,17 @@ class Cost:
         )
 
     __repr__ = __str__
+
+    def _parts(self) -> list[str]:
+        """How much of it can be made ahead."""
+        rounds, sent = self.offline
+        if not rounds:
+            return []
+        online, left = self.online
+        return [
+            f"offline {rounds} rounds, {sent.sum():,} bytes, within the run or ahead of it; online {online} rounds, "
+            f"{left.sum():,} bytes"
+        ]
 
     def _party_lines(self) -> list[list[str]]:
         return [[p, f"{r:,}", f"{b:,}"] for p, r, b in zip(self.parties, self.party_rounds, self.bytes_sent)]
@@ -147,6 +185,7 @@ def cost(choreography: Choreography, parties: tuple[str, ...]) -> Cost:
         counter.sent,
         list(counter.rows.values()),
         counter.exact,
+        drawn=dict(counter.drawn),
     )
 
 
@@ -158,6 +197,7 @@ class _Counter:
         self.sent = np.zeros(n, np.int64)
         self.rows: dict[tuple[str, str], Row] = {}
         self.exact = True
+        self.drawn: Counter[Family] = Counter()
         self.claims: list[Claim] = []  # products since the last check, all of them in the same block
 
     def block(self, block: Block, times: int) -> None:
@@ -212,7 +252,9 @@ class _Counter:
             for holders, n in draws_of(placed.call).items():
                 if is_correlated(holders):
                     draws[holders] += n
-        rounds, by_party = offline(draws)
+        for family, positions in families(draws).items():
+            self.drawn[family] += times * words(family, positions)
+        rounds, by_party = offline_cost(draws)
         if rounds:
             row = self.rows.setdefault((OFFLINE, ""), Row(OFFLINE, "", bytes=np.zeros(self.n, np.int64)))
             sent = np.zeros(self.n, np.int64)

@@ -47,7 +47,7 @@ class Context:
     device: str | None = None  # that this process's stages run on, see `init`
     made: dict[str, int] = field(default_factory=dict)  # objects of each party so far
 
-    def machine(self, config: Config, kind: Callable[[Session], VM] = VM) -> VM:
+    def machine(self, config: Config, kind: Callable[[Session], VM] = VM, stored: Path | None = None) -> VM:
         """The machine of a configuration; ConfigError if the operator does not allow its protocol or truncation."""
         if config not in self.machines:
             self._check_protocol(config.protocol)
@@ -57,12 +57,18 @@ class Context:
                     "or have every party's operator change the file."
                 )
             if self.party is None or self.link is None:
-                self.machines[config] = kind(Session(config, device=self.device))
+                self.machines[config] = kind(Session(config, device=self.device, stored=stored))
             else:
                 names = (*config.members, *(p for p in self.parties if p not in config.members))
                 link = renumbered(self.link, names)
-                self.machines[config] = kind(Session(config, link.rank, link, device=self.device))
-        return self.machines[config]
+                self.machines[config] = kind(Session(config, link.rank, link, device=self.device, stored=stored))
+        vm = self.machines[config]
+        if stored not in (None, vm.session.stored):
+            raise ConfigError(
+                f"`stored` is {str(stored)!r} now, and an SPU of this configuration was made with "
+                f"{str(vm.session.stored)!r}: it is said once, at the first."
+            )
+        return vm
 
     def _check_protocol(self, protocol: str) -> None:
         if self.protocols is not None and protocol not in self.protocols:
@@ -172,11 +178,15 @@ def shutdown() -> None:
     if context is None or context.link is None:
         return
     error = sys.exception()
-    with context.link as link:
-        if error is not None and not (isinstance(error, SystemExit) and not error.code):
-            link.abort(FAILED)
-        elif not link.failed:
-            link.agree(END, b"", note=END)
+    try:
+        with context.link as link:
+            if error is not None and not (isinstance(error, SystemExit) and not error.code):
+                link.abort(FAILED)
+            elif not link.failed:
+                link.agree(END, b"", note=END)
+    finally:
+        for vm in context.machines.values():
+            vm.session.close_store()
 
 
 @contextmanager

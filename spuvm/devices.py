@@ -11,12 +11,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from spuvm import moving
 from spuvm.calls import Jitted
+from spuvm.compiler.compile import Program
 from spuvm.context import Context, current, here
 from spuvm.missing import apart, together
 from spuvm.objects import Marked, Receiver, Remote, SPUObject
@@ -25,7 +27,7 @@ from spuvm.runtime.config import DEFAULT_FRACTION_BITS, OPTIMIZE, TRUNCATIONS, C
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.machine.session import abort_on_error
 from spuvm.runtime.protocols.registered import prepared_by, protocol_of, secured, sound_default
-from spuvm.vm import VM
+from spuvm.vm import VM, Prepared
 from spuvm.watching import WATCHER
 
 # PYU ------------------------------------------------------------------------------------------------
@@ -157,7 +159,8 @@ class SPU(Receiver, Taker):
     "dealer", or two parties alone by oblivious transfer ("ot"). `security="malicious"` takes ABY3 or REP4 in the form
     that notices a party that deviates, before anything is revealed. `truncation="exact"` rounds fixed point always
     down; `optimize` is "latency", "bandwidth" or "auto" (`spu.jit` has both). Without them, as the definition or the
-    cluster file says.
+    cluster file says. `stored`: a folder in which randomness of "ot" that was made ahead (`prepare`) is kept for later
+    sessions, in a folder of the party's name; both parties say one, or neither.
     """
 
     def __init__(
@@ -167,16 +170,29 @@ class SPU(Receiver, Taker):
         truncation: str | None = None,
         security: str | None = None,
         optimize: str | None = None,
+        stored: str | Path | None = None,
     ) -> None:
         context = here()
         config = config_from(cluster_def, context, preprocessing, truncation, security, optimize)
-        self.vm = context.machine(config, _Machine)
+        self.vm = context.machine(config, _Machine, None if stored is None else Path(stored))
         self._functions: dict[Any, Jitted] = {}
 
     def __call__(self, fn: Callable[..., Any], static_argnums: int | Sequence[int] = (), guard: bool = False) -> Placed:
         key = (fn, static_argnums if isinstance(static_argnums, int) else tuple(static_argnums), guard)
         jitted = self._functions.setdefault(key, Jitted(fn, self.vm, static_argnums, default="public", guard=guard))
         return Placed(jitted, self._arguments)
+
+    def prepare(self, program: Program, runs: int = 1) -> Prepared:
+        """Make ahead what two parties need by oblivious transfer for so many runs of `spu(fn).compile(...)`.
+
+        Runs take it from where it is stored, and make what is missing. It is kept for later sessions where the SPU was
+        given `stored`, else until this process ends. In a simulation nothing is made.
+
+        Raises:
+            ConfigError: the protocol's randomness is not made by oblivious transfer, or `runs` is no number above 0.
+            InputError: it cannot be stored.
+        """
+        return self.vm.prepare(program, runs)
 
     def share(self, x: PYUObject, missing: bool = False) -> Any:
         """Secret-share an object's arrays: a pytree of secret SPUObjects. With `missing`, numbers may be NaN."""

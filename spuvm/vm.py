@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,8 +21,19 @@ from spuvm.runtime.config import DEFAULT_FRACTION_BITS, OPTIMIZE, TRUNCATIONS, C
 from spuvm.runtime.engine import device
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.machine.session import Call, Session, abort_on_error
+from spuvm.runtime.oblivious.plan import ahead
+from spuvm.runtime.oblivious.store import chunk_units
+from spuvm.runtime.protocols.oblivious import NAME as OBLIVIOUS
 from spuvm.runtime.protocols.registered import protocol_of, usual_parties
 from spuvm.watching import WATCHER
+
+
+class Prepared(NamedTuple):
+    """What was made ahead: for how many runs, in how many rounds, and the bytes that both parties sent."""
+
+    runs: int
+    rounds: int
+    bytes_sent: tuple[int, int]
 
 
 class VM:
@@ -92,6 +103,21 @@ class VM:
         with device.on(self.session.device):
             part = program.party(self.session.party)
         return self.objects(program, self.session.run(part, components, call))
+
+    def prepare(self, program: Program, runs: int) -> Prepared:
+        """Make ahead what so many runs need by oblivious transfer. ConfigError where nothing is made so."""
+        if type(runs) is not int or runs < 1:
+            raise ConfigError(f"`runs` must be a number of runs, 1 or more, got {runs!r}.")
+        if self.config.protocol != OBLIVIOUS:
+            raise ConfigError(
+                f"nothing is made ahead under protocol {self.config.protocol!r}: that is for two parties with "
+                "`preprocessing` 'ot'."
+            )
+        drawn = {family: n for family, n in program.cost.drawn.items() if n}
+        chunk = {family: chunk_units(family, n) for family, n in drawn.items()}
+        wanted = {family: runs * n for family, n in drawn.items()}
+        self.session.make_ahead(wanted, chunk)
+        return Prepared(runs, *ahead(chunk, wanted))
 
     def _rescaled(self, x: Any, wanted: Type) -> Any:
         """An object with the fraction bits that a program takes, which was compiled for others."""

@@ -51,16 +51,32 @@ class Family(NamedTuple):
         return (party, *(-1 - v for v in (self.kind, component, self.width, *self.parameters)))
 
     @property
+    def components(self) -> int:
+        return OPERANDS[self.kind] + RESULTS[self.kind]
+
+    @property
     def units(self) -> tuple[int, ...]:
         """Words of one unit of each component: matrices come whole, all else word by word."""
         if self.kind is not Kind.DOT:
-            return (1,) * (OPERANDS[self.kind] + RESULTS[self.kind])
+            return (1,) * self.components
         g, m, k, n = self.parameters
         return g * m * k, g * k * n, g * m * n
 
     def unit_blocks(self, component: int) -> int:
         """Positions of a unit of matrices, in whole cache lines as they are drawn."""
         return -(-self.units[component] * self.width // 8 // 64) * 4
+
+    def unit_bytes(self, component: int) -> int:
+        """Of a unit as it is drawn."""
+        return self.unit_blocks(component) * BLOCK if self.kind is Kind.DOT else self.width // 8
+
+    def draws(self, units: int) -> dict[Holders, int]:
+        """Positions of all streams that so many units are; whole positions, where a unit is a word."""
+        return {
+            self.holders(party, c): units * self.unit_bytes(c) // BLOCK
+            for party in (0, 1)
+            for c in range(self.components)
+        }
 
 
 def is_correlated(holders: Holders) -> bool:

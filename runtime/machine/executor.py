@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from spuvm.runtime.engine.correlated import is_correlated
+from spuvm.runtime.engine.correlated import Family, is_correlated
 from spuvm.runtime.engine.interpreter import Interpreted, place
 from spuvm.runtime.engine.primitives import PERMUTATION
 from spuvm.runtime.engine.random import Stream, aligned_empty, derive_key, permutations
@@ -49,7 +50,8 @@ from spuvm.runtime.machine.program import (
 )
 from spuvm.runtime.machine.proofs import Drawn, Proofs
 from spuvm.runtime.machine.small import small_piece
-from spuvm.runtime.oblivious.streams import Made, stream_of
+from spuvm.runtime.oblivious.store import opened
+from spuvm.runtime.oblivious.streams import Made, Within, stream_of
 from spuvm.runtime.protocols.ranking import ranking
 from spuvm.runtime.ring.elements import signed
 
@@ -77,12 +79,53 @@ class Streams:
 
     def advance(self, draws: Mapping[Holders, int]) -> dict[Holders, int]:
         """Reserve `draws` blocks of each stream, and make those that are correlated; returns where they begin."""
+        start = self._reserved(draws)
+        if self.link is not None and any(is_correlated(h) and h[0] == self._party for h in draws):
+            self._maker(self.link).prepare(draws, start)
+        return start
+
+    def ahead(self, wanted: Mapping[Family, int], chunk: Mapping[Family, int]) -> None:
+        """Make so many units of correlated streams, and store them, in chunks of so many."""
+        assert self.link is not None
+        maker = self._maker(self.link)
+        for family, units in sorted(wanted.items()):
+            for _ in range(0, units, chunk[family]):
+                maker.ahead(family, chunk[family], self._reserved(family.draws(chunk[family])))
+
+    def open_store(self, folder: Path | None, names: tuple[str, str]) -> None:
+        """Take correlated streams from a folder first (None: one of this process's own), in step with the other party.
+
+        Raises what `store.opened` does.
+        """
+        assert self.link is not None
+        maker = self._maker(self.link)
+        with self.link.uncounted():
+            maker.store = opened(folder, names, self._party == 0, maker.swap)
+
+    def close_store(self) -> None:
+        """Let go of the folder; runs make what they need."""
+        if self._made is not None and self._made.store is not None:
+            self._made.store.close()
+            self._made.store = None
+
+    @property
+    def within(self) -> Within:
+        """What was made of correlated streams within runs."""
+        return Within(0, (0, 0)) if self._made is None else self._made.within
+
+    @property
+    def stored(self) -> bool:
+        """Whether correlated streams are taken from a folder first."""
+        return self._made is not None and self._made.store is not None
+
+    def _maker(self, link: Link) -> Made:
+        self._made = self._made or Made(link, self.stream)
+        return self._made
+
+    def _reserved(self, draws: Mapping[Holders, int]) -> dict[Holders, int]:
         start = {h: self._next.get(h, 0) for h in draws}
         for holders, n in draws.items():
             self._next[holders] = start[holders] + n
-        if self.link is not None and any(is_correlated(h) and h[0] == self._party for h in draws):
-            self._made = self._made or Made(self.link, self.stream)
-            self._made.prepare(draws, start)
         return start
 
     def apart(self, holders: Holders, label: str) -> Drawn:

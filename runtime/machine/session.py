@@ -8,26 +8,30 @@ after another, and every run moves the counters on.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from spuvm.runtime.config import Config
 from spuvm.runtime.engine import device
-from spuvm.runtime.engine.correlated import is_correlated
+from spuvm.runtime.engine.correlated import Family, is_correlated
 from spuvm.runtime.engine.random import Stream, derive_key, new_key
-from spuvm.runtime.errors import RangeError
+from spuvm.runtime.errors import ConfigError, RangeError
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.machine.components import Component
 from spuvm.runtime.machine.executor import Executor, Listener, Streams
 from spuvm.runtime.machine.program import Holders, PartyProgram
 from spuvm.runtime.memory import keep_large_blocks
+from spuvm.runtime.oblivious.streams import Within
+from spuvm.runtime.protocols.oblivious import NAME as OBLIVIOUS
 from spuvm.runtime.protocols.registered import protocol_of
 from spuvm.runtime.protocols.sharings import split
 
+MAKERS = (0, 1)  # who make correlated randomness
 _SESSIONS: WeakKeyDictionary[Link, int] = WeakKeyDictionary()
 
 
@@ -63,7 +67,8 @@ class Call:
 class Session:
     """`party` is None in the simulator, which is all parties at once. `cancelled`, set by another thread, ends the
     program that runs by a CancelledError; over a link the session ends with it, at all parties. `device` is what
-    stages run on by XLA, if not the vector engine (`engine.device`); every party's own affair."""
+    stages run on by XLA, if not the vector engine (`engine.device`); every party's own affair. `stored`: this party's
+    folder of randomness made ahead (`oblivious/store.py`), at both parties or neither; a simulation needs none."""
 
     config: Config
     party: int | None = None
@@ -71,8 +76,14 @@ class Session:
     keys: Callable[[Holders], bytes] | None = None
     listener: Listener | None = None
     device: str | None = None
+    stored: Path | None = None
 
     def __post_init__(self) -> None:
+        if self.stored is not None and self.config.protocol != OBLIVIOUS:
+            raise ConfigError(
+                f"`stored` keeps what two parties make by oblivious transfer (`preprocessing` 'ot'): protocol "
+                f"{self.config.protocol!r} makes none."
+            )
         if (name := self.device or device.wanted()) is not None:
             device.found(name)  # said before anything is sent
         keep_large_blocks()
@@ -88,11 +99,46 @@ class Session:
             self.link.agree("configuration", f"{self._number} {self.config.digest}".encode())
             with abort_on_error(self.link):
                 protocol_of(self.config).setup(self.link)
+                if self._makes:
+                    self.link.propose({"stored randomness": b"no" if self.stored is None else b"yes"}, MAKERS)
+                if self._makes and self.stored is not None:
+                    self._open_store(self.link, self.stored)
 
     @property
     def name(self) -> str:
         """Of its machine, the same at every party."""
         return f"machine {self._number}"
+
+    @property
+    def _makes(self) -> bool:
+        """Whether this party makes randomness with another."""
+        return self.config.protocol == OBLIVIOUS and self.party in MAKERS
+
+    def _open_store(self, link: Link, folder: Path | None) -> None:
+        assert self.party is not None
+        self._streams.link = link
+        names = (self.config.parties[self.party], self.config.parties[1 - self.party])
+        self._streams.open_store(None if folder is None else folder / names[0], names)
+
+    @property
+    def within(self) -> Within:
+        """What was made by oblivious transfer within this session's runs: all but what was stored."""
+        return self._streams.within
+
+    def close_store(self) -> None:
+        """Let go of the folder `stored`: another session may have it."""
+        self._streams.close_store()
+
+    def make_ahead(self, wanted: Mapping[Family, int], chunk: Mapping[Family, int]) -> None:
+        """Make correlated randomness for later runs, in chunks; nothing in a simulation. Kept in `stored`, if given."""
+        if self.link is None or not self._makes:
+            return
+        with self._lock, abort_on_error(self.link):
+            text = " ".join(f"{family} {n} {chunk[family]}" for family, n in sorted(wanted.items()))
+            self.link.propose({"randomness made ahead": text.encode()}, MAKERS)
+            if not self._streams.stored:
+                self._open_store(self.link, None)
+            self._streams.ahead(wanted, chunk)
 
     def _key(self, holders: Holders) -> bytes:
         if self.link is None or is_correlated(holders):

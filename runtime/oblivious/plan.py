@@ -106,6 +106,17 @@ def _chunks(family: Family, count: int) -> Iterator[Chunk]:
         yield Chunk(family, at, min(each, count - at))
 
 
+def ahead(chunk: Mapping[Family, int], wanted: Mapping[Family, int]) -> tuple[int, tuple[int, int]]:
+    """Rounds, and bytes that parties 0 and 1 send, to make so many units ahead, in chunks of so many."""
+    rounds, sent = 0, [0, 0]
+    for family, units in wanted.items():
+        chunks = -(-units // chunk[family])
+        each, by_party = offline(family.draws(chunk[family]))
+        rounds += chunks * each
+        sent = [s + chunks * n for s, n in zip(sent, by_party)]
+    return rounds, (sent[0], sent[1])
+
+
 def offline(draws: Mapping[Holders, int]) -> tuple[int, tuple[int, int]]:
     """Rounds, and bytes that parties 0 and 1 send, before a piece of program with these draws."""
     made = batches(draws)

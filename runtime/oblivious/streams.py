@@ -6,17 +6,18 @@ Semi-honest parties, but for the transfers' check. What is made before a piece o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from spuvm.runtime.engine.correlated import BLOCK, OPERANDS, RESULTS, Family, Holders, Kind, families, family_of
+from spuvm.runtime.engine.correlated import BLOCK, OPERANDS, Family, Holders, Kind, families, family_of, words
 from spuvm.runtime.engine.random import Stream
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.oblivious import correlations
 from spuvm.runtime.oblivious.extension import Receiver, Sender
-from spuvm.runtime.oblivious.plan import batches
+from spuvm.runtime.oblivious.plan import batches, offline
+from spuvm.runtime.oblivious.store import Store
 from spuvm.runtime.oblivious.transfers import Transfers
 
 Find = Callable[[Holders], Any]  # the stream of that name
@@ -35,6 +36,14 @@ class Filled:
         at = (first_block - self.first) * BLOCK
         assert at >= 0 and at + out.nbytes <= self.made.nbytes, "drawn before it was made"
         out[...] = self.made[at : at + out.nbytes]
+
+
+class Own(Filled):
+    """A party's own words: of a keystream, or what was stored with what was made of them."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.stream = stream
 
 
 class Simulated:
@@ -75,20 +84,53 @@ class Simulated:
         return read(self.find(self.family.holders(party, component)), self.family, first, count)
 
 
+class Within(NamedTuple):
+    """What was made within runs, not ahead of them: rounds, and bytes that parties 0 and 1 sent."""
+
+    rounds: int
+    sent: tuple[int, ...]
+
+
 class Made:
-    """A party's correlated streams of a networked run."""
+    """A party's correlated streams of a networked run: what is stored is taken, the rest is made."""
 
     def __init__(self, link: Link, find: Find) -> None:
         self.link, self.find, self.party = link, find, link.rank
+        self.store: Store | None = None
+        self.within = Within(0, (0, 0))
         self._transfers: Transfers | None = None
 
     def prepare(self, draws: Mapping[Holders, int], start: Mapping[Holders, int]) -> None:
-        """Make what a piece of program draws; `start`: where each stream stands. Both parties come here alike."""
-        wanted = batches(draws)
+        """What a piece of program draws; `start`: where each stream stands. Both parties come here alike."""
+        wanted = {family: words(family, positions) for family, positions in families(draws).items()}
+        self._begin(draws, start)
+        stored = {} if self.store is None else self.store.take(wanted)
+        there = {family: self._restored(family, found) for family, found in stored.items()}
+        missing = {family: n - there.get(family, 0) for family, n in wanted.items()}
+        rounds, sent = offline(_draws(missing))
+        self.within = Within(self.within.rounds + rounds, tuple(a + b for a, b in zip(self.within.sent, sent)))
+        self._make(missing, there)
+
+    def ahead(self, family: Family, units: int, start: Mapping[Holders, int]) -> None:
+        """Make a chunk and store it."""
+        assert self.store is not None
+        self._begin(family.draws(units), start)
+        self._make({family: units}, {})
+        self.store.put(family, [self._stream(family, c).made for c in range(family.components)])
+
+    def swap(self, body: bytes, size: int) -> bytes:
+        """Say something to the other party, and hear it, of known sizes."""
+        got = np.empty(size, np.uint8)
+        peer = 1 - self.party
+        self.link.exchange({peer: [memoryview(body)]} if body else {}, {peer: [got]} if size else {})
+        return got.tobytes()
+
+    def _make(self, units: Mapping[Family, int], after: Mapping[Family, int]) -> None:
+        """So many units of each family, behind those that are there."""
+        wanted = batches(_draws(units))
         if not wanted:
             return
-        self._begin(draws, start)
-        operands = {f: self._operands(f, draws, start) for f in families(draws)}
+        operands = {f: self._operands(f, n, after.get(f, 0)) for f, n in units.items()}
         transfers = self._ready()
         for batch in wanted:
             pieces = [(chunk, _part(chunk, operands[chunk.family])) for chunk in batch]
@@ -96,52 +138,64 @@ class Made:
             shares = transfers.run([job for chunk in batch for job in chunk.jobs], given)
             for chunk, own in pieces:
                 n = len(chunk.jobs)
-                self._keep(chunk, correlations.results(chunk, own, shares[:n]))
+                self._keep(chunk, correlations.results(chunk, own, shares[:n]), after.get(chunk.family, 0))
                 shares = shares[n:]
 
     def _ready(self) -> Transfers:
         if self._transfers is None:
             with self.link.uncounted():
-                self._transfers = Transfers(Sender(self._swap) if self.party == 0 else Receiver(self._swap))
+                self._transfers = Transfers(Sender(self.swap) if self.party == 0 else Receiver(self.swap))
         return self._transfers
 
-    def _swap(self, body: bytes, size: int) -> bytes:
-        got = np.empty(size, np.uint8)
-        peer = 1 - self.party
-        self.link.exchange({peer: [memoryview(body)]} if body else {}, {peer: [got]} if size else {})
-        return got.tobytes()
+    def _stream(self, family: Family, component: int) -> Filled:
+        stream: Filled = self.find(family.holders(self.party, component))
+        return stream
 
     def _begin(self, draws: Mapping[Holders, int], start: Mapping[Holders, int]) -> None:
         for family in families(draws):
-            for component in range(OPERANDS[family.kind], OPERANDS[family.kind] + RESULTS[family.kind]):
-                name = family.holders(self.party, component)
-                stream: Filled = self.find(name)
+            for component in range(family.components):
+                name, stream = family.holders(self.party, component), self._stream(family, component)
                 stream.first, stream.made = start[name], np.zeros(draws[name] * BLOCK, np.uint8)
+                if isinstance(stream, Own):
+                    stream.stream.fill(stream.made, stream.first)
 
-    def _operands(self, family: Family, draws: Mapping[Holders, int], start: Mapping[Holders, int]) -> list[Any]:
+    def _restored(self, family: Family, components: Sequence[NDArray[np.uint8]]) -> int:
+        """How many units were stored; they are in their places now."""
+        for component, found in enumerate(components):
+            self._stream(family, component).made[: found.nbytes] = found
+        return components[0].nbytes // family.unit_bytes(0)
+
+    def _words(self, family: Family, component: int, after: int) -> NDArray[Any]:
+        """A component as words, behind so many units."""
+        made = self._stream(family, component).made
+        return made[after * family.unit_bytes(component) :].view(family.dtype)
+
+    def _operands(self, family: Family, units: int, after: int) -> list[Any]:
         """Each operand's words [units, words of a unit]."""
         out = []
         for component in range(OPERANDS[family.kind]):
-            name = family.holders(self.party, component)
-            count = draws[name] * BLOCK * 8 // family.width
-            whole = read(self.find(name), family, start[name], count)
+            whole = self._words(family, component, after)
+            size = family.unit_bytes(component) * 8 // family.width
+            whole = whole[: units * size].astype(np.uint64)
             if family.kind is Kind.DOT:
-                size = family.unit_blocks(component) * BLOCK * 8 // family.width
-                out.append(whole.reshape(-1, size)[:, : family.units[component]] if size else whole.reshape(0, 0))
-            else:
-                out.append(whole)
+                whole = whole.reshape(-1, size)[:, : family.units[component]] if size else whole.reshape(0, 0)
+            out.append(whole)
         return out
 
-    def _keep(self, chunk: Any, found: Sequence[NDArray[np.uint64]]) -> None:
+    def _keep(self, chunk: Any, found: Sequence[NDArray[np.uint64]], after: int) -> None:
         family = chunk.family
         for i, value in enumerate(found):
             component = OPERANDS[family.kind] + i
-            made = self.find(family.holders(self.party, component)).made.view(family.dtype)
+            made = self._words(family, component, after)
             if family.kind is Kind.DOT:
-                at = chunk.start * family.unit_blocks(component) * BLOCK * 8 // family.width
+                at = chunk.start * family.unit_bytes(component) * 8 // family.width
                 made[at : at + len(value)] += value.astype(family.dtype)
             else:
                 made[chunk.start : chunk.start + chunk.size] = value.astype(family.dtype)
+
+
+def _draws(units: Mapping[Family, int]) -> dict[Holders, int]:
+    return {holders: n for family, count in units.items() for holders, n in family.draws(count).items()}
 
 
 def _part(chunk: Any, operands: Sequence[Any]) -> list[Any]:
@@ -158,8 +212,9 @@ def read(stream: Any, family: Family, first: int, count: int) -> NDArray[np.uint
 
 
 def stream_of(holders: Holders, key: Callable[[Holders], bytes], find: Find, simulated: bool) -> Any:
-    """The stream of that name: operands, and party 0's components in a simulation, are keystreams."""
+    """The stream of that name: a party's own words; in a simulation all but what party 1 lacks are keystreams."""
     family, party, component = family_of(holders)
-    if component < OPERANDS[family.kind] or (simulated and party == 0):
-        return Stream(key(holders))
-    return Simulated(family, component, find) if simulated else Filled()
+    own = component < OPERANDS[family.kind]
+    if simulated:
+        return Stream(key(holders)) if own or party == 0 else Simulated(family, component, find)
+    return Own(Stream(key(holders))) if own else Filled()

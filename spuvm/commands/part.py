@@ -7,7 +7,7 @@ import string
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from spuvm.commands.results import Ran, console, differences, run_table, say
 from spuvm.compiler.compile import Program, load
+from spuvm.compiler.cost import Cost
 from spuvm.data.targets import replacing
 from spuvm.objects import SPUObject
 from spuvm.profiling import Profile
@@ -39,6 +40,11 @@ class Part:
     cluster: Cluster
     me: str
     profile: Profile | None = None  # that listens, if somebody asked
+    stored: Path | None = None  # where randomness made ahead is
+    cost: Cost = field(init=False)  # as predicted; what is stored is known when it has run
+
+    def __post_init__(self) -> None:
+        self.cost = self.program.cost
 
     @property
     def rank(self) -> int:
@@ -77,11 +83,22 @@ class Part:
             sent, received = (sum(c.values()) for c in (link.counters.bytes_sent, link.counters.bytes_received))
             return Ran(self.me, link.counters.rounds, sent, received, seconds)
 
+    def make_ahead(self, runs: int, timeout: float | None) -> str:
+        """Make randomness for so many runs, and store it; says what that was."""
+        with connect(self.cluster, self.me, timeout) as link:
+            vm = VM(Session(self.program.config, link.rank, link, stored=self.stored))
+            start = time.perf_counter()
+            made = vm.prepare(self.program, runs)
+            link.agree("end of what is made ahead", b"")
+            seconds = time.perf_counter() - start
+        sent = ", ".join(f"{n:,} by {p}" for p, n in zip(self.program.config.parties, made.bytes_sent))
+        return f"randomness for {runs} runs: {made.rounds:,} rounds, {seconds:.1f} s; bytes sent: {sent}"
+
     def _run(
         self, link: Link, values: Sequence[np.ndarray | None], quiet: bool, keep: Callable[[list[SPUObject]], None]
     ) -> float:
         with self._progress(quiet) as listener:
-            vm = VM(Session(self.program.config, link.rank, link, listener=listener))
+            vm = VM(Session(self.program.config, link.rank, link, listener=listener, stored=self.stored))
             if self.profile is not None:
                 self.profile.begin(lambda: link.waited)
             start = time.perf_counter()
@@ -89,6 +106,8 @@ class Part:
             for x in objects:
                 x.block_until_ready()
             seconds = time.perf_counter() - start
+            if self.stored is not None:
+                self.cost = self.program.cost.after(*vm.session.within)
             keep(objects)
             link.agree("end of the run", b"")
             return seconds
@@ -112,8 +131,8 @@ class Part:
 
     def show(self, ran: Ran) -> None:
         """Rounds, bytes and seconds, beside what was predicted."""
-        console(stderr=True).print(run_table(self.program.cost, [ran]))
-        note = differences(self.program.cost, [ran])
+        console(stderr=True).print(run_table(self.cost, [ran]))
+        note = differences(self.cost, [ran])
         if note:
             say(note)
 
@@ -121,7 +140,7 @@ class Part:
         """The same as JSON."""
         if path is None:
             return
-        cost = self.program.cost
+        cost = self.cost
         rank = rank_names(self.program.config).index(ran.party)
         predicted = {"rounds": int(cost.party_rounds[rank]), "bytes_sent": int(cost.bytes_sent[rank])}
         body = {"program": self.program.hash, "ran": asdict(ran), "predicted": {**predicted, "exact": cost.exact}}

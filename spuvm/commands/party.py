@@ -48,6 +48,17 @@ from spuvm.runtime.link.cluster import load_cluster
 @click.option(
     "--profile", type=click.Path(dir_okay=False, path_type=Path), help="Write where the time went: a Perfetto trace."
 )
+@click.option(
+    "--stored",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Take randomness of two parties from this folder (`preprocessing` 'ot').",
+)
+@click.option(
+    "--prepare",
+    type=click.IntRange(min=1),
+    metavar="RUNS",
+    help="Make it for so many runs, store it, and run nothing.",
+)
 @click.option("--no-results", is_flag=True, help="Do not print results.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
 def party(
@@ -62,6 +73,8 @@ def party(
     force: bool,
     report: Path | None,
     profile: Path | None,
+    stored: Path | None,
+    prepare: int | None,
     no_results: bool,
     quiet: bool,
 ) -> None:
@@ -75,13 +88,25 @@ def party(
       spuvm party --config cluster.toml --as alice train.spux --input x=a.csv:-id
       spuvm party --config cluster.toml --as carol train.spux --input y=c.csv:label --output risk=risk.csv
 
+    Two parties alone can make the randomness of a program ahead, and each take it from its folder later:
+
+    \b
+      spuvm party --config cluster.toml --as alice train.spux --stored randomness --prepare 10
+      spuvm party --config cluster.toml --as alice train.spux --stored randomness --input x=a.csv
+
     The cluster file lists the parties' names, addresses and certificates: `spuvm certificates`
     makes one to try out.
     """  # fmt: skip
     cluster = load_cluster(config_file)
     if me == cluster.dealer:
         raise ConfigError(f"`--as`: {me} is the dealer of {config_file}, not a party: start it with `spuvm dealer`.")
+    if prepare is not None and (stored is None or inputs or outputs):
+        raise InputError("`--prepare` takes `--stored FOLDER`, and neither inputs nor outputs: it runs nothing.")
     with taking_part(target, config_file, cluster, me, expect_hash) as part:
+        part.stored = stored
+        if prepare is not None:
+            say(part.make_ahead(prepare, timeout))
+            return
         values = given.arrays(part.program, given.by_name(inputs), {}, me)
         wanted = match_outputs(part.program, outputs, force)
         _check_mine(part.program, wanted, me)

@@ -77,8 +77,8 @@ class _Rehearsed(_Machine):
 class _Rehearsal(Context):
     """Devices of a rehearsal."""
 
-    def machine(self, config: Config, kind: Callable[[Session], VM] = VM) -> VM:
-        """The machine of a configuration."""
+    def machine(self, config: Config, kind: Callable[[Session], VM] = VM, stored: Path | None = None) -> VM:
+        """The machine of a configuration; nothing is made ahead for it."""
         if config not in self.machines:
             self.machines[config] = _Rehearsed(Session(config))
         return self.machines[config]
