@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import dp_accounting
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -155,6 +156,20 @@ def test_many_uses_cost_less_together() -> None:
     many = [Spent("laplace", 20.0, 100)]
     assert total(many, 0) == pytest.approx(5.0)
     assert total(many, 1e-6) < 3.5
+
+
+@pytest.mark.parametrize(("epsilon", "times"), [(0.1, 100), (0.5, 100), (1.0, 20), (1.0, 100), (2.0, 100)])
+def test_counts_cost_what_discrete_noise_costs_together(epsilon: float, times: int) -> None:
+    """Beside the exact losses of discrete Laplace noise, which continuous noise of that epsilon does not reach."""
+    accountant = dp_accounting.pld.PLDAccountant(dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    accountant.compose(dp_accounting.dp_event.DiscreteLaplaceDpEvent(epsilon, 1), times)
+    exact = accountant.get_epsilon(1e-6)
+    assert exact * (1 - 1e-3) <= total([Spent("laplace", 1 / epsilon, times)], 1e-6) <= 1.08 * exact
+
+
+def test_noise_of_many_elements_at_once_is_not_that_of_one() -> None:
+    with pytest.raises(InputError, match="vmap"):
+        jax.vmap(lambda x: spu.dp.laplace(x, 1.0, 1.0))(jnp.zeros(3))
 
 
 def test_concentrated_privacy() -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import shutil
+import sqlite3
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import three_owners
@@ -72,9 +75,77 @@ def test_a_ledger_that_was_rewritten_and_grew_is_refused(tmp_path: Path) -> None
     other = Budget(1.0, path=tmp_path / "b")
     for _ in range(2):
         other.spend(one(0.1))
+    (mark,) = (tmp_path / "state").rglob("*.json")
     mark.write_text(kept)
     with pytest.raises(DataError, match="cut or restored"):
         Budget.open(tmp_path / "b")
+
+
+def test_copies_have_one_budget_together(tmp_path: Path) -> None:
+    """Also by another name: a link, a copy elsewhere, a ledger that was moved, one in another's place."""
+    budget = Budget(1.0, path=tmp_path / "b")
+    budget.spend(one(0.3))
+    shutil.copy(tmp_path / "b", tmp_path / "copy")
+    (tmp_path / "link").symlink_to(tmp_path / "b")
+    Budget.open(tmp_path / "link").spend(one(0.3))
+    with pytest.raises(DataError, match="copy of one that was used since"):
+        Budget.open(tmp_path / "copy")
+    (tmp_path / "b").rename(tmp_path / "moved")
+    assert Budget.open(tmp_path / "moved").left == pytest.approx(0.4)
+    with pytest.raises(DataError, match="taken away"):
+        Budget(1.0, path=tmp_path / "b")
+    Budget(1.0, path=tmp_path / "fresh")
+    shutil.copy(tmp_path / "fresh", tmp_path / "moved")
+    with pytest.raises(DataError, match="another ledger lies"):
+        Budget.open(tmp_path / "moved")
+
+
+def test_a_ledger_of_before_there_were_identities_goes_on(tmp_path: Path) -> None:
+    budget = Budget(1.0, path=tmp_path / "b")
+    with sqlite3.connect(tmp_path / "b") as db:
+        db.execute("drop table identity")
+    db.close()
+    for file in (tmp_path / "state").rglob("*.place"):
+        file.unlink()
+    budget = Budget.open(tmp_path / "b")
+    budget.spend(one(0.3))
+    assert Budget.open(tmp_path / "b").left == pytest.approx(0.7)
+
+
+NOTHING: list[tuple[Any, ...]] = [
+    ("laplace", -1.0), ("laplace", math.nan), ("laplace", math.inf), ("laplace", 0.0), ("laplace", True),
+    ("laplace", 2.0, -5), ("laplace", 2.0, 0), ("laplace", 2.0, 0.5), ("gaussian", -5.0), ("gaussian", 5.0, 1, 0.0),
+    ("gaussian", 5.0, 1, math.nan), ("delta", -1e-6), ("delta", 2.0), ("exponential", 1.0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spent", NOTHING, ids=str)
+def test_what_would_give_privacy_back_is_no_use(spent: tuple[Any, ...]) -> None:
+    with pytest.raises(InputError):
+        Spent(*spent)
+
+
+def test_many_uses_that_are_next_to_nothing_add_up(tmp_path: Path) -> None:
+    budget = Budget(1.0, path=tmp_path / "b")
+    budget.spend(one(1.0))
+    with pytest.raises(InputError, match="would spend"):
+        budget.spend([Spent("laplace", 1e17)] * 1_000_000)
+
+
+def test_labels_that_no_database_takes_harm_no_ledger(tmp_path: Path) -> None:
+    budget = Budget(1.0, path=tmp_path / "b")
+    with pytest.raises(InputError, match="label"):
+        budget.spend(one(0.1), None)  # type: ignore[arg-type]
+    budget.spend(one(0.1), "lone \ud800")
+    assert [use.label for use in Budget.open(tmp_path / "b").uses] == ["lone \\ud800"]
+
+
+def test_nothing_is_spent_where_it_cannot_be_kept_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = Budget(1.0, path=tmp_path / "b")
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path / "file"))
+    with pytest.raises(DataError, match="kept apart"):
+        budget.spend(one(0.1))
 
 
 def test_the_command_shows_uses(tmp_path: Path) -> None:

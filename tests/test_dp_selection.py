@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -54,6 +55,25 @@ def test_groups_of_few_are_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyP
     budget.spend(spent * 2)
     with pytest.raises(InputError, match="epsilon inf"):
         budget.spend(spent)
+
+
+def test_groups_are_proved_of_counts_alone_and_by_what_the_ledgers_units_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path))
+    codes = np.array([0, 1, 1, 2], np.int32)
+
+    def grouped(x: Any, each: int = 1, contributions: int = 1) -> Any:
+        return spu.dp.groups(jnp.zeros(3, jnp.int32).at[x].add(each), 1.0, 1e-6, contributions)
+
+    assert check(grouped, codes).ok and check(lambda x: grouped(x, 1, 3), codes).ok
+    assert not check(lambda x: grouped(x, 1000), codes).ok
+    budget = Budget(100.0, 1e-3, unit="patient", contributions=3, path=tmp_path / "b")
+    with pytest.raises(InputError, match=r"one patient of this ledger may have 3 rows"):
+        budget.reveal(grouped, codes)
+    assert not budget.uses
+    budget.reveal(lambda x: grouped(x, 1, 3), codes, run=lambda f: spu.jit(f, protocol="ref2k"))
+    assert budget.spent == pytest.approx(3.0, rel=1e-3)
 
 
 @pytest.mark.parametrize("contributions", [1, 3])

@@ -18,6 +18,7 @@ from spuvm.runtime.errors import InputError
 X = np.random.default_rng(0).normal(0, 30, (50, 3)).astype(np.float32)
 AGE = np.random.default_rng(1).uniform(0, 90, 50).astype(np.float32)
 CODE = np.random.default_rng(2).integers(0, 4, 50).astype(np.int32)
+SHIFTS = np.tile(np.arange(4, dtype=np.int32), (50, 1))  # so that one code is equal to all four
 WEIGHTS = np.array([[1.0, -2.0], [0.5, 0.0], [3.0, 1.0]], np.float32)
 
 FOLLOWED: list[tuple[Callable[..., Any], Any, float]] = [
@@ -39,6 +40,11 @@ FOLLOWED: list[tuple[Callable[..., Any], Any, float]] = [
     (lambda x: jnp.sum(x), AGE, float("inf")),
     (lambda x: jnp.sum(jnp.clip(x, 0, 1)) ** 2, AGE, float("inf")),
     (lambda x: jnp.sum(jnp.sort(jnp.clip(x, 0, 1))), AGE, float("inf")),
+    (lambda x: jnp.sum((jnp.clip(x, 0, 0.01) != 0).astype(jnp.float32)), AGE, 1),
+    (lambda x: jnp.sum(jax.lax.convert_element_type(jnp.clip(x, 0, 0.01), jnp.bool_)), AGE, 1),
+    (lambda x: jnp.sum(jnp.clip(x - 2, -1, 1).astype(jnp.uint8).astype(jnp.int32)), CODE, float("inf")),
+    (lambda x: jnp.sum((x.astype(jnp.uint32).clip(0, 1) - jnp.uint32(1)).astype(jnp.float32)), CODE, float("inf")),
+    (lambda x: jnp.sum(x[:, None] + SHIFTS[: len(x)] == jnp.arange(4), axis=0), CODE, 4),
 ]
 
 
@@ -82,6 +88,22 @@ def test_all_of_the_packages_own_mechanisms_are_proved() -> None:
         )  # fmt: skip
 
     assert check(own, AGE, CODE).ok, str(check(own, AGE, CODE))
+
+
+def test_what_is_revealed_within_is_shown(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path))
+
+    def hidden(x: Any) -> Any:
+        largest = spu.reveal(jnp.max(jnp.clip(x, 0, 100)))
+        return spu.dp.count(x > 50, 1.0) + 0 * largest.astype(jnp.int32)
+
+    found = check(hidden, AGE)
+    assert not found.ok and "test_dp_sensitivity.py" in found.opened[0] and "revealed without noise" in str(found)
+    budget = spu.dp.Budget(10.0, path=tmp_path / "b")
+    with pytest.raises(InputError, match="without noise"):
+        budget.reveal(hidden, AGE)
+    assert not budget.uses
+    assert check(lambda x: spu.reveal(spu.dp.count(x > 50, 1.0)), AGE).ok
 
 
 def test_loops_are_the_callers_word() -> None:

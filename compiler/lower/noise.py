@@ -23,7 +23,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
-from jax.interpreters import mlir
+from jax.interpreters import batching, mlir
 
 from spuvm.compiler.ir.module import Value
 from spuvm.compiler.lower.context import Context, Operand, Rule
@@ -42,10 +42,19 @@ laplace_p: Any = Primitive("spu_laplace")  # x; {sensitivity, epsilon, word: who
 gaussian_p: Any = Primitive("spu_gaussian")  # x; {sensitivity, sigma, grid}
 NAMES = ("spu_laplace", "spu_gaussian")
 STATED, PROVED = "stated", "proved"
-FIRST, GROUPS = "of each element, of which the first place is used", "proved, of groups"
+FIRST, GROUPS = "of each element, of which the first place is used", "of groups, by what a unit contributes"
 ARGMAX, BINS = "of each element, of which the largest one's place is used", "proved, of bins"
 
+
+def _alone(*_: Any, **__: Any) -> Any:
+    raise InputError(
+        "noise within `jax.vmap`: one row changes all of its elements, and one element's sensitivity is stated. Add "
+        "the noise outside, to the whole array, with the sensitivity of the whole."
+    )
+
+
 for _primitive in (laplace_p, gaussian_p):
+    batching.primitive_batchers[_primitive] = _alone
     _primitive.def_impl(lambda x, **_: x)
     _primitive.def_abstract_eval(lambda x, **_: x)
     mlir.register_lowering(_primitive, lambda ctx, x, **_: [x])

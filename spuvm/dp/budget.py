@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-import os
+import re
+import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,13 +24,15 @@ from pathlib import Path
 from typing import Any
 
 from spuvm.context import abort_everyone_on_error, current
+from spuvm.dp import marks
 from spuvm.dp.proving import check, private
-from spuvm.dp.spending import DELTA, Spent, spending, total
+from spuvm.dp.spending import DELTA, Spent, group_contributions, is_number, spending, total
 from spuvm.jit import jit
 from spuvm.jit import reveal as show
 from spuvm.runtime.errors import DataError, InputError
 
 START = "0" * 64
+IDENTITY = re.compile("[0-9a-f]{32}")
 WAIT_SECONDS = 60.0
 INSERT = "insert into uses values (?, ?, ?, ?, ?)"
 
@@ -62,13 +64,18 @@ class Budget:
     def __init__(
         self, epsilon: float, delta: float = 0.0, unit: str = "row", contributions: int = 1, *, path: str | Path
     ) -> None:
-        if not (math.isfinite(epsilon) and epsilon > 0) or not 0 <= delta < 1:
-            raise InputError(f"a budget has an epsilon above 0 and a delta from 0 to 1, got {epsilon} and {delta}.")
+        if not (is_number(epsilon) and epsilon > 0) or not (is_number(delta) and 0 <= delta < 1):
+            raise InputError(
+                f"a budget has an epsilon above 0 and a delta from 0 to below 1, got {epsilon!r} and {delta!r}."
+            )
+        if not isinstance(unit, str):
+            raise InputError(f"`unit` must be a text, the column whose values name it, got {unit!r}.")
         if isinstance(contributions, bool) or not isinstance(contributions, int) or contributions < 1:
             raise InputError(f"`contributions` must be a whole number, 1 or more, got {contributions!r}.")
         self.epsilon, self.delta, self.unit, self.contributions = float(epsilon), float(delta), unit, contributions
-        self.path = Path(path).absolute()
+        self.path = Path(path).resolve()
         self._terms = json.dumps([self.epsilon, self.delta, unit, contributions])
+        self._identity, self._start = "", START
         with self._transaction() as db:
             self._open(db)
 
@@ -111,57 +118,39 @@ class Budget:
         db.execute(f"{tables} terms (text text not null)")
         db.execute(f"{tables} uses (number integer primary key, time real, label text, spent text, hash text)")
         terms = [row[0] for row in db.execute("select text from terms")]
+        here = marks.known_at(self.path)
         if not terms:
-            if self._expected()[0]:
+            if marks.newest(here or marks.at_path(self.path))[0]:
                 raise DataError(f"the ledger {self.path} was taken away or emptied: put back the newest one.")
+            self._identity = here = secrets.token_hex(16)
+            self._start = _hash(here)
+            marks.settle(self.path, here)
+            db.execute("create table identity (text text not null)")
+            db.execute("insert into identity values (?)", (here,))
             db.execute("insert into terms values (?)", (self._terms,))
         elif terms != [self._terms]:
             raise InputError(f"{self.path} is the ledger of another budget: {terms[0]}, not {self._terms}.")
+        else:
+            self._identity, self._start = _identity(db, self.path)
+        if here not in (None, self._identity):
+            raise DataError(f"another ledger lies at {self.path} than before: put back the one that was there.")
         self._uses(db)
+        if here is None:
+            marks.settle(self.path, self._identity)
 
     def _uses(self, db: sqlite3.Connection) -> tuple[list[Use], str]:
         """All entries and the last hash; DataError if they are not what was written."""
-        uses, head, known = _chain(db, self._terms, self.path)
-        count, entry, done = self._expected()
+        uses, head, known = _chain(db, self._start, self._terms, self.path)
+        count, entry, done = marks.newest(self._identity)
         if not done and count == len(uses) + 1 and entry[-1] == _hash(head, self._terms, *entry[:-1]):
             db.execute(INSERT, entry)  # its writer was interrupted, and may have gone on to reveal
-            uses, head, known = _chain(db, self._terms, self.path)
+            uses, head, known = _chain(db, self._start, self._terms, self.path)
         if count > len(uses) or (count and known[count - 1] != entry[-1]):
-            raise DataError(f"the ledger {self.path} has {len(uses)} entries, and had {count}: it was cut or restored.")
+            raise DataError(
+                f"the ledger {self.path} has {len(uses)} entries, and there were {count}: it was cut or restored, or "
+                "is a copy of one that was used since."
+            )
         return uses, head
-
-    def _mark(self) -> Path:
-        base = os.environ.get("SPUVM_STATE_DIR") or os.environ.get("XDG_STATE_HOME")
-        folder = Path(base) if base else Path.home() / ".local" / "state"
-        name = hashlib.sha256(str(self.path).encode()).hexdigest()[:32]
-        return folder / "spuvm" / "budgets" / f"{name}.json"
-
-    def _expected(self) -> tuple[int, list[Any], bool]:
-        """How many entries there have been, the last one, and whether the ledger is known to have it."""
-        try:
-            entry, done = json.loads(self._mark().read_text())
-            if [type(x) for x in entry] != [int, float, str, str, str]:
-                raise ValueError(entry)
-            return entry[0], entry, bool(done)
-        except FileNotFoundError:
-            return 0, [], True
-        except (OSError, ValueError, TypeError) as error:
-            raise DataError(f"{self._mark()} cannot be read: {error}.") from None
-
-    def _expect(self, entry: Sequence[Any], done: bool) -> None:
-        mark = self._mark()
-        mark.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        temporary = mark.with_suffix(f".{os.getpid()}")
-        with open(temporary, "w") as file:
-            file.write(json.dumps([entry, done]))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, mark)
-        folder = os.open(mark.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     # using it -----------------------------------------------------------------------------------------
 
@@ -213,17 +202,20 @@ class Budget:
         """
         if not spent:
             raise InputError("the function has no mechanism: what it reveals would not be private at all.")
-        with self._transaction() as db:
+        label = _legible(label)
+        with self._transaction() as db, marks.alone(self._identity):
             uses, head = self._uses(db)
             after = self._check(uses, spent)
             body = json.dumps([[s.mechanism, s.ratio, s.times, s.sampling] for s in spent])
             number, now = len(uses) + 1, time.time()
             entry = [number, now, label, body, _hash(head, self._terms, number, now, label, body)]
-            self._expect(entry, False)  # before the ledger: a crash between the two is made good by who opens it next
+            marks.expect(
+                self._identity, entry, False
+            )  # before the ledger: a crash between the two is made good by who opens it next
             db.execute(INSERT, entry)
-        with self._transaction():
-            if self._expected()[0] == number:
-                self._expect(entry, True)
+        with self._transaction(), marks.alone(self._identity):
+            if marks.newest(self._identity)[1] == entry:
+                marks.expect(self._identity, entry, True)
         return max(0.0, self.epsilon - after)
 
     def reveal(
@@ -237,22 +229,34 @@ class Budget:
         with abort_everyone_on_error() if current() else nullcontext():
             whole = private(function)
             spent = spending(whole, *args)
-            leaks = check(function, *args).leaks
-            if spent and leaks:
+            found = check(function, *args)
+            if spent and found.leaks:
                 raise InputError(
-                    f"result {leaks[0]} would be shown without noise: use a mechanism, or do not return it."
+                    f"result {found.leaks[0]} would be shown without noise: use a mechanism, or do not return it."
                 )
+            if found.opened:
+                raise InputError(f"{found.opened[0]}: `spu.reveal` would show this without noise: use a mechanism.")
+            self._covers(function, args)
             self.spend(spent, label or getattr(function, "__name__", ""))
         return show((run or jit)(whole)(*args))
+
+    def _covers(self, function: Callable[..., Any], args: Any) -> None:
+        """InputError if groups are chosen by what one unit contributes, and a unit of this ledger may have more."""
+        fewest = min(group_contributions(function, *args), default=self.contributions)
+        if fewest < self.contributions:
+            raise InputError(
+                f"`spu.dp.groups` has contributions={fewest:g}, and one {self.unit} of this ledger may have "
+                f"{self.contributions} rows: a group of that one alone would be shown too often. State the same."
+            )
 
     def __repr__(self) -> str:
         return f"<Budget {self.path.name}: epsilon {self.spent:.4g} of {self.epsilon:g} spent, delta {self.delta:g}>"
 
 
-def _chain(db: sqlite3.Connection, terms: str, path: Path) -> tuple[list[Use], str, list[str]]:
+def _chain(db: sqlite3.Connection, start: str, terms: str, path: Path) -> tuple[list[Use], str, list[str]]:
     """The entries, the last hash, and all of them; DataError if one does not follow from the one before."""
     uses: list[Use] = []
-    known = [START]
+    known = [start]
     for number, at, label, spent, digest in db.execute(
         "select number, time, label, spent, hash from uses order by number"
     ):
@@ -261,6 +265,23 @@ def _chain(db: sqlite3.Connection, terms: str, path: Path) -> tuple[list[Use], s
         known.append(digest)
         uses.append(Use(number, at, label, tuple(Spent(*s) for s in json.loads(spent))))
     return uses, known[-1], known[1:]
+
+
+def _identity(db: sqlite3.Connection, path: Path) -> tuple[str, str]:
+    """A ledger's own, which its entries start from; of one that was made before ledgers had any that of its place."""
+    if not db.execute("select 1 from sqlite_master where type = 'table' and name = 'identity'").fetchall():
+        return marks.at_path(path), START
+    found = [row[0] for row in db.execute("select text from identity")]
+    if len(found) != 1 or not IDENTITY.fullmatch(str(found[0])):
+        raise DataError(f"the identity of the ledger {path} was changed.")
+    return str(found[0]), _hash(found[0])
+
+
+def _legible(label: str) -> str:
+    """A use's label; InputError for what is no text."""
+    if not isinstance(label, str):
+        raise InputError(f"the label of a use must be a text, got {label!r}.")
+    return label.encode("utf-8", "backslashreplace").decode()
 
 
 def _hash(*parts: Any) -> str:

@@ -22,13 +22,13 @@ import numpy as np
 
 from spuvm.compiler.front.private_jax import frames
 from spuvm.compiler.lower.noise import ARGMAX, BINS, FIRST, GROUPS
-from spuvm.dp.sensitivity import INF, UNKNOWN, Known, Public, Total, follow, rows_of
+from spuvm.dp.sensitivity import INF, REVEAL, UNKNOWN, Known, Public, Total, follow, rows_of
 from spuvm.objects import Marked
 from spuvm.runtime.errors import InputError
 
 PROVED, STATED, LARGER = "proved", "stated", "stated, and less than what could be proved"
 SLACK = 1 + 1e-6
-OURS = str(Path(__file__).parent)
+OURS = str(Path(__file__).parent.parent)
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,24 @@ class Finding:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found. `leaks`: results, by position, that depend on rows beside what mechanisms put out."""
+    """What `check` found.
+
+    `leaks`: results, by position, that depend on rows beside what mechanisms put out. `opened`: where `spu.reveal`
+    shows such values within the function.
+    """
 
     findings: tuple[Finding, ...]
     leaks: tuple[int, ...]
+    opened: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
         """Whether every sensitivity is proved and nothing is shown without noise."""
-        return not self.leaks and all(f.status == PROVED for f in self.findings)
+        return not self.leaks and not self.opened and all(f.status == PROVED for f in self.findings)
 
     def __str__(self) -> str:
-        return "\n".join([*map(str, self.findings), *(f"result {i} is shown without noise" for i in self.leaks)])
+        shown = [f"result {i} is shown without noise" for i in self.leaks]
+        return "\n".join([*map(str, self.findings), *shown, *(f"{o}: revealed without noise" for o in self.opened)])
 
 
 def check(function: Callable[..., Any], *args: Any) -> Report:
@@ -77,9 +83,16 @@ def check(function: Callable[..., Any], *args: Any) -> Report:
     with _measuring():
         closed = jax.make_jaxpr(function)(*jax.tree.map(_shape, args))
     findings: list[Finding] = []
-    known = _known(args)
-    outs = follow(closed.jaxpr, known, functools.partial(_found, findings), closed.consts)
-    return Report(tuple(findings), tuple(i for i, k in enumerate(outs) if not isinstance(k, Public)))
+    opened: list[str] = []
+
+    def found(eqn: Any, known: Known) -> Known:
+        if eqn.primitive.name != REVEAL:
+            return _found(findings, eqn, known)
+        opened.extend([] if isinstance(known, Public) else [_where(eqn)])
+        return known
+
+    outs = follow(closed.jaxpr, _known(args), found, closed.consts)
+    return Report(tuple(findings), tuple(i for i, k in enumerate(outs) if not isinstance(k, Public)), tuple(opened))
 
 
 def _found(findings: list[Finding], eqn: Any, known: Known) -> Known:
@@ -88,8 +101,10 @@ def _found(findings: list[Finding], eqn: Any, known: Known) -> Known:
     total = known if isinstance(known, Total) else Total(0, 0, 0) if isinstance(known, Public) else UNKNOWN
     proved = total.l2 if gaussian else 2 * total.largest if params.get("word") in (ARGMAX, FIRST) else total.l1
     stated = params["sensitivity"]
-    if params.get("word") in (BINS, GROUPS):  # by how they are made, or what a unit contributes
+    if params.get("word") == BINS:  # by how they are made
         proved = stated
+    if params.get("word") == GROUPS:  # a unit has so many rows
+        proved *= stated
     if gaussian and stated > 0:
         stated -= params["grid"] * math.sqrt(eqn.invars[0].aval.size)
     findings.append(
@@ -183,6 +198,8 @@ def _proved(function: Callable[..., Any], args: Any) -> list[float]:
     bounds: dict[int, float] = {}
 
     def found(eqn: Any, known: Known) -> Known:
+        if eqn.primitive.name == REVEAL:
+            return known
         if eqn.params["sensitivity"] < 0:
             one: list[Finding] = []
             _found(one, eqn, known)

@@ -69,7 +69,7 @@ def rows_of(low: float, high: float, width: int, alike: bool = False, l1: float 
 def follow(
     jaxpr: Any, known: Sequence[Known], found: Callable[[Any, Known], Known], constants: Sequence[Any]
 ) -> list[Known]:
-    """What is known of a jaxpr's results; `found` is asked at each mechanism."""
+    """What is known of a jaxpr's results; `found` is asked at each mechanism and `spu.reveal`."""
     env: dict[Any, Known] = dict(zip(jaxpr.invars, known, strict=True))
     env |= {v: Public(np.asarray(c)) for v, c in zip(jaxpr.constvars, constants, strict=True)}
 
@@ -82,13 +82,14 @@ def follow(
     return [read(v) for v in jaxpr.outvars]
 
 
-MECHANISMS = ("spu_laplace", "spu_gaussian")
+REVEAL = "spu_reveal"
+ASKED = ("spu_laplace", "spu_gaussian", REVEAL)
 CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call")
 
 
 def _equation(eqn: Any, ins: list[Known], found: Callable[[Any, Known], Known]) -> list[Known]:
     name = eqn.primitive.name
-    if name in MECHANISMS:
+    if name in ASKED:
         return [found(eqn, ins[0])]
     if name not in ("dot_general", "transpose"):
         ins = [UNKNOWN if isinstance(k, Rows) and k.turned else k for k in ins]
@@ -105,7 +106,19 @@ def _equation(eqn: Any, ins: list[Known], found: Callable[[Any, Known], Known]) 
             else [Public()] * len(eqn.outvars)
         )
     rule = RULES.get(name)
-    return [rule(eqn, ins)] if rule and len(eqn.outvars) == 1 else [UNKNOWN] * len(eqn.outvars)
+    if rule is None or len(eqn.outvars) != 1:
+        return [UNKNOWN] * len(eqn.outvars)
+    return [_held(rule(eqn, ins), eqn.outvars[0].aval)]
+
+
+def _held(known: Known, aval: Any) -> Known:
+    """Rows of whole numbers that their type does not hold wrap around: they may be anything."""
+    if not isinstance(known, Rows) or aval.dtype.kind not in "iu":
+        return known
+    info = np.iinfo(aval.dtype)
+    if info.min <= known.low and known.high <= info.max:
+        return known
+    return Rows(-INF, INF, INF, INF, known.alike, known.turned)
 
 
 def _loop(eqn: Any, inner: Sequence[Any], ins: list[Known], found: Callable[[Any, Known], Known]) -> list[Known]:
@@ -146,7 +159,8 @@ def _interval(of: Callable[..., tuple[float, float]]) -> Callable[[Any, list[Kno
             return UNKNOWN
         low, high = of(*ranges)
         alike = all(isinstance(k, Public) or (isinstance(k, Rows) and k.alike) for k in ins) and all(
-            not isinstance(k, Public) or k.value is None or k.value.size <= 1 for k in ins
+            not isinstance(k, Public) or not v.aval.shape or (k.value is not None and k.value.size <= 1)
+            for k, v in zip(ins, eqn.invars, strict=True)
         )
         return rows_of(*((low, high) if low <= high else (-INF, INF)), _width(eqn.outvars[0]), alike)
 
@@ -230,10 +244,12 @@ def _kept(eqn: Any, ins: list[Known]) -> Known:
 
 
 def _converted(eqn: Any, ins: list[Known]) -> Known:
-    """Rounding towards zero moves no bound outwards; of a total it may add one to each change."""
-    whole = np.dtype(eqn.params["new_dtype"]).kind in "iub" if eqn.primitive.name == "convert_element_type" else False
-    if isinstance(ins[0], Total) and whole and eqn.invars[0].aval.dtype.kind not in "iub":
-        return UNKNOWN
+    """Rounding towards zero moves no bound outwards; of a total it may add one to each change. Bools are 0 or 1."""
+    before, after = eqn.invars[0].aval.dtype, eqn.outvars[0].aval.dtype
+    if isinstance(ins[0], Total):
+        return ins[0] if after.kind not in "iub" or np.can_cast(before, after) else UNKNOWN
+    if after.kind == "b" and before.kind != "b":
+        return rows_of(0.0, 1.0, _width(eqn.outvars[0]))
     return ins[0]
 
 

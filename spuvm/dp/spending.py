@@ -1,8 +1,9 @@
 """What a function spends: the mechanisms in its jaxpr, loops included, and what they add up to.
 
 Composition: the sum of epsilons for Laplace alone, and Renyi privacy (Mironov, CSF 2017) by `dp-accounting` where it
-gives less or where Gaussian noise is among them. Concentrated privacy to (epsilon, delta): Canonne, Kamath, Steinke,
-NeurIPS 2020, corollary 13.
+gives less or where Gaussian noise is among them. What is (epsilon, 0)-private counts as the worst that there is, a bit
+that is told wrongly with probability 1 / (1 + e^epsilon): discrete noise of a count is no better, as continuous noise
+is. Concentrated privacy to (epsilon, delta): Canonne, Kamath, Steinke, NeurIPS 2020, corollary 13.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
 from spuvm.compiler.lower.context import bodies
+from spuvm.compiler.lower.noise import GROUPS
 from spuvm.runtime.errors import InputError
 
+LAPLACE, GAUSSIAN = "laplace", "gaussian"
+LARGEST = 1e100  # of a ratio
 DELTA = "delta"  # of what is shown with this probability and else is private: `ratio` is the probability
 ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(11, 64)) + [128, 256, 512, 1024]
 WHOLE_ORDERS = [*range(2, 64), 128, 256]  # of samples: the series of fractions may not converge
@@ -34,12 +39,32 @@ class Spent:
     times: int = 1
     sampling: float = 1.0
 
+    def __post_init__(self) -> None:
+        """InputError for what is no cost: a ledger that held it would give privacy back, or never refuse again."""
+        if self.mechanism not in (LAPLACE, GAUSSIAN, DELTA):
+            raise InputError(f"a use is of {LAPLACE!r}, {GAUSSIAN!r} or {DELTA!r}, got {self.mechanism!r}.")
+        most = 1.0 if self.mechanism == DELTA else LARGEST
+        if not (is_number(self.ratio) and 1 / LARGEST <= self.ratio <= most):
+            raise InputError(
+                f"noise by the sensitivity must be a number from {1 / LARGEST:g} to {most:g}, got {self.ratio!r} for "
+                f"{self.mechanism}: what is smaller or larger is no mechanism."
+            )
+        if isinstance(self.times, bool) or not isinstance(self.times, int) or self.times < 1:
+            raise InputError(f"a mechanism is used a whole number of times, 1 or more, got {self.times!r}.")
+        if not (is_number(self.sampling) and 0 < self.sampling <= 1):
+            raise InputError(f"a row is in a sample with a probability above 0 and at most 1, got {self.sampling!r}.")
+
     @property
     def epsilon(self) -> float:
         """Of Laplace noise, all times together; of Gaussian noise infinite, as it needs a delta."""
         if self.mechanism == DELTA:
             return 0.0
-        return self.times / self.ratio if self.mechanism == "laplace" else math.inf
+        return self.times / self.ratio if self.mechanism == LAPLACE else math.inf
+
+
+def is_number(x: object) -> bool:
+    """Whether it is a finite real number, and no bool."""
+    return isinstance(x, int | float | np.integer | np.floating) and not isinstance(x, bool) and math.isfinite(x)
 
 
 def spending(function: Callable[..., Any], *args: Any) -> list[Spent]:
@@ -55,11 +80,11 @@ def _found(jaxpr: Any, times: int) -> list[Spent]:
     for eqn in jaxpr.eqns:
         name, params = eqn.primitive.name, eqn.params
         if name == "spu_laplace":
-            out.append(Spent("laplace", 1 / params["epsilon"], times))
+            out.append(Spent(LAPLACE, 1 / params["epsilon"], times))
             if params.get("delta"):
                 out.append(Spent(DELTA, params["delta"], times))
         elif name == "spu_gaussian":
-            out.append(Spent("gaussian", params["sigma"] / params["sensitivity"], times))
+            out.append(Spent(GAUSSIAN, params["sigma"] / params["sensitivity"], times))
         inside = [spent for inner in bodies(params) for spent in _found(inner, 1)]
         if name == "while" and inside:
             raise InputError("noise is drawn in a loop of unknown length: use `lax.scan` or a fixed number of steps.")
@@ -68,13 +93,23 @@ def _found(jaxpr: Any, times: int) -> list[Spent]:
     return out
 
 
+def group_contributions(function: Callable[..., Any], *args: Any) -> list[float]:
+    """What each `groups` in a function takes as the most that one unit contributes."""
+    return _contributions(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def _contributions(jaxpr: Any) -> list[float]:
+    own = [e.params["sensitivity"] for e in jaxpr.eqns if e.params.get("word") == GROUPS]
+    return own + [x for e in jaxpr.eqns for inner in bodies(e.params) for x in _contributions(inner)]
+
+
 def total(spent: Sequence[Spent], delta: float) -> float:
     """The epsilon of all together, at this delta."""
-    given = sum(s.ratio * s.times for s in spent if s.mechanism == DELTA)
+    given = math.fsum(s.ratio * s.times for s in spent if s.mechanism == DELTA)
     spent = [s for s in spent if s.mechanism != DELTA]
     if given > delta:
         return math.inf
-    plain = sum(s.epsilon for s in spent)
+    plain = math.fsum(s.epsilon for s in spent)  # uses that are too small to move a float sum move this one
     if delta - given <= 0 or not spent:
         return plain
     return min(plain, _renyi(spent, delta - given))
@@ -86,19 +121,30 @@ def _renyi(spent: Sequence[Spent], delta: float) -> float:
     except ImportError:
         raise InputError("accounting with a delta needs dp-accounting: `pip install 'spuvm[dp]'`.") from None
     sampled = any(s.sampling < 1 for s in spent)
-    accountant = dp.rdp.RdpAccountant(WHOLE_ORDERS if sampled else ORDERS, dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    events = {"laplace": dp.LaplaceDpEvent, "gaussian": dp.GaussianDpEvent}
+    orders = np.asarray(WHOLE_ORDERS if sampled else ORDERS, np.float64)
+    accountant = dp.rdp.RdpAccountant(orders, dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    pure = np.zeros(len(orders))
     for (mechanism, ratio, sampling), times in _together(spent).items():
-        event = events[mechanism](ratio)
+        if mechanism == LAPLACE:
+            pure += times * _pure(1 / ratio, orders)
+            continue
+        event = dp.GaussianDpEvent(ratio)
         accountant.compose(event if sampling == 1 else dp.PoissonSampledDpEvent(sampling, event), times)
-    return float(accountant.get_epsilon(delta))
+    return float(dp.rdp.compute_epsilon(orders, accountant._rdp + pure, delta)[0])  # _rdp has no public name
+
+
+def _pure(epsilon: float, orders: np.ndarray) -> np.ndarray:
+    """The largest Renyi divergence [orders] of an (epsilon, 0)-private mechanism: that of randomised response (Kairouz,
+    Oh, Viswanath, ICML 2015, theorem 2: any other is it, with something done to what it says)."""
+    least = np.logaddexp(orders * epsilon, (1 - orders) * epsilon) - np.logaddexp(0.0, epsilon)
+    return np.asarray(least / (orders - 1))
 
 
 def _together(spent: Sequence[Spent]) -> dict[tuple[str, float, float], int]:
     """How often each mechanism of each ratio and sampling ran."""
     out: dict[tuple[str, float, float], int] = {}
     for s in spent:
-        key = s.mechanism, s.ratio, s.sampling if s.mechanism == "gaussian" else 1.0
+        key = s.mechanism, s.ratio, s.sampling if s.mechanism == GAUSSIAN else 1.0
         out[key] = out.get(key, 0) + s.times
     return out
 
