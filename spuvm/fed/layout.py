@@ -50,6 +50,16 @@ class Layout:
         parts = [np.asarray(leaves[i], self.dtype).reshape(-1) for i in self.shared]
         return np.concatenate(parts) if len(parts) > 1 else parts[0].copy()
 
+    def change(self, after: Sequence[Any], before: Sequence[Any]) -> np.ndarray:
+        """From the shared ones among `before` to those among `after`: one new vector, and no other of its size."""
+        out, at = np.empty(self.size, self.dtype), 0
+        for i in self.shared:
+            size = int(np.size(self.leaves[i]))
+            one, other = (np.asarray(x[i], self.dtype).reshape(-1) for x in (after, before))
+            np.subtract(one, other, out=out[at : at + size])
+            at += size
+        return out
+
     def placed(self, vector: np.ndarray, leaves: Sequence[Any]) -> list[Any]:
         """All leaves, with the shared ones taken from the vector."""
         out, at = list(leaves), 0
@@ -60,6 +70,10 @@ class Layout:
             at += size
         return out
 
+    def placed_as_before(self, leaves: Sequence[Any]) -> list[Any]:
+        """All leaves, the shared ones as training started: what all know by their vector is not kept twice."""
+        return [self.leaves[i] if i in self.shared else leaf for i, leaf in enumerate(leaves)]
+
     def model(self, leaves: Sequence[Any]) -> Any:
         return jax.tree.unflatten(self.tree, leaves)
 
@@ -69,7 +83,7 @@ class Layout:
         for i in self.shared:
             leaf = np.asarray(self.leaves[i])
             digest.update(json.dumps([self.paths[i], leaf.shape, leaf.dtype.name]).encode())
-            digest.update(np.ascontiguousarray(leaf).tobytes())
+            digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
         return digest.digest()
 
 
@@ -102,7 +116,7 @@ def _is_trained(leaf: Any, path: str) -> bool:
         raise InputError(f"`params` has complex numbers at `{path}`: train their real and imaginary parts.")
     if not jax.numpy.issubdtype(dtype, jax.numpy.floating):
         return False
-    if not np.isfinite(np.asarray(leaf, np.float64)).all():
+    if not np.isfinite(np.asarray(leaf)).all():
         raise InputError(f"`params` holds NaN or infinite numbers at `{path}`: training cannot start there.")
     return True
 

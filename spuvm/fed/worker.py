@@ -25,7 +25,7 @@ NAN, RANGE = "nan", "range"
 
 @dataclass(eq=False)
 class Worker:
-    """One party. `leaves` are its model's: the shared ones of the last round, and its personal ones."""
+    """One party. `leaves` are its model's: the shared ones as training started, and its personal ones."""
 
     plan: Plan
     party: str
@@ -99,11 +99,11 @@ class Worker:
         after = list(start)
         for i, leaf in zip(layout.trained, trained, strict=True):
             after[i] = np.asarray(leaf)
-        delta = layout.vector(after) - layout.vector(start)
+        delta = layout.change(after, start)
         if self.plan.private is not None:
             self.delta = clipped(delta, self.plan.private.clip)
             if np.isfinite(delta).all():
-                self.leaves, self.optimizer_state = after, state
+                self.leaves, self.optimizer_state = layout.placed_as_before(after), state
             return
         if controlled and self.control is not None:
             mean = joined(layout, slopes) / layout.dtype.type(self.plan.local_steps)
@@ -117,10 +117,14 @@ class Worker:
             LOG.warning("%s: this party's update is left out: %s", self.party, _said(self.flags))
             self.delta, self.update = np.zeros_like(delta), None
             return
-        self.delta, self.update = delta * delta.dtype.type(self.weight), delta
-        self.leaves, self.optimizer_state = after, state
+        self.leaves, self.optimizer_state = layout.placed_as_before(after), state
         if controlled and self.control is not None:
             self.control = self.control + delta[layout.size :]
+        if compress is not None:
+            self.update = delta
+            return
+        delta *= delta.dtype.type(self.weight)  # in place: it may be all that memory has room for
+        self.delta = delta
 
     def compressed(self, number: int, public: Any) -> None:
         """Keeps for `words` what this party adds of its update in one addition; nothing of a bad one."""
@@ -230,7 +234,7 @@ def described(source_: Source) -> str:
 
 
 def _largest(delta: np.ndarray) -> float:
-    return float(np.abs(delta).max()) if delta.size else 0.0
+    return float(np.maximum(delta.max(), -delta.min())) if delta.size else 0.0
 
 
 def _flags(largest: float, weight: float, plan: Plan) -> dict[str, int]:
