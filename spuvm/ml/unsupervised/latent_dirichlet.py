@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
@@ -20,7 +21,7 @@ from spuvm.ml.common.standard import refuse_categories
 from spuvm.ml.common.table import Block, Table, secret, without_powers
 from spuvm.ml.machine import Machine
 from spuvm.ml.unsupervised.base import Unsupervised
-from spuvm.ml.unsupervised.nmf import not_negative
+from spuvm.ml.unsupervised.nmf import not_negative, refuse_negative
 from spuvm.runtime.errors import DataError
 
 MOST = 4096.0  # counts of a cell
@@ -114,9 +115,8 @@ def _within(x: jax.Array) -> jax.Array:
     return jnp.clip(x, 0.0, MOST)
 
 
-def _checked(x: np.ndarray) -> np.ndarray:
-    if (x < 0).any():
-        raise DataError("a column has negative cells: topics are of counts.")
+def _checked(x: np.ndarray, columns: Sequence[Column], party: str) -> np.ndarray:
+    refuse_negative(x, columns, party, "topics are of counts")
     if x.max() > MOST:
         raise DataError(f"a cell is above {MOST:g}: topics are of counts of words; divide them.")
     return x

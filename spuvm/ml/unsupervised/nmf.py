@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar
@@ -13,6 +13,7 @@ import numpy as np
 from jax import lax
 
 from spuvm.data import Column
+from spuvm.devices import PYU
 from spuvm.ml.common import rules
 from spuvm.ml.common.estimator import Fitted
 from spuvm.ml.common.rules import Rule
@@ -88,15 +89,29 @@ class NMF(Unsupervised):
         return found * float(np.sqrt(learned.facts["rows"]))
 
 
-def not_negative(table: Table, checked: Callable[[np.ndarray], np.ndarray]) -> Table:
-    """The table, whose owners refuse cells that `checked` refuses."""
-    blocks = [replace(b, value=b.local(checked)) if b.owner else b for b in table.blocks]
+Checked = Callable[[np.ndarray, Sequence[Column], str], np.ndarray]
+
+
+def not_negative(table: Table, checked: Checked) -> Table:
+    """The table, whose owners refuse cells that `checked` refuses: of a horizontal frame each its rows'."""
+    if table.kind == "horizontal" and table.frame is not None:
+        for p in table.frame.parties:
+            PYU(p)(checked)(table.frame.at(p), table.columns, p)
+    blocks = [replace(b, value=b.local(checked, b.columns, b.owner)) if b.owner else b for b in table.blocks]
     return replace(table, blocks=tuple(blocks))
 
 
-def _checked(x: np.ndarray) -> np.ndarray:
-    if (x < 0).any():
-        raise DataError("a column has negative cells: non-negative factors are of numbers from 0.")
+def refuse_negative(x: np.ndarray, columns: Sequence[Column], party: str, because: str) -> None:
+    """DataError at the owner, with the column's name."""
+    below = (x < 0).any(axis=0)
+    if below.any():
+        column = columns[int(np.flatnonzero(below)[0])]
+        where = column.where if column.party else f"{column.where} of {party}"
+        raise DataError(f"{where} has negative cells: {because}.")
+
+
+def _checked(x: np.ndarray, columns: Sequence[Column], party: str) -> np.ndarray:
+    refuse_negative(x, columns, party, "non-negative factors are of numbers from 0")
     return x
 
 
