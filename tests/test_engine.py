@@ -37,9 +37,9 @@ from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.machine import executor
 from spuvm.runtime.machine.small import small_piece
 from spuvm.runtime.protocols.aby3.protocol import ABY3
+from spuvm.runtime.protocols.dealt import semi2k, semi2k_first_party_unsafe
 from spuvm.runtime.protocols.protocol import Protocol
 from spuvm.runtime.protocols.ref2k import ref2k
-from spuvm.runtime.protocols.semi2k import semi2k, semi2k_first_party_unsafe
 
 pytestmark = pytest.mark.skipif(interpreter.library() is None, reason="needs the native library")
 

@@ -18,9 +18,9 @@ from spuvm.runtime.engine.primitives import permutation, random, send
 from spuvm.runtime.protocols.aby3.products import HOLDERS, product_aa
 from spuvm.runtime.protocols.aby3.protocol import ABY3
 from spuvm.runtime.protocols.algebra import Sharing
+from spuvm.runtime.protocols.dealt import semi2k
 from spuvm.runtime.protocols.protocol import Kernel, Protocol
 from spuvm.runtime.protocols.registered import PROTOCOLS
-from spuvm.runtime.protocols.semi2k import semi2k
 from spuvm.runtime.ring import bits as bt
 
 EDGE = ("share", "reveal")  # kernels that parties who do not compute take part in

@@ -21,9 +21,9 @@ from spuvm.compiler.ir.module import Region, Value
 from spuvm.compiler.project.kernels import analyse
 from spuvm.runtime.errors import InputError, IRError
 from spuvm.runtime.protocols.aby3.protocol import ABY3
+from spuvm.runtime.protocols.dealt import semi2k
 from spuvm.runtime.protocols.protocol import Protocol
 from spuvm.runtime.protocols.ref2k import ref2k
-from spuvm.runtime.protocols.semi2k import semi2k
 from spuvm.runtime.ring import arithmetic
 
 PROTOCOLS = {"aby3": ABY3, "ref2k": ref2k(3), "semi2k": semi2k(2), "semi2k of 3": semi2k(3)}

@@ -56,8 +56,8 @@ from spuvm.runtime.machine.session import Session
 from spuvm.runtime.protocols.aby3 import products as aby3
 from spuvm.runtime.protocols.aby3.products import HOLDERS
 from spuvm.runtime.protocols.aby3.protocol import ABY3
+from spuvm.runtime.protocols.dealt import semi2k, semi2k_first_party_unsafe
 from spuvm.runtime.protocols.protocol import Kernel, Protocol, Sharing
-from spuvm.runtime.protocols.semi2k import semi2k, semi2k_first_party_unsafe
 from spuvm.runtime.ring import bits as bt
 
 SAMPLES = 1024  # more than the bits of any party's messages

@@ -24,9 +24,9 @@ from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.protocols.aby3.protocol import aby3
+from spuvm.runtime.protocols.dealt import semi2k
 from spuvm.runtime.protocols.protocol import Protocol
 from spuvm.runtime.protocols.ref2k import ref2k
-from spuvm.runtime.protocols.semi2k import semi2k
 
 PROTOCOLS = {
     "aby3": aby3(3, 1),

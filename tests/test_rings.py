@@ -27,9 +27,9 @@ from machine import (
 from spuvm.runtime.engine.random import Stream
 from spuvm.runtime.errors import EncodingError
 from spuvm.runtime.protocols.aby3.protocol import ABY3
+from spuvm.runtime.protocols.dealt import semi2k
 from spuvm.runtime.protocols.protocol import Protocol
 from spuvm.runtime.protocols.ref2k import ref2k
-from spuvm.runtime.protocols.semi2k import semi2k
 from spuvm.runtime.protocols.sharings import reconstruct
 from spuvm.runtime.protocols.sharings import split as split_input
 from spuvm.runtime.ring import arithmetic, in_the_clear
@@ -78,6 +78,7 @@ MEANING: dict[str, Callable[..., Any]] = {
     "mul_trunc_aa": lambda k, x, y, bits: _wrapped(x * y, k) >> bits,
     "and_bb": lambda k, x, y, bits: x & y,
     "msb_a": lambda k, x: x < 0,
+    **dict.fromkeys(("below_app", "below_appp", "below_apppp"), lambda k, x, *limits: _below(k, x, *limits)),
     "eqz_a": lambda k, x: x == 0,
     "a2b": lambda k, x: x,
     "b2a": lambda k, x: x,
@@ -90,6 +91,10 @@ MEANING: dict[str, Callable[..., Any]] = {
     "reveal_a_to": lambda k, x, owner: x,
     "reveal_b_to": lambda k, x, owner, bits: x,
 }
+
+
+def _below(k: int, x: Any, *limits: Any) -> Any:
+    return sum((_wrapped(x - y, k) < 0).astype(int) << i for i, y in enumerate(limits))
 
 
 def _fits(protocol: Protocol, case: Case) -> bool:

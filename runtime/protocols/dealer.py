@@ -12,9 +12,11 @@ party's all the same, where that party is trusted with everything: then it is na
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from spuvm.runtime.engine.primitives import random, send
 from spuvm.runtime.protocols.algebra import Sharing
-from spuvm.runtime.protocols.preprocessing import WHOLE, Product, Source, Triple, parity, total
+from spuvm.runtime.protocols.preprocessing import WHOLE, Product, Source, Triple, halves, parity, total
 from spuvm.runtime.ring import bits as bt
 from spuvm.runtime.ring.elements import Elements
 
@@ -85,6 +87,14 @@ class Dealer(Source):
     def doubly_shared(self, like: Elements) -> tuple[Sharing, Sharing]:
         r = self._random(like)
         return r, self._dealt(total(r), boolean=True)
+
+    def opened_up(self, like: Elements, arrange: Callable[[Elements], Elements]) -> tuple[Sharing, Sharing, Sharing]:
+        """Uniform [r], [w] for its bits w = arrange(r), and [t], the conjunction of the two halves of w."""
+        r = self._random(like)
+        known = arrange(total(r))
+        low, high = halves(known)
+        half = bt.width(known) // 2
+        return r, self._dealt(known, boolean=True), self._dealt(low & high, boolean=True, bits=half)
 
     def bit(self, like: Elements, ring: int) -> tuple[Sharing, Sharing]:
         beta = self._random(like, bits=1)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from spuvm.runtime.protocols.algebra import Sharing
+from spuvm.runtime.ring import bits as bt
 from spuvm.runtime.ring.elements import Elements
 
 Product = Callable[[Elements, Elements], Elements]  # any bilinear map of ring elements
@@ -101,3 +102,9 @@ def parity(x: Sharing) -> Elements:
     for c in x[1:]:
         out = out ^ c
     return out
+
+
+def halves(x: Elements) -> tuple[Elements, Elements]:
+    """The lower and the upper half of each word's bits, in words as short as hold them."""
+    half = bt.width(x) // 2
+    return bt.cast(x & bt.constant(x, (1 << half) - 1), half), bt.cast(bt.shift_right(x, half), half)

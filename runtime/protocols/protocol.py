@@ -176,7 +176,11 @@ def carry_out(and_: And, generate: Sharing, propagate: Sharing) -> Sharing:
        more significant half. Both products are one `and_` of twice the width.
     """
     g, p = each(bt.bit_reverse_indices, generate), each(bt.bit_reverse_indices, propagate)
-    width = bt.width(generate[0])
+    return folded(and_, g, p, bt.width(generate[0]))
+
+
+def folded(and_: And, g: Sharing, p: Sharing, width: int) -> Sharing:
+    """Step 2 of `carry_out`, of words of `width` bits in that order."""
     while width > 1:
         half = width // 2
         g0, g1 = _halves(g, width)
@@ -192,8 +196,10 @@ def carry_out(and_: And, generate: Sharing, propagate: Sharing) -> Sharing:
     raise AssertionError("unreachable")
 
 
-def carries(and_: And, generate: Sharing, propagate: Sharing) -> Sharing:
+def carries(and_: And, generate: Sharing, propagate: Sharing, first: int = 0) -> Sharing:
     """Bit i of the result is the carry out of bit i (Sklansky's prefix network, log2 k levels).
+
+    `first`: the level to begin with, where those below are done.
 
     On level l every block of 2^(l+1) bits takes the top bit (g, p) of its lower half into all
     positions of its upper half: g += p g', p = p p'. The two products of the k/2 upper bits fill
@@ -202,7 +208,7 @@ def carries(and_: And, generate: Sharing, propagate: Sharing) -> Sharing:
     g, p = generate, propagate
     width = bt.width(g[0])
     levels = width.bit_length() - 1
-    for level in range(levels):
+    for level in range(first, levels):
         half = 1 << level
         upper = upper_halves(width, level)
         g_top, p_top = (_spread_top(x, level) for x in (g, p))
@@ -242,9 +248,9 @@ def _upper_half(x: Sharing) -> Sharing:
     return each(lambda a: bt.cast(bt.shift_right(a, half), half), x)
 
 
-def all_bits(and_: And, x: Sharing) -> Sharing:
-    """The conjunction of the k bits, as a bool: log2 k levels of halving."""
-    width = bt.width(x[0])
+def all_bits(and_: And, x: Sharing, bits: int | None = None) -> Sharing:
+    """The conjunction of the k bits, or the lowest `bits`, as a bool: log2 k levels of halving."""
+    width = bits or bt.width(x[0])
     while width > 1:
         low, high = _halves(x, width)
         width //= 2

@@ -11,11 +11,11 @@ from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.protocols.aby3.malicious import NAME as ABY3_MALICIOUS
 from spuvm.runtime.protocols.aby3.malicious import aby3_malicious
 from spuvm.runtime.protocols.aby3.protocol import aby3
+from spuvm.runtime.protocols.dealt import semi2k, semi2k_first_party_unsafe
 from spuvm.runtime.protocols.oblivious import semi2k_ot
 from spuvm.runtime.protocols.protocol import Protocol
 from spuvm.runtime.protocols.ref2k import ref2k
 from spuvm.runtime.protocols.rep4 import rep4
-from spuvm.runtime.protocols.semi2k import semi2k, semi2k_first_party_unsafe
 
 
 class Registered(NamedTuple):

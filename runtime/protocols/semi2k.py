@@ -2,13 +2,7 @@
 
 Additive sharings: party i alone knows component i. Products use Beaver triples (Beaver, CRYPTO
 1991), and conversions doubly shared randomness (Escudero et al., CRYPTO 2020), which come from a
-source of correlated randomness (`preprocessing.py`). Here it is a dealer (`dealer.py`): a process more,
-semi-honest, that must not collude with any party. It sees no input and no opened value, but learns
-the program and its public control: which branch of a `cond` is taken, and how often a `while` runs.
-
-`semi2k_first_party_unsafe` is the same with party 0 as the dealer, and without a process more. Party 0
-knows all masks and sees what is opened: it can compute every secret, and nobody notices. It gives up
-everything but this: the other parties learn nothing. For tests, and where party 0 may see all anyway.
+source of correlated randomness (`preprocessing.py`): a dealer (`dealt.py`), or oblivious transfer (`oblivious.py`).
 """
 
 from __future__ import annotations
@@ -16,10 +10,7 @@ from __future__ import annotations
 import jax
 
 from spuvm.runtime.engine.primitives import random, send, uniform_opening
-from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.protocols.algebra import Summands
-from spuvm.runtime.protocols.dealer import Dealer
-from spuvm.runtime.protocols.guests import with_others
 from spuvm.runtime.protocols.preprocessing import WHOLE, Product, Source, Triple, parity, total
 from spuvm.runtime.protocols.protocol import (
     Kernel,
@@ -40,8 +31,6 @@ from spuvm.runtime.protocols.protocol import (
 from spuvm.runtime.ring import arithmetic
 from spuvm.runtime.ring import bits as bt
 from spuvm.runtime.ring.elements import Elements
-
-FIRST_PARTY = "semi2k_first_party_unsafe"
 
 
 class Semi2k:
@@ -274,25 +263,6 @@ class Semi2k:
         return (send(x[0], 0, self.source.rank),)
 
 
-def semi2k(world_size: int, others: int = 0) -> Protocol:
-    """The protocol for `world_size` parties, and a dealer whose rank leaves room for `others`."""
-    _check(world_size, "semi2k")
-    protocol = among(Dealer(world_size, world_size + others), "semi2k", "a dealer that colludes with nobody")
-    return with_others(protocol, others)
-
-
-def semi2k_first_party_unsafe(world_size: int, others: int = 0) -> Protocol:
-    """The same among parties of which the first is the dealer, and can compute every secret."""
-    _check(world_size, FIRST_PARTY)
-    protocol = among(Dealer(world_size, 0), FIRST_PARTY, "UNSAFE: party 0, the dealer, can compute every secret")
-    return with_others(protocol, others)
-
-
-def _check(world_size: int, name: str) -> None:
-    if world_size < 2:
-        raise ConfigError(f"`protocol` {name!r} needs two parties or more, got {world_size}.")
-
-
 def _coalitions(source: Source) -> tuple[frozenset[int], ...]:
     """All parties but one, and those that give out the randomness; a party that gives it out is in none."""
     inside = [i for i in range(source.n) if i not in source.givers]
@@ -300,10 +270,12 @@ def _coalitions(source: Source) -> tuple[frozenset[int], ...]:
     return tuple(c for c in dict.fromkeys([*allowed, source.givers - set(range(source.n))]) if c)
 
 
-def among(source: Source, name: str, trust: str, kernels: Semi2k | None = None) -> Protocol:
+def among(
+    source: Source, name: str, trust: str, kernels: Semi2k | None = None, more: tuple[Kernel, ...] = ()
+) -> Protocol:
     """The protocol of that name over a source of correlated randomness; `trust` says what has to be believed of it.
 
-    `kernels` where a source has some of its own.
+    `kernels` where a source has some of its own, and `more` that others have not.
     """
     k = kernels or Semi2k(source)
     holders = tuple(frozenset({i}) for i in range(source.n))
@@ -335,6 +307,7 @@ def among(source: Source, name: str, trust: str, kernels: Semi2k | None = None) 
             Kernel("square_trunc_a", k.square_trunc_a, "a", "a"),
             Kernel("and_bb", k.and_bb, "bb", "b"),
             Kernel("msb_a", k.msb_a, "a", "b"),
+            *more,
             Kernel("eqz_a", k.eqz_a, "a", "b"),
             Kernel("a2b", k.a2b, "a", "b"),
             Kernel("b2a", k.b2a, "b", "a"),
