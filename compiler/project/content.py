@@ -31,8 +31,13 @@ _SHARED: dict[int, tuple[Any, str]] = {}  # functions and objects that stand wit
 _NAMES_ITSELF = re.compile("<[0-9]+>")
 
 
+PLAIN = (type(None), bool, int, float, complex, str, bytes)
+
+
 def _text(x: Any, within: tuple[int, ...]) -> str:
     """`within` are the identities of what is being described: a function may name itself."""
+    if (kind := type(x)) in PLAIN:
+        return f"{kind.__name__} {x!r}"
     if id(x) in within:
         return f"<{within.index(id(x))}>"
     if id(x) in _SHARED:
@@ -57,7 +62,7 @@ def _described(x: Any, within: tuple[int, ...]) -> str:
         return f"{type(x).__name__}({', '.join(_text(p, inner) for p in parts)})"
 
     match x:
-        case None | bool() | int() | float() | complex() | str() | bytes() | np.dtype() | np.generic():
+        case bool() | int() | float() | complex() | str() | bytes() | np.dtype() | np.generic():
             return f"{type(x).__name__} {x!r}"
         case np.ndarray():
             return f"{x.dtype}{x.shape} {x.tobytes().hex()}"
@@ -74,7 +79,7 @@ def _described(x: Any, within: tuple[int, ...]) -> str:
         case FunctionType():
             return f"{x.__module__}.{x.__qualname__}" + each(*_of_function(x))
         case CodeType():
-            return each(x.co_code, x.co_consts, x.co_names, x.co_varnames)
+            return _of_code(x)
         case type() | BuiltinFunctionType():
             return f"{x.__module__}.{x.__qualname__}"
         case ModuleType():
@@ -91,6 +96,12 @@ def _of_function(f: FunctionType) -> list[Any]:
     if not f.__module__.startswith(OURS):
         parts.append({n: f.__globals__[n] for n in _names(f.__code__) if n in f.__globals__})
     return parts
+
+
+@lru_cache(maxsize=1 << 12)
+def _of_code(code: CodeType) -> str:
+    """Many functions have one code: what a function makes differs in what is bound alone."""
+    return _text((code.co_code, code.co_consts, code.co_names, code.co_varnames), ())
 
 
 def _contained(cell: Any) -> Any:
