@@ -2,8 +2,9 @@
 
 It shares a key with each party. What party i is given is expanded from that key, by both, without
 a message; only what must add up to something, the last party's component of it, is sent: one word for
-each triple, square and bit, one and a half for each comparison's mask, two for each truncation, all to the last party. It is sent nothing
-but public control (see `tell` in `protocols/semi2k.py`): what it gives out can run ahead of what the parties do.
+each triple, square and bit, one and a half for each comparison's mask, two for each truncation, all of them
+to the last party. It is sent nothing but public control (see `tell` in `protocols/semi2k.py`): what it
+gives out can run ahead of what the parties do.
 
 The dealer knows every mask. Whoever is the dealer and sees an opened value knows the value behind
 it, so it must be a process that sees none, and must not collude with any party. `rank` may be a
