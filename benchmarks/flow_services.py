@@ -12,16 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from soak import PARTIES, Three, kill
 
 from spuvm.flow.checkpoints import Checkpoints
+from spuvm.service import jobs
 from spuvm.service.jobs import ENDED
 
 FLOW = """
@@ -140,19 +143,25 @@ def close(a: Any, b: Any) -> bool:
     return abs(a - b) < 1e-3 if isinstance(a, float) else bool(a == b)
 
 
-def refused(three: Services, party: str) -> list[str]:
-    """A rule that has expired, at one party: what each says."""
-    path = three.folder / party / "policy.toml"
-    before = path.read_text()
-    path.write_text(before + "until = 2020-01-01\n")
-    id = str(three.ask("alice", "/api/jobs", {"program": FLOW, "inputs": INPUTS})["id"])
-    for _ in range(200):
+def decided(three: Services, text: str, changed: Mapping[str, Callable[[str], str]]) -> list[str]:
+    """How a flow ends at each party, while the policies of some are changed."""
+    before = {party: (three.folder / party / "policy.toml").read_text() for party in changed}
+    for party, change in changed.items():
+        (three.folder / party / "policy.toml").write_text(change(before[party]))
+    id = str(three.ask("alice", "/api/jobs", {"program": text, "inputs": INPUTS})["id"])
+    for _ in range(600):
         states = [{j["id"]: j["state"] for j in three.ask(p, "/api/jobs")}.get(id, "") for p in PARTIES]
         if all(s in ENDED for s in states):
             break
         time.sleep(0.1)
-    path.write_text(before)
+    for party, policy in before.items():
+        (three.folder / party / "policy.toml").write_text(policy)
     return states
+
+
+def approved_alone(policy: str) -> str:
+    """The policy, of this very flow and nothing else."""
+    return re.sub("programs = .*", f'programs = ["{jobs.read(FLOW).hash}"]', policy)
 
 
 def main() -> int:
@@ -194,10 +203,18 @@ def main() -> int:
                 print(f"deeper trees: {party} ran {sorted(ran)}")
                 if ran != AFTER:
                     wrong.append(f"a deeper tree ran {ran} at {party}, not {AFTER}")
-            states = refused(three, "bob")
-            print(f"an expired rule of bob: {states}")
-            if states != ["refused"] * 3:
-                wrong.append(f"an expired rule was not refused by all: {states}")
+            expired = {"bob": lambda policy: policy + "until = 2020-01-01\n"}
+            pinned = dict.fromkeys(PARTIES, approved_alone)
+            other = FLOW.replace("test_size = 0.3", "test_size = 0.2")
+            for what, text, policies, want in (
+                ("an expired rule of bob", FLOW, expired, "refused"),
+                ("a flow other than the approved one", other, pinned, "refused"),
+                ("the approved flow", FLOW, pinned, "done"),
+            ):
+                states = decided(three, text, policies)
+                print(f"{what}: {states}")
+                if states != [want] * 3:
+                    wrong.append(f"{what} was not {want} at all: {states}")
         finally:
             three.stop()
     print("\n".join(wrong) or "all right")

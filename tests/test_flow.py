@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import time
 from datetime import date
 from pathlib import Path
@@ -243,6 +244,23 @@ def test_a_damaged_checkpoint_is_found(tmp_path: Path) -> None:
         run(flow, state=tmp_path)["rows"]
     file.write_bytes(b"short")  # of another size: it does not count
     assert run(flow, state=tmp_path)["rows"].value.num_rows == first["rows"].value.num_rows
+
+
+def test_what_two_runs_made_at_once_is_not_mixed(tmp_path: Path) -> None:
+    """Bob's disk has what one run wrote last, alice's what another did: neither counts."""
+    flow = Flow("x", rows=local(party="bob", rows=4))
+    one, two = tmp_path / "one", tmp_path / "two"
+    for state in (one, two):
+        assert set(run(flow, state=state).states.values()) == {"done"}
+    shutil.rmtree(one / "bob" / "nodes")
+    shutil.copytree(two / "bob" / "nodes", one / "bob" / "nodes")
+    assert set(run(flow, state=one).states.values()) == {"done"}
+    again = run(flow, state=one)
+    assert set(again.states.values()) == {"cached"}
+    run(flow, state=one, fresh=True)
+    with pytest.raises(InputError, match="another run has made the node"):
+        again["rows"]
+    assert len([p for p in (one / "bob" / "nodes").glob("*/*") if p.is_dir()]) == 1, "files of makings before are gone"
 
 
 def test_two_runs_of_one_name_do_not_mix(tmp_path: Path) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from spuvm import context as contexts
 from spuvm.flow import talk
@@ -23,13 +23,15 @@ class Plan:
 
     Attributes:
         keys: by node, what its checkpoint is called.
-        have: nodes whose checkpoints all parties have.
+        making: what nodes that this attempt makes are marked with, in checkpoints.
+        have: nodes whose checkpoints all parties have, and the mark of the attempt that made them.
         run: nodes to be run, in order.
         stops: by node that some party does not allow, why.
     """
 
     keys: Mapping[str, str]
-    have: frozenset[str]
+    making: str
+    have: Mapping[str, str]
     run: tuple[str, ...]
     stops: Mapping[str, str]
 
@@ -50,7 +52,13 @@ def plan(
     keys = keys_of(flow, labels)
     have = _have(flow, keys, stores, fresh)
     run = _needed(flow, have)
-    return Plan(keys, have, run, _stops(flow, run, places, grants))
+    return Plan(keys, _making(places), have, run, _stops(flow, run, places, grants))
+
+
+def _making(places: Places) -> str:
+    """A name that no other attempt has, drawn by all parties together."""
+    drawn = talk.said({p: secrets.token_hex(16) for p in places.here}, talk.is_label, "part of a name")
+    return hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _labels(flow: Flow, places: Places) -> dict[str, str]:
@@ -94,16 +102,17 @@ def keys_of(flow: Flow, labels: Mapping[str, str]) -> dict[str, str]:
     return out
 
 
-def _have(flow: Flow, keys: Mapping[str, str], stores: Mapping[str, Checkpoints], fresh: bool) -> frozenset[str]:
-    """Nodes whose checkpoints all parties have."""
-    mine: dict[str, Any] = {}
+def _have(flow: Flow, keys: Mapping[str, str], stores: Mapping[str, Checkpoints], fresh: bool) -> dict[str, str]:
+    """Nodes whose checkpoints all parties have, of the same making."""
+    kept = [n for n, node in flow.nodes.items() if not fresh and node.component.kept]
+    mine: dict[str, dict[str, str]] = {}
     for party, store in stores.items():
-        mine[party] = [n for n, node in flow.nodes.items() if not fresh and node.component.kept and keys[n] in store]
-    heard = talk.said(mine, talk.are_names, "checkpoints")
-    return frozenset(flow.nodes).intersection(*map(frozenset, heard.values()))
+        mine[party] = {n: made for n in kept if (made := store.made(keys[n])) is not None}
+    first, *others = talk.said(mine, talk.are_marks, "checkpoints").values()
+    return {n: made for n, made in first.items() if n in flow.nodes and all(o.get(n) == made for o in others)}
 
 
-def _needed(flow: Flow, have: frozenset[str]) -> tuple[str, ...]:
+def _needed(flow: Flow, have: Mapping[str, str]) -> tuple[str, ...]:
     """Nodes that have to run: those that the outputs need, back to what is at hand."""
     wanted: set[str] = set()
     ends = {n for n, _ in flow.outputs.values()} | {n for n, after in flow.followers.items() if not after}

@@ -20,13 +20,17 @@ ENDED = ("done", "failed", "stopped")
 
 @dataclass
 class NodeRun:
-    """How a node fared: "waiting", "running", "done", "cached" (taken from before), "not needed", "failed" or so."""
+    """How a node fared: "waiting", "running", "done", "cached" (taken from before), "not needed", "failed" or so.
+
+    `made` is the mark of the attempt that made it, see `Checkpoints`.
+    """
 
     key: str
     state: str = "waiting"
     seconds: float = 0.0
     spent: Spent = field(default_factory=Spent)
     error: str = ""
+    made: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -29,7 +29,7 @@ from spuvm.flow.recorder import Spent, recording
 from spuvm.flow.records import NodeRun, Record
 from spuvm.flow.storing import INLINE, STORES, without_frame
 from spuvm.runtime.cores import allowed
-from spuvm.runtime.errors import ConfigError, LinkError, PeerMismatchError, SpuError
+from spuvm.runtime.errors import ConfigError, InputError, LinkError, PeerMismatchError, SpuError
 
 STATE = "flows"  # the folder of runs and checkpoints, if none is given
 JOINT = "all parties"
@@ -74,7 +74,7 @@ class Run:
     def value(self, edge: Edge) -> Any:
         """A node's output, read from its checkpoint if it is not at hand."""
         if edge not in self.values:
-            self.values[edge] = load(self.places, self.nodes[edge[0]].key, edge[1])
+            self.values[edge] = load(self.places, self.nodes[edge[0]], edge[1])
         return self.values[edge]
 
     @property
@@ -173,15 +173,22 @@ def _name(flow: Flow, places: Places) -> str:
     return f"{flow.name}-{max(talk.said(mine, talk.is_number, 'runs').values())}"
 
 
-def load(places: Places, key: str, output: str) -> Any:
-    """An output of a node, from its checkpoints."""
+def load(places: Places, node: NodeRun, output: str) -> Any:
+    """An output of a node, from its checkpoints.
+
+    Raises:
+        InputError: if they are damaged or gone, or another run has made the node anew since.
+    """
     stores = {p: Checkpoints(places.folder(p) / "nodes") for p in places.here}
     with contexts.abort_everyone_on_error():
-        known = [store.known(key) for store in stores.values()]
+        known = [store.known(node.key) for store in stores.values()]
+        if any(k["made"] != node.made for k in known):
+            raise InputError(f"another run has made the node of {node.key[:12]} anew: run the flow again.")
         if any(k["outputs"] != known[0]["outputs"] for k in known):
-            raise PeerMismatchError(f"the checkpoints of {key[:12]} at several parties say different things.")
+            raise PeerMismatchError(f"the checkpoints of {node.key[:12]} at several parties say different things.")
         said = known[0]["outputs"][output]
-        return STORES[said["kind"]].load(said["known"], {p: s.path(key) for p, s in stores.items()}, output)
+        folders = {p: s.path(node.key, node.made) for p, s in stores.items()}
+        return STORES[said["kind"]].load(said["known"], folders, output)
 
 
 class _Runner:
@@ -225,7 +232,8 @@ class _Runner:
 
     def _attempt(self, name: str, fresh: bool) -> Run:
         chosen = plan(self.flow, self.places, self.stores, self.grants, fresh)
-        nodes = {n: NodeRun(chosen.keys[n], chosen.state(n)) for n in self.flow.nodes}
+        made = dict.fromkeys(chosen.run, chosen.making) | {n: m for n, m in chosen.have.items() if n not in chosen.run}
+        nodes = {n: NodeRun(chosen.keys[n], chosen.state(n), made=made.get(n, "")) for n in self.flow.nodes}
         self.made = Run(self.flow, name, self.places, nodes)
         for n, _r in nodes.items():
             if n not in chosen.run:
@@ -368,13 +376,13 @@ class _Runner:
         filed = any(port.kind.name not in INLINE for port in node.component.outputs)
         with ExitStack() as stack:
             stores = self.stores.items() if filed else ()
-            folders = {p: stack.enter_context(store.writing(entry.key)) for p, store in stores}
+            folders = {p: stack.enter_context(store.writing(entry.key, entry.made)) for p, store in stores}
             for port in node.component.outputs:
                 saved = STORES[port.kind.name].save(outputs[port.name], folders, port.name)
                 known[port.name] = {"kind": port.kind.name, "known": saved}
         body = {"component": node.component.name, "outputs": known, "spent": entry.spent.as_dict()}
         for store in self.stores.values():
-            store.put(entry.key, {**body, "seconds": entry.seconds})
+            store.put(entry.key, entry.made, {**body, "seconds": entry.seconds})
 
     def _failed(self, name: str, state: str, error: BaseException) -> None:
         entry = self.made.nodes[name]

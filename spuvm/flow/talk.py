@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from spuvm import context as contexts
+from spuvm.flow.checkpoints import MADE
 from spuvm.runtime.errors import PeerMismatchError
 
 LABEL = re.compile(r"[0-9a-f]{32}")
@@ -40,14 +41,19 @@ def _read(body: bytes) -> Any:
         return None
 
 
+def is_label(x: Any) -> bool:
+    """128 bits, as hex digits."""
+    return isinstance(x, str) and LABEL.fullmatch(x) is not None
+
+
 def are_labels(x: Any) -> bool:
     """By node, labels of tables."""
-    return isinstance(x, dict) and all(isinstance(v, str) and LABEL.fullmatch(v) for v in x.values())
+    return isinstance(x, dict) and all(map(is_label, x.values()))
 
 
-def are_names(x: Any) -> bool:
-    """A list of texts."""
-    return isinstance(x, list) and all(isinstance(v, str) for v in x)
+def are_marks(x: Any) -> bool:
+    """By node, names of makings."""
+    return isinstance(x, dict) and all(isinstance(v, str) and MADE.fullmatch(v) for v in x.values())
 
 
 def are_reasons(x: Any) -> bool:
