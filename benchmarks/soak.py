@@ -36,7 +36,7 @@ from spuvm.service.jobs import ENDED
 from spuvm.service.store import Store
 
 PARTIES = ("alice", "bob", "carol")
-TRACEBACK = r"Traceback.*(?:\n .*)*\n.*"  # to the line of the error
+ERROR = r"(?m)^\S+ \S+ ERROR .*(?:\n(?!\d{4}-).*){0,40}"  # of the service: what a job's process printed is no error of it
 HEADERS = {"alice": "x,u,z", "bob": "v,y,w", "carol": "p,q,r"}
 ROWS = 60
 SQL = "select sum(x) as total from left_table join right_table on left_table.id = right_table.id"
@@ -292,8 +292,8 @@ def _wrong(three: Three, submitted: dict[str, str]) -> list[str]:
         again = Counter(e.body["job"] for e in records[party] if e.event == "interrupted")
         found += [f"{party} ran {id} {n} times" for id, n in starts.items() if n > 1 + again[id]]
         reruns += sum(again.values())
-        if wrong := re.findall(TRACEBACK, (three.folder / party / "service.log").read_text()):
-            found.append(f"{party}: {len(wrong)} tracebacks in its log, the first\n{wrong[0]}")
+        if wrong := re.findall(ERROR, (three.folder / party / "service.log").read_text()):
+            found.append(f"{party}: {len(wrong)} errors in its log, the first\n{wrong[0]}")
     found += [w for w in record.disagreements(records) if "no record of it" not in w]  # killed before it wrote
     for (kind, how), n in sorted(tally.items()):
         print(f"{kind:8} {how:20} {n:5}")
