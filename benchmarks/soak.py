@@ -36,7 +36,7 @@ from spuvm.service.jobs import ENDED
 from spuvm.service.store import Store
 
 PARTIES = ("alice", "bob", "carol")
-ERROR = r"(?m)^\S+ \S+ ERROR .*(?:\n(?!\d{4}-).*){0,40}"  # of the service: what a job's process printed is no error of it
+ERROR = r"(?m)^\S+ \S+ ERROR .*(?:\n(?!\d{4}-).*){0,40}"  # of the service, not of a job
 HEADERS = {"alice": "x,u,z", "bob": "v,y,w", "carol": "p,q,r"}
 ROWS = 60
 SQL = "select sum(x) as total from left_table join right_table on left_table.id = right_table.id"
