@@ -159,6 +159,13 @@ def init(
     _context = Context(tuple(names), device=device)
 
 
+def join(cluster: Cluster, party: str, file: str) -> None:
+    """Be a party of this cluster, which is that of the file but for where its workers are."""
+    global _context
+    shutdown()
+    _context = _joined(cluster, party, Path(file), connect(cluster, party))
+
+
 def _joined(cluster: Cluster, party: str, file: Path, link: Link) -> Context:
     return Context(cluster.names, party, link, cluster.config, file, cluster.dealer, cluster.protocols)
 

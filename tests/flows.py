@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -61,6 +62,20 @@ def both(x: Number, *, width: float = 1.0, tag: str = "") -> Both:
 def reported(x: Number) -> Findings:
     """A number in a report."""
     return Report({"x": x}, {"t": (("a", "b"), ((1, "one"), (2, None)))}, {"line": ((0, 1), (0, x))})
+
+
+@spu.component(name="test_meeting")
+def meeting(x: Number, *, number: int, of: int, folder: str) -> Findings:
+    """A number, once so many trials have begun."""
+    (Path(folder) / str(number)).touch()
+    end = time.monotonic() + 100
+    while len(list(Path(folder).iterdir())) < of:
+        if time.monotonic() > end:
+            raise TimeoutError("the others do not come")
+        time.sleep(0.02)
+    if number == 13:
+        raise ValueError("an unlucky number")
+    return Report({"number": x + number})
 
 
 @spu.component(name="test_failing")

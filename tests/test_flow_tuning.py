@@ -9,7 +9,7 @@ from typing import Any
 import flows
 import jax.numpy as jnp
 import pytest
-from flows import RAN, constant, failing
+from flows import RAN, constant, failing, meeting
 
 import spuvm as spu
 from spuvm.flow import Flow, Range, tune
@@ -74,6 +74,21 @@ def test_halving_gives_more_to_the_best(tmp_path: Path) -> None:
     assert found.best is found.trials[-1]
 
 
+@pytest.mark.parametrize("engine", ["local"])
+def test_trials_run_beside_each_other(tmp_path: Path, engine: str) -> None:
+    """All three begin before one ends; what they have in common runs once, here."""
+    (tmp_path / "met").mkdir()
+    top = meeting(constant(value=1.0, tag="once"), name="m", number=0, of=3, folder=str(tmp_path / "met"))
+    found = tune(
+        Flow("met", top=top), {"m.number": [2, 3, 13]}, "top.number", workers=3, engine=engine, state=tmp_path / "state"
+    )
+    assert RAN == ["once"] and [t.state for t in found.trials] == ["done", "done", "failed"]
+    assert [t.score for t in found.trials] == [3.0, 4.0, None] and found.best is found.trials[1]
+    assert "an unlucky number" in found.trials[2].why
+    again = tune(Flow("met", top=top), {"m.number": [3]}, "top.number", workers=2, state=tmp_path / "state")
+    assert again.best is not None and again.best.score == 4.0
+
+
 def test_a_search_ends_where_nothing_gets_better(tmp_path: Path) -> None:
     values = [2.0, 3.0, 4.0, 5.0, 6.0]
     found = tune(flow(), {"hill.a": values}, "top.height", patience=2, state=tmp_path)
@@ -100,6 +115,8 @@ def test_what_cannot_be_searched(tmp_path: Path) -> None:
         ({"method": "optuna", "reveal": "best"}, "scores that stay secret guide"),
         ({"reveal": "best"}, "is public"),
         ({"method": "halving"}, "needs `resource`"),
+        ({"workers": 0}, "`workers` must be a whole number from 1"),
+        ({"engine": "rya"}, "`engine` must be one of local, ray"),
     ):
         given: dict[str, Any] = {"space": {"hill.a": [1.0]}, "score": "top.height", "state": tmp_path, **more}
         with pytest.raises(ConfigError, match=says):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spuvm.data.schema import nearest
-from spuvm.flow.components import Component
+from spuvm.flow.components import Component, find
 from spuvm.flow.kinds import Kind
 from spuvm.flow.parameters import plain
 from spuvm.flow.refs import Call, Ref
@@ -247,6 +247,19 @@ def _node(name: str, call: Call, names: Mapping[Call, str]) -> Node:
                 )
         inputs[key] = tuple((names[r.call], r.output) for r in refs)
     return Node(name, call.component, inputs, call.parameters, call.retries)
+
+
+def of_text(body: Mapping[str, Any]) -> Flow:
+    """The flow of a text that was read; its components must be known here."""
+    nodes = [_told(n) for n in body["nodes"]]
+    outputs = {k: (n, o) for k, (n, o) in body["outputs"].items()}
+    return Flow.of_nodes(body["flow"], body["parties"], nodes, outputs)
+
+
+def _told(body: Mapping[str, Any]) -> Node:
+    component = find(body["component"], f"node `{body['node']}`: ")
+    inputs = {k: tuple((n, o) for n, o in edges) for k, edges in body["inputs"].items()}
+    return Node(body["node"], component, inputs, component.checked(body["parameters"]), body["retries"])
 
 
 # Checking -------------------------------------------------------------------------------------------------

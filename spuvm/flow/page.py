@@ -13,11 +13,11 @@ from typing import Any
 
 from spuvm.data.targets import replacing
 from spuvm.flow.checkpoints import Checkpoints
-from spuvm.flow.components import Component, find
+from spuvm.flow.components import Component
 from spuvm.flow.differences import difference
 from spuvm.flow.drawing import svg
 from spuvm.flow.estimating import told
-from spuvm.flow.graph import Flow, Node
+from spuvm.flow.graph import Flow, Node, of_text
 from spuvm.flow.kinds import Report
 from spuvm.flow.records import Recorded
 from spuvm.flow.tuning import Tuning
@@ -75,16 +75,7 @@ def _rendered(name: str, **values: Any) -> str:
 
 def flow_of(made: Recorded) -> Flow:
     """The flow that a record tells of; its components must be known here."""
-    body = made.text
-    nodes = [_node(n) for n in body["nodes"]]
-    outputs = {k: (n, o) for k, (n, o) in body["outputs"].items()}
-    return Flow.of_nodes(body["flow"], body["parties"], nodes, outputs)
-
-
-def _node(body: Mapping[str, Any]) -> Node:
-    component: Component = find(body["component"], f"node `{body['node']}`: ")
-    inputs = {k: tuple((n, o) for n, o in edges) for k, edges in body["inputs"].items()}
-    return Node(body["node"], component, inputs, component.checked(body["parameters"]), body["retries"])
+    return of_text(made.text)
 
 
 def _shown(made: Recorded, folder: Path) -> Shown:

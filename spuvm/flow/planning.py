@@ -89,6 +89,11 @@ def _labels(flow: Flow, places: Places) -> dict[str, str]:
     return out
 
 
+def keys_of_present(flow: Flow, places: Places) -> dict[str, str]:
+    """By node, what its checkpoint is called, of tables as they are now."""
+    return keys_of(flow, _labels(flow, places))
+
+
 def keys_of(flow: Flow, labels: Mapping[str, str]) -> dict[str, str]:
     """By node: SHA-256 of its component's code, its parameters, and its inputs' keys or its table's label."""
     context = contexts.here()

@@ -138,7 +138,7 @@ def run(
         ConfigError: for a name that is taken, or parties that are not there.
         PeerMismatchError: in a networked run, if the parties do not give the same flow.
     """
-    _ready(flow)
+    ready(flow)
     places = Places(Path(state), dict(tables or {}), dict(results or {}))
     name = _name(flow, places) if name is None else name
     if resume and contexts.here().party is None:  # over a network a party may have been killed before it wrote its own
@@ -156,7 +156,7 @@ def _agree(flow: Flow, name: str, fresh: bool) -> None:
     contexts.agree("run", f"{name} {fresh}".encode())
 
 
-def _ready(flow: Flow) -> None:
+def ready(flow: Flow) -> None:
     """There are parties, those of the flow among them; without `spu.init` they are simulated."""
     if contexts.current() is None:
         contexts.init(flow.parties or ("alice", "bob", "carol"), "local")

@@ -1,8 +1,9 @@
 """Searches over a flow's parameters: a grid, at random, by halving, or as Optuna proposes; results as table and plot.
 
-Each trial is a run of the flow with other parameters, so that nodes that trials have in common run once. Every party
-proposes the same: searches draw from a public seed, and from scores that all know. With `reveal="best"` scores stay
-secret: they are compared on the machine, and all learn which trial is best and what it scores, of the others nothing.
+Each trial is a run of the flow with other parameters, so that nodes that trials have in common run once; several run
+beside each other (`trials.py`). Every party proposes the same: searches draw from a public seed, and from scores that
+all know. With `reveal="best"` scores stay secret: they are compared on the machine, and all learn which trial is best
+and what it scores, of the others nothing.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import random
 import re
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 import jax.numpy as jnp
@@ -24,13 +26,15 @@ import spuvm as spu
 from spuvm import context as contexts
 from spuvm.flow.graph import Flow
 from spuvm.flow.kinds import Report
-from spuvm.flow.run import NodeFailed, Run, run
+from spuvm.flow.run import NodeFailed, Run, ready, run
+from spuvm.flow.trials import ENGINES, Beside, Outcome, beside
 from spuvm.ml.machine import default_device
 from spuvm.ml.report.curves import curve_svg
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import ConfigError, InputError, LinkError
 
 INSTALL = "this search needs a package that is missing: pip install 'spuvm[tuning]'"
+MOST_WORKERS = 1000
 KEPT = 3  # of candidates, halving keeps one in so many
 
 
@@ -120,6 +124,8 @@ def tune(
     patience: int | None = None,
     seconds: float | None = None,
     resource: tuple[str, Sequence[Any]] | None = None,
+    workers: int = 1,
+    engine: str = "local",
     told: Callable[[Trial], None] | None = None,
     **options: Any,
 ) -> Tuning:
@@ -134,6 +140,10 @@ def tune(
         reveal: "each" trial's score, or of the "best" alone.
         patience: end after so many trials without a better score.
         seconds: begin no second trial after so long; of a simulation only.
+        workers: trials that run at once, each in a process of its own with its part of the cores. They are begun and
+            judged in batches, so that the search is the same again whoever is faster.
+        engine: where workers are: "local", processes of this machine; "ray", actors of each party's Ray cluster, whose
+            machines all see the folder `state`.
         resource: of halving, a parameter and values that cost more and more: all candidates get the first, the best
             third of them the second, and so on.
         options: of `run`: state, tables, grants, ...
@@ -141,13 +151,17 @@ def tune(
     Raises:
         ConfigError: for parameters, methods and scores that there are not.
         NodeFailed: if every trial fails, or a link breaks.
+        LinkError: if a worker ends, or loses its peers.
     """
-    search = _Search(flow, space, score, Tuning(score, maximize), reveal, seed, patience, seconds, told, options)
-    search.check(method, trials, resource)
-    if method == "halving":
-        assert resource is not None
-        return search.halve(trials, *resource)
-    return search.run(PROPOSERS[method](search, trials))
+    found = Tuning(score, maximize)
+    search = _Search(flow, space, score, found, reveal, seed, patience, seconds, told, options, workers)
+    search.check(method, trials, resource, engine)
+    ready(flow)
+    with beside(workers, engine, options) if workers > 1 else nullcontext() as search.beside:
+        if method == "halving":
+            assert resource is not None
+            return search.halve(trials, *resource)
+        return search.run(PROPOSERS[method](search, trials))
 
 
 @dataclass
@@ -162,10 +176,16 @@ class _Search:
     seconds: float | None
     told: Callable[[Trial], None] | None
     options: Mapping[str, Any]
+    workers: int = 1
+    beside: Beside | None = None
     secret: list[tuple[Trial, SPUObject]] = field(default_factory=list)
 
-    def check(self, method: str, trials: int, resource: Any) -> None:
+    def check(self, method: str, trials: int, resource: Any, engine: str) -> None:
         """That the search can be made."""
+        if engine not in ENGINES:
+            raise ConfigError(f"`engine` must be one of {', '.join(ENGINES)}, got {engine!r}.")
+        if type(self.workers) is not int or not 1 <= self.workers <= MOST_WORKERS:
+            raise ConfigError(f"`workers` must be a whole number from 1 to {MOST_WORKERS}, got {self.workers!r:.60}.")
         methods = (*PROPOSERS, "halving")
         if method not in methods:
             raise ConfigError(f"`method` must be one of {', '.join(methods)}, got {method!r}.")
@@ -190,31 +210,43 @@ class _Search:
         if name not in self.flow.outputs:
             raise ConfigError(f"`score` names output `{name}`: the flow has {', '.join(self.flow.outputs)}.")
 
-    def run(self, proposals: Iterator[Mapping[str, Any]]) -> Tuning:
+    def run(self, proposals: Iterator[list[Mapping[str, Any]]]) -> Tuning:
         """Try what is proposed until there is nothing more, or a limit is reached."""
         began, since = time.monotonic(), 0
-        for parameters in proposals:
+        for batch in proposals:
             if self.found.trials and self.seconds is not None and time.monotonic() - began > self.seconds:
                 break
-            before = self.found.best
-            self.trial(parameters)
-            since = since + 1 if self.found.best is before else 0
+            for trial in self.tried(batch):
+                since = 0 if trial is self.found.best else since + 1
             if self.patience is not None and since >= self.patience:
                 break
         return self.end()
 
-    def trial(self, parameters: Mapping[str, Any]) -> Trial:
-        """One run of the flow."""
+    def tried(self, batch: Sequence[Mapping[str, Any]]) -> Iterator[Trial]:
+        """Each trial of a batch, in order, when it has been judged; with workers all have run before the first is."""
+        ran: Sequence[Outcome | None] = [None] * len(batch)
+        if self.beside is not None and len(batch) > 1:
+            ran = self.beside.run([self.flow.set(**parameters) for parameters in batch])
+        for parameters, outcome in zip(batch, ran):
+            yield self.trial(parameters, outcome)
+
+    def trial(self, parameters: Mapping[str, Any], ran: Outcome | None = None) -> Trial:
+        """One run of the flow; what a worker has run is taken from there."""
         trial, start = Trial(len(self.found.trials) + 1, dict(parameters)), time.perf_counter()
         self.found.trials.append(trial)
+        if ran is not None and ran.state == "lost":
+            raise LinkError(f"trial {trial.number}: {ran.why}")
         try:
-            value = _score(run(self.flow.set(**parameters), **self.options), self.score)
-            self._note(trial, value)
+            if ran is not None and ran.state == "failed":
+                trial.state, trial.why = "failed", ran.why
+            else:
+                options = self.options if ran is None else {**self.options, "fresh": False}
+                self._note(trial, _score(run(self.flow.set(**parameters), **options), self.score))
         except NodeFailed as error:
             if isinstance(error.cause, LinkError):
                 raise
             trial.state, trial.why = "failed", str(error)
-        trial.seconds = time.perf_counter() - start
+        trial.seconds = time.perf_counter() - start if ran is None else ran.seconds
         if self.told is not None:
             self.told(trial)
         return trial
@@ -244,9 +276,10 @@ class _Search:
 
     def halve(self, trials: int, parameter: str, values: Sequence[Any]) -> Tuning:
         """Successive halving (Jamieson and Talwalkar 2016): more for those that did best with less."""
-        left = list(PROPOSERS["random"](self, trials))
+        left = [p for batch in PROPOSERS["random"](self, trials) for p in batch]
         for i, value in enumerate(values):
-            tried = [self.trial({**p, parameter: value}) for p in left]
+            batches = in_batches([{**p, parameter: value} for p in left], self.workers)
+            tried = [trial for batch in batches for trial in self.tried(batch)]
             ranked = sorted((t for t in tried if t.score is not None), key=lambda t: t.score or 0.0)
             ranked = ranked[::-1] if self.found.maximize else ranked
             if not ranked:
@@ -274,18 +307,29 @@ def _score(made: Run, score: str) -> Any:
     return value
 
 
-# Proposers ------------------------------------------------------------------------------------------------
+# Proposers: batches of what may be tried at once ------------------------------------------------------------
 
 
-def _grid(search: _Search, trials: int) -> Iterator[Mapping[str, Any]]:
+def in_batches(proposals: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
+    """So many at a time."""
+    left = iter(proposals)
+    while batch := list(islice(left, size)):
+        yield batch
+
+
+def _grid(search: _Search, trials: int) -> Iterator[list[Mapping[str, Any]]]:
     ranges = [k for k, v in search.space.items() if isinstance(v, Range)]
     if ranges:
         raise ConfigError(f"a grid needs values, and `{ranges[0]}` has a range: list some, or search at random.")
-    for values in product(*search.space.values()):  # type: ignore[arg-type]
-        yield dict(zip(search.space, values))
+    every = product(*search.space.values())  # type: ignore[arg-type]
+    yield from in_batches((dict(zip(search.space, values)) for values in every), search.workers)
 
 
-def _random(search: _Search, trials: int) -> Iterator[Mapping[str, Any]]:
+def _random(search: _Search, trials: int) -> Iterator[list[Mapping[str, Any]]]:
+    yield from in_batches(_draws(search, trials), search.workers)
+
+
+def _draws(search: _Search, trials: int) -> Iterator[Mapping[str, Any]]:
     r, seen = random.Random(search.seed), set()
     for _ in range(20 * trials):
         drawn = {k: v.draw(r) if isinstance(v, Range) else r.choice(list(v)) for k, v in search.space.items()}
@@ -296,20 +340,21 @@ def _random(search: _Search, trials: int) -> Iterator[Mapping[str, Any]]:
             return
 
 
-def _optuna(search: _Search, trials: int) -> Iterator[Mapping[str, Any]]:
+def _optuna(search: _Search, trials: int) -> Iterator[list[Mapping[str, Any]]]:
     try:
         import optuna
     except ImportError:
         raise InputError(f"{INSTALL}.") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     direction: Any = "maximize" if search.found.maximize else "minimize"
-    study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=search.seed))
-    for _ in range(trials):
-        asked = study.ask()
-        yield {k: _suggested(asked, k, v) for k, v in search.space.items()}
-        trial = search.found.trials[-1]
-        failed = optuna.trial.TrialState.FAIL
-        study.tell(asked, trial.score, state=failed if trial.score is None else None)
+    sampler = optuna.samplers.TPESampler(seed=search.seed, constant_liar=search.workers > 1)
+    study = optuna.create_study(direction=direction, sampler=sampler)
+    for first in range(0, trials, search.workers):
+        asked = [study.ask() for _ in range(min(search.workers, trials - first))]
+        yield [{k: _suggested(one, k, v) for k, v in search.space.items()} for one in asked]
+        for one, trial in zip(asked, search.found.trials[-len(asked) :]):
+            failed = optuna.trial.TrialState.FAIL
+            study.tell(one, trial.score, state=failed if trial.score is None else None)
 
 
 def _suggested(asked: Any, name: str, values: Sequence[Any] | Range) -> Any:
@@ -320,7 +365,7 @@ def _suggested(asked: Any, name: str, values: Sequence[Any] | Range) -> Any:
     return asked.suggest_float(name, values.low, values.high, log=values.log)
 
 
-PROPOSERS: dict[str, Callable[[_Search, int], Iterator[Mapping[str, Any]]]] = {
+PROPOSERS: dict[str, Callable[[_Search, int], Iterator[list[Mapping[str, Any]]]]] = {
     "grid": _grid,
     "random": _random,
     "optuna": _optuna,

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from spuvm.compiler.compile import Program
 from spuvm.compiler.ir.text import parse
 from spuvm.runtime.errors import LinkError
-from spuvm.runtime.link.certificates import free_ports
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Link
-from spuvm.runtime.link.parties import Address, Cluster
 from spuvm.runtime.link.tls.connect import connect
+from spuvm.runtime.link.workers import listening, moved
 from spuvm.runtime.machine.session import Session
 from spuvm.streaming.folder import Folder
 from spuvm.streaming.job import Job, Runner
@@ -26,7 +24,6 @@ from spuvm.streaming.sealed import read_sealed, write_whole
 from spuvm.streaming.sources import Source
 from spuvm.vm import VM
 
-ANY = "0.0.0.0"
 POLL = 0.05
 
 
@@ -65,24 +62,16 @@ def _job(body: Mapping[str, Any]) -> Job:
 
 def _link(folder: Path, number: int, body: Mapping[str, Any]) -> Link:
     """A session of the workers of this number: say where this one listens, and hear where the others do."""
-    cluster, me = load_cluster(body["cluster"]), str(body["party"])
-    if cluster.session is not None or any(p.address is None for p in cluster.parties):
-        cluster = replace(cluster, session=f"{cluster.meeting}.w{number}")
-    entry = cluster.parties[cluster.rank(me)]
-    listen, at = entry.listen, None
-    if isinstance(listen, Path):
-        listen = listen.with_name(str(cluster.session))
-    elif listen is not None and entry.address is not None:
-        host, here = entry.address.host, listen.host
-        if body["engine"] == "ray":
-            import ray
+    host = None
+    if body["engine"] == "ray":
+        import ray
 
-            host, here = ray.util.get_node_ip_address(), ANY  # type: ignore[no-untyped-call]
-        listen = Address(here, free_ports(1, here)[0])
-        at = [host, listen.port]
+        host = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    me = str(body["party"])
+    cluster, listen, at = listening(load_cluster(body["cluster"]), me, number, host)
     write_whole(folder / f"worker-{number}-at.json", json.dumps(at).encode())
     peers = _awaited(folder / f"worker-{number}-peers.json", float(body["timeout"]))
-    return connect(_moved(cluster, peers, me, listen), me, float(body["timeout"]))
+    return connect(moved(cluster, peers, me, listen), me, float(body["timeout"]))
 
 
 def _awaited(path: Path, timeout: float) -> Any:
@@ -92,13 +81,3 @@ def _awaited(path: Path, timeout: float) -> Any:
             return json.loads(path.read_text())
         time.sleep(POLL)
     raise LinkError(f"the other parties' workers did not start in time: {path.name} is missing.")
-
-
-def _moved(cluster: Cluster, peers: Mapping[str, Any], me: str, listen: Address | Path | None) -> Cluster:
-    """The cluster with the addresses that the workers have; None: the party's own."""
-    parties = []
-    for party in cluster.parties:
-        at = peers[party.name]
-        address = party.address if at is None else Address(*at)
-        parties.append(replace(party, address=address, listen=listen if party.name == me else address))
-    return replace(cluster, parties=tuple(parties))

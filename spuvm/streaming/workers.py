@@ -13,7 +13,8 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,29 @@ def _failure(failed: PartiesFailed) -> SpuError:
 
 
 def _ray(folder: Path, count: int, introduce: Introduce, finished: Callable[[], None]) -> None:
-    """Tasks of the Ray cluster that this process is connected to, or that RAY_ADDRESS names, or a new local one."""
+    """Tasks of a Ray cluster."""
+    with ray_cluster(count) as ray:
+        task = ray.remote(max_retries=0)(_work)
+        pending = [task.remote(str(folder.absolute()), j) for j in range(count)]
+        try:
+            introduce()
+            while pending:
+                done, pending = ray.wait(pending, num_returns=1, timeout=1.0)
+                finished()
+                for one in done:
+                    _raise_words(ray_result(ray, one))
+        finally:
+            for one in pending:
+                ray.cancel(one, force=True)
+
+
+@contextmanager
+def ray_cluster(count: int) -> Iterator[Any]:
+    """Ray, with the cluster that this process is connected to, or that RAY_ADDRESS names, or a new local one.
+
+    Raises:
+        ConfigError: if there is none, or it has not so many processors.
+    """
     try:
         import ray
     except ImportError:
@@ -146,25 +169,19 @@ def _ray(folder: Path, count: int, introduce: Introduce, finished: Callable[[], 
             raise ConfigError(f"Ray cannot be used: {str(error).strip().partition(chr(10))[0]}") from None
     try:
         _check_room(ray, count)
-        task = ray.remote(max_retries=0)(_work)
-        pending = [task.remote(str(folder.absolute()), j) for j in range(count)]
-        try:
-            introduce()
-            while pending:
-                done, pending = ray.wait(pending, num_returns=1, timeout=1.0)
-                finished()
-                for one in done:
-                    try:
-                        _raise_words(ray.get(one))
-                    except ray.exceptions.RayError as error:
-                        words = (str(error).strip().splitlines() or [type(error).__name__])[-1]
-                        raise LinkError(f"a worker on Ray failed: {words}") from None
-        finally:
-            for one in pending:
-                ray.cancel(one, force=True)
+        yield ray
     finally:
         if started:
             ray.shutdown()
+
+
+def ray_result(ray: Any, one: Any) -> Any:
+    """What a task gave; LinkError if Ray lost it."""
+    try:
+        return ray.get(one)
+    except ray.exceptions.RayError as error:
+        words = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+        raise LinkError(f"a worker on Ray failed: {words}") from None
 
 
 def _check_answers(address: str) -> None:
