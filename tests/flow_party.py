@@ -6,12 +6,13 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import spuvm as spu
-from spuvm.flow import Flow, find, grants, run
+from spuvm.flow import Flow, find, grants, records, run, tune
 from spuvm.flow.records import NodeRun
 
 TABLES = {
@@ -26,6 +27,20 @@ def flow(rows: int = 1) -> Flow:
     data = find("match")(*tables, key="id", mode="helper")
     scaled = find("scale")(data, label="nothing" * (rows - 1))
     return Flow("joint", found=find("correlation")(scaled.data), rows=find("count_rows")(data))
+
+
+def searched(party: str, cluster: str, state: Path) -> None:
+    """Two trials at once."""
+    spu.init(party=party, config=cluster)
+    matched = find("match")(*[find("read")(party=p, table=t) for p, own in TABLES.items() for t in own], key="id")
+    counted = Flow("counted", rows=find("count_rows")(find("split")(matched, test_size=0.5, name="parts").train))
+    last = datetime.now(UTC).date() + timedelta(days=1)
+    given = {party: [replace(grants.asked(counted, party, last), flow="any")]}
+    made = tune(counted, {"parts.test_size": [0.5, 0.25]}, "rows", workers=2, state=state, tables=TABLES, grants=given)
+    names = [p.stem for p in (state / party / "runs").glob("counted*")]
+    states = sorted(records.read(state / party, n).nodes["match"].state for n in names)
+    print(json.dumps({"scores": [t.score for t in made.trials], "match": states}), flush=True)
+    spu.shutdown()
 
 
 def main(party: str, cluster: str, state: str, scenario: str, victim: str, node: str) -> None:
@@ -54,6 +69,7 @@ def main(party: str, cluster: str, state: str, scenario: str, victim: str, node:
         attempt(grants=expired, name="x")
         attempt(name="x", resume=True)
         attempt(name="y")
+        searched(party, cluster, Path(state) / "searched")
     else:
         attempt(name="z", resume=scenario == "resume", retries=int(scenario == "killed"))
 

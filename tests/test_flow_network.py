@@ -24,9 +24,11 @@ def parties(folder: Path, *arguments: str) -> dict[str, list[Any]]:
     return {p: [json.loads(line) for line in o.stdout.splitlines()] for p, o in ended.items()}
 
 
-def test_all_parties_refuse_and_agree(tmp_path: Path) -> None:
+def test_all_parties_refuse_and_agree_and_search(tmp_path: Path) -> None:
+    """A changed flow, an expired grant, a run, another; two trials at once, of which what they share is done once."""
     said = parties(tmp_path, "refused", "-", "-")
-    changed, expired, done, again = ([said[p][i] for p in PARTIES] for i in range(4))
+    changed, expired, done, again, searched = ([said[p][i] for p in PARTIES] for i in range(5))
+    assert searched[0] == searched[1] == searched[2] == {"scores": [11.0, 16.0], "match": ["cached"] * 4 + ["done"]}
     assert all("flow" in x["says"] and x["error"] in ("PeerMismatchError", "PeerAbortedError") for x in changed)
     assert {x["error"] for x in expired} == {"NotGranted"} and len({x["says"] for x in expired}) == 1
     assert "node `bills` of flow `joint` stops: the grant of bob ended on" in expired[0]["says"]

@@ -23,6 +23,7 @@ from spuvm.flow.records import NodeRun, names, read, versions
 from spuvm.runtime.errors import InputError
 
 STATE = "flows"
+SEARCH = ("method", "trials", "reveal", "patience", "seed", "state", "workers", "engine")  # of `tune`, by its names
 path = click.Path(path_type=Path)
 
 
@@ -241,6 +242,8 @@ def approve(file: Path, me: str, until: str | None, output: Path | None) -> None
 @click.option("--resource", metavar="NODE.PARAMETER=VALUES", help="Of halving: what costs more and more.")
 @click.option("--patience", type=click.IntRange(1), help="End after so many trials without a better one.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Trials at once.")
+@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Of workers.")
 @click.option("--state", type=path, default=STATE, show_default=True)
 @click.option("--report", type=path, help="Write a page about the search (HTML).")
 def tune(file: Path, **options: Any) -> None:
@@ -260,7 +263,7 @@ def tune(file: Path, **options: Any) -> None:
         resource=resource,  # type: ignore[arg-type]
         told=lambda t: say(f"trial {t.number}: {t.state}{'' if t.score is None else f', {t.score:.6g}'}"),
         tables=catalog_of(options["tables"], options["catalog"]),
-        **{k: options[k] for k in ("method", "trials", "reveal", "patience", "seed", "state")},
+        **{k: options[k] for k in SEARCH},
     )
     heads, rows = made.table()
     shown = [tuple("" if c is None else f"{c:.6g}" if isinstance(c, float) else str(c) for c in row) for row in rows]

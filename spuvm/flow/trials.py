@@ -166,7 +166,8 @@ class _Processes:
             right, value = pipe.recv()
         except (EOFError, OSError):
             process.join(ENDED)
-            raise LinkError(f"worker {number} of the search ended with status {process.exitcode}.") from None
+            status = f"status {process.exitcode}, see its own message"
+            raise LinkError(f"worker {number} of the search ended with {status}.") from None
         if not right:
             raise LinkError(f"worker {number} of the search: {value}")
         return value
