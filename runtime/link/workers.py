@@ -18,7 +18,9 @@ ANY = "0.0.0.0"
 At = list[Any] | None  # host and port; None: the party's own, which knows sessions apart
 
 
-def listening(cluster: Cluster, me: str, number: int, host: str | None = None) -> tuple[Cluster, Address | Path | None, At]:
+def listening(
+    cluster: Cluster, me: str, number: int, host: str | None = None
+) -> tuple[Cluster, Address | Path | None, At]:
     """The cluster in the session of this number, where the worker listens, and where its peers find it.
 
     `host`: of the machine that it is on, if that is not its party's.
