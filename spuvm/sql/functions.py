@@ -156,11 +156,6 @@ def _case_type(types: Types, value: Any) -> Type:
     return common(values, "a choice among")
 
 
-def _first_number(types: Types, value: Any) -> Type:
-    _numbers(types, "a function")
-    return types[0]
-
-
 def _negative_type(types: Types, value: Any) -> Type:
     _numbers(types, "-")
     return types[0].within(-types[0].hi, -types[0].lo)

@@ -192,10 +192,6 @@ class Scope:
             )
             raise InputError(f"{what}.")
 
-    def owns(self, name: str) -> bool:
-        """Whether a field belongs to these relations (not to those around)."""
-        return any(name in r.names for r in self.relations)
-
 
 def fields_of(node: Node) -> Iterable[str]:
     """The fields that a relation has or can be asked for."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
-from spuvm.data import Column, Frame, Series
+from spuvm.data import Column, Frame
 from spuvm.ml.common.by_column import Apply, Learn, learn
 from spuvm.ml.common.estimator import Estimator, Fitted
 from spuvm.ml.common.labels import features_of
@@ -116,8 +116,3 @@ def named_labels(data: Any, y: Any) -> Any:
     if isinstance(data, Table):
         return data.column(y)
     return y
-
-
-def is_named(y: Any) -> bool:
-    """Whether labels are a column of a frame."""
-    return isinstance(y, str | Series)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,11 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from spuvm.ml.common import units
-
-
-def least_spread(alpha: float) -> float:
-    """The smallest unit that serves: below alpha's root the ridge outweighs the data, and would be large in units."""
-    return math.sqrt(alpha)
 
 
 def as_they_are(
