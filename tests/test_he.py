@@ -264,8 +264,10 @@ def test_noise_and_ranges_are_refused_before_they_fail(devices: Any) -> None:
     y = alice(lambda: Y)().to(heu, bits=10).encrypt()
     w = bob(lambda: Y)().to(heu, bits=10)
     product = y * w
+    assert w.noise_budget == float("inf") > y.noise_budget > product.noise_budget > 0
     with pytest.raises(InputError, match=r"more noise than can be decrypted .*refresh"):
         product * w
+    assert product.refresh().noise_budget > product.noise_budget
     close(product.refresh() * w, Y**3)
     wide = alice(lambda: Y)().to(heu).encrypt()
     with pytest.raises(InputError, match=r"may reach 2\^1\d\d, .*bits="):
