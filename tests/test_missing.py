@@ -55,6 +55,7 @@ AS_USED: dict[str, Callable[[Any], Any]] = {
     ],
     "branches": lambda x: lax.cond(x[0] > 0, lambda v: v * jnp.nan, lambda v: v, x),
     "rows": lambda x: jax.vmap(jnp.nanmax)(some(x).reshape(2, 3)),
+    "probabilities": lambda x: jax.nn.softmax(jnp.nanmean(some(x).reshape(2, 3), 0)),
     "gradient": lambda x: jax.grad(lambda v: jnp.nansum(some(v) ** 2))(x),
     "cases": lambda x: jnp.select([x > 2, x > 0], [x, x * 2], jnp.nan),
     "constant": lambda x: [x * jnp.nan, jnp.where(x > 0, jnp.nan, jnp.inf).sum(), jnp.full_like(x, jnp.nan)],

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from lowering import lowered, run
 
 import spuvm as spu
 from spuvm.compiler.lower.prints import texts
@@ -34,6 +35,41 @@ X = np.array([3.0, 1.0, 2.0], np.float32)
 )
 def test_infinity_is_a_mask_wherever_values_are_moved(f: Callable[[Any], Any]) -> None:
     np.testing.assert_allclose(spu.reveal(spu.jit(f)(X)), f(jnp.asarray(X)), atol=1e-4)
+
+
+def asked(x: Any) -> Any:
+    """What programs ask of masks, before and after they are moved, added to and carried."""
+    low, high = jnp.where(x > 1.5, x, -jnp.inf), jnp.where(x > 1.5, x, jnp.inf)
+    moved, added = jnp.stack([x, low])[1, ::-1], low + jnp.array([0.0, 2.0, -jnp.inf])
+    largest = jax.ops.segment_max(x, jnp.array([0, 2, 2]), 4)
+    (best, unset), _ = lax.scan(lambda c, v: ((jnp.maximum(c[0], v), c[1] + jnp.isinf(c[0])), None), (-jnp.inf, 0), x)
+    return [
+        *(f(y) for f in (jnp.isinf, jnp.isposinf, jnp.isneginf, jnp.isfinite) for y in (low, high, moved, added)),
+        *(low == -jnp.inf, low > -jnp.inf, low <= -jnp.inf, high != jnp.inf, high < jnp.inf, jnp.isinf(-high)),
+        *(jnp.where(jnp.isinf(largest), 0, largest), jnp.nan_to_num(low, neginf=-7.0), jnp.isinf(low.max())),
+        *(
+            best,
+            unset,
+            jnp.isinf(best),
+            lax.fori_loop(0, 2, lambda i, c: jnp.where(x > i + 1, c, jnp.inf), x) == jnp.inf,
+        ),
+    ]
+
+
+def test_infinities_of_the_program_are_found() -> None:
+    for got, want in zip(run(lowered(asked, X), X), asked(jnp.asarray(X)), strict=True):
+        np.testing.assert_allclose(got, want, atol=1e-4)
+
+
+@pytest.mark.parametrize("ring", [32, 128])
+def test_infinities_of_other_rings(ring: int) -> None:
+    low = spu.reveal(spu.jit(lambda x: jnp.isinf(jnp.where(x > 1.5, x, -jnp.inf)), ring=ring)(X))
+    assert low.tolist() == [False, True, False]
+
+
+def test_what_comes_in_is_finite_without_a_round() -> None:
+    program = spu.jit(lambda x: (jnp.isfinite(x), jnp.isinf(x + 1), x * 2 < jnp.inf, jax.nn.softmax(x) == jnp.inf))
+    assert "less" not in [op.name for op in program.compile(X[:1]).module.body.walk()]
 
 
 def test_where_it_is_computed_with_it_is_refused() -> None:

@@ -27,6 +27,7 @@ from spuvm.compiler.ir import fixedpoint
 from spuvm.compiler.ir.builder import Builder, element_of
 from spuvm.compiler.ir.dtypes import is_key_dtype, kind_of
 from spuvm.compiler.ir.module import Location, Module, Region, Type, Value
+from spuvm.compiler.lower import infinite
 from spuvm.compiler.lower.advice import nearest
 from spuvm.compiler.lower.folded import constant_of, fold
 from spuvm.runtime.config import Config
@@ -82,6 +83,8 @@ class Context:
         self.logarithms: dict[Value, Value] = {}
         self.quotients: dict[Value, tuple[Value, int]] = {}
         self.truth: dict[Value, Value] = {}  # integers that were bools -> the bools
+        self.infinite: set[Value] = set()  # those that may be, see `infinite`
+        self._infinite_in = False  # whether an operand of the equation at hand may be
         self.randoms = 0  # draws of random values so far
         self.primitive = ""
         self.outs: list[Any] = []  # shapes and dtypes
@@ -188,7 +191,7 @@ class Context:
             if rule is None:
                 raise UnsupportedError(missing(eqn.primitive.name, self._rules))
             region, start = self.b.region, len(self.b.region.ops)
-            results = rule(self, *args, **eqn.params)
+            results = self._ruled(rule, eqn, args)
             outs = list(results) if eqn.primitive.multiple_results else [results]
             if any(isinstance(x, Undefined) for x in (*args, *outs)):
                 return outs
@@ -197,6 +200,19 @@ class Context:
             if self._did_lower is not None:
                 self._did_lower(Lowered(eqn, self.b.location, args, outs, region, start, len(region.ops)))
             return outs
+
+    def _ruled(self, rule: Rule, eqn: Any, args: list[Operand]) -> Any:
+        """The rule's results; which of them may be infinite is noted."""
+        name, before, outer = eqn.primitive.name, len(self.infinite), self._infinite_in
+        self._infinite_in = infinite.comes_in(name, args, self.infinite)
+        results = rule(self, *args, **eqn.params)
+        if self._infinite_in or (name in infinite.LOOPS and len(self.infinite) > before):
+            self._note(results if eqn.primitive.multiple_results else [results])
+        self._infinite_in = outer
+        return results
+
+    def _note(self, values: Sequence[Any]) -> None:
+        self.infinite.update(x for x in values if isinstance(x, Value) and x.type.kind == "fxp")
 
     @contextmanager
     def _at(self, eqn: Any) -> Any:
@@ -234,6 +250,8 @@ class Context:
     def region(self, types: Sequence[Type]) -> Any:
         """A new region with parameters of these types; what is built within goes there."""
         with self.b.inside(Region([Value(t) for t in types])) as region:
+            if self._infinite_in:
+                self._note(region.params)
             yield region
 
 

@@ -41,9 +41,28 @@ def _comparable(ctx: Context, x: Operand) -> Value:
     return ctx.broadcast(fixedpoint.constant(ctx.b, raw, f"fxp{ctx.b.frac}"), shape)
 
 
+def is_infinite(ctx: Context, x: Operand, side: int) -> Operand:
+    """Whether x is infinite, above (side = 1) or below (-1): what stands for it is, and what is near that by a sum."""
+    if not (isinstance(x, Value) and x in ctx.infinite) or ctx.special:
+        return full(ctx, False)
+    least = ctx.like(side * fixedpoint.limit(ctx.b.frac, ctx.b.ring_bits) / 4, x)
+    return ctx.broadcast(ctx.b.less(least, x) if side > 0 else ctx.b.less(x, least), ctx.outs[0].shape)
+
+
+def is_finite(ctx: Context, x: Operand) -> Operand:
+    above, below = is_infinite(ctx, x, 1), is_infinite(ctx, x, -1)
+    if not isinstance(above, Value) or not isinstance(below, Value):
+        return full(ctx, True)
+    return ctx.b.not_(ctx.b.logical("or", above, below))
+
+
 def less(ctx: Context, x: Operand, y: Operand) -> Operand:
     """x < y, folded where a side is infinite or both are the same value."""
     side = beyond(ctx, y) - beyond(ctx, x)
+    if isinstance(x, Value) and side > 0:
+        return negated(ctx, is_infinite(ctx, x, 1))
+    if isinstance(y, Value) and side > 0:
+        return negated(ctx, is_infinite(ctx, y, -1))
     if x is y or side:
         return full(ctx, side > 0)
     x, y = _comparable(ctx, x), _comparable(ctx, y)
@@ -53,8 +72,11 @@ def less(ctx: Context, x: Operand, y: Operand) -> Operand:
 
 
 def equal(ctx: Context, x: Operand, y: Operand) -> Operand:
-    if x is y or beyond(ctx, x) or beyond(ctx, y):
-        return full(ctx, x is y)
+    for one, other in ((x, y), (y, x)):
+        if side := beyond(ctx, other):
+            return is_infinite(ctx, one, side)
+    if x is y:
+        return full(ctx, True)
     x, y = _comparable(ctx, x), _comparable(ctx, y)
     if x.type.kind == "bool":
         return ctx.b.not_(ctx.b.logical("xor", x, y))
@@ -307,7 +329,7 @@ PLAIN: dict[str, Rule] = {
     "lt_to": less,
     "le_to": lambda ctx, x, y: negated(ctx, less(ctx, y, x)),
     "eq_to": equal,
-    "is_finite": lambda ctx, x: full(ctx, True),
+    "is_finite": is_finite,
     "select_n": select_n,
     "and": bitwise("and"),
     "or": bitwise("or"),

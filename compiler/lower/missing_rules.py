@@ -340,7 +340,7 @@ MOVES = (
         "tile",
     ),
     *("stack", "unstack", "gather", "scatter", "dynamic_slice", "dynamic_update_slice", "split", "device_put"),
-    "optimization_barrier",
+    *("optimization_barrier", "stop_gradient"),
 )
 FAMILIES: dict[Rule, Sequence[str]] = {
     elementwise: ELEMENTWISE,

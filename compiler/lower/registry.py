@@ -34,6 +34,7 @@ from spuvm.compiler.lower import (
     zeta,
 )
 from spuvm.compiler.lower.context import Context, Operand, Rule
+from spuvm.compiler.lower.infinite import MOVING
 
 
 def merge(*families: Mapping[str, Rule]) -> dict[str, Rule]:
@@ -45,14 +46,6 @@ def merge(*families: Mapping[str, Rule]) -> dict[str, Rule]:
             raise ValueError(f"primitives registered twice: {sorted(twice)}")
         table.update(family)
     return table
-
-
-# Primitives that only move values: a constant infinity among them is a mask, as in a choice.
-MOVING = (
-    *("concatenate", "pad", "stack", "tile", "broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims"),
-    *("rev", "slice", "dynamic_slice", "dynamic_update_slice", "gather", "scatter", "scatter-min", "scatter-max"),
-    *("copy", "copy_p"),
-)
 
 
 def moving(rule: Rule) -> Rule:

@@ -34,12 +34,14 @@ DIFFERENCES = """## Where there is no NaN and no infinity
 Fixed point has neither, and secret values cannot be looked at. So on secret values:
 
 - `x / 0` is 0, `log` of 0 and of negative numbers is that of half a unit, and so on: the columns *domain* and *beyond
-  it* of [precision.md](precision.md) say what each function gives. `is_finite` is true.
+  it* of [precision.md](precision.md) say what each function gives.
 - Reading floats out of bounds in JAX's mode `fill`, the default of `jnp.take` and `jnp.take_along_axis`, gives 0 where
   JAX gives NaN; give a `fill_value` that can be told from data. Integers and bools are filled as JAX fills them, and
   `x[i]` is clipped as JAX does on a CPU. Where the index is known when compiling, it is refused.
-- The constant infinity, and any from 1e29 on, is a mask: half of what fixed point holds stands for it, and `isinf` is
-  false. The constant NaN marks what is missing, and input with NaN is taken with `missing=True`
+- The constant infinity, and any from 1e29 on, is a mask: half of what fixed point holds stands for it. Where a program
+  moves, chooses or adds one, and asks later (`isinf`, `isfinite`, `x == -jnp.inf`, `x > -jnp.inf`), what is beyond half
+  of that is infinite; other values are known to be finite. Shown, it is that large number.
+- The constant NaN marks what is missing, and input with NaN is taken with `missing=True`
   ([numbers](numbers.md#nan)); other input that is not finite is refused. Where JAX's own special functions and
   distributions give NaN, beyond their domain, the result is 0. What a condition that is known when compiling never
   chooses, such as `y` in `jnp.where(jnp.isfinite(x), x, y)`, may be anything.
