@@ -419,21 +419,26 @@ def test_parties_start_the_same_run_of_a_job(folder: Path, program: str) -> None
         started: list[int] = []
         alice._start = lambda row, work: started.append(row.attempt)  # type: ignore[method-assign]
         id = alice.submit("ann", program, inputs()).id
-        for peer, attempt in (("bob", 0), ("carol", 1)):
-            alice.hear(peer, id, {"state": "approved", "reason": "", "attempt": attempt})
-        assert started == []
-        alice.store.set(id, "running")
-        alice.store.began(id, again.data_of(alice.settings, alice.store.job(id).job))
-        alice.hear("carol", id, {"state": "approved", "reason": "", "attempt": 1})  # hers was killed
+        alice.hear("bob", id, {"state": "approved", "reason": "", "attempt": 0})
+        alice.hear(
+            "carol", id, {"state": "approved", "reason": "", "attempt": 1}
+        )  # run 0 began and ended without alice
         assert (alice.store.job(id).state, alice.store.job(id).attempt) == ("approved", 1)
-        assert started == []
+        assert alice.store.news(id)["alice"].attempt == 1 and started == []
         alice.hear("bob", id, {"state": "approved", "reason": "", "attempt": 1})
         assert started == [1]
+        alice.store.began(id, again.data_of(alice.settings, alice.store.job(id).job))
+        alice.store.set(id, "running")
+        alice.hear("carol", id, {"state": "approved", "reason": "", "attempt": 2})  # hers was killed
+        assert (alice.store.job(id).state, alice.store.job(id).attempt) == ("approved", 2)
         alice.hear("bob", id, {"state": "done", "reason": "", "attempt": 0})
         assert "bob has finished" in alice.store.job(id).reason
         for wrong in (-1, 1.5, "1", 10**9, True):
             with pytest.raises(InputError, match="run number"):
                 alice.hear("bob", id, {"state": "approved", "reason": "", "attempt": wrong})
+        other = alice.submit("ann", program, inputs()).id
+        alice.hear("bob", other, {"state": "approved", "reason": "", "attempt": 10_000})
+        assert alice.store.job(other).state == "failed" and "interrupted 10000 times" in alice.store.job(other).reason
 
     run(scenario())
 

@@ -275,6 +275,9 @@ class Party:
         finished = next((n for n in news.values() if n.state == "done" and n.attempt < row.attempt), None)
         if finished is not None:
             return self._left_behind(id, work, news, finished.party)
+        ahead = max((n for n in news.values() if n.state in AGREED), key=lambda n: n.attempt, default=None)
+        if row.state == "approved" and ahead is not None and ahead.attempt > row.attempt:
+            return self._follow(row, ahead)
         ready = [n.party for n in news.values() if n.state in AGREED and n.attempt == row.attempt]
         if row.state != "approved" or not set(members) <= set(ready):
             return
@@ -286,6 +289,15 @@ class Party:
         if not self.looked(id, row.job.program, row.job.inputs, then=lambda: self.step(id)):
             return
         self._start(row, work)
+
+    def _follow(self, row: Row, ahead: News) -> None:
+        """Peers were interrupted in a run that has not begun here: this party is ready for their next one, too."""
+        if ahead.attempt > self.settings.limits.restarts:
+            why = f"{ahead.party} was interrupted {ahead.attempt} times"
+            return self.end(row.id, "failed", why, public=why)
+        self.store.again(row.id, ahead.attempt)
+        self._say(row.job, "approved")
+        self.step(row.id)
 
     def _left_behind(self, id: str, work: Work, news: Mapping[str, News], peer: str) -> None:
         """It was interrupted here while a peer finished: all is well if everybody who gets results has them."""

@@ -133,8 +133,8 @@ class Store:
         self.db.execute("update jobs set state = ?, reason = ?, ended = ? where id = ?", (state, reason, ended, id))
 
     def began(self, id: str, data: str) -> None:
-        """Remember what a job's first run began with."""
-        self.db.execute("update jobs set data = ? where id = ? and attempt = 0", (data, id))
+        """Remember what a job's first run here began with."""
+        self.db.execute("update jobs set data = ? where id = ? and data = ''", (data, id))
 
     def again(self, id: str, attempt: int) -> None:
         """A job that was interrupted waits for its next run."""
