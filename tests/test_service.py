@@ -420,9 +420,7 @@ def test_parties_start_the_same_run_of_a_job(folder: Path, program: str) -> None
         alice._start = lambda row, work: started.append(row.attempt)  # type: ignore[method-assign]
         id = alice.submit("ann", program, inputs()).id
         alice.hear("bob", id, {"state": "approved", "reason": "", "attempt": 0})
-        alice.hear(
-            "carol", id, {"state": "approved", "reason": "", "attempt": 1}
-        )  # run 0 began and ended without alice
+        alice.hear("carol", id, {"state": "approved", "reason": "", "attempt": 1})  # run 0 was without alice
         assert (alice.store.job(id).state, alice.store.job(id).attempt) == ("approved", 1)
         assert alice.store.news(id)["alice"].attempt == 1 and started == []
         alice.hear("bob", id, {"state": "approved", "reason": "", "attempt": 1})
