@@ -237,6 +237,28 @@ def test_aggregates_that_pass_over_rows_are_of_k_units_too() -> None:
         assert any("fewer than k units" in r.reason for r in found), chooses
 
 
+ERRORS = [
+    "sum(case when age = 63 then cast('x' || ward as integer) else 0 end)",
+    "sum((age - 62) * 2000000000 * (age - 62))",
+    "max(cast(age * 3 as tinyint))",
+    "sum(case when age = 63 then 1e300 * ward else 1 end)",
+    "count(*) filter (where cast(case when age = 63 then 'x' else '1' end as integer) > 0)",
+    "max(length(repeat('abcdefgh', case when age = 63 then 1000 else 1 end)))",
+    "max(repeat('abcdefgh', case when age = 63 then 1000 else 1 end))",
+    "sum(ward // (age - 63))",
+]
+
+
+@pytest.mark.parametrize("aggregate", ERRORS)
+def test_errors_tell_nothing_of_the_cells_of_an_owner_with_rules(aggregate: str) -> None:
+    """A query that fails for one age and not for another would be an answer. What fails is NULL."""
+    for age in (63, 64):
+        patients = {**PATIENTS, "age": [30, 41, 52, age, 74, 85]}
+        tables: dict[str, Any] = {"alice": {"patients": patients}, "bob": {"bills": BILLS}}
+        db = connect(tables, alice(id="plaintext", ward="plaintext", age="after_aggregate"))
+        assert len(evaluate(db, f"select {aggregate} from patients", "carol")) == 1
+
+
 def test_templates() -> None:
     policy = alice(id="plaintext", ward="plaintext", age="plaintext")
     policy["alice"]["templates"] = ["SELECT ward, count(*) FROM patients WHERE age > ? GROUP BY ward"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from spuvm.data.schema import nearest
 from spuvm.runtime.errors import InputError
-from spuvm.sql.sources import duckdb, quoted
+from spuvm.sql.sources import duckdb, quoted, without_division_errors
 from spuvm.sql.types import Type, from_duckdb, text
 
 
@@ -70,6 +70,7 @@ class Catalog:
                 self._add(owner, entry)
         self._empty = duckdb().connect(":memory:")
         self._empty.execute("SET enable_external_access = false")
+        without_division_errors(self._empty)
         for table in self.tables.values():
             columns = ", ".join(f"{quoted(c.name)} {c.declared}" for c in table.columns)
             self._empty.execute(f"CREATE TABLE {quoted(table.name)} ({columns})")

@@ -215,6 +215,7 @@ class Database:
             join_rows,
             lambda n, b: protected(n, b, self.policies, receiver),
             receiver != SHARED,
+            [o for o, p in self.policies.items() if p.given and o != receiver],
         )
         for scan in out.scans:
             if scan.owner in self.policies:
@@ -405,7 +406,7 @@ class Database:
         wanted, spelled = _wanted(scan), machine.dictionaries(chosen_plan.root)
         if scan.owner == NOBODY:
             return held(self.shares[scan.table], scan.items, spelled)
-        run = PYU(scan.owner)(lambda s: scanning.scanned(s, scan.sql(), wanted, scan.bound, scan.filtered, spelled))
+        run = PYU(scan.owner)(lambda s: scanning.scanned(s, scan, wanted, spelled))
         return run(self.stores[scan.owner])
 
     def _given(self, chosen_plan: Plan, measured: Any = selecting.unmeasured) -> Any:

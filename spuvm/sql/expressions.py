@@ -37,6 +37,9 @@ AGGREGATES: dict[type[Any], str] = {
 }
 
 
+SAFE = frozenset({"col", "lit", "=", "<>", "<", ">", "<=", ">=", "is null", "and", "or", "not", "case", "coalesce"})
+SAFE |= {"greatest", "least"}
+
 # What a function could read columns by that it does not name: an owner's rules would not see them.
 UNSEEN = (exp.Select, exp.Subquery, exp.Window, exp.AggFunc, exp.Star, exp.Columns, exp.Parameter, exp.Placeholder)
 HIDDEN = frozenset({"columns", "query", "query_table", "getvariable", "getenv"})
@@ -138,11 +141,12 @@ class Binder:
         if op in ("=", "<>", "<", ">", "<=", ">=", "case", "coalesce", "greatest", "least") and not (local and sources):
             args = self._comparable(op, args)
         divides = op in functions.NULL_BY_ZERO and args[1].op == "lit" and args[1].value not in (0, None)
+        fails = local and self.bases.guards(sources) and not (op in SAFE and all(_is_safe(a) for a in args))
         return Expr(
             op,
             tuple(args),
             functions.FUNCTIONS[op].typed([a.type for a in args], value),
-            functions.nullable(op, [a.nullable for a in args], divides),
+            functions.nullable(op, [a.nullable for a in args], divides) or fails,
             value,
             sql,
             sources,
@@ -210,6 +214,11 @@ class Binder:
             type_ = type_.within(max(type_.lo, -most), min(type_.hi, most))
         origin = frozenset().union(*(c.origin for c in columns))
         return Expr("sql", tuple(columns), type_, True, dialect(node), f"({dialect(node)})", sources, origin)
+
+
+def _is_safe(expr: Expr) -> bool:
+    """Whether DuckDB can compute it of any cell."""
+    return all(e.op in SAFE for e in expr.walk())
 
 
 def listed_key(node: Any) -> str:

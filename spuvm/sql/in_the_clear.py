@@ -33,7 +33,7 @@ def evaluate(db: Database, sql: str, to: str, **options: Any) -> list[tuple[Any,
                 given[scan.name] = jax.tree.map(_known, shared, is_leaf=_is_object)
                 continue
             wanted = {f.name: (f.type, f.nullable) for f in scan.fields}
-            tree = scanning.scanned(db.stores[scan.owner].value, scan.sql(), wanted, scan.bound, scan.filtered, spelled)
+            tree = scanning.scanned(db.stores[scan.owner].value, scan, wanted, spelled)
             given[scan.name] = jax.tree.map(jnp.asarray, tree)
         out = computed(plan, {"scans": given, "matched": {}, "frac": 0})
         if out["fits"] is not None and not bool(out["fits"]):

@@ -103,6 +103,7 @@ class Scan(Node):
     reads: set[str] = field(default_factory=set)  # columns that filters read
     ranges: dict[str, tuple[float, float]] = field(default_factory=dict)  # that the owner states of columns
     compared: set[str] = field(default_factory=set)  # fields that are outcomes of comparisons
+    guarded: bool = False  # what fails in a cell is NULL there: an error would tell of the cell
 
     @property
     def name(self) -> str:
@@ -114,9 +115,12 @@ class Scan(Node):
         return bool(self.where)
 
     def sql(self) -> str:
-        shown = ", ".join(f'{sql} AS "{name}"' for name, sql in self.items.items()) or "1"
-        where = f" WHERE {' AND '.join(f'({w})' for w in self.where)}" if self.where else ""
+        shown = ", ".join(f'{self._tried(sql)} AS "{name}"' for name, sql in self.items.items()) or "1"
+        where = f" WHERE {' AND '.join(f'({self._tried(w)})' for w in self.where)}" if self.where else ""
         return f'SELECT {shown} FROM "{self.table}"{where}'
+
+    def _tried(self, sql: str) -> str:
+        return f"TRY({sql})" if self.guarded and "(" in sql else sql
 
 
 @dataclass(eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,23 +178,22 @@ def plan(
     join_rows: int | None = None,
     protect: Callable[[Node, Bases], Node] | None = None,
     codes: bool = True,
+    guarded: Collection[str] = (),
 ) -> Plan:
-    """The plan of a query over the catalog's tables; `protect` may change it before it is finished. `codes`: see
-    `scope.Bases`.
+    """The plan of a query over the catalog's tables; `protect` may change it before it is finished. `codes` and
+    `guarded`: see `scope.Bases`.
 
     Raises:
         InputError: for what is wrong with it; see `binding.query`.
     """
     try:
-        return _planned(catalog, parsed(sql, parameters), join_rows, protect, codes)
+        tree = parsed(sql, parameters)
+        return _planned(Bases(catalog, Names(), codes, guarded), tree, join_rows, protect)
     except RecursionError:
         raise InputError(TOO_DEEP) from None
 
 
-def _planned(
-    catalog: Catalog, tree: Any, join_rows: int | None, protect: Callable[[Node, Bases], Node] | None, codes: bool
-) -> Plan:
-    bases = Bases(catalog, Names(), codes)
+def _planned(bases: Bases, tree: Any, join_rows: int | None, protect: Callable[[Node, Bases], Node] | None) -> Plan:
     out = query(Session(bases, join_rows, {}, query), rewritten(tree))
     items: dict[str, Expr] = {}
     labels = []

@@ -10,25 +10,24 @@ import numpy as np
 
 from spuvm.data.formats.table_file import pyarrow_module
 from spuvm.runtime.errors import DataError
+from spuvm.sql.plan import Scan
 from spuvm.sql.sources import Store, duckdb
 from spuvm.sql.types import FLOAT, Type, words_of
 
 
-def scanned(
-    store: Store, sql: str, wanted: Mapping[str, tuple[Type, bool]], bound: int, filtered: bool, spelled: set[str]
-) -> Any:
+def scanned(store: Store, scan: Scan, wanted: Mapping[str, tuple[Type, bool]], spelled: set[str]) -> Any:
     """The rows of a scan, filled up to its bound: a tree of arrays as `inputs` describes it.
 
     Args:
         wanted: by field, its type, and whether it may be NULL.
-        filtered: whether all may know only the bound of the rows: then which rows are there is an array.
         spelled: dictionaries whose words are needed.
 
     Raises:
         DataError: for values outside of what was announced.
     """
+    bound = scan.bound
     try:
-        table = store.db.sql(sql).to_arrow_table()
+        table = store.db.sql(scan.sql()).to_arrow_table()
     except duckdb().Error as error:
         kind = type(error).__name__  # what it says may quote cells
         raise DataError(
@@ -42,6 +41,8 @@ def scanned(
     words, valid, dictionaries = {}, {}, {}
     for name, (type_, nullable) in wanted.items():
         column = table[name].combine_chunks()
+        if scan.guarded and "(" in scan.items[name]:
+            column = _held(column, type_)
         missing = np.asarray(column.is_null().to_numpy(zero_copy_only=False))
         if missing.any() and not nullable:
             raise DataError(f"`{name.partition('#')[0]}` of {store.party} has NULLs, which it had not: connect again.")
@@ -54,7 +55,7 @@ def scanned(
         words[name] = [_filled(v, bound) for v in values]
         if nullable:
             valid[name] = _filled(~missing, bound)
-    there = np.arange(bound) < rows if filtered else None
+    there = np.arange(bound) < rows if scan.filtered else None
     return {"words": words, "valid": valid, "there": there, "dictionaries": dictionaries}
 
 
@@ -74,6 +75,26 @@ def inputs(wanted: Mapping[str, tuple[Type, bool]], bound: int, filtered: bool, 
         "there": array(np.bool_) if filtered else None,
         "dictionaries": {d: [array(np.int64)] * n for d, n in known.items()},
     }
+
+
+def _held(column: Any, type_: Type) -> Any:
+    """The column without the cells that the machine does not hold: they are NULL."""
+    if _fits(column, type_):
+        return column
+    arrow, _ = pyarrow_module("types")
+    cells = [cell if _fits(column[i : i + 1], type_) else None for i, cell in enumerate(column.to_pylist())]
+    return arrow.array(cells, column.type)
+
+
+def _fits(column: Any, type_: Type) -> bool:
+    try:
+        if type_.kind == "text":
+            words_of(column.to_pylist(), type_.words)
+        else:
+            _encoded(column, type_, np.zeros(len(column), bool), "")
+    except DataError:
+        return False
+    return True
 
 
 def _filled(x: np.ndarray, bound: int) -> np.ndarray:

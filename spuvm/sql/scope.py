@@ -81,15 +81,21 @@ def column(name: str, type_: Type, nullable: bool, origin: Origin = frozenset())
     return Expr("col", (), type_, nullable, name, origin=origin)
 
 
-def base_relation(table: Table, alias: str, names: Names, codes: bool = True) -> Relation:
+def base_relation(
+    table: Table, alias: str, names: Names, codes: bool = True, guarded: Collection[str] = ()
+) -> Relation:
     """A table as a relation; its columns are read when something asks for them. `codes`: longer text is carried by
-    code."""
+    code; `guarded`: see `Bases`."""
     id_ = names(alias)
     whole = len(table.parts) == 1
     fields = {c.name: f"{alias}.{c.name}#{id_.rpartition('#')[2]}" for c in table.columns}
     unique = tuple(frozenset(fields[c] for c in key) for key in table.keys)
     scans = tuple(
-        Scan((), max(1, p.rows), unique, p.owner, table.name, id_, where=[] if p.rows else ["false"])
+        Scan(
+            *((), max(1, p.rows), unique, p.owner, table.name, id_),
+            where=[] if p.rows else ["false"],
+            guarded=p.owner in guarded,
+        )
         for p in table.parts
     )
     node: Node = scans[0] if whole else Union((), sum(s.bound for s in scans), unique, scans)
@@ -229,10 +235,12 @@ class Bases:
     """All base tables of a query, by their scans' name; where expressions of one of them are pushed.
 
     `codes`: whether longer text travels as its rank in its owner's dictionary. What becomes shares does not.
+    `guarded`: owners where a cell that a function cannot take gives NULL, as an error would tell of it.
     """
 
-    def __init__(self, catalog: Catalog, names: Names, codes: bool = True) -> None:
+    def __init__(self, catalog: Catalog, names: Names, codes: bool = True, guarded: Collection[str] = ()) -> None:
         self.codes = codes
+        self.guarded = guarded
         self.catalog = catalog
         self.names = names
         self.known: dict[str, Base] = {}
@@ -245,7 +253,7 @@ class Bases:
             relation, base = shared_relation(table, alias, self.names)
             self.known[base.id] = base
             return relation
-        relation = base_relation(table, alias, self.names, self.codes)
+        relation = base_relation(table, alias, self.names, self.codes, self.guarded)
         assert relation.base is not None
         self.known[relation.base.id] = relation.base
         self.columns |= {e.value: e for cs in relation.columns.values() for e in cs.values()}
@@ -259,6 +267,10 @@ class Bases:
                 f"the query, written out, has more than {PARTS:,} parts, as its expressions stand for each other again "
                 "and again: compute what repeats in a subquery."
             )
+
+    def guards(self, sources: Collection[str]) -> bool:
+        """Whether an owner of these scans' tables is guarded."""
+        return any(s.guarded for id_ in sources for s in self.known[id_].scans)
 
     def of(self, expr: Expr) -> Base | None:
         """The table of whose columns alone the expression is made, if there is one."""

@@ -33,6 +33,12 @@ def duckdb() -> Any:
     return duckdb
 
 
+def without_division_errors(db: Any) -> None:
+    """A division by zero is NULL, of integers, too; older versions know nothing else."""
+    with contextlib.suppress(duckdb().Error):
+        db.execute("SET error_on_division_by_zero = false")
+
+
 def quoted(name: str) -> str:
     """An identifier for DuckDB."""
     return '"' + name.replace('"', '""') + '"'
@@ -50,6 +56,7 @@ class Store:
         self.keys: dict[str, list[list[str]]] = {}
         self.db = duckdb().connect(":memory:")
         self.db.execute("SET enable_progress_bar = false")
+        without_division_errors(self.db)
         for name, source in tables.items():
             self._add(name, source)
         self.db.execute("SET enable_external_access = false")
