@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import boosting_reference as reference
+import jax.numpy as jnp
 import numpy as np
 import pyarrow
+import pyarrow.parquet
 import pytest
 from sklearn.linear_model import LinearRegression
 from test_sgb import edges_of as reference_edges
@@ -169,3 +171,40 @@ def test_labels_that_cannot_be_used_and_other_data_are_refused() -> None:
     fewer = spu.psi.join(tables(), key="id", drop=["id", "w"], mode="oblivious")
     with pytest.raises(InputError, match="needs column `w`"):
         model.predict(fewer)
+
+
+def test_streams_take_joined_tables_by_blocks(tmp_path: Path) -> None:
+    """In order, combined, by key, cut to the rows that a filter keeps, written; a run that goes on needs its shares."""
+    table = spu.psi.join(tables(), key="id", how="left", drop="id", mode="oblivious")
+    rows, m = table.stream(rows_per_block=16), matched()
+    product = rows.fold(lambda t, x, w, mask: t + jnp.sum(jnp.where(mask, x * w, 0)), jnp.float32(0), jnp.add)
+    at = {int(k): i for i, k in enumerate(B["id"])}
+    weights = np.array([B["w"][at[int(k)]] if int(k) in at else 0 for k in A["id"]])
+    assert abs(float(spu.reveal(product)) - float((A["x"] * weights).sum())) < 1e-3
+    seen = rows.fold(lambda t, mask, z_present: t + jnp.sum(mask & z_present, dtype=jnp.int32), jnp.int32(0))
+    assert (int(spu.reveal(seen)), int(spu.reveal(rows.count()))) == (len(m["z"]), 40)
+    grouped = rows.group_by("ill", 2).agg(rows="count", w=("w", "sum"))
+    ill = tables()["alice"]["ill"]
+    assert spu.reveal(grouped["rows"]).tolist() == [40 - ill.sum(), ill.sum()]
+    assert spu.reveal(grouped["w"]).tolist() == [weights[ill == 0].sum(), weights[ill == 1].sum()]
+    path = tmp_path / "positive.parquet"
+    rows.filter(lambda x: x > 0, reveal="count").map(lambda x, w: {"v": x * w}).to_parquet(path, "carol")
+    found = pyarrow.parquet.read_table(path)["v"].to_numpy()
+    assert np.abs(np.sort(found) - np.sort((A["x"] * weights)[A["x"] > 0])).max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("sources", "message"),
+    [
+        (lambda t: {"x": t["x"], "y": "y.parquet@bob"}, "`y` is a `str`, others are secrets"),
+        (lambda t: {"x": t["x"], "y": t["y"][:3]}, "differ in rows"),
+        (lambda t: {"x y": t["x"]}, "a Python name"),
+        (lambda t: {"x": t["x"], "y": spu.jit(lambda v: v)(np.ones(40))}, "several machines"),
+    ],
+)
+def test_secrets_that_are_no_stream(sources: Any, message: str) -> None:
+    table = spu.psi.join(tables(), key="id", how="left", drop="id", mode="oblivious")
+    with pytest.raises(InputError, match=message):
+        spu.stream(sources(table))
+    with pytest.raises(InputError, match="use 1"):
+        spu.stream({"x": table["x"]}, workers=2)

@@ -8,6 +8,7 @@ from typing import Any
 
 from spuvm.devices import PYUObject
 from spuvm.objects import SPUObject
+from spuvm.streaming.stream import ROWS_PER_BLOCK, Stream, stream
 from spuvm.vm import VM
 
 
@@ -53,6 +54,17 @@ class SharedTable:
     def __repr__(self) -> str:
         return f"<shared table: at most {self.rows:,} rows, {len(self.columns)} columns of secrets>"
 
+    def stream(self, *, rows_per_block: int = ROWS_PER_BLOCK, progress: bool | None = None) -> Stream:
+        """The rows as a `spu.stream`, a block at a time: columns, `valid`, and of columns whose cells may be missing
+        `NAME_present`. It is filtered by `valid`, so what follows gets a secret `mask` of the rows that are there."""
+        flags = {f"{n}_present": x for n, x in self.present.items()}
+        columns = {**flags, **self.columns, "valid": self.valid}
+        return stream(columns, rows_per_block=rows_per_block, progress=progress).filter(_is_there)
+
     def arguments(self) -> dict[str, Any]:
         """Columns, and `valid`, by name: what a jitted function takes."""
         return {**self.columns, "valid": self.valid}
+
+
+def _is_there(valid: Any) -> Any:
+    return valid

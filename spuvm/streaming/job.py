@@ -29,6 +29,7 @@ from spuvm.streaming.block import Counts
 from spuvm.streaming.folder import Folder
 from spuvm.streaming.kept_rows import ROWS, Kept, KeptRows
 from spuvm.streaming.owner import OwnWork
+from spuvm.streaming.secrets import Secrets
 from spuvm.streaming.sources import Rows, Source
 from spuvm.vm import VM
 
@@ -52,7 +53,7 @@ class Job:
     gives: Literal["state", "rows", "kept"]
     initial: Sequence[np.ndarray] = ()
     own: Mapping[tuple[int, int], OwnWork] = field(default_factory=dict)  # by part and its rows in a block
-    kept: Kept | None = None
+    kept: Kept | Secrets | None = None
 
     @property
     def blocks(self) -> int:
@@ -99,7 +100,7 @@ class Runner:
 
     @cached_property
     def _kept(self) -> KeptRows | None:
-        return None if self.job.kept is None else KeptRows(self.job.kept)
+        return KeptRows(self.job.kept) if isinstance(self.job.kept, Kept) else None
 
     @cached_property
     def _readers(self) -> Mapping[tuple[int, str], Rows]:
@@ -150,6 +151,9 @@ class Runner:
         params = iter(zip(module.body.params, module.input_dtypes))
         raw: list[np.ndarray | None] = []
         start = block * self.job.rows_per_block
+        if isinstance(self.job.kept, Secrets):
+            types = {n: v.type for n, (v, _) in zip(sorted(self.job.kept.columns), params)}
+            return _Ready(block, self.job.kept.block(start, start + counts[0], types))
         if self._kept is not None:
             raw = self._read_kept(self._kept, start, start + counts[0])
             return _Ready(block, raw)
@@ -298,6 +302,6 @@ def describe(job: Job) -> dict[str, Any]:
         "programs": [[list(counts), p.text] for counts, p in job.programs.items()],
         "in_order": job.in_order,
         "gives": job.gives,
-        "kept": None if job.kept is None else job.kept.to_json(),
+        "kept": job.kept.to_json() if isinstance(job.kept, Kept) else None,
         "own": [[list(key), own.to_json()] for key, own in job.own.items()],
     }

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from spuvm.streaming.block import Steps
 from spuvm.streaming.folder import Folders
+from spuvm.streaming.secrets import Secrets
 from spuvm.streaming.sources import Source
 from spuvm.streaming.workers import Home
 from spuvm.vm import VM
@@ -32,3 +33,4 @@ class Plan:
     parts: tuple[Mapping[str, Source], ...]
     options: Options
     steps: Steps = ()
+    secrets: Secrets | None = None  # in place of parts

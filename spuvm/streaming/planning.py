@@ -13,7 +13,7 @@ from spuvm.streaming.block import Finish, KeepRows, Steps, WriteRows, columns_re
 from spuvm.streaming.computation import Computation, structs
 from spuvm.streaming.job import Job
 from spuvm.streaming.plan import Plan
-from spuvm.streaming.reads import Reads, of_counts, of_files
+from spuvm.streaming.reads import Reads, at_first, of_counts
 from spuvm.streaming.resuming import manifest
 
 GIVES: dict[type, Any] = {WriteRows: "rows", KeepRows: "kept"}  # others: a state
@@ -63,7 +63,7 @@ def _kept(steps: Steps, after: Sequence[Any], finish: Finish, rows: Reads) -> Ke
 
 def manifests(plan: Plan, finish: Finish, told: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Of all passes, computing nothing: `told` is what all parties know of what each pass but the last has kept."""
-    rows, out = of_files(plan), []
+    rows, out = at_first(plan), []
     for number, (steps, finish_of) in enumerate(each_pass(plan, finish)):
         this = planned(plan, rows, steps, finish_of(rows))
         out.append(this.manifest)

@@ -1,4 +1,4 @@
-"""What a pass reads: the parties' files, or the shares of rows that the pass before kept."""
+"""What a pass reads: the parties' files, secrets of the machine, or the shares of rows that the pass before kept."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from spuvm.streaming.job import Job
 from spuvm.streaming.kept_rows import ROWS, Kept
 from spuvm.streaming.passes import Pass, unflattened
 from spuvm.streaming.plan import Plan
+from spuvm.streaming.secrets import Secrets
 from spuvm.streaming.sources import Rows
 from spuvm.vm import VM
 
@@ -27,10 +28,17 @@ class Reads:
     counts: Sequence[int]
     sources: Any  # what the manifest says of them
     files: Mapping[tuple[int, str], Rows] = field(default_factory=dict)
-    kept: Kept | None = None
+    kept: Kept | Secrets | None = None
 
 
-def of_files(plan: Plan) -> Reads:
+def at_first(plan: Plan) -> Reads:
+    """What the first pass reads."""
+    if plan.secrets is None:
+        return _of_files(plan)
+    return Reads([plan.secrets.part], [plan.secrets.rows], {"shares": plan.secrets.digest}, kept=plan.secrets)
+
+
+def _of_files(plan: Plan) -> Reads:
     files = _open(plan)
     parts, counts = _layout(plan, _describe_all(plan.vm, files))
     sources = {f"{n} (part {p})": [f.fingerprint() for f in r.files] for (p, n), r in files.items()}

@@ -19,7 +19,7 @@ from spuvm.streaming.passes import Pass
 from spuvm.streaming.plan import Plan
 from spuvm.streaming.planning import Planned, each_pass, planned
 from spuvm.streaming.progress import reporting
-from spuvm.streaming.reads import Reads, kept_by, of_counts, of_files
+from spuvm.streaming.reads import Reads, at_first, kept_by, of_counts
 from spuvm.streaming.recognising import is_done, made_by
 from spuvm.streaming.resuming import agree_on_attempts, open_folder
 from spuvm.streaming.states import state
@@ -77,7 +77,7 @@ def _folder(folder: str | Path | None) -> Iterator[Path]:
 
 def _passes(plan: Plan, finish: Finish, where: Path) -> Pass:
     """Run the pass up to each filter whose count is revealed, and then the last one."""
-    rows = of_files(plan)
+    rows = at_first(plan)
     todo = list(each_pass(plan, finish))
     before: list[Folder] = []
     told: list[dict[str, Any]] = []

@@ -11,12 +11,14 @@ import jax.numpy as jnp
 
 from spuvm.context import whereabouts
 from spuvm.devices import SPU, default_machine
+from spuvm.objects import SPUObject
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.protocols.registered import usual_parties
 from spuvm.streaming.block import MASK, Fold, Step, WriteRows, passes
 from spuvm.streaming.grouping import GroupBy, aggregate
 from spuvm.streaming.plan import Options, Plan
 from spuvm.streaming.run import fold, write
+from spuvm.streaming.secrets import checked
 from spuvm.streaming.sources import Source
 from spuvm.streaming.workers import ENGINES, Home
 from spuvm.vm import VM, make_config, simulator
@@ -125,6 +127,7 @@ class Stream:
 
     def __repr__(self) -> str:
         names = ", ".join(f"{n}@{s.party}" for part in self.plan.parts for n, s in part.items())
+        names = names if self.plan.secrets is None else ", ".join(self.plan.secrets.columns)
         steps = "".join(f".{s.kind}({s.function.__name__})" for s in self.plan.steps)
         return f"<Stream {names}{steps} on {self.vm!r}>"
 
@@ -179,7 +182,9 @@ def stream(
             .npy, or a pattern of such files, which follow each other by name. Several columns are
             one argument [rows, columns]. All sources have the same number of rows, which all parties
             learn, and row i of one belongs to row i of the others. A list of such dictionaries, with
-            the same names, is for parties that hold different rows: they follow each other.
+            the same names, is for parties that hold different rows: they follow each other. Or secrets by
+            name, SPUObjects [rows, ...] of one machine, whose shares are in memory (a joined table has
+            `SharedTable.stream`): blocks bound what the computation takes beside them.
         rows_per_block: how many rows are in memory at once.
         device: the SPU to run on. If not given, one of all parties that `spu.init` named; without
             `spu.init`, a simulation of `parties`.
@@ -203,6 +208,8 @@ def stream(
         raise InputError(f"`workers` must be a positive integer, got {workers!r}.")
     if engine not in ENGINES:
         raise InputError(f"`engine` must be one of {', '.join(ENGINES)}, got {engine!r}.")
+    if isinstance(sources, Mapping) and any(isinstance(s, SPUObject) for s in sources.values()):
+        return _of_secrets(sources, rows_per_block, device, workers, progress)
     parts = tuple(_part(x) for x in ([sources] if isinstance(sources, Mapping) else sources))
     if not parts or any(set(part) != set(parts[0]) for part in parts):
         raise InputError("`sources` must be columns by name, or several such with the same names.")
@@ -212,6 +219,18 @@ def stream(
         if owner not in vm.config.parties:
             raise InputError(f"`sources` name {owner!r}: the parties are {', '.join(vm.config.parties)}.")
     return Stream(Plan(vm, parts, Options(rows_per_block, workers, engine, _home(vm), progress)))
+
+
+def _of_secrets(
+    sources: Mapping[str, Any], rows_per_block: int, device: SPU | None, workers: int, progress: bool | None
+) -> Stream:
+    if workers > 1:
+        raise InputError("`workers` read files: the shares of secrets are in this process alone, use 1.")
+    _check_names(sources)
+    secrets = checked(sources)
+    if device is not None and device.vm is not secrets.vm:
+        raise InputError("`sources` are secrets of another machine than `device`: leave it out.")
+    return Stream(Plan(secrets.vm, (), Options(rows_per_block, 1, "local", None, progress), secrets=secrets))
 
 
 def _count_kept(t: Any, mask: Any, **columns: Any) -> Any:
@@ -225,10 +244,14 @@ def _count_all(t: Any, **columns: Any) -> Any:
 def _part(sources: Mapping[str, Any]) -> dict[str, Source]:
     if not sources:
         raise InputError("`sources` has no columns.")
+    _check_names(sources)
+    return {n: s if isinstance(s, Source) else Source.parse(str(s), n) for n, s in sources.items()}
+
+
+def _check_names(sources: Mapping[str, Any]) -> None:
     for name in sources:
         if not isinstance(name, str) or not name.isidentifier() or name == MASK:
             raise InputError(f"`sources`: a column is called by a Python name other than `{MASK}`, got {name!r}.")
-    return {n: s if isinstance(s, Source) else Source.parse(str(s), n) for n, s in sources.items()}
 
 
 def _home(vm: VM) -> Home | None:
