@@ -1,6 +1,6 @@
 """A party that deviates: every message of every kernel below changed in turn; and honest runs, which never stop.
 
-    python benchmarks/every_deviation.py [--honest 10000] [--only PROGRAM] [--every 1]
+    python benchmarks/every_deviation.py [--honest 10000 | --small 100000] [--only PROGRAM] [--every 1]
 
 Under `rep4` and `aby3_malicious`, for each party: each of its messages is flipped in one bit, replaced, repeated,
 reordered, zeroed and dropped, one at a time (inputs and reveals are messages, too). After each, somebody must have
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import resource
+import secrets
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from deviations import MANIPULATIONS, Deviations, dropped
 import spuvm as spu
 from spuvm.runtime.engine.random import derive_key
 from spuvm.runtime.errors import SpuError
+from spuvm.runtime.link.memory_link import memory_links
+from spuvm.runtime.machine.executor import Executor, Streams
 from spuvm.runtime.machine.program import Holders
 from spuvm.runtime.protocols.registered import PROTOCOLS
 
@@ -78,6 +82,30 @@ def deviations(function: Any, name: str) -> Deviations:
     return Deviations(function, (X, Y), name, PROTOCOLS[name].build(parties, 0).algebra, parties)
 
 
+def _small(x: Any, y: Any) -> Any:
+    """Two products, shown: a proof and a check."""
+    return spu.reveal(x[:2] * y[:2])
+
+
+def small_runs(count: int, name: str) -> None:
+    """One after another over the same links, masks fresh in each: nobody stops, and all are shown what is right."""
+    run = deviations(_small, name)
+    links = memory_links(tuple(f"party{i}" for i in range(run.n)), timeout=60)
+    key, programs = secrets.token_bytes(16), run.programs
+
+    def party(rank: int) -> list[Any]:
+        executor = Executor(Streams(lambda holders: derive_key(key, repr(holders)), rank), links[rank])
+        slots = [s for port in run.made.inputs for s in port.slots]
+        inputs = [x if rank in s.holders else None for s, x in zip(slots, run.inputs, strict=True)]
+        return [[np.array(x) for x in executor.run(programs[rank], inputs)] for _ in range(count)]
+
+    with ThreadPoolExecutor(run.n) as pool:
+        parties = list(pool.map(party, range(run.n)))
+    for shown in zip(*parties, strict=True):
+        assert all(np.array_equal(other[0], shown[0][0]) for other in shown)
+        assert np.abs(shown[0][0].view(np.int64) - np.rint(X[:2] * Y[:2] * 2.0**18)).max() <= 2, shown[0]
+
+
 def honest_runs(count: int, name: str) -> None:
     """Each under fresh keys: nobody stops, and all are shown the same."""
     run = deviations(_shown_between, name)
@@ -98,10 +126,19 @@ def _seconds() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--honest", type=int, default=10_000, help="honest runs of each protocol")
+    parser.add_argument("--small", type=int, default=0, help="nothing but so many honest runs of a small program")
     parser.add_argument("--only", choices=PROGRAMS, help="one program")
     parser.add_argument("--every", type=int, default=1, help="of so many messages one")
     options = parser.parse_args()
     for name in ("rep4", "aby3_malicious"):
+        if options.small:
+            before = _seconds()
+            small_runs(options.small, name)
+            used = _seconds() - before
+            print(
+                f"{name}: {options.small} small honest runs, none stopped; {used:.0f} s of processor time", flush=True
+            )
+            continue
         for what, function in PROGRAMS.items():
             if options.only not in (None, what):
                 continue
