@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from estimators import PARTIES
-from sklearn import cluster, decomposition, metrics
+from sklearn import cluster, datasets, decomposition, metrics
 
 import spuvm as spu
 from spuvm import ml
+from spuvm.ml.unsupervised.kmeans import best_of
 from spuvm.runtime.errors import ConfigError, InputError
 
 N = 48
@@ -48,7 +50,7 @@ def from_parts(model: Any, folder: Path) -> Any:
 def test_groups_are_those_of_scikit_learn(tmp_path: Path) -> None:
     x, group = rows()
     data = frame(x)
-    ours = ml.KMeans(3, n_init=2, max_iter=6).fit(data)
+    ours = ml.KMeans(3, n_init=4, max_iter=6).fit(data)
     theirs = cluster.KMeans(3, n_init=4, random_state=0).fit(x)
     found = np.asarray(ours.predict(data, to="carol").value)
     assert metrics.adjusted_rand_score(theirs.labels_, found) == 1
@@ -62,6 +64,19 @@ def test_groups_are_those_of_scikit_learn(tmp_path: Path) -> None:
     assert np.abs(centres - theirs.cluster_centers_[order]).max() < 0.01 * np.ptp(x)
     again = from_parts(ours, tmp_path)
     assert np.array_equal(again.predict(data, to="carol").value, found)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_eight_starts_of_which_two_go_on_are_next_to_the_best_of_ten(seed: int) -> None:
+    """In the clear, where four starts that all go on are up to 0.045 of the variance from it."""
+    x, _ = datasets.make_blobs(300, 4, centers=8, random_state=1)
+    x, count = x[:, :4].astype(np.float32), 3
+    variance = ((x - x.mean(axis=0)) ** 2).sum()
+    drawn = np.random.RandomState(seed).uniform(0.001, 0.999, (count, ml.KMeans().n_init)).astype(np.float32)
+    found = np.asarray(best_of(jnp.asarray(x), jnp.asarray(drawn), count, ml.KMeans().max_iter))
+    inertia = min(((x[:, None] - centres) ** 2).sum(axis=-1).min(axis=1).sum() for centres in found)
+    best = cluster.KMeans(count, n_init=10, random_state=0).fit(x).inertia_
+    assert len(found) == 2 and (inertia - best) / variance < 0.015
 
 
 def test_a_mixture_finds_the_groups() -> None:

@@ -77,6 +77,22 @@ def test_noise_of_examples_is_what_it_claims() -> None:
     assert trained == pytest.approx(-2 * short.mean(0), abs=0.01)
 
 
+@pytest.mark.filterwarnings("ignore:optax.global_norm is deprecated")
+def test_epsilon_and_clipped_gradients_are_those_of_jax_privacy() -> None:
+    peer = pytest.importorskip("jax_privacy")
+    for noise, sampling, rounds in ((1.2, 0.1, 60), (1.1, 0.05, 100), (4.0, 1.0, 30)):
+        settings = peer.accounting.DpParams(
+            noise_multipliers=noise, num_samples=10_000, delta=1e-4, batch_size=round(sampling * 10_000)
+        )
+        account = peer.accounting.DpsgdTrainingAccountant(peer.accounting.RdpAccountantConfig())
+        ours = fed.Private(1.0, noise, sampling=sampling).epsilon(rounds, 1e-4)
+        assert ours == pytest.approx(float(account.compute_epsilon(rounds, settings)), rel=2e-3)
+    rows = np.random.default_rng(1).normal(0, 3, (TOGETHER + 7, 4)).astype(np.float32)
+    layout, start = layout_of(jnp.zeros(4)), [jnp.zeros(4)]
+    got = total_of(clipped_sum(lambda p, b, key: flat(p[0], b), 2.0), layout, start, rows, len(rows), _key())
+    assert got == pytest.approx(np.asarray(peer.clipped_grad(flat, l2_clip_norm=2.0)(start[0], rows)), rel=1e-4)
+
+
 def test_whole_parties_are_private(tmp_path: Path) -> None:
     private = fed.Private(clip=0.1, noise=0.02, unit="party", budget=Budget(1e5, 1e-5, path=tmp_path / "b"))
     model = fed.train(flat, jnp.zeros(3), optax.sgd(0.1), data(), rounds=3, local_steps=4, dp=private)

@@ -8,6 +8,7 @@ is. Concentrated privacy to (epsilon, delta): Canonne, Kamath, Steinke, NeurIPS 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,8 +24,8 @@ from spuvm.runtime.errors import InputError
 LAPLACE, GAUSSIAN = "laplace", "gaussian"
 LARGEST = 1e100  # of a ratio
 DELTA = "delta"  # of what is shown with this probability and else is private: `ratio` is the probability
-ORDERS = [1 + x / 10 for x in range(1, 100)] + list(range(11, 64)) + [128, 256, 512, 1024]
-WHOLE_ORDERS = [*range(2, 64), 128, 256]  # of samples: the series of fractions may not converge
+ORDERS = (*(1 + x / 10 for x in range(1, 100)), *range(11, 64), 128, 256, 512, 1024)
+SAMPLED_ORDERS = (*(2 + x / 8 for x in range(72)), *range(11, 64), 128, 256)  # below 2 their series may not converge
 
 
 @dataclass(frozen=True)
@@ -120,24 +121,31 @@ def _renyi(spent: Sequence[Spent], delta: float) -> float:
         import dp_accounting as dp
     except ImportError:
         raise InputError("accounting with a delta needs dp-accounting: `pip install 'spuvm[dp]'`.") from None
-    sampled = any(s.sampling < 1 for s in spent)
-    orders = np.asarray(WHOLE_ORDERS if sampled else ORDERS, np.float64)
-    accountant = dp.rdp.RdpAccountant(orders, dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
-    pure = np.zeros(len(orders))
+    orders = SAMPLED_ORDERS if any(s.sampling < 1 for s in spent) else ORDERS
+    divergence = np.zeros(len(orders))
     for (mechanism, ratio, sampling), times in _together(spent).items():
-        if mechanism == LAPLACE:
-            pure += times * _pure(1 / ratio, orders)
-            continue
-        event = dp.GaussianDpEvent(ratio)
-        accountant.compose(event if sampling == 1 else dp.PoissonSampledDpEvent(sampling, event), times)
-    return float(dp.rdp.compute_epsilon(orders, accountant._rdp + pure, delta)[0])  # _rdp has no public name
+        one = _pure(1 / ratio, orders) if mechanism == LAPLACE else _gaussian(ratio, sampling, orders)
+        divergence += times * one
+    return float(dp.rdp.compute_epsilon(orders, divergence, delta)[0])
 
 
-def _pure(epsilon: float, orders: np.ndarray) -> np.ndarray:
+@functools.lru_cache(maxsize=256)
+def _gaussian(ratio: float, sampling: float, orders: tuple[float, ...]) -> np.ndarray:
+    """The Renyi divergences [orders] of Gaussian noise, of what each row is in with a probability."""
+    import dp_accounting as dp
+
+    accountant = dp.rdp.RdpAccountant(orders, dp.NeighboringRelation.ADD_OR_REMOVE_ONE)
+    event = dp.GaussianDpEvent(ratio)
+    accountant.compose(event if sampling == 1 else dp.PoissonSampledDpEvent(sampling, event))
+    return np.asarray(accountant._rdp)  # which has no public name
+
+
+def _pure(epsilon: float, orders: tuple[float, ...]) -> np.ndarray:
     """The largest Renyi divergence [orders] of an (epsilon, 0)-private mechanism: that of randomised response (Kairouz,
     Oh, Viswanath, ICML 2015, theorem 2: any other is it, with something done to what it says)."""
-    least = np.logaddexp(orders * epsilon, (1 - orders) * epsilon) - np.logaddexp(0.0, epsilon)
-    return np.asarray(least / (orders - 1))
+    order = np.asarray(orders, np.float64)
+    least = np.logaddexp(order * epsilon, (1 - order) * epsilon) - np.logaddexp(0.0, epsilon)
+    return np.asarray(least / (order - 1))
 
 
 def _together(spent: Sequence[Spent]) -> dict[tuple[str, float, float], int]:

@@ -108,20 +108,8 @@ def cluster(count: int, steps: int) -> Any:
 
     def run(z: jax.Array, power: jax.Array, drawn: jax.Array) -> dict[str, Any]:
         x, unit = common(z, power)
-        square = jnp.sum(x * x, axis=1)
-        centres = _started(x, square, drawn, count)
-
-        def step(_: jax.Array, centres: jax.Array) -> jax.Array:
-            member = _member(x, centres)
-            sizes = jnp.mean(member, axis=1)[..., None]
-            sums = jnp.swapaxes(member, 1, 2) @ x / x.shape[0]
-            return jnp.where(sizes > 0.5 / x.shape[0], sums / jnp.maximum(sizes, 0.5 / x.shape[0]), centres)
-
-        centres = lax.fori_loop(0, min(steps, TRIED), step, centres)
-        if steps > TRIED and centres.shape[0] > KEPT:
-            centres = _least(centres, _spread_within(x, centres), KEPT)
-        centres = lax.fori_loop(0, max(steps - TRIED, 0), step, centres)
-        inertia = _spread_within(x, centres) + jnp.mean(square)
+        centres = best_of(x, drawn, count, steps)
+        inertia = _spread_within(x, centres) + jnp.mean(jnp.sum(x * x, axis=1))
         best = (jnp.arange(inertia.shape[0]) == jnp.argmin(inertia)).astype(x.dtype)
         return {
             "centres": jnp.tensordot(best, centres, axes=1),
@@ -129,6 +117,22 @@ def cluster(count: int, steps: int) -> Any:
         }
 
     return run
+
+
+def best_of(x: jax.Array, drawn: jax.Array, count: int, steps: int) -> jax.Array:
+    """Centres [starts, count, n] of rows [rows, n] after so many of Lloyd's steps, of those starts that went on."""
+
+    def step(_: jax.Array, centres: jax.Array) -> jax.Array:
+        member = _member(x, centres)
+        sizes = jnp.mean(member, axis=1)[..., None]
+        sums = jnp.swapaxes(member, 1, 2) @ x / x.shape[0]
+        return jnp.where(sizes > 0.5 / x.shape[0], sums / jnp.maximum(sizes, 0.5 / x.shape[0]), centres)
+
+    centres = lax.fori_loop(0, min(steps, TRIED), step, _started(x, jnp.sum(x * x, axis=1), drawn, count))
+    if steps > TRIED and centres.shape[0] > KEPT:
+        centres = _least(centres, _spread_within(x, centres), KEPT)
+    out: jax.Array = lax.fori_loop(0, max(steps - TRIED, 0), step, centres)
+    return out
 
 
 def _spread_within(x: jax.Array, centres: jax.Array) -> jax.Array:

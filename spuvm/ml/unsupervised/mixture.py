@@ -18,8 +18,9 @@ from spuvm.ml.common.standard import matrix
 from spuvm.ml.common.table import Table
 from spuvm.ml.machine import Machine
 from spuvm.ml.unsupervised.base import Unsupervised
-from spuvm.ml.unsupervised.kmeans import _member, _started, squared_distances
+from spuvm.ml.unsupervised.kmeans import _member, best_of, squared_distances
 
+STARTING = 12  # of Lloyd's steps before the first component
 LEAST_VARIANCE = 2.0**-10  # of a feature within a component, of its variance over all rows
 
 
@@ -27,11 +28,11 @@ LEAST_VARIANCE = 2.0**-10  # of a feature within a component, of its variance ov
 class GaussianMixture(Unsupervised):
     """Normal components with variances for each column (scikit-learn's "diag"), by expectation maximisation.
 
-    Nothing is revealed: all `max_iter` steps are made, from the best of some k-means starts.
+    Nothing is revealed: all `max_iter` steps are made, from what `KMeans` finds of `n_init` starts.
     """
 
     n_components: int = field(default=1, kw_only=False)
-    n_init: int = 4
+    n_init: int = 8
     max_iter: int = 30
     random_state: int = 0
     checks: ClassVar[dict[str, Rule]] = {
@@ -93,15 +94,7 @@ def _maximised(z: jax.Array, member: jax.Array) -> dict[str, jax.Array]:
 @cache
 def _mixture(count: int, steps: int) -> Any:
     def run(z: jax.Array, drawn: jax.Array) -> dict[str, jax.Array]:
-        square = jnp.sum(z * z, axis=1)
-        centres = _started(z, square, drawn, count)
-
-        def lloyd(_: jax.Array, centres: jax.Array) -> jax.Array:
-            member = _member(z, centres)
-            sizes = jnp.mean(member, axis=1)[..., None]
-            return (jnp.swapaxes(member, 1, 2) @ z / z.shape[0]) / jnp.maximum(sizes, 0.5 / z.shape[0])
-
-        centres = lax.fori_loop(0, 5, lloyd, centres)
+        centres = best_of(z, drawn, count, STARTING)
         inertia = jnp.mean(jnp.min(squared_distances(z, centres), axis=-1), axis=-1)
         best = (jnp.arange(inertia.shape[0]) == jnp.argmin(inertia)).astype(z.dtype)
         member = jnp.tensordot(best, _member(z, centres), axes=1)
