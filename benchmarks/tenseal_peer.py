@@ -9,6 +9,7 @@ the widest it takes there.
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import sys
 import time
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tenseal  # type: ignore[import-not-found]
 
+tenseal: Any = importlib.import_module("tenseal")
 DEGREE = 8192
 BITS = 42
 

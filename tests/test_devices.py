@@ -222,7 +222,7 @@ def test_who_makes_the_correlated_randomness() -> None:
     np.testing.assert_allclose(spu.reveal(dev(lambda a, b: (a * b, a < b))(x, y)), ([6.0, -1.0], [1, 1]), atol=1e-4)
     with pytest.raises(ConfigError, match="`preprocessing` must be"):
         spu.SPU(names, preprocessing="magic")
-    with pytest.raises(ConfigError, match="needs no correlated randomness"):
+    with pytest.raises(ConfigError, match="protocol 'aby3' has no choice of it"):
         spu.SPU(spu.utils.testing.cluster_def(["alice", "bob"], {"protocol": "ABY3", "preprocessing": "ot"}))
     spu.shutdown()
 

@@ -19,7 +19,7 @@ import spuvm as spu
 from spuvm.compiler.cost import OFFLINE
 from spuvm.runtime.config import Config
 from spuvm.runtime.engine.correlated import BLOCK, OPERANDS, RESULTS, Family, Kind
-from spuvm.runtime.errors import CompileError, ConfigError, DeviationError, SpuError
+from spuvm.runtime.errors import ConfigError, DeviationError, SpuError
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.memory_link import memory_links
 from spuvm.runtime.machine.executor import Streams
@@ -246,7 +246,7 @@ def test_programs_of_two_parties_over_a_link() -> None:
 def test_who_is_in_it() -> None:
     with pytest.raises(ConfigError, match="for two parties, got 3"):
         protocol_of(Config("semi2k_ot", parties=("a", "b", "c")))
-    with pytest.raises(CompileError, match="rings of 32 and 64 bits"):
+    with pytest.raises(ConfigError, match="rings of 32 and 64 bits"):
         spu.jit(lambda x, y: x * y, protocol="semi2k_ot", ring=128).cost(X, Y)
 
 

@@ -6,7 +6,8 @@ moved on, the file overwritten and removed, all of it on the disk, and only then
 begins both parties say where their ledgers stand. They differ by what was being taken when one was ended, or else one
 of the folders is older than the runs that used it, and nothing of it is used.
 
-What was restored or copied is noticed by the party itself, too: `made` is another file then than the ledger says.
+What was restored or copied is noticed by the party itself, too: a ledger names an empty file, made with it and gone
+with it, by its number on the disk and the time of its making.
 """
 
 from __future__ import annotations
@@ -136,8 +137,16 @@ class Store:
 
     def settle(self, ledger: Ledger) -> None:
         """Write down where both parties stand."""
-        body = {"next": ledger.next, "before": ledger.before, "made": _place(self.folder / MADE)}
-        _written(self.folder / LEDGER, json.dumps(body).encode())
+        mark = self.folder / f"{MARK}{secrets.token_hex(8)}"
+        try:
+            mark.touch(0o600)
+            body = {"next": ledger.next, "before": ledger.before, "mark": [mark.name, *(_place(mark) or ())]}
+            _written(self.folder / LEDGER, json.dumps(body).encode())
+            for old in self.folder.glob(f"{MARK}*"):
+                if old != mark:
+                    old.unlink()
+        except OSError as error:
+            raise _cannot(self.folder, error) from None
         self.ledger = ledger
 
     def drop(self, end: Mapping[str, int]) -> None:
@@ -149,7 +158,7 @@ class Store:
         self._end = {name: max(n, self.ledger.next.get(name, 0)) for name, n in end.items()}
 
 
-LEDGER, MADE, LOCK = "ledger", "made", "lock"
+LEDGER, MADE, LOCK, MARK = "ledger", "made", "lock", "mark-"
 ANEW = "remove the folder, at both parties, and make randomness anew."
 
 
@@ -283,7 +292,11 @@ def _locked(path: Path) -> _Lock:
             _destroyed(left)
         return lock
     except OSError as error:
-        raise InputError(f"randomness cannot be stored in {path}: {error.strerror or error}.") from None
+        raise _cannot(path, error) from None
+
+
+def _cannot(path: Path, error: OSError) -> InputError:
+    return InputError(f"randomness cannot be stored in {path}: {error.strerror or error}.")
 
 
 def _identity(path: Path, names: Names) -> str:
@@ -302,9 +315,12 @@ def _identity(path: Path, names: Names) -> str:
     return str(made["id"])
 
 
-def _place(file: Path) -> list[int]:
+def _place(file: Path) -> list[int] | None:
     """What tells a file from its copies: its number on the disk, and when that was last written to."""
-    found = file.stat()
+    try:
+        found = file.stat()
+    except OSError:
+        return None
     return [found.st_ino, found.st_ctime_ns]
 
 
@@ -315,7 +331,8 @@ def _ledger(path: Path) -> Ledger:
     counts = [found.get("next"), found.get("before")]
     if not all(isinstance(x, dict) and all(type(n) is int for n in x.values()) for x in counts):
         _damaged(path / LEDGER)
-    if found.get("made") != _place(path / MADE):
+    name, *place = found.get("mark") or [""]
+    if not str(name).startswith(MARK) or place != _place(path / str(name)):
         raise InputError(
             f"the stored randomness in {path} was copied, or put back from a backup: what it holds may have been used. "
             f"Remove{ANEW.removeprefix('remove')}"
@@ -362,16 +379,19 @@ def _written(path: Path, body: bytes) -> None:
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-        raise InputError(f"randomness cannot be stored in {path.parent}: {error.strerror or error}.") from None
+        raise _cannot(path.parent, error) from None
 
 
 def _destroyed(path: Path) -> None:
-    """Overwritten, and removed."""
-    with suppress(FileNotFoundError), path.open("r+b") as out:
-        out.write(bytes(path.stat().st_size))
-        out.flush()
-        os.fsync(out.fileno())
-        path.unlink()
+    """Overwritten, and removed. InputError if that cannot be."""
+    try:
+        with suppress(FileNotFoundError), path.open("r+b") as out:
+            out.write(bytes(path.stat().st_size))
+            out.flush()
+            os.fsync(out.fileno())
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"{path} cannot be destroyed before it is used: {error.strerror or error}.") from None
 
 
 def _flushed(folder: Path) -> None:

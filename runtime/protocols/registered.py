@@ -42,6 +42,13 @@ SOUND = {2: "semi2k_ot", 3: "aby3", 4: "rep4"}
 BY_OBLIVIOUS_TRANSFER = {"semi2k": "semi2k_ot"}
 
 
+def _known(name: str) -> str:
+    """The name, if there is a protocol of it. ConfigError if not."""
+    if name not in PROTOCOLS:
+        raise ConfigError(f"`protocol` must be one of {sorted(PROTOCOLS)}, got {name!r}.")
+    return name
+
+
 def prepared_by(protocol: str, preprocessing: str | None) -> str:
     """The protocol with its correlated randomness from a "dealer" or by "ot". ConfigError if it takes none."""
     if preprocessing is None:
@@ -50,8 +57,8 @@ def prepared_by(protocol: str, preprocessing: str | None) -> str:
     made = {"dealer": dealt, "ot": BY_OBLIVIOUS_TRANSFER | {v: v for v in BY_OBLIVIOUS_TRANSFER.values()}}
     if preprocessing not in made:
         raise ConfigError(f"`preprocessing` must be 'dealer' or 'ot', got {preprocessing!r}.")
-    if protocol not in made[preprocessing]:
-        raise ConfigError(f"`preprocessing` is SEMI2K's: protocol {protocol!r} needs no correlated randomness.")
+    if _known(protocol) not in made[preprocessing]:
+        raise ConfigError(f"`preprocessing` is SEMI2K's: protocol {protocol!r} has no choice of it.")
     return made[preprocessing][protocol]
 
 
@@ -67,7 +74,7 @@ def secured(protocol: str, security: str | None) -> str:
         return "aby3"
     if security != MALICIOUS:
         raise ConfigError(f"`security` must be '{SEMI_HONEST}' or '{MALICIOUS}', got {security!r}.")
-    if protocol not in AGAINST_DEVIATION:
+    if _known(protocol) not in AGAINST_DEVIATION:
         raise ConfigError(
             f"`protocol` {protocol!r} does not hold against parties that deviate: `security` 'malicious' is for 'aby3' "
             "(three parties) and 'rep4' (four)."
@@ -96,21 +103,19 @@ def _built(build: Callable[[int, int], Protocol], world_size: int, others: int) 
 
 
 def _protocol(name: str, world_size: int, others: int) -> Protocol:
-    if name not in PROTOCOLS:
-        raise ConfigError(f"`protocol` must be one of {sorted(PROTOCOLS)}, got {name!r}.")
-    return _built(PROTOCOLS[name].build, world_size, others)
+    return _built(PROTOCOLS[_known(name)].build, world_size, others)
 
 
 def protocol_of(config: Config) -> Protocol:
     """The protocol that a configuration names, for its number of parties."""
     protocol = _protocol(config.protocol, config.world_size, len(config.others))
     if protocol.world_size != config.world_size:
+        others = "Others can take part without computing: see `others` of Config, `compute` in the cluster file."
         raise ConfigError(
-            f"`protocol` {config.protocol!r} runs among {protocol.world_size} parties, "
-            f"got {config.world_size}: {', '.join(config.parties)}. Others can take part without computing: "
-            "see `others` of Config, `compute` in the cluster file."
+            f"`protocol` {config.protocol!r} runs among {protocol.world_size} parties, got {config.world_size}: "
+            f"{', '.join(config.parties)}. {'It has no others.' if protocol.verified else others}"
         )
-    if protocol.proved and config.ring_bits == 128:
+    if config.ring_bits == 128 and (protocol.proved or config.protocol in BY_OBLIVIOUS_TRANSFER.values()):
         raise ConfigError(f"`protocol` {config.protocol!r} has rings of 32 and 64 bits, got `ring` 128: use 64.")
     return protocol
 
