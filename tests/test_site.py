@@ -1,7 +1,9 @@
-"""The documentation site builds without a warning, and every page is in its menu."""
+"""The documentation site builds without a warning, every page is in its menu, tutorials show the very scripts."""
 
 from __future__ import annotations
 
+import html
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,10 @@ def test_the_site_builds(tmp_path: Path) -> None:
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "spuvm.jit" in (tmp_path / "reference" / "index.html").read_text()
+    for page in (ROOT / "docs" / "tutorials").glob("*.md"):
+        shown = html.unescape(re.sub("<[^>]+>", "", (tmp_path / "tutorials" / page.stem / "index.html").read_text()))
+        scripts = re.findall(r'--8<-- "(examples/.*)"', page.read_text())
+        assert scripts and all((ROOT / script).read_text().strip() in shown for script in scripts), page
 
 
 def test_every_page_is_in_the_menu() -> None:
