@@ -133,7 +133,8 @@ def test_intersections_counts_and_sums(mode: str) -> None:
     assert spu.psi.sum(files, key=KEY, column="bx", mode=mode) == pytest.approx(expected[1], abs=1e-3)
     assert spu.psi.sum(files, key=KEY, column="an", mode=mode) == expected[2]
     union = spu.psi.union(files, key=KEY, output="carol", mode=mode).value
-    query = "select name, born from a union all (select name, born from b anti join a using (name, born))"
+    both_sides = "select name, born from a union all (select name, born from b anti join a using (name, born))"
+    query = f"select * from ({both_sides}) where name is not null and born is not null"
     assert sorted((tuple(r.values()) for r in union.to_pylist()), key=str) == by_duckdb(query, a=ONE, b=B)
 
 
@@ -152,6 +153,30 @@ def test_a_frame_of_different_rows(parties: tuple[str, ...]) -> None:
         spu.data.vertical({"alice": {"id": [1], "x": [1.0]}, "bob": {"id": [2], "y": [1.0]}}, key="id", match="inner")
 
 
+ODD_KEYS: dict[str, tuple[Any, Any, int]] = {  # what alice has, what bob has, how many keys both have
+    "large": (pa.array([2**40, 3, None]), pa.array([3, 2**40, None]), 2),
+    "views": (pa.array(["a", "bb", None], pa.string_view()), pa.array(["bb", None, "c"]), 1),
+    "categories": (pa.array(["é", "b"]).dictionary_encode(), pa.array(["e\u0301", ""]), 1),
+    "decimals": (pa.array([Decimal("1.50"), Decimal(0)]), pa.array([Decimal("1.5"), Decimal("-0.0")]), 2),
+}
+
+
+@pytest.mark.parametrize("keys", ODD_KEYS)
+def test_odd_keys(keys: str) -> None:
+    """No key is ever shared for a sum; rows without a key are no keys of a union."""
+    mine, theirs, both = ODD_KEYS[keys]
+    a = pa.table({"k": mine, "x": list(range(1, len(mine) + 1))})
+    b = pa.table({"k": theirs, "y": [10] * len(theirs)})
+    files = {"alice": a, "bob": b}
+    found = spu.psi.intersect(files, "k", to="alice", mode="helper").value["x"].to_pylist()
+    assert len(found) == both
+    assert spu.psi.sum(files, "k", column="y", mode="helper") == 10 * both
+    assert spu.psi.sum(files, "k", column="x", mode="oblivious") == sum(found)
+    if keys != "large":
+        known = len(mine) - mine.null_count + len(theirs) - theirs.null_count - both
+        assert int(spu.reveal(spu.psi.union(files, "k", mode="helper").valid).sum()) == known
+
+
 def test_two_parties_by_themselves(tmp_path: Path) -> None:
     spu.init(parties=["alice", "bob"], address="local")
     files = {"alice": ONE, "bob": B}
@@ -167,6 +192,8 @@ def test_two_parties_by_themselves(tmp_path: Path) -> None:
     assert few.equals(first.slice(0, few.num_rows)) and (tmp_path / "alice" / "spuvm-psi-known.npz").stat() == sent
     with pytest.raises(ConfigError, match="two parties alone cannot share"):
         spu.psi.join(files, key=KEY)
+    with pytest.raises(ConfigError, match="cannot share or add up"):
+        spu.psi.sum(files, key=KEY, column="bx")
 
 
 def test_messages_expand_as_in_rfc_9380() -> None:

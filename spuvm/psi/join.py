@@ -80,6 +80,9 @@ def to_shares(plan: Plan, bound: int | None = None) -> SharedTable:
         texts.append(own)
     columns = {n: x for piece in pieces for n, x in piece.columns.items()}
     present = {n: x for piece in pieces for n, x in piece.present.items()}
+    if plan.how == "union":  # a row without a key is none; text has a column of its own for each owner
+        names = [dict.fromkeys((a.shown, b.shown)) for a, b in zip(brought[base].fields, own.fields)]
+        valid = _one(plan, all_of, valid, *(_one(plan, any_of, *(present[n] for n in some)) for some in names))
     return SharedTable(plan.vm, rows, columns, valid, present, matched, _categories(texts), plan.learns)
 
 
@@ -256,6 +259,10 @@ def all_of(*bits: Any) -> Any:
     for x in bits[1:]:
         out = out & x
     return out
+
+
+def any_of(*bits: Any) -> Any:
+    return ~none_of(*bits)
 
 
 def none_of(*bits: Any) -> Any:

@@ -275,6 +275,8 @@ def _mode(
         raise ConfigError("helper mode needs a party that brings no table: add one, or use mode='oblivious'.")
     if mode == "oblivious" and not obliviously:
         raise ConfigError("oblivious mode needs three computing parties: use mode='helper' or 'ecdh'.")
-    if mode == "ecdh" and output == "shared":
-        raise ConfigError("two parties alone cannot share what matches: add a third party that brings no table.")
+    if mode == "ecdh" and output in ("shared", "sum"):
+        raise ConfigError(
+            "two parties alone cannot share or add up what matches: add a third party that brings no table."
+        )
     return mode, (helper or free[0]) if mode == "helper" else None

@@ -206,7 +206,11 @@ def _count(*bits: Any) -> Any:
 
 def total(plan: Plan, owner: str, column: str) -> Any:
     """The sum of an owner's column over the rows whose key all others have, told to all parties."""
-    table = to_shares(replace(plan, how="semi", owners=(owner, *(p for p in plan.owners if p != owner))))
+    # Nothing else is shared: keys may be larger than the machine's numbers.
+    said = {p: {**s, "columns": [c for c in s["columns"] if c[0] == column]} for p, s in plan.said.items()}
+    wanted = {p: replace(w, drop=(*w.drop, *w.key)) for p, w in plan.wanted.items()}
+    owners = (owner, *(p for p in plan.owners if p != owner))
+    table = to_shares(replace(plan, how="semi", owners=owners, said=said, wanted=wanted))
     with jax.enable_x64(True):
         (shown,) = plan.vm.reveal([machine_function(plan.vm, _total)(table.columns[column], table.valid)])
     return shown

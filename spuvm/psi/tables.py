@@ -111,6 +111,7 @@ def load(source: Any, party: str, wanted: Wanted) -> Table:
         DataError: for a table without rows, and a key that is there twice where that is refused.
     """
     table, where = read(source, party, wanted)
+    table = _without_views(table)
     for name in wanted.key:
         if name not in table.column_names:
             raise InputError(f"{where} has no key column `{name}`{nearest(name, table.column_names)}.")
@@ -184,6 +185,16 @@ def _notes(columns: Sequence[Any], names: Sequence[str], where: str, keys: Keys)
 
 
 _TREATED = {"blanks at an end": "count: 'x ' is not 'x'", "composed characters": "are compared in NFC"}
+
+
+def _without_views(table: Any) -> Any:
+    """Text and bytes as arrow has always had them: many of its functions lack the newer kinds."""
+    arrow, _ = pyarrow()
+    known = {arrow.string_view(): arrow.large_string(), arrow.binary_view(): arrow.large_binary()}
+    for i, f in enumerate(table.schema):
+        if f.type in known:
+            table = table.set_column(i, f.name, table[i].cast(known[f.type]))
+    return table
 
 
 def read(source: Any, party: str, wanted: Wanted) -> tuple[Any, str]:
