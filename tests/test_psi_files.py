@@ -24,6 +24,7 @@ from spuvm.psi.bulk.folder import RunFolder
 from spuvm.psi.bulk.layout import layout_of
 from spuvm.psi.bulk.run import Asked, intersect_files
 from spuvm.psi.bulk.scratch import OnDisk
+from spuvm.psi.bulk.source import Source
 from spuvm.psi.places import here
 from spuvm.runtime.errors import DataError, InputError
 from spuvm.streaming.sealed import read_arrays, write_arrays
@@ -176,6 +177,27 @@ def test_a_run_goes_on_where_it_ended(files: Path, monkeypatch: pytest.MonkeyPat
     assert 0 <= repeated <= 2  # a bucket that one of two owners had kept
     assert not list(files.glob("*/*"))
     spu.shutdown()
+
+
+@pytest.mark.parametrize(("name", "change"), [("b.csv", "touched"), ("a.parquet", "touched"), ("b.csv", "gone")])
+def test_a_file_that_changes_while_it_is_read(
+    files: Path, name: str, change: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also of who writes nothing, and while rows are written: no output is of two files."""
+    of_batch = Source.tags_of
+
+    def changing(self: Source, batch: object, keys: object, row: int) -> np.ndarray:
+        found = of_batch(self, batch, keys, row)  # type: ignore[arg-type]
+        writes = name == "a.parquet"  # cut first, then read again to be written
+        if self.path.name == name and (not writes or any(files.glob("run/alice/bits-*"))) and (files / name).exists():
+            (files / name).unlink() if change == "gone" else os.utime(files / name)
+        return found
+
+    line = f"psi run alice={files}/a.parquet:id bob={files}/b.csv:no --output alice={files}/m.parquet --mode helper"
+    monkeypatch.setattr(Source, "tags_of", changing)
+    assert spuvm([*line.split(), "--quiet", "--folder", f"{files}/run"]) == 2
+    assert f"{name} {'cannot be read any more' if change == 'gone' else 'was changed while'}" in capsys.readouterr().err
+    assert not (files / "m.parquet").exists()
 
 
 def flip(path: Path) -> None:

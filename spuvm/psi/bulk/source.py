@@ -63,7 +63,11 @@ class Source:
 
     def check(self, then: Mapping[str, Any]) -> None:
         """InputError if the file is not what it was when the run began."""
-        if self.fingerprint() != then:
+        try:
+            now = self.fingerprint()
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be read any more: {error.strerror or error}.") from None
+        if now != then:
             raise InputError(f"{self.path} was changed while the run was under way: start anew, with another folder.")
 
     def tags(self, keys: RunKeys) -> Iterator[np.ndarray]:
@@ -108,9 +112,17 @@ def cut(
             except OSError as error:
                 raise full(folder.path, error) from None
             yield rows
+    source.check(_begun_with(folder))
     counts[:] = [int(n) for n in held]
     if isinstance(scratch, OnDisk):
         folder.keep_cut(number, counts, scratch.checks)
+
+
+def _begun_with(folder: RunFolder) -> Mapping[str, Any]:
+    """What the file was when the run began."""
+    assert folder.run is not None
+    file: Mapping[str, Any] = folder.run["manifest"]["file"]
+    return file
 
 
 def bucket_of(found: np.ndarray, layout: Layout) -> np.ndarray:
@@ -153,6 +165,7 @@ def write_rows(
             if rows.num_rows:
                 writer.write(rows)
             yield len(where)
+        source.check(_begun_with(folder))  # or the output would be of two files
 
 
 def written(folder: RunFolder, layout: Layout) -> int:
