@@ -154,8 +154,12 @@ def test_a_shuffle_keeps_the_elements_and_its_messages_are_masked() -> None:
 
 
 def _before(x: Sharing, y: Sharing, v: Sharing, w: Sharing) -> Sharing:
-    xs, ys = ((a, tuple(c.astype(np.uint32) for c in b)) for a, b in ((x, y), (v, w)))
-    return before_aby3(xs, ys)
+    """Of a bool, a long word and a short one."""
+
+    def words_of(a: Sharing, b: Sharing) -> tuple[Sharing, ...]:
+        return tuple(c.astype(np.uint8) & 1 for c in b), a, tuple(c.astype(np.uint32) for c in b)
+
+    return before_aby3(words_of(x, y), words_of(v, w), "baa")
 
 
 def test_every_message_of_a_comparison_is_masked() -> None:
@@ -179,10 +183,10 @@ def test_words_decide_in_turn_and_parties_agree(protocol: Any) -> None:
     high = words([-(2**62), 2**62 - 1, 0, -1, 1])[rng.integers(0, 5, (rows, n))]
     low = np.stack([rng.permutation(n).astype(np.uint64) for _ in range(rows)])
     flags, payload = rng.integers(0, 2, (rows, n)).astype(np.uint8), random_words(rng, rows * n).reshape(rows, n)
-    types = [type_of(e, (rows, n)) for e in ("fxp18", "int64", "fxp18", "bool", "int64")]
-    made = module(sorting((64, 7), 3), *types)
-    got = both(made, protocol, [high, low, high, flags, payload])
-    order = np.lexsort((low, high.view(np.int64)), axis=-1)
+    types = [type_of(e, (rows, n)) for e in ("bool", "fxp18", "int64", "fxp18", "bool", "int64")]
+    made = module(sorting((1, 64, 7), 3), *types)
+    got = both(made, protocol, [flags, high, low, high, flags, payload])
+    order = np.lexsort((low, high.view(np.int64), flags), axis=-1)
     operands: tuple[Raw, ...] = (high, flags, payload)
     for found, operand in zip(got, operands):
         np.testing.assert_array_equal(found, np.take_along_axis(operand, order, 1))

@@ -31,7 +31,7 @@ def expand_sort(ex: Expander, op: Op) -> None:
         return _mixed(ex, op, operands)
     if _is_known(ex, words, operands):
         return _sort_known(ex, op, words, operands)
-    shared = [_narrowed(ex, ex.whole(ex.as_kind(v, "a"), v.shape), width) for v, width in zip(words, widths)]
+    shared = [_word(ex, v, width) for v, width in zip(words, widths)]
     carried = [_carried(ex, v) for v in operands]
     distinct = list({x.slots: x for x in (*shared, *carried)}.values())
     mixed = dict(zip((x.slots for x in distinct), _shuffled(ex, distinct)))
@@ -68,6 +68,13 @@ def _carried(ex: Expander, value: Value) -> Shared:
     return ex.whole(ex.as_kind(value, kind), value.shape)
 
 
+def _word(ex: Expander, value: Value, width: int) -> Shared:
+    """A bool stays one; of a number as few bits as its differences need."""
+    if value.type.kind == "bool":
+        return ex.whole(ex.as_kind(value, "b"), value.shape)
+    return _narrowed(ex, ex.whole(ex.as_kind(value, "a"), value.shape), width)
+
+
 def _narrowed(ex: Expander, x: Shared, width: int) -> Shared:
     """Differences below 2^(width - 1) need no more bits."""
     dtype = bt.word_dtype(max(width, 8)).__name__
@@ -92,7 +99,7 @@ def _sort_known(ex: Expander, op: Op, words: Sequence[Value], operands: Sequence
 
 
 def _order(*words: Any) -> Any:
-    signed = [lax.bitcast_convert_type(w, np.int64) for w in words]
+    signed = [w.astype(np.int64) if w.dtype == np.uint8 else lax.bitcast_convert_type(w, np.int64) for w in words]
     index = jnp.arange(signed[0].size, dtype=np.int64).reshape(signed[0].shape)
     ordered = lax.sort((*signed, index), dimension=1, num_keys=len(signed))
     return lax.bitcast_convert_type(ordered[-1], np.uint64)
@@ -159,17 +166,18 @@ def _shuffle(sorting: Sorting, kinds: str, count: int) -> Any:
 
 def _rank(ex: Expander, words: Sequence[Shared], wanted: Any) -> Shared:
     slots = [s for x in words for s in x.slots]
+    kinds = "".join(x.kind for x in words)
     computing = frozenset(range(ex.protocol.world_size))  # what is opened is not for others
     spec = KernelSpec(
         name="before",
-        params=(),
+        params=(("kinds", kinds),),
         shapes=(None,) * (2 * len(slots)),
         dtypes=tuple(s.dtype for s in slots) * 2,
         holders=tuple(s.holders for s in slots) * 2,
         out_holders=ex.protocol.components("b"),
         elementwise=True,
         communicates=True,
-        function=_comparison(sorting_of(ex), len(words), len(slots) // len(words)),
+        function=_comparison(sorting_of(ex), kinds, len(slots) // len(words)),
     )
     opened = KernelSpec(
         name="opened",
@@ -202,10 +210,12 @@ def _inverse(place: Any) -> Any:
 
 
 @cache
-def _comparison(sorting: Sorting, words: int, count: int) -> Any:
+def _comparison(sorting: Sorting, kinds: str, count: int) -> Any:
+    words = len(kinds)
+
     def compare(*arrays: Any) -> Components:
         xs = group(arrays, [count] * (2 * words))
-        return sorting.before(xs[:words], xs[words:])
+        return sorting.before(xs[:words], xs[words:], kinds)
 
     return compare
 

@@ -440,7 +440,8 @@ def _while(m: Machine, op: Op, xs: list[Raw]) -> list[Raw]:
 
 
 def _sort(m: Machine, op: Op, xs: list[Raw]) -> list[Raw]:
-    words = [m.ring.signed(x) for x in xs[: len(op.attrs["widths"])]]
+    keys = zip(op.inputs, xs[: len(op.attrs["widths"])])
+    words = [x if v.type.kind == "bool" else m.ring.signed(x) for v, x in keys]
     order = np.lexsort(words[::-1], axis=-1)
     return [np.take_along_axis(x, order, axis=1) for x in xs[len(words) :]]
 

@@ -196,8 +196,9 @@ def _bit(types: list[Type], attrs: Attrs) -> list[Type]:
 def _sort(types: list[Type], attrs: Attrs) -> list[Type]:
     words, rest = types[: len(attrs["widths"])], types[len(attrs["widths"]) :]
     _need(bool(words) and len(_same_shape(types)) == 2, "sort takes words, then operands, of shape [rows, n]")
-    _need(all(w.kind != "bool" for w in words), "sort by bool: convert it first")
     _need(all(0 < width <= 64 for width in attrs["widths"]), f"sort by words of {attrs['widths']} bits")
+    bools = [width for w, width in zip(words, attrs["widths"]) if w.kind == "bool"]
+    _need(all(width == 1 for width in bools), f"sort by bools of {bools} bits")
     who = _who(words)
     return [t.with_(visibility=join(who, t.visibility)) for t in rest]
 

@@ -21,7 +21,7 @@ from spuvm.compiler.lower.weigh import cheapest
 SHORT = 4  # elements from which on shuffling pays; fewer take a few comparisons in a network
 WORD = 63  # bits of the numbers in a word, so that differences stay below 2^63
 
-Part = tuple[Value, int, bool]  # an int64, the number of its bits, whether it can be negative
+Part = tuple[Value, int, bool]  # an int64 or a bool, the number of its bits, whether it can be negative
 
 
 def opens(ctx: Context, keys: Sequence[Value], operands: Sequence[Value], axis: int) -> bool:
@@ -123,14 +123,16 @@ def _parts(ctx: Context, key: Value) -> list[Part]:
     raw = key if t.kind == "fxp" else b.bitcast(key, "fxp0")
     top = b.less(raw, ctx.like(0, raw))
     signed = t.kind == "fxp" or t.signed
-    return [(b.convert(b.not_(top) if signed else top, "int64"), 1, False), (number, WORD, True)]
+    return [(b.not_(top) if signed else top, 1, False), (number, WORD, True)]
 
 
 def _words(ctx: Context, parts: Sequence[Part]) -> list[tuple[Value, int]]:
-    """The parts, side by side while they fit, with the bits that differences of each word need."""
+    """The parts, side by side while they fit, with the bits that differences of each word need. Bools stand alone."""
     words: list[tuple[Value, int]] = []
     for value, bits, signed in parts:
-        if words and words[-1][1] - 1 + bits <= WORD:
+        if value.type.kind == "bool":
+            words.append((value, 1))
+        elif words and words[-1][0].type.kind != "bool" and words[-1][1] - 1 + bits <= WORD:
             word, width = words.pop()
             low = ctx.b.add(value, ctx.like(1 << (bits - 1), value)) if signed else value
             words.append((ctx.b.add(ctx.b.op("shift_left", word, bits=bits), low), width + bits))

@@ -81,12 +81,12 @@ def _in_the_clear(function: Callable[..., Any]) -> Callable[..., Sharing]:
     return kernel
 
 
-def before_ref2k(xs: Sequence[Sharing], ys: Sequence[Sharing]) -> Sharing:
+def before_ref2k(xs: Sequence[Sharing], ys: Sequence[Sharing], kinds: str) -> Sharing:
     """The same on plain values."""
     before = None
-    for (x,), (y,) in zip(reversed(xs), reversed(ys)):
+    for (x,), (y,), kind in zip(reversed(xs), reversed(ys), reversed(kinds)):
         top = x.dtype.itemsize * 8 - 1
-        less = bt.shift_right(x - y, top).astype(np.uint8)
+        less = (x ^ 1) & y if kind == "b" else bt.shift_right(x - y, top).astype(np.uint8)
         before = less if before is None else less | ((x == y).astype(np.uint8) & before)
     assert before is not None
     return (before,)

@@ -12,11 +12,11 @@ from spuvm.runtime.protocols.algebra import Sharing
 class Sorting:
     """`shuffle(sharings, kinds)`: arrays of shape [rows, n], kind `a` or `b` each, in the same order anew.
 
-    `before(xs, ys)`: words of decreasing weight, the last ones different where all others are equal,
-    no two of one place 2^(bits - 1) or more apart; whether x comes before y, as a shared bool. `opened` gives
-    it to all that compute: after the shuffle it tells a random order.
+    `before(xs, ys, kinds)`: words of decreasing weight, the last ones different where all others are equal, of
+    kind `a`, no two of one place 2^(bits - 1) or more apart, or `b`, bools; whether x comes before y, as a shared
+    bool. `opened` gives it to all that compute: after the shuffle it tells a random order.
     """
 
     shuffle: Callable[[Sequence[Sharing], str], list[Sharing]]
-    before: Callable[[Sequence[Sharing], Sequence[Sharing]], Sharing]
+    before: Callable[[Sequence[Sharing], Sequence[Sharing], str], Sharing]
     opened: Callable[[Sharing], Sharing]

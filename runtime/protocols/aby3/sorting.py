@@ -14,7 +14,7 @@ from spuvm.runtime.engine.primitives import permutation, random, send
 from spuvm.runtime.protocols.aby3.edge import reveal_b
 from spuvm.runtime.protocols.aby3.products import HOLDERS, and_bb
 from spuvm.runtime.protocols.aby3.sign import negative
-from spuvm.runtime.protocols.protocol import Sharing, xor_constant
+from spuvm.runtime.protocols.protocol import Sharing, xor, xor_constant
 from spuvm.runtime.ring import bits as bt
 from spuvm.runtime.ring.elements import Elements
 
@@ -62,17 +62,27 @@ def opened_aby3(x: Sharing) -> Sharing:
     return reveal_b(x, bits=1)
 
 
-def before_aby3(xs: Sequence[Sharing], ys: Sequence[Sharing]) -> Sharing:
-    """Whether (x_1, x_2, ...) < (y_1, y_2, ...) in lexicographic order. Eight rounds for two words.
+def before_aby3(xs: Sequence[Sharing], ys: Sequence[Sharing], kinds: str) -> Sharing:
+    """Whether (x_1, x_2, ...) < (y_1, y_2, ...) in lexicographic order. Eight rounds for two words, a bool one more.
 
     With d = x_1 - y_1 and c = [the rest of x precedes that of y]: the first word decides unless d = 0, so the
-    answer is [d < 0] if not c and [d <= 0] if c: the sign of (d - 1) + (1 - c), a sum with a carry in.
+    answer is [d < 0] if not c and [d <= 0] if c: the sign of (d - 1) + (1 - c), a sum with a carry in. Of bools:
+    y_1 where they differ, else c.
     """
     before: Sharing | None = None
-    for x, y in zip(reversed(xs), reversed(ys)):
+    for x, y, kind in zip(reversed(xs), reversed(ys), reversed(kinds)):
+        if kind == "b":
+            before = _before_bool(x, y, before)
+            continue
         d = tuple(a - b for a, b in zip(x, y))
         if before is not None:
             d = (d[0] - bt.constant(d[0], 1), *d[1:])
         before = negative(and_bb, d, None if before is None else xor_constant(before, 1))
     assert before is not None
     return before
+
+
+def _before_bool(x: Sharing, y: Sharing, rest: Sharing | None) -> Sharing:
+    if rest is None:
+        return and_bb(xor_constant(x, 1), y, bits=1)
+    return xor(rest, and_bb(xor(x, y), xor(rest, y), bits=1))
