@@ -175,10 +175,12 @@ def sorting(widths: Sequence[int], operands: int, wanted: Ranges = ()) -> Callab
     return build
 
 
-@pytest.mark.parametrize("protocol", [ABY3, ref2k(2)], ids=lambda p: p.name)
-def test_words_decide_in_turn_and_parties_agree(protocol: Any) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "n"), [(ABY3, 40), (ABY3, 7), (ref2k(2), 40)], ids=lambda p: getattr(p, "name", p)
+)
+def test_words_decide_in_turn_and_parties_agree(protocol: Any, n: int) -> None:
     """Simulated and networked shares are the same; differences reach the whole width of their word."""
-    rows, n = 3, 40
+    rows = 3
     rng = np.random.default_rng(0)
     high = words([-(2**62), 2**62 - 1, 0, -1, 1])[rng.integers(0, 5, (rows, n))]
     low = np.stack([rng.permutation(n).astype(np.uint64) for _ in range(rows)])

@@ -16,7 +16,6 @@ from spuvm.runtime.protocols.aby3.products import HOLDERS, and_bb
 from spuvm.runtime.protocols.aby3.sign import negative
 from spuvm.runtime.protocols.protocol import Sharing, xor, xor_constant
 from spuvm.runtime.ring import bits as bt
-from spuvm.runtime.ring.elements import Elements
 
 
 def shuffle_aby3(xs: Sequence[Sharing], kinds: str) -> list[Sharing]:
@@ -40,7 +39,9 @@ def _permuted(x: Sharing, order: jax.Array, pair: tuple[int, int], boolean: bool
     both, first, second = (HOLDERS.index(frozenset(h)) for h in ({a, b}, {a, outside}, {b, outside}))
     u = _at(x[both] ^ x[first] if boolean else x[both] + x[first], order)
     v = _at(x[second], order)
-    r, s = (_random_word(HOLDERS[i], x[i], boolean) for i in (first, second))
+    r, s = (random(HOLDERS[i], x[i].shape, x[i].dtype) for i in (first, second))
+    if boolean and u.dtype == np.uint8:  # a bool: one bit
+        u, v, r, s = (w & bt.constant(w, 1) for w in (u, v, r, s))
     parts = (u ^ r, v ^ s) if boolean else (u - r, v - s)
     sent = send(parts[0], a, b), send(parts[1], b, a)
     y = {both: sent[0] ^ sent[1] if boolean else sent[0] + sent[1], first: r, second: s}
@@ -49,12 +50,6 @@ def _permuted(x: Sharing, order: jax.Array, pair: tuple[int, int], boolean: bool
 
 def _at(x: jax.Array, order: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x, order, axis=1, mode="promise_in_bounds")
-
-
-def _random_word(holders: frozenset[int], like: Elements, boolean: bool) -> Elements:
-    """A random word; a random bit for a bool, which is 0 or 1 in a byte."""
-    r = random(holders, like.shape, like.dtype)
-    return r & bt.constant(r, 1) if boolean and like.dtype == np.uint8 else r
 
 
 def opened_aby3(x: Sharing) -> Sharing:
