@@ -6,6 +6,7 @@ Without them spuvm runs the same programs, slower. `SPUVM_BUILD_NATIVE=require` 
 
 import importlib.util
 import os
+import runpy
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -61,6 +62,7 @@ setup(
                 "runtime/engine/native/engine.h",
                 "runtime/engine/native/loops.h",
             ],
+            define_macros=[("SPUVM_SOURCES", f'"{runpy.run_path("runtime/ring/native_sources.py")["digest"]()}"')],
             language="c++",
             extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-psabi"],
             optional=not REQUIRED,

@@ -1,5 +1,6 @@
 """The native library: optional, switchable, and of the same bits at every instruction set."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -57,6 +58,20 @@ def test_a_library_that_does_not_load_is_reported_and_passed_over(
     monkeypatch.delenv("SPUVM_NATIVE", raising=False)
     with pytest.warns(RuntimeWarning, match="without its native kernels"):
         assert native.library.__wrapped__() is None
+
+
+def test_a_library_of_other_sources_is_reported_and_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is given may have another form than it reads."""
+    found = native._find(Path(native.__file__).parent)
+    if found is None or not hasattr(ctypes.CDLL(str(found)), "spuvm_sources"):
+        pytest.skip("no library here")
+    monkeypatch.delenv("SPUVM_NATIVE", raising=False)
+    assert native.library.__wrapped__() is not None
+    monkeypatch.setattr(native, "digest", lambda: "0" * 64)
+    with pytest.warns(RuntimeWarning, match="built from other sources"):
+        assert native.library.__wrapped__() is None
+    monkeypatch.setattr(native, "digest", lambda: None)  # as in a wheel
+    assert native.library.__wrapped__() is not None
 
 
 def test_finds_only_names_of_this_interpreter(tmp_path: Path) -> None:

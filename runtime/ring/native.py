@@ -16,6 +16,8 @@ from pathlib import Path
 
 import jax
 
+from spuvm.runtime.ring.native_sources import digest
+
 MATMUL_TARGET = "spuvm_ring_matmul"
 WIDE_TARGET = "spuvm_ring_matmul_wide"
 
@@ -32,10 +34,24 @@ def library() -> ctypes.CDLL | None:
     if path is None:
         return None
     try:
-        return _declare(ctypes.CDLL(str(path)))
+        lib = _declare(ctypes.CDLL(str(path)))
+        _check_sources(lib)
+        return lib
     except (OSError, AttributeError) as error:  # built for another machine, or an older source
         warnings.warn(f"spuvm runs without its native kernels: {error}", RuntimeWarning, stacklevel=2)
         return None
+
+
+def _check_sources(lib: ctypes.CDLL) -> None:
+    """OSError for a library of other sources than lie here: what is given to it may have another form."""
+    if not hasattr(lib, "spuvm_sources") or (here := digest()) is None:
+        return
+    lib.spuvm_sources.restype = ctypes.c_char_p
+    if lib.spuvm_sources().decode() != here:
+        raise OSError(
+            "the library was built from other sources than those here. Build it anew: "
+            "`SPUVM_BUILD_NATIVE=require python setup.py build_ext --inplace` (or install the package again)."
+        )
 
 
 def _find(folder: Path) -> Path | None:

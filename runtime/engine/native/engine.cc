@@ -396,6 +396,12 @@ void run_round(const Piece& piece, int64_t round, uint8_t* const* spaces, const 
 
 extern "C" {
 
+// Of all sources of the library, as setup.py found them (runtime/ring/native_sources.py).
+#ifndef SPUVM_SOURCES
+#define SPUVM_SOURCES ""
+#endif
+const char* spuvm_sources() { return SPUVM_SOURCES; }
+
 // A piece from words, as runtime/machine/small.py writes them; the programs that it names must outlive it.
 void* spuvm_engine_piece_new(const int64_t* words) {
   Reader from{words};
