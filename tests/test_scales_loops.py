@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -56,6 +57,53 @@ def test_training_within_a_loop(optimiser: Any, kind: str) -> None:
     """As exact as step by step (`test_states_keep_their_scale`): within 1% of JAX where gradients are 1e-3 and more."""
     fn = trained(optimiser, kind)
     np.testing.assert_allclose(run(fn, GRADIENTS), fn(GRADIENTS), rtol=0.01, atol=2.0**-18)
+
+
+SOME = np.array([10.0, -1.0, 0.1, 0.01, -0.001, 3e-4], np.float32)
+
+
+def in_turn(update: Any, gradients: Any) -> Any:
+    """Four steps of Adam in Python, all in one function."""
+    state, updates = optax.adam(1e-2).init(gradients), []
+    for i in range(4):
+        u, state = update(i, gradients, state)
+        updates.append(100 * u)
+    return jnp.stack(updates)
+
+
+def in_scan(update: Any, gradients: Any) -> Any:
+    def step(state: Any, i: Any) -> Any:
+        u, state = update(i, gradients, state)
+        return state, 100 * u
+
+    return jax.lax.scan(step, optax.adam(1e-2).init(gradients), jnp.arange(4))[1]
+
+
+def always(i: Any, g: Any, state: Any) -> Any:
+    return optax.adam(1e-2).update(g, state)
+
+
+def if_small(i: Any, g: Any, state: Any) -> Any:
+    """Not at the second step; whether a sum is small enough is secret."""
+    return jax.lax.cond(g.sum() * (i + 1) < 20, lambda s: always(i, g, s), lambda s: (jnp.zeros_like(g), s), state)
+
+
+def where_small(i: Any, g: Any, state: Any) -> Any:
+    u, new = always(i, g, state)
+    return u, jax.tree.map(lambda x, y: jnp.where(g.sum() * (i + 1) < 20, x, y), new, state)
+
+
+@pytest.mark.parametrize("update", [always, if_small, where_small], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("steps", [in_turn, in_scan], ids=lambda f: f.__name__)
+def test_states_that_a_condition_keeps(steps: Any, update: Any) -> None:
+    fn = partial(steps, update)
+    np.testing.assert_allclose(run(fn, SOME), fn(SOME), rtol=0.04, atol=2e-3)
+
+
+def test_gradients_collected_over_steps() -> None:
+    """`MultiSteps` chooses between the state of a step and the last one."""
+    fn = trained(optax.MultiSteps(optax.adam(1e-2), 2), "scan")
+    np.testing.assert_allclose(run(fn, SOME), fn(SOME), rtol=0.03, atol=2.0**-17)
 
 
 def test_what_may_grow_keeps_its_range() -> None:

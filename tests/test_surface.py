@@ -42,7 +42,8 @@ def asked(x: Any) -> Any:
     low, high = jnp.where(x > 1.5, x, -jnp.inf), jnp.where(x > 1.5, x, jnp.inf)
     moved, added = jnp.stack([x, low])[1, ::-1], low + jnp.array([0.0, 2.0, -jnp.inf])
     largest = jax.ops.segment_max(x, jnp.array([0, 2, 2]), 4)
-    (best, unset), _ = lax.scan(lambda c, v: ((jnp.maximum(c[0], v), c[1] + jnp.isinf(c[0])), None), (-jnp.inf, 0), x)
+    start: Any = -jnp.inf, 0
+    (best, unset), _ = lax.scan(lambda c, v: ((jnp.maximum(c[0], v), c[1] + jnp.isinf(c[0])), None), start, x)
     return [
         *(f(y) for f in (jnp.isinf, jnp.isposinf, jnp.isneginf, jnp.isfinite) for y in (low, high, moved, added)),
         *(low == -jnp.inf, low > -jnp.inf, low <= -jnp.inf, high != jnp.inf, high < jnp.inf, jnp.isinf(-high)),

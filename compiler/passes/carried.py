@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from spuvm.compiler.ir.module import Op, Region, Value
 from spuvm.compiler.passes.growth import reach
 from spuvm.compiler.passes.limits import Limits
-from spuvm.compiler.passes.states import extra_of, is_scaled
+from spuvm.compiler.passes.states import alternatives, extra_of, is_scaled
 from spuvm.compiler.passes.wishes import NO_WISH, Pins, Wanted
 
 
@@ -109,7 +109,8 @@ def _extra(c: Carried, outside: Wanted, inside: Wanted, limits: Limits, loops: d
     """What a carried value gets: that of a state (see `states`), if its limit has room for what roots want; what a loop
     within gives with more bits, it carries so.
     """
-    asked = [outside.of.get(c.last), inside.of.get(c.params[0]), inside.of.get(c.made)]
+    made = alternatives(c.made, c.params[0], c.loop.regions[-1])
+    asked = [outside.of.get(c.last), *(inside.of.get(x) for x in (c.params[0], c.made, *made))]
     below = max((wish or NO_WISH).below for wish in asked)
     if not _has_room(c, limits, loops, pins):
         return 0
@@ -117,7 +118,7 @@ def _extra(c: Carried, outside: Wanted, inside: Wanted, limits: Limits, loops: d
         return pins.values[c.made]
     body = c.loop.regions[-1]
     average = is_scaled({c.params[0]}, body, limits, most=0.0)
-    return (extra_of(below, c.made, body, limits) if average else 0) or (limits.roots if below >= limits.roots else 0)
+    return (extra_of(below, made, body, limits) if average else 0) or (limits.roots if below >= limits.roots else 0)
 
 
 def _has_room(c: Carried, limits: Limits, loops: dict[Value, Carried], pins: Pins) -> bool:
@@ -125,7 +126,10 @@ def _has_room(c: Carried, limits: Limits, loops: dict[Value, Carried], pins: Pin
     if c.first.type.frac != limits.frac:
         return False
     body = c.loop.regions[-1]
-    if limits.of[c.made].whole <= fits and (limits.of[c.first].whole <= fits or is_scaled({c.params[0]}, body, limits)):
+    made = alternatives(c.made, c.params[0], body)
+    if all(limits.of[x].whole <= fits for x in made) and (
+        limits.of[c.first].whole <= fits or is_scaled({c.params[0]}, body, limits)
+    ):
         return True
     first, trips = _beginning(c, loops)
     fine = {region.results[i] for region, i in pins.results}

@@ -23,7 +23,9 @@ def align(s: Scaler, op: Op) -> None:
     given = [s.of(v) for v in numbers if v not in s.constants]
     out = op.outputs[0]
     if out.type.kind == "fxp":
-        roomy = min(s.room(out), s.factor_room(out)) if s.is_multiplied(out) else s.room(out)
+        roomy = s.room(out)
+        if s.is_multiplied(out) and not s.is_scaled_down(out):
+            roomy = min(roomy, s.factor_room(out))
         if not given:  # constants alone
             given.append(min(s.wish(out), 2 * MOST[s.ring_bits]))
     else:

@@ -75,7 +75,7 @@ class Scaler:
         self.at_hand: Op | None = None
         self.pinned = self._pinned()
         self.raw = {op.inputs[0] for op in region.ops if is_raw(op, frac)}
-        self.factors = self._factors()
+        self.factors, self.free = self._factors(), self._factors(free=True)
         self.shared = self._shared() if limits.measured else {}
         self.uses = {v: len(users) for v, users in uses(region).items()}
         self.wider: dict[Value, Value] = {}  # what a value is the truncation of, or another reading
@@ -167,9 +167,20 @@ class Scaler:
     def is_multiplied(self, value: Value) -> bool:
         return value in self.factors
 
-    def _factors(self) -> set[Value]:
-        """What is multiplied, or pinned, at last."""
-        found = {v for op in self.region.ops if op.name in ("mul", "dot") for v in op.inputs} | self.pinned
+    def is_scaled_down(self, value: Value) -> bool:
+        """Whether products leave a value below a root or a quotient all its bits: those by known numbers up to 1."""
+        wish = self.wanted.of.get(value, NO_WISH)
+        return value not in self.free and max(wish.bits, wish.below) >= self.limits.numerators
+
+    def _factors(self, free: bool = False) -> set[Value]:
+        """What is multiplied, or pinned, at last; `free`: by any number, not by known ones up to 1 alone."""
+        found = {
+            v
+            for op in self.region.ops
+            if op.name in ("mul", "dot")
+            for v, other in zip(op.inputs, op.inputs[::-1])
+            if not (free and (limit := self.limits.of.get(other)) and limit.known and limit.whole <= 0)
+        } | self.pinned
         for op in reversed(self.region.ops):
             if op.name in CARRIED and any(v in found and v.type.kind == "fxp" for v in op.outputs):
                 found.update(v for v in op.inputs if v.type.kind == "fxp")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from spuvm.compiler.ir.module import Module, Region, Value
@@ -59,27 +60,46 @@ def states(module: Module, successors: dict[Value, Value], limits: Limits) -> di
         wanted.run(module.body)
     found = {}
     for v, result in successors.items():
-        if not (v.type.is_secret and result.type.is_secret and result in made_of({v}, module.body)):
+        if v.type.kind != "fxp" or not (v.type.is_secret and result.type.is_secret):
+            continue
+        if result not in made_of({v}, module.body):
             continue
         below = wanted.of.get(v, NO_WISH).below
-        average = below_average(v, result, module.body, limits)
-        extra = average and extra_of(max(below, wanted.of.get(result, NO_WISH).below), result, module.body, limits)
+        made = alternatives(result, v, module.body)
+        average = below_average(v, made, module.body, limits)
+        most = max(wanted.of.get(x, NO_WISH).below for x in (result, *made))
+        extra = average and extra_of(max(below, most), made, module.body, limits)
         extra = extra or (limits.roots if below >= limits.roots else 0)
         if extra and v.type.frac in (limits.frac, limits.frac + extra):
             found[v] = State(result, extra)
     return found
 
 
-def extra_of(below: float, average: Value, region: Region, limits: Limits) -> int:
-    """What a moving average keeps, of which `below` bits are wanted below roots."""
+def extra_of(below: float, average: Collection[Value], region: Region, limits: Limits) -> int:
+    """What a moving average keeps, of which `below` bits are wanted below roots; all that it may be."""
     if below >= limits.roots:
         return limits.averages
-    return limits.numerators if is_divided({average}, region) else 0
+    return limits.numerators if is_divided(set(average), region) else 0
 
 
-def below_average(before: Value, after: Value, region: Region, limits: Limits) -> bool:
-    """Whether `after` is c `before` + ..., 1/2 <= c <= 1 public, and all in all as large as a factor at most."""
-    return is_scaled({before}, region, limits, most=0.0) and limits.of[after].whole <= limits.most
+def alternatives(value: Value, before: Value, region: Region) -> list[Value]:
+    """What a value may be that choices keep as it was before: all but that."""
+    makers = {v: op for op in region.ops for v in op.outputs}
+    found, open_ = [], [value]
+    while open_:
+        one = open_.pop()
+        op = makers.get(one)
+        if op is not None and op.name == "select":
+            open_.extend(op.inputs[1:])
+        elif one is not before:
+            found.append(one)
+    return found
+
+
+def below_average(before: Value, after: Collection[Value], region: Region, limits: Limits) -> bool:
+    """Whether all of `after` are c `before` + ..., 1/2 <= c <= 1 public, and as large as a factor at most."""
+    small = all(limits.of[x].whole <= limits.most for x in after)
+    return small and is_scaled({before}, region, limits, most=0.0)
 
 
 def is_scaled(values: set[Value], region: Region, limits: Limits, most: float = math.inf) -> bool:
