@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 from services import folder, inputs, program, run, until
 
+from spuvm.runtime.errors import InputError
 from spuvm.service import again, port, serve, settings, wire
 from spuvm.service.party import Party
 
@@ -92,3 +93,31 @@ def test_a_job_whose_end_could_not_be_written_down_does_not_run_forever(folder: 
         await party.close()
 
     run(scenario())
+
+
+@pytest.mark.parametrize("note", ["two\nlines", "\x00", "x" * 501, "\u202eback"])
+def test_a_note_that_peers_would_refuse_is_not_taken(folder: Path, program: str, note: str) -> None:
+    alice = Party(settings.load(folder / "alice" / "service.toml"))
+    with pytest.raises(InputError, match="note must be a line of at most 500 printable"):
+        alice.submit("ann", program, inputs(), note)
+    assert alice.store.jobs() == []
+
+
+def test_a_job_that_this_version_cannot_read_hides_no_other(
+    folder: Path, program: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after an upgrade: lists go on, and whoever asks for that one is told why."""
+
+    async def scenario() -> None:
+        alice = Party(settings.load(folder / "alice" / "service.toml"))
+        old, new = (alice.submit("ann", program, inputs()).id for _ in range(2))
+        older = "replace(spec, '\"format\": 1', '\"format\": 0')"
+        alice.store.db.execute(f"update jobs set spec = {older} where id = ?", (old,))
+        assert [row.id for row in alice.store.jobs()] == [row.id for row in alice.store.jobs(only_open=True)] == [new]
+        alice.resume()
+        alice.expire()
+        with pytest.raises(InputError, match="its format is 0, this version knows 1"):
+            alice.store.job(old)
+        assert [old in message for message in caplog.messages].count(True) == 1
+
+    asyncio.run(scenario())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -62,9 +63,8 @@ class Job:
 
 def make(requester: str, program: str, inputs: Mapping[str, Source], note: str = "") -> Job:
     """A new job; the program's text is read and its hash taken from it."""
-    job = Job(requester, program, read(program).hash, inputs, note[:NOTE], time.time(), secrets.token_hex(16))
-    check(job)
-    return job
+    job = Job(requester, program, read(program).hash, inputs, note, time.time(), secrets.token_hex(16))
+    return from_dict(job.as_dict())  # what peers would refuse is not asked for
 
 
 def from_dict(body: Any) -> Job:
@@ -74,14 +74,16 @@ def from_dict(body: Any) -> Job:
             raise ValueError(f"its format is {body['format']!r}, this version knows {FORMAT}")
         inputs = {str(name): _source(entry) for name, entry in body["inputs"].items()}
         texts = {k: body[k] for k in ("requester", "program", "hash", "note", "nonce")}
-        if not all(isinstance(v, str) for v in texts.values()) or not texts["note"].isprintable():
+        if not all(isinstance(v, str) for v in texts.values()):
             raise ValueError("its texts must be texts")
+        if not texts["note"].isprintable() or len(texts["note"]) > NOTE:
+            raise ValueError(f"its note must be a line of at most {NOTE} printable characters")
         job = Job(inputs=inputs, created=float(body["created"]), **texts)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"this is no job: {error!s:.200}.") from None
     if not 0 <= job.created < 1e12:
         raise InputError("this is no job: the time at which it was made is none.")
-    if len(job.program) > MAX_PROGRAM or len(job.note) > NOTE or len(job.nonce) > 64 or len(inputs) > 10_000:
+    if len(job.program) > MAX_PROGRAM or len(job.nonce) > 64 or len(inputs) > 10_000:
         raise InputError("this is no job: it is too large.")
     check(job)
     return job
@@ -92,6 +94,8 @@ def _source(entry: Any) -> Source:
     if any(not c or not c.isprintable() or set(c) & set(",:=@") or c.startswith("-") for c in columns):
         raise ValueError("a column's name has no `,`, `:`, `=` and `@`")
     number = None if entry["number"] is None else float(entry["number"])
+    if number is not None and not math.isfinite(number):
+        raise ValueError("a public number must be finite")
     party, data = (None if entry[k] is None else str(entry[k]) for k in ("party", "data"))
     return Source(party, data, columns, number)
 

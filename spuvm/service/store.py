@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import secrets
 import sqlite3
 import time
@@ -17,6 +18,7 @@ from typing import Any
 from spuvm.runtime.errors import InputError
 from spuvm.service.jobs import ENDED, Job, from_dict
 
+LOG = logging.getLogger("spuvm.service")
 ROLES = ("submit", "approve", "operate")
 SCHEMA = """
 create table if not exists jobs (
@@ -87,6 +89,7 @@ class Store:
     """Every change is on disk when its method returns."""
 
     def __init__(self, path: Path) -> None:
+        self._unreadable: set[str] = set()
         self.db = sqlite3.connect(path, isolation_level=None)
         self.db.row_factory = sqlite3.Row
         path.chmod(0o600)
@@ -123,10 +126,22 @@ class Store:
         return _row(found)
 
     def jobs(self, only_open: bool = False, limit: int = 500, begins: str = "") -> list[Row]:
-        """The newest first; `begins`: only those whose numbers do so."""
+        """The newest first; `begins`: only those whose numbers do so.
+
+        One that this version cannot read (an earlier one took it in) is left out, and told to the log once.
+        """
         where = "where substr(id, 1, ?) = ?" + (f" and state not in {ENDED}" if only_open else "")
         sql = f"select * from jobs {where} order by received desc limit ?"
-        return [_row(r) for r in self.db.execute(sql, (len(begins), begins, limit))]
+        return [row for r in self.db.execute(sql, (len(begins), begins, limit)) if (row := self._read(r)) is not None]
+
+    def _read(self, found: sqlite3.Row) -> Row | None:
+        try:
+            return _row(found)
+        except InputError as error:
+            if found["id"] not in self._unreadable:
+                self._unreadable.add(found["id"])
+                LOG.warning("job %s is left out: %s", found["id"], error)
+            return None
 
     def set(self, id: str, state: str, reason: str = "") -> None:
         ended = time.time() if state in ENDED else None
