@@ -121,6 +121,10 @@ def test_counts_sums_means_and_histograms() -> None:
         lambda x: spu.dp.laplace(x, 0, 1.0),
         lambda x: spu.dp.laplace(x, 1.0, -1.0),
         lambda x: spu.dp.laplace(x, math.inf, 1.0),
+        lambda x: spu.dp.laplace(x, 1.0, 1e-320),  # whose inverse is infinite
+        lambda x: spu.dp.laplace(x, 1e308, 1.0),
+        lambda x: spu.dp.laplace(x, 1.0, "1"),  # type: ignore[arg-type]
+        lambda x: spu.dp.sum(x, 0, math.nan, 1.0),
         lambda x: spu.dp.gaussian(x, 1.0, 1.0, 0.0),
         lambda x: spu.dp.gaussian(x.astype(jnp.int32), 1.0, 1.0, 1e-5),
         lambda x: spu.dp.sum(x, 5, 5, 1.0),

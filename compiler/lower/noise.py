@@ -119,11 +119,11 @@ def laplace(
     x = ctx.value(x)
     unit = 2.0**-x.type.frac if x.type.kind == "fxp" else 1.0
     slack = SLACK if x.type.kind == "fxp" else 0
-    steps = math.ceil(sensitivity / unit) + slack
-    digits = laplace_digits(steps / epsilon)
     limit = 2.0 ** (ctx.b.ring_bits - 4) if x.type.kind == "fxp" else 2.0 ** (x.type.bits - 2)
-    if 2.0 ** len(digits) >= limit:
-        raise InputError(f"noise of scale {steps * unit / epsilon:g} does not fit the values' type: scale them down.")
+    scale = (sensitivity / unit + slack + 1) / epsilon  # at most
+    digits = laplace_digits((math.ceil(sensitivity / unit) + slack) / epsilon) if scale < limit else []
+    if not digits or 2.0 ** len(digits) >= limit:
+        raise InputError(f"noise of scale {scale * unit:g} does not fit the values' type: scale them down.")
 
     def noisy(x: Any) -> Any:
         note = f"laplace, sensitivity {sensitivity:g} {word}, epsilon {epsilon:g}" + (

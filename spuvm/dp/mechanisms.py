@@ -156,11 +156,13 @@ def _sensitivity(value: float | None) -> float:
 
 
 def _range(low: float, high: float) -> None:
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+    if any(isinstance(v, str | bool) for v in (low, high)) or not (-math.inf < low < high < math.inf):
         raise InputError(f"`low` must be below `high`, and both finite: got {low} and {high}.")
 
 
 def _positive(value: float, name: str) -> float:
+    if isinstance(value, str | bool) or value is None:
+        raise InputError(f"`{name}` must be a positive number, got {value!r}.")
     number = float(value)
     if not math.isfinite(number) or number <= 0:
         raise InputError(f"`{name}` must be a positive number, got {value}.")
