@@ -173,6 +173,8 @@ class SPU(Receiver, Taker):
         stored: str | Path | None = None,
     ) -> None:
         context = here()
+        if not isinstance(stored, str | Path | None):
+            raise ConfigError(f"`stored` must be a folder's path, got {stored!r}.")
         config = config_from(cluster_def, context, preprocessing, truncation, security, optimize)
         self.vm = context.machine(config, _Machine, None if stored is None else Path(stored))
         self._functions: dict[Any, Jitted] = {}

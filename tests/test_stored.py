@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -42,15 +44,19 @@ def both(function: Callable[[Session], Any], *folders: Path | None) -> list[Any]
         try:
             session = Session(CONFIG, link.rank, link, stored=folders[link.rank] if folders else None)
             return function(session)
-        except SpuError as error:
+        except (SpuError, Killed) as error:
             link.abort(error)
             return error
         finally:
             if session is not None:
                 session.close_store()
 
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(run, links))
+    threads = [ThreadPoolExecutor(1, f"party_{rank}") for rank in (0, 1)]
+    try:
+        return [f.result() for f in [t.submit(run, link) for t, link in zip(threads, links)]]
+    finally:
+        for t in threads:
+            t.shutdown()
 
 
 def sent_by(session: Session) -> int:
@@ -134,6 +140,39 @@ def test_what_one_party_alone_took_is_lost_to_both(tmp_path: Path) -> None:
     right(MUL, [w for w, _ in words])
     assert [n for _, n in words] == [0, 0]
     assert len(list((tmp_path / "bob").glob("mul-64.*"))) == 1
+
+
+class Killed(BaseException):
+    """What no handler of errors sees."""
+
+
+@pytest.mark.parametrize("party", [0, 1])
+def test_a_party_that_is_killed_at_any_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, party: int) -> None:
+    """At each flush to the disk in turn, until a session has none left: no word is used twice, and all are right."""
+    both(made(64 * 24, MUL), tmp_path, tmp_path)
+    flush, seen, at = os.fsync, [0], [-1]
+
+    def killing(descriptor: int) -> None:
+        if threading.current_thread().name == f"party_{party}_0":
+            seen[0] += 1
+            if seen[0] == at[0] + 1:
+                raise Killed
+        flush(descriptor)
+
+    monkeypatch.setattr(store.os, "fsync", killing)
+    used: list[Any] = []
+    for step in range(20):
+        seen[0], at[0] = 0, step
+        found = both(lambda s: taken(s, MUL, 64), tmp_path, tmp_path)
+        reached, at[0] = seen[0], -1
+        whole = both(lambda s: taken(s, MUL, 64), tmp_path, tmp_path)
+        right(MUL, [words for words, _ in whole])
+        assert [n for _, n in whole] == [0, 0]
+        used += [one[0][0] for one in (*found, *whole) if isinstance(one, list)]
+        if reached <= step:
+            break
+    assert isinstance(found[party], list) and step > 4
+    assert len(np.unique(np.concatenate(used))) == 64 * len(used)
 
 
 def used_and_put_back(folder: Path, party: str, over: bool = False) -> None:

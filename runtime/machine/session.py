@@ -63,6 +63,15 @@ class Call:
     note: str = ""
 
 
+def check_stored(config: Config, folder: Path | None) -> None:
+    """ConfigError for a folder of stored randomness under a protocol that makes none."""
+    if folder is not None and config.protocol != OBLIVIOUS:
+        raise ConfigError(
+            f"`stored` keeps what two parties make by oblivious transfer (`preprocessing` 'ot'): protocol "
+            f"{config.protocol!r} makes none."
+        )
+
+
 @dataclass
 class Session:
     """`party` is None in the simulator, which is all parties at once. `cancelled`, set by another thread, ends the
@@ -79,11 +88,7 @@ class Session:
     stored: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.stored is not None and self.config.protocol != OBLIVIOUS:
-            raise ConfigError(
-                f"`stored` keeps what two parties make by oblivious transfer (`preprocessing` 'ot'): protocol "
-                f"{self.config.protocol!r} makes none."
-            )
+        check_stored(self.config, self.stored)
         if (name := self.device or device.wanted()) is not None:
             device.found(name)  # said before anything is sent
         keep_large_blocks()

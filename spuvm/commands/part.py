@@ -25,7 +25,7 @@ from spuvm.runtime.link.link import Link
 from spuvm.runtime.link.parties import Cluster
 from spuvm.runtime.link.tls.connect import connect, decline
 from spuvm.runtime.machine.program import Round, Task
-from spuvm.runtime.machine.session import Session
+from spuvm.runtime.machine.session import Session, check_stored
 from spuvm.runtime.protocols.registered import protocol_of, rank_names
 from spuvm.vm import VM
 
@@ -54,6 +54,11 @@ class Part:
     def rounds(self) -> int:
         """As predicted."""
         return int(self.program.cost.party_rounds[self.rank])
+
+    def keep(self, stored: Path | None) -> None:
+        """Take randomness made ahead from a folder. ConfigError if the program's protocol makes none."""
+        check_stored(self.program.config, stored)
+        self.stored = stored
 
     def prepare(self) -> None:
         """Compile, so that nobody waits for that in mid-run."""

@@ -103,7 +103,7 @@ def party(
     if prepare is not None and (stored is None or inputs or outputs):
         raise InputError("`--prepare` takes `--stored FOLDER`, and neither inputs nor outputs: it runs nothing.")
     with taking_part(target, config_file, cluster, me, expect_hash) as part:
-        part.stored = stored
+        part.keep(stored)
         if prepare is not None:
             say(part.make_ahead(prepare, timeout))
             return
