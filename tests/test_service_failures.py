@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from services import folder, inputs, program, run, until
+from services import folder, inputs, program, run, services, until
 
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.link.certificates import free_ports
 from spuvm.service import again, port, serve, settings, wire
 from spuvm.service.party import Party
 
@@ -121,3 +124,30 @@ def test_a_job_that_this_version_cannot_read_hides_no_other(
         assert [old in message for message in caplog.messages].count(True) == 1
 
     asyncio.run(scenario())
+
+
+def test_a_state_folder_that_is_another_service_s_or_none(folder: Path) -> None:
+    async def scenario() -> None:
+        async with services(folder, "alice"):
+            path = folder / "alice" / "service.toml"
+            other = folder / "alice" / "other.toml"
+            ports = iter(free_ports(2))
+            text = re.sub(r"(?m)^(listen|page) = .*", lambda m: f'{m[1]} = "127.0.0.1:{next(ports)}"', path.read_text())
+            other.write_text(text)
+            with pytest.raises(ConfigError, match="another service runs on"):
+                async with serve.running(settings.load(other)):
+                    pass
+        state = folder / "alice" / "state"
+        shutil.rmtree(state)
+        state.mkdir()
+        (state / "service.sqlite").write_bytes(b"x" * 5000)
+        with pytest.raises(ConfigError, match=r"service\.sqlite cannot be used: file is not a database"):
+            async with serve.running(settings.load(path)):
+                pass
+        shutil.rmtree(state)
+        state.write_text("")
+        with pytest.raises(ConfigError, match="cannot be written: File exists"):
+            async with serve.running(settings.load(path)):
+                pass
+
+    run(scenario())

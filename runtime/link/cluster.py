@@ -86,7 +86,7 @@ def _load(path: Path) -> Cluster:
         table = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The cluster file {path} cannot be read: {error}.") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         hint = " (a party may appear only once)" if "twice" in str(error) or "overwrite" in str(error) else ""
         raise ConfigError(f"The cluster file {path} is not valid TOML: {error}{hint}.") from None
     _refuse_unknown(table, CLUSTER_KEYS, f"{path}")

@@ -90,7 +90,7 @@ def _settings(path: Path) -> Settings:
         body = tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from None
     for section, known in SECTIONS.items():
         _check(path, section, body.get(section, {}) if section else body, known)

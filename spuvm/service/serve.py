@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import signal
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 
 from aiohttp import web
 
@@ -36,6 +38,29 @@ UPKEEP: dict[Callable[[Party], None], float] = {  # and seconds until it is done
 @contextlib.asynccontextmanager
 async def running(settings: Settings, passphrase: str | None = None) -> AsyncIterator[Party]:
     """A service as a context: it serves while the block runs."""
+    with _alone(settings.state):
+        async with _serving(settings, passphrase) as party:
+            yield party
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Keep the folder to this process: two services on it would each break the other's record."""
+    try:
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = open(state / "lock", "a")  # noqa: SIM115
+    except OSError as error:
+        raise ConfigError(f"the folder of `state`, {state}, cannot be written: {error.strerror or error}.") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(f"another service runs on {state}: end it, or give each a `state` of its own.") from None
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _serving(settings: Settings, passphrase: str | None) -> AsyncIterator[Party]:
     party = Party(settings, passphrase)
     _warn(settings)
     ways = ways_of(settings)

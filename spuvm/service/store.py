@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from spuvm.runtime.errors import InputError
+from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.service.jobs import ENDED, Job, from_dict
 
 LOG = logging.getLogger("spuvm.service")
@@ -90,9 +90,18 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._unreadable: set[str] = set()
-        self.db = sqlite3.connect(path, isolation_level=None)
-        self.db.row_factory = sqlite3.Row
-        path.chmod(0o600)
+        try:
+            self.db = sqlite3.connect(path, isolation_level=None)
+            self.db.row_factory = sqlite3.Row
+            path.chmod(0o600)
+            self._prepare()
+        except (sqlite3.Error, OSError) as error:
+            raise ConfigError(
+                f"the state {path} cannot be used: {error}. Is it of a service, and may it be written?"
+            ) from None
+
+    def _prepare(self) -> None:
+        """Make what is not there."""
         self.db.execute("pragma journal_mode=wal")
         self.db.execute("pragma synchronous=full")
         self.db.executescript(SCHEMA)

@@ -142,7 +142,7 @@ def _table(source: str) -> tuple[Mapping[str, Any], bool]:
     lines = source if not blocks else "\n".join(line[2:] for line in blocks[0]["lines"].splitlines())
     try:
         body = tomllib.loads(lines)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise InputError(f"this is neither a program (.spux), nor a task: {error!s:.200}.") from None
     table = body if blocks else body.get("job")
     if not isinstance(table, dict):

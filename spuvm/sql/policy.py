@@ -139,7 +139,7 @@ def section(source: str | Path | Mapping[str, Any] | None, owner: str, owners: S
             tree = tomllib.loads(Path(source).read_text())
         except OSError as error:
             raise InputError(f"the policy {source} cannot be read: {error.strerror}.") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise InputError(f"the policy {source} is not TOML: {error}.") from None
         return _own(tree, owner, owners)
 
