@@ -93,7 +93,11 @@ def where_small(i: Any, g: Any, state: Any) -> Any:
     return u, jax.tree.map(lambda x, y: jnp.where(g.sum() * (i + 1) < 20, x, y), new, state)
 
 
-@pytest.mark.parametrize("update", [always, if_small, where_small], ids=lambda f: f.__name__)
+def every_other(i: Any, g: Any, state: Any) -> Any:
+    return jax.lax.cond(i % 2 == 0, lambda s: always(i, g, s), lambda s: (jnp.zeros_like(g), s), state)
+
+
+@pytest.mark.parametrize("update", [always, if_small, where_small, every_other], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("steps", [in_turn, in_scan], ids=lambda f: f.__name__)
 def test_states_that_a_condition_keeps(steps: Any, update: Any) -> None:
     fn = partial(steps, update)

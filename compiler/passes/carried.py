@@ -10,13 +10,15 @@ changes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from spuvm.compiler.ir.module import Op, Region, Value
+from spuvm.compiler.passes.choices import Choices, Made, choices, pinned
 from spuvm.compiler.passes.growth import reach
 from spuvm.compiler.passes.limits import Limits
-from spuvm.compiler.passes.states import alternatives, extra_of, is_scaled
+from spuvm.compiler.passes.states import extra_of, is_scaled
 from spuvm.compiler.passes.wishes import NO_WISH, Pins, Wanted
 
 
@@ -44,6 +46,11 @@ class Carried:
     @property
     def made(self) -> Value:
         return self.loop.regions[-1].results[self.result]
+
+    @property
+    def choices(self) -> Choices:
+        """What an iteration may make of it, if it does not keep it as it was."""
+        return choices(self.made, self.params[0], self.loop.regions[-1], into=True)
 
     @property
     def params(self) -> tuple[Value, ...]:
@@ -82,13 +89,18 @@ def pin(module_body: Region, limits: Limits) -> Pins:
             for region, op in loops
             for c in carried(op)
             if (op, c.at) not in pins.operands
-            if (extra := _extra(c, wanted[region], wanted[op.regions[-1]], limits, by_param, pins))
+            if (extra := _extra(c, wanted[region], wanted, limits, by_param, pins))
         ]
         if not new:
             return pins
         for c, extra in new:
             pins.operands[c.loop, c.at] = pins.results[c.loop.regions[-1], c.result] = extra
-            for value in (c.last, *c.params):
+            passed = c.choices.passed
+            for p in passed:
+                pins.results.update(((branch, p.output), extra) for branch in p.op.regions)
+                if p.operand is not None:
+                    pins.operands[p.op, p.operand] = extra
+            for value in (c.last, *c.params, *(v for p in passed for v in pinned(p))):
                 pins.values[value] = extra
                 limits.pinned[value] = limits.of[value] = limits.finer(extra)
         limits.run(module_body)
@@ -105,38 +117,50 @@ def _wishes(region: Region, limits: Limits, pins: Pins) -> Wanted:
     return wanted
 
 
-def _extra(c: Carried, outside: Wanted, inside: Wanted, limits: Limits, loops: dict[Value, Carried], pins: Pins) -> int:
+def _extra(
+    c: Carried,
+    outside: Wanted,
+    inside: Mapping[Region, Wanted],
+    limits: Limits,
+    loops: Mapping[Value, Carried],
+    pins: Pins,
+) -> int:
     """What a carried value gets: that of a state (see `states`), if its limit has room for what roots want; what a loop
     within gives with more bits, it carries so.
     """
-    made = alternatives(c.made, c.params[0], c.loop.regions[-1])
-    asked = [outside.of.get(c.last), *(inside.of.get(x) for x in (c.params[0], c.made, *made))]
+    body, made = c.loop.regions[-1], c.choices.made
+    places = [(body, c.params[0]), (body, c.made), *((m.region, v) for m in made for v in (m.value, m.before) if v)]
+    asked = [outside.of.get(c.last), *(inside[region].of.get(v) for region, v in places)]
     below = max((wish or NO_WISH).below for wish in asked)
-    if not _has_room(c, limits, loops, pins):
+    if not _has_room(c, made, limits, loops, pins):
         return 0
     if c.made in pins.values:
         return pins.values[c.made]
-    body = c.loop.regions[-1]
-    average = is_scaled({c.params[0]}, body, limits, most=0.0)
-    return (extra_of(below, made, body, limits) if average else 0) or (limits.roots if below >= limits.roots else 0)
+    average = _is_scaled(c, made, limits, most=0.0)
+    most = max((extra_of(below, [m.value], m.region, limits) for m in made), default=0) if average else 0
+    return most or (limits.roots if below >= limits.roots else 0)
 
 
-def _has_room(c: Carried, limits: Limits, loops: dict[Value, Carried], pins: Pins) -> bool:
+def _is_scaled(c: Carried, made: Sequence[Made], limits: Limits, most: float = math.inf) -> bool:
+    places = {(c.loop.regions[-1], c.params[0]), *((m.region, m.before) for m in made if m.before)}
+    return any(is_scaled({v}, region, limits, most) for region, v in places)
+
+
+def _has_room(c: Carried, made: Sequence[Made], limits: Limits, loops: Mapping[Value, Carried], pins: Pins) -> bool:
     fits = limits.top - limits.frac - limits.roots
     if c.first.type.frac != limits.frac:
         return False
     body = c.loop.regions[-1]
-    made = alternatives(c.made, c.params[0], body)
-    if all(limits.of[x].whole <= fits for x in made) and (
-        limits.of[c.first].whole <= fits or is_scaled({c.params[0]}, body, limits)
-    ):
+    always = all(m.region is body for m in made)  # what a branch scales may not be scaled at all
+    small = limits.of[c.first].whole <= fits or (always and _is_scaled(c, made, limits))
+    if small and all(limits.of[m.value].whole <= fits for m in made):
         return True
     first, trips = _beginning(c, loops)
     fine = {region.results[i] for region, i in pins.results}
     return trips is not None and reach(first, c.params[0], c.made, body, trips, limits, fine) <= fits
 
 
-def _beginning(c: Carried, loops: dict[Value, Carried]) -> tuple[Value, int | None]:
+def _beginning(c: Carried, loops: Mapping[Value, Carried]) -> tuple[Value, int | None]:
     """What a loop within loops begins with, and how many iterations there are in all."""
     trips = c.trips
     around = loops.get(c.first)

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from spuvm.compiler.ir.module import Module, Region, Value
+from spuvm.compiler.passes.choices import choices
 from spuvm.compiler.passes.limits import Limits
 from spuvm.compiler.passes.wishes import NO_WISH, REARRANGED, Wanted
 
@@ -65,7 +66,7 @@ def states(module: Module, successors: dict[Value, Value], limits: Limits) -> di
         if result not in made_of({v}, module.body):
             continue
         below = wanted.of.get(v, NO_WISH).below
-        made = alternatives(result, v, module.body)
+        made = choices(result, v, module.body).values
         average = below_average(v, made, module.body, limits)
         most = max(wanted.of.get(x, NO_WISH).below for x in (result, *made))
         extra = average and extra_of(max(below, most), made, module.body, limits)
@@ -80,20 +81,6 @@ def extra_of(below: float, average: Collection[Value], region: Region, limits: L
     if below >= limits.roots:
         return limits.averages
     return limits.numerators if is_divided(set(average), region) else 0
-
-
-def alternatives(value: Value, before: Value, region: Region) -> list[Value]:
-    """What a value may be that choices keep as it was before: all but that."""
-    makers = {v: op for op in region.ops for v in op.outputs}
-    found, open_ = [], [value]
-    while open_:
-        one = open_.pop()
-        op = makers.get(one)
-        if op is not None and op.name == "select":
-            open_.extend(op.inputs[1:])
-        elif one is not before:
-            found.append(one)
-    return found
 
 
 def below_average(before: Value, after: Collection[Value], region: Region, limits: Limits) -> bool:
