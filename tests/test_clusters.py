@@ -68,7 +68,7 @@ def test_groups_are_those_of_scikit_learn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_eight_starts_of_which_two_go_on_are_next_to_the_best_of_ten(seed: int) -> None:
-    """In the clear, where four starts that all go on are up to 0.045 of the variance from it."""
+    """In the clear; by parts of the variance."""
     x, _ = datasets.make_blobs(300, 4, centers=8, random_state=1)
     x, count = x[:, :4].astype(np.float32), 3
     variance = ((x - x.mean(axis=0)) ** 2).sum()

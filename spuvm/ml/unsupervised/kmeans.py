@@ -33,7 +33,7 @@ class KMeans(Unsupervised):
 
     Args:
         n_init: how many starts are tried, side by side. After three steps the two with the least inertia go on: eight
-            starts cost what four do that all go on, and are as near to the best of ten as six.
+            starts cost about what four do that all go on, and find the groups more often.
         max_iter: steps, in all.
         random_state: of the public numbers that k-means++ compares with secret distances.
     """
