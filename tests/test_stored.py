@@ -159,7 +159,7 @@ def test_a_party_that_is_killed_at_any_step(tmp_path: Path, monkeypatch: pytest.
                 raise Killed
         flush(descriptor)
 
-    monkeypatch.setattr(store.os, "fsync", killing)
+    monkeypatch.setattr(os, "fsync", killing)
     used: list[Any] = []
     for step in range(20):
         seen[0], at[0] = 0, step
