@@ -341,6 +341,16 @@ def test_a_cancelled_query_shows_nothing_and_the_next_runs(monkeypatch: pytest.M
     assert cursor.execute(sql).fetchall() == rows and rows[0][0] is not None
 
 
+def test_what_memory_does_not_hold_is_refused_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    db, sql = connect(TABLES), "select city, sum(price) from customers join orders on id = customer group by city"
+    explained = db.explain(sql, "carol", cost=False)
+    assert "memory here: about 0 MB" in str(explained) and explained.memory > 1000
+    monkeypatch.setattr("spuvm.sql.memory.memory_bytes", lambda: explained.memory - 1)
+    monkeypatch.setattr(scanning, "scanned", None)  # nothing is read
+    with pytest.raises(InputError, match="Nothing was run"):
+        db.sql(sql, to="carol")
+
+
 def test_results_are_at_one_party_alone() -> None:
     db = Database(*_parts(connect(TABLES)))
     cursor = dbapi.Connection(db, "carol").cursor().execute("select sum(price) s from orders")

@@ -7,7 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+import sql_queries
 
 import spuvm as spu
 from spuvm.cli import run
@@ -69,6 +71,22 @@ def test_rules_against_uses(rule: str, use: str) -> None:
     assert [r.owner for r in explained.refusals] == ["alice"] * len(explained.refusals)
     with pytest.raises(PolicyError, match=rf"alice: `patients.age` is {rule} for carol.*Allowed would be"):
         db.sql(USES[use], "carol")
+
+
+def test_allowed_queries_give_duckdbs_rows() -> None:
+    """Whatever the rule; rules change how owners compute, not what."""
+    con, done = sql_queries.oracle({"patients": pyarrow.table(PATIENTS), "bills": pyarrow.table(BILLS)}), set()
+    for rule, use in CASES:
+        db = with_rule(rule)
+        plan = db.plan(USES[use], "carol")
+        if (plan.text, use) not in done and db.explain(USES[use], "carol", cost=False).allowed:
+            done.add((plan.text, use))
+            got, want = evaluate(db, USES[use], "carol"), con.execute(USES[use]).fetchall()
+            assert sql_queries.close(sql_queries.rows(got), sql_queries.rows(want)), use
+    assert {use for _, use in done} == set(USES)
+    both = "select ward, avg(age), count(*) from patients join bills on id = patient where age > 35 group by ward"
+    got = with_rule("after_aggregate").sql(both, to="carol").rows()
+    assert sql_queries.close(sql_queries.rows(got), sql_queries.rows(con.execute(both).fetchall()))
 
 
 @pytest.mark.parametrize(

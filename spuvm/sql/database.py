@@ -21,7 +21,7 @@ from spuvm.dp.spending import DELTA
 from spuvm.jit import reveal
 from spuvm.objects import Marked, SPUObject
 from spuvm.runtime.errors import ConfigError, InputError
-from spuvm.sql import machine, matching, noise, scanning, selecting
+from spuvm.sql import machine, matching, memory, noise, scanning, selecting
 from spuvm.sql.analysis import Analysis, analyzed
 from spuvm.sql.answers import SHARED, cells, query_function, revealed
 from spuvm.sql.catalog import Catalog
@@ -243,7 +243,9 @@ class Database:
         against = refusals(chosen_plan.root, chosen_plan.sql, self.policies, to)
         price = self._price(chosen_plan, to) if cost else None
         joins = matching.compared(chosen_plan.root, self.members)
-        return Explanation(chosen_plan, to, tuple(against), self._reveals(chosen_plan, to), price, joins)
+        bytes_here = memory.needed(chosen_plan.root, memory.components_of(self.device.vm))
+        reveals = self._reveals(chosen_plan, to)
+        return Explanation(chosen_plan, to, tuple(against), reveals, price, joins, bytes_here)
 
     def sql(self, sql: str, to: str, *, parameters: Parameters = (), join_rows: int | None = None) -> Result:
         """Run a query; its rows are for the party `to` alone.
@@ -356,6 +358,8 @@ class Database:
         self._running = True
         try:
             agree("sql", json.dumps([chosen_plan.text, chosen_plan.sql, to]).encode())
+            with context.abort_everyone_on_error():
+                memory.check(chosen_plan.root, self.device.vm)
             self._allowed(chosen_plan, to)
             with jax.enable_x64(True):
                 yield

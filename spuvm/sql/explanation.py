@@ -24,6 +24,7 @@ class Explanation:
         reveals: what is shown to whom.
         joins: of each join by owners' keys, what it takes, and what sorting would.
         cost: rounds and bytes, see `spuvm.compiler.cost`; None if it was not asked for.
+        memory: bytes that it takes here, about; of a simulation, of all parties.
     """
 
     plan: Plan
@@ -32,6 +33,7 @@ class Explanation:
     reveals: tuple[str, ...]
     cost: Any
     joins: tuple[str, ...] = ()
+    memory: int = 0
 
     @property
     def allowed(self) -> bool:
@@ -53,6 +55,7 @@ class Explanation:
         lines += ["reveals", *(f"  {r}" for r in (*self.reveals, KNOWN))]
         if self.joins:
             lines += ["joins", *(f"  {j}" for j in self.joins)]
+        lines.append(f"memory here: about {self.memory / 1e6:,.0f} MB")
         if self.cost is not None:
             sent = ", ".join(f"{p} {b / 1e6:,.1f}" for p, b in zip(self.cost.parties, self.cost.bytes_sent))
             lines.append(f"{self.cost.rounds:,} rounds; MB sent: {sent}")
