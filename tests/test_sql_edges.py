@@ -71,6 +71,8 @@ QUERIES = [
     "select count_if(x > 0), (select count_if(b) from odd where id = 77) from (select max(x) as x from empty)",
     "select id, (select count_if(v > 0) from other x where x.id = o.id) from odd o",
     "select min(d), max(d), max(year(d)) from odd",
+    "select id from odd where null",
+    "select g, count(*), max(case when null then 1 when g > 1 then 2 end) from odd group by g having null or g > 1",
     "select o.d, x.id, o.d < date '9999-12-31' from odd o join other x on o.id = x.id",
 ]
 

@@ -162,6 +162,11 @@ KEYS = "select sum(amount) from patients p"
         (f"{KEYS} join bills on age = patient", True),
         (f"{KEYS} join (select cast(patient as bigint) as x, amount from bills) t on age = x", True),
         (f"{KEYS}, bills where age in (select patient from bills) and ward = patient", True),
+        (f"{KEYS} join bills on age = patient where amount > 3", True),
+        (f"{KEYS} join bills on age = patient where patient = 41", False),
+        ("select patient, count(*) from patients join bills on age = patient group by patient", False),
+        ("select patient, count(*) from bills where patient in (select age from patients) group by patient", False),
+        ("select amount, count(*) from patients join bills on age = patient group by amount", True),
         (f"{KEYS} join (values (41, 1)) v(x, amount) on age = x", False),
         (f"{KEYS} join (select 41 as x, amount from bills limit 1) v on age = x", False),
         (f"{KEYS} join (select patient + 0 as x, amount from bills) v on age = x", False),
@@ -253,6 +258,19 @@ def test_aggregates_that_pass_over_rows_are_of_k_units_too() -> None:
     ):
         found = db.explain(f"select sum({chooses}) from patients", "carol", cost=False).refusals
         assert any("fewer than k units" in r.reason for r in found), chooses
+
+
+def test_stated_bounds_tell_of_no_fewer_than_k_rows() -> None:
+    """Whether rows fit is shown to all, and a query could ask for one bound after another."""
+    patients = {**PATIENTS, "ward": [1, 1, 1, 2, 2, 2]}
+    bills = {"ward": [1, 1, 2, 2], "amount": [10, 20, 30, 40]}
+    tables: dict[str, Any] = {"alice": {"patients": patients}, "bob": {"bills": bills}}
+    policy = {"k": 3, "patients": {"columns": {"ward": "join_key", "age": "after_aggregate"}}}
+    db = connect(tables, {"alice": policy, "bob": {"bills": {"columns": {"ward": "plaintext", "amount": "plaintext"}}}})
+    sql = "select sum(amount) from patients p join bills b on p.ward = b.ward where age > 50"
+    for bound, allowed in ((2, False), (3, True), (20, True)):
+        assert db.explain(sql, "carol", join_rows=bound, cost=False).allowed == allowed
+    assert db.explain(sql, "alice", join_rows=2, cost=False).allowed  # her own
 
 
 ERRORS = [

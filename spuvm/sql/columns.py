@@ -108,6 +108,8 @@ def nulled(x: Vec, valid: Array | None) -> Vec:
 
 def truth(x: Vec) -> Array:
     """Where it is true: neither false nor NULL."""
+    if x.type.kind == "null":
+        return jnp.zeros(x.rows, jnp.bool_)
     return x.value if x.valid is None else x.value & x.valid
 
 

@@ -77,7 +77,21 @@ def uses(root: Node) -> frozenset[Use]:
             found |= {Use(c, _told(use, how)) for c, how in columns}
     for name in root.names:
         found |= {Use(c, how) for c, how in fields[id(root)][name]}
-    return frozenset(found | _of_keys(root, fields))
+    found |= _of_keys(root, fields)
+    return frozenset(found | _of_partners(root, fields, found))
+
+
+def _of_partners(root: Node, fields: Mapping[int, Mapping[str, Uses]], found: set[Use]) -> set[Use]:
+    """Who groups or filters by a key that another is joined with asks which of the other's keys match."""
+    partners: set[tuple[Column, Column]] = set()
+    for node in nodes(root):
+        if isinstance(node, Expand) or (isinstance(node, Lookup) and node.kind != "left"):
+            left, right = node.inputs
+            for a, b in node.pairs:
+                both = [(x, y) for x, _ in fields[id(left)][a] for y, _ in fields[id(right)][b] if x != y]
+                partners |= {*both, *((y, x) for x, y in both)}
+    asked = {u.column for u in found if u.use in ("filter", "filter of groups", "group")}
+    return {Use(y, "join shown") for x, y in partners if x in asked}
 
 
 def _told(use: str, how: str) -> str:

@@ -54,6 +54,6 @@ def check(root: Node, vm: Any) -> None:
     if asked > most:
         raise InputError(
             f"the query needs about {asked / 1e9:,.1f} GB of memory here, and there are {most / 1e9:,.1f} GB: select "
-            "fewer columns, aggregate in a subquery of one owner's table before it is joined or sorted, state a smaller "
-            "`join_rows`, or connect to a part of the rows at a time. Nothing was run."
+            "fewer columns, aggregate in a subquery of one owner's table before it is joined or sorted, state a "
+            "smaller `join_rows`, or connect to a part of the rows at a time. Nothing was run."
         )

@@ -19,7 +19,7 @@ from spuvm.runtime.errors import InputError, PolicyError
 from spuvm.sql.computed import chooses
 from spuvm.sql.flows import uses
 from spuvm.sql.noise import reasons
-from spuvm.sql.plan import Group, Node, Scan, nodes
+from spuvm.sql.plan import Expand, Group, Node, Scan, nodes
 from spuvm.sql.planning import parsed
 from spuvm.sql.policy import RULES, OwnerPolicy
 
@@ -77,8 +77,13 @@ def _permits(rule: str, allowed: frozenset[str], use: str, policy: OwnerPolicy) 
 
 
 def _of_few(root: Node, policies: Mapping[str, OwnerPolicy], to: str) -> list[Refusal]:
-    """Against aggregates that could tell of fewer than k units in a group that has more."""
+    """Against what could tell of fewer than k units: aggregates, in a group that has more, and stated bounds."""
     out = []
+    for join in (n for n in nodes(root) if isinstance(n, Expand) and n.limited):
+        for o in sorted({s.owner for s in nodes(join) if isinstance(s, Scan)} - {to}):
+            if o in policies and 2 <= policies[o].k > join.bound:
+                why = f"whether a join has at most {join.bound} rows tells of fewer than k = {policies[o].k}"
+                out.append(Refusal(o, f"{why}: state `join_rows` of {policies[o].k} or more."))
     for group in (n for n in nodes(root) if isinstance(n, Group) and n.k):
         owners = {s.owner for s in nodes(group.input) if isinstance(s, Scan)} - {to}
         asking = sorted(o for o in owners if o in policies and policies[o].k >= 2)
