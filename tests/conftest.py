@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import subprocess
 from collections.abc import Iterator
 
+import preloaded as servers
 import pytest
 import seeded
 from hypothesis import settings
@@ -48,3 +50,14 @@ def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
 @pytest.fixture
 def update_golden(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-golden"))
+
+
+def _preloaded() -> Iterator[None]:
+    """Processes of Python that start meanwhile have the package loaded (see preloaded.py)."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(subprocess, "Popen", servers.Popen)
+        yield
+
+
+preloaded = pytest.fixture(_preloaded, name="preloaded")
+preloaded_module = pytest.fixture(_preloaded, scope="module", name="preloaded_module")

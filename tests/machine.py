@@ -354,7 +354,7 @@ def traced(case: Case, protocol: Protocol, shapes: Sequence[tuple[int, ...]]) ->
     return _traced(case, counts, arity, tuple(flat_avals(case, protocol, shapes)))
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=256)  # all kernels of a protocol: tests go through them again and again
 def _traced(case: Case, counts: tuple[int, ...], arity: tuple[int, ...], avals: tuple[Any, ...]) -> Any:
     def flat(*arrays: Any) -> Any:
         return case.kernel.function(*group(arrays, arity, counts), **dict(case.params))
@@ -446,6 +446,7 @@ IN_NUMPY: dict[str, Callable[..., Any]] = {
 }
 
 
+@np.errstate(over="ignore")  # of scalars: words wrap around
 def interpret(
     jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], draw: Callable[..., Any], sent: list[Sent]
 ) -> list[Any]:
@@ -467,8 +468,7 @@ def interpret(
         elif inner is not None:
             outs = interpret(inner.jaxpr, inner.consts, ins, draw, sent)
         elif eqn.primitive.name in IN_NUMPY and eqn.outvars[0].aval.dtype.kind in "ub":
-            with np.errstate(over="ignore"):
-                made = IN_NUMPY[eqn.primitive.name](*map(np.asarray, ins))
+            made = IN_NUMPY[eqn.primitive.name](*map(np.asarray, ins))
             outs = [np.asarray(made, eqn.outvars[0].aval.dtype)]
         else:
             made = bind_equation(eqn, ins)

@@ -22,6 +22,8 @@ from spuvm.bench.peer import PYTHON_VARIABLE, peer_python
 from spuvm.bench.workers import BenchmarkError, Workers
 from spuvm.runtime.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 ECHO = "import sys\nprint('{}', flush=True)\nfor line in sys.stdin: print(line, end='', flush=True)"
 
 

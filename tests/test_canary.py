@@ -219,7 +219,7 @@ SHOWN = {"fed_update": "of 2 parties' updates there are 1 with NaN"}  # what the
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
+def said(preloaded_module: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
     """By case and party, its error."""
     folder = tmp_path_factory.mktemp("c")
     for number in range(CASES):  # ports of its own for each: nobody meets what is left of the session before

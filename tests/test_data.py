@@ -21,6 +21,8 @@ from spuvm.data.same_keys import COEFFICIENT, PRIME, differing, point
 from spuvm.network import make_run_folder, run_parties
 from spuvm.runtime.errors import OWN_ERROR, ConfigError, InputError, VisibilityError
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 PARTIES = ("alice", "bob", "carol")
 ALICE = {"id": [3, 1, 2], "age": [1.5, None, 3.0], "city": ["Ulm", None, "Bonn"]}
 BOB = {"id": [3, 1, 2], "visits": [1, 2, 3], "smokes": [True, False, None]}

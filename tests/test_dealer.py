@@ -21,6 +21,8 @@ import spuvm as spu
 from spuvm import cli
 from spuvm.network import Outcome, dealer_command, make_run_folder, party_command, run_parties
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 PARTIES = ("alice", "bob")
 ALL = (*PARTIES, "dealer")
 LIMIT = 240.0  # seconds, of a whole run; a party that hangs fails its test

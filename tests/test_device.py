@@ -26,6 +26,8 @@ from spuvm.runtime.ring import arithmetic, native
 from spuvm.runtime.ring.limbs import BY_LIMBS, limbs_for, matmul_by_limbs
 from spuvm.vm import make_config, simulator
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 rng = np.random.default_rng(0)
 by_limbs = jax.jit(matmul_by_limbs, static_argnums=2)  # compiled as one, as in a stage
 

@@ -18,6 +18,8 @@ from spuvm.runtime.errors import ConfigError, EncodingError, InputError, Visibil
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.watching import WATCHER
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 PARTIES = ("alice", "bob", "carol")
 LIMIT = 120  # seconds for three processes, with time to compile on a busy machine
 

@@ -12,6 +12,8 @@ import pytest
 
 from spuvm.runtime.link.certificates import make_cluster
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 PARTIES = ("alice", "bob", "carol")
 LIMIT = 20.0  # of any wait
 WAYS = (
@@ -100,7 +102,7 @@ for way in ways:
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+def ended(preloaded_module: None, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """By way and party: what it printed, its error, and the seconds until then."""
     folder = tmp_path_factory.mktemp("diverging")
     config = make_cluster(folder, PARTIES, timeout_seconds=LIMIT)

@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from spuvm.network import make_run_folder, run_parties
 from spuvm.runtime.config import Config
+
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 PARTIES = ("alice", "bob", "carol")
 SCRIPT = """

@@ -6,9 +6,13 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 import spuvm as spu
 from spuvm.network import run_parties
 from spuvm.runtime.link.certificates import make_cluster
+
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 PARTIES = ("alice", "bob", "carol")
 LIMIT = 240

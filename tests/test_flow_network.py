@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from flows import PARTIES
 
 from spuvm.network import make_run_folder, run_parties
 from spuvm.runtime.config import Config
+
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 SCRIPT = Path(__file__).parent / "flow_party.py"
 

@@ -19,6 +19,8 @@ from spuvm.runtime.errors import ConfigError, DataError, EncodingError, InputErr
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.ring import native, transform
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 PARTIES = ("alice", "bob", "carol")
 SMALL = 8192
 

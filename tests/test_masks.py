@@ -161,8 +161,9 @@ def biases(messages: list[Sent]) -> Iterator[str]:
 
 def combined(messages: list[Sent]) -> Iterator[str]:
     if messages:
-        matrix = np.concatenate([bits_of(m.data, m.bits) for m in messages], axis=1)
-        assert len(matrix) > matrix.shape[1] + 64, "too few samples to tell a constant from chance"
+        enough = sum(m.bits for m in messages) + 65  # samples that tell a constant from chance
+        matrix = np.concatenate([bits_of(m.data.reshape(-1)[:enough], m.bits) for m in messages], axis=1)
+        assert len(matrix) == enough, "too few samples to tell a constant from chance"
         if (missing := matrix.shape[1] - rank(matrix ^ matrix[:1])) > 0:
             yield f"{missing} combinations of message bits are constant"
 

@@ -29,6 +29,8 @@ from spuvm.runtime.oblivious.streams import read
 from spuvm.runtime.protocols.registered import protocol_of
 from spuvm.runtime.ring import native
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 pytest.importorskip("rbcl")
 
 

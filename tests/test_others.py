@@ -28,6 +28,8 @@ from spuvm.runtime.protocols.dealt import semi2k
 from spuvm.runtime.protocols.protocol import Protocol
 from spuvm.runtime.protocols.ref2k import ref2k
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 PROTOCOLS = {
     "aby3": aby3(3, 1),
     "ref2k": ref2k(2, 2),

@@ -29,6 +29,8 @@ from spuvm.psi.places import here
 from spuvm.runtime.errors import DataError, InputError
 from spuvm.streaming.sealed import read_arrays, write_arrays
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 PARTIES = ("alice", "bob", "carol")
 ROWS = 3000
 LIMIT = 240.0  # seconds, of what takes five where nothing else runs

@@ -36,6 +36,8 @@ from spuvm.runtime.machine.session import Session
 from spuvm.runtime.protocols.registered import protocol_of
 from spuvm.runtime.protocols.rep4 import HOLDERS, REP4
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 X = np.array([1.5, -2.25, 0.5, 3.0, 0.0, 1.0, -1.0, 8.0], np.float32)  # so many that no byte of a message is padded
 Y = np.array([0.75, 4.0, 0.5, -1.0, 1.0, 1.0, 2.0, 0.25], np.float32)
 

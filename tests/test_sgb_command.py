@@ -14,6 +14,8 @@ import spuvm as spu
 from spuvm import cli
 from spuvm.network import make_run_folder, run_parties
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 PARTIES = ("alice", "bob", "carol")
 SPUVM = [sys.executable, "-m", "spuvm"]
 FILES = [f"{p}={p}.csv" for p in PARTIES]

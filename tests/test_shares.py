@@ -21,6 +21,8 @@ from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.shares import MAGIC
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 PARTIES = ("alice", "bob", "carol")
 LIMIT = 120.0
 W = np.array([[1.5, -2.25], [0.1, 1e5]], np.float32)

@@ -6,8 +6,12 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 import spuvm as spu
 from spuvm.network import make_run_folder, run_parties
+
+pytestmark = pytest.mark.usefixtures("preloaded")
 
 PARTIES = ("alice", "bob", "carol")
 SCRIPT = """

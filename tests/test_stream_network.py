@@ -24,6 +24,8 @@ from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.certificates import free_ports
 from spuvm.streaming.job import Runner
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 PARTIES = ("alice", "bob", "carol")
 ROWS = 2000
 LIMIT = 120.0

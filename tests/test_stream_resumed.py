@@ -24,6 +24,8 @@ from streams import ROWS, START, Stop, finished, moments, run_until, stream, tog
 import spuvm as spu
 from spuvm.runtime.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 data, rows = streams.data, streams.rows  # fixtures
 
 LIMIT = 120.0
