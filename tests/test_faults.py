@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 FILE = Path(__file__).parent.parent / "benchmarks" / "faults.py"
 
 

@@ -1,6 +1,7 @@
 """Products modulo 2^32 and 2^64, natively and in XLA, against NumPy, which wraps too."""
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import jax
@@ -41,15 +42,15 @@ def _x64() -> Iterator[None]:
 
 
 @pytest.fixture(params=LEVELS)
-def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """Every instruction set of the native kernel that this processor has, and -1: pure XLA."""
     lib = native.library()
     if request.param < 0 or lib is None:
         monkeypatch.setattr(native, "register", lambda: False)
-        yield
+        yield request.param
         return
     assert lib.spuvm_ring_set_level(request.param) == request.param
-    yield
+    yield request.param
     lib.spuvm_ring_set_level(99)
 
 
@@ -163,7 +164,7 @@ def test_a_sum_of_products_widens_bytes() -> None:
 
 @pytest.mark.usefixtures("level")
 @pytest.mark.parametrize(("m", "k", "n"), SHAPES)
-def test_an_operand_in_bytes(level: None, m: int, k: int, n: int) -> None:
+def test_an_operand_in_bytes(m: int, k: int, n: int) -> None:
     """uint8 beside uint64, on either side and transposed, is what it is when widened."""
     rng = np.random.default_rng(0)
     x, y = rng.integers(0, 256, (m, k), np.uint8), rng.integers(0, 2**64 - 1, (k, n), np.uint64)
@@ -178,16 +179,29 @@ def words(shape: tuple[int, ...], seed: int = 0) -> Word:
     return Word(*(jnp.asarray(uniform(shape, seed=seed + i)) for i in (10, 20)))
 
 
-@pytest.mark.usefixtures("level")
+def integers(x: Word) -> Any:
+    """Its elements as Python's."""
+    return np.asarray(x.low).astype(object) + (np.asarray(x.high).astype(object) << 64)
+
+
+@cache
+def product_of_integers(m: int, k: int, n: int) -> Any:
+    """The same at every level."""
+    return (integers(words((m, k))) @ integers(words((k, n), 1)) + np.zeros((m, n), object)) % 2**128
+
+
 @pytest.mark.parametrize(("m", "k", "n"), SHAPES)
-def test_words(m: int, k: int, n: int) -> None:
-    """Modulo 2^128: the native kernel, where it pays, and its twin give what Python's integers give."""
+def test_words(m: int, k: int, n: int, level: int) -> None:
+    """Modulo 2^128: the native kernel, where it pays, and its twin give what Python's integers give.
+
+    Without native products the twin is what `matmul` is; with them it is the same code at every level.
+    """
     x, y = words((m, k)), words((k, n), 1)
     dims = (((1,), (0,)), ((), ()))
-    left, right = (np.asarray(v.low).astype(object) + (np.asarray(v.high).astype(object) << 64) for v in (x, y))
-    want = (left @ right + np.zeros((m, n), object)) % 2**128
-    for got in (jax.jit(arithmetic.matmul)(x, y), jax.jit(lambda x, y: arithmetic.dot_of_words_xla(x, y, dims))(x, y)):
-        assert (np.asarray(got.low).astype(object) + (np.asarray(got.high).astype(object) << 64) == want).all()
+    assert (integers(jax.jit(arithmetic.matmul)(x, y)) == product_of_integers(m, k, n)).all()
+    if level == max(LEVELS):
+        twin = jax.jit(lambda x, y: arithmetic.dot_of_words_xla(x, y, dims))(x, y)
+        assert (integers(twin) == product_of_integers(m, k, n)).all()
 
 
 @pytest.mark.usefixtures("level")
@@ -206,9 +220,15 @@ def test_dot_general_of_words(
 ) -> None:
     x, y = words(x_shape), words(y_shape, 1)
     got = jax.jit(lambda x, y: arithmetic.dot_general(x, y, dimension_numbers))(x, y)
-    want = jax.jit(lambda x, y: arithmetic.dot_of_words_xla(x, y, dimension_numbers))(x, y)
-    for z, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
-        np.testing.assert_array_equal(z, w)
+    (x_sum, y_sum), (x_batch, y_batch) = dimension_numbers
+    of_x, of_y = list(range(len(x_shape))), [len(x_shape) + i for i in range(len(y_shape))]
+    for i, j in zip([*x_sum, *x_batch], [*y_sum, *y_batch]):
+        of_y[j] = of_x[i]
+    free = [[a for i, a in enumerate(of_x) if i not in {*x_sum, *x_batch}], [a for a in of_y if a not in of_x]]
+    axes = [*(of_x[i] for i in x_batch), *free[0], *free[1]]
+    want = np.einsum(integers(x), of_x, integers(y), of_y, axes) % 2**128
+    assert got.low.shape == want.shape
+    assert (integers(got) == want).all()
 
 
 def test_vmap_is_a_batch() -> None:

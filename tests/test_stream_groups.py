@@ -16,6 +16,8 @@ from streams import BLOCK, Stop, run_until
 import spuvm as spu
 from spuvm.runtime.errors import InputError
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 data, rows = streams.data, streams.rows  # fixtures
 
 AGGREGATES: dict[str, Any] = {"total": ("t", "sum"), "rows": "count", "low": ("t", "min"), "high": ("t", "max")}
