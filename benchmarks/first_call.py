@@ -103,7 +103,7 @@ class VGG16(nn.Module):
         for channels, layers in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
             for _ in range(layers):
                 x = nn.relu(nn.Conv(channels, (3, 3))(x))
-            x = nn.max_pool(x, (2, 2), (2, 2))
+            x = nn.max_pool(x, (2, 2), (2, 2))  # type: ignore[no-untyped-call]
         x = x.reshape(x.shape[0], -1)
         return nn.Dense(10)(nn.relu(nn.Dense(512)(nn.relu(nn.Dense(512)(x)))))
 
