@@ -52,11 +52,18 @@ def run_code(code: Code, inputs: Sequence[Any], blocks: Sequence[int] = (), leng
     return Interpreted(code)([np.asarray(x) for x in inputs], place([(stream, b) for b in blocks]), length)
 
 
+def of_xla(function: Callable[..., Any], *arguments: Any) -> tuple[Any, list[Any]]:
+    """What the engine is to run, and XLA's results of it."""
+    with jax.enable_x64(True):
+        return jax.make_jaxpr(function)(*arguments), jax.tree.leaves(jax.jit(function)(*arguments))
+
+
 def assert_same(function: Callable[..., Any], *arguments: Any) -> Code:
     """The engine's results of a function are XLA's, to the bit and the type."""
-    with jax.enable_x64(True):
-        closed = jax.make_jaxpr(function)(*arguments)
-        want = jax.tree.leaves(jax.jit(function)(*arguments))
+    return assert_runs(*of_xla(function, *arguments), *arguments)
+
+
+def assert_runs(closed: Any, want: Sequence[Any], *arguments: Any) -> Code:
     code = assemble(closed.jaxpr, closed.consts, [False] * len(arguments))
     for got, wanted in zip(run_code(code, arguments), want, strict=True):
         assert got.dtype == wanted.dtype
@@ -233,8 +240,7 @@ def test_wide_arrays_on_several_threads() -> None:
     )
 
 
-@pytest.mark.parametrize("level", [0, 1])
-def test_older_processors_give_the_same_bits(level: int) -> None:
+def test_older_processors_give_the_same_bits() -> None:
     """Plain loops, and those of AVX2: programs that are made while the level is set."""
     lib = interpreter.library()
     assert lib is not None
@@ -250,11 +256,22 @@ def test_older_processors_give_the_same_bits(level: int) -> None:
             out += [lax.convert_element_type(x, to) for to in (np.uint8, np.int32, np.uint64, bool)]
         return out
 
-    try:
-        assert lib.spuvm_engine_set_level(level) == min(level, lib.spuvm_engine_level())
-        assert_same(everything, *arrays)
-    finally:
-        lib.spuvm_engine_set_level(99)
+    closed, want = of_xla(everything, *arrays)
+    for level in (0, 1):
+        try:
+            assert lib.spuvm_engine_set_level(level) == min(level, lib.spuvm_engine_level())
+            assert_runs(closed, want, *arrays)
+        finally:
+            lib.spuvm_engine_set_level(99)
+
+
+@pytest.mark.usefixtures("preloaded")
+def test_the_best_instruction_set_is_the_one_in_use() -> None:
+    """From the start: nobody has set a level in a process that has just begun."""
+    code = "from spuvm.runtime.engine import interpreter\nlib = interpreter.library()\n"
+    code += "assert lib.spuvm_engine_level() == lib.spuvm_engine_set_level(99)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_without_an_engine_it_is_said_once_and_xla_serves(

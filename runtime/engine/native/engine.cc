@@ -82,7 +82,7 @@ struct Program {
   int inputs = 0, outputs = 0;
 };
 
-std::atomic<int> level{kBestLevel};
+std::atomic<int> level{best_level()};
 
 struct Reader {
   const int64_t* at;
@@ -443,7 +443,7 @@ const char* spuvm_engine_operations() {
 
 // The instruction set in use: 0 plain, 1 AVX2, 2 AVX-512; programs made afterwards use `wanted`, if the processor does.
 int spuvm_engine_level() { return level; }
-int spuvm_engine_set_level(int wanted) { return level = std::max(0, std::min(wanted, kBestLevel)); }
+int spuvm_engine_set_level(int wanted) { return level = std::max(0, std::min(wanted, best_level())); }
 
 // A program from `words`, as runtime/engine/encode.py writes them, and its constants. To be freed by _free.
 void* spuvm_engine_new(const int64_t* words, const uint8_t* constants, int64_t constant_bytes) {

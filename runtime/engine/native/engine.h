@@ -20,7 +20,7 @@ struct Loops {
   int count;
 };
 
-extern const int kBestLevel;  // the best instruction set of this processor: 0 plain, 1 AVX2, 2 AVX-512
+int best_level();  // the best instruction set of this processor: 0 plain, 1 AVX2, 2 AVX-512
 Loops loops(int level);
 
 constexpr int kRank = 12;

@@ -41,7 +41,11 @@ int detect() {
 
 }  // namespace
 
-const int kBestLevel = detect();
+// A function: a constant of this file may be set after those of another that start from it.
+int best_level() {
+  static const int best = detect();
+  return best;
+}
 
 Loops loops(int level) {
 #if defined(__x86_64__)
