@@ -117,7 +117,7 @@ def test_parties_own_nodes_run_beside_each_other(tmp_path: Path) -> None:
 
     meet = threading.Barrier(2, timeout=20)
 
-    @spu.component(name="test_meeting", at="party")
+    @spu.component(name="test_beside", at="party")
     def meeting(*, party: Party) -> PartyTable:
         """A table, made when another party makes one, too."""
         import pyarrow as pa
