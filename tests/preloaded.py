@@ -35,6 +35,7 @@ from spuvm.network import _RUNS
 MODULES = ("spuvm", "spuvm.commands.party", "spuvm.ml", "pyarrow.dataset", "pyarrow.parquet", "pyarrow.csv", "pandas")
 SERVERS = 3  # as many as most tests have parties
 LATE = ("SPUVM_", "NPROC", "PYTHONUNBUFFERED", "HOME", "XDG_", "PYTEST_")  # read when used, not while importing
+SET = ("KMP_", "TF_CPP_", "TPU_SKIP_")  # by packages that are imported, here and in the servers
 EARLY = ("SPUVM_NATIVE",)
 STANDARD = (0, 1, 2)
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux: orphans below become children of this process
@@ -120,7 +121,7 @@ def _usual(given: Mapping[str, Any]) -> bool:
 
 
 def _early(variables: Mapping[str, str]) -> dict[str, str]:
-    return {k: v for k, v in variables.items() if not k.startswith(LATE) or k.startswith(EARLY)}
+    return {k: v for k, v in variables.items() if not k.startswith((*LATE, *SET)) or k.startswith(EARLY)}
 
 
 def _exactly(connection: socket.socket, count: int) -> bytes:
