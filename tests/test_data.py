@@ -21,8 +21,6 @@ from spuvm.data.same_keys import COEFFICIENT, PRIME, differing, point
 from spuvm.network import make_run_folder, run_parties
 from spuvm.runtime.errors import OWN_ERROR, ConfigError, InputError, VisibilityError
 
-pytestmark = pytest.mark.usefixtures("preloaded")
-
 PARTIES = ("alice", "bob", "carol")
 ALICE = {"id": [3, 1, 2], "age": [1.5, None, 3.0], "city": ["Ulm", None, "Bonn"]}
 BOB = {"id": [3, 1, 2], "visits": [1, 2, 3], "smokes": [True, False, None]}
@@ -493,6 +491,7 @@ fails(columns=["age"] if me == "alice" else None)
 """
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_three_processes(tmp_path: Path) -> None:
     """Each with its own file; what all print is the same, and every party learns why it failed."""
     for party, table in zip(PARTIES, (ALICE, BOB, CAROL)):
