@@ -115,7 +115,7 @@ def test_a_thousand_small_nodes_add_little(tmp_path: Path) -> None:
 def test_parties_own_nodes_run_beside_each_other(tmp_path: Path) -> None:
     import threading
 
-    meet = threading.Barrier(2, timeout=20)
+    meet = threading.Barrier(2, timeout=200)
 
     @spu.component(name="test_beside", at="party")
     def meeting(*, party: Party) -> PartyTable:
