@@ -8,7 +8,8 @@ line, folder, environment, pipes and session it was given, that ends as any does
 It differs in three things. What it imports may be there already, so how the package loads is tested elsewhere. It
 shares its hash seed with its server, of which there are as many as parties, asked in turn: parties that start one after
 another order their sets differently, as real ones do. And variables that are read while importing stay the server's: a
-process given others starts the usual way, as does one with options for Python or another program.
+process given others starts the usual way, as does one with options for Python or another program, and one whose server
+fails.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import itertools
 import json
 import os
 import runpy
+import signal
 import socket
 import subprocess
 import sys
@@ -34,10 +36,12 @@ from spuvm.network import _RUNS
 
 MODULES = ("spuvm", "spuvm.commands.party", "spuvm.ml", "pyarrow.dataset", "pyarrow.parquet", "pyarrow.csv", "pandas")
 SERVERS = 3  # as many as most tests have parties
+LIMIT = 300.0  # seconds for an answer, of which the first waits for the imports: two where nothing else runs
 LATE = ("SPUVM_", "NPROC", "PYTHONUNBUFFERED", "HOME", "XDG_", "PYTEST_")  # read when used, not while importing
-SET = ("KMP_", "TF_CPP_", "TPU_SKIP_")  # by packages that are imported, here and in the servers
+SET = ("KMP_", "TF_CPP_", "TPU_SKIP_", "MPL")  # by packages that are imported, here and in the servers
 EARLY = ("SPUVM_NATIVE",)
 STANDARD = (0, 1, 2)
+INTERRUPTED = signal.getsignal(signal.SIGINT)
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux: orphans below become children of this process
 
 
@@ -46,14 +50,19 @@ class Server:
 
     def __init__(self) -> None:
         self._here, there = socket.socketpair()
+        self._here.settimeout(LIMIT)
         line = [sys.executable, __file__, str(there.fileno())]
-        self._popen = _Real(line, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, env=_INHERITED)
-        there.close()
+        with there:
+            self.popen = _Real(line, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL, env=INHERITED)
 
     def start(self, request: Mapping[str, Any], files: Sequence[int]) -> int:
-        """A process that runs `request` with these as its standard files; its id. It is a child of this process."""
+        """A process that runs `request` with these as its standard files; its id, 0 if there is none.
+
+        It is a child of this process.
+        """
         libc = ctypes.CDLL(None)
-        libc.prctl(SUBREAPER, 1, 0, 0, 0)
+        if libc.prctl(SUBREAPER, 1, 0, 0, 0):
+            return 0
         try:
             line = json.dumps(request).encode()
             socket.send_fds(self._here, [len(line).to_bytes(8, "little")], list(files))
@@ -62,8 +71,13 @@ class Server:
         finally:
             libc.prctl(SUBREAPER, 0, 0, 0, 0)
 
+    def end(self) -> None:
+        self._here.close()
+        self.popen.kill()
+        self.popen.wait()
 
-_INHERITED = dict(os.environ)  # the servers' variables
+
+INHERITED = dict(os.environ)  # the servers' variables
 _Real = subprocess.Popen
 _servers: dict[int, Server] = {}
 _turns = itertools.count()
@@ -85,15 +99,29 @@ class Popen(_Real):  # type: ignore[type-arg]
             "session": given["start_new_session"],
         }
         files = [own if own != -1 else standard for own, standard in zip(_files(given), STANDARD, strict=True)]
-        with _lock:
-            turn = next(_turns) % SERVERS
-            if turn not in _servers:
-                _servers[turn] = Server()
-            self.pid = _servers[turn].start(request, files)
+        self.pid = _started(request, files)
+        if not self.pid:
+            return super()._execute_child(*args, **more)  # type: ignore[misc, no-any-return]
         self._child_created = True
         names = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
         self._close_pipe_fds(*(given[n] for n in names))  # type: ignore[attr-defined]
         return None
+
+
+def _started(request: Mapping[str, Any], files: Sequence[int]) -> int:
+    """The id of a copy of the server whose turn it is; 0: there is none. A server that fails is ended and replaced."""
+    with _lock:
+        turn = next(_turns) % SERVERS
+        if turn not in _servers:
+            _servers[turn] = Server()
+        try:
+            return _servers[turn].start(request, files)
+        except (OSError, EOFError):
+            _servers.pop(turn).end()
+            return 0
+        except BaseException:  # as Ctrl-C: what it answers would be taken for the next one's
+            _servers.pop(turn).end()
+            raise
 
 
 def _files(given: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -115,9 +143,11 @@ def _usual(given: Mapping[str, Any]) -> bool:
     """Whether nothing is asked for that a server does not do."""
     if any(given[n] for n in ("preexec_fn", "pass_fds", "shell", "executable")):
         return False
-    if any(given[n] is not None for n in ("gid", "gids", "uid")) or sys.platform != "linux":
+    if any(given[n] is not None for n in ("gid", "gids", "uid")) or max(given["umask"], given["process_group"]) >= 0:
         return False
-    return _early(os.environ if given["env"] is None else given["env"]) == _early(_INHERITED)
+    if sys.platform != "linux":
+        return False
+    return _early(os.environ if given["env"] is None else given["env"]) == _early(INHERITED)
 
 
 def _early(variables: Mapping[str, str]) -> dict[str, str]:
@@ -145,23 +175,33 @@ def serve(connection: socket.socket) -> dict[str, Any] | None:
         read, write = os.pipe()
         between = os.fork()
         if not between:
-            pid = os.fork()
-            if pid:
-                os.write(write, pid.to_bytes(8, "little"))
-                os._exit(0)
-            for descriptor in (read, write, connection.detach()):
+            _leave(request["folder"])
+            for descriptor in (read, connection.detach()):
                 os.close(descriptor)
             _become(request, files)
+            os.write(write, os.getpid().to_bytes(8, "little"))
+            os.close(write)
             return request
         for descriptor in (*files, write):
             os.close(descriptor)
         os.waitpid(between, 0)  # from here on the copy is a child of the process that asks
-        connection.sendall(os.read(read, 8))
+        connection.sendall(os.read(read, 8) or bytes(8))
         os.close(read)
 
 
+def _leave(folder: str) -> None:
+    """Go on in a folder as an orphan; if that cannot be, end."""
+    try:
+        os.chdir(folder)
+        if os.fork():
+            os._exit(0)
+    except OSError:
+        os._exit(1)
+
+
 def _become(request: Mapping[str, Any], files: Sequence[int]) -> None:
-    """Standard files, session, folder and variables as they were asked for."""
+    """Standard files, session and variables as they were asked for."""
+    signal.signal(signal.SIGINT, INTERRUPTED)
     for file, standard in zip(files, STANDARD, strict=True):
         os.dup2(file, standard)
     for file in files:
@@ -169,7 +209,6 @@ def _become(request: Mapping[str, Any], files: Sequence[int]) -> None:
             os.close(file)
     if request["session"]:
         os.setsid()
-    os.chdir(request["folder"])
     os.environ.clear()
     os.environ.update(request["variables"])
     at_once = bool(os.environ.get("PYTHONUNBUFFERED"))
@@ -208,6 +247,7 @@ def _server() -> None:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # what is here stays: a copy does not look through it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, whose end ends this
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         request = serve(connection)
     if request is not None:
