@@ -68,7 +68,7 @@ def reported(x: Number) -> Findings:
 def meeting(x: Number, *, number: int, of: int, folder: str) -> Findings:
     """A number, once so many trials have begun."""
     (Path(folder) / str(number)).touch()
-    end = time.monotonic() + 100
+    end = time.monotonic() + 600
     while len(list(Path(folder).iterdir())) < of:
         if time.monotonic() > end:
             raise TimeoutError("the others do not come")

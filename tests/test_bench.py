@@ -120,7 +120,7 @@ def test_reports_hold_all_results_and_no_nan() -> None:
 
 def test_applications_are_timed_from_arrays_to_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "APPLICATIONS", {"mlp": APPLICATIONS["mlp"]})
-    found = list(calls.measure([SIMULATED, NETWORKED], 1, 120.0, None, lambda _: None))
+    found = list(calls.measure([SIMULATED, NETWORKED], 1, 600.0, None, lambda _: None))
     assert [a.mode for a in found] == [SIMULATED, NETWORKED]
     for a in found:
         assert a.ours.failure is None
@@ -179,9 +179,9 @@ def test_a_worker_says_why_it_failed_and_is_gone() -> None:
 def test_a_silent_worker_is_ended(tmp_path: Path) -> None:
     note = tmp_path / "pid"
     start = time.monotonic()
-    with pytest.raises(BenchmarkError, match="no answer within 1 s"):
-        worker(f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(60)", patience=1)
-    assert time.monotonic() - start < 20
+    with pytest.raises(BenchmarkError, match="no answer within 3 s"):
+        worker(f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(600)", patience=3)
+    assert time.monotonic() - start < 300
     with pytest.raises(ProcessLookupError):
         os.kill(int(note.read_text()), 0)
 
@@ -231,7 +231,7 @@ def test_a_failed_operation_does_not_stop_the_next(tmp_path: Path, monkeypatch: 
 
     asked = Workers.ask
     monkeypatch.setattr(Workers, "ask", ask)
-    plan = measure.Plan(("add", "multiply"), Sizes(20), 1, (SIMULATED,), 60.0)
+    plan = measure.Plan(("add", "multiply"), Sizes(20), 1, (SIMULATED,), 300.0)
     with measure.measuring(plan, lambda _: None) as measured:
         add, multiply = measured
     assert add.ours.failure == "KeyError: 'frobnicate'"

@@ -499,7 +499,7 @@ def test_three_processes(tmp_path: Path) -> None:
     pq.write_table(pa.table(BOB).take([1, 0, 2]), tmp_path / "turned.parquet")
     config = make_run_folder(tmp_path / "keys", spu.Config(parties=PARTIES))
     commands = {p: [sys.executable, "-c", SCRIPT, p, str(config), f"{p}.parquet"] for p in PARTIES}
-    done = run_parties(commands, timeout=120, cwd=tmp_path)
+    done = run_parties(commands, timeout=300, cwd=tmp_path)
     lines = {p: outcome.stdout.splitlines() for p, outcome in done.items()}
     frame = three(categories={"city": "public"})
     for party in PARTIES:

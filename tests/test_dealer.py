@@ -251,10 +251,10 @@ def test_one_is_killed_in_mid_run(setting: Setting, program: str, who: str) -> N
 def test_one_hangs(setting: Setting, who: str) -> None:
     """The others give up after the time limit, and name it."""
     setting.programs = dict.fromkeys(ALL, setting.programs["bob"].with_name("large.spux"))
-    setting.timeout = 5
+    setting.timeout = 12
     done = setting.disturbed(who, signal.SIGSTOP)
     said = errors(done, but=who)
-    assert all(f"Nothing came from {who} for 5 s" in error for error in said.values()), said
+    assert all(f"Nothing came from {who} for 12 s" in error for error in said.values()), said
 
 
 def test_a_dealer_that_is_ended_says_so(setting: Setting) -> None:

@@ -21,7 +21,7 @@ from spuvm.watching import WATCHER
 pytestmark = pytest.mark.usefixtures("preloaded")
 
 PARTIES = ("alice", "bob", "carol")
-LIMIT = 120  # seconds for three processes, with time to compile on a busy machine
+LIMIT = 300  # seconds for three processes, with time to compile on a busy machine
 
 
 @pytest.fixture
@@ -288,7 +288,7 @@ dev = spu.SPU(spu.utils.testing.cluster_def(["alice", "bob", "carol"]))
 
 def run(tmp_path: Path, script: str, **more: str) -> dict[str, subprocess.CompletedProcess[str]]:
     """The same script at three parties; `more` is what one of them runs after it."""
-    config = make_cluster(tmp_path, PARTIES, timeout_seconds=60)
+    config = make_cluster(tmp_path, PARTIES, timeout_seconds=240)
     started = {
         p: subprocess.Popen(
             [sys.executable, "-c", PREAMBLE + script + more.get(p, ""), p, str(config)],

@@ -21,9 +21,9 @@ SCRIPT = Path(__file__).parent / "flow_party.py"
 
 def parties(folder: Path, *arguments: str) -> dict[str, list[Any]]:
     """What each party said of each attempt."""
-    cluster = make_run_folder(folder / "keys", Config(parties=PARTIES), timeout=30)
+    cluster = make_run_folder(folder / "keys", Config(parties=PARTIES), timeout=240)
     commands = {p: [sys.executable, str(SCRIPT), p, str(cluster), str(folder / "state"), *arguments] for p in PARTIES}
-    ended = run_parties(commands, timeout=200)
+    ended = run_parties(commands, timeout=400)
     return {p: [json.loads(line) for line in o.stdout.splitlines()] for p, o in ended.items()}
 
 
@@ -44,11 +44,11 @@ def test_all_parties_refuse_and_agree_and_search(tmp_path: Path) -> None:
 
 def test_a_party_that_is_killed_and_comes_back(tmp_path: Path) -> None:
     """Bob dies as `scale` begins, and is started again; the others wait for him and go on."""
-    cluster = make_run_folder(tmp_path / "keys", Config(parties=PARTIES), timeout=60)
+    cluster = make_run_folder(tmp_path / "keys", Config(parties=PARTIES), timeout=240)
     common = [str(cluster), str(tmp_path / "state")]
     commands = {p: [sys.executable, str(SCRIPT), p, *common, "killed", "bob", "scale"] for p in PARTIES}
     killed, again = shlex.join(commands["bob"]), shlex.join([*commands["bob"][:5], "resume", "-", "-"])
-    ended = run_parties({**commands, "bob": ["sh", "-c", f"{killed} || {again}"]}, timeout=200)
+    ended = run_parties({**commands, "bob": ["sh", "-c", f"{killed} || {again}"]}, timeout=400)
     said = {p: json.loads(o.stdout) for p, o in ended.items()}
     assert said["alice"] == said["bob"] == said["carol"]
     states = said["bob"]["states"]

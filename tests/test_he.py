@@ -397,7 +397,7 @@ print("back", spu.reveal(y.to(heu) - 15).tolist())
 
 
 def run(tmp_path: Path, script: str, **more: str) -> dict[str, Any]:
-    config = make_cluster(tmp_path, PARTIES, timeout_seconds=60)
+    config = make_cluster(tmp_path, PARTIES, timeout_seconds=240)
     started = {
         p: subprocess.Popen(
             [sys.executable, "-c", script + more.get(p, ""), p, str(config)],
@@ -408,7 +408,7 @@ def run(tmp_path: Path, script: str, **more: str) -> dict[str, Any]:
         for p in PARTIES
     }
     try:
-        return {p: (*process.communicate(timeout=120), process.returncode) for p, process in started.items()}
+        return {p: (*process.communicate(timeout=300), process.returncode) for p, process in started.items()}
     finally:
         for process in started.values():
             process.kill()

@@ -36,7 +36,7 @@ pytest.importorskip("rbcl")
 
 def both(function: Callable[[int, Any], Any]) -> tuple[list[Any], list[Any]]:
     """A function at two parties with a link between them; what it gave or raised, and the links."""
-    links = memory_links(("alice", "bob"), timeout=30)
+    links = memory_links(("alice", "bob"), timeout=300)
 
     def run(rank: int) -> Any:
         try:
@@ -277,7 +277,7 @@ print(after - before == online < cost.bytes_sent[link.rank], [np.round(v, 3).tol
 
 def test_two_processes(tmp_path: Path) -> None:
     """What they need is made ahead, into a folder."""
-    config = make_cluster(tmp_path, ("alice", "bob"), timeout_seconds=60, protocol="semi2k_ot")
+    config = make_cluster(tmp_path, ("alice", "bob"), timeout_seconds=240, protocol="semi2k_ot")
     started = [
         subprocess.Popen(
             [sys.executable, "-c", SCRIPT, p, str(config), str(tmp_path)],
@@ -289,7 +289,7 @@ def test_two_processes(tmp_path: Path) -> None:
     ]
     try:
         for process in started:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=300)
             assert process.returncode == 0, err
             assert out == "True [[[1.5, 1.5], [6.0, 6.0]], [[0.0, 0.0, 4.0], [9.0, 16.0, 25.0]]]\n"
     finally:

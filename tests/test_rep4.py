@@ -173,12 +173,12 @@ print(dev, [np.round(v.astype(float), 3).tolist() for v in spu.reveal(z)])
 
 def test_four_processes(tmp_path: Path) -> None:
     names = ("alice", "bob", "carol", "dave")
-    config = make_cluster(tmp_path, names, timeout_seconds=60, protocol="rep4")
+    config = make_cluster(tmp_path, names, timeout_seconds=240, protocol="rep4")
     pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     started = [subprocess.Popen([sys.executable, "-c", SCRIPT, p, str(config)], **pipes) for p in names]
     try:
         for process in started:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=300)
             assert process.returncode == 0, err
             assert out == "<SPU rep4/64 of alice, bob, carol, dave> [[6.0, -1.0], [1.0, 1.0]]\n"
     finally:

@@ -104,7 +104,7 @@ def test_each_party_by_its_own_command(folder: Path) -> None:
     for party in PARTIES:
         line = ["sgb", "train", "params.toml", f"{party}.csv", "--model", f"part_of_{party}"]
         commands[party] = [*SPUVM, *line, "--config", config, "--as", party]
-    done = run_parties(commands, timeout=120)
+    done = run_parties(commands, timeout=300)
     for party in PARTIES:
         assert "[1] test-logloss: 0." in done[party].stdout
         assert "revealed: scores of test [] to all parties, 2 times" in done[party].stderr
@@ -193,7 +193,7 @@ def test_one_partys_mistake_stops_all(folder: Path) -> None:
     for party in PARTIES:
         line = ["sgb", "train", "bobs.toml" if party == "bob" else "params.toml", f"{party}.csv", "--model", party]
         commands[party] = [*SPUVM, *line, "--config", config, "--as", party]
-    done = run_parties(commands, timeout=60, check=False)
+    done = run_parties(commands, timeout=300, check=False)
     assert {p: o.status for p, o in done.items()} == {"alice": 3, "bob": 2, "carol": 3}
     assert "`label` must be text" in done["bob"].stderr
     assert all("bob" in done[p].stderr and "label" not in done[p].stderr for p in ("alice", "carol"))
@@ -206,6 +206,6 @@ def test_other_parameters_at_one_party(folder: Path) -> None:
     for party in PARTIES:
         line = ["sgb", "train", "bobs.toml" if party == "bob" else "params.toml", f"{party}.csv", "--model", party]
         commands[party] = [*SPUVM, *line, "--config", config, "--as", party]
-    done = run_parties(commands, timeout=60, check=False)
+    done = run_parties(commands, timeout=300, check=False)
     assert all("bob differs from alice and carol in `parameters`" in o.stderr for o in done.values())
     assert all(o.status == 3 for o in done.values())

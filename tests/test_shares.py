@@ -24,7 +24,7 @@ from spuvm.shares import MAGIC
 pytestmark = pytest.mark.usefixtures("preloaded")
 
 PARTIES = ("alice", "bob", "carol")
-LIMIT = 120.0
+LIMIT = 300.0
 W = np.array([[1.5, -2.25], [0.1, 1e5]], np.float32)
 
 
@@ -216,7 +216,7 @@ spu.shutdown()
 
 def processes(tmp_path: Path, shares: Path) -> dict[str, tuple[int, str, str]]:
     names = (*PARTIES, "dave")
-    config = make_cluster(tmp_path, names, timeout_seconds=60)
+    config = make_cluster(tmp_path, names, timeout_seconds=240)
     command = [sys.executable, "-c", SCRIPT]
     running = {p: subprocess.Popen([*command, p, config, shares], stdout=-1, stderr=-1, text=True) for p in names}
     try:

@@ -37,7 +37,7 @@ FAMILIES = [MUL, Family(Kind.AND, 8, (1,)), Family(Kind.TRUNC, 64, (18,)), DOT]
 
 def both(function: Callable[[Session], Any], *folders: Path | None) -> list[Any]:
     """What a function of a session with these folders gives at both parties, or the errors there."""
-    links = memory_links(NAMES, timeout=30)
+    links = memory_links(NAMES, timeout=300)
 
     def run(link: MemoryLink) -> Any:
         session = None

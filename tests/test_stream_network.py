@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("preloaded")
 
 PARTIES = ("alice", "bob", "carol")
 ROWS = 2000
-LIMIT = 120.0
+LIMIT = 300.0
 KILLS = 3
 
 FUNCTIONS = """
@@ -140,7 +140,7 @@ def test_a_fold_of_the_command_goes_on(data: Any, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("function", ["score", "kept"])
 def test_a_party_killed_at_any_moment(function: str, data: Any, tmp_path: Path) -> None:
-    cluster = make_run_folder(tmp_path / "keys", Config(parties=PARTIES), timeout=60)
+    cluster = make_run_folder(tmp_path / "keys", Config(parties=PARTIES), timeout=240)
     rng = np.random.default_rng(int.from_bytes(os.urandom(4)))
     run = tmp_path / "run"
 

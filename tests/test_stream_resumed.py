@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("preloaded")
 
 data, rows = streams.data, streams.rows  # fixtures
 
-LIMIT = 120.0
+LIMIT = 300.0
 KILLS = 10
 UNIT = 2.0**-18
 
