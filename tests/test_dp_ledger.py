@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import math
@@ -9,14 +10,15 @@ import shutil
 import sqlite3
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import three_owners
 from click.testing import CliRunner
 
 from spuvm.commands.group import cli
-from spuvm.dp import Budget, Spent
+from spuvm.dp import Budget, Spent, marks
 from spuvm.runtime.errors import DataError, InputError
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "ledger.py"
@@ -108,8 +110,26 @@ def test_a_ledger_of_before_there_were_identities_goes_on(tmp_path: Path) -> Non
     for file in (tmp_path / "state").rglob("*.place"):
         file.unlink()
     budget = Budget.open(tmp_path / "b")
+    shutil.copy(tmp_path / "b", tmp_path / "copy")
     budget.spend(one(0.3))
     assert Budget.open(tmp_path / "b").left == pytest.approx(0.7)
+    with pytest.raises(DataError, match="copy of one that was used since"):
+        Budget.open(tmp_path / "copy")
+    (tmp_path / "b").rename(tmp_path / "moved")
+    assert Budget.open(tmp_path / "moved").left == pytest.approx(0.7)
+
+
+def test_a_process_that_does_not_let_go_is_not_awaited_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = Budget(1.0, path=tmp_path / "b")
+    budget.spend(one(0.1))
+    monkeypatch.setattr(marks, "WAIT_SECONDS", 0.0)
+    (lock,) = (tmp_path / "state").rglob("*.lock")
+    with lock.open("a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="held by another process"):
+            budget.spend(one(0.1))
+    budget.spend(one(0.1))
+    assert len(budget.uses) == 2
 
 
 NOTHING: list[tuple[Any, ...]] = [
@@ -130,6 +150,13 @@ def test_many_uses_that_are_next_to_nothing_add_up(tmp_path: Path) -> None:
     budget.spend(one(1.0))
     with pytest.raises(InputError, match="would spend"):
         budget.spend([Spent("laplace", 1e17)] * 1_000_000)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    one, two, four = (cast(Any, x) for x in (np.float32(1.0), np.float32(2.0), np.int64(4)))
+    budget = Budget(one, path=tmp_path / "b")
+    budget.spend([Spent("laplace", two), Spent("laplace", four)])
+    assert Budget.open(tmp_path / "b").spent == 0.75
 
 
 def test_labels_that_no_database_takes_harm_no_ledger(tmp_path: Path) -> None:

@@ -115,6 +115,13 @@ def test_loops_are_the_callers_word() -> None:
     assert found.leaks == ()
 
 
+def test_loops_that_never_run_spend_nothing() -> None:
+    def never(x: Any) -> Any:
+        return jax.lax.scan(lambda c, _: (spu.dp.laplace(c, 1.0, 1.0), None), jnp.sum(x), None, length=0)[0]
+
+    assert spending(never, AGE) == []
+
+
 def test_open_sensitivities_are_filled_in_or_refused(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path))
 

@@ -25,6 +25,7 @@ from typing import Any
 
 from spuvm.context import abort_everyone_on_error, current
 from spuvm.dp import marks
+from spuvm.dp.marks import WAIT_SECONDS
 from spuvm.dp.proving import check, private
 from spuvm.dp.spending import DELTA, Spent, group_contributions, is_number, spending, total
 from spuvm.jit import jit
@@ -32,8 +33,8 @@ from spuvm.jit import reveal as show
 from spuvm.runtime.errors import DataError, InputError
 
 START = "0" * 64
-IDENTITY = re.compile("[0-9a-f]{32}")
-WAIT_SECONDS = 60.0
+OF_A_PLACE = "place "
+IDENTITY = re.compile(f"({OF_A_PLACE})?[0-9a-f]{{32}}")
 INSERT = "insert into uses values (?, ?, ?, ?, ?)"
 
 
@@ -125,8 +126,7 @@ class Budget:
             self._identity = here = secrets.token_hex(16)
             self._start = _hash(here)
             marks.settle(self.path, here)
-            db.execute("create table identity (text text not null)")
-            db.execute("insert into identity values (?)", (here,))
+            _name(db, here)
             db.execute("insert into terms values (?)", (self._terms,))
         elif terms != [self._terms]:
             raise InputError(f"{self.path} is the ledger of another budget: {terms[0]}, not {self._terms}.")
@@ -206,12 +206,11 @@ class Budget:
         with self._transaction() as db, marks.alone(self._identity):
             uses, head = self._uses(db)
             after = self._check(uses, spent)
-            body = json.dumps([[s.mechanism, s.ratio, s.times, s.sampling] for s in spent])
+            body = json.dumps([[s.mechanism, float(s.ratio), s.times, float(s.sampling)] for s in spent])
             number, now = len(uses) + 1, time.time()
             entry = [number, now, label, body, _hash(head, self._terms, number, now, label, body)]
-            marks.expect(
-                self._identity, entry, False
-            )  # before the ledger: a crash between the two is made good by who opens it next
+            # before the ledger: a crash between the two is made good by who opens it next
+            marks.expect(self._identity, entry, False)
             db.execute(INSERT, entry)
         with self._transaction(), marks.alone(self._identity):
             if marks.newest(self._identity)[1] == entry:
@@ -236,7 +235,7 @@ class Budget:
                 )
             if found.opened:
                 raise InputError(f"{found.opened[0]}: `spu.reveal` would show this without noise: use a mechanism.")
-            self._covers(function, args)
+            self._covers(whole, args)
             self.spend(spent, label or getattr(function, "__name__", ""))
         return show((run or jit)(whole)(*args))
 
@@ -267,14 +266,20 @@ def _chain(db: sqlite3.Connection, start: str, terms: str, path: Path) -> tuple[
     return uses, known[-1], known[1:]
 
 
+def _name(db: sqlite3.Connection, text: str) -> None:
+    db.execute("create table identity (text text not null)")
+    db.execute("insert into identity values (?)", (text,))
+
+
 def _identity(db: sqlite3.Connection, path: Path) -> tuple[str, str]:
-    """A ledger's own, which its entries start from; of one that was made before ledgers had any that of its place."""
+    """A ledger's own, and what its entries start from; one made before ledgers had any keeps that of its place."""
     if not db.execute("select 1 from sqlite_master where type = 'table' and name = 'identity'").fetchall():
-        return marks.at_path(path), START
-    found = [row[0] for row in db.execute("select text from identity")]
-    if len(found) != 1 or not IDENTITY.fullmatch(str(found[0])):
+        _name(db, OF_A_PLACE + marks.at_path(path))
+    found = [str(row[0]) for row in db.execute("select text from identity")]
+    if len(found) != 1 or not IDENTITY.fullmatch(found[0]):
         raise DataError(f"the identity of the ledger {path} was changed.")
-    return str(found[0]), _hash(found[0])
+    earlier = found[0].startswith(OF_A_PLACE)
+    return found[0].removeprefix(OF_A_PLACE), START if earlier else _hash(found[0])
 
 
 def _legible(label: str) -> str:

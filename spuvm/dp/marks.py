@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from typing import Any
 
 from spuvm.runtime.errors import DataError
 
+WAIT_SECONDS = 60.0  # for others that write to the same ledger, or to a copy of it
+POLL = 0.01
 KINDS = [int, float, str, str, str]  # of an entry: number, time, label, spent, hash
 
 
@@ -58,7 +61,7 @@ def expect(identity: str, entry: Sequence[Any], done: bool) -> None:
 
 @contextmanager
 def alone(identity: str) -> Iterator[None]:
-    """One at a time, also of the copies of a ledger."""
+    """One at a time, also of the copies of a ledger. DataError if another does not let go."""
     path = _folder() / f"{identity}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -66,10 +69,27 @@ def alone(identity: str) -> Iterator[None]:
     except OSError as error:
         raise _unwritten(path, error) from None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        _lock(file, path)
         yield
     finally:
         os.close(file)
+
+
+def _lock(file: int, path: Path) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise DataError(
+                    f"{path} has been held by another process for {WAIT_SECONDS:g} s: nothing is spent and nothing "
+                    "shown. End that process, and ask again."
+                ) from None
+            time.sleep(POLL)
+        except OSError as error:
+            raise _unwritten(path, error) from None
 
 
 def _folder() -> Path:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -25,10 +26,11 @@ from spuvm.compiler.lower.noise import ARGMAX, BINS, FIRST, GROUPS
 from spuvm.dp.sensitivity import INF, REVEAL, UNKNOWN, Known, Public, Total, follow, rows_of
 from spuvm.objects import Marked
 from spuvm.runtime.errors import InputError
+from spuvm.runtime.sources import PACKAGE
 
 PROVED, STATED, LARGER = "proved", "stated", "stated, and less than what could be proved"
 SLACK = 1 + 1e-6
-OURS = str(Path(__file__).parent.parent)
+OURS = str(PACKAGE) + os.sep
 
 
 @dataclass(frozen=True)

@@ -90,7 +90,7 @@ def _found(jaxpr: Any, times: int) -> list[Spent]:
         if name == "while" and inside:
             raise InputError("noise is drawn in a loop of unknown length: use `lax.scan` or a fixed number of steps.")
         length = int(params["length"]) if name == "scan" else 1
-        out += [Spent(s.mechanism, s.ratio, s.times * times * length) for s in inside]
+        out += [Spent(s.mechanism, s.ratio, s.times * times * length) for s in inside if length]
     return out
 
 
