@@ -46,6 +46,7 @@ class Context:
     machines: dict[Config, VM] = field(default_factory=dict)
     device: str | None = None  # that this process's stages run on, see `init`
     made: dict[str, int] = field(default_factory=dict)  # objects of each party so far
+    worker: bool = False  # in a session of its own, of which the file does not tell: once lost, it is not made again
 
     def machine(self, config: Config, kind: Callable[[Session], VM] = VM, stored: Path | None = None) -> VM:
         """The machine of a configuration; ConfigError if the operator does not allow its protocol or truncation."""
@@ -159,11 +160,14 @@ def init(
     _context = Context(tuple(names), device=device)
 
 
-def join(cluster: Cluster, party: str, file: str) -> None:
-    """Be a party of this cluster, which is that of the file but for where its workers are."""
+def join(cluster: Cluster, party: str, file: str, timeout: float | None, device: str | None) -> None:
+    """Be a worker of a party in this cluster, which is that of the file but for where its workers are; see `init`."""
     global _context
     shutdown()
-    _context = _joined(cluster, party, Path(file), connect(cluster, party))
+    if device is not None:
+        found(device)
+    _context = _joined(cluster, party, Path(file), connect(cluster, party, timeout))
+    _context.device, _context.worker = device, True
 
 
 def _joined(cluster: Cluster, party: str, file: Path, link: Link) -> Context:

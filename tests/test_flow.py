@@ -14,6 +14,7 @@ from flow_cases import parties, small
 from flows import LOST, PARTIES, RAN, added, both, constant, failing, local, lost
 
 import spuvm as spu
+from spuvm import context as contexts
 from spuvm.flow import Flow, NodeFailed, find, run
 from spuvm.flow.files import of_dict, to_toml
 from spuvm.flow.kinds import PartyTable
@@ -205,7 +206,7 @@ def test_a_node_that_fails_says_which_and_what_to_do(tmp_path: Path) -> None:
         run(small(), state=tmp_path, name="try", resume=True)
 
 
-def test_retries_are_for_what_may_pass(tmp_path: Path) -> None:
+def test_retries_are_for_what_may_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flow = Flow("x", out=lost(constant(value=4.0), times=2, retries=2, name="lost"))
     assert run(flow, state=tmp_path)["out"] == 4.0 and len(LOST) == 3
     LOST.clear()
@@ -214,6 +215,11 @@ def test_retries_are_for_what_may_pass(tmp_path: Path) -> None:
     assert len(LOST) == 2
     with pytest.raises(NodeFailed, match="ValueError"):
         run(Flow("z", out=failing(constant(value=4.0), retries=5)), state=tmp_path)
+    LOST.clear()
+    monkeypatch.setattr(contexts.here(), "worker", True)
+    with pytest.raises(NodeFailed, match="bob closed"):
+        run(Flow("w", out=lost(constant(value=4.0), times=3, retries=5)), state=tmp_path)
+    assert len(LOST) == 1, "a worker's session is not that of the cluster file"
 
 
 def test_a_full_disk_is_said_and_nothing_half_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

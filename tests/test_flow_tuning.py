@@ -74,14 +74,11 @@ def test_halving_gives_more_to_the_best(tmp_path: Path) -> None:
     assert found.best is found.trials[-1]
 
 
-@pytest.mark.parametrize("engine", ["local"])
-def test_trials_run_beside_each_other(tmp_path: Path, engine: str) -> None:
+def test_trials_run_beside_each_other(tmp_path: Path) -> None:
     """All three begin before one ends; what they have in common runs once, here."""
     (tmp_path / "met").mkdir()
     top = meeting(constant(value=1.0, tag="once"), name="m", number=0, of=3, folder=str(tmp_path / "met"))
-    found = tune(
-        Flow("met", top=top), {"m.number": [2, 3, 13]}, "top.number", workers=3, engine=engine, state=tmp_path / "state"
-    )
+    found = tune(Flow("met", top=top), {"m.number": [2, 3, 13]}, "top.number", workers=3, state=tmp_path / "state")
     assert RAN == ["once"] and [t.state for t in found.trials] == ["done", "done", "failed"]
     assert [t.score for t in found.trials] == [3.0, 4.0, None] and found.best is found.trials[1]
     assert "an unlucky number" in found.trials[2].why
@@ -117,6 +114,7 @@ def test_what_cannot_be_searched(tmp_path: Path) -> None:
         ({"method": "halving"}, "needs `resource`"),
         ({"workers": 0}, "`workers` must be a whole number from 1"),
         ({"engine": "rya"}, "`engine` must be one of local, ray"),
+        ({"name": "x"}, "`name` is of one run"),
     ):
         given: dict[str, Any] = {"space": {"hill.a": [1.0]}, "score": "top.height", "state": tmp_path, **more}
         with pytest.raises(ConfigError, match=says):

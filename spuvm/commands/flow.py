@@ -242,8 +242,14 @@ def approve(file: Path, me: str, until: str | None, output: Path | None) -> None
 @click.option("--resource", metavar="NODE.PARAMETER=VALUES", help="Of halving: what costs more and more.")
 @click.option("--patience", type=click.IntRange(1), help="End after so many trials without a better one.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Trials at once.")
-@click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True, help="Of workers.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Trials that run at once.")
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Where they run: in processes here, or on Ray.",
+)
 @click.option("--state", type=path, default=STATE, show_default=True)
 @click.option("--report", type=path, help="Write a page about the search (HTML).")
 def tune(file: Path, **options: Any) -> None:

@@ -52,11 +52,11 @@ def plan(
     keys = keys_of(flow, labels)
     have = _have(flow, keys, stores, fresh)
     run = _needed(flow, have)
-    return Plan(keys, _making(places), have, run, _stops(flow, run, places, grants))
+    return Plan(keys, drawn_name(places), have, run, _stops(flow, run, places, grants))
 
 
-def _making(places: Places) -> str:
-    """A name that no other attempt has, drawn by all parties together."""
+def drawn_name(places: Places) -> str:
+    """A name that no other attempt and no other search has, drawn by all parties together."""
     drawn = talk.said({p: secrets.token_hex(16) for p in places.here}, talk.is_label, "part of a name")
     return hashlib.sha256(json.dumps(drawn, sort_keys=True).encode()).hexdigest()[:16]
 

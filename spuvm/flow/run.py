@@ -220,7 +220,8 @@ class _Runner:
                 except NodeFailed as error:
                     tried[error.node] = tried.get(error.node, 0) + 1
                     allowed = max(retries, self.flow.nodes[error.node].retries)
-                    if tried[error.node] > allowed or not isinstance(error.cause, LinkError | OSError):
+                    lost = isinstance(error.cause, LinkError | OSError) and not contexts.here().worker
+                    if tried[error.node] > allowed or not lost:
                         raise
                     fresh = False
                     _reconnect()

@@ -27,7 +27,8 @@ from spuvm import context as contexts
 from spuvm.flow.graph import Flow
 from spuvm.flow.kinds import Report
 from spuvm.flow.run import NodeFailed, Run, ready, run
-from spuvm.flow.trials import ENGINES, Beside, Outcome, beside
+from spuvm.flow.trial_workers import ENGINES, Outcome
+from spuvm.flow.trials import Beside, beside
 from spuvm.ml.machine import default_device
 from spuvm.ml.report.curves import curve_svg
 from spuvm.objects import SPUObject
@@ -146,7 +147,7 @@ def tune(
             machines all see the folder `state`.
         resource: of halving, a parameter and values that cost more and more: all candidates get the first, the best
             third of them the second, and so on.
-        options: of `run`: state, tables, grants, ...
+        options: of `run`: state, tables, grants, ...; not `name` and `resume`, as each trial is a run of its own.
 
     Raises:
         ConfigError: for parameters, methods and scores that there are not.
@@ -186,6 +187,8 @@ class _Search:
             raise ConfigError(f"`engine` must be one of {', '.join(ENGINES)}, got {engine!r}.")
         if type(self.workers) is not int or not 1 <= self.workers <= MOST_WORKERS:
             raise ConfigError(f"`workers` must be a whole number from 1 to {MOST_WORKERS}, got {self.workers!r:.60}.")
+        if taken := sorted({"name", "resume"} & self.options.keys()):
+            raise ConfigError(f"`{taken[0]}` is of one run, and a search makes many: leave it out.")
         methods = (*PROPOSERS, "halving")
         if method not in methods:
             raise ConfigError(f"`method` must be one of {', '.join(methods)}, got {method!r}.")
