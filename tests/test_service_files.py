@@ -112,6 +112,6 @@ def test_rows_are_counted_once_and_beside_the_loop(tmp_path: Path, monkeypatch: 
         for _ in range(2):
             with pytest.raises(InputError, match="no such file"):
                 rows.of(table)
-        assert len(opened) == 3 and rows.knows(table)
+        assert len(opened) == 4 and not rows.knows(table)
 
     run(scenario())

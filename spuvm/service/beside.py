@@ -52,11 +52,12 @@ class Rows:
         return path in self._known and self._known[path][0] == _state(path)
 
     def of(self, path: Path) -> int:
-        """Rows of a file; SpuError if it cannot be read."""
+        """Rows of a file. SpuError if it cannot be read, told once: what is put right need not change the file."""
         if not self.knows(path):
             self._count(path)
         found = self._known[path][1]
         if isinstance(found, SpuError):
+            del self._known[path]
             raise found
         return found
 

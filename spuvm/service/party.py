@@ -161,6 +161,8 @@ class Party:
     async def _count(self, key: str, paths: list[Path], then: Callable[[], None]) -> None:
         try:
             await self._rows.count(paths)
+        except Exception:
+            return LOG.exception("files for %s could not be read through", key)
         finally:
             self._counting.pop(key, None)
         if not self._closed:
@@ -339,8 +341,9 @@ class Party:
             ended = ended if wrong is None or ended.state != "done" else wrong
         except asyncio.CancelledError:
             return
-        except Exception as error:  # whatever it is, others may run now
-            ended = runner.Ended("failed", "its process could not be started", str(error))
+        except Exception:  # whatever it is, others may run now
+            LOG.exception("job %s could not be run to its end", row.id)
+            ended = runner.Ended("failed", "it could not be run to its end")
         finally:
             stop.set()
             committing.cancel()

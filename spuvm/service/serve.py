@@ -54,8 +54,10 @@ def _alone(state: Path) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             raise ConfigError(f"another service runs on {state}: end it, or give each a `state` of its own.") from None
+        except OSError as error:
+            raise ConfigError(f"the folder of `state`, {state}, cannot be locked: {error.strerror or error}.") from None
         yield
 
 
