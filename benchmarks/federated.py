@@ -198,7 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["digits", "flights", "compressed", "private", "network", "party", "alone"])
     parser.add_argument("size", type=int, nargs="?", default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of `network`, 2 or more: the first one compiles")
     parser.add_argument("--config")
     parser.add_argument("--as", dest="me")
     options = parser.parse_args()

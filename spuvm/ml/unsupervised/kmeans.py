@@ -109,7 +109,7 @@ def cluster(count: int, steps: int) -> Any:
     def run(z: jax.Array, power: jax.Array, drawn: jax.Array) -> dict[str, Any]:
         x, unit = common(z, power)
         centres = best_of(x, drawn, count, steps)
-        inertia = _spread_within(x, centres) + jnp.mean(jnp.sum(x * x, axis=1))
+        inertia = spread_within(x, centres) + jnp.mean(jnp.sum(x * x, axis=1))
         best = (jnp.arange(inertia.shape[0]) == jnp.argmin(inertia)).astype(x.dtype)
         return {
             "centres": jnp.tensordot(best, centres, axes=1),
@@ -130,12 +130,12 @@ def best_of(x: jax.Array, drawn: jax.Array, count: int, steps: int) -> jax.Array
 
     centres = lax.fori_loop(0, min(steps, TRIED), step, _started(x, jnp.sum(x * x, axis=1), drawn, count))
     if steps > TRIED and centres.shape[0] > KEPT:
-        centres = _least(centres, _spread_within(x, centres), KEPT)
+        centres = _least(centres, spread_within(x, centres), KEPT)
     out: jax.Array = lax.fori_loop(0, max(steps - TRIED, 0), step, centres)
     return out
 
 
-def _spread_within(x: jax.Array, centres: jax.Array) -> jax.Array:
+def spread_within(x: jax.Array, centres: jax.Array) -> jax.Array:
     """Of centres [starts, k, n] the mean squared distance to the nearest, less what is the same for all: [starts]."""
     return jnp.mean(jnp.min(squared_distances(x, centres), axis=-1), axis=-1)
 

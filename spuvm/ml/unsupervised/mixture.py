@@ -18,7 +18,7 @@ from spuvm.ml.common.standard import matrix
 from spuvm.ml.common.table import Table
 from spuvm.ml.machine import Machine
 from spuvm.ml.unsupervised.base import Unsupervised
-from spuvm.ml.unsupervised.kmeans import _member, best_of, squared_distances
+from spuvm.ml.unsupervised.kmeans import _member, best_of, spread_within
 
 STARTING = 12  # of Lloyd's steps before the first component
 LEAST_VARIANCE = 2.0**-10  # of a feature within a component, of its variance over all rows
@@ -95,7 +95,7 @@ def _maximised(z: jax.Array, member: jax.Array) -> dict[str, jax.Array]:
 def _mixture(count: int, steps: int) -> Any:
     def run(z: jax.Array, drawn: jax.Array) -> dict[str, jax.Array]:
         centres = best_of(z, drawn, count, STARTING)
-        inertia = jnp.mean(jnp.min(squared_distances(z, centres), axis=-1), axis=-1)
+        inertia = spread_within(z, centres)
         best = (jnp.arange(inertia.shape[0]) == jnp.argmin(inertia)).astype(z.dtype)
         member = jnp.tensordot(best, _member(z, centres), axes=1)
         model = _maximised(z, member)
