@@ -153,8 +153,8 @@ def test_many_uses_that_are_next_to_nothing_add_up(tmp_path: Path) -> None:
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
-    one, two, four = (cast(Any, x) for x in (np.float32(1.0), np.float32(2.0), np.int64(4)))
-    budget = Budget(one, path=tmp_path / "b")
+    whole, two, four = (cast(Any, x) for x in (np.float32(1.0), np.float32(2.0), np.int64(4)))
+    budget = Budget(whole, path=tmp_path / "b")
     budget.spend([Spent("laplace", two), Spent("laplace", four)])
     assert Budget.open(tmp_path / "b").spent == 0.75
 
