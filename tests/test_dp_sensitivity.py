@@ -40,6 +40,8 @@ FOLLOWED: list[tuple[Callable[..., Any], Any, float]] = [
     (lambda x: jnp.sum(x), AGE, float("inf")),
     (lambda x: jnp.sum(jnp.clip(x, 0, 1)) ** 2, AGE, float("inf")),
     (lambda x: jnp.sum(jnp.sort(jnp.clip(x, 0, 1))), AGE, float("inf")),
+    (lambda x: jax.lax.div(jnp.sum(x[:, None] > jnp.arange(4), axis=0), jnp.full(4, 4)), CODE, float("inf")),
+    (lambda x: jnp.sum(jax.lax.div(jnp.clip(x, 0, 7), jnp.full_like(x, 2))), CODE, 3.5),
     (lambda x: jnp.sum((jnp.clip(x, 0, 0.01) != 0).astype(jnp.float32)), AGE, 1),
     (lambda x: jnp.sum(jax.lax.convert_element_type(jnp.clip(x, 0, 0.01), jnp.bool_)), AGE, 1),
     (lambda x: jnp.sum(jnp.clip(x - 2, -1, 1).astype(jnp.uint8).astype(jnp.int32)), CODE, float("inf")),

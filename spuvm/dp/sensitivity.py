@@ -213,6 +213,8 @@ def _divided(eqn: Any, ins: list[Known]) -> Known:
     by = ins[1]
     if not isinstance(by, Public) or by.value is None or (by.value == 0).any():
         return UNKNOWN
+    if isinstance(ins[0], Total) and eqn.outvars[0].aval.dtype.kind in "iu":
+        return UNKNOWN  # rounding may make one of a change that is less
     return _scaled(eqn, [ins[0], Public(1 / np.asarray(by.value, np.float64))])
 
 
