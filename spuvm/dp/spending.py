@@ -45,7 +45,7 @@ class Spent:
         if self.mechanism not in (LAPLACE, GAUSSIAN, DELTA):
             raise InputError(f"a use is of {LAPLACE!r}, {GAUSSIAN!r} or {DELTA!r}, got {self.mechanism!r}.")
         most = 1.0 if self.mechanism == DELTA else LARGEST
-        if not (is_number(self.ratio) and 1 / LARGEST <= self.ratio <= most):
+        if not (is_number(self.ratio) and 1 / LARGEST <= float(self.ratio) <= most):
             raise InputError(
                 f"noise by the sensitivity must be a number from {1 / LARGEST:g} to {most:g}, got {self.ratio!r} for "
                 f"{self.mechanism}: what is smaller or larger is no mechanism."
