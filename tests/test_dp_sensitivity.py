@@ -24,6 +24,7 @@ WEIGHTS = np.array([[1.0, -2.0], [0.5, 0.0], [3.0, 1.0]], np.float32)
 FOLLOWED: list[tuple[Callable[..., Any], Any, float]] = [
     (lambda x: jnp.sum(jnp.clip(x, -2, 5)), AGE, 5),
     (lambda x: jnp.sum(x > 65), AGE, 1),
+    (lambda x: jnp.sum(jnp.clip(x, 0, 7)), CODE, 7),
     (lambda x: jnp.mean(jnp.clip(x, 0, 100)), AGE, 2),
     (lambda x: jnp.sum(jnp.where(x > 18, jnp.clip(x, 0, 10), 0)), AGE, 10),
     (lambda x: 3 * jnp.sum(jnp.clip(x, 0, 10)) - jnp.sum(x > 3), AGE, 31),
@@ -40,8 +41,8 @@ FOLLOWED: list[tuple[Callable[..., Any], Any, float]] = [
     (lambda x: jnp.sum(x), AGE, float("inf")),
     (lambda x: jnp.sum(jnp.clip(x, 0, 1)) ** 2, AGE, float("inf")),
     (lambda x: jnp.sum(jnp.sort(jnp.clip(x, 0, 1))), AGE, float("inf")),
-    (lambda x: jax.lax.div(jnp.sum(x[:, None] > jnp.arange(4), axis=0), jnp.full(4, 4)), CODE, float("inf")),
-    (lambda x: jnp.sum(jax.lax.div(jnp.clip(x, 0, 7), jnp.full_like(x, 2))), CODE, 3.5),
+    (lambda x: jax.lax.div(jnp.sum(x[:, None] > jnp.arange(4), axis=0), np.full(4, 4, np.int32)), CODE, float("inf")),
+    (lambda x: jnp.sum(jax.lax.div(jnp.clip(x, 0, 7), np.full(x.shape, 2, np.int32))), CODE, 3.5),
     (lambda x: jnp.sum((jnp.clip(x, 0, 0.01) != 0).astype(jnp.float32)), AGE, 1),
     (lambda x: jnp.sum(jax.lax.convert_element_type(jnp.clip(x, 0, 0.01), jnp.bool_)), AGE, 1),
     (lambda x: jnp.sum(jnp.clip(x - 2, -1, 1).astype(jnp.uint8).astype(jnp.int32)), CODE, float("inf")),
@@ -85,7 +86,8 @@ def test_words_for_what_is_proved_and_what_is_not() -> None:
 def test_all_of_the_packages_own_mechanisms_are_proved() -> None:
     def own(x: Any, code: Any) -> Any:
         return (
-            spu.dp.sum(x, -3, 9, 1.0), spu.dp.mean(x, 0, 100, 1.0), spu.dp.histogram(x, [0, 30, 60, 99], 1.0),
+            spu.dp.sum(x, -3, 9, 1.0), spu.dp.sum(code, 0, 3, 1.0), spu.dp.mean(x, 0, 100, 1.0),
+            spu.dp.histogram(x, [0, 30, 60, 99], 1.0),
             spu.dp.noisy_max(jnp.sum(code[:, None] == jnp.arange(4), 0).astype(jnp.float32), 1.0, 1.0),
         )  # fmt: skip
 

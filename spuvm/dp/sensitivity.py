@@ -84,6 +84,7 @@ def follow(
 
 REVEAL = "spu_reveal"
 ASKED = ("spu_laplace", "spu_gaussian", REVEAL)
+CHOOSE = ("max", "min", "clamp", "select_n")  # among numbers that their type holds
 CALLS = ("jit", "pjit", "closed_call", "core_call", "remat2", "checkpoint", "custom_jvp_call", "custom_vjp_call")
 
 
@@ -108,7 +109,8 @@ def _equation(eqn: Any, ins: list[Known], found: Callable[[Any, Known], Known]) 
     rule = RULES.get(name)
     if rule is None or len(eqn.outvars) != 1:
         return [UNKNOWN] * len(eqn.outvars)
-    return [_held(rule(eqn, ins), eqn.outvars[0].aval)]
+    known = rule(eqn, ins)
+    return [known if name in CHOOSE else _held(known, eqn.outvars[0].aval)]
 
 
 def _held(known: Known, aval: Any) -> Known:
