@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,9 @@ def test_streams_take_joined_tables_by_blocks(tmp_path: Path) -> None:
     rows.filter(lambda x: x > 0, reveal="count").map(lambda x, w: {"v": x * w}).to_parquet(path, "carol")
     found = pyarrow.parquet.read_table(path)["v"].to_numpy()
     assert np.abs(np.sort(found) - np.sort((A["x"] * weights)[A["x"] > 0])).max() < 1e-3
+    for name in ("valid", "z_present"):
+        with pytest.raises(InputError, match=f"column `{name}`.*rename it"):
+            replace(table, columns={**table.columns, name: table["x"]}).stream()
 
 
 @pytest.mark.parametrize(

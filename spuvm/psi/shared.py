@@ -8,6 +8,7 @@ from typing import Any
 
 from spuvm.devices import PYUObject
 from spuvm.objects import SPUObject
+from spuvm.runtime.errors import InputError
 from spuvm.streaming.stream import ROWS_PER_BLOCK, Stream, stream
 from spuvm.vm import VM
 
@@ -56,14 +57,27 @@ class SharedTable:
 
     def stream(self, *, rows_per_block: int = ROWS_PER_BLOCK, progress: bool | None = None) -> Stream:
         """The rows as a `spu.stream`, a block at a time: columns, `valid`, and of columns whose cells may be missing
-        `NAME_present`. It is filtered by `valid`, so what follows gets a secret `mask` of the rows that are there."""
+        `NAME_present`. It is filtered by `valid`, so what follows gets a secret `mask` of the rows that are there.
+
+        Raises:
+            InputError: for a column that is called like one of those, or not as Python names are.
+        """
         flags = {f"{n}_present": x for n, x in self.present.items()}
-        columns = {**flags, **self.columns, "valid": self.valid}
+        columns = self._beside({**flags, "valid": self.valid})
         return stream(columns, rows_per_block=rows_per_block, progress=progress).filter(_is_there)
 
     def arguments(self) -> dict[str, Any]:
-        """Columns, and `valid`, by name: what a jitted function takes."""
-        return {**self.columns, "valid": self.valid}
+        """Columns, and `valid`, by name: what a jitted function takes. InputError if a column is called `valid`."""
+        return self._beside({"valid": self.valid})
+
+    def _beside(self, more: Mapping[str, SPUObject]) -> dict[str, Any]:
+        taken = sorted(more.keys() & self.columns.keys())
+        if taken:
+            raise InputError(
+                f"the table has a column `{taken[0]}`, which is what its rows and cells that are there are called: "
+                "rename it at its owner, or leave it out with `drop`."
+            )
+        return {**self.columns, **more}
 
 
 def _is_there(valid: Any) -> Any:
