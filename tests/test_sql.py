@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow
@@ -15,7 +16,7 @@ import sql_queries
 
 import spuvm as spu
 from spuvm.runtime.errors import CancelledError, DataError, InputError, VisibilityError
-from spuvm.sql import Database, connect, dbapi, scanning
+from spuvm.sql import Database, connect, dbapi, memory, scanning
 from spuvm.sql.in_the_clear import evaluate
 from spuvm.sql.plan import Group, nodes
 
@@ -349,6 +350,23 @@ def test_what_memory_does_not_hold_is_refused_before_it_runs(monkeypatch: pytest
     monkeypatch.setattr(scanning, "scanned", None)  # nothing is read
     with pytest.raises(InputError, match="Nothing was run"):
         db.sql(sql, to="carol")
+
+
+def test_what_one_owner_has_takes_no_memory_of_others() -> None:
+    db = connect(TABLES)
+    vm = db.device.vm
+
+    def asked(sql: str) -> list[int]:
+        root, all_of = db.plan(sql, "carol").root, []
+        for rank in (0, 1, 2):
+            party: Any = SimpleNamespace(session=SimpleNamespace(party=rank), config=vm.config, protocol=vm.protocol)
+            all_of.append(memory.needed(root, party, "carol"))
+        return all_of
+
+    alice, bob, carol = asked("select sum(price) from orders")
+    assert alice == 0 < carol < bob  # carol has the sum
+    joined = asked("select count(*) from customers join orders on id = customer")
+    assert len(set(joined)) == 1 and joined[0] > bob
 
 
 def test_results_are_at_one_party_alone() -> None:

@@ -243,7 +243,7 @@ class Database:
         against = refusals(chosen_plan.root, chosen_plan.sql, self.policies, to)
         price = self._price(chosen_plan, to) if cost else None
         joins = matching.compared(chosen_plan.root, self.members)
-        bytes_here = memory.needed(chosen_plan.root, memory.components_of(self.device.vm))
+        bytes_here = memory.needed(chosen_plan.root, self.device.vm, to)
         reveals = self._reveals(chosen_plan, to)
         return Explanation(chosen_plan, to, tuple(against), reveals, price, joins, bytes_here)
 
@@ -359,7 +359,7 @@ class Database:
         try:
             agree("sql", json.dumps([chosen_plan.text, chosen_plan.sql, to]).encode())
             with context.abort_everyone_on_error():
-                memory.check(chosen_plan.root, self.device.vm)
+                memory.check(chosen_plan.root, self.device.vm, to)
             self._allowed(chosen_plan, to)
             with jax.enable_x64(True):
                 yield

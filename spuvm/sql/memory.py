@@ -1,31 +1,46 @@
 """How much memory a query takes, before it runs: an estimate from the bounds of its relations.
 
-A relation is at a party as its components of every array, and an operator holds those of its inputs and its result
-beside copies in other orders. Relations that nothing reads any more are let go. What does not fit is refused with that
-estimate: joins and sorts work on whole relations, so there is no smaller piece of a query to go on with.
+A relation is at a party as its components of every array, and what one owner's tables alone give at that owner, as it
+is. An operator holds its inputs and its result beside copies in other orders. Relations that nothing reads any more are
+let go. What does not fit is refused with that estimate: joins and sorts work on whole relations, so there is no smaller
+piece of a query to go on with.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.memory import memory_bytes
-from spuvm.sql.plan import Field, Node, nodes
+from spuvm.sql.answers import SHARED
+from spuvm.sql.plan import Field, Node, Scan, nodes
+from spuvm.sql.shares import NOBODY
+from spuvm.vm import VM
 
 WORD = 8  # bytes
 COPIES = 5  # of what an operator reads and gives, in its own steps (measured: a million rows grouped, and sorted)
 CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
-def needed(root: Node, components: int) -> int:
-    """Bytes that a query takes at a process which holds so many components of every value, about."""
+def needed(root: Node, vm: VM, to: str) -> int:
+    """Bytes that a query for `to` takes at this process, about; in a simulation, at all parties."""
+    shared = _components(vm)
+    me = None if vm.session.party is None else vm.config.members[vm.session.party]
+    owners: dict[int, frozenset[str]] = {}
+    held: dict[int, int] = {}
     most = 0
     for node in nodes(root):
-        rows = [node, *node.inputs]
-        most = max(most, sum(n.bound * _width(n.fields) for n in rows))
-    return most * components * COPIES
+        owners[id(node)] = frozenset().union(*(owners[id(n)] for n in node.inputs), _owner(node))
+        holders = {*owners[id(node)], *((to,) if node is root else ())}
+        alone = len(owners[id(node)]) == 1 and not holders & {NOBODY, SHARED}
+        components = int(me is None or me in holders) if alone else shared
+        held[id(node)] = node.bound * _width(node.fields) * components
+        most = max(most, sum(held[id(n)] for n in (node, *node.inputs)))
+    return most * COPIES
+
+
+def _owner(node: Node) -> frozenset[str]:
+    return frozenset({node.owner}) if isinstance(node, Scan) else frozenset()
 
 
 def _width(fields: tuple[Field, ...]) -> int:
@@ -33,11 +48,10 @@ def _width(fields: tuple[Field, ...]) -> int:
     return 1 + sum(f.type.parts * (1 if f.type.kind == "bool" else WORD) + f.nullable for f in fields)
 
 
-def components_of(vm: Any) -> int:
-    """Of a number, those that this process holds: all of them in a simulation."""
-    held = vm.protocol.components("a")
+def _components(vm: VM) -> int:
+    """Of a secret number, those that this process holds: all of them in a simulation."""
     party = vm.session.party
-    return sum(party is None or party in ranks for ranks in held)
+    return sum(party is None or party in ranks for ranks in vm.protocol.components("a"))
 
 
 def limit() -> int:
@@ -48,9 +62,9 @@ def limit() -> int:
         return memory_bytes()
 
 
-def check(root: Node, vm: Any) -> None:
-    """InputError if a query needs more memory than this machine has, before anything runs."""
-    asked, most = needed(root, components_of(vm)), limit()
+def check(root: Node, vm: VM, to: str) -> None:
+    """InputError if a query for `to` needs more memory than this machine has, before anything runs."""
+    asked, most = needed(root, vm, to), limit()
     if asked > most:
         raise InputError(
             f"the query needs about {asked / 1e9:,.1f} GB of memory here, and there are {most / 1e9:,.1f} GB: select "
