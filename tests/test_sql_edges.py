@@ -67,6 +67,7 @@ QUERIES = [
     "count(*) over (order by f range between 1 preceding and 1.5 following) from odd",
     "select id, count(*) over (order by n range between 4611686018427387000 preceding and 1 following) from odd",
     # counts of conditions that are all NULL, far dates
+    "select id, count(*) over (order by f range between 1e300 preceding and current row) from odd",
     "select g, count_if(b), count_if(b) filter (where id > 2) from odd group by g",
     "select count_if(x > 0), (select count_if(b) from odd where id = 77) from (select max(x) as x from empty)",
     "select id, (select count_if(v > 0) from other x where x.id = o.id) from odd o",
@@ -102,6 +103,11 @@ def test_plans_that_differ_have_texts_that_differ(db: Database) -> None:
     assert len(texts) == len(queries)
 
 
+def test_distances_of_doubles_end_where_they_do(db: Database) -> None:
+    found = db.plan("select count(*) over (order by f range 1e300 preceding) from odd", "carol").text
+    assert "keys -2199023255552.0 to 0.0" in found
+
+
 def nested(levels: int) -> str:
     return f"nullif({nested(levels - 1)}, {levels})" if levels else "id"
 
@@ -118,6 +124,8 @@ REFUSED = {
     "select sum(id) over (order by d range interval 5 hours preceding) from odd": "a whole number of days",
     f"select max(v) {KEY} 1 preceding and 1 following) from other": "sum, count and avg take it",
     "select sum(id) over (order by id groups 1 preceding) from odd": "use ROWS or RANGE",
+    f"select sum(v) {KEY} 9223372036854775000 preceding and 1 following) from other": "more than 62 bits",
+    "select sum(id) over (order by d range interval 300000 years preceding) from odd": "more than 140,000 years",
     "select mad(id) from odd": "is no function of one row",
     "select g, product(g) from odd group by g": "is no function of one row",
     "select count_star() from odd": "is no function of one row",

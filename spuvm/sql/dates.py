@@ -106,14 +106,22 @@ def truncated(xs: Sequence[Vec], type_: Type, unit: Any) -> tuple[Array, ...]:
 def later_type(types: Sequence[Type], months: Any) -> Type:
     _only_dates("+ INTERVAL", types[0])
     t, unit = types[0], 1 if types[0].kind == "date" else DAY
+    _check_distance(31 * months * DAY)
     return moved_type(t, min(0, 31 * months) * unit, max(0, 31 * months) * unit)
 
 
 def moved_type(t: Type, lo: int, hi: int) -> Type:
     """A date or time with some days or microseconds added. Times end where the machine's integers do, in the year
     148108."""
-    lo, hi = t.lo + lo, t.hi + hi
-    return checked(t.within(lo, hi) if t.kind == "date" else t.within(max(lo, -LIMIT), min(hi, LIMIT)))
+    if t.kind == "date":
+        return checked(t.within(t.lo + lo, t.hi + hi))
+    _check_distance(max(-lo, hi))
+    return t.within(max(t.lo + lo, -LIMIT), min(t.hi + hi, LIMIT))
+
+
+def _check_distance(microseconds: int) -> None:
+    if abs(microseconds) > LIMIT:
+        raise InputError("an INTERVAL of more than 140,000 years: times here end in the year 148108.")
 
 
 def later(xs: Sequence[Vec], type_: Type, months: Any) -> tuple[Array, ...]:

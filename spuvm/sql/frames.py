@@ -10,10 +10,10 @@ from typing import Any
 from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
-from spuvm.sql.dates import DAY
+from spuvm.sql.dates import DAY, later_type
 from spuvm.sql.plan import Expr, Near
 from spuvm.sql.remade import MONTHS, TIMES
-from spuvm.sql.types import LIMIT, Type, checked
+from spuvm.sql.types import FLOAT, LIMIT, Type, checked
 
 SUMMED = frozenset({"sum", "count", "avg"})  # over any rows from and to the current one
 FRAMELESS = frozenset({"row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead"})
@@ -88,12 +88,16 @@ def _near(ends: Sequence[Any], order: Sequence[Expr], shown: str) -> Near:
     months = any(isinstance(e, tuple) and _unit(e[1]) in MONTHS for e in ends)
     found = [None if e is None else _distance(e, type_, months, shown) for e in ends]
     if months:
+        for e in found:
+            later_type([type_], e or 0)  # or it is too far
         return Near((found[0], found[1]), months=True)
     if type_.kind == "float":
         return Near((_float(found[0]), _float(found[1])))
     scale = max([type_.scale, *(-int(e.as_tuple().exponent) for e in found if e is not None)])
     numbers = [None if e is None else int(e * 10**scale) for e in found]
     more, reach = 10 ** (scale - type_.scale), max(abs(n) for n in numbers if n is not None)
+    if reach > LIMIT:
+        raise InputError(f"the frame {shown}: a distance of more than 62 bits. Write UNBOUNDED.")
     kind = "decimal" if scale else type_.kind
     checked(Type(kind, type_.lo * more, type_.hi * more, scale), f"the frame {shown} by a key")
     wide = Type(kind, max(type_.lo * more - reach, -LIMIT), min(type_.hi * more + reach, LIMIT), scale)
@@ -101,7 +105,8 @@ def _near(ends: Sequence[Any], order: Sequence[Expr], shown: str) -> Near:
 
 
 def _float(end: Decimal | None) -> float | None:
-    return None if end is None else float(end)
+    """No further than from one end of the machine's doubles to the other."""
+    return None if end is None else float(min(max(end, -Decimal(2 * FLOAT)), Decimal(2 * FLOAT)))
 
 
 def _distance(end: Any, type_: Type, months: bool, shown: str) -> Any:
