@@ -1,8 +1,8 @@
 """What a query does with each column of each owner: a pure function of its plan, from which policies decide.
 
 Uses, by the relation where they happen: "join" (a key of a join) and "filter of groups", where what is shown is
-aggregated after it (a key that is joined with what the query computes or writes, and not with a column, is filtered
-by); "join shown" and "filter", where rows are shown as they are, and so which keys match and what is
+aggregated after it (a key that is computed, or joined with what the query computes or writes, and not with a column, is
+filtered by); "join shown" and "filter", where rows are shown as they are, and so which keys match and what is
 true; "order"; and how it reaches the result: as its "value", "compared" with something, as a "group" key, or through an
 aggregate: "count", "aggregate" (sum, avg, stddev) or "extreme" (min, max, median: a value of one row).
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 from spuvm.sql.computed import is_column
 from spuvm.sql.plan import (
@@ -28,6 +29,7 @@ from spuvm.sql.plan import (
     Window,
     nodes,
 )
+from spuvm.sql.units import UNITS
 
 Column = tuple[str, str, str]  # owner, table, column
 Uses = frozenset[tuple[Column, str]]  # a column, and how a field depends on it
@@ -51,6 +53,7 @@ THROUGH = {
     "any": "extreme",
 }
 AGGREGATED = frozenset(THROUGH.values())
+ASKING = frozenset({"filter", "filter of groups", "group", "compared", "extreme"})  # about single values of a key
 RANKING = frozenset({"row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile"})
 
 
@@ -78,20 +81,51 @@ def uses(root: Node) -> frozenset[Use]:
     for name in root.names:
         found |= {Use(c, how) for c, how in fields[id(root)][name]}
     found |= _of_keys(root, fields)
-    return frozenset(found | _of_partners(root, fields, found))
-
-
-def _of_partners(root: Node, fields: Mapping[int, Mapping[str, Uses]], found: set[Use]) -> set[Use]:
-    """Who groups or filters by a key that another is joined with asks which of the other's keys match."""
-    partners: set[tuple[Column, Column]] = set()
+    asked = {u.column for u in found if u.use in ASKING}
     for node in nodes(root):
-        if isinstance(node, Expand) or (isinstance(node, Lookup) and node.kind != "left"):
+        for name, below in _asked(node):
+            asked |= {c for c, how in fields[id(below)][name] if how not in ("count", "aggregate")}
+    return frozenset(found | {Use(c, "join shown") for c in _partners(root, fields, asked)})
+
+
+def _asked(node: Node) -> Iterator[tuple[str, Node]]:
+    """Fields of an input of which a relation tells single values, or conditions: aggregates of what is computed from
+    them, the order of rows that are cut off, and of windows."""
+    match node:
+        case Group():
+            for a in node.aggregates:
+                if a.column is not None and a.field.used != UNITS and not is_column(node.input, a.column):
+                    yield a.column, node.input
+        case Sort() if node.limit is not None or node.offset:
+            yield from ((k.column, node.input) for k in node.keys)
+        case Window():
+            yield from ((o.column, node.input) for o in node.order)
+
+
+def _partners(root: Node, fields: Mapping[int, Mapping[str, Uses]], asked: set[Column]) -> set[Column]:
+    """What the columns that a query asks about are joined with, also by others between: it asks which of those keys
+    match."""
+    partners: dict[Column, set[Column]] = {}
+    for node in nodes(root):
+        if isinstance(node, Lookup | Expand) and _tells_matches(node):
             left, right = node.inputs
             for a, b in node.pairs:
-                both = [(x, y) for x, _ in fields[id(left)][a] for y, _ in fields[id(right)][b] if x != y]
-                partners |= {*both, *((y, x) for x, y in both)}
-    asked = {u.column for u in found if u.use in ("filter", "filter of groups", "group")}
-    return {Use(y, "join shown") for x, y in partners if x in asked}
+                for (x, _), (y, _) in product(fields[id(left)][a], fields[id(right)][b]):
+                    partners.setdefault(x, set()).add(y)
+                    partners.setdefault(y, set()).add(x)
+    found: set[Column] = set()
+    todo = list(asked)
+    while todo:
+        x = todo.pop()
+        new = partners.get(x, set()) - found - {x}
+        found |= new
+        todo += new
+    return found
+
+
+def _tells_matches(node: Lookup | Expand) -> bool:
+    """Whether what follows depends on which keys match: of a left join alone, only if it brings more than keys."""
+    return isinstance(node, Expand) or node.kind != "left" or bool({*node.table.names} - {b for _, b in node.pairs})
 
 
 def _told(use: str, how: str) -> str:
@@ -155,8 +189,8 @@ def _conditions(node: Node, fields: Mapping[int, Mapping[str, Uses]]) -> Iterato
         case Lookup() | Expand():
             left, right = node.inputs
             for a, b in node.pairs:
-                yield fields[id(left)][a], "join" if is_column(right, b) else "filter"
-                yield fields[id(right)][b], "join" if is_column(left, a) else "filter"
+                use = "join" if is_column(left, a) and is_column(right, b) else "filter"
+                yield fields[id(left)][a] | fields[id(right)][b], use
         case Sort():
             for k in node.keys:
                 yield fields[id(node.input)][k.column], "order"

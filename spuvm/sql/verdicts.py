@@ -17,11 +17,12 @@ from sqlglot import exp
 
 from spuvm.runtime.errors import InputError, PolicyError
 from spuvm.sql.computed import chooses
-from spuvm.sql.flows import uses
+from spuvm.sql.flows import RANKING, uses
 from spuvm.sql.noise import reasons
-from spuvm.sql.plan import Expand, Group, Node, Scan, nodes
+from spuvm.sql.plan import Aggregate, Expand, Group, Node, Scan, Window, nodes
 from spuvm.sql.planning import parsed
 from spuvm.sql.policy import RULES, OwnerPolicy
+from spuvm.sql.units import UNITS
 
 WORDS = {
     "join": "joins by it",
@@ -36,6 +37,16 @@ WORDS = {
     "aggregate": "shows sums or averages of it",
     "extreme": "shows a least, greatest or middle value of it",
 }
+SHIFTS = frozenset({"lag", "lead"})
+SMALL = "whether a join has at most {0} rows tells of fewer than k = {1}: state `join_rows` of {1} or more."
+CHOSEN = (
+    "{} is of something that depends on conditions, and could tell of fewer than k units. Choose rows by WHERE, by "
+    "FILTER (WHERE ...), or by CASE of one WHEN without ELSE: then those are counted."
+)
+TAKEN = (
+    "what a window takes of other rows (first_value, sum(...) OVER ...) is aggregated, and could tell of fewer than k "
+    "units. Of windows below a GROUP BY, use ranks, lag and lead."
+)
 
 
 @dataclass(frozen=True)
@@ -77,29 +88,33 @@ def _permits(rule: str, allowed: frozenset[str], use: str, policy: OwnerPolicy) 
 
 
 def _of_few(root: Node, policies: Mapping[str, OwnerPolicy], to: str) -> list[Refusal]:
-    """Against what could tell of fewer than k units: aggregates, in a group that has more, and stated bounds."""
+    """Against what could tell of fewer than k units: stated bounds, and, in a group that has more, windows and
+    aggregates."""
     out = []
-    for join in (n for n in nodes(root) if isinstance(n, Expand) and n.limited):
-        for o in sorted({s.owner for s in nodes(join) if isinstance(s, Scan)} - {to}):
-            if o in policies and 2 <= policies[o].k > join.bound:
-                why = f"whether a join has at most {join.bound} rows tells of fewer than k = {policies[o].k}"
-                out.append(Refusal(o, f"{why}: state `join_rows` of {policies[o].k} or more."))
-    for group in (n for n in nodes(root) if isinstance(n, Group) and n.k):
-        owners = {s.owner for s in nodes(group.input) if isinstance(s, Scan)} - {to}
-        asking = sorted(o for o in owners if o in policies and policies[o].k >= 2)
-        for a in group.aggregates:
-            if (
-                a.column is not None
-                and a.fn != "count_if"
-                and a.field.used != "units"
-                and chooses(group.input, a.column)
-            ):
-                why = (
-                    f"{a.fn} is of something that depends on conditions, and could tell of fewer than k units. Choose "
-                    "rows by WHERE, by FILTER (WHERE ...), or by CASE of one WHEN without ELSE: then those are counted."
-                )
-                out += [Refusal(o, why) for o in asking]
+    for node in nodes(root):
+        asking = {o: policies[o].k for o in _owners(node) - {to} if o in policies and policies[o].k >= 2}
+        if isinstance(node, Expand) and node.limited:
+            out += [Refusal(o, SMALL.format(node.bound, k)) for o, k in sorted(asking.items()) if k > node.bound]
+        elif isinstance(node, Group) and node.k:
+            chosen = [a.fn for a in node.aggregates if _is_chosen(node, a)]
+            out += [Refusal(o, CHOSEN.format(fn)) for fn in chosen for o in sorted(asking)]
+            taken = [w for w in nodes(node.input) if isinstance(w, Window) and _takes_others(w)]
+            out += [Refusal(o, TAKEN) for o in sorted(asking) if any(o in _owners(w) for w in taken)]
     return list(dict.fromkeys(out))
+
+
+def _owners(node: Node) -> set[str]:
+    return {s.owner for s in nodes(node) if isinstance(s, Scan)}
+
+
+def _is_chosen(group: Group, a: Aggregate) -> bool:
+    """Whether an aggregate is of rows that the units of its group do not count."""
+    return a.column is not None and a.fn != "count_if" and a.field.used != UNITS and chooses(group.input, a.column)
+
+
+def _takes_others(window: Window) -> bool:
+    """Whether one row's cell may be in many rows."""
+    return any(r.fn not in RANKING | SHIFTS for r in window.items)
 
 
 def _of_templates(policy: OwnerPolicy, sql: str) -> list[Refusal]:
