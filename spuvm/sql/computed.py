@@ -101,9 +101,9 @@ def _made(node: Node, name: str) -> Iterator[tuple[Node, Expr | str | None]]:
             if item.column is not None:
                 yield from _made(node.input, item.column)
         case Group():
-            column = name if name in node.keys else next(a.column for a in node.aggregates if a.field.name == name)
-            if column is not None:  # what it chooses among an owner's rows is told of there
-                yield from ((n, e) for n, e in _made(node.input, column) if e is None)
+            of = name if name in node.keys else next(a.column for a in node.aggregates if a.field.name == name)
+            if of is not None:  # what it chooses among an owner's rows is told of there
+                yield from ((n, e) for n, e in _made(node.input, of) if e is None)
         case _:
             for child in node.inputs:
                 if name in child.names:

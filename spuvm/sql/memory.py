@@ -13,7 +13,7 @@ from pathlib import Path
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.memory import memory_bytes
 from spuvm.sql.answers import SHARED
-from spuvm.sql.plan import Field, Node, Scan, nodes
+from spuvm.sql.plan import Node, Scan, nodes
 from spuvm.sql.shares import NOBODY
 from spuvm.vm import VM
 
@@ -27,25 +27,23 @@ def needed(root: Node, vm: VM, to: str) -> int:
     shared = _components(vm)
     me = None if vm.session.party is None else vm.config.members[vm.session.party]
     owners: dict[int, frozenset[str]] = {}
-    held: dict[int, int] = {}
     most = 0
     for node in nodes(root):
         owners[id(node)] = frozenset().union(*(owners[id(n)] for n in node.inputs), _owner(node))
-        holders = {*owners[id(node)], *((to,) if node is root else ())}
-        alone = len(owners[id(node)]) == 1 and not holders & {NOBODY, SHARED}
-        components = int(me is None or me in holders) if alone else shared
-        held[id(node)] = node.bound * _width(node.fields) * components
-        most = max(most, sum(held[id(n)] for n in (node, *node.inputs)))
-    return most * COPIES
+        alone = len(owners[id(node)]) == 1 and NOBODY not in owners[id(node)] and (node is not root or to != SHARED)
+        components = int(me is None or me in owners[id(node)]) if alone else shared
+        most = max(most, components * sum(_bytes(n) for n in (node, *node.inputs)))
+    return COPIES * max(most, _bytes(root) if me == to else 0)
 
 
 def _owner(node: Node) -> frozenset[str]:
     return frozenset({node.owner}) if isinstance(node, Scan) else frozenset()
 
 
-def _width(fields: tuple[Field, ...]) -> int:
-    """Bytes of a row: a word for each array, a byte for each validity, the row's included."""
-    return 1 + sum(f.type.parts * (1 if f.type.kind == "bool" else WORD) + f.nullable for f in fields)
+def _bytes(node: Node) -> int:
+    """Of one component: a word for each array, a byte for each validity, the rows' included."""
+    width = sum(f.type.parts * (1 if f.type.kind == "bool" else WORD) + f.nullable for f in node.fields)
+    return node.bound * (1 + width)
 
 
 def _components(vm: VM) -> int:
