@@ -369,8 +369,12 @@ def test_folds_that_leave_their_arrays_are_refused() -> None:
     for folds in [*((b,) for b in bad), (fold, fold)]:
         with pytest.raises(BadCode):
             check(replace(code, segments=(loop._replace(folds=folds),)))
-    with pytest.raises(BadCode, match="never whole"):
-        check(replace(code, segments=(loop, loop._replace(folds=()))))
+    made = loop.code[0]
+    many = made._replace(elements=5000, operands=(made.result, made.result), result=Operand("register", 0))
+    others = [loop, loop._replace(folds=())], [Loop(1, 256, 20000, (made, many), loop.folds)]
+    for segments in others:
+        with pytest.raises(BadCode, match="never whole"):
+            check(replace(code, segments=tuple(segments)))
 
 
 # what is refused -------------------------------------------------------------------------------------

@@ -60,6 +60,10 @@ def test_a_library_that_does_not_load_is_reported_and_passed_over(
         assert native.library.__wrapped__() is None
 
 
+class Old:
+    """A library of before there was a digest."""
+
+
 def test_a_library_of_other_sources_is_reported_and_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it is given may have another form than it reads."""
     found = native._find(Path(native.__file__).parent)
@@ -67,9 +71,11 @@ def test_a_library_of_other_sources_is_reported_and_passed_over(monkeypatch: pyt
         pytest.skip("no library here")
     monkeypatch.delenv("SPUVM_NATIVE", raising=False)
     assert native.library.__wrapped__() is not None
-    monkeypatch.setattr(native, "digest", lambda: "0" * 64)
-    with pytest.warns(RuntimeWarning, match="built from other sources"):
-        assert native.library.__wrapped__() is None
+    for name, other in (("digest", lambda: "0" * 64), ("_declare", lambda lib: Old())):
+        with monkeypatch.context() as patched:
+            patched.setattr(native, name, other)
+            with pytest.warns(RuntimeWarning, match="built from other sources"):
+                assert native.library.__wrapped__() is None
     monkeypatch.setattr(native, "digest", lambda: None)  # as in a wheel
     assert native.library.__wrapped__() is not None
 

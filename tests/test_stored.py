@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import threading
@@ -235,6 +236,12 @@ def broken(folder: Path, how: str) -> tuple[Path, Path]:
             (folder / "bob" / "ledger").unlink()
         case "garbled":
             (folder / "bob" / "made").write_bytes(b"\xff")
+        case "without end":
+            (folder / "bob" / "ledger").write_bytes(b"[" * 100_000)
+        case "of three":
+            (folder / "bob" / "made").write_text('{"format": 1, "parties": ["alice", "bob", "carol"], "id": ""}')
+        case "without mark":
+            (folder / "bob" / "ledger").write_text('{"next": {}, "before": {}, "mark": 1}')
         case "others":
             (folder / "bob").rename(folder / "carol")
             (folder / "alice").rename(folder / "bob")
@@ -254,6 +261,9 @@ def broken(folder: Path, how: str) -> tuple[Path, Path]:
         ("not made together", "was not made together"),
         ("without ledger", "ledger is missing or damaged"),
         ("garbled", "made is missing or damaged"),
+        ("without end", "ledger is missing or damaged"),
+        ("of three", "made is missing or damaged"),
+        ("without mark", "ledger is missing or damaged"),
         ("others", "holds randomness of alice with bob, and this is bob with alice"),
         ("no folder", "randomness cannot be stored in"),
     ],
@@ -307,6 +317,49 @@ def test_programs_take_what_was_made_ahead(tmp_path: Path, at: str) -> None:
     for values in both(run, *folders):
         for got, want in zip(values, (x * y, x < y, np.outer(x, y)), strict=True):
             assert np.abs(np.float64(got) - np.float64(want)).max() < 1e-4
+
+
+def test_a_folder_that_one_party_alone_has_begun(tmp_path: Path) -> None:
+    """The other was killed at its first flush, or began another: nothing was made yet."""
+    both(lambda session: None, tmp_path, tmp_path)
+    shutil.rmtree(tmp_path / "bob")
+    both(made(64, MUL), tmp_path, tmp_path)
+    right(MUL, [words for words, _ in both(lambda s: taken(s, MUL, 64), tmp_path, tmp_path)])
+
+
+DRAWN, SAYS = "0" * 32, "what cannot be: it runs another version"
+LEDGERS: dict[str, Any] = {"id": "", "drawn": DRAWN, "next": {}, "before": {}, "end": {}}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"\xff",
+        b"[]",
+        b"[" * 100_000,
+        *(
+            json.dumps(LEDGERS | odd).encode()
+            for odd in (
+                {"drawn": "\ud800" * 32},
+                {"drawn": DRAWN + "0"},
+                {"id": "1"},
+                {"id": None},
+                {"next": []},
+                {"next": {"mul-64": -1}},
+                {"end": {"mul-64": 1 << 60}},
+                {"before": {"mul-64": True}},
+            )
+        ),
+        bytes(store.LONGEST + 1),
+    ],
+    ids=lambda said: said[:30],
+)
+def test_what_a_peer_cannot_say_of_its_folder(tmp_path: Path, said: bytes) -> None:
+    answers = iter([len(said).to_bytes(8, "little"), said])
+    with pytest.raises(PeerMismatchError, match=SAYS):
+        store.opened(tmp_path, NAMES, True, lambda body, size: next(answers))
+    assert [p.name for p in tmp_path.iterdir()] == ["lock"]
 
 
 def test_chunks_are_bounded() -> None:

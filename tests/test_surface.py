@@ -44,6 +44,7 @@ def asked(x: Any) -> Any:
     largest = jax.ops.segment_max(x, jnp.array([0, 2, 2]), 4)
     start: Any = -jnp.inf, 0
     (best, unset), _ = lax.scan(lambda c, v: ((jnp.maximum(c[0], v), c[1] + jnp.isinf(c[0])), None), start, x)
+    _, met = lax.scan(lambda c, v: (jnp.where(v > 2.5, jnp.inf, c), jnp.isinf(c)), jnp.float32(0), x)
     return [
         *(f(y) for f in (jnp.isinf, jnp.isposinf, jnp.isneginf, jnp.isfinite) for y in (low, high, moved, added)),
         *(low == -jnp.inf, low > -jnp.inf, low <= -jnp.inf, high != jnp.inf, high < jnp.inf, jnp.isinf(-high)),
@@ -51,6 +52,7 @@ def asked(x: Any) -> Any:
         *(
             best,
             unset,
+            met,
             jnp.isinf(best),
             lax.fori_loop(0, 2, lambda i, c: jnp.where(x > i + 1, c, jnp.inf), x) == jnp.inf,
         ),
@@ -69,8 +71,11 @@ def test_infinities_of_other_rings(ring: int) -> None:
 
 
 def test_what_comes_in_is_finite_without_a_round() -> None:
-    program = spu.jit(lambda x: (jnp.isfinite(x), jnp.isinf(x + 1), x * 2 < jnp.inf, jax.nn.softmax(x) == jnp.inf))
-    assert "less" not in [op.name for op in program.compile(X[:1]).module.body.walk()]
+    def program(x: Any) -> Any:
+        sums = lax.scan(lambda c, v: (c + v, jnp.isinf(c)), jnp.float32(0), jnp.concatenate([x, x]))
+        return jnp.isfinite(x), jnp.isinf(x + 1), x * 2 < jnp.inf, jax.nn.softmax(x) == jnp.inf, sums
+
+    assert "less" not in [op.name for op in spu.jit(program).compile(X[:1]).module.body.walk()]
 
 
 def test_where_it_is_computed_with_it_is_refused() -> None:

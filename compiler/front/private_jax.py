@@ -2,8 +2,9 @@
 
 When one of these goes with a new version, programs still compile and give the same results: errors and tables name no
 line (`frames`, `attributed` fall back), and limits of special functions are those of ordinary code
-(`SPECIAL_FUNCTIONS`). What to do: find the new home of `user_frames` and `user_context`, and of the files in which
-`jax.scipy` and `jax.nn` define their functions; tests/test_trace.py and tests/test_lower.py tell whether it is right.
+(`SPECIAL_FUNCTIONS`). What to do: find the new home of `raw_frame_to_frame` and `user_context`, and of the files in
+which `jax.scipy` and `jax.nn` define their functions; tests/test_trace.py and tests/test_lower.py tell whether it is
+right.
 """
 
 from __future__ import annotations

@@ -19,8 +19,8 @@ from spuvm.compiler.ir.dtypes import is_key_dtype, kind_of
 from spuvm.compiler.ir.module import Location
 from spuvm.compiler.lower.advice import ADVICE
 from spuvm.compiler.lower.complex_rules import PARTWISE, RULES, Pair, pair_of, real_dtype
-from spuvm.compiler.lower.context import bodies
 from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
+from spuvm.compiler.lower.jaxprs import bodies
 from spuvm.runtime.errors import UnsupportedError
 
 

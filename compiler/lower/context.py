@@ -12,7 +12,7 @@ what was divided by which whole number: rounding it looks at the dividend, which
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -30,6 +30,7 @@ from spuvm.compiler.ir.module import Location, Module, Region, Type, Value
 from spuvm.compiler.lower import infinite
 from spuvm.compiler.lower.advice import nearest
 from spuvm.compiler.lower.folded import constant_of, fold
+from spuvm.compiler.lower.jaxprs import bodies, draws, live_equations
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import EncodingError, SpuError, UnsupportedError
 from spuvm.runtime.protocols.registered import protocol_of
@@ -167,9 +168,11 @@ class Context:
             return np.asarray(v.val, dtype_of(v.aval)) if is_literal else env[v]
 
         outer, self._body = self._body, jaxpr
-        for eqn in live_equations(jaxpr):
-            env.update(zip(eqn.outvars, self._equation(eqn, [read(v) for v in eqn.invars])))
-        self._body = outer
+        try:
+            for eqn in live_equations(jaxpr):
+                env.update(zip(eqn.outvars, self._equation(eqn, [read(v) for v in eqn.invars])))
+        finally:
+            self._body = outer
         return [read(v) for v in jaxpr.outvars]
 
     def _equation(self, eqn: Any, args: list[Operand]) -> list[Operand]:
@@ -204,11 +207,13 @@ class Context:
     def _ruled(self, rule: Rule, eqn: Any, args: list[Operand]) -> Any:
         """The rule's results; which of them may be infinite is noted."""
         name, before, outer = eqn.primitive.name, len(self.infinite), self._infinite_in
-        self._infinite_in = infinite.comes_in(name, args, self.infinite)
-        results = rule(self, *args, **eqn.params)
-        if self._infinite_in or (name in infinite.LOOPS and len(self.infinite) > before):
-            self._note(results if eqn.primitive.multiple_results else [results])
-        self._infinite_in = outer
+        self._infinite_in = infinite.comes_in(name, args, self.infinite) or infinite.is_carried(eqn)
+        try:
+            results = rule(self, *args, **eqn.params)
+            if self._infinite_in or (name in infinite.WITH_BODIES and len(self.infinite) > before):
+                self._note(results if eqn.primitive.multiple_results else [results])
+        finally:
+            self._infinite_in = outer
         return results
 
     def _note(self, values: Sequence[Any]) -> None:
@@ -265,31 +270,6 @@ def _always_chosen(args: Sequence[Operand]) -> Operand:
 
 def dtype_of(aval: Any) -> Any:
     return aval.dtype
-
-
-def live_equations(jaxpr: Any) -> list[Any]:
-    """The equations whose results are used, in order."""
-    used = {v for v in jaxpr.outvars if not isinstance(v, jex.Literal)}
-    live = []
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.effects or any(v in used for v in eqn.outvars):
-            live.append(eqn)
-            used.update(v for v in eqn.invars if not isinstance(v, jex.Literal))
-    return live[::-1]
-
-
-def draws(params: Mapping[str, Any]) -> bool:
-    """Whether a body of an equation draws random values: then it is not computed on the host."""
-    return any(e.primitive.name.startswith("spu_random") or draws(e.params) for b in bodies(params) for e in b.eqns)
-
-
-def bodies(params: Mapping[str, Any]) -> Iterator[Any]:
-    """The jaxprs among an equation's parameters."""
-    for value in params.values():
-        for one in value if isinstance(value, tuple | list) else (value,):
-            inner = getattr(one, "jaxpr", one)
-            if hasattr(inner, "eqns"):
-                yield inner
 
 
 def is_special(equations: Sequence[Any]) -> bool:

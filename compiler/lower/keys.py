@@ -22,9 +22,9 @@ from jax.extend.random import threefry_prng_impl as threefry
 from spuvm.compiler.front.trace import Traced
 from spuvm.compiler.ir.dtypes import is_key, is_key_dtype
 from spuvm.compiler.ir.module import Location
-from spuvm.compiler.lower.context import bodies, draws
 from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
 from spuvm.compiler.lower.folded import fold
+from spuvm.compiler.lower.jaxprs import bodies, draws
 from spuvm.runtime.errors import UnsupportedError
 
 DRAWING = ("random_wrap", "random_seed", "random_bits", "random_split", "random_fold_in", "threefry2x32")

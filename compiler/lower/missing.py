@@ -19,10 +19,11 @@ from jax.extend import core as jex
 
 from spuvm.compiler.front.trace import Traced
 from spuvm.compiler.ir.module import Location
-from spuvm.compiler.lower.context import bodies, draws, dtype_of, is_special
+from spuvm.compiler.lower.context import dtype_of, is_special
 from spuvm.compiler.lower.control import own_rule
 from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
 from spuvm.compiler.lower.folded import constant_of, fold
+from spuvm.compiler.lower.jaxprs import bodies, draws
 from spuvm.compiler.lower.missing_rules import RULES, Facts, Maybe, constant, is_known, paired, shown
 from spuvm.runtime.errors import UnsupportedError
 

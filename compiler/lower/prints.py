@@ -18,8 +18,9 @@ from jax.extend import core as jex
 
 from spuvm.compiler.front.trace import Traced
 from spuvm.compiler.ir.module import Location, Value
-from spuvm.compiler.lower.context import Context, Operand, Rule, bodies
+from spuvm.compiler.lower.context import Context, Operand, Rule
 from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
+from spuvm.compiler.lower.jaxprs import bodies
 from spuvm.runtime.errors import UnsupportedError, VisibilityError
 from spuvm.runtime.legible import legible
 

@@ -11,7 +11,8 @@ from jax.extend.core import Primitive
 
 from spuvm.compiler.ir.dtypes import width_of
 from spuvm.compiler.ir.module import Value
-from spuvm.compiler.lower.context import Context, Rule, bodies
+from spuvm.compiler.lower.context import Context, Rule
+from spuvm.compiler.lower.jaxprs import bodies
 from spuvm.runtime.errors import InputError, UnsupportedError
 
 bits_p: Any = Primitive("spu_random_bits")  # {shape, dtype}: uniform integers or bools

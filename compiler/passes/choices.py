@@ -39,26 +39,32 @@ class Choices:
 
 
 def choices(value: Value, before: Value | None, region: Region, into: bool = False) -> Choices:
-    found = Choices()
-    _follow(value, before, region, into, found)
+    """Of what is always as it was before, that: its size counts, as of all that is made."""
+    found, makers, seen, whole = Choices(), _makers(region), set[Value](), Made(region, value, before)
+    ahead = [(value, before, region)]
+    while ahead:
+        value, before, region = ahead.pop()
+        if value is before or value in seen:  # many ways may lead to one value
+            continue
+        seen.add(value)
+        op = makers.get(value)
+        if op is not None and op.name == "select":
+            ahead += [(x, before, region) for x in op.inputs[1:]]
+        elif op is not None and op.name == "cond" and into:
+            output = op.outputs.index(value)
+            at = op.inputs.index(before, 1) if before in op.inputs[1:] else None
+            found.passed.append(Passed(op, output, at))
+            for branch in op.regions:
+                makers |= _makers(branch)
+                ahead.append((branch.results[output], None if at is None else branch.params[at - 1], branch))
+        else:
+            found.made.append(Made(region, value, before))
+    found.made = found.made or [whole]
     return found
 
 
-def _follow(value: Value, before: Value | None, region: Region, into: bool, found: Choices) -> None:
-    op = next((op for op in region.ops if value in op.outputs), None)
-    if value is before:
-        return
-    if op is not None and op.name == "select":
-        for x in op.inputs[1:]:
-            _follow(x, before, region, into, found)
-    elif op is not None and op.name == "cond" and into:
-        at = op.inputs.index(before, 1) if before in op.inputs[1:] else None
-        found.passed.append(Passed(op, op.outputs.index(value), at))
-        for branch in op.regions:
-            inner = None if at is None else branch.params[at - 1]
-            _follow(branch.results[op.outputs.index(value)], inner, branch, into, found)
-    else:
-        found.made.append(Made(region, value, before))
+def _makers(region: Region) -> dict[Value, Op]:
+    return {v: op for op in region.ops for v in op.outputs}
 
 
 def pinned(passed: Passed) -> Iterator[Value]:

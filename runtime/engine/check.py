@@ -87,16 +87,16 @@ def _check_loop(code: Code, loop: Loop) -> None:
 
 def _check_folds(code: Code, loop: Loop, folded: Sequence[int]) -> None:
     own = {fold.array: fold.width for fold in loop.folds}
-    operands = [o for i in loop.code for o in (i.result, *i.operands) if o.mode in ("array", "scalar")]
+    operands = [(i, o) for i in loop.code for o in (i.result, *i.operands) if o.mode in ("array", "scalar")]
     views = [i.view.array for i in loop.code if i.view is not None]
     require(not set(folded).intersection(views), "an array that is never whole")
-    for o in operands:
-        mine = o.mode == "array" and o.offset == 0 and o.step == own.get(o.where)
+    for i, o in operands:
+        mine = o.mode == "array" and o.offset == 0 and o.step == own.get(o.where) and i.elements == 1
         require(mine or o.where not in folded, "an array that is never whole")
     for fold in loop.folds:
-        require(code.arrays[fold.array].source == "temporary" and loop.units > 0 and not code.scales, "a fold of none")
         writes = [i for i in loop.code if i.result.mode == "array" and i.result.where == fold.array]
-        require(bool(writes) and all(i.elements == 1 and i.width == fold.width for i in writes), "a fold of none")
+        require(bool(writes) and all(i.width == fold.width for i in writes), "a fold of none")
+        require(code.arrays[fold.array].source == "temporary" and loop.units > 0 and not code.scales, "a fold of none")
         name, _, word = fold.operation.partition(".")
         require(name in FOLDING and WIDTHS.get(word) == fold.width, f"a fold by {fold.operation}")
         view = View(fold.to, fold.offset, (1,), (fold.width,))

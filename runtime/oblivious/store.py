@@ -193,7 +193,7 @@ def _in_step(path: Path, lock: _Lock, names: Names, first: bool, swap: Swap) -> 
     mine: dict[str, Any] = {"id": identity, "drawn": secrets.token_hex(16), **stands}
     theirs = _said(json.dumps(mine).encode(), names[1], swap)
     _compared(mine, theirs, names)
-    if not identity:
+    if not identity or identity != theirs["id"]:
         drawn = [mine["drawn"], theirs["drawn"]] if first else [theirs["drawn"], mine["drawn"]]
         identity = hashlib.sha256("".join(map(str, drawn)).encode()).hexdigest()
         _written(path / MADE, json.dumps({"format": FORMAT, "parties": names, "id": identity}).encode())
@@ -222,7 +222,8 @@ def _latest(*ledgers: Mapping[str, int]) -> dict[str, int]:
 
 
 def _compared(mine: dict[str, Any], theirs: dict[str, Any], names: Names) -> None:
-    if mine["id"] != theirs["id"]:
+    """PeerMismatchError if the two do not belong together. A folder in which nothing was made is begun again."""
+    if mine["id"] != theirs["id"] and any(x["next"] or x["end"] for x in (mine, theirs)):
         if mine["id"] and theirs["id"]:
             raise PeerMismatchError(f"the stored randomness of {' and '.join(names)} was not made together: {ANEW}")
         none, some = names[:: 1 if theirs["id"] else -1]
@@ -250,16 +251,22 @@ def _said(body: bytes, peer: str, swap: Swap) -> dict[str, Any]:
         raise wrong
     try:
         said = json.loads(swap(body, size))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise wrong from None
-    counts = [said.get(key) for key in ("next", "before", "end")] if isinstance(said, dict) else [None]
-    texts = [said.get(key) for key in ("id", "drawn")] if isinstance(said, dict) else [None]
-    numbers = [n for x in counts if isinstance(x, dict) for n in x.values()]
-    if not all(isinstance(x, dict) for x in counts) or not all(isinstance(x, str) for x in texts):
+    found = said if isinstance(said, dict) else {}
+    counts, identity = map(found.get, ("next", "before", "end")), found.get("id")
+    named = _is_hex(found.get("drawn"), 32) and (identity == "" or _is_hex(identity, 64))
+    if not named or not all(map(_is_numbers, counts)):
         raise wrong
-    if not all(type(n) is int and 0 <= n < 1 << 60 for n in numbers):
-        raise wrong
-    return dict(said)
+    return found
+
+
+def _is_numbers(x: Any) -> bool:
+    return isinstance(x, dict) and all(type(n) is int and 0 <= n < 1 << 60 for n in x.values())
+
+
+def _is_hex(x: Any, digits: int) -> bool:
+    return isinstance(x, str) and len(x) == digits and set(x) <= set("0123456789abcdef")
 
 
 # Files ------------------------------------------------------------------------------------------------------------
@@ -306,13 +313,15 @@ def _identity(path: Path, names: Names) -> str:
     made = _loaded(path / MADE)
     if made.get("format") != FORMAT:
         raise InputError(f"{path} holds randomness of another version of spuvm: {ANEW}")
-    if made.get("parties") != list(names):
-        who, other = made.get("parties") or ("?", "?")
+    parties, identity = made.get("parties"), made.get("id")
+    if not isinstance(parties, list) or len(parties) != 2 or not _is_hex(identity, 64):
+        _damaged(path / MADE)
+    if parties != list(names):
         raise InputError(
-            f"{path} holds randomness of {who} with {other}, and this is {names[0]} with {names[1]}: name another "
-            "folder."
+            f"{path} holds randomness of {parties[0]} with {parties[1]}, and this is {names[0]} with {names[1]}: name "
+            "another folder."
         )
-    return str(made["id"])
+    return str(identity)
 
 
 def _place(file: Path) -> list[int] | None:
@@ -328,10 +337,10 @@ def _ledger(path: Path) -> Ledger:
     if not (path / LEDGER).exists():
         return Ledger() if not _chunks(path) else _damaged(path / LEDGER)
     found = _loaded(path / LEDGER)
-    counts = [found.get("next"), found.get("before")]
-    if not all(isinstance(x, dict) and all(type(n) is int for n in x.values()) for x in counts):
+    counts, mark = [found.get("next"), found.get("before")], found.get("mark")
+    if not all(map(_is_numbers, counts)) or not isinstance(mark, list) or not mark:
         _damaged(path / LEDGER)
-    name, *place = found.get("mark") or [""]
+    name, *place = mark
     if not str(name).startswith(MARK) or place != _place(path / str(name)):
         raise InputError(
             f"the stored randomness in {path} was copied, or put back from a backup: what it holds may have been used. "
@@ -347,7 +356,7 @@ def _damaged(file: Path) -> NoReturn:
 def _loaded(file: Path) -> dict[str, Any]:
     try:
         found = json.loads(file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         found = None
     return found if isinstance(found, dict) else _damaged(file)
 

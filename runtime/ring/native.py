@@ -44,10 +44,12 @@ def library() -> ctypes.CDLL | None:
 
 def _check_sources(lib: ctypes.CDLL) -> None:
     """OSError for a library of other sources than lie here: what is given to it may have another form."""
-    if not hasattr(lib, "spuvm_sources") or (here := digest()) is None:
+    if (here := digest()) is None:
         return
-    lib.spuvm_sources.restype = ctypes.c_char_p
-    if lib.spuvm_sources().decode() != here:
+    built = getattr(lib, "spuvm_sources", None)
+    if built is not None:
+        built.restype = ctypes.c_char_p
+    if built is None or built().decode() != here:
         raise OSError(
             "the library was built from other sources than those here. Build it anew: "
             "`SPUVM_BUILD_NATIVE=require python setup.py build_ext --inplace` (or install the package again)."

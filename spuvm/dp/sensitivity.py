@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from spuvm.compiler.lower.context import bodies
+from spuvm.compiler.lower.jaxprs import bodies
 
 INF = math.inf
 

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from spuvm.compiler.lower.context import bodies
+from spuvm.compiler.lower.jaxprs import bodies
 from spuvm.compiler.lower.noise import GROUPS
 from spuvm.runtime.errors import InputError
 
