@@ -123,6 +123,7 @@ REDUCTIONS: dict[str, Case] = {
 }
 
 PRODUCTS: dict[str, Case] = {
+    "of nothing": (lambda x: (x[:, :0] @ x[:0], x[:0] @ x.T), (X,)),
     "matmul": (lambda x, y: (x @ y.T, x.T @ y[:, 0], jnp.dot(x[0], y[0])), (X, Y)),
     "known matrices": (lambda x: (x @ np.arange(6.0).reshape(3, 2), x @ np.array([0.1, 1e-4, 2])), (X,)),
     "counts": (lambda x, y: ((x > 0).astype(float) @ y.T, (x > 0).astype(float).T @ (y > 0).astype(float)), (X, Y)),

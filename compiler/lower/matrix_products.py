@@ -9,12 +9,14 @@ import numpy as np
 from spuvm.compiler.ir import fixedpoint
 from spuvm.compiler.ir.module import Value
 from spuvm.compiler.lower.context import Context, Operand, Rule
-from spuvm.compiler.lower.elementwise import rescaled
+from spuvm.compiler.lower.elementwise import rescaled, zeros
 from spuvm.compiler.lower.shape import ints
 
 
-def dot_general(ctx: Context, x: Operand, y: Operand, *, dimension_numbers: Any, **_: Any) -> Value:
-    """One `dot` and one truncation; none where an operand is whole."""
+def dot_general(ctx: Context, x: Operand, y: Operand, *, dimension_numbers: Any, **_: Any) -> Operand:
+    """One `dot` and one truncation; none where an operand is whole, nor any of these where one is empty."""
+    if 0 in (*x.shape, *y.shape):
+        return zeros(ctx)
     (xc, yc), (xb, yb) = dimension_numbers
     dims = tuple(tuple(map(ints, pair)) for pair in ((xc, yc), (xb, yb)))
     element = ctx.element(ctx.outs[0].dtype)
