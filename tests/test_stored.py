@@ -329,6 +329,16 @@ def test_a_folder_that_one_party_alone_has_begun(tmp_path: Path) -> None:
 
 DRAWN, SAYS = "0" * 32, "what cannot be: it runs another version"
 LEDGERS: dict[str, Any] = {"id": "", "drawn": DRAWN, "next": {}, "before": {}, "end": {}}
+ODD: list[dict[str, Any]] = [
+    {"drawn": "\ud800" * 32},
+    {"drawn": DRAWN + "0"},
+    {"id": "1"},
+    {"id": None},
+    {"next": []},
+    {"next": {"mul-64": -1}},
+    {"end": {"mul-64": 1 << 60}},
+    {"before": {"mul-64": True}},
+]
 
 
 @pytest.mark.parametrize(
@@ -338,19 +348,7 @@ LEDGERS: dict[str, Any] = {"id": "", "drawn": DRAWN, "next": {}, "before": {}, "
         b"\xff",
         b"[]",
         b"[" * 100_000,
-        *(
-            json.dumps(LEDGERS | odd).encode()
-            for odd in (
-                {"drawn": "\ud800" * 32},
-                {"drawn": DRAWN + "0"},
-                {"id": "1"},
-                {"id": None},
-                {"next": []},
-                {"next": {"mul-64": -1}},
-                {"end": {"mul-64": 1 << 60}},
-                {"before": {"mul-64": True}},
-            )
-        ),
+        *(json.dumps(LEDGERS | odd).encode() for odd in ODD),
         bytes(store.LONGEST + 1),
     ],
     ids=lambda said: said[:30],
