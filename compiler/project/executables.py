@@ -34,7 +34,7 @@ from spuvm.compiler.project import machine_code
 from spuvm.compiler.project.elsewhere import elsewhere
 from spuvm.compiler.project.kernel_plan import StagePlan
 from spuvm.runtime.engine import device, tier
-from spuvm.runtime.engine.check import BadCode, check
+from spuvm.runtime.engine.check import check
 from spuvm.runtime.engine.code import Code
 from spuvm.runtime.engine.interpreter import EARNED, Interpreted
 from spuvm.runtime.engine.primitives import PERMUTATION
@@ -260,7 +260,7 @@ def _stored_code(name: str) -> Code | str | None:
         found = pickle.loads(content)
         if isinstance(found, Code):
             check(found)
-    except (Exception, BadCode):  # whatever is wrong with an entry, making it anew puts it right
+    except Exception:  # whatever is wrong with an entry, making it anew puts it right
         return None
     return found if isinstance(found, (Code, str)) else None
 
