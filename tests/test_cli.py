@@ -3,6 +3,7 @@
 Runs of separate processes are in `test_network.py`.
 """
 
+import importlib
 import json
 import subprocess
 import sys
@@ -518,3 +519,20 @@ def test_missing_cells(spuvm: Spuvm) -> None:
     ):
         status, _, err = spuvm(line)
         assert (status, message in err) == (2, True), err
+
+
+def test_a_command_that_lacks_a_package_says_what_to_install(spuvm: Spuvm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is missing, help is shown: an installation of `cli` alone has no service."""
+    real = importlib.import_module
+
+    def without(name: str, package: str | None = None) -> Any:
+        if name == "spuvm.commands.audit":
+            raise ModuleNotFoundError("No module named 'jinja2'", name="jinja2")
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", without)
+    status, out, _ = spuvm("--help")
+    assert status == 0 and "pip install 'spuvm[service]'" in out and "compile" in out
+    for line in ("audit", "audit --help", "audit verify record.jsonl"):
+        status, _, err = spuvm(line)
+        assert status == 2 and "`spuvm audit` needs the package `jinja2`: pip install 'spuvm[service]'" in err

@@ -8,6 +8,8 @@ import importlib.util
 
 import click
 
+from spuvm.runtime.errors import ConfigError
+
 COMMANDS = {
     "compile": "spuvm.commands.compile:compile_",
     "cost": "spuvm.commands.cost:cost",
@@ -36,9 +38,19 @@ COMMANDS = {
     "bench": "spuvm.bench:bench",
 }
 
+EXTRAS = {  # what brings a package that a command may lack; all else comes with `cli`
+    **dict.fromkeys(("aiohttp", "cronsim", "jinja2", "prometheus_client"), "service"),
+    **dict.fromkeys(("duckdb", "sqlglot"), "sql"),
+    "dp_accounting": "dp",
+    "rbcl": "psi",
+}
+
 
 class Lazy(click.Group):
-    """A group whose commands are in `COMMANDS`; those whose module is not there are left out."""
+    """A group whose commands are in `COMMANDS`; those whose module is not there are left out.
+
+    One whose module needs a package that is not installed is listed with what to install.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name, where in COMMANDS.items() if importlib.util.find_spec(where.partition(":")[0])]
@@ -47,10 +59,27 @@ class Lazy(click.Group):
         if cmd_name not in self.list_commands(ctx):
             return None
         module, _, attribute = COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            package = (error.name or "").partition(".")[0]
+            if package in ("", "spuvm"):
+                raise
+            command = _lacking(cmd_name, package)
         if not any(p.name == "debug" for p in command.params):
             command.params.append(_debug())
         return command
+
+
+def _lacking(name: str, package: str) -> click.Command:
+    """What stands for a command that cannot be loaded."""
+    needs = f"needs the package `{package}`: pip install 'spuvm[{EXTRAS.get(package, 'cli')}]'"
+
+    def refuse() -> None:
+        raise ConfigError(f"`spuvm {name}` {needs}.")
+
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(name, context_settings=anything, callback=refuse, short_help=needs, add_help_option=False)
 
 
 def _debug() -> click.Option:
