@@ -34,9 +34,10 @@ QUESTIONS = [
 FORBIDDEN = "select firm, loan from loans where days_late > 90"
 
 
-def main() -> None:
+def connect() -> spu.sql.Database:
+    """The three parties' tables under their rules."""
     spu.init(parties=["alice", "bob", "carol"], address="local")
-    db = spu.sql.connect(
+    return spu.sql.connect(
         {
             "alice": {"loans": ALICE},
             "bob": {"accounts": BOB},
@@ -44,6 +45,10 @@ def main() -> None:
         },
         policy=HERE / "policy.toml",
     )
+
+
+def main() -> None:
+    db = connect()
     for number, question in enumerate(QUESTIONS, 1):
         explained = db.explain(question, to="carol", cost=False)
         print(f"\n{number}. {question}")
