@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import re
 import shutil
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from services import folder, inputs, program, run, services, until
+from services import entries, folder, inputs, program, run, services, until
 
-from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.commands.desk import Desk
+from spuvm.runtime.errors import ConfigError, DataError, InputError
 from spuvm.runtime.link.certificates import free_ports
-from spuvm.service import again, port, serve, settings, wire
+from spuvm.runtime.link.parties import Address
+from spuvm.service import again, crowd, port, serve, settings, wire
 from spuvm.service.party import Party
 
 __all__ = ["folder", "program"]
@@ -124,6 +129,134 @@ def test_a_job_that_this_version_cannot_read_hides_no_other(
         assert [old in message for message in caplog.messages].count(True) == 1
 
     asyncio.run(scenario())
+
+
+def test_a_full_disk_leaves_no_half_a_line(folder: Path, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the record, nor a job that only the store knows of; what could not be done then is done later."""
+
+    def full(handle: int, line: bytes) -> int:
+        if len(line) < 100:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(handle, line[:50])
+
+    async def scenario() -> None:
+        alice, bob = (Party(settings.load(folder / p / "service.toml")) for p in ("alice", "bob"))
+        job = alice.submit("ann", program, inputs()).job
+        with monkeypatch.context() as m:
+            m.setattr(os, "write", full)
+            with pytest.raises(OSError, match="No space left"):
+                bob.receive("alice", job.as_dict())
+            bob.turned_away("alice", "this is no error of its own")
+        assert bob.store.jobs() == [] and bob.record.number == 0
+        with monkeypatch.context() as m:
+            m.setattr(bob.store, "send", failing_once(bob.store.send))
+            with pytest.raises(sqlite3.OperationalError):
+                bob.receive("alice", job.as_dict())
+        bob.receive("alice", job.as_dict())  # as it is sent again
+        assert bob.store.unsent("alice") == []
+        bob.go_on()
+        bob.go_on()
+        assert [json.loads(body)["state"] for _, _, body in bob.store.unsent("alice")] == ["approved"]
+
+    write = os.write
+    run(scenario())
+    assert [e.event for e in entries(folder, "bob")] == ["asked", "decided"]
+
+
+def test_a_state_that_was_restored_is_noticed(folder: Path, program: str) -> None:
+    """The store without the record; a kill between the two is nothing."""
+    file, state = settings.load(folder / "alice" / "service.toml"), folder / "alice" / "state"
+    Party(file).submit("ann", program, inputs())
+    shutil.copytree(state, folder / "backup")
+    alice = Party(file)
+    alice.store.set_head("alice", alice.record.number - 1, "as it was")
+    alice.store.db.close()
+    alice = Party(file)
+    alice.submit("ann", program, inputs())
+    alice.store.db.close()
+    for name in ("service.sqlite", "service.sqlite-wal", "service.sqlite-shm"):
+        (state / name).unlink(missing_ok=True)
+        if (folder / "backup" / name).exists():
+            shutil.copy(folder / "backup" / name, state / name)
+    with pytest.raises(DataError, match=r"knows 2 entries of the record, which has 4: it was restored"):
+        Party(file)
+    alice = Party(replace(file, state=folder / "backup"))  # both together: peers notice
+    alice.store.db.execute("pragma user_version = 0")
+    alice.store.set_head("alice", 0, "0" * 64)  # as version 0.1 left it
+    assert Party(replace(file, state=folder / "backup")).store.follows_record
+
+
+def test_a_job_that_one_peer_was_not_asked_for_holds_up_no_other(
+    folder: Path, program: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Alice asks carol and not bob: what else bob must hear from carol reaches him."""
+
+    async def scenario() -> None:
+        alice, carol = (Party(settings.load(folder / p / "service.toml")) for p in ("alice", "carol"))
+        first, other = (alice.submit("ann", program, inputs()).job for _ in range(2))
+        for job in (first, other):
+            carol.receive("alice", job.as_dict())
+        sender, got, away = wire.Sender(carol, port.ways_of(carol.settings)), list[str](), [True]
+
+        def post(path: str, content: str) -> tuple[int, bytes]:
+            if away:
+                raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+            if first.id in path:
+                return 422, json.dumps({"error": f"there is no job {first.id}"}).encode()
+            got.append(path)
+            return 200, b"{}"
+
+        monkeypatch.setattr(sender._calls["bob"], "post", post)
+        for _ in range(2):
+            assert await sender._send("bob") == (0, True)
+        assert carol.away == {"bob": "Connection refused"}
+        assert caplog.text.count("bob cannot be reached, and what it must hear waits: Connection refused") == 1
+        away.clear()
+        assert await sender._send("bob") == (1, True)
+        assert got == [f"/jobs/{other.id}/news"] and carol.away == {}
+        carol.store.db.execute("update jobs set received = 0")
+        assert await sender._send("bob") == (1, False) and carol.store.unsent("bob") == []
+        await sender.close()
+
+    run(scenario())
+
+
+def test_the_page_says_that_its_disk_is_full_and_shows_out_who_asks_nothing(
+    folder: Path, program: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(crowd, "SILENT", 0.5)
+    monkeypatch.setattr(crowd, "SLOW", 0.5)
+
+    async def said(at: Address, text: str) -> str:
+        reader, writer = await asyncio.open_connection(at.host, at.port)
+        writer.write(text.encode())
+        answer = await asyncio.wait_for(reader.readline(), 60)
+        writer.close()
+        return answer.decode().strip()
+
+    async def scenario() -> None:
+        async with services(folder, "alice") as parties:
+            alice = parties["alice"]
+            at, token = alice.settings.page, alice.store.add_user("ann", ["submit"], 1)
+            known = f"Host: here\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n"
+            login = "POST /login HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Length: "
+            found = await asyncio.gather(*(said(at, text) for text in ("", "GET / HT", f"{login}99\r\n\r\n")))
+            assert found == ["", "", "HTTP/1.1 408 Request Timeout"]
+            assert await said(at, f"{login}999999\r\n\r\n") == "HTTP/1.1 413 Request Entity Too Large"
+            assert await said(at, "no request\r\n\r\n") == "HTTP/1.0 400 Bad Request" and "Traceback" not in caplog.text
+            desk = Desk(folder / "alice" / "service.toml", token)
+            body = {"program": program, "inputs": {k: s.as_dict() for k, s in inputs().items()}}
+            with monkeypatch.context() as m:
+                m.setattr(alice.record, "append", full)
+                with pytest.raises(InputError, match=r"state folder now \(No space left on device\): nothing was done"):
+                    await asyncio.to_thread(desk.post, "/api/jobs", body)
+            assert alice.store.jobs() == []
+            assert (await said(at, f"GET /health HTTP/1.1\r\n{known}\r\n")).endswith("200 OK")
+
+    run(scenario())
 
 
 def test_a_state_folder_that_is_another_service_s_or_none(folder: Path) -> None:

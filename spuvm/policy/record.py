@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,10 +39,19 @@ class Entry:
 
 
 class Record:
-    """The record of one party in a file; `append` is on disk when it returns."""
+    """The record of one party in a file; `append` is on disk when it returns, or nothing is.
 
-    def __init__(self, path: Path, party: str, key: ec.EllipticCurvePrivateKey) -> None:
-        self.path, self.party, self._key = Path(path), party, key
+    `noted` is called with number and head of each new entry, to keep them elsewhere: it is no entry if that fails.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        party: str,
+        key: ec.EllipticCurvePrivateKey,
+        noted: Callable[[int, str], None] = lambda number, head: None,
+    ) -> None:
+        self.path, self.party, self._key, self._noted = Path(path), party, key, noted
         _drop_torn(self.path)
         last = None
         for last in verified(self.path, key.public_key()):  # noqa: B007
@@ -60,13 +70,28 @@ class Record:
         digest = _digest(fields)
         signature = self._key.sign(bytes.fromhex(digest), ec.ECDSA(SHA256())).hex()
         line = json.dumps({**fields, "hash": digest, "signature": signature}, sort_keys=True)
-        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        with os.fdopen(handle, "ab") as file:
-            file.write(line.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        with _added(self.path, line.encode() + b"\n"):
+            self._noted(self.number + 1, digest)
         self.number, self.head = self.number + 1, digest
         return Entry(self.number, str(fields["time"]), event, body, str(fields["previous"]), digest, signature)
+
+
+@contextmanager
+def _added(path: Path, line: bytes) -> Iterator[None]:
+    """A line at the end of a file; taken away again if it cannot be written whole (a full disk), or the block fails."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        end = os.fstat(handle).st_size
+        try:
+            while line:
+                line = line[os.write(handle, line) :]
+            os.fsync(handle)
+            yield
+        except BaseException:
+            os.ftruncate(handle, end)
+            raise
+    finally:
+        os.close(handle)
 
 
 def _drop_torn(path: Path) -> None:

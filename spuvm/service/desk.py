@@ -16,6 +16,8 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from spuvm.runtime.errors import InputError, SpuError
 from spuvm.service import jobs, upkeep
+from spuvm.service.crowd import Crowd, body_of
+from spuvm.service.full import FULL, unwritable
 from spuvm.service.jobs import STATES
 from spuvm.service.logins import Logins
 from spuvm.service.oidc import CALLBACK
@@ -47,6 +49,7 @@ class Desk:
 
     def __post_init__(self) -> None:
         self.logins = Logins(self.party)
+        self.crowd: Crowd | None = None
 
     def app(self) -> web.Application:
         made = web.Application(client_max_size=jobs.MAX_PROGRAM * 2, middlewares=[self._guard])
@@ -81,7 +84,11 @@ class Desk:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if self.crowd is not None:
+            self.crowd.heard(request)
         try:
+            if request.method == "POST":
+                await body_of(request, self.logins.user(request) is not None)
             response: web.StreamResponse = await handler(request)
         except web.HTTPException as answer:
             answer.headers.update(HEADERS)
@@ -90,6 +97,10 @@ class Desk:
             raise
         except SpuError as error:
             response = self._problem(request, str(error), 422)
+        except ConnectionError:  # it has gone away
+            raise
+        except FULL as error:
+            response = self._problem(request, unwritable(error), 503)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
             response = self._problem(request, "the request is not of the form that this page or command sends", 400)
         response.headers.update(HEADERS)
@@ -268,9 +279,9 @@ class Desk:
     async def metrics(self, _: web.Request) -> web.Response:
         registry = CollectorRegistry()
         count = Gauge("spuvm_jobs", "Jobs by their state at this party", ["state"], registry=registry)
-        rows = self.party.store.jobs(limit=100_000)
+        counts = self.party.store.counts()
         for state in STATES:
-            count.labels(state).set(sum(row.state == state for row in rows))
+            count.labels(state).set(counts.get(state, 0))
         Gauge("spuvm_alerts", "Records of peers that have gone back", registry=registry).set(len(self.party.alerts))
         Gauge("spuvm_record_entries", "Entries of this party's record", registry=registry).set(self.party.record.number)
         return web.Response(body=generate_latest(registry), headers={"Content-Type": "text/plain; version=0.0.4"})
@@ -282,11 +293,12 @@ class Desk:
         parties = []
         for name in work.members:
             said = news.get(name)
+            away = self.party.away.get(name)
             parties.append(
                 {
                     "name": name,
                     "state": said.state if said else "not heard of",
-                    "reason": said.reason if said else "",
+                    "reason": said.reason if said else f"it cannot be reached: {away}" if away else "",
                     "bytes": f"{int(sent[name]):,} bytes" if cost else "not known before",
                 }
             )

@@ -21,6 +21,7 @@ from spuvm.policy.rules import Decision, decide, load_rules
 from spuvm.runtime.errors import DataError, InputError, SpuError
 from spuvm.service import accounts, again, jobs, runner
 from spuvm.service.beside import Rows, beside
+from spuvm.service.full import FULL
 from spuvm.service.identity import load_key
 from spuvm.service.jobs import ENDED, Job, Source
 from spuvm.service.port import Doors
@@ -45,10 +46,12 @@ class Party:
         self.settings = settings
         self._passphrase = passphrase
         self.store = Store(settings.state / "service.sqlite")
-        self.record = Record(settings.state / "record.jsonl", settings.party, load_key(settings.key, passphrase))
+        key = load_key(settings.key, passphrase)
+        self.record = Record(settings.state / "record.jsonl", settings.party, key, self._noted)
         self.schedules = Schedules(self.store.db)
         self.heads = Heads(self.store.heads())
         self.alerts: list[str] = []
+        self.away: dict[str, str] = {}  # peers that cannot be reached now, and why
         self.running: dict[str, asyncio.Task[None]] = {}
         self._ending: dict[str, asyncio.Task[None]] = {}  # cancelled, and their processes not gone yet
         self._closed = False
@@ -60,10 +63,25 @@ class Party:
         self._check_own_head()
 
     def _check_own_head(self) -> None:
-        """A record that is behind what was told to peers was cut or restored: nothing runs on it."""
-        wrong = self.heads.hear(self.settings.party, self.record.number, self.record.head)
-        if wrong is not None and self.store.heads()[self.settings.party][0] > self.record.number:
+        """A record that is behind the store was cut or restored, and a store that is behind the record was: nothing
+        runs on them. One entry more than the store knows of is no sign: a kill may come between the two.
+        """
+        me, number, head = self.settings.party, self.record.number, self.record.head
+        known = self.store.heads().get(me, (0, ""))
+        wrong = self.heads.hear(me, number, head)
+        if wrong is not None:
             raise DataError(f"{wrong}. Put back the newest {self.record.path}, or move the state folder away.")
+        if self.store.follows_record and number > known[0] + 1:
+            path = self.settings.state / "service.sqlite"
+            raise DataError(
+                f"{path} knows {known[0]} entries of the record, which has {number}: it was restored, or is lost. Put "
+                "back the newest, or move the state folder away."
+            )
+        self._noted(number, head)
+        self.store.follows_record = True
+
+    def _noted(self, number: int, head: str) -> None:
+        self.store.set_head(self.settings.party, number, head)
 
     def resume(self) -> None:
         """After a start: what ran when the service ended runs again, if it may; all else goes on."""
@@ -80,8 +98,6 @@ class Party:
         unknown = [p for p in jobs.read(program).members if p not in self.settings.services]
         if unknown:
             raise InputError(f"the program names {unknown[0]}, and [services] does not: it has {self._known()}.")
-        others = [p for p in jobs.read(program).members if p != self.settings.party]
-        self._send(others, "/jobs", job.as_dict())  # before any news of it
         self.store.submitted(job.id, user)
         self.take(job, user)
         return self.store.job(job.id)
@@ -108,14 +124,16 @@ class Party:
 
     def take(self, job: Job, by: str) -> None:
         """Decide about a job that is new."""
+        if self.store.knows(job.id):
+            return
         decision = self._decide(job, jobs.check(job))
         state = {"ask": "waiting", "approved": "approved", "refused": "refused"}[decision.state]
         reason = "; ".join(decision.reasons)
-        if not self.store.add(job, state, reason, decision.rule, decision.approvers):
-            return
         self.record.append("asked", job=job.id, program=job.hash, by=by, requester=job.requester)
         told = {"rule": decision.rule, "reasons": list(decision.reasons), "policy": accounts.policy(self.settings)}
         self.record.append("decided", job=job.id, state=state, **told)
+        self.store.add(job, state, reason, decision.rule, decision.approvers)
+        self._ask(job)
         if state == "refused":
             self.end(job.id, "refused", reason, public="its policy does not allow it")
         else:
@@ -179,8 +197,8 @@ class Party:
             raise InputError(f"job {id} waits for nobody: it is {row.state}.")
         if self.store.submitter(id) == user:
             raise InputError(f"{user} asked for job {id}, and cannot approve it: somebody else must look at it.")
-        count = self.store.approve(id, user)
         self.record.append("approved", job=id, program=hash, user=user)
+        count = self.store.approve(id, user)
         if count >= row.approvers:
             decision = self._decide(row.job, jobs.check(row.job))
             if decision.state == "refused":  # the policy has changed meanwhile
@@ -233,7 +251,10 @@ class Party:
         LOG.warning("turned away %s: %s", who, why)
         if len(self._turned_away) < TURNED_AWAY:
             self._turned_away.append(now)
-            self.record.append("turned away", who=who[:64], why=why[:300])
+            try:
+                self.record.append("turned away", who=who[:64], why=why[:300])
+            except FULL as error:  # that is said elsewhere
+                LOG.warning("the record cannot be written: %s", error)
 
     def hear_head(self, peer: str, number: int, head: str) -> None:
         """How far a peer's record has come."""
@@ -249,15 +270,21 @@ class Party:
         """Whether a session is that of a job which runs here, or of its workers."""
         return session.partition(".")[0] in self.running
 
+    def _ask(self, job: Job) -> None:
+        """Send a job of one's own to its parties: before any news of it."""
+        if job.requester == self.settings.party:
+            self._send(self._others(job), "/jobs", job.as_dict())
+
+    def _others(self, job: Job) -> list[str]:
+        return [p for p in jobs.read(job.program).members if p != self.settings.party]
+
     def _say(self, job: Job, state: str, reason: str = "") -> None:
         attempt = self.store.job(job.id).attempt
-        self.store.hear(job.id, News(self.settings.party, state, reason, attempt))
-        others = [p for p in jobs.read(job.program).members if p != self.settings.party]
-        self._send(others, f"/jobs/{job.id}/news", {"state": state, "reason": reason, "attempt": attempt})
+        self._send(self._others(job), f"/jobs/{job.id}/news", {"state": state, "reason": reason, "attempt": attempt})
+        self.store.hear(job.id, News(self.settings.party, state, reason, attempt))  # now it is said: see `go_on`
 
     def _send(self, peers: list[str], path: str, body: Mapping[str, Any]) -> None:
         self.store.send(peers, path, body, MESSAGE_SECONDS)
-        self.store.set_head(self.settings.party, self.record.number, self.record.head)
         self.changed()
 
     # running ------------------------------------------------------------------------------------------
@@ -399,18 +426,38 @@ class Party:
             self.step(id)
 
     def end(self, id: str, state: str, reason: str, public: str | None = None) -> None:
-        row = self.store.job(id)
         self._stop_process(id)
-        self.store.set(id, state, reason)
         self.record.append("ended", job=id, state=state, reason=reason, counted=accounts.counted(self.settings, id))
-        self._say(row.job, state, reason if public is None else public)
+        self.store.set(id, state, reason)
+        said = reason if public is None else public
+        try:
+            self._say(self.store.job(id).job, state, said)
+        except InputError:  # of another version: whose it was is not known any more
+            peers = list(self.settings.peers)
+            self._send(peers, f"/jobs/{id}/news", {"state": state, "reason": said, "attempt": 0})
+
+    def go_on(self) -> None:
+        """Say what could not be said when it was so, and do what could not be done: a disk was full, or a kill came."""
+        unsaid = {row.id for row in self.store.unsaid(self.settings.party)}
+        for row in [self.store.job(id) for id in unsaid]:
+            self._ask(row.job)
+            self._say(row.job, row.state)
+        for row in self.store.jobs(only_open=True):
+            try:
+                self.step(row.id)
+            except FULL as error:
+                LOG.warning("job %s cannot go on now: %s", row.id, error)
 
     def expire(self) -> None:
         """End what has waited too long, and what runs by the store alone: that it ended could not be written down."""
-        for row in self.store.jobs(only_open=True):
+        late = time.time() - self.settings.limits.wait_seconds
+        readable = self.store.jobs(only_open=True)
+        for id in {left.id for left in self.store.left(only_open=True, before=late)} - {row.id for row in readable}:
+            self.end(id, "cancelled", "it waited too long, and this version cannot read it")
+        for row in readable:
             if row.state == "running" and row.id not in self.running and row.id not in self._ending:
                 self._again(row.id, "how it ended could not be written down")
-            elif row.state != "running" and time.time() - row.received > self.settings.limits.wait_seconds:
+            elif row.state != "running" and row.received < late:
                 self.end(row.id, "cancelled", "not all parties approved in time")
 
     async def close(self) -> None:

@@ -18,6 +18,7 @@ from spuvm.policy.rules import load_rules, unknown
 from spuvm.runtime.errors import ConfigError, LinkError, SpuError
 from spuvm.runtime.link import certificates
 from spuvm.service import identity, upkeep, wire
+from spuvm.service.crowd import SERVER, Crowd, many_files
 from spuvm.service.desk import Desk
 from spuvm.service.party import Party
 from spuvm.service.port import Port, ways_of
@@ -30,6 +31,7 @@ KEEPALIVE = 20.0
 UPKEEP: dict[Callable[[Party], None], float] = {  # and seconds until it is done again
     upkeep.ask_again: 0.0,
     Party.expire: 0.0,
+    Party.go_on: 10.0,
     upkeep.note_users: 0.0,
     upkeep.forget: 3600.0,
 }
@@ -67,17 +69,20 @@ async def _serving(settings: Settings, passphrase: str | None) -> AsyncIterator[
     _warn(settings)
     ways = ways_of(settings)
     sender = wire.Sender(party, ways, passphrase)
-    peers = web.AppRunner(wire.app(party), keepalive_timeout=KEEPALIVE, access_log=None)
-    page = web.AppRunner(Desk(party).app(), keepalive_timeout=KEEPALIVE, access_log=None)
+    peers = web.AppRunner(wire.app(party), keepalive_timeout=KEEPALIVE, access_log=None, logger=SERVER)
+    desk = Desk(party)
+    page = web.AppRunner(desk.app(), keepalive_timeout=KEEPALIVE, access_log=None, logger=SERVER)
     tls = None if settings.page.is_loopback else _page_tls(settings, passphrase)
     port: Port | None = None
+    listening: asyncio.Server | None = None
     ticker: asyncio.Task[None] | None = None
     try:
         await peers.setup()
         await page.setup()
         try:
-            await web.TCPSite(page, settings.page.host, settings.page.port, ssl_context=tls).start()
-            assert peers.server is not None
+            assert peers.server is not None and page.server is not None
+            desk.crowd = Crowd(page.server)
+            listening = await desk.crowd.listen(settings.page.host, settings.page.port, tls)
             context = wire.context(settings, ssl.Purpose.CLIENT_AUTH, passphrase)
             port = Port(settings, ways, context, peers.server, party.doors, party.runs)
         except (OSError, LinkError) as error:
@@ -94,6 +99,8 @@ async def _serving(settings: Settings, passphrase: str | None) -> AsyncIterator[
         if port is not None:
             await port.close()
         await party.close()
+        if listening is not None:
+            listening.close()
         for runner in (peers, page):
             await runner.cleanup()
 
@@ -137,6 +144,8 @@ def _warn(settings: Settings) -> None:
 
 def serve(settings: Settings, passphrase: str | None = None, ready: Callable[[], None] = lambda: None) -> None:
     """Serve until SIGTERM or SIGINT."""
+
+    many_files()
 
     async def main() -> None:
         stop = asyncio.Event()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import secrets
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -70,6 +71,28 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Left:
+    """Of a job what every version can read; `spec` is for what the version that took it in could."""
+
+    id: str
+    state: str
+    ended: float | None
+    spec: str
+
+    @property
+    def over(self) -> bool:
+        return self.state in ENDED
+
+    def uses(self, party: str, data: str) -> bool:
+        """Whether the job took an entry of a party's catalogue; also where nobody can tell any more."""
+        try:
+            sources = json.loads(self.spec)["inputs"].values()
+            return any((s["party"], s["data"]) == (party, data) for s in sources)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return True
+
+
+@dataclass(frozen=True)
 class News:
     """What a party said last of a job."""
 
@@ -104,10 +127,21 @@ class Store:
         """Make what is not there."""
         self.db.execute("pragma journal_mode=wal")
         self.db.execute("pragma synchronous=full")
+        if not self.db.execute("select 1 from sqlite_master").fetchone():
+            self.follows_record = True
         self.db.executescript(SCHEMA)
         for table, column, form in LATER:
             if column not in [r["name"] for r in self.db.execute(f"pragma table_info({table})")]:
                 self.db.execute(f"alter table {table} add column {column} {form}")
+
+    @property
+    def follows_record(self) -> bool:
+        """Whether the party's own head is here with each entry of its record; stores of version 0.1 had it later."""
+        return bool(self.db.execute("pragma user_version").fetchone()[0])
+
+    @follows_record.setter
+    def follows_record(self, value: bool) -> None:
+        self.db.execute(f"pragma user_version = {int(value)}")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -131,7 +165,7 @@ class Store:
     def job(self, id: str) -> Row:
         found = self.db.execute("select * from jobs where id = ?", (id,)).fetchone()
         if found is None:
-            raise InputError(f"there is no job {id:.40}: `spuvm jobs` lists them.")
+            raise no_job(id)
         return _row(found)
 
     def jobs(self, only_open: bool = False, limit: int = 500, begins: str = "") -> list[Row]:
@@ -151,6 +185,26 @@ class Store:
                 self._unreadable.add(found["id"])
                 LOG.warning("job %s is left out: %s", found["id"], error)
             return None
+
+    def knows(self, id: str) -> bool:
+        return self.db.execute("select 1 from jobs where id = ?", (id,)).fetchone() is not None
+
+    def left(self, only_open: bool = False, before: float = math.inf) -> list[Left]:
+        """All jobs that were taken in before a moment, those too that this version cannot read."""
+        sql = "select * from jobs where received < ?" + (f" and state not in {ENDED}" if only_open else "")
+        return [Left(r["id"], r["state"], r["ended"], r["spec"]) for r in self.db.execute(sql, (before,))]
+
+    def counts(self) -> dict[str, int]:
+        """How many jobs are in each state."""
+        return dict(self.db.execute("select state, count(*) from jobs group by state").fetchall())
+
+    def unsaid(self, party: str) -> list[Row]:
+        """Jobs of whose state the party has told nobody: the disk was full, or it was killed in between."""
+        sql = (
+            "select jobs.* from jobs left join news on news.job = jobs.id and news.party = ? "
+            "where news.job is null or news.state != jobs.state or news.attempt != jobs.attempt"
+        )
+        return [row for r in self.db.execute(sql, (party,)) if (row := self._read(r)) is not None]
 
     def set(self, id: str, state: str, reason: str = "") -> None:
         ended = time.time() if state in ENDED else None
@@ -208,10 +262,14 @@ class Store:
                 row = (peer, path, json.dumps(body), time.time() + seconds)
                 self.db.execute("insert into outbox (peer, path, body, until) values (?, ?, ?, ?)", row)
 
-    def unsent(self, peer: str) -> list[tuple[int, str, str]]:
+    def unsent(self, peer: str, but: Collection[str] = ()) -> list[tuple[int, str, str]]:
+        """Messages for a peer by their order, a hundred at most, without those to the paths `but`."""
         self.db.execute("delete from outbox where until < ?", (time.time(),))
-        sql = "select number, path, body from outbox where peer = ? order by number limit 100"
-        return [(r["number"], r["path"], r["body"]) for r in self.db.execute(sql, (peer,))]
+        sql = (
+            "select number, path, body from outbox where peer = ? and path not in (select value from json_each(?)) "
+            "order by number limit 100"
+        )
+        return [(r["number"], r["path"], r["body"]) for r in self.db.execute(sql, (peer, json.dumps(list(but))))]
 
     def sent(self, number: int) -> None:
         self.db.execute("delete from outbox where number = ?", (number,))
@@ -279,6 +337,10 @@ class Store:
 
     def users(self) -> list[tuple[str, str, float]]:
         return [(r["name"], r["roles"], r["ends"]) for r in self.db.execute("select * from users order by name")]
+
+
+def no_job(id: str) -> InputError:
+    return InputError(f"there is no job {id:.40}: `spuvm jobs` lists them.")
 
 
 def _day(seconds: float) -> str:

@@ -47,6 +47,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,7 @@ FIELDS: dict[str, dict[str, Field]] = {
 CODE = ("stream", "script")
 
 
+@lru_cache(64)
 def of_task(source: str) -> Work:
     """A task's text. Raises InputError for whatever is wrong with it."""
     table, code = _table(source)
@@ -222,7 +224,8 @@ def _sgb(job: Mapping[str, Any], source: str) -> Work:
 
     owners = {p: p for p in job["tables"]}
     results = {} if training else {"predictions": ("predictions.parquet", job["to"])}
-    return _work(job, source, owners, "a prediction of each row", results=results, command=command, whole=True)
+    more = {"whole": True, "model": job["model"] if training else None}
+    return _work(job, source, owners, "a prediction of each row", results=results, command=command, **more)
 
 
 def _flow(job: Mapping[str, Any], source: str) -> Work:

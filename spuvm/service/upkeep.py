@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
 
 from spuvm.runtime.errors import InputError, SpuError
 from spuvm.service import keeping
 from spuvm.service.party import Party
 from spuvm.service.schedules import Schedule
-from spuvm.service.store import Row
+from spuvm.service.store import no_job
 
 LOG = logging.getLogger("spuvm.service")
-ALL = 100_000  # jobs
 
 
 def withdraw(party: Party, user: str, data: str) -> list[str]:
@@ -22,16 +24,17 @@ def withdraw(party: Party, user: str, data: str) -> list[str]:
         raise InputError(f"there is no `{data:.80}` in the catalogue: it has {', '.join(known)}.")
     party.store.withdraw(data, user)
     party.record.append("withdrawn", data=data, user=user)
-    used = [row for row in party.store.jobs(limit=ALL) if _uses(party, row, data)]
-    for row in used:
-        if not row.over:
-            party.end(row.id, "cancelled", f"`{data}` was withdrawn by {user}", public="data were withdrawn")
-        erase(party, user, row.id)
-    return [row.id for row in used]
-
-
-def _uses(party: Party, row: Row, data: str) -> bool:
-    return any(s.party == party.settings.party and s.data == data for s in row.job.inputs.values())
+    used = [job for job in party.store.left() if job.uses(party.settings.party, data)]
+    for job in used:
+        if not job.over:
+            party.end(job.id, "cancelled", f"`{data}` was withdrawn by {user}", public="data were withdrawn")
+    made = [path for job in used for path in keeping.made_by(party.settings, job)]
+    left = _erased(party, user, [job.id for job in used], made)
+    if left:
+        raise InputError(
+            f"`{data}` is withdrawn, and could not be erased: {left[0]}. Put that right, and withdraw anew."
+        )
+    return [job.id for job in used]
 
 
 def grant(party: Party, user: str, data: str) -> None:
@@ -42,22 +45,37 @@ def grant(party: Party, user: str, data: str) -> None:
 
 def erase(party: Party, user: str, id: str) -> None:
     """Remove what a job left here: results, what it printed, shares that it kept."""
-    row = party.store.job(id)
-    if not row.over:
-        raise InputError(f"job {id} is not over: it is {row.state}. Cancel it first.")
-    if keeping.erase_job(party.settings, id):
-        party.record.append("erased", job=id, user=user)
+    job = next((job for job in party.store.left() if job.id == id), None)
+    if job is None:
+        raise no_job(id)
+    if not job.over:
+        raise InputError(f"job {id} is not over: it is {job.state}. Cancel it first.")
+    if left := _erased(party, user, [id], []):
+        raise InputError(f"job {id} could not be erased: {left[0]}.")
+
+
+def _erased(party: Party, user: str, jobs: Iterable[str], models: Iterable[Path]) -> list[str]:
+    """Erase what jobs left, and models; what is still there, and why. What is gone is in the record."""
+    left = []
+    things: list[tuple[dict[str, str], Callable[[], bool]]] = [
+        *(({"job": id}, partial(keeping.erase_job, party.settings, id)) for id in jobs),
+        *(({"model": path.name}, partial(keeping.erase, path)) for path in dict.fromkeys(models)),
+    ]
+    for what, act in things:
+        try:
+            if act():
+                party.record.append("erased", **what, user=user)
+        except OSError as error:
+            left.append(f"{error.filename or next(iter(what.values()))} ({error.strerror or error})")
+    return left
 
 
 def forget(party: Party) -> None:
     """Erase what is older than the service's file allows."""
     now = time.time()
-    for row in keeping.jobs_over_age(party.settings, party.store.jobs(limit=ALL), now):
-        keeping.erase_job(party.settings, row.id)
-        party.record.append("erased", job=row.id, user="retention")
-    for path in keeping.models_over_age(party.settings, now):
-        keeping.erase(path)
-        party.record.append("erased", model=path.name, user="retention")
+    old = [job.id for job in keeping.jobs_over_age(party.settings, party.store.left(), now)]
+    for what in _erased(party, "retention", old, keeping.models_over_age(party.settings, now)):
+        LOG.warning("it is too old, and cannot be erased: %s", what)
 
 
 def note_users(party: Party) -> None:

@@ -13,8 +13,10 @@ import json
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -22,8 +24,11 @@ from cryptography import x509
 
 from spuvm.runtime.errors import SpuError
 from spuvm.runtime.link import certificates
-from spuvm.runtime.link.tls.channel import hang_up, make_context
+from spuvm.runtime.link.tls.channel import hang_up, in_words, make_context
 from spuvm.runtime.link.tls.ways import Ways
+from spuvm.service.beside import beside
+from spuvm.service.full import FULL, NOT_NOW, unwritable
+from spuvm.service.jobs import MAX_PROGRAM, read
 from spuvm.service.party import Party
 from spuvm.service.settings import Settings
 
@@ -33,6 +38,7 @@ MAX_ANSWER = 1 << 20
 ANSWER_SECONDS = 30.0
 DIAL = 2.0
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
+LONG = 1 << 18  # characters
 PARTY = web.AppKey("party", Party)
 
 
@@ -95,6 +101,11 @@ async def _errors(request: web.Request, handler: Any) -> web.StreamResponse:
         status, why = 422, str(error)[:500]
     except (KeyError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         status, why = 400, "this is no message of a service"
+    except ConnectionError:  # it has gone away
+        raise
+    except FULL as error:
+        unwritable(error)
+        return web.json_response({"error": NOT_NOW}, status=503)
     party.turned_away(_who(request), why)
     return web.json_response({"error": why}, status=status)
 
@@ -119,10 +130,18 @@ async def _body(request: web.Request) -> tuple[Party, str, Any]:
 
 async def _jobs(request: web.Request) -> web.Response:
     party, peer, message = await _body(request)
+    await _read(message["program"])
     job = party.asked_by(peer, message)
     await party.look(job.program, job.inputs)
     party.receive(peer, message)  # with all checks anew: others may have asked meanwhile
     return web.json_response({})
+
+
+async def _read(program: Any) -> None:
+    """Read a long text beside the loop, which then finds it read; what is wrong with it is said by who uses it."""
+    if isinstance(program, str) and LONG < len(program) <= MAX_PROGRAM:
+        with suppress(SpuError, ValueError):
+            await beside(read, program)
 
 
 async def _news(request: web.Request) -> web.Response:
@@ -231,28 +250,67 @@ class Sender:
                 await self._news[peer].wait()
 
     async def _send(self, peer: str) -> tuple[int, bool]:
-        """How many messages the peer has got now, and whether it did not take one."""
-        waiting = self.party.store.unsent(peer)
-        for count, (number, path, body) in enumerate(waiting):
-            if not await self._post(peer, path, body):
-                return count, True
-            self.party.store.sent(number)
-        return len(waiting), False
+        """How many messages the peer has got now, and whether it did not take one.
+
+        News of a job that it has not been asked for yet (by somebody else) wait, and hold up those of no other.
+        """
+        count, early = 0, set[str]()
+        while waiting := self.party.store.unsent(peer, early):
+            for number, path, body in waiting:
+                if path in early:
+                    continue
+                try:
+                    if not await self._post(peer, path, body):
+                        return count, True
+                except _Early:
+                    early.add(path)
+                    continue
+                self.party.store.sent(number)
+                count += 1
+        return count, bool(early)
+
+    def _in_vain(self, path: str) -> bool:
+        """Whether news are of a job that is too old for anybody to be asked for it."""
+        try:
+            row = self.party.store.job(path.split("/")[2])
+        except SpuError:
+            return True
+        return time.time() - row.received > self.party.settings.limits.wait_seconds
 
     async def _post(self, peer: str, path: str, body: str) -> bool:
-        """Whether the peer has it; one that it refuses is told to this party's log, and not sent again."""
+        """Whether the peer has it; one that it refuses is told to this party's log, and not sent again. _Early."""
         head = [self.party.record.number, self.party.record.head]
         content = json.dumps({"head": head, "message": json.loads(body)})
         try:
             loop = asyncio.get_running_loop()
             status, answer = await loop.run_in_executor(self._threads, self._calls[peer].post, path, content)
             if status == 200:
-                return True
-            why = str(json.loads(answer).get("error", ""))
+                return self._reached(peer)
+            why = str(json.loads(answer).get("error", ""))[:500]
         except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
-            LOG.debug("%s cannot be reached: %s", peer, error)
-            return False
+            return self._away(peer, in_words(error))
+        if status >= 500:
+            return self._away(peer, why)
+        self._reached(peer)
+        if path.endswith("/news") and "there is no job" in why and not self._in_vain(path):
+            raise _Early
         LOG.warning("%s refuses a message: %s", peer, why)
         if path == "/jobs":
             self.party.refused(peer, json.loads(body), why)
-        return not (path.endswith("/news") and "there is no job" in why)  # the job itself may still be on its way
+        return True
+
+    def _reached(self, peer: str) -> bool:
+        if self.party.away.pop(peer, None) is not None:
+            LOG.info("%s can be reached again", peer)
+        return True
+
+    def _away(self, peer: str, why: str) -> bool:
+        """Said once, until it is another reason: it is tried again and again."""
+        if self.party.away.get(peer) != why:
+            self.party.away[peer] = why
+            LOG.warning("%s cannot be reached, and what it must hear waits: %s", peer, why)
+        return False
+
+
+class _Early(Exception):
+    """A peer has news of a job, and not been asked for it yet."""

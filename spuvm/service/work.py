@@ -51,6 +51,7 @@ class Work:
         code: it is code that runs with all that this party's service may do: allowed by its hash alone.
         columns: of each argument, where the text says which; else the job does.
         whole: it takes whole tables, whatever columns are named.
+        model: of training the name under which each party keeps its part.
         command: what a party runs, after `python -m spuvm`; if it is code, after `python`.
         program: if it is one.
     """
@@ -67,6 +68,7 @@ class Work:
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     code: bool = False
     whole: bool = False
+    model: str | None = None
     program: Program | None = None
 
     @property

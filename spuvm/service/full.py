@@ -1,0 +1,17 @@
+"""What a service says when its disk takes nothing: to its own people why, to peers that they may ask again."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+
+LOG = logging.getLogger("spuvm.service")
+FULL = (OSError, sqlite3.Error)  # while a request is answered: of the state folder
+NOT_NOW = "it cannot take anything in at the moment: ask again later"
+
+
+def unwritable(error: Exception) -> str:
+    """In words for people, who find more in the service's own log."""
+    LOG.error("the state cannot be written", exc_info=error)
+    why = getattr(error, "strerror", None) or str(error)
+    return f"this service cannot use its state folder now ({why}): nothing was done. Put that right, and ask again."
