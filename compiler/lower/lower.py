@@ -19,6 +19,7 @@ from spuvm.compiler.ir.module import Module, Region, Value, Visibility
 from spuvm.compiler.lower.complex_numbers import without_complex
 from spuvm.compiler.lower.context import Context, Lowered, at
 from spuvm.compiler.lower.keys import without_keys
+from spuvm.compiler.lower.logarithms import without_small_probabilities
 from spuvm.compiler.lower.missing import without_missing
 from spuvm.compiler.lower.prints import with_prints
 from spuvm.compiler.lower.registry import INLINED, RULES, UNFOLDED
@@ -63,7 +64,7 @@ def lower(
 
 def _body(traced: Traced, visibilities: Sequence[Visibility], context: Context, masked: Collection[int]) -> Region:
     types = []
-    jaxpr = without_complex(traced.jaxpr)
+    jaxpr = without_small_probabilities(without_complex(traced.jaxpr))
     for i, (name, aval, who) in enumerate(zip(traced.inputs, jaxpr.in_avals, visibilities)):
         try:
             element = context.element(aval.dtype)
