@@ -16,7 +16,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from spuvm.runtime.machine.components import Component, taken, whole
 from spuvm.runtime.machine.executor import Executor, Streams, load, store
 from spuvm.runtime.machine.program import BlockProgram, CondStep, LoopStep, PartyProgram, RankStep, WhileStep
 from spuvm.runtime.protocols.ranking import ranking
+from spuvm.runtime.scratch import Scratch
 
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "kbit": 1e3, "Mbit": 1e6, "Gbit": 1e9}
 FORM = re.compile(r"([0-9.]+)(us|ms|s),([0-9.]+)(kbit|Mbit|Gbit)")
@@ -258,7 +258,7 @@ def machine() -> Machine:
             return Machine(**json.loads(path.read_text()))
         except (ValueError, TypeError, OSError):
             pass  # damaged: measured again
-    with tempfile.TemporaryDirectory(prefix="spuvm-") as folder:
+    with Scratch() as folder:
         file = make_cluster(folder, PAIR, protocol="ref2k")
         other = subprocess.Popen([sys.executable, "-c", _OTHER, str(file)])
         try:

@@ -131,7 +131,7 @@ class DeviationError(LinkError):
     Peers are told no more than that: which of several checks failed may depend on secrets, that one did does not.
     """
 
-    told = "DeviationError: a party deviates from the program. Nothing more is revealed."
+    told = "a party deviates from the program. Nothing more is revealed."
 
 
 class CertificateError(LinkError):
@@ -139,7 +139,7 @@ class CertificateError(LinkError):
 
     def __init__(self, message: str, told: str | None = None) -> None:
         super().__init__(message)
-        self.told = None if told is None else f"{type(self).__name__}: {told}"
+        self.told = told
 
 
 class PeerAbortedError(LinkError):
@@ -159,4 +159,4 @@ def for_peers(error: BaseException) -> str:
     """All that peers may know of an error. A party's data, code, paths and names stay with it, their class, too."""
     if not isinstance(error, SpuError):
         return OWN_ERROR
-    return f"{type(error).__name__}: {error}" if error.told is None else error.told
+    return str(error) if error.told is None else error.told

@@ -22,6 +22,7 @@ from spuvm.runtime.config import OPTIMIZE, Config
 from spuvm.runtime.errors import LinkError, SpuError
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.protocols.registered import rank_names
+from spuvm.runtime.scratch import Scratch as Scratch
 
 GRACE = 5.0  # seconds for the others to end by themselves after one failed
 LAST_GRACE = 2.0  # and after SIGTERM
@@ -47,7 +48,8 @@ Listener = Callable[[str, str, str], None]  # party, "stdout" or "stderr", a lin
 class Outcome:
     """How a party's process ended: its exit status (negative: a signal's number) and what it printed.
 
-    `stopped` says that it was ended from here, because of another party or the time limit.
+    Of one that was killed a line of `stderr` says so, as it could not itself. `stopped` says that it was ended from
+    here, because of another party or the time limit.
     """
 
     party: str
@@ -217,8 +219,10 @@ def _wait(processes: Sequence[_Process], timeout: float | None, grace: float, on
             _read(selector, on_line, POLL)
             now = time.monotonic()
             for process in processes:
-                if process.ended is None and _reap(process) and process.popen.returncode != 0 and failed_at is None:
-                    failed_at = now
+                if process.ended is None and _reap(process) and process.popen.returncode != 0:
+                    failed_at = failed_at or now
+                    _read(selector, on_line, 0)
+                    _say_killed(process, on_line)
             running = [p.party for p in processes if p.ended is None]
             if not running:
                 break
@@ -253,6 +257,17 @@ def _read(selector: selectors.BaseSelector, on_line: Listener | None, wait: floa
                 break
             process.output[name] += piece
         _pass_on(process, name, on_line)
+
+
+def _say_killed(process: _Process, on_line: Listener | None) -> None:
+    """What a process that was killed cannot say itself, where its peers send people to look."""
+    status = process.popen.returncode
+    if status < 0 and not process.stopped:
+        why = ", by somebody or by the system for want of memory" if -status == signal.SIGKILL else ""
+        output = process.output["stderr"]
+        output += b"" if output.endswith(b"\n") or not output else b"\n"
+        output += f"error: this process was killed by signal {-status} ({_signal_name(-status)}){why}.\n".encode()
+        _pass_on(process, "stderr", on_line)
 
 
 def _pass_on(process: _Process, name: str, on_line: Listener | None, last: bool = False) -> None:

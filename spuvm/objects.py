@@ -202,11 +202,13 @@ class SPUObject(Remote):
         return self.vm.apply("transpose", (self,))
 
 
-def identity(leaf: Any) -> str:
-    """Which object an argument is, in words that are the same at every party; a plain one is `public`."""
+def identity(leaf: Any, visibility: str | int, members: Sequence[str]) -> str:
+    """Which object an argument is, in words that are the same at every party; of a plain one, whose: `visibility`."""
     if isinstance(leaf, SPUObject):
         return f"object {leaf.number} of {leaf.vm.session.name}"
-    return leaf.identity or leaf.visibility if isinstance(leaf, Marked) else "public"
+    if isinstance(leaf, Marked) and leaf.identity:
+        return leaf.identity
+    return f"{visibility} input" if isinstance(visibility, str) else f"input of {members[visibility]}"
 
 
 def slots_of_component(type_: Type, vm: VM) -> int:

@@ -93,16 +93,21 @@ class VM:
                         public.update(np.ascontiguousarray(part).tobytes())
                 components.extend(parts)
         dealer = self.protocol.dealer
+        taken = self._named(leaves, [param.type for param in module.body.params])
         call = Call(
             program.hash,
-            ", ".join(map(identity, leaves)),
+            taken,
             public.digest() if any(param.type.is_public for param in module.body.params) else None,
             None if dealer is None else tuple(r for r in range(len(self.config.members))),
-            f"a call of `{module.name}` with {', '.join(map(identity, leaves)) or 'nothing'}",
+            f"a call of `{module.name}` with {taken or 'nothing'}",
         )
         with device.on(self.session.device):
             part = program.party(self.session.party)
         return self.objects(program, self.session.run(part, components, call))
+
+    def _named(self, leaves: Sequence[Any], types: Sequence[Type]) -> str:
+        """Which objects these are, in words that are the same at every party."""
+        return ", ".join(identity(x, t.visibility, self.config.members) for x, t in zip(leaves, types, strict=True))
 
     def prepare(self, program: Program, runs: int) -> Prepared:
         """Make ahead what so many runs need by oblivious transfer. ConfigError where nothing is made so."""
@@ -191,7 +196,7 @@ class VM:
         shown = iter(self.convert(secret, "reveal", "public") if secret else [])
         self.session.conclude()
         if not secret:
-            self.session.propose("objects shown", ", ".join(map(identity, objects)))
+            self.session.propose("objects shown", self._named(objects, [o.type for o in objects]))
         return [o if o.type.is_public else next(shown) for o in objects]
 
     def apply(self, name: str, operands: tuple[Any, ...]) -> Any:

@@ -18,7 +18,7 @@ import three_owners
 from click.testing import CliRunner
 
 from spuvm.commands.group import cli
-from spuvm.dp import Budget, Spent, marks
+from spuvm.dp import Budget, Spent
 from spuvm.runtime.errors import DataError, InputError
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "ledger.py"
@@ -122,11 +122,13 @@ def test_a_ledger_of_before_there_were_identities_goes_on(tmp_path: Path) -> Non
 def test_a_process_that_does_not_let_go_is_not_awaited_forever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     budget = Budget(1.0, path=tmp_path / "b")
     budget.spend(one(0.1))
-    monkeypatch.setattr(marks, "WAIT_SECONDS", 0.0)
+    monkeypatch.setenv("SPUVM_LOCK_SECONDS", "0")
     (lock,) = (tmp_path / "state").rglob("*.lock")
     with lock.open("a") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(DataError, match="held by another process"):
+        with pytest.raises(
+            DataError, match=r"nothing is spent .* held by another process for 0 s: .* SPUVM_LOCK_SECONDS"
+        ):
             budget.spend(one(0.1))
     budget.spend(one(0.1))
     assert len(budget.uses) == 2

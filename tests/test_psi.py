@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -234,7 +235,7 @@ def test_linkage_in_passes(tmp_path: Path) -> None:
     assert linked.rates == (2, None) and str(linked) == "pass 1: 2 rows\npass 2: few rows"
 
 
-def test_an_owner_sets_limits(tmp_path: Path) -> None:
+def test_an_owner_sets_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = {"alice": ONE, "bob": B}
     with pytest.raises(InputError, match="alice matches with tables of 26 rows or more, bob brings 25"):
         spu.psi.count(files, key=KEY, mode="helper", guard={"alice": spu.psi.Guard(least_rows=26)})
@@ -243,6 +244,14 @@ def test_an_owner_sets_limits(tmp_path: Path) -> None:
         spu.psi.count(files, key=KEY, mode="helper", guard=guard)
     with pytest.raises(InputError, match="bob has matched 2 times with alice within 30 days"):
         spu.psi.count(files, key=KEY, mode="helper", guard=guard)
+    with (tmp_path / "ledger").open() as other:  # of a process that does not let go
+        fcntl.flock(other, fcntl.LOCK_EX)
+        monkeypatch.setenv("SPUVM_LOCK_SECONDS", "0")
+        with pytest.raises(InputError, match="ledger cannot be used: it has been held by another process for 0 s"):
+            spu.psi.count(files, key=KEY, mode="helper", guard=guard)
+        monkeypatch.setenv("SPUVM_LOCK_SECONDS", "soon")
+        with pytest.raises(ConfigError, match="SPUVM_LOCK_SECONDS must be a number of seconds, 0 or more, got 'soon'"):
+            spu.psi.count(files, key=KEY, mode="helper", guard=guard)
     with pytest.raises(ConfigError, match="needs a `ledger`"):
         spu.psi.Guard(most_runs=2)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,7 @@ import prepare
 
 import spuvm as spu
 from spuvm.ml.binning import find_edges
-from spuvm.network import make_run_folder, run_parties
+from spuvm.network import Scratch, make_run_folder, run_parties
 
 COMPUTING = ("alice", "bob", "carol")  # the machine's parties; others bring data alone
 OUT = Path(__file__).parent / "out"
@@ -278,7 +277,7 @@ def network(setting: Setting) -> None:
         print(f"{party:>5} | {line}", file=getattr(sys, stream), flush=True)
 
     tutorial = setting.tutorial
-    with tempfile.TemporaryDirectory() as folder:
+    with Scratch() as folder:
         others = tuple(p for p in tutorial.everybody if p not in COMPUTING)
         config = make_run_folder(folder, spu.Config(parties=COMPUTING, others=others), timeout=PATIENCE)
         common = ["--config", str(config), "--data", str(setting.data), "--out", str(setting.out)]

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ import pyarrow.parquet as pq
 from jax import lax
 
 import spuvm as spu
-from spuvm.network import make_run_folder, run_parties
+from spuvm.network import Scratch, make_run_folder, run_parties
 
 PARTIES = ("alice", "bob", "carol")
 LABEL = "malignant"
@@ -266,7 +265,7 @@ def network(data: Path, output: Path) -> int:
     def show(party: str, stream: str, line: str) -> None:
         print(f"{party:>5} | {line}", file=getattr(sys, stream), flush=True)
 
-    with tempfile.TemporaryDirectory() as folder:
+    with Scratch() as folder:
         config = make_run_folder(folder, spu.Config(parties=PARTIES))
         common = ["--config", str(config), "--data", str(data), "--output", str(output)]
         run_parties({p: [sys.executable, __file__, "--as", p, *common] for p in PARTIES}, on_line=show)

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ import pandas as pd
 
 import spuvm as spu
 from spuvm.ml import Sgb
-from spuvm.network import make_run_folder, run_parties
+from spuvm.network import Scratch, make_run_folder, run_parties
 
 PARTIES = ("alice", "bob", "carol")
 DATA = Path(__file__).parent / "data"
@@ -112,7 +111,7 @@ def network(options: argparse.Namespace) -> int:
     def show(party: str, stream: str, line: str) -> None:
         print(f"{party:>5} | {line}", file=getattr(sys, stream), flush=True)
 
-    with tempfile.TemporaryDirectory() as folder:
+    with Scratch() as folder:
         config = make_run_folder(folder, spu.Config(parties=PARTIES), timeout=300)
         line = [sys.executable, __file__, "--data", str(options.data), "--rounds", str(options.rounds)]
         run_parties({p: [*line, "--as", p, "--config", str(config)] for p in PARTIES}, on_line=show)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import spuvm as spu
-from spuvm.network import make_run_folder, run_parties
+from spuvm.network import Scratch, make_run_folder, run_parties
 
 
 def run(script: str, about: str, parties: Sequence[str], steps: Callable[[str | None], None]) -> int:
@@ -39,7 +38,7 @@ def network(script: str, parties: Sequence[str]) -> int:
     def show(party: str, stream: str, line: str) -> None:
         print(f"{party:>{width}} | {line}", file=getattr(sys, stream), flush=True)
 
-    with tempfile.TemporaryDirectory() as folder:
+    with Scratch() as folder:
         config = make_run_folder(folder, spu.Config(parties=tuple(parties)), timeout=300)
         run_parties({p: [sys.executable, script, "--as", p, "--config", str(config)] for p in parties}, on_line=show)
     return 0

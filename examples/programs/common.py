@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ import jax
 import numpy as np
 
 import spuvm as spu
-from spuvm.network import make_run_folder, run_parties
+from spuvm.network import Scratch, make_run_folder, run_parties
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.protocols.registered import rank_names
 
@@ -99,7 +98,7 @@ def network(file: str, protocol: str, parties: int | None) -> int:
             print(line, file=getattr(sys, stream), flush=True)
 
     described = spu.Config(protocol=protocol, parties=NAMES[: parties or PARTIES[protocol]])
-    with tempfile.TemporaryDirectory() as folder:
+    with Scratch() as folder:
         config = make_run_folder(folder, described)
         commands = {p: [sys.executable, file, "--as", p, "--config", str(config)] for p in rank_names(described)}
         outcomes = run_parties(commands, on_line=show)

@@ -1,18 +1,23 @@
 """What parties agree on before anything moves: claims, each a topic and the SHA-256 of a value.
 
 A proposal goes to each of those that it is `among` as one frame: for every claim 32 bytes of SHA-256, one byte that
-counts its topic's, and the topic. Equal proposals are equal bytes.
+counts its topic's, and the topic. Equal proposals are equal bytes. A value that is such a digest already (`HASHED`:
+what commands print, and people compare) stands for itself.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spuvm.runtime.legible import legible
 
 DIGEST_BYTES = 32
+HASHED = ("program", "flow")  # topics whose values are SHA-256 in hexadecimal
+HEXADECIMAL = re.compile(rb"[0-9a-f]{64}")
+SHOWN = 16  # digits of one, as many as `--expect-hash` takes
 AHEAD = 64  # proposals that a party makes before it hears what the others say of the first of them
 
 
@@ -34,8 +39,14 @@ def encoded(values: Mapping[str, bytes]) -> bytes:
     pieces = []
     for topic, value in values.items():
         name = topic.encode()[:255]
-        pieces += [hashlib.sha256(value).digest(), bytes([len(name)]), name]
+        pieces += [_digest(topic, value), bytes([len(name)]), name]
     return b"".join(pieces)
+
+
+def _digest(topic: str, value: bytes) -> bytes:
+    if topic in HASHED and HEXADECIMAL.fullmatch(value):
+        return bytes.fromhex(value.decode())
+    return hashlib.sha256(value).digest()
 
 
 def claims(body: bytes) -> dict[str, bytes]:
@@ -59,8 +70,9 @@ def disagreement(said: Mapping[int, bytes], parties: Sequence[str], note: str) -
         return f"{_who(views, parties)} in what comes next, {what}: {_cure(note)}"
     topic = next(t for t in topics[0] if len({c[t] for c in by_rank.values()}) > 1)
     views = {rank: c[topic] for rank, c in by_rank.items()}
-    digests = ", ".join(f"{name}: {digest[:6].hex()}" for name, digest in _groups(views, parties))
-    return f"{_who(views, parties)} in `{topic}` (SHA-256 begins {digests}): {_cure(note)}"
+    hashes = ", ".join(f"{name}: {digest.hex()[:SHOWN]}" for name, digest in _groups(views, parties))
+    shown = f" (hashes begin {hashes})" if topic in HASHED else ""
+    return f"{_who(views, parties)} in `{topic}`{shown}: {_cure(note)}"
 
 
 def _cure(note: str) -> str:

@@ -17,7 +17,6 @@ import hashlib
 import json
 import os
 import secrets
-import tempfile
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 
 from spuvm.runtime.engine.correlated import Family, Kind
 from spuvm.runtime.errors import InputError, PeerMismatchError
+from spuvm.runtime.scratch import Scratch
 
 FORMAT = 1
 CHUNK_BYTES = 8 << 20  # of all components of a chunk at most, which bounds the memory that making them takes
@@ -173,8 +173,8 @@ def opened(folder: Path | None, names: Names, first: bool, swap: Swap) -> Store:
         InputError: the folder is another party's, damaged, a copy, in use, or cannot be written.
         PeerMismatchError: the other's does not belong to it, or one of the two was restored.
     """
-    temporary = tempfile.TemporaryDirectory(prefix="spuvm-") if folder is None else None
-    path = Path(temporary.name) if temporary is not None else folder
+    temporary = Scratch() if folder is None else None
+    path = temporary.path / "made" if temporary is not None else folder
     assert path is not None
     lock = _locked(path)
     lock.temporary = temporary
@@ -276,7 +276,7 @@ class _Lock:
     """Of a folder, while this object lives; the folder may be one that goes with it."""
 
     def __init__(self, path: Path) -> None:
-        self.temporary: tempfile.TemporaryDirectory[str] | None = None
+        self.temporary: Scratch | None = None
         descriptor = os.open(path / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
         self._release = weakref.finalize(self, os.close, descriptor)
         try:
@@ -288,7 +288,7 @@ class _Lock:
     def close(self) -> None:
         self._release()
         if self.temporary is not None:
-            self.temporary.cleanup()
+            self.temporary.close()
 
 
 def _locked(path: Path) -> _Lock:

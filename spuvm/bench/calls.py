@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from spuvm.bench.measure import SEED, SIMULATED, expected, max_error, slowest
 from spuvm.bench.operations import APPLICATIONS, Sizes
 from spuvm.bench.report import TITLES
 from spuvm.bench.workers import BenchmarkError, Workers
+from spuvm.runtime.scratch import Scratch
 
 HEADER = ("application", "rows", "rounds", "MB/party", "first s", "from disk s", "again ms", "run ms", "error")
 PEER_HEADER = ("peer: first s", "again ms", "run ms", "error", "ratio: first", "from disk", "again", "run")
@@ -61,11 +61,11 @@ def measure(
         exact = expected(operation, inputs)
         for mode in modes:
             say(f"{name}, {mode}")
-            with tempfile.TemporaryDirectory(prefix="spuvm-bench-") as folder:
-                path = Path(folder) / "inputs.npz"
+            with Scratch() as folder:
+                path = folder / "inputs.npz"
                 np.savez(path, *inputs)
                 request = {"op": name, "inputs": str(path), "output": f"{folder}/output.npz", "repeat": repeat}
-                ours, reply = _ours(mode, request, exact, patience, Path(folder))
+                ours, reply = _ours(mode, request, exact, patience, folder)
                 theirs = None if peer is None else _peers(mode, request, exact, patience, peer)
             sent = max((b for _, b in reply.get("predicted", [])), default=math.nan)
             yield Application(name, mode, rows, reply.get("rounds", math.nan), sent, ours, theirs)

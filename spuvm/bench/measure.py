@@ -24,6 +24,7 @@ from spuvm.bench import workers
 from spuvm.bench.operations import OPERATIONS, Operation, Sizes
 from spuvm.bench.workers import BenchmarkError, Workers
 from spuvm.runtime.engine.device import VARIABLE
+from spuvm.runtime.scratch import Scratch
 
 SIMULATED, NETWORKED, ON_DEVICE = "simulated", "network", "device"
 SPAN, MOST = 1.0, 100  # seconds that a system is timed for at least, by at most so many runs more
@@ -201,8 +202,8 @@ def slowest(replies: Sequence[dict[str, Any]]) -> list[float]:
 def measuring(plan: Plan, say: Callable[[str], None]) -> Iterator[Iterator[Result]]:
     """The results as they come; at the end no process and no file is left."""
     with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="spuvm-bench-"))
-        bench = Bench(plan, Path(folder), say)
+        folder = stack.enter_context(Scratch())
+        bench = Bench(plan, folder, say)
         stack.callback(bench.close)
         yield bench.results()
 
@@ -210,8 +211,8 @@ def measuring(plan: Plan, say: Callable[[str], None]) -> Iterator[Iterator[Resul
 def first_calls(patience: float, operation: str = "logistic_regression") -> list[dict[str, Any]]:
     """Seconds in two new processes: one with an empty cache on disk, then one that finds it filled."""
     out = []
-    with tempfile.TemporaryDirectory(prefix="spuvm-bench-") as folder:
-        path = Path(folder) / "inputs.npz"
+    with Scratch() as folder:
+        path = folder / "inputs.npz"
         rows = Sizes().of(OPERATIONS[operation].sized_by)
         np.savez(path, *OPERATIONS[operation].inputs(np.random.default_rng(SEED), rows))
         request = {"do": "first call", "op": operation, "inputs": str(path)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,12 @@ import click
 
 from spuvm.commands.flow_options import catalog_of
 from spuvm.commands.options import USUAL_PARTIES, make_config
+from spuvm.commands.together import run_together
 from spuvm.flow import Flow
-from spuvm.network import make_run_folder, run_parties
+from spuvm.network import make_run_folder
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.protocols.registered import rank_names
+from spuvm.runtime.scratch import Scratch
 
 
 def parties_of(found: Flow) -> tuple[str, ...]:
@@ -33,11 +34,11 @@ def run_network(found: Flow, file: Path, options: Mapping[str, Any]) -> None:
         raise ConfigError("`--network` runs three parties: give more of them a cluster file, `--config` and `--as`.")
     config = make_config(None, None, None, names, None)
     tables = catalog_of(options["tables"], options["catalog"])
-    with tempfile.TemporaryDirectory(prefix="spuvm-", ignore_cleanup_errors=True) as folder:
-        cluster = make_run_folder(Path(folder), config, timeout=options["timeout"])
+    with Scratch() as folder:
+        cluster = make_run_folder(folder, config, timeout=options["timeout"])
         parties = rank_names(config)
         commands = {p: _party(p, found, file, cluster, tables.get(p, {}), options, p == parties[0]) for p in parties}
-        run_parties(commands, on_line=lambda party, kind, line: _relay(party, kind, line, parties[0]))
+        run_together(commands, lambda party, kind, line: _relay(party, kind, line, parties[0]))
 
 
 def _relay(party: str, kind: str, line: str, first: str) -> None:

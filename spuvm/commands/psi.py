@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import secrets
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,11 @@ import click
 import spuvm as spu
 from spuvm.commands.options import USUAL_PARTIES, NamesType, timeout_option
 from spuvm.commands.results import say
+from spuvm.commands.together import run_together
 from spuvm.data.files import FORMATS, table_writer
 from spuvm.data.targets import check_target
 from spuvm.devices import PYU, PYUObject
-from spuvm.network import make_run_folder, run_parties
+from spuvm.network import make_run_folder
 from spuvm.psi.again import Known, is_done, signature
 from spuvm.psi.api import KINDS
 from spuvm.psi.bulk.layout import BUCKET_ROWS, SCRATCH_BYTES
@@ -32,6 +32,7 @@ from spuvm.psi.places import Places, here
 from spuvm.psi.plan import MODES
 from spuvm.psi.tables import DUPLICATES
 from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.scratch import Scratch
 from spuvm.streaming import finished
 
 TABLE = re.compile(rf"([A-Za-z0-9][\w.-]*)=(.+?(?:{'|'.join(map(re.escape, FORMATS))}))(?::(.+))?", re.IGNORECASE)
@@ -181,11 +182,11 @@ def _be(tables: Sequence[str], outputs: Sequence[str], options: Mapping[str, Any
 def _processes(
     tables: Mapping[str, str], to: Mapping[str, str], parties: Sequence[str], options: Mapping[str, Any]
 ) -> None:
-    with tempfile.TemporaryDirectory(prefix="spuvm-", ignore_cleanup_errors=True) as name:
+    with Scratch() as folder:
         config = spu.Config(parties=tuple(parties[:COMPUTING]), others=tuple(parties[COMPUTING:]))
-        cluster = make_run_folder(name, config, timeout=options["timeout"] or PATIENCE)
+        cluster = make_run_folder(folder, config, timeout=options["timeout"] or PATIENCE)
         commands = {p: _command(p, tables.get(p), to.get(p), cluster, p == parties[0], options) for p in parties}
-        run_parties(commands, on_line=_relay)
+        run_together(commands, _relay)
 
 
 def _command(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -31,15 +30,17 @@ from spuvm.commands.results import (
     show,
     write_outputs,
 )
+from spuvm.commands.together import run_together
 from spuvm.compiler.compile import Program
 from spuvm.compiler.lower.missing import SUFFIX
 from spuvm.compiler.seconds import Speed
 from spuvm.data.tables import Table
 from spuvm.missing import with_nan
-from spuvm.network import dealer_command, make_run_folder, party_command, run_parties
+from spuvm.network import dealer_command, make_run_folder, party_command
 from spuvm.profiling import merged, read, rows
 from spuvm.runtime.errors import InputError, SpuError, VisibilityError
 from spuvm.runtime.protocols.registered import rank_names
+from spuvm.runtime.scratch import Scratch
 from spuvm.shaping import shaped
 from spuvm.vm import simulator
 
@@ -210,8 +211,7 @@ def _networked(
         if value.type.is_secret:
             raise VisibilityError(given.unowned(name))
     given.check_names(program, named)  # the data are checked by the party that reads them
-    with tempfile.TemporaryDirectory(prefix="spuvm-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with Scratch() as folder:
         cluster = make_run_folder(folder, program.config, timeout=timeout)
         program.save(folder / "program.spux")
         with nullcontext(dict.fromkeys(parties, cluster)) if speed is None else shaped(cluster, speed) as files:
@@ -221,7 +221,7 @@ def _networked(
                 commands[party] += ["--device", device] if device is not None else []
             for party, trace in traces.items() if profile is not None else ():
                 commands[party] += ["--profile", str(trace)]
-            run_parties(commands, on_line=_relay)
+            run_together(commands, _relay)
         if profile is not None:
             _profiled(program, {p: read(trace) for p, trace in traces.items()}, profile)
         values = {

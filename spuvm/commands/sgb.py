@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +16,14 @@ from spuvm.commands.options import USUAL_PARTIES, NamesType, timeout_option
 from spuvm.commands.results import say
 from spuvm.commands.sgb_jobs import Job
 from spuvm.commands.sgb_settings import Settings, read_settings
+from spuvm.commands.together import run_together
 from spuvm.context import abort_everyone_on_error, agree
 from spuvm.data.targets import check_target
-from spuvm.network import make_run_folder, run_parties
+from spuvm.network import make_run_folder
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.tls.connect import decline
+from spuvm.runtime.scratch import Scratch
 from spuvm.shares import parties_of
 
 FORMATS = (".csv", ".parquet")
@@ -240,11 +241,11 @@ def _simulate(asked: Asked, settings: Settings, local: Local) -> None:
 
 
 def _processes(asked: Asked, settings: Settings, local: Local) -> None:
-    with tempfile.TemporaryDirectory(prefix="spuvm-", ignore_cleanup_errors=True) as name:
+    with Scratch() as folder:
         members = spu.Config(parties=local.computing, others=local.parties[len(local.computing) :])
-        config = make_run_folder(name, members, timeout=asked.timeout or PATIENCE)
+        config = make_run_folder(folder, members, timeout=asked.timeout or PATIENCE)
         commands = {p: asked.as_party(p, config, local.sources) for p in local.parties}
-        run_parties(commands, on_line=_relay)
+        run_together(commands, _relay)
 
 
 def _relay(party: str, stream: str, line: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,10 +14,12 @@ import click
 import spuvm as spu
 from spuvm.commands.options import USUAL_PARTIES, NamesType, make_config, timeout_option
 from spuvm.commands.results import console, say
+from spuvm.commands.together import run_together
 from spuvm.data.targets import check_target, saved_or_kept
-from spuvm.network import make_run_folder, run_parties
+from spuvm.network import make_run_folder
 from spuvm.runtime.errors import InputError, SpuError
 from spuvm.runtime.protocols.registered import rank_names
+from spuvm.runtime.scratch import Scratch
 from spuvm.sql import Database, connect
 
 with suppress(ImportError):  # lines can be edited where the system has it
@@ -199,11 +200,11 @@ def _network(query: str | None, tables: Mapping[str, Any], options: Mapping[str,
     if query is None:
         raise InputError("`--network` needs a QUERY.")
     config = make_config(None, None, None, _parties(tables, options), None)
-    with tempfile.TemporaryDirectory(prefix="spuvm-", ignore_cleanup_errors=True) as name:
-        cluster = make_run_folder(Path(name), config, timeout=options["timeout"])
+    with Scratch() as folder:
+        cluster = make_run_folder(folder, config, timeout=options["timeout"])
         to = options["to"] or rank_names(config)[-1]
         commands = {p: _party(p, query, to, cluster, options) for p in rank_names(config)}
-        run_parties(commands, on_line=lambda party, kind, line: _relay(party, kind, line, to))
+        run_together(commands, lambda party, kind, line: _relay(party, kind, line, to))
 
 
 def _relay(party: str, kind: str, line: str, to: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,11 +18,13 @@ import spuvm as spu
 from spuvm.commands.options import USUAL_PARTIES, NamesType, make_config, timeout_option
 from spuvm.commands.programs import is_saved, load_function, visibility
 from spuvm.commands.results import console, say
-from spuvm.network import make_run_folder, run_parties
+from spuvm.commands.together import run_together
+from spuvm.network import make_run_folder
 from spuvm.objects import SPUObject
 from spuvm.runtime.config import TRUNCATIONS
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.protocols.registered import PROTOCOLS, rank_names, usual_parties
+from spuvm.runtime.scratch import Scratch
 from spuvm.streaming.folder import Folders
 from spuvm.streaming.sources import NAME, Source
 from spuvm.streaming.stream import ROWS_PER_BLOCK, Stream
@@ -105,6 +106,7 @@ def stream(target: str, **options: Any) -> None:
             raise InputError("`--config` and `--as` go together, without `--network`.")
         spu.init(party=options["me"], config=options["config_file"], timeout=options["timeout"])
         return _run(target, options)
+    _check_function(target)
     parties = _parties(options, _sources(options["inputs"]))
     if options["network"]:
         return _network(parties, target, options)
@@ -139,9 +141,13 @@ def _run(target: str, options: Mapping[str, Any]) -> None:
         spu.shutdown()
 
 
-def _apply(target: str, rows: Stream) -> Any:
+def _check_function(target: str) -> None:
     if is_saved(target):
         raise InputError(f"{target} is compiled for one shape: give the function, as in `file.py:fn`.")
+
+
+def _apply(target: str, rows: Stream) -> Any:
+    _check_function(target)
     function = load_function(target)
     try:
         takes = list(inspect.signature(function).parameters)
@@ -240,12 +246,12 @@ def _device(options: Mapping[str, Any]) -> spu.SPU:
 def _network(parties: tuple[str, ...], target: str, options: Mapping[str, Any]) -> None:
     """Each party is this command with `--config` and `--as`."""
     config = make_config(options["protocol"], None, options["fxp"], parties, None, truncation=options["truncation"])
-    with tempfile.TemporaryDirectory(prefix="spuvm-", ignore_cleanup_errors=True) as name:
-        cluster = make_run_folder(Path(name), config, timeout=options["timeout"])
+    with Scratch() as folder:
+        cluster = make_run_folder(folder, config, timeout=options["timeout"])
         everyone = rank_names(config)
         speaker = options["reveal"] if options["reveal"] in parties else everyone[0]
         commands = {p: _party(p, p == speaker, target, cluster, options) for p in everyone}
-        run_parties(commands, on_line=_relay)
+        run_together(commands, _relay)
 
 
 def _party(party: str, speaks: bool, target: str, cluster: Path, options: Mapping[str, Any]) -> list[str]:

@@ -25,12 +25,12 @@ from typing import Any
 
 from spuvm.context import abort_everyone_on_error, current
 from spuvm.dp import marks
-from spuvm.dp.marks import WAIT_SECONDS
 from spuvm.dp.proving import check, private
 from spuvm.dp.spending import DELTA, Spent, group_contributions, is_number, spending, total
 from spuvm.jit import jit
 from spuvm.jit import reveal as show
 from spuvm.runtime.errors import DataError, InputError
+from spuvm.runtime.locks import limit_seconds
 
 START = "0" * 64
 OF_A_PLACE = "place "
@@ -86,7 +86,7 @@ class Budget:
         if not Path(path).is_file():
             raise InputError(f"there is no ledger {path}: `spu.dp.Budget(epsilon=..., path=...)` makes one.")
         try:
-            with closing(sqlite3.connect(Path(path).absolute(), timeout=WAIT_SECONDS)) as db:
+            with closing(sqlite3.connect(Path(path).absolute(), timeout=limit_seconds())) as db:
                 ((text,),) = db.execute("select text from terms").fetchall()
             epsilon, delta, unit, contributions = json.loads(text)
         except (sqlite3.Error, ValueError, TypeError):
@@ -99,7 +99,7 @@ class Budget:
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
             new = not self.path.exists()
-            db = sqlite3.connect(self.path, isolation_level=None, timeout=WAIT_SECONDS)
+            db = sqlite3.connect(self.path, isolation_level=None, timeout=limit_seconds())
             if new:
                 self.path.chmod(0o600)
             db.execute("pragma synchronous=full")

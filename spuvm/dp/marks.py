@@ -6,20 +6,17 @@ together never have more uses than one; and at a path where a ledger was, anothe
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from spuvm.runtime.errors import DataError
+from spuvm.runtime.locks import lock
 
-WAIT_SECONDS = 60.0  # for others that write to the same ledger, or to a copy of it
-POLL = 0.01
 KINDS = [int, float, str, str, str]  # of an entry: number, time, label, spent, hash
 
 
@@ -76,20 +73,12 @@ def alone(identity: str) -> Iterator[None]:
 
 
 def _lock(file: int, path: Path) -> None:
-    end = time.monotonic() + WAIT_SECONDS
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise DataError(
-                    f"{path} has been held by another process for {WAIT_SECONDS:g} s: nothing is spent and nothing "
-                    "shown. End that process, and ask again."
-                ) from None
-            time.sleep(POLL)
-        except OSError as error:
-            raise _unwritten(path, error) from None
+    try:
+        lock(file)
+    except TimeoutError as error:
+        raise DataError(f"nothing is spent and nothing shown: {path} is needed, and {error}.") from None
+    except OSError as error:
+        raise _unwritten(path, error) from None
 
 
 def _folder() -> Path:

@@ -7,7 +7,6 @@ samples of the other parties'. What anybody's rows say stays in this process.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from spuvm.runtime.machine.components import aligned
 from spuvm.runtime.machine.session import Session
 from spuvm.runtime.protocols.sharings import reconstruct
 from spuvm.runtime.ring.elements import limbs
+from spuvm.runtime.scratch import Scratch
 from spuvm.vm import VM
 from spuvm.watching import WATCHER
 
@@ -105,10 +105,10 @@ def rehearse(
     if not tables:
         raise ConfigError("a rehearsal needs tables of all parties: give yours, and samples of the others' shapes.")
     with (
-        tempfile.TemporaryDirectory(prefix="spuvm-rehearsal-") as state,
+        Scratch() as state,
         contexts.instead(_Rehearsal(names, config=config)),
     ):
-        return _forgotten(run(flow, state=Path(state), tables=tables, workers=1, told=told))
+        return _forgotten(run(flow, state=state, tables=tables, workers=1, told=told))
 
 
 def _forgotten(made: Run) -> Run:

@@ -6,7 +6,6 @@ learns of each change. Neither breaks a protocol, so owners set limits, each for
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.locks import lock
 
 DAY = 86400.0
 
@@ -54,7 +54,7 @@ class Guard:
         try:
             descriptor = os.open(self.ledger or "", os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
             with os.fdopen(descriptor, "r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                lock(file.fileno())
                 past = [json.loads(line) for line in file.read().splitlines() if line.endswith(b"}")]
                 now = time.time()
                 known = [run for run in past if run["with"] == others and run["time"] > now - self.days * DAY]

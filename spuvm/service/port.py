@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
-import shutil
 import ssl
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from spuvm.runtime.link.tls.door import SILENT, Door, Guest, hand_over
 from spuvm.runtime.link.tls.first_line import FirstLine, hear
 from spuvm.runtime.link.tls.ways import Ways
 from spuvm.runtime.link.trust import meeting
+from spuvm.runtime.scratch import Scratch
 from spuvm.service.settings import Settings
 
 LOG = logging.getLogger("spuvm.service")
@@ -39,16 +38,16 @@ class Doors:
     """Paths at which the processes of jobs take their connections; gone when the service ends."""
 
     def __init__(self) -> None:
-        self._folder: Path | None = None
+        self._folder: Scratch | None = None
 
     def path(self, session: str) -> Path:
         if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="spuvm-"))  # a socket's path is short
-        return self._folder / session
+            self._folder = Scratch()  # a socket's path is short
+        return self._folder.path / session
 
     def close(self) -> None:
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.close()
 
 
 class Port:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from spuvm.runtime.machine.session import abort_on_error
+from spuvm.runtime.scratch import Scratch
 from spuvm.streaming.block import Finish, WriteRows
 from spuvm.streaming.exchange import agree, is_me, my_name
 from spuvm.streaming.folder import FILTERED, Folder
@@ -68,11 +68,7 @@ def write(plan: Plan, finish: WriteRows, path: Path, where: Path, force: bool) -
 @contextmanager
 def _folder(folder: str | Path | None) -> Iterator[Path]:
     with ExitStack() as stack:
-        yield (
-            Path(folder)
-            if folder is not None
-            else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="spuvm-stream-")))
-        )
+        yield (Path(folder) if folder is not None else stack.enter_context(Scratch()) / "stream")
 
 
 def _passes(plan: Plan, finish: Finish, where: Path) -> Pass:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -30,6 +29,7 @@ from spuvm.psi.helper import find
 from spuvm.psi.places import Held, Move, Places
 from spuvm.psi.tags import order, starts_of_groups
 from spuvm.runtime.errors import DataError, InputError
+from spuvm.runtime.scratch import Scratch
 from spuvm.streaming.held import held
 from spuvm.streaming.progress import reporting
 
@@ -136,7 +136,7 @@ def _opened(party: str, asked: Asked, path: Any, output: Any, folder: Any, force
     if party in asked.to and output is None:
         raise InputError(f"`output` of {party} is missing: where does it write the rows that match?")
     if folder is None:
-        folder = f"{output}.run" if output is not None else stack.enter_context(tempfile.TemporaryDirectory())
+        folder = f"{output}.run" if output is not None else stack.enter_context(Scratch()) / "join"
     stack.enter_context(held(Path(folder), "join"))
     kept = RunFolder(Path(folder))
     if party not in asked.to:
