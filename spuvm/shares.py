@@ -16,6 +16,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
+import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -30,6 +32,7 @@ from typing import IO, Any, TypeVar
 import jax
 import numpy as np
 
+from spuvm import halfway
 from spuvm.compiler.expand.expander import boundary_form
 from spuvm.compiler.ir import text
 from spuvm.compiler.ir.module import Type
@@ -86,6 +89,8 @@ def save_shares(tree: Any, folders: Folders, name: str = "shares") -> None:
         _everywhere(vm, lambda: [move() for move in moves])
         with abort_on_error(vm.session.link):
             _agree(vm, "parts saved", common)
+        for path in (_folder(folders, _name(vm, rank)) / f"{name}{ENDING}" for rank in held):
+            halfway.remove_left(path)
 
 
 T = TypeVar("T")
@@ -132,6 +137,7 @@ def load_shares(folders: Folders, device: SPU | VM | None = None, name: str = "s
     if vm is None:
         raise InputError("`device` is missing: give the SPU that is to hold the shares.")
     with abort_on_error(vm.session.link):
+        _complete(folders, name, vm)
         parts = {rank: _read(folders, rank, name, vm) for rank in _expected(folders, name, vm)}
         here = next(iter(parts.values())).common if parts else b""
         common = _header(_said(vm, lambda: here), "the first party's part")
@@ -145,6 +151,20 @@ def load_shares(folders: Folders, device: SPU | VM | None = None, name: str = "s
                 )
         _agree(vm, "saved shares", common)
         return _assembled(common, types, parts, vm)
+
+
+def _complete(folders: Folders, name: str, vm: VM) -> None:
+    """Move parts to their places that a save which was ended half-way left beside them."""
+    here = [r for r in range(len(rank_names(vm.config))) if vm.session.party in (None, r) and _name(vm, r) in folders]
+    paths = {rank: _folder(folders, _name(vm, rank)) / f"{name}{ENDING}" for rank in here}
+    found = {r: halfway.found(p, functools.partial(_save_of, party=_name(vm, r))) for r, p in paths.items()}
+    link = vm.session.link
+    mine = [x.said() for x in found.values()]
+    said = mine if link is None else link.gather(mine[0] if mine else halfway.Found().said(), counted=False)
+    save = halfway.to_complete(said)
+    for rank, x in found.items():
+        if save is not None and save in x.beside:
+            _move(str(x.beside[save]), paths[rank])
 
 
 # The tree ---------------------------------------------------------------------------------------------
@@ -316,7 +336,7 @@ def _check_together(part: _Part, common: Mapping[str, Any]) -> None:
         if mine[key] != common[key]:
             raise InputError(
                 f"{part.path} {what} than the first party's part: its `{key}` is {mine[key]}, there {common[key]}. "
-                "Give every party's part of the same `save_shares`."
+                "Give every party's part of the same `save_shares`, or save once more."
             )
     if mine != common:
         raise InputError(
@@ -341,13 +361,15 @@ def _written(path: Path, header: Mapping[str, Any], components: Sequence[Any]) -
     """Write a part beside its place; gives what moves it there. What was not moved is removed."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
+        handle, temporary = tempfile.mkstemp(prefix=halfway.beside(path), dir=path.parent)  # mode 0600
         try:
             with os.fdopen(handle, "w+b") as file:
+                with contextlib.suppress(OSError):  # a file system without locks
+                    fcntl.flock(file, fcntl.LOCK_EX)  # nobody else knows it: this process is at work on it
                 _write(file, header, components)
                 file.flush()
                 os.fsync(file.fileno())
-            yield lambda: _move(temporary, path)
+                yield lambda: _move(temporary, path)
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -381,6 +403,18 @@ def _digest(file: IO[bytes]) -> bytes:
     """Hexadecimal SHA-256 of what follows the line that holds it."""
     file.seek(len(MAGIC) + DIGEST + 1)
     return hashlib.file_digest(file, "sha256").hexdigest().encode()  # type: ignore[arg-type]
+
+
+def _save_of(path: Path, whole: bool, party: str) -> str | None:
+    """The identity of the save that a party's part is of, `whole`: of which all is checked. None: it is none."""
+    try:
+        with path.open("rb") as file:
+            if whole:
+                return str(json.loads(_parsed(file, path, party).common)["id"])
+            file.seek(len(MAGIC) + DIGEST + 1)
+            return str(_header(file.readline(), str(path))["id"])
+    except (OSError, InputError):
+        return None
 
 
 def _read(folders: Folders, rank: int, name: str, vm: VM) -> _Part:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import spuvm as spu
+from spuvm import halfway
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.shares import MAGIC
@@ -174,6 +177,61 @@ def test_parts_of_two_models_and_other_machines_are_refused(tmp_path: Path) -> N
     ):
         with pytest.raises(InputError, match=message):
             spu.load_shares(mixed, other, "two")
+
+
+HALF = """
+import os, sys
+import numpy as np
+import spuvm as spu
+from spuvm import shares
+
+folders, moved, move = {p: f"{sys.argv[1]}/{p}" for p in ("alice", "bob", "carol")}, [], shares._move
+spu.init(parties=list(folders), address="local")
+dev = spu.SPU(spu.utils.testing.cluster_def(list(folders)))
+
+def end(*paths):
+    if moved:
+        os._exit(9)
+    moved.append(move(*paths))
+
+shares._move = end
+spu.save_shares({"w": dev(lambda x: x)(np.float32([7, 8]))}, folders)
+"""
+
+
+def test_a_save_that_was_killed_between_the_parties_moves_is_completed_or_refused(tmp_path: Path) -> None:
+    """Nobody combines parts of two saves, and neither is lost."""
+    dev = start()
+    spu.save_shares({"w": dev(lambda x: x)(np.array([1, 2], np.float32))}, folders(tmp_path))
+    assert subprocess.run([sys.executable, "-c", HALF, tmp_path], check=False).returncode == 9
+    shutil.copytree(tmp_path / "bob", tmp_path / "lost" / "bob")
+    for file in (tmp_path / "lost" / "bob").glob(".shares.share.*"):
+        file.unlink()
+    lost = folders(tmp_path) | {"bob": tmp_path / "lost" / "bob"}
+    with pytest.raises(InputError, match=r"bob/shares.share belongs to other shares .*, or save once more"):
+        spu.load_shares(lost, dev)
+    assert spu.reveal(spu.load_shares(folders(tmp_path), dev))["w"].tolist() == [7, 8]
+    assert {f.name for p in PARTIES for f in (tmp_path / p).iterdir()} == {"shares.share"}
+
+
+def test_what_a_killed_save_left_goes_with_the_next(tmp_path: Path) -> None:
+    dev = start()
+    (tmp_path / "bob").mkdir()
+    (tmp_path / "bob" / ".shares.share.x1y2").write_bytes(MAGIC + b"cut off")
+    with (tmp_path / "bob" / ".shares.share.atwork").open("wb") as work:
+        fcntl.flock(work, fcntl.LOCK_EX)
+        spu.save_shares({"w": model(dev)["weights"]}, folders(tmp_path))
+        spu.load_shares(folders(tmp_path), dev)
+        assert {f.name for f in (tmp_path / "bob").iterdir()} == {"shares.share", ".shares.share.atwork"}
+
+
+@pytest.mark.parametrize("said", [b"", b"[", b"1", b"[1, []]", b'["x", [1]]', b'["x", "y"]', b'["x", ["y"], 1]'])
+def test_a_peer_that_says_nothing_of_its_parts_completes_nothing(said: bytes) -> None:
+    assert halfway.to_complete([b'["new", []]', b'["old", ["new"]]']) == "new"
+    assert halfway.to_complete([b'["new", []]', b'[null, ["new"]]', b"[null, []]"]) == "new"
+    assert halfway.to_complete([b'["new", []]', b'["old", ["other"]]']) is None
+    assert halfway.to_complete([b'["old", ["new"]]', b'["old", ["new"]]']) is None  # nobody has moved: it was not done
+    assert halfway.to_complete([b'["new", []]', said]) is None
 
 
 def test_what_cannot_be_saved(tmp_path: Path) -> None:
