@@ -252,6 +252,12 @@ def test_an_owner_sets_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("SPUVM_LOCK_SECONDS", "soon")
         with pytest.raises(ConfigError, match="SPUVM_LOCK_SECONDS must be a number of seconds, 0 or more, got 'soon'"):
             spu.psi.count(files, key=KEY, mode="helper", guard=guard)
+    monkeypatch.delenv("SPUVM_LOCK_SECONDS")
+    whole = (tmp_path / "ledger").read_bytes()
+    for at in (3, 15, len(whole) // 2 + 20, len(whole) - 1):
+        (tmp_path / "ledger").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(InputError, match=r"ledger cannot be used: line [12] is damaged; take it away"):
+            guard["bob"].admit("bob", {"alice": 30, "bob": 25})
     with pytest.raises(ConfigError, match="needs a `ledger`"):
         spu.psi.Guard(most_runs=2)
 

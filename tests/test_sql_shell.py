@@ -36,6 +36,14 @@ def test_what_is_typed_is_answered(tmp_path: Path) -> None:
     assert "(1 row)" not in ran[1].output
 
 
+def test_cells_of_peers_move_no_terminal(tmp_path: Path) -> None:
+    pandas.DataFrame({"name": ["\x1b[2Jann\u202e", "bob\nbill"]}).to_parquet(tmp_path / "names.parquet")
+    line = ['select name, 1 as "\x1b[8m" from names order by name', "--table", f"names={tmp_path}/names.parquet@bob"]
+    ran = CliRunner().invoke(sql, [*line, "--to", "alice"])
+    assert ran.output.splitlines()[2:] == ["?[2Jann?     1", "bob?bill     1", "(2 rows)"]
+    assert not set("\x1b\u202e") & set(ran.output)
+
+
 @pytest.mark.filterwarnings("ignore:pandas only supports SQLAlchemy")
 def test_pandas_reads_from_a_connection() -> None:
     spu.init(parties=("alice", "bob", "carol"), address="local")

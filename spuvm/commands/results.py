@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
+from rich.segment import Segment
 from rich.table import Table as RichTable
 
 from spuvm.commands.options import Output
@@ -23,12 +24,31 @@ from spuvm.runtime.errors import InputError, VisibilityError
 from spuvm.runtime.legible import legible
 
 
+class Legible(RenderHook):
+    """What is printed moves no terminal, whoever wrote it: cells, names and reasons may be of peers."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [LegibleText(x) for x in renderables]
+
+
+@dataclass(frozen=True)
+class LegibleText:
+    """Something to be printed, with `?` for what nobody would see."""
+
+    shown: ConsoleRenderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for s in console.render(self.shown, options):
+            yield s if s.control else Segment(legible(s.text, lines=True), s.style)
+
+
 def console(stderr: bool = False) -> Console:
     """Made when needed, so that it writes to what the stream is then."""
     out = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
-    return out if out.is_terminal else Console(
-        stderr=stderr, markup=False, highlight=False, emoji=False, width=160, soft_wrap=True
-    )  # fmt: skip
+    if not out.is_terminal:
+        out = Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=160, soft_wrap=True)
+    out.push_render_hook(Legible())
+    return out
 
 
 def say(text: str) -> None:

@@ -14,6 +14,7 @@ from rich.table import Table
 from spuvm.commands.desk import Desk, quoted
 from spuvm.commands.results import console, say
 from spuvm.runtime.errors import InputError, LinkError
+from spuvm.runtime.legible import legible
 from spuvm.service import settings
 from spuvm.service.jobs import ENDED, STATES, read
 
@@ -207,7 +208,8 @@ def wait(job: str, until: str | None, seconds: float, config: Path, token: str) 
 def logs(job: str, config: Path, token: str) -> None:
     """What a job's process printed at this party."""
     desk = Desk(config, token)
-    click.echo(desk.raw(f"/api/jobs/{desk.job(job)['id']}/log").decode(errors="replace"), nl=False)
+    log = desk.raw(f"/api/jobs/{desk.job(job)['id']}/log").decode(errors="replace")
+    click.echo(legible(log, lines=True), nl=False)
 
 
 @jobs.command()

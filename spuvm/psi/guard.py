@@ -12,9 +12,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.locks import lock
+from spuvm.streaming.sealed import sealed, unsealed
 
 DAY = 86400.0
 
@@ -55,7 +57,7 @@ class Guard:
             descriptor = os.open(self.ledger or "", os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
             with os.fdopen(descriptor, "r+b") as file:
                 lock(file.fileno())
-                past = [json.loads(line) for line in file.read().splitlines() if line.endswith(b"}")]
+                past = [_run(line, n) for n, line in enumerate(file.read().splitlines(keepends=True), 1)]
                 now = time.time()
                 known = [run for run in past if run["with"] == others and run["time"] > now - self.days * DAY]
                 if self.most_runs is not None and len(known) >= self.most_runs:
@@ -63,10 +65,19 @@ class Guard:
                         f"{me} has matched {len(known)} times with {' and '.join(others)} within {self.days:g} days, "
                         "and allows no more: wait, or ask for another limit."
                     )
-                file.write(json.dumps({"time": now, "with": others, "rows": dict(rows)}).encode() + b"\n")
+                file.write(sealed({"time": now, "with": others, "rows": dict(rows)}))
                 file.flush()
                 os.fsync(file.fileno())
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
+        except (OSError, ValueError) as error:
             raise InputError(f"the ledger {self.ledger} cannot be used: {error}.") from None
+
+
+def _run(line: bytes, number: int) -> dict[str, Any]:
+    """A run as it was written down, by an earlier version without a checksum. ValueError for anything else."""
+    try:
+        plain = json.loads(line)
+        return dict(plain) if plain.keys() == {"time", "with", "rows"} else unsealed(line)
+    except (ValueError, AttributeError, RecursionError):
+        raise ValueError(
+            f"line {number} is damaged; take it away, or the file, if more runs than it tells are no harm"
+        ) from None

@@ -14,6 +14,7 @@ import numpy as np
 from spuvm.data.formats.table_file import pyarrow_module
 from spuvm.data.targets import check_target, replacing
 from spuvm.runtime.errors import DataError, VisibilityError
+from spuvm.runtime.legible import legible
 from spuvm.sql.types import EPOCH, Type, text_of
 
 
@@ -91,9 +92,7 @@ class Result:
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], most: int = 50) -> str:
     """Rows as text, numbers to the right; the first `most`."""
-    cells = [
-        ["NULL" if v is None else f"{v:.6g}" if isinstance(v, float) else str(v) for v in row] for row in rows[:most]
-    ]
+    columns, cells = [legible(c) for c in columns], [[_shown(v) for v in row] for row in rows[:most]]
     widths = [max(map(len, column)) for column in zip(columns, *cells)]
     right = [all(isinstance(r[i], int | float | Decimal) or r[i] is None for r in rows) for i in range(len(columns))]
 
@@ -140,3 +139,8 @@ def _arrow_type(arrow: Any, type_: Type) -> Any:
         "null": arrow.null(),
     }
     return arrow.decimal128(38, type_.scale) if type_.kind == "decimal" else kinds[type_.kind]
+
+
+def _shown(cell: Any) -> str:
+    """A cell; texts are of others, and move no terminal."""
+    return "NULL" if cell is None else f"{cell:.6g}" if isinstance(cell, float) else legible(str(cell))
