@@ -6,6 +6,7 @@ learns of each change. Neither breaks a protocol, so owners set limits, each for
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -65,11 +66,21 @@ class Guard:
                         f"{me} has matched {len(known)} times with {' and '.join(others)} within {self.days:g} days, "
                         "and allows no more: wait, or ask for another limit."
                     )
-                file.write(sealed({"time": now, "with": others, "rows": dict(rows)}))
-                file.flush()
-                os.fsync(file.fileno())
+                _append(file.fileno(), sealed({"time": now, "with": others, "rows": dict(rows)}))
         except (OSError, ValueError) as error:
             raise InputError(f"the ledger {self.ledger} cannot be used: {error}.") from None
+
+
+def _append(file: int, line: bytes) -> None:
+    """On disk when this returns, or not at all. OSError."""
+    before = os.fstat(file).st_size
+    try:
+        if os.write(file, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(file)
+    except OSError:
+        os.ftruncate(file, before)
+        raise
 
 
 def _run(line: bytes, number: int) -> dict[str, Any]:
