@@ -410,6 +410,7 @@ def test_what_is_under_way_arrives_though_another_has_stopped(
     """Carol is done and stops; what bob sends a moment later completes alice's round."""
     for link_of in (memory_link, tls_link):
         monkeypatch.setattr(link_of, "UNDER_WAY", 60.0)
+    stopped = threading.Event()
 
     def body(link: Link) -> int:
         got = np.zeros(1, np.uint8)
@@ -417,9 +418,11 @@ def test_what_is_under_way_arrives_though_another_has_stopped(
         if link.rank == 2:
             link.exchange({0: [got + 3]}, {})
             link.abort("the end of its script")
+            stopped.set()
         elif link.rank == 1:
             time.sleep(0.3)
             link.exchange({0: [got + 2]}, {})
+            assert stopped.wait(60)  # so that alice loses carol, not bob
         else:
             from_carol = np.zeros(1, np.uint8)
             link.exchange({}, {1: [got], 2: [from_carol]})
