@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from spuvm.missing import apart, together
 from spuvm.objects import Marked, Receiver, Remote, SPUObject
 from spuvm.placed import Placed
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, OPTIMIZE, TRUNCATIONS, Config
-from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
+from spuvm.runtime.errors import OWN_ERROR, ConfigError, InputError, SpuError, VisibilityError
 from spuvm.runtime.machine.session import abort_on_error
 from spuvm.runtime.protocols.registered import prepared_by, protocol_of, secured, sound_default
 from spuvm.vm import VM, Prepared
@@ -66,7 +67,7 @@ class PYU(Receiver):
             if not self.is_here:
                 return PYUObject(self, None)
             args, kwargs = jax.tree.map(_at_home, (args, kwargs), is_leaf=_is_object)
-            with abort_on_error(here().link):
+            with abort_on_error(here().link), _own_errors():
                 return PYUObject(self, fn(*args, **kwargs))
 
         return run
@@ -83,6 +84,16 @@ class PYU(Receiver):
 
     def __repr__(self) -> str:
         return f"PYU({self.party!r})"
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """A party's function may raise errors of spuvm's classes, also of those whose words peers hear: not its words."""
+    try:
+        yield
+    except SpuError as error:
+        error.told = OWN_ERROR
+        raise
 
 
 @dataclass(eq=False)

@@ -26,7 +26,7 @@ TOLD = re.compile(
     rf"|NodeFailed: node `fails` \(fails\) stopped: {STOPPED}. Finished nodes are kept: resume run `[\w-]+` when this "
     "is put right."
 )
-CASES = 29
+CASES = 30
 
 SCRIPT = """
 import contextlib, json, os, sys
@@ -94,6 +94,11 @@ class CanaryError(Exception):
 def own_class():
     def fail():
         raise CanaryError("secret")
+    spu.PYU("bob")(fail)()
+
+def told_class():
+    def fail():
+        raise spu.errors.PeerMismatchError("canary")  # a class whose words peers hear
     spu.PYU("bob")(fail)()
 
 def key_error():
@@ -191,7 +196,7 @@ def lightgbm_text():
     ml.load_lightgbm(f"{folder}/own.txt" if bob else None, party="bob")
 
 CASES += [joined, join_cells, query, flow_rows, fed_rows, fed_step, fed_update, encrypted, statistic, join_epsilon]
-CASES += [shared_query, labels, process, ranking, lightgbm_path, lightgbm_text]
+CASES += [told_class, shared_query, labels, process, ranking, lightgbm_path, lightgbm_text]
 for number, case in enumerate(CASES):
     said = "nothing failed"
     try:

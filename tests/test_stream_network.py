@@ -109,10 +109,10 @@ def test_mistakes(data: Any, arguments: list[str], words: str, capfd: pytest.Cap
 def test_parties_that_differ(data: Any, capfd: pytest.CaptureFixture[str]) -> None:
     pq.write_table(pa.table({"y": data["y"][1:]}), "b.parquet")
     assert spuvm("f.py:score", *INPUTS, "--output", "out.parquet@carol", "--network", "--quiet") == 2
-    lines = capfd.readouterr().err.splitlines()
-    for party in PARTIES:  # by itself, or because another said so before
-        said = [line for line in lines if line.startswith(f"{party}: error: ")]
-        assert "the sources differ in rows: `x` of alice has 2,000, `y` of bob has 1,999" in said[0]
+    said = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
+    assert len(said) == 1  # whoever found it first
+    assert said[0].startswith("error: ")
+    assert "the sources differ in rows: `x` of alice has 2,000, `y` of bob has 1,999" in said[0]
 
 
 def test_a_fold_of_the_command_goes_on(data: Any, monkeypatch: pytest.MonkeyPatch) -> None:
