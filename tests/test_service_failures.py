@@ -216,6 +216,7 @@ def test_a_job_that_one_peer_was_not_asked_for_holds_up_no_other(
         assert got == [f"/jobs/{other.id}/news"] and carol.away == {}
         carol.store.db.execute("update jobs set received = 0")
         assert await sender._send("bob") == (1, False) and carol.store.unsent("bob") == []
+        assert [alice.heard_early("bob", id) for id in ("x", "x", "y", first.id)] == [False, True, False, False]
         await sender.close()
 
     run(scenario())

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import spuvm as spu
+from spuvm import cli
 from spuvm.calls import Jitted
 from spuvm.runtime.config import Config
 from spuvm.runtime.engine.correlated import Family, Kind
@@ -386,3 +387,27 @@ def test_who_can_make_ahead(tmp_path: Path) -> None:
             dealt.prepare(program)
     finally:
         spu.shutdown()
+
+
+def test_processes_of_one_command_make_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dot.py").write_text("def dot(x, y):\n    return (x * y).sum()\n")
+    (tmp_path / "a.csv").write_text("a\n1\n2\n")
+    line = [
+        *("run", f"{tmp_path}/dot.py:dot", "--input", f"x={tmp_path}/a.csv:a@alice", "--input"),
+        *(f"y={tmp_path}/a.csv:a@bob", "--parties", "alice,bob", "--protocol", "semi2k_ot", "--reveal", "all"),
+    ]
+    started: list[dict[str, list[str]]] = []
+    monkeypatch.setattr("spuvm.commands.run.run_together", lambda commands, show: started.append(commands))
+    assert cli.run([*line, "--network", "--stored", str(tmp_path / "s"), "--prepare", "3"]) == 0
+    (commands,) = started
+    for party in NAMES:
+        assert " ".join(commands[party]).endswith(f"--as {party} --timeout 60.0 --stored {tmp_path}/s --prepare 3")
+    for more, says in (
+        (["--stored", "s"], "give `--network`, too"),
+        (["--network", "--prepare", "3"], "takes `--stored FOLDER`, and no outputs"),
+        (["--network", "--stored", "s", "--protocol", "semi2k"], "protocol 'semi2k' makes none"),
+    ):
+        assert cli.run([*line, *more]) == 2 and says in capsys.readouterr().err
+    assert len(started) == 1

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from spuvm.commands.results import (
 )
 from spuvm.commands.together import run_together
 from spuvm.compiler.compile import Program
+from spuvm.compiler.cost import Cost
 from spuvm.compiler.lower.missing import SUFFIX
 from spuvm.compiler.seconds import Speed
 from spuvm.data.tables import Table
@@ -39,6 +41,7 @@ from spuvm.missing import with_nan
 from spuvm.network import dealer_command, make_run_folder, party_command
 from spuvm.profiling import merged, read, rows
 from spuvm.runtime.errors import InputError, SpuError, VisibilityError
+from spuvm.runtime.machine.session import check_stored
 from spuvm.runtime.protocols.registered import rank_names
 from spuvm.runtime.scratch import Scratch
 from spuvm.shaping import shaped
@@ -80,6 +83,17 @@ PARTED = 4  # exit status
     type=click.Path(dir_okay=False, path_type=Path),
     help="With --network: print where the time went, and write a trace (.json) for ui.perfetto.dev.",
 )
+@click.option(
+    "--stored",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="With --network: two parties take randomness made ahead from this folder (protocol semi2k_ot).",
+)
+@click.option(
+    "--prepare",
+    type=click.IntRange(min=1),
+    metavar="RUNS",
+    help="With --stored: make it for so many runs, and run nothing.",
+)
 @click.option("--force", is_flag=True, help="Replace output files.")
 @click.option("--quiet", is_flag=True, help="No progress and no table.")
 def run(
@@ -92,6 +106,8 @@ def run(
     device: str | None,
     link: str | None,
     profile: Path | None,
+    stored: Path | None,
+    prepare: int | None,
     force: bool,
     quiet: bool,
     **options: Any,
@@ -119,11 +135,19 @@ def run(
         raise InputError("`--link` shapes the links of processes: give `--network`, too; `spuvm cost --link` predicts.")
     if profile is not None and not network:
         raise InputError("`--profile` shows processes: give `--network`, too; `spuvm cost` counts without running.")
+    if stored is not None and not network:
+        raise InputError("`--stored` is for processes: give `--network`, too; in a simulation nothing is made ahead.")
+    if prepare is not None and (stored is None or outputs):
+        raise InputError("`--prepare` takes `--stored FOLDER`, and no outputs: it runs nothing.")
+    check_stored(program.config, stored)
     wanted = match_outputs(program, outputs, force)
     speed = None if link is None else Speed.parse(link)
-    runner = partial(_networked, speed=speed, profile=profile, device=device) if network else _simulated
+    if stored is not None and prepare is not None:
+        return _prepared(program, stored, prepare, timeout, speed)
+    networked = partial(_networked, speed=speed, profile=profile, device=device, stored=stored)
+    runner = networked if network else _simulated
     start = time.perf_counter()
-    values, ran = runner(program, named, tables, timeout, quiet)
+    values, ran, cost = runner(program, named, tables, timeout, quiet)
     seconds = time.perf_counter() - start
     lines = write_outputs(program, values, wanted, force)
     show(program, values, wanted)
@@ -131,7 +155,7 @@ def run(
         return
     for line in lines:
         say(line)
-    _report(program, ran, seconds)
+    _report(cost, ran, seconds)
 
 
 def _compiled(target: str, named: Mapping[str, Input], options: Options) -> tuple[Program, dict[str, Table]]:
@@ -182,7 +206,7 @@ def _check(program: Program, named: Mapping[str, Input], tables: Mapping[str, Ta
         raise click.exceptions.Exit(PARTED)
 
 
-Ended = tuple[dict[int, Any], list[Ran]]
+Ended = tuple[dict[int, Any], list[Ran], Cost]
 
 
 def _simulated(
@@ -190,7 +214,8 @@ def _simulated(
 ) -> Ended:
     values = given.arrays(program, named, tables)
     objects = simulator(program.config).run(program, values)
-    return with_nan(program, {i: x.known_value() for i, x in enumerate(objects) if not x.type.is_secret}), []
+    known = {i: x.known_value() for i, x in enumerate(objects) if not x.type.is_secret}
+    return with_nan(program, known), [], program.cost
 
 
 def _networked(
@@ -202,6 +227,7 @@ def _networked(
     speed: Speed | None = None,
     profile: Path | None = None,
     device: str | None = None,
+    stored: Path | None = None,
 ) -> Ended:
     """Each party is `spuvm party`; what it may see comes back as .npy files in the run's folder."""
     module, parties = program.module, rank_names(program.config)
@@ -211,24 +237,51 @@ def _networked(
         if value.type.is_secret:
             raise VisibilityError(given.unowned(name))
     given.check_names(program, named)  # the data are checked by the party that reads them
-    with Scratch() as folder:
-        cluster = make_run_folder(folder, program.config, timeout=timeout)
-        program.save(folder / "program.spux")
-        with nullcontext(dict.fromkeys(parties, cluster)) if speed is None else shaped(cluster, speed) as files:
-            commands = {p: _party(p, program, named, folder, files[p], timeout, quiet) for p in parties}
-            traces = {p: folder / f"{p}.trace.json" for p in program.config.members}
-            for party in program.config.members:
-                commands[party] += ["--device", device] if device is not None else []
-            for party, trace in traces.items() if profile is not None else ():
-                commands[party] += ["--profile", str(trace)]
-            run_together(commands, _relay)
+    with _folder(program, timeout, speed) as (folder, files):
+        commands = {p: _party(p, program, named, folder, files[p], timeout, quiet) for p in parties}
+        traces = {p: folder / f"{p}.trace.json" for p in program.config.members}
+        for party in program.config.members:
+            commands[party] += ["--device", device] if device is not None else []
+            commands[party] += ["--stored", str(stored)] if stored is not None else []
+        for party, trace in traces.items() if profile is not None else ():
+            commands[party] += ["--profile", str(trace)]
+        run_together(commands, _relay)
         if profile is not None:
             _profiled(program, {p: read(trace) for p, trace in traces.items()}, profile)
         values = {
             i: np.load(folder / f"{i}.npy") for i in range(len(module.outputs)) if (folder / f"{i}.npy").is_file()
         }
-        ran = [Ran(**json.loads((folder / f"{p}.json").read_text())["ran"]) for p in parties]
-    return values, ran
+        told = [json.loads((folder / f"{p}.json").read_text()) for p in parties]
+    ran = [Ran(**t["ran"]) for t in told]
+    return values, ran, program.cost if stored is None else _after(program.cost, [t["predicted"] for t in told])
+
+
+def _after(cost: Cost, predicted: Sequence[Mapping[str, int]]) -> Cost:
+    """As the parties predict it of this run, of which they know what was made ahead."""
+    rounds, sent = (np.array([p[name] for p in predicted]) for name in ("rounds", "bytes_sent"))
+    return replace(cost, party_rounds=rounds, bytes_sent=sent)
+
+
+@contextmanager
+def _folder(program: Program, timeout: float, speed: Speed | None) -> Iterator[tuple[Path, Mapping[str, Path]]]:
+    """A folder with the program, and the cluster files of its parties, while the block runs."""
+    parties = rank_names(program.config)
+    with Scratch() as folder:
+        cluster = make_run_folder(folder, program.config, timeout=timeout)
+        program.save(folder / "program.spux")
+        with nullcontext(dict.fromkeys(parties, cluster)) if speed is None else shaped(cluster, speed) as files:
+            yield folder, files
+
+
+def _prepared(program: Program, stored: Path, runs: int, timeout: float, speed: Speed | None) -> None:
+    """Both parties make randomness for later runs."""
+    with _folder(program, timeout, speed) as (folder, files):
+        more = ["--timeout", str(timeout), "--stored", str(stored), "--prepare", str(runs)]
+        target = str(folder / "program.spux")
+        commands = {
+            p: party_command(target, "--config", str(files[p]), "--as", p, *more) for p in program.config.members
+        }
+        run_together(commands, _relay)
 
 
 def _profiled(program: Program, traces: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
@@ -273,15 +326,15 @@ def _relay(party: str, stream: str, line: str) -> None:
     click.echo(f"{party}: {line}", err=True)
 
 
-def _report(program: Program, ran: Sequence[Ran], seconds: float) -> None:
+def _report(cost: Cost, ran: Sequence[Ran], seconds: float) -> None:
     err = console(stderr=True)
     if not ran:
         say(f"simulated in {seconds:.3f} s; over a network:")
-        err.print(predicted_table(program.cost))
-        if not program.cost.exact:
+        err.print(predicted_table(cost))
+        if not cost.exact:
             say(INEXACT)
         return
-    err.print(run_table(program.cost, ran))
-    note = differences(program.cost, ran)
+    err.print(run_table(cost, ran))
+    note = differences(cost, ran)
     if note:
         say(note)

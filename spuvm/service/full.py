@@ -12,6 +12,7 @@ NOT_NOW = "it cannot take anything in at the moment: ask again later"
 
 def unwritable(error: Exception) -> str:
     """In words for people, who find more in the service's own log."""
-    LOG.error("the state cannot be written", exc_info=error)
     why = getattr(error, "strerror", None) or str(error)
+    LOG.error("the state folder cannot be used: %s", why)
+    LOG.debug("it was here", exc_info=error)
     return f"this service cannot use its state folder now ({why}): nothing was done. Put that right, and ask again."

@@ -34,6 +34,7 @@ LOG = logging.getLogger("spuvm.service")
 MESSAGE_SECONDS = 7 * 86400.0  # how long a message waits for a peer that is away
 TURNED_AWAY = 1000  # an hour
 MOST_RUNS = 10_000
+MOST_EARLY = 1000  # jobs that are remembered of which there was news too early
 AGREED = ("approved", "running", "done")
 SAID = ("waiting", "approved", "running", *ENDED)
 
@@ -60,6 +61,7 @@ class Party:
         self._rows = Rows()
         self._counting: dict[str, asyncio.Task[None]] = {}  # jobs whose files are read through
         self._turned_away: list[float] = []
+        self._early: set[tuple[str, str]] = set()
         self._check_own_head()
 
     def _check_own_head(self) -> None:
@@ -237,6 +239,16 @@ class Party:
         if row.state == "running" and state in AGREED and attempt > row.attempt:
             self._again(id, f"{peer} was interrupted")
         self.step(id)
+
+    def heard_early(self, peer: str, id: str) -> bool:
+        """Whether there is no such job, and the peer has said so much of it before: the record has that once."""
+        if self.store.knows(id):
+            return False
+        again = (peer, id) in self._early
+        if len(self._early) >= MOST_EARLY:
+            self._early.clear()
+        self._early.add((peer, id))
+        return again
 
     def refused(self, peer: str, body: Any, why: str) -> None:
         """A peer does not take a job in at all."""

@@ -31,6 +31,7 @@ from spuvm.service.full import FULL, NOT_NOW, unwritable
 from spuvm.service.jobs import MAX_PROGRAM, read
 from spuvm.service.party import Party
 from spuvm.service.settings import Settings
+from spuvm.service.store import no_job
 
 LOG = logging.getLogger("spuvm.service")
 MAX_BODY = 40 << 20  # bytes
@@ -146,7 +147,10 @@ async def _read(program: Any) -> None:
 
 async def _news(request: web.Request) -> web.Response:
     party, peer, message = await _body(request)
-    party.hear(peer, request.match_info["id"], message)
+    id = request.match_info["id"]
+    if party.heard_early(peer, id):  # as it waits for somebody else's message, and asks again and again
+        return web.json_response({"error": str(no_job(id))}, status=422)
+    party.hear(peer, id, message)
     return web.json_response({})
 
 
