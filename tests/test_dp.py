@@ -18,7 +18,14 @@ import pytest
 import three_owners
 
 import spuvm as spu
-from spuvm.compiler.lower.noise import gaussian_parts, gaussian_tails, laplace_digits
+from spuvm.compiler.lower.noise import (
+    _below_each,
+    _count_digits,
+    gaussian_p,
+    gaussian_parts,
+    gaussian_tails,
+    laplace_digits,
+)
 from spuvm.dp import Budget, Spent, spending
 from spuvm.dp.mechanisms import gaussian_of
 from spuvm.dp.spending import epsilon_of, rho_of, total
@@ -73,6 +80,30 @@ def test_gaussian_noise_is_what_it_claims() -> None:
     assert 0.75 * sigma < samples.std() < 1.15 * sigma
     assert abs(samples.mean()) < 4 * sigma / math.sqrt(len(samples))
     assert total([spent], 1e-5) <= 1.02
+
+
+def test_a_gaussian_of_the_machine_fits_its_distribution() -> None:
+    sigma = 5.0
+    function = lambda x: gaussian_p.bind(x, sensitivity=1.0, sigma=sigma, grid=0.25)  # noqa: E731
+    samples = np.rint(spu.reveal(spu.jit(function, protocol="ref2k")(np.zeros(4000, np.float32))) * 4).astype(int)
+
+    def density(sigma: float) -> Callable[[int], float]:
+        total = sum(math.exp(-(n**2) / (2 * sigma**2)) for n in range(-400, 401))
+        return lambda n: math.exp(-(n**2) / (2 * sigma**2)) / total
+
+    assert chi_square(samples, density(4 * sigma), 50) < 2
+    assert chi_square(samples, density(3 * sigma), 50) > 5
+
+
+def test_a_uniform_number_is_compared_with_many_at_once() -> None:
+    """At the numbers themselves and beside them, and far away: as whole numbers are."""
+    tails = gaussian_tails(20.0)
+    numbers = [0, 2**64 - 1, *(t + more for t in (tails[0], tails[3], tails[90], tails[150]) for more in (-1, 0, 1))]
+    bits = np.array([[bool(u >> i & 1) for i in reversed(range(64))] for u in numbers])
+    below = np.asarray(_below_each(jnp.asarray(bits), tails))
+    assert (below == [[u < t for t in tails] for u in numbers]).all()
+    digits = np.asarray(_count_digits(jnp.asarray(below)))
+    assert (digits @ 2 ** np.arange(digits.shape[-1]) == below.sum(-1)).all()
 
 
 def test_noise_is_added_to_the_value() -> None:
@@ -278,7 +309,7 @@ def test_many_at_once_never_overspend(tmp_path: Path) -> None:
 def test_wide_noise_in_two_parts_is_one_discrete_gaussian() -> None:
     sigma = 700.3
     (one, fine), (step, coarse) = gaussian_parts(sigma)
-    assert one == 1 and step > 8 and gaussian_parts(500.0) == [(1, 500.0)]
+    assert one == 1 and step > 8 and gaussian_parts(60.0) == [(1, 60.0)]
 
     def pmf(sigma: float, reach: int) -> np.ndarray:
         weights = np.exp(-(np.arange(-reach, reach + 1) ** 2) / (2 * sigma**2))

@@ -8,7 +8,9 @@ Discrete Laplace: P(n) = (1-q)/(1+q) q^|n| is the difference of two geometric va
 geometric variable are independent: digit i is 1 with probability q^(2^i) / (1 + q^(2^i)). (Ghosh, Roughgarden,
 Sundararajan, STOC 2009; digits: Dwork, Kenthapadi, McSherry, Mironov, Naor, EUROCRYPT 2006.)
 Discrete Gaussian: P(n) ~ exp(-n^2 / 2 s^2) (Canonne, Kamath, Steinke, NeurIPS 2020), by inversion: |n| is how many of
-the public numbers P(|n| >= k) are above one uniform number of 64 bits. A wide one is the sum of a fine one and of a
+the public numbers P(|n| >= k) are above one uniform number of 64 bits. These are compared as eight digits of base 256,
+of which each number takes what it needs; and as they fall, binary digit i of how many there are is the sum modulo 2 of
+each 2^i-th, which costs nothing. A wide one is the sum of a fine one and of a
 coarse one times a whole number, whose distribution is that of one (Peikert, CRYPTO 2010, theorem 3.1): it is off by a
 factor of 1 + 4 exp(-2 pi^2 s^2) at most, s = 1 / sqrt(1 / fine^2 + 1 / coarse^2) in steps of the coarse one.
 """
@@ -22,6 +24,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import batching, mlir
 
@@ -35,7 +38,8 @@ DIGITS = 64  # of a probability
 SLACK = 2  # units that truncations may add to a sensitivity
 TAIL = 9.5  # standard deviations, beyond which P < 2^-64
 CONTEXT_DIGITS = 60
-WIDE = 512.0  # units of sigma, beyond which noise is drawn in two parts
+BASE_BITS = 8  # of a digit that many numbers are compared by
+WIDE = 64.0  # units of sigma, beyond which noise is drawn in two parts
 FINE = 5.0  # sigma of the fine part, in steps of the coarse one: the factor is 1 + 2^-600
 
 laplace_p: Any = Primitive("spu_laplace")  # x; {sensitivity, epsilon, word: whose the sensitivity is, delta}
@@ -99,12 +103,58 @@ def gaussian_parts(sigma: float) -> list[tuple[int, float]]:
 def _below(bits: Any, numbers: Sequence[int]) -> Any:
     """Whether uniform words, bits [..., n, 64] from the highest on, are below n public numbers: 6 rounds of ands."""
     wanted = np.array([[bool(number >> i & 1) for i in reversed(range(DIGITS))] for number in numbers])
-    less, equal = wanted & ~bits, ~(wanted ^ bits)
+    return _highest(wanted & ~bits, ~(wanted ^ bits))
+
+
+def _highest(less: Any, equal: Any) -> Any:
+    """Whether a number [..., digits] is less: it is where the highest digit that is not equal is."""
     while less.shape[-1] > 1:
         high, low = (slice(0, None, 2), slice(1, None, 2))
         less = less[..., high] ^ (equal[..., high] & less[..., low])
         equal = equal[..., high] & equal[..., low]
     return less[..., 0]
+
+
+def _below_each(bits: Any, numbers: Sequence[int]) -> Any:
+    """Whether one uniform word, bits [..., 64], is below each of n falling public numbers: [..., n]; 6 rounds.
+
+    Of each digit of base 256 it is found once which one it is (3 rounds); what a number asks of it is then local.
+    """
+    digits = DIGITS // BASE_BITS
+    own = bits.reshape(*bits.shape[:-1], digits, BASE_BITS)
+    which = jnp.stack([~own, own], axis=-1)
+    while which.shape[-2] > 1:
+        high, low = which[..., 0::2, :, None], which[..., 1::2, None, :]
+        which = (high & low).reshape(*high.shape[:-2], -1)
+    which = which[..., 0, :]  # [..., digits, 256]
+    below = _before(which)
+    shifts = [DIGITS - BASE_BITS * (d + 1) for d in range(digits)]
+    wanted = np.array([[number >> shift & 255 for shift in shifts] for number in numbers])
+    at = wanted + 256 * np.arange(digits)  # [n, digits]
+    less, equal = (x.reshape(*x.shape[:-2], -1)[..., at] for x in (below, which))
+    return _highest(less, equal)
+
+
+def _before(x: Any) -> Any:
+    """Sums modulo 2 of the last axis up to each place, without it: of rows of 16, and of what is before a row."""
+    if x.shape[-1] <= 16:
+        total = jnp.concatenate([jnp.zeros_like(x[..., :1]), x[..., :-1]], axis=-1)
+        for reach in (1, 2, 4, 8):
+            total = total ^ jnp.concatenate([jnp.zeros_like(x[..., :reach]), total[..., :-reach]], axis=-1)
+        return total
+    rows = x.reshape(*x.shape[:-1], -1, 16)
+    return (_before(rows) ^ _before(_odd(rows))[..., None]).reshape(x.shape)
+
+
+def _count_digits(falling: Any) -> Any:
+    """Binary digits [..., digits], the lowest first, of how many of [..., n] are true, of which the first ones are."""
+    n = falling.shape[-1]
+    steps = [1 << i for i in range(n.bit_length())]
+    return jnp.stack([_odd(falling[..., step - 1 :: step]) for step in steps], axis=-1)
+
+
+def _odd(x: Any) -> Any:
+    return lax.reduce_xor(x, (x.ndim - 1,))
 
 
 def _uniform(shape: Sequence[int], note: str) -> Any:
@@ -149,7 +199,8 @@ def gaussian(ctx: Context, x: Operand, *, sensitivity: float, sigma: float, grid
         total = jnp.zeros(x.shape, jnp.float32)
         for step, tails in parts:
             unit = np.float32(step * grid)
-            size = (_below(_uniform((*x.shape, 1), note), tails).astype(jnp.float32) * unit).sum(-1)
+            size = _count_digits(_below_each(_uniform(x.shape, note), tails)).astype(jnp.float32)
+            size = (size * (unit * 2.0 ** np.arange(size.shape[-1], dtype=np.float32))).sum(-1)
             sign = bits_p.bind(shape=tuple(x.shape), dtype=np.dtype(bool))
             total = total + jnp.where(sign, size, -size)
         return total
