@@ -162,6 +162,8 @@ BINARY = np.arange(20) % 2
         (ml.LogisticRegression(), lambda: small(TEXT), "as `label` they must be public"),
         (ml.Ridge(), lambda: small(TEXT), "column `y` of bob is text: `label` must be numbers"),
         (ml.LogisticRegression(), lambda: small(np.ones(20)), "all labels are of one class"),
+        (ml.LogisticRegression(), lambda: small(BINARY + 1), "from 1 to 2, and 0 does not occur.*`n_classes=3`"),
+        (ml.RandomForestClassifier(), lambda: small(BINARY * 2), "from 0 to 2, and 1 does not occur"),
         (ml.LogisticRegression(), lambda: small(np.linspace(0, 1, 20)), "whole numbers from 0"),
         (ml.LogisticRegression(), lambda: small(np.r_[np.nan, np.ones(19)]), "1 of 20 labels are missing"),
         (ml.Ridge(), lambda: small(np.ones(20)), "all labels are the same"),

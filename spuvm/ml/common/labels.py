@@ -87,6 +87,7 @@ def labels_of(
     n_classes: int | None = None,
     ordered: bool = True,
     predicted: bool = False,
+    gaps: bool = False,
 ) -> Labels:
     """The labels of training, or of a score.
 
@@ -96,6 +97,7 @@ def labels_of(
         n_classes: if it is known.
         ordered: whether it matters which of two classes is 1; else codes may follow the alphabet.
         predicted: whether numbers like these are to be shown, for which there must be room.
+        gaps: whether a code below the largest need not occur.
 
     Raises:
         InputError: for labels that are absent, text, missing, of one class or not of the kind; what only their
@@ -104,7 +106,7 @@ def labels_of(
     pieces, where, known = _pieces(machine, data, y, "label", kind, ordered)
     _same_rows(pieces, rows, "labels")
     if kind == "classes":
-        classes = known or n_classes or (_said_classes(pieces, where) if len(pieces) == 1 else 2)
+        classes = known or n_classes or (_said_classes(pieces, where, gaps) if len(pieces) == 1 else 2)
         checked = [_at(p, partial(coded, classes=classes, where=where, alone=len(pieces) == 1)) for p in pieces]
         return Labels(_shared(machine, checked, None), classes)
     alone = len(pieces) == 1 and isinstance(pieces[0], PYUObject)
@@ -292,12 +294,12 @@ def _visible(piece: Any) -> bool:
     return not isinstance(piece, PYUObject) or piece.value is not None
 
 
-def _said_classes(pieces: list[Any], where: str) -> int:
+def _said_classes(pieces: list[Any], where: str, gaps: bool) -> int:
     """How many classes the one holder has: said openly, like the number of columns."""
     (piece,) = pieces
     if not isinstance(piece, PYUObject):
         return 2
-    return int(fetch(PYU(piece.device.party)(partial(count_classes, where=where))(piece)))
+    return int(fetch(PYU(piece.device.party)(partial(count_classes, where=where, gaps=gaps))(piece)))
 
 
 def _shared(machine: Machine, pieces: list[Any], what: str | None) -> Any:
@@ -322,12 +324,19 @@ def _refuse(y: np.ndarray, kind: str, where: str) -> None:
         raise DataError(f"{where}: {wrong}")
 
 
-def count_classes(y: np.ndarray, where: str) -> np.ndarray:
-    """The number of classes: the largest code and one."""
+def count_classes(y: np.ndarray, where: str, gaps: bool = False) -> np.ndarray:
+    """The number of classes: the largest code and one; DataError if some code below does not occur, but for `gaps`."""
     _refuse(y, "classes", where)
     count = int(y.max()) + 1
     if count > MOST_CLASSES:
         raise DataError(f"{where}: labels of classes are codes from 0 to {MOST_CLASSES - 1}: is this a regression?")
+    seen = np.unique(y).astype(int)
+    if not gaps and 1 < len(seen) < count:
+        absent = min(set(range(count)) - set(seen.tolist()))
+        raise DataError(
+            f"{where}: labels are from {seen[0]} to {seen[-1]}, and {absent} does not occur: code classes as 0, 1, ... "
+            f"without gaps ({len(seen)} of them), or say that there are {count}: `n_classes={count}`."
+        )
     return np.array(max(count, 2))
 
 

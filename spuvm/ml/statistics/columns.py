@@ -69,7 +69,7 @@ def numbers(machine: Machine, column: Any) -> Any:
 
 def groups(machine: Machine, column: Any, count: int | None = None) -> tuple[Any, int]:
     """A column of codes 0 to k - 1, secret, and k. Text has the order of its categories; of 2, 1 must be said."""
-    found = labels_of(machine, None, column, "classes", rows_in(column), count, ordered=count == 2)
+    found = labels_of(machine, None, column, "classes", rows_in(column), count, ordered=count == 2, gaps=True)
     _as_many(found.classes, count)
     return found.values, found.classes
 
