@@ -87,11 +87,11 @@ def fit(samples: np.ndarray, probability: Callable[[np.ndarray], np.ndarray]) ->
 
 
 def laplace(scale: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda n: np.exp(-np.abs(n) / scale)
+    return lambda n: np.asarray(np.exp(-np.abs(n) / scale))
 
 
 def gaussian(sigma: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda n: np.exp(-(n**2) / (2 * sigma**2))
+    return lambda n: np.asarray(np.exp(-(n**2) / (2 * sigma**2)))
 
 
 def samplers() -> dict[str, tuple[Draw, Callable[[np.ndarray], np.ndarray], float, tuple[float, float]]]:
