@@ -25,7 +25,7 @@ from soak import PARTIES, Three, kill
 
 from spuvm.flow.checkpoints import Checkpoints
 from spuvm.service import jobs
-from spuvm.service.jobs import ENDED
+from spuvm.service.states import ENDED
 
 FLOW = """
 [job]

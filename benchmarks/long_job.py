@@ -27,7 +27,7 @@ from soak import PARTIES, Three, kill
 
 from spuvm.policy import record
 from spuvm.service import identity, jobs, settings
-from spuvm.service.jobs import ENDED
+from spuvm.service.states import ENDED
 from spuvm.shaping import Line, Slow
 
 STEPS = 60

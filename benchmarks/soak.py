@@ -32,7 +32,7 @@ from spuvm.policy import record
 from spuvm.runtime.config import Config
 from spuvm.runtime.link.certificates import free_ports, make_authority
 from spuvm.service import identity, jobs, settings
-from spuvm.service.jobs import ENDED
+from spuvm.service.states import ENDED
 from spuvm.service.store import Store
 
 PARTIES = ("alice", "bob", "carol")

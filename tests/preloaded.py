@@ -34,10 +34,19 @@ from typing import Any
 
 from spuvm.network import _RUNS
 
-MODULES = ("spuvm", "spuvm.commands.party", "spuvm.ml", "pyarrow.dataset", "pyarrow.parquet", "pyarrow.csv", "pandas")
+MODULES = (
+    "spuvm.marking",
+    "spuvm.commands.party",
+    "spuvm.ml",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
+    "pyarrow.csv",
+    "pandas",
+)
 SERVERS = 3  # as many as most tests have parties
 LIMIT = 300.0  # seconds for an answer, of which the first waits for the imports: two where nothing else runs
-LATE = ("SPUVM_", "NPROC", "PYTHONUNBUFFERED", "HOME", "XDG_", "PYTEST_")  # read when used, not while importing
+# Read when used, not while importing.
+LATE = ("SPUVM_", "NPROC", "PYTHONUNBUFFERED", "PYTHONBREAKPOINT", "HOME", "XDG_", "PYTEST_", "RAY_")
 SET = ("KMP_", "TF_CPP_", "TPU_SKIP_", "MPL")  # by packages that are imported, here and in the servers
 EARLY = ("SPUVM_NATIVE",)
 STANDARD = (0, 1, 2)

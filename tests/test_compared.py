@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from spuvm.bench import protocols
 from spuvm.bench.operations import Sizes
 from spuvm.commands import cli
-from spuvm.jit import jit
+from spuvm.marking import jit
 from spuvm.runtime.protocols.registered import PROTOCOLS
 
 SMALL = ["--size", "100", "--matrix", "4", "--sort-size", "16"]

@@ -15,7 +15,7 @@ def test_the_site_builds(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "spuvm.jit" in (tmp_path / "reference" / "index.html").read_text()
+    assert "spuvm.marking" in (tmp_path / "reference" / "index.html").read_text()
     for page in (ROOT / "docs" / "tutorials").glob("*.md"):
         shown = html.unescape(re.sub("<[^>]+>", "", (tmp_path / "tutorials" / page.stem / "index.html").read_text()))
         scripts = re.findall(r'--8<-- "(examples/.*)"', page.read_text())

@@ -35,7 +35,7 @@ from spuvm.runtime.sources import FOLDERS, PACKAGE
 LIBRARIES = tuple(sysconfig.get_path(name) for name in ("purelib", "platlib", "stdlib"))
 INSTALLED = re.compile(r"[/\\](site|dist)-packages[/\\]")  # of the user, of the system, of another environment
 ENTRIES = ("trace", "apply")
-OURS = (str(FOLDERS["compiler"]) + os.sep, str(PACKAGE / "jit.py"))
+OURS = (str(FOLDERS["compiler"]) + os.sep, str(PACKAGE / "marking.py"))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from spuvm.bench.operations import ALL, Sizes
-from spuvm.jit import jit
+from spuvm.marking import jit
 from spuvm.runtime.config import Config
 from spuvm.runtime.protocols.protocol import Protocol
 from spuvm.runtime.protocols.registered import PROTOCOLS, protocol_of, sound_default

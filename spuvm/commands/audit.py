@@ -9,7 +9,7 @@ import click
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from spuvm.commands.results import say
+from spuvm.commands.terminal import say
 from spuvm.policy import commitments, record
 from spuvm.policy.entries import well_formed
 from spuvm.runtime.errors import ConfigError, DataError, InputError

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from spuvm.commands.options import NamesType, machine_options, make_config, timeout_option
-from spuvm.commands.results import say
+from spuvm.commands.terminal import say
 from spuvm.network import make_run_folder
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.protocols.registered import rank_names

@@ -11,8 +11,9 @@ import numpy as np
 
 from spuvm.commands.options import function_options
 from spuvm.commands.programs import Options, program_of
-from spuvm.commands.results import say, who
+from spuvm.commands.results import who
 from spuvm.commands.reveals import reveals
+from spuvm.commands.terminal import say
 from spuvm.compiler.compile import STAGES, Program
 from spuvm.data.targets import check_target, replacing
 from spuvm.runtime.errors import InputError

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from spuvm.commands.flow_options import assigned, catalog_of, outcome
-from spuvm.commands.results import console
+from spuvm.commands.terminal import console
 from spuvm.flow import find, known
 from spuvm.flow.components import Component
 from spuvm.flow.files import of_dict

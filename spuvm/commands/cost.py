@@ -12,7 +12,8 @@ import click
 from spuvm.commands.cost_page import page
 from spuvm.commands.options import function_options
 from spuvm.commands.programs import Options, program_of
-from spuvm.commands.results import INEXACT, console, cost_tables, say
+from spuvm.commands.results import INEXACT, cost_tables
+from spuvm.commands.terminal import console, say
 from spuvm.compiler.compile import Program
 from spuvm.runtime.errors import InputError
 

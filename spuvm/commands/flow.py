@@ -14,7 +14,7 @@ import spuvm as spu
 from spuvm.commands.flow_network import parties_of, run_network
 from spuvm.commands.flow_options import catalog_of, changed, outcome, rich_table
 from spuvm.commands.options import timeout_option
-from spuvm.commands.results import console, say
+from spuvm.commands.terminal import console, say
 from spuvm.flow import Flow, grants
 from spuvm.flow import run as run_flow
 from spuvm.flow.differences import difference

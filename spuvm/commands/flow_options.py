@@ -11,7 +11,7 @@ from typing import Any
 from rich import box
 from rich.table import Table as RichTable
 
-from spuvm.commands.results import console
+from spuvm.commands.terminal import console
 from spuvm.flow import Flow, Run
 from spuvm.flow.kinds import Report
 from spuvm.policy import fields

@@ -20,7 +20,8 @@ import click
 import numpy as np
 
 from spuvm.commands.options import Output, OutputType
-from spuvm.commands.results import column_of, index_of, say, write_outputs
+from spuvm.commands.results import column_of, index_of, write_outputs
+from spuvm.commands.terminal import say
 from spuvm.compiler.compile import Program
 from spuvm.data.tables import write
 from spuvm.data.targets import check_target, temporary

@@ -8,7 +8,7 @@ import click
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import Certificate
 
-from spuvm.commands.results import say
+from spuvm.commands.terminal import say
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.link import certificates
 from spuvm.service import identity

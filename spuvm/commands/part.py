@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from spuvm.commands.results import Ran, console, differences, run_table, say
+from spuvm.commands.results import Ran, differences, run_table
+from spuvm.commands.terminal import console, say
 from spuvm.compiler.compile import Program, load
 from spuvm.compiler.cost import Cost
 from spuvm.data.targets import replacing

@@ -12,8 +12,9 @@ from spuvm.commands import inputs as given
 from spuvm.commands.keeping import keep_outputs
 from spuvm.commands.options import Input, InputType, Output, OutputType, device_option, timeout_option
 from spuvm.commands.part import taking_part
-from spuvm.commands.results import match_outputs, say, show
+from spuvm.commands.results import match_outputs, show
 from spuvm.commands.reveals import reveals
+from spuvm.commands.terminal import say
 from spuvm.compiler.compile import Program
 from spuvm.missing import with_nan
 from spuvm.objects import SPUObject

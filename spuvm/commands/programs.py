@@ -24,7 +24,7 @@ from spuvm.compiler.compile import Program, compile_function, load
 from spuvm.compiler.front.trace import trace
 from spuvm.compiler.ir.module import Visibility
 from spuvm.compiler.passes.ranges import Ranges, scales_of_inputs
-from spuvm.jit import reveal
+from spuvm.marking import reveal
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import CompileError, InputError, SpuError
 

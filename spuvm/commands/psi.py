@@ -13,20 +13,20 @@ import click
 
 import spuvm as spu
 from spuvm.commands.options import USUAL_PARTIES, NamesType, timeout_option
-from spuvm.commands.results import say
+from spuvm.commands.terminal import say
 from spuvm.commands.together import run_together
 from spuvm.data.files import FORMATS, table_writer
 from spuvm.data.targets import check_target
 from spuvm.devices import PYU, PYUObject
 from spuvm.network import make_run_folder
 from spuvm.psi.again import Known, is_done, signature
-from spuvm.psi.api import KINDS
 from spuvm.psi.bulk.layout import BUCKET_ROWS, SCRATCH_BYTES
 from spuvm.psi.bulk.run import Asked, intersect_files
 from spuvm.psi.bulk.source import Source
 from spuvm.psi.forms import BROUGHT
 from spuvm.psi.guard import Guard
 from spuvm.psi.keys import GUESSABLE
+from spuvm.psi.kinds import KINDS
 from spuvm.psi.learns import learned
 from spuvm.psi.places import Places, here
 from spuvm.psi.plan import MODES

@@ -8,7 +8,7 @@ import threading
 
 import click
 
-from spuvm.commands.results import say
+from spuvm.commands.terminal import say
 from spuvm.runtime.link.parties import parse_address
 from spuvm.runtime.link.tls.relay import FROM_ONE, JOINED, Relay
 

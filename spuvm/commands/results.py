@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 from rich import box
-from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
-from rich.segment import Segment
 from rich.table import Table as RichTable
 
 from spuvm.commands.options import Output
+from spuvm.commands.terminal import console
 from spuvm.compiler.compile import Program
 from spuvm.compiler.cost import Cost
 from spuvm.compiler.ir.module import Type
@@ -21,40 +20,6 @@ from spuvm.data.files import FORMATS
 from spuvm.data.tables import column_names, write
 from spuvm.data.targets import check_target
 from spuvm.runtime.errors import InputError, VisibilityError
-from spuvm.runtime.legible import legible
-
-
-class Legible(RenderHook):
-    """What is printed moves no terminal, whoever wrote it: cells, names and reasons may be of peers."""
-
-    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        return [LegibleText(x) for x in renderables]
-
-
-@dataclass(frozen=True)
-class LegibleText:
-    """Something to be printed, with `?` for what nobody would see."""
-
-    shown: ConsoleRenderable
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for s in console.render(self.shown, options):
-            yield s if s.control else Segment(legible(s.text, lines=True), s.style)
-
-
-def console(stderr: bool = False) -> Console:
-    """Made when needed, so that it writes to what the stream is then."""
-    out = Console(stderr=stderr, markup=False, highlight=False, emoji=False)
-    if not out.is_terminal:
-        out = Console(stderr=stderr, markup=False, highlight=False, emoji=False, width=160, soft_wrap=True)
-    out.push_render_hook(Legible())
-    return out
-
-
-def say(text: str) -> None:
-    """A line of progress, to stderr."""
-    console(stderr=True).print(legible(text, lines=True))
-
 
 INEXACT = (
     "Of loops and branches that depend on run-time values, the prediction counts one trip, of a sort the comparisons "

@@ -21,16 +21,15 @@ from spuvm.commands.programs import Options, is_saved, program_of
 from spuvm.commands.results import (
     INEXACT,
     Ran,
-    console,
     differences,
     match_outputs,
     predicted_table,
     profile_table,
     run_table,
-    say,
     show,
     write_outputs,
 )
+from spuvm.commands.terminal import console, say
 from spuvm.commands.together import run_together
 from spuvm.compiler.compile import Program
 from spuvm.compiler.cost import Cost

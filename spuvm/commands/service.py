@@ -12,11 +12,11 @@ import click
 from rich.table import Table
 
 from spuvm.commands.desk import Desk, quoted
-from spuvm.commands.results import console, say
+from spuvm.commands.terminal import console, say
 from spuvm.runtime.errors import InputError, LinkError
 from spuvm.runtime.legible import legible
 from spuvm.service import settings
-from spuvm.service.jobs import ENDED, STATES, read
+from spuvm.service.states import ENDED, STATES
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 CONFIG = click.option("--service", "config", type=FILE, default="service.toml", show_default=True, help="Its file.")
@@ -89,6 +89,8 @@ def submit(
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the program {program} cannot be read: {error}.") from None
     if only_hash:
+        from spuvm.service.jobs import read
+
         return click.echo(read(text).hash)
     if token is None:
         raise InputError("`--token` is missing: yours, or in SPUVM_TOKEN (`spuvm users add` makes one).")

@@ -13,9 +13,9 @@ import click
 import spuvm as spu
 from spuvm.commands import sgb_jobs
 from spuvm.commands.options import USUAL_PARTIES, NamesType, timeout_option
-from spuvm.commands.results import say
 from spuvm.commands.sgb_jobs import Job
 from spuvm.commands.sgb_settings import Settings, read_settings
+from spuvm.commands.terminal import say
 from spuvm.commands.together import run_together
 from spuvm.context import abort_everyone_on_error, agree
 from spuvm.data.targets import check_target

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 import spuvm as spu
-from spuvm.commands.results import say
 from spuvm.commands.sgb_settings import Settings
+from spuvm.commands.terminal import say
 from spuvm.data.targets import folder_aside, replacing, saved_or_kept
 from spuvm.runtime.errors import SaveError
 

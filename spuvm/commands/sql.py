@@ -13,7 +13,7 @@ import click
 
 import spuvm as spu
 from spuvm.commands.options import USUAL_PARTIES, NamesType, make_config, timeout_option
-from spuvm.commands.results import console, say
+from spuvm.commands.terminal import console, say
 from spuvm.commands.together import run_together
 from spuvm.data.targets import check_target, saved_or_kept
 from spuvm.network import make_run_folder

@@ -17,7 +17,7 @@ import jax
 import spuvm as spu
 from spuvm.commands.options import USUAL_PARTIES, NamesType, make_config, timeout_option
 from spuvm.commands.programs import is_saved, load_function, visibility
-from spuvm.commands.results import console, say
+from spuvm.commands.terminal import console, say
 from spuvm.commands.together import run_together
 from spuvm.network import make_run_folder
 from spuvm.objects import SPUObject

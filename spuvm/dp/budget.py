@@ -27,8 +27,8 @@ from spuvm.context import abort_everyone_on_error, current
 from spuvm.dp import marks
 from spuvm.dp.proving import check, private
 from spuvm.dp.spending import DELTA, Spent, group_contributions, is_number, spending, total
-from spuvm.jit import jit
-from spuvm.jit import reveal as show
+from spuvm.marking import jit
+from spuvm.marking import reveal as show
 from spuvm.runtime.errors import DataError, InputError
 from spuvm.runtime.locks import limit_seconds
 

@@ -18,7 +18,7 @@ from jax import lax
 
 from spuvm.data.frame import Series
 from spuvm.devices import PYU, SPU, PYUObject
-from spuvm.jit import reveal
+from spuvm.marking import reveal
 from spuvm.runtime.errors import InputError
 
 PAIRS_UP_TO = 256  # rows: 6 MB of comparisons in 33 rounds; beyond, AUC sorts in some 200

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spuvm.jit import reveal
+from spuvm.marking import reveal
 from spuvm.ml.metrics import (
     accuracy,
     auc,

@@ -9,7 +9,8 @@ from spuvm.devices import PYU, SPU, PYUObject
 from spuvm.dp.ledgers import Budgets, check_budgets
 from spuvm.psi.bounds import cut, noisy_count
 from spuvm.psi.guard import Guard
-from spuvm.psi.join import to_shares
+from spuvm.psi.joining import to_shares
+from spuvm.psi.kinds import KINDS, MANY
 from spuvm.psi.places import Held
 from spuvm.psi.plan import Key, Names, Plan, planned
 from spuvm.psi.revealed import count as how_many
@@ -18,8 +19,6 @@ from spuvm.runtime.errors import InputError
 from spuvm.vm import VM
 
 SHARED = "shared"
-KINDS = ("inner", "left", "right", "full", "semi", "anti", "union")
-MANY = {"inner": (0, 1), "left": (0,), "semi": (0, 1), "anti": (0, 1), "right": (1,)}  # sides whose keys may repeat
 
 
 def join(

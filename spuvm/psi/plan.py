@@ -130,7 +130,7 @@ def planned(
 
     Args:
         many: which of the owners, by position, may have a key in several rows.
-        others: see `spuvm.psi.join`.
+        others: see `spuvm.psi.joining`.
     """
     places = here()
     owners = tuple(files) if isinstance(files, Mapping) else ()

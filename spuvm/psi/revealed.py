@@ -15,7 +15,7 @@ from spuvm.devices import PYU, PYUObject
 from spuvm.objects import SPUObject
 from spuvm.psi.ecdh import matches_by_curve
 from spuvm.psi.helper import Helper, find
-from spuvm.psi.join import MATCHINGS, all_of, none_of, to_shares
+from spuvm.psi.joining import MATCHINGS, all_of, none_of, to_shares
 from spuvm.psi.places import Held, Move
 from spuvm.psi.plan import Plan
 from spuvm.psi.raw import RawColumn, decoded

@@ -18,12 +18,12 @@ from spuvm.runtime.errors import InputError, SpuError
 from spuvm.service import jobs, upkeep
 from spuvm.service.crowd import Crowd, body_of
 from spuvm.service.full import FULL, unwritable
-from spuvm.service.jobs import STATES
 from spuvm.service.logins import Logins
 from spuvm.service.oidc import CALLBACK
 from spuvm.service.party import Party
 from spuvm.service.progress import flow_of, nodes_of
 from spuvm.service.shown import brief, inputs_of, planned, shown
+from spuvm.service.states import STATES
 from spuvm.service.store import Row, User
 
 LISTED = 500  # jobs, if nobody says how many

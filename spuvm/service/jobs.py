@@ -22,8 +22,6 @@ from spuvm.service.work import Work, of_program
 FORMAT = 1
 MAX_PROGRAM = 16 << 20  # characters
 NOTE = 500  # characters
-STATES = ("waiting", "approved", "running", "done", "failed", "refused", "cancelled")
-ENDED = ("done", "failed", "refused", "cancelled")
 
 
 @dataclass(frozen=True)

@@ -23,10 +23,11 @@ from spuvm.service import accounts, again, jobs, runner
 from spuvm.service.beside import Rows, beside
 from spuvm.service.full import FULL
 from spuvm.service.identity import load_key
-from spuvm.service.jobs import ENDED, Job, Source
+from spuvm.service.jobs import Job, Source
 from spuvm.service.port import Doors
 from spuvm.service.schedules import Schedules
 from spuvm.service.settings import Settings
+from spuvm.service.states import ENDED
 from spuvm.service.store import News, Row, Store
 from spuvm.service.work import Work
 

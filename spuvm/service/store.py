@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from spuvm.runtime.errors import ConfigError, InputError
-from spuvm.service.jobs import ENDED, Job, from_dict
+from spuvm.service.jobs import Job, from_dict
+from spuvm.service.states import ENDED
 
 LOG = logging.getLogger("spuvm.service")
 ROLES = ("submit", "approve", "operate")

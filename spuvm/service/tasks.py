@@ -54,7 +54,7 @@ from typing import Any
 from spuvm.policy import fields
 from spuvm.policy.fields import Field
 from spuvm.policy.rules import ALL, Reveal
-from spuvm.psi.api import KINDS as JOIN_KINDS
+from spuvm.psi.kinds import KINDS as JOIN_KINDS
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.link.parties import party_name
 from spuvm.service.work import Place, Work, hash_of

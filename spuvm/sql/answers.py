@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from spuvm.compiler.lower.rows import shuffle_p
-from spuvm.jit import reveal
+from spuvm.marking import reveal
 from spuvm.sql import machine
 from spuvm.sql.columns import chosen
 from spuvm.sql.ordering import rebuilt

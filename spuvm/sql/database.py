@@ -18,7 +18,7 @@ from spuvm.devices import PYU, SPU, PYUObject, fetch
 from spuvm.dp.budget import Budget
 from spuvm.dp.ledgers import check_budgets
 from spuvm.dp.spending import DELTA
-from spuvm.jit import reveal
+from spuvm.marking import reveal
 from spuvm.objects import Marked, SPUObject
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.sql import machine, matching, memory, noise, scanning, selecting

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from spuvm.devices import PYUObject
-from spuvm.jit import reveal
+from spuvm.marking import reveal
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import InputError
 from spuvm.sql import machine, scanning

@@ -1,4 +1,4 @@
-"""`spu.jit`: an ordinary JAX function, run on secret values."""
+"""`spu.jit`, an ordinary JAX function run on secret values, and the marks of what goes in and comes out."""
 
 from __future__ import annotations
 
