@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 import spuvm as spu
-from spuvm.he.parameters import CHOICES, STANDARD, parameters
+from spuvm.he.parameters import CHOICES, parameters
 from spuvm.he.rlwe import Rlwe
 from spuvm.runtime.errors import ConfigError, DataError, EncodingError, InputError, PeerMismatchError, VisibilityError
+from spuvm.runtime.lattice.standard import STANDARD
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.ring import native, transform
 

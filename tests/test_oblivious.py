@@ -136,6 +136,8 @@ FAMILIES = [
     Family(Kind.TRUNC, 32, (31 - 4,)),
     Family(Kind.DOT, 64, (2, 3, 5, 4)),
     Family(Kind.DOT, 32, (1, 1, 3, 1)),
+    Family(Kind.DOT, 64, (1, 16, 17, 15)),  # by ring-LWE
+    Family(Kind.DOT, 32, (2, 20, 13, 30)),
 ]
 
 

@@ -71,14 +71,20 @@ def results(chunk: Chunk, operands: Sequence[Values], shares: Sequence[Values]) 
             return _truncated(family, operands[0], one)
     a, b = _matrices(chunk, operands)
     g, m, k, columns = (*a.shape[:2], *b.shape[1:])
-    total = np.zeros((g, m, columns), np.uint64)
-    for i in range(k):
-        total += a[:, :, i, None] * b[:, i, None, :]
+    total = products(a, b)
     for bit in range(w):
         first = shares[2 * bit].reshape(g, k, columns, m).sum(1, dtype=np.uint64).transpose(0, 2, 1)
         second = shares[2 * bit + 1].reshape(g, m, k, columns).sum(2, dtype=np.uint64)
         total += (first + second) << np.uint64(bit)
     return [total.reshape(-1)]
+
+
+def products(a: Values, b: Values) -> Values:
+    """Of matrices [g, m, k] and [g, k, n], modulo 2^64."""
+    total = np.zeros((a.shape[0], a.shape[1], b.shape[2]), np.uint64)
+    for i in range(a.shape[2]):
+        total += a[:, :, i, None] * b[:, i, None, :]
+    return total
 
 
 def combined(family: Family, operands: Sequence[Sequence[Values]]) -> list[Values]:

@@ -1,4 +1,4 @@
-"""What is made in which batch of oblivious transfers, and what that costs: known to both parties before running."""
+"""What is made in which batch of oblivious transfers, or else by ring-LWE, and what that costs: both parties know it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from spuvm.runtime.engine.correlated import Family, Holders, Kind, families, words
+from spuvm.runtime.oblivious import matrices
 from spuvm.runtime.oblivious.extension import bytes_said
 
 BATCH_ROWS = 1 << 19  # transfers of a batch, which bounds the memory
@@ -80,10 +81,12 @@ def _jobs(chunk: Chunk) -> list[Job]:
 
 
 def batches(draws: Mapping[Holders, int]) -> list[list[Chunk]]:
-    """What the draws of a piece of program need, in the order in which both parties make it."""
+    """What the draws of a piece of program need of transfers, in the order in which both parties make it."""
     out: list[list[Chunk]] = []
     rows = BATCH_ROWS
     for family, positions in sorted(families(draws).items()):
+        if matrices.layout_of(family) is not None:
+            continue
         for chunk in _chunks(family, words(family, positions)):
             if rows + chunk.rows > BATCH_ROWS:
                 out.append([])
@@ -125,4 +128,9 @@ def offline(draws: Mapping[Holders, int]) -> tuple[int, tuple[int, int]]:
         by_sender, by_receiver = bytes_said(sum(c.rows for c in batch))
         sent[0] += by_sender + sum(job.said for c in batch for job in c.jobs)
         sent[1] += by_receiver
-    return ROUNDS * len(made), (sent[0], sent[1])
+    rounds = ROUNDS * len(made)
+    for family, positions in families(draws).items():
+        if matrices.layout_of(family) is not None:
+            more, by_each = matrices.offline(family, words(family, positions))
+            rounds, sent = rounds + more, [n + by_each for n in sent]
+    return rounds, (sent[0], sent[1])

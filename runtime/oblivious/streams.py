@@ -1,4 +1,4 @@
-"""Correlated streams as a run draws from them: filled by transfers with the other party, or simulated.
+"""Correlated streams as a run draws from them: filled by transfers and ring-LWE with the other party, or simulated.
 
 Semi-honest parties, but for the transfers' check. What is made before a piece of program is kept until the next piece.
 """
@@ -16,7 +16,9 @@ from spuvm.runtime.engine.random import Stream
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.oblivious import correlations
 from spuvm.runtime.oblivious.extension import Receiver, Sender
+from spuvm.runtime.oblivious.matrices import Layout, layout_of
 from spuvm.runtime.oblivious.plan import batches, offline
+from spuvm.runtime.oblivious.products import Products
 from spuvm.runtime.oblivious.store import Store
 from spuvm.runtime.oblivious.transfers import Transfers
 
@@ -99,6 +101,7 @@ class Made:
         self.store: Store | None = None
         self.within = Within(0, (0, 0))
         self._transfers: Transfers | None = None
+        self._products: dict[int, Products] = {}  # by the width of words
 
     def prepare(self, draws: Mapping[Holders, int], start: Mapping[Holders, int]) -> None:
         """What a piece of program draws; `start`: where each stream stands. Both parties come here alike."""
@@ -127,6 +130,9 @@ class Made:
 
     def _make(self, units: Mapping[Family, int], after: Mapping[Family, int]) -> None:
         """So many units of each family, behind those that are there."""
+        for family, n in sorted(units.items()):
+            if n and (layout := layout_of(family)) is not None:
+                self._multiply(family, layout, n, after.get(family, 0))
         wanted = batches(_draws(units))
         if not wanted:
             return
@@ -140,6 +146,22 @@ class Made:
                 n = len(chunk.jobs)
                 self._keep(chunk, correlations.results(chunk, own, shares[:n]), after.get(chunk.family, 0))
                 shares = shares[n:]
+
+    def _multiply(self, family: Family, layout: Layout, units: int, after: int) -> None:
+        """So many products of matrices by ring-LWE: a_i b_i, and a share of the cross terms."""
+        if family.width not in self._products:
+            with self.link.uncounted():
+                self._products[family.width] = Products(family.width, self.swap)
+        g, m, k, n = family.parameters
+        a, b = self._operands(family, units, after)
+        a, b = a.reshape(-1, m, k), b.reshape(-1, k, n)
+        x, y = (b.transpose(0, 2, 1), a.transpose(0, 2, 1)) if layout.turned else (a, b)
+        crossed = self._products[family.width].crossed(layout, x, y)
+        own = correlations.products(a, b)
+        whole = (own + (crossed.transpose(0, 2, 1) if layout.turned else crossed)).reshape(units, -1)
+        size = family.unit_bytes(2) * 8 // family.width
+        made = self._words(family, 2, after)[: units * size].reshape(units, size)
+        made[:, : g * m * n] = whole.astype(family.dtype)
 
     def _ready(self) -> Transfers:
         if self._transfers is None:

@@ -60,11 +60,11 @@ def basis(bits: int, count: int, n: int, skip: int = 0) -> Basis:
 
 
 def add(a: Words, b: Words, b_: Basis) -> Words:
-    return _plus(a, b, b_.p)
+    return plus(a, b, b_.p)
 
 
 def subtract(a: Words, b: Words, b_: Basis) -> Words:
-    return _minus(a, b, b_.p)
+    return minus(a, b, b_.p)
 
 
 def negate(a: Words, b_: Basis) -> Words:
@@ -77,7 +77,7 @@ def multiply(a: Words, b: Words, b_: Basis, onto: Words | None = None) -> Words:
     one_row = b.ndim == 2
     lib = native.library()
     if lib is None or not hasattr(lib, "spuvm_mod_product"):
-        out = _times(a, np.broadcast_to(b, a.shape), b_.p)
+        out = times(a, np.broadcast_to(b, a.shape), b_.p)
         if onto is None:
             return out
         onto[...] = add(onto, out, b_)
@@ -137,11 +137,11 @@ def convert(a: Words, old: Basis, new: Basis) -> Words:
     inverses, factors, whole = _conversion(old, new)
     lib = native.library()
     if lib is None or not hasattr(lib, "spuvm_mod_convert"):
-        y = _times(a, inverses[:, None], old.p)
+        y = times(a, inverses[:, None], old.p)
         multiples = np.floor((y / old.p.astype(np.float64)).sum(-2, keepdims=True) + 0.5).astype(np.uint64)
-        out[...] = negate(_times(multiples, whole[:, None], new.p), new)
+        out[...] = negate(times(multiples, whole[:, None], new.p), new)
         for i in range(len(old.primes)):
-            out[...] = add(out, _times(y[..., i : i + 1, :] % new.p, factors[i][:, None], new.p), new)
+            out[...] = add(out, times(y[..., i : i + 1, :] % new.p, factors[i][:, None], new.p), new)
         return out
     words, shares = np.empty(new.n, np.uint64), np.empty(new.n, np.float64)
     flat, target = a.reshape(-1, len(old.primes), old.n), out.reshape(-1, len(new.primes), new.n)
@@ -163,8 +163,32 @@ def from_digits(digits: Words, bits: int, b_: Basis) -> Words:
     radix = np.array([[(1 << bits) % p] for p in b_.primes], np.uint64)
     out: Words = digits[-1][..., None, :] % b_.p
     for digit in digits[-2::-1]:
-        out = add(_times(out, radix, b_.p), digit[..., None, :] % b_.p, b_)
+        out = add(times(out, radix, b_.p), digit[..., None, :] % b_.p, b_)
     return out
+
+
+def plus(a: Words, b: Words, p: Words) -> Words:
+    """a + b modulo p, residues of any shapes."""
+    s = a + b
+    np.minimum(s, s - p, out=s)
+    return s
+
+
+def minus(a: Words, b: Words, p: Words) -> Words:
+    """a - b modulo p."""
+    d = a - b
+    np.minimum(d, d + p, out=d)
+    return d
+
+
+def times(a: Words, b: Words, p: Words) -> Words:
+    """a b mod p, as the native kernels compute it."""
+    quotient = (a.astype(np.float64) * b.astype(np.float64) / p.astype(np.float64)).astype(np.uint64)
+    rest = (a * b - quotient * p).view(np.int64)
+    signed = p.view(np.int64)
+    rest += np.where(rest < 0, signed, 0)
+    rest -= np.where(rest >= signed, signed, 0)
+    return rest.view(np.uint64)
 
 
 def low_words(a: Words, b_: Basis) -> Words:
@@ -172,7 +196,7 @@ def low_words(a: Words, b_: Basis) -> Words:
     P = b_.modulus
     total, shares = np.zeros(a.shape[1], np.uint64), np.zeros(a.shape[1], np.float64)
     for row, p in zip(a, b_.primes):
-        y = _times(row, np.array([pow(P // p, -1, p)], np.uint64), np.array([p], np.uint64))
+        y = times(row, np.array([pow(P // p, -1, p)], np.uint64), np.array([p], np.uint64))
         total += y * np.uint64((P // p) % (1 << 64))
         shares += y / p
     return total - np.floor(shares + 0.5).astype(np.uint64) * np.uint64(P % (1 << 64))
@@ -209,9 +233,9 @@ def _forth_by_numpy(a: Words, b_: Basis) -> Words:
         pairs = a.reshape(*a.shape[:-1], groups, 2, t)
         u, v = (
             pairs[..., 0, :].copy(),
-            _times(pairs[..., 1, :], b_.roots[:, groups : 2 * groups, None], b_.p[:, :, None]),
+            times(pairs[..., 1, :], b_.roots[:, groups : 2 * groups, None], b_.p[:, :, None]),
         )
-        pairs[..., 0, :], pairs[..., 1, :] = _plus(u, v, b_.p[:, :, None]), _minus(u, v, b_.p[:, :, None])
+        pairs[..., 0, :], pairs[..., 1, :] = plus(u, v, b_.p[:, :, None]), minus(u, v, b_.p[:, :, None])
         groups, t = groups * 2, t // 2
     return a
 
@@ -222,32 +246,10 @@ def _back_by_numpy(a: Words, b_: Basis) -> Words:
     while groups:
         pairs = a.reshape(*a.shape[:-1], groups, 2, t)
         u, v = pairs[..., 0, :].copy(), pairs[..., 1, :].copy()
-        pairs[..., 0, :] = _plus(u, v, p)
-        pairs[..., 1, :] = _times(_minus(u, v, p), b_.backward[:, groups : 2 * groups, None], p)
+        pairs[..., 0, :] = plus(u, v, p)
+        pairs[..., 1, :] = times(minus(u, v, p), b_.backward[:, groups : 2 * groups, None], p)
         groups, t = groups // 2, t * 2
-    return _times(a, b_.scale, b_.p)
-
-
-def _plus(a: Words, b: Words, p: Words) -> Words:
-    s = a + b
-    np.minimum(s, s - p, out=s)
-    return s
-
-
-def _minus(a: Words, b: Words, p: Words) -> Words:
-    d = a - b
-    np.minimum(d, d + p, out=d)
-    return d
-
-
-def _times(a: Words, b: Words, p: Words) -> Words:
-    """a b mod p, as the native kernels compute it."""
-    quotient = (a.astype(np.float64) * b.astype(np.float64) / p.astype(np.float64)).astype(np.uint64)
-    rest = (a * b - quotient * p).view(np.int64)
-    signed = p.view(np.int64)
-    rest += np.where(rest < 0, signed, 0)
-    rest -= np.where(rest >= signed, signed, 0)
-    return rest.view(np.uint64)
+    return times(a, b_.scale, b_.p)
 
 
 @cache
@@ -290,7 +292,7 @@ def _powers(root: int, p: int, n: int) -> Words:
     prime = np.array([p], np.uint64)
     step = n // 2
     while len(out) < n:  # exponents of the second half have one bit more, which is the highest yet
-        out = np.concatenate([out, _times(out, np.array([pow(root, step, p)], np.uint64), prime)])
+        out = np.concatenate([out, times(out, np.array([pow(root, step, p)], np.uint64), prime)])
         step //= 2
     return out
 

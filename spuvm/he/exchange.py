@@ -20,10 +20,10 @@ from spuvm.devices import PYU, SPU, PYUObject
 from spuvm.he import layout
 from spuvm.he.object import HEUObject
 from spuvm.he.parameters import MASK_BITS
-from spuvm.he.scheme import Random
 from spuvm.objects import SPUObject
 from spuvm.runtime.config import Config
 from spuvm.runtime.errors import ConfigError, InputError
+from spuvm.runtime.lattice.sampling import Random
 
 if TYPE_CHECKING:
     from spuvm.he.device import HEU

@@ -15,13 +15,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spuvm.he.parameters import ERROR_BITS, FLOOD_BITS, Parameters
-from spuvm.he.scheme import Random, Scheme
+from spuvm.he.parameters import Parameters
+from spuvm.he.scheme import Scheme
+from spuvm.runtime.lattice import sampling
+from spuvm.runtime.lattice.sampling import Random
+from spuvm.runtime.lattice.standard import ERROR_BITS, FLOOD_BITS
 from spuvm.runtime.ring import transform as tf
 from spuvm.runtime.ring.transform import Basis, Words
 
 DIGIT = 48  # bits of the digits that large random numbers are made of
-SPARE = 96  # bits that a uniform residue is reduced from, beyond the prime's: distance 2^-96
 TAIL = 9.5  # standard deviations: beyond them with probability below 2^-64
 
 
@@ -45,8 +47,8 @@ class Rlwe(Scheme):
     # Keys ----------------------------------------------------------------------------------------------
 
     def make_keys(self) -> tuple[Words, Words]:
-        s = self._values(self._ternary(1), self.q)[0]
-        a = self._uniform(self.q, 1)[0]
+        s = self._values(sampling.ternary(self.random, 1, self.slots), self.q)[0]
+        a = sampling.uniform(self.random, self.q)
         b = tf.subtract(self._noise(1)[0], tf.multiply(a[None], s, self.q)[0], self.q)
         return np.stack([b, a]), s
 
@@ -77,8 +79,7 @@ class Rlwe(Scheme):
         return tf.residues(numbers, self.t)
 
     def uniform(self, count: int, public: Any) -> Words:
-        digits = self.random.words(-(-(SPARE + 64) // DIGIT), count) >> np.uint64(64 - DIGIT)
-        return tf.from_digits(digits, DIGIT, self.t)
+        return sampling.residues(self.random, self.t, len(self.t.primes), count)
 
     def select(self, plain: Words, places: NDArray[np.int64], public: Any) -> Words:
         out = plain[:, places[:, 0]] if places.shape[1] else np.zeros((len(plain), len(places)), np.uint64)
@@ -117,7 +118,7 @@ class Rlwe(Scheme):
     def encrypt(self, plain: Words, public: Words) -> Words:
         out = np.empty((self._count(plain), 2, len(self.q.primes), self.slots), np.uint64)
         for i, m in enumerate(self._lifted(plain)):
-            u = self._values(self._ternary(1), self.q)[0]
+            u = self._values(sampling.ternary(self.random, 1, self.slots), self.q)[0]
             out[i] = self._noise(2)
             tf.multiply(public, u, self.q, onto=out[i])
             out[i, 0] = tf.add(out[i, 0], m, self.q)
@@ -200,19 +201,9 @@ class Rlwe(Scheme):
             cell[0, :, : piece.shape[1]] = piece
             yield tf.forward(tf.convert(tf.backward(cell, self.t), self.t, self.q), self.q)[0]
 
-    def _uniform(self, basis: Basis, rows: int) -> Words:
-        digits = self.random.words(-(-(SPARE + 64) // DIGIT), rows, self.slots) >> np.uint64(64 - DIGIT)
-        return tf.from_digits(digits, DIGIT, basis)
-
-    def _ternary(self, rows: int) -> NDArray[np.int64]:
-        return (self.random.words(rows, self.slots) % np.uint64(3)).astype(np.int64) - 1
-
     def _noise(self, rows: int) -> Words:
         """t times centred binomial errors, as values."""
-        words = self.random.words(rows, self.slots)
-        mask = np.uint64((1 << ERROR_BITS) - 1)
-        up, down = np.bitwise_count(words & mask), np.bitwise_count((words >> np.uint64(ERROR_BITS)) & mask)
-        return self._times_t(self._values(up.astype(np.int64) - down.astype(np.int64), self.q))
+        return self._times_t(self._values(sampling.errors(self.random, rows, self.slots), self.q))
 
     def _times_t(self, values: Words) -> Words:
         return tf.multiply(values, self._whole_t, self.q)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spuvm.runtime.engine.random import Stream, new_key
 
 
 class Scheme(ABC):
@@ -127,26 +126,3 @@ class Scheme(ABC):
     @abstractmethod
     def hidden(self, a: Any, noise: float, public: Any) -> Any:
         """The same plaintexts, encrypted anew, and flooded with noise: nothing shows what was computed."""
-
-
-class Random:
-    """Random words under a key from the operating system, each used once (AES-128-CTR)."""
-
-    def __init__(self) -> None:
-        self._stream = Stream(new_key())
-        self._used = 0
-
-    def words(self, *shape: int) -> NDArray[np.uint64]:
-        raw = np.empty(int(np.prod(shape, dtype=np.int64)) * 8, np.uint8)
-        self._stream.fill(raw, self._used)
-        self._used += -(-raw.nbytes // 16)
-        return raw.view(np.uint64).reshape(shape)
-
-    def below_power(self, bits: int, count: int) -> NDArray[Any]:
-        """Python integers [count], uniform below 2^bits."""
-        width = -(-bits // 64)
-        words = self.words(width, count)
-        out = np.zeros(count, object)
-        for word in words:
-            out = (out << 64) | word.astype(object)
-        return out & ((1 << bits) - 1)
