@@ -1,4 +1,4 @@
-"""What ring-LWE draws: uniform residues, secrets in {-1, 0, 1}, centred binomial errors, all of an AES-128 keystream."""
+"""What ring-LWE draws: uniform residues, secrets in {-1, 0, 1}, centred binomial errors, of an AES-128 keystream."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def residues(random: Random, basis: Basis, *shape: int) -> Words:
 
 def ternary(random: Random, *shape: int) -> NDArray[np.int64]:
     """Uniform in {-1, 0, 1}, but for 2^-62."""
-    return (random.words(*shape) % np.uint64(3)).astype(np.int64) - 1
+    return np.asarray((random.words(*shape) % np.uint64(3)).astype(np.int64) - 1)
 
 
 def errors(random: Random, *shape: int) -> NDArray[np.int64]:
@@ -60,4 +60,4 @@ def errors(random: Random, *shape: int) -> NDArray[np.int64]:
     words = random.words(*shape)
     mask = np.uint64((1 << ERROR_BITS) - 1)
     up, down = np.bitwise_count(words & mask), np.bitwise_count((words >> np.uint64(ERROR_BITS)) & mask)
-    return up.astype(np.int64) - down.astype(np.int64)
+    return np.asarray(up.astype(np.int64) - down.astype(np.int64))

@@ -177,7 +177,7 @@ def packed(words: Words) -> bytes:
     top = np.zeros(-(-len(flat) // 4) * 4, np.uint8)
     top[: len(flat)] = flat >> np.uint64(48)
     four = top.reshape(-1, 4) << np.array([0, 2, 4, 6], np.uint8)
-    return flat.view(np.uint8).reshape(-1, 8)[:, :6].tobytes() + np.bitwise_or.reduce(four, axis=1).tobytes()
+    return bytes(flat.view(np.uint8).reshape(-1, 8)[:, :6].tobytes() + np.bitwise_or.reduce(four, axis=1).tobytes())
 
 
 def unpacked(body: bytes, count: int) -> Words:

@@ -82,8 +82,8 @@ def _layout(family: Family) -> Layout | None:
     g, m, k, n = family.parameters
     if not g * m * k * n:
         return None
-    both = [x for turned in (False, True) for x in _layouts(family.width, turned, *((n, k, m) if turned else (m, k, n)))]
-    best = min(both, key=lambda x: (x.sent, x))
+    straight, turned = _layouts(family.width, False, m, k, n), _layouts(family.width, True, n, k, m)
+    best = min([*straight, *turned], key=lambda x: (x.sent, x))
     return best if 2 * best.sent < bytes_by_transfers(family) // g else None
 
 
@@ -109,7 +109,8 @@ def bytes_by_transfers(family: Family) -> int:
 
 def batches(x: Layout, matrices: int) -> list[tuple[list[Block], list[list[Result]]]]:
     """For so many: blocks that are encrypted at once, and of what comes back what is sent at once."""
-    out, held = [], CELLS
+    out: list[list[Block]] = []
+    held = CELLS
     for block in _blocks(x, matrices):
         if held + block.cells > CELLS:
             out.append([])

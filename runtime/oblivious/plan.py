@@ -1,4 +1,4 @@
-"""What is made in which batch of oblivious transfers, or else by ring-LWE, and what that costs: both parties know it."""
+"""What is made in which batch of transfers, or by ring-LWE, and what it costs: known to both parties before running."""
 
 from __future__ import annotations
 

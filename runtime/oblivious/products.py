@@ -69,8 +69,9 @@ class Products:
                 said, masks = zip(*self._products(layout, results, cells, y))
                 heard = self.swap(packed(np.concatenate(said)), bytes_of_results(layout, results))
                 for result, mask, found in zip(results, masks, self._decrypted(layout, results, heard)):
-                    rows, columns = (slice(r.start, r.stop) for r in (rows_of(layout, result), columns_of(layout, result)))
-                    total[result.block.matrix, rows, columns] += (mask + found).reshape(total[0, rows, columns].shape)
+                    rows, columns = rows_of(layout, result), columns_of(layout, result)
+                    part = total[result.block.matrix, rows.start : rows.stop, columns.start : columns.stop]
+                    part += (mask + found).reshape(part.shape)
         return total
 
     def _exchanged(self, layout: Layout, blocks: list[Block], x: Values) -> Cells:

@@ -3,8 +3,8 @@
 The kernels are SEMI2K's. Triples, shared bits and truncation pairs come from the streams of `engine/correlated.py`,
 which the two parties fill by correlated oblivious transfers (`runtime/oblivious`): products by Gilboa's method
 (CRYPTO 1999), a bit known by exclusive or from one product of the two parties' bits, and words, their truncation and
-sign from their bits. The transfers' extension refuses a receiver that deviates; all else holds against parties that
-follow the program.
+sign from their bits; products of matrices by ring-LWE where that takes fewer bytes. The transfers' extension refuses a
+receiver that deviates; all else holds against parties that follow the program.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ def times(a: Words, b: Words, p: Words) -> Words:
 
 
 def low_words(a: Words, b_: Basis) -> Words:
-    """Residues [primes, count] of numbers in (-P/4, P/4) -> these modulo 2^64, [count]."""
+    """Residues [primes, count] of numbers in (-P/2, P/2), less P / 2^40 at the ends -> these modulo 2^64, [count]."""
     P = b_.modulus
     total, shares = np.zeros(a.shape[1], np.uint64), np.zeros(a.shape[1], np.float64)
     for row, p in zip(a, b_.primes):

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-
 class Scheme(ABC):
     """Plaintexts are what `plain` makes, vectors of any length; they fill cells one after another."""
 
