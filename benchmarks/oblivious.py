@@ -47,11 +47,9 @@ def multiplied(shape: tuple[int, int, int]) -> str:
     assert layout is not None
     seconds = made(family.draws(1), Family(Kind.DOT, 64, (1, 16, 16, 16)).draws(1))
     _, sent = offline(family.draws(1))
-    by_transfers = f"{bytes_by_transfers(family) / 1e6:,.1f}"
+    figures = f"{sum(sent) / 1e6:,.1f} | {bytes_by_transfers(family) / 1e6:,.1f}"
     name = " x ".join(map(str, shape))
-    return (
-        f"| {name} | {layout.cells} + {layout.results} | {max(seconds):.2f} | {sum(sent) / 1e6:,.1f} | {by_transfers} |"
-    )
+    return f"| {name} | {layout.cells} + {layout.results} | {max(seconds):.2f} | {figures} |"
 
 
 def made(draws: dict[Holders, int], first: dict[Holders, int]) -> list[float]:

@@ -64,7 +64,7 @@ CHOICES = np.random.default_rng(5).integers(0, 2, 1000).astype(np.uint8)
 def extended(rank: int, link: Any) -> Any:
     if rank == 0:
         sender = extension.Sender(swapping(rank, link))
-        return sender.extend(1000), sender.extend(1000), sender.delta
+        return sender.extend(1000)[0], sender.extend(1000)[0], sender.delta
     receiver = extension.Receiver(swapping(rank, link))
     return receiver.extend(CHOICES), receiver.extend(CHOICES ^ np.uint8(1))
 

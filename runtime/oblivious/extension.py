@@ -46,10 +46,14 @@ class Sender:
         self._streams = [Stream(k) for k in base.received([int(b) for b in self._bits], swap)]
         self._used = 0
 
-    def extend(self, count: int) -> Bytes:
-        """uint8[count, 16], and the receiver's choices are consistent. DeviationError if they are not."""
+    def extend(self, count: int, more: int = 0) -> tuple[Bytes, bytes]:
+        """uint8[count, 16], and the receiver's choices are consistent. DeviationError if they are not.
+
+        With so many bytes `more` that the receiver says.
+        """
         blocks = padded(count) // COLUMNS
-        u = np.frombuffer(self.swap(b"", COLUMNS * blocks * BLOCK), np.uint8).reshape(COLUMNS, -1)
+        heard = self.swap(b"", COLUMNS * blocks * BLOCK + more)
+        u = np.frombuffer(heard, np.uint8, COLUMNS * blocks * BLOCK).reshape(COLUMNS, -1)
         q = _columns(self._streams, blocks, self._used)
         self._used += blocks
         q ^= u * self._bits[:, None]
@@ -61,7 +65,7 @@ class Sender:
                 "the peer's choices in the oblivious transfers are not the same everywhere: it deviates. Nothing was "
                 "made."
             )
-        return rows_of(q)[:count]
+        return rows_of(q)[:count], heard[len(heard) - more :]
 
 
 class Receiver:
@@ -72,8 +76,8 @@ class Receiver:
         self._streams = [[Stream(k) for k in column] for column in zip(*base.sent(swap))]
         self._used = 0
 
-    def extend(self, choices: Bytes) -> Bytes:
-        """Bits uint8[count] of 0 and 1 -> uint8[count, 16]."""
+    def extend(self, choices: Bytes, more: bytes = b"") -> Bytes:
+        """Bits uint8[count] of 0 and 1 -> uint8[count, 16]; says `more` with its columns."""
         count = len(choices)
         blocks = padded(count) // COLUMNS
         filler = np.unpackbits(np.frombuffer(secrets.token_bytes((blocks * COLUMNS - count + 7) // 8), np.uint8))
@@ -81,7 +85,7 @@ class Receiver:
         t = _columns(self._streams[0], blocks, self._used)
         other = _columns(self._streams[1], blocks, self._used)
         self._used += blocks
-        self.swap((t ^ other ^ whole).tobytes(), 0)
+        self.swap((t ^ other ^ whole).tobytes() + more, 0)
         seed = self.swap(b"", SEED)
         self.swap(np.concatenate([_checked(whole[None], seed), _checked(t, seed)]).tobytes(), 0)
         return rows_of(t)[:count]

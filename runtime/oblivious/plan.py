@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from spuvm.runtime.engine.correlated import Family, Holders, Kind, families, words
 from spuvm.runtime.oblivious import matrices
-from spuvm.runtime.oblivious.extension import bytes_said
+from spuvm.runtime.oblivious.silent import bytes_said
 
 BATCH_ROWS = 1 << 19  # transfers of a batch, which bounds the memory
 BATCH_WORDS = 1 << 21  # words that those of matrices move

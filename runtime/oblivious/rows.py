@@ -1,4 +1,4 @@
-"""Bit transpose, hashes of rows, sums over GF(2^128): by native kernels, or by NumPy and OpenSSL with the same bits."""
+"""Bit transpose, hashes of rows, sums over GF(2^128), trees: native, or by NumPy and OpenSSL with the same bits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from spuvm.runtime.ring import native
 
 Bytes = NDArray[np.uint8]
+Words = NDArray[np.uint64]
 FIXED_KEY = bytes.fromhex("5370755661206f626c6976696f757321")  # of the permutation; any public one does
+TREE_KEYS = bytes.fromhex("5370755661206f626c69762e206c6566"), bytes.fromhex("5370755661206f626c69762e20726967")
 COLUMNS = 128
 _POLYNOMIAL = np.uint64(0x87)
 
@@ -75,8 +77,23 @@ def _sums_by_numpy(factors: Bytes, rows: Bytes) -> Bytes:
     return out.view(np.uint8)
 
 
-def _permuted(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    encryptor = Cipher(algorithms.AES(FIXED_KEY), modes.ECB()).encryptor()  # a fixed permutation of single blocks
+def children(nodes: Words) -> Words:
+    """uint64[n, 2] -> uint64[n, 2, 2]: pi_0(x) + x and pi_1(x) + x with AES under two fixed keys.
+
+    A generator of pseudorandom blocks in the ideal cipher model (Guo, Katz, Wang, Weng and Yu, S&P 2020).
+    """
+    lib = _library()
+    if lib is None or not hasattr(lib, "spuvm_ot_children"):
+        return np.stack([_permuted(nodes, key) ^ nodes for key in TREE_KEYS], axis=1)
+    nodes = np.ascontiguousarray(nodes)
+    out = np.empty((len(nodes), 2, 2), np.uint64)
+    schedules = b"".join(bytes(_schedule(lib, key)) for key in TREE_KEYS)
+    lib.spuvm_ot_children(schedules, _at(out), _at(nodes), ctypes.c_uint64(len(nodes)))
+    return out
+
+
+def _permuted(x: Words, key: bytes = FIXED_KEY) -> Words:
+    encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()  # a fixed permutation of single blocks
     return np.frombuffer(encryptor.update(np.ascontiguousarray(x).tobytes()), np.uint64).reshape(x.shape)
 
 
@@ -85,9 +102,9 @@ def _library() -> Any:
     return lib if lib is not None and hasattr(lib, "spuvm_ot_sums") and lib.spuvm_aes_level() else None
 
 
-def _schedule(lib: Any) -> Any:
+def _schedule(lib: Any, key: bytes = FIXED_KEY) -> Any:
     schedule = ctypes.create_string_buffer(11 * 16)
-    lib.spuvm_aes_expand(FIXED_KEY, ctypes.addressof(schedule))
+    lib.spuvm_aes_expand(key, ctypes.addressof(schedule))
     return schedule
 
 

@@ -15,10 +15,10 @@ from spuvm.runtime.engine.correlated import BLOCK, OPERANDS, Family, Holders, Ki
 from spuvm.runtime.engine.random import Stream
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.oblivious import correlations
-from spuvm.runtime.oblivious.extension import Receiver, Sender
 from spuvm.runtime.oblivious.matrices import Layout, layout_of
 from spuvm.runtime.oblivious.plan import batches, offline
 from spuvm.runtime.oblivious.products import Products
+from spuvm.runtime.oblivious.silent import Receiver, Sender
 from spuvm.runtime.oblivious.store import Store
 from spuvm.runtime.oblivious.transfers import Transfers
 

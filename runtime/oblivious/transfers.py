@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from spuvm.runtime.oblivious.extension import Receiver, Sender
 from spuvm.runtime.oblivious.plan import Job
 from spuvm.runtime.oblivious.rows import COLUMNS, hashed
+from spuvm.runtime.oblivious.silent import Receiver, Sender, sums_bytes
 
 Values = NDArray[np.uint64]
 NOTHING = bytes(COLUMNS // 8)
@@ -33,9 +33,11 @@ class Transfers:
         side = self.side
         if isinstance(side, Sender):
             return self._send(side, jobs, inputs)
-        rows = side.extend(np.concatenate([np.asarray(bits, np.uint8) for bits in inputs]))
-        said = side.swap(b"", sum(job.said for job in jobs))
-        out, at, byte = [], 0, 0
+        choices = np.concatenate([np.asarray(bits, np.uint8) for bits in inputs])
+        rows_with, byte = side.extend(choices), sums_bytes(len(choices))
+        said = side.swap(b"", byte + sum(job.said for job in jobs))
+        rows = rows_with(said[:byte])
+        out, at = [], 0
         for job, bits in zip(jobs, inputs):
             share = self._hashed(rows[at : at + job.rows], NOTHING, job)
             d = _unpacked(said[byte : byte + job.said], job)
@@ -45,8 +47,8 @@ class Transfers:
         return out
 
     def _send(self, side: Sender, jobs: Sequence[Job], inputs: Sequence[NDArray[Any]]) -> list[Values]:
-        rows = side.extend(sum(job.rows for job in jobs))
-        out, said, at = [], [], 0
+        rows, first_said = side.extend(sum(job.rows for job in jobs))
+        out, said, at = [], [first_said], 0
         for job, x in zip(jobs, inputs):
             mine = rows[at : at + job.rows]
             first, second = (self._hashed(mine, offset, job) for offset in (NOTHING, side.delta))

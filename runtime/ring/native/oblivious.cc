@@ -1,4 +1,4 @@
-// What oblivious transfer extension does on whole arrays: bit transpose, hashes of rows, sums over GF(2^128). x86-64.
+// What oblivious transfer extension does on whole arrays: bit transpose, hashes of rows, sums over GF(2^128), trees. x86-64.
 
 #include <cstdint>
 #include <cstring>
@@ -92,6 +92,23 @@ CRYPTO void spuvm_ot_sums(uint8_t* out, const uint8_t* factors, const uint8_t* r
       sum = _mm_xor_si128(sum, product(_mm_loadu_si128((const __m128i*)factors + b),
                                        _mm_loadu_si128((const __m128i*)rows + r * blocks + b)));
     _mm_storeu_si128((__m128i*)out + r, sum);
+  }
+}
+
+// out[2 i] = pi_0(x[i]) ^ x[i], out[2 i + 1] = pi_1(x[i]) ^ x[i]: AES under two fixed keys.
+CRYPTO void spuvm_ot_children(const uint8_t* schedules, uint8_t* out, const uint8_t* nodes, uint64_t count) {
+  Schedule s[2];
+  std::memcpy(s, schedules, sizeof s);
+  for (uint64_t i = 0; i < count; i += 8) {
+    const uint64_t many = count - i < 8 ? count - i : 8;
+    __m128i x[8] = {}, y[8];
+    for (uint64_t l = 0; l < many; ++l) x[l] = _mm_loadu_si128((const __m128i*)nodes + i + l);
+    for (int side = 0; side < 2; ++side) {
+      std::memcpy(y, x, sizeof y);
+      encrypted8(y, s[side]);
+      for (uint64_t l = 0; l < many; ++l)
+        _mm_storeu_si128((__m128i*)out + 2 * (i + l) + side, _mm_xor_si128(y[l], x[l]));
+    }
   }
 }
 
