@@ -53,7 +53,15 @@ setup(
             "spuvm.runtime.ring._native",
             sources=[
                 f"runtime/ring/native/{name}.cc"
-                for name in ("aes_ctr", "ring_matmul", "ring_wide", "number_transform", "oblivious", "silent", "triples")
+                for name in (
+                    "aes_ctr",
+                    "ring_matmul",
+                    "ring_wide",
+                    "number_transform",
+                    "oblivious",
+                    "silent",
+                    "triples",
+                )
             ]
             + [f"runtime/engine/native/{name}.cc" for name in ("engine", "loops", "views", "calls", "threads")],
             depends=[
