@@ -11,7 +11,7 @@ from spuvm.runtime.errors import InputError
 
 Matcher = Callable[..., Mapping[str, PYUObject]]  # (sources, key, **options) -> arrow tables of the same rows, by party
 
-BEHIND = "spuvm.psi"
+BEHIND = "spuvm.psi.frames"
 MATCHERS: dict[str, Matcher] = {}
 
 
@@ -29,7 +29,7 @@ def matched(
     Raises:
         InputError: for an unknown `match`.
     """
-    importlib.import_module(BEHIND)  # where matchers register; most processes never need it
+    importlib.import_module(BEHIND)  # where the matcher registers; most processes never need it
     if match not in MATCHERS:
         raise InputError(f"`match` must be one of {', '.join(MATCHERS)}, or None, got {match!r}.")
     return MATCHERS[match](sources, key, **options)
