@@ -63,11 +63,14 @@ setup(
                     "triples",
                 )
             ]
-            + [f"runtime/engine/native/{name}.cc" for name in ("engine", "loops", "views", "calls", "threads")],
+            + [
+                f"runtime/engine/native/{name}.cc" for name in ("engine", "loops", "keyed", "views", "calls", "threads")
+            ],
             depends=[
                 "runtime/ring/native/ring_tile.h",
                 "runtime/ring/native/ring_work.h",
                 "runtime/engine/native/engine.h",
+                "runtime/engine/native/keyed.h",
                 "runtime/engine/native/loops.h",
             ],
             define_macros=[("SPUVM_SOURCES", f'"{runpy.run_path("runtime/ring/native_sources.py")["digest"]()}"')],

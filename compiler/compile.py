@@ -21,6 +21,7 @@ from spuvm.compiler.lower.lower import lower
 from spuvm.compiler.passes.pipeline import run_passes
 from spuvm.compiler.passes.ranges import Ranges
 from spuvm.compiler.project.project import project
+from spuvm.compiler.quickest import weighed
 from spuvm.compiler.seconds import Seconds, estimate
 from spuvm.compiler.uncollected import uncollected
 from spuvm.runtime.config import Config
@@ -53,7 +54,7 @@ class Program:
 
     @cached_property
     def choreography(self) -> ch.Choreography:
-        return expand(self.module, protocol_of(self.config))
+        return expand(self.module, protocol_of(self.config), weighed(self.config.optimize))
 
     @cached_property
     def cost(self) -> Cost:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import combinations, count, pairwise
 from typing import Any
 
@@ -116,8 +117,18 @@ def seen_by(
 ) -> list[Sent]:
     """What parties who tell each other all that they know are sent by the others; what goes to two, once."""
     mine = set(parties)
-    sent = views(case, protocol, lambda holders: not mine.isdisjoint(holders), left_out, samples, seed)
+    whole = views(case, protocol, lambda holders: not mine.isdisjoint(holders), left_out, samples, seed)
+    sent = [word for m in whole for word in _words(m, samples)]
     return list({(m.src, m.data.tobytes()): m for m in sent if m.dst in mine and m.src not in mine}.values())
+
+
+def _words(message: Sent, samples: int) -> list[Sent]:
+    """Of keys (`keyed.py`) some words, each a message: the first block, the last, one between (test_keyed has all)."""
+    count = message.data.size // samples
+    if count <= 1:
+        return [message]
+    columns = message.data.reshape(samples, count)
+    return [replace(message, data=columns[:, i]) for i in sorted({0, 1, count // 2, count - 2, count - 1})]
 
 
 # Whether it is uniform -------------------------------------------------------------------------------

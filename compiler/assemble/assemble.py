@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from jax.extend import core as jex
 
-from spuvm.compiler.assemble import elementwise, shapes
+from spuvm.compiler.assemble import elementwise, keyed, shapes
 from spuvm.compiler.assemble.builder import Builder
 from spuvm.compiler.assemble.finish import finished
 from spuvm.compiler.assemble.values import Constant, Placed, Unsupported, Value, strides_of, word
 from spuvm.runtime.engine.check import check
 from spuvm.runtime.engine.code import UNIT, VIEW, Call, Code, Port
 
-RULES = {**elementwise.RULES, **shapes.RULES}
+RULES = {**elementwise.RULES, **shapes.RULES, **keyed.RULES}
 INLINED = {"pjit", "jit", "closed_call", "custom_jvp_call"}
 LARGEST_CONSTANT = 1 << 24  # bytes
 

@@ -192,6 +192,22 @@ class Builder:
         word(dtype)
         return self._add(loop, f"{name}.{width}", dtype, shape, reads, shared=shared)
 
+    def emit_several(
+        self, name: str, dtype: np.dtype[Any], shape: Shape, operands: Sequence[Value], numbers: int
+    ) -> Local:
+        """An operation on so many numbers, of each of which an operand or the result may have several words."""
+        operands = [v if isinstance(v, Local) else self.contiguous(v) for v in operands]
+        loop = self._loop_for(numbers, operands)
+        reads = []
+        for v in operands:
+            if isinstance(v, Local) and v.loop == loop.index:
+                reads.append(Read("storage", v.storage))
+                continue
+            placed = self.contiguous(v)
+            step = size(placed.shape) * placed.dtype.itemsize // max(loop.units, 1)
+            reads.append(Read("array", placed.array, placed.offset, step))
+        return self._add(loop, name, dtype, shape, tuple(reads))
+
     def _spread(self, value: Value, shape: Shape) -> Value:
         """An operand of one element along an axis stands for all of them, as JAX has it."""
         if self.scales or isinstance(value, Constant) or size(value.shape) == size(shape):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from spuvm.compiler.expand.choreography import Choreography, Port
+from collections.abc import Callable
+
+from spuvm.compiler.expand.choreography import Call, Choreography, Port
 from spuvm.compiler.expand.expander import Expander
 from spuvm.compiler.expand.rules import EXPAND
 from spuvm.compiler.ir.module import Module
 from spuvm.runtime.protocols.protocol import Protocol
 
 
-def expand(module: Module, protocol: Protocol) -> Choreography:
-    """The whole program as a choreography under `protocol`."""
+def expand(module: Module, protocol: Protocol, seconds: Callable[[Call], float] | None = None) -> Choreography:
+    """The whole program as a choreography under `protocol`; of kernels that give the same those of fewest `seconds`."""
     exact = module.config.get("truncation") == "exact"
-    expander = Expander(EXPAND, protocol, module.config.get("ring_bits", 64), exact=exact)
+    expander = Expander(EXPAND, protocol, module.config.get("ring_bits", 64), exact=exact, seconds=seconds)
     inputs, outputs = [], []
     for value in module.body.params:
         shared = expander.fresh(value.type)

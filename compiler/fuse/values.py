@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from spuvm.runtime.engine.code import DRAW, VIEW, Instruction, Loop, Operand
+from spuvm.runtime.engine.code import DRAW, KEYED, VIEW, Instruction, Loop, Operand
 
 BITS = {"u8": 8, "u16": 16, "u32": 32, "u64": 64}
 
@@ -67,6 +67,8 @@ def operations(loop: Loop) -> list[Operation]:
     for number, instruction in enumerate(loop.code):
         if instruction.operation == VIEW:
             raise Lacking("elements that move")
+        if instruction.operation in KEYED:
+            raise Lacking("comparisons by keys")
         out.append(_operation(instruction, registers, arrays))
         result = instruction.result
         if result.mode == "register":

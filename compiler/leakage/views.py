@@ -18,6 +18,7 @@ from spuvm.compiler.expand.choreography import KernelSpec, Ranks
 from spuvm.compiler.leakage.expressions import KNOWN, SECRET, UNIFORM, Expressions, Node, ones
 from spuvm.compiler.project.equations import INLINED
 from spuvm.compiler.project.kernels import kernel_avals
+from spuvm.runtime.engine.keyed import keys_p
 from spuvm.runtime.engine.primitives import OPENING, PERMUTATION, multiplied_p, random_p, send_p
 from spuvm.runtime.ring.rotations import MASKED
 
@@ -90,6 +91,8 @@ class _Reader:
             return [self.random(eqn)]
         if eqn.primitive is send_p:
             return [self.send(eqn, ins[0])]
+        if eqn.primitive is keys_p:
+            return [self.keys(eqn, ins)]
         if eqn.primitive is multiplied_p:
             return ins[2 * len(ins) // 3 :]
         if name in INLINED:
@@ -126,6 +129,16 @@ class _Reader:
             self.view.messages.append(self.ex.masked(value, ones(bits)) if bits else value)
             self.view.sent.append((src, dst))
         return value
+
+    def keys(self, eqn: Any, ins: list[Node]) -> Node:
+        """Keys of a comparison are as random as a root that the coalition lacks, whatever they are made for.
+
+        Boyle et al. prove that of them (EUROCRYPT 2021), if AES is what it should be: they count as masked by the root.
+        """
+        hidden = [root for root in ins[1:] if self.ex.kind.get(root) == UNIFORM]
+        rest = [x for x in ins if x not in hidden[:1]]
+        made = self.ex.operation("keys", repr(sorted(eqn.params.items())), rest, width_of(eqn.outvars[0].aval))
+        return self.ex.xor([made, *hidden[:1]], self.ex.width[made])
 
     def masked_difference(self, ins: list[Node], count: int) -> list[Node]:
         """x - r for an r of several words, in as many words: for every x a bijection of r, whatever it is exactly."""

@@ -12,6 +12,7 @@ import numpy as np
 from spuvm.runtime.engine.code import (
     CALLS,
     DRAW,
+    KEYED,
     MODES,
     SOURCES,
     UNIT,
@@ -113,6 +114,8 @@ def _check_draw(code: Code, loop: Loop, i: Instruction) -> None:
 def _check_reads(code: Code, loop: Loop, i: Instruction) -> None:
     name, _, word = i.operation.partition(".")
     require(word in WIDTHS, f"the operation {i.operation}")
+    if i.operation in KEYED:
+        return _check_keyed(code, loop, i)
     for number, operand in enumerate(i.operands):
         width = 1 if name == "select" and number == 2 else WIDTHS[word]
         if operand.mode == "scalar":
@@ -120,6 +123,14 @@ def _check_reads(code: Code, loop: Loop, i: Instruction) -> None:
             _check_operand(code, loop, operand, width, writes=False)
         else:
             _check_operand(code, loop, operand, i.elements * width, writes=False)
+
+
+def _check_keyed(code: Code, loop: Loop, i: Instruction) -> None:
+    keyed = KEYED[i.operation]
+    require(i.elements % keyed.results == 0 and i.width == (1 if keyed.results == 1 else 8), "a key that is cut")
+    for operand, nbytes in zip(i.operands, keyed.operands, strict=True):
+        require(operand.mode != "scalar", "one element where many are read")
+        _check_operand(code, loop, operand, i.elements // keyed.results * nbytes, writes=False)
 
 
 def _check_operand(code: Code, loop: Loop, operand: Operand, unit: int, *, writes: bool) -> None:

@@ -12,11 +12,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from spuvm.runtime.ring.keyed import COMPARISONS
+
 SOURCES = ("input", "output", "temporary", "constant", "stream")
 MODES = ("none", "register", "array", "scalar")
 VIEW, DRAW = "view", "draw"  # the two instructions that are no operation: load through a view, keystream
 CALLS = {"copy": 1, "reduce": 2, "dot": 3, "gather": 4, "scan": 5, "matmul": 6, "matmul_wide": 7}
 UNIT = 64  # elements of a unit of what scales
+
+
+class Keyed(NamedTuple):
+    """For each number: the elements of the result, and the bytes of each operand (native/keyed.h)."""
+
+    results: int
+    operands: tuple[int, int, int]
+
+
+# Comparisons by keys: of one number, several words stand one after another.
+KEYED = {
+    f"{of.relation}_{of.bits}_{what}.u64": keyed
+    for of in COMPARISONS
+    for what, keyed in (
+        ("keys", Keyed(of.words, (8, 16, 16))),
+        ("first", Keyed(1, (8, 8 * of.words, 16))),
+        ("second", Keyed(1, (8, 8 * of.words, 16))),
+    )
+}
 
 
 class Array(NamedTuple):

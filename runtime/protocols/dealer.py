@@ -34,20 +34,20 @@ class Dealer(Source):
 
     # The two ways to give something out --------------------------------------------------------------
 
-    def _own(self, i: int, like: Elements, bits: int = WHOLE) -> Elements:
+    def own(self, i: int, like: Elements, bits: int = WHOLE) -> Elements:
         """A random word known to party i and the dealer."""
         r = random({i, self.dealer}, like.shape, like.dtype)
         return r & bt.constant(r, (1 << bits) - 1) if bits < 8 else r
 
-    def _random(self, like: Elements, bits: int = WHOLE) -> Sharing:
+    def random(self, like: Elements, bits: int = WHOLE) -> Sharing:
         """A sharing of a random value that the dealer knows. No message."""
-        return tuple(self._own(i, like, bits) for i in range(self.n))
+        return tuple(self.own(i, like, bits) for i in range(self.n))
 
-    def _dealt(self, value: Elements, boolean: bool = False, bits: int = WHOLE) -> Sharing:
+    def dealt(self, value: Elements, boolean: bool = False, bits: int = WHOLE) -> Sharing:
         """A sharing of the dealer's value: random for all but the last party, which is sent the rest."""
         shares, rest = [], value
         for i in range(self.n - 1):
-            r = self._own(i, value, bits)
+            r = self.own(i, value, bits)
             rest = rest ^ r if boolean else rest - r
             shares.append(r)
         return (*shares, send(rest, self.dealer, self.n - 1, bits))
@@ -55,48 +55,48 @@ class Dealer(Source):
     # What is asked for -------------------------------------------------------------------------------
 
     def triple(self, x: Elements, y: Elements, times: Product) -> Triple:
-        a, b = self._random(x), self._random(y)
-        return Triple(a, b, self._dealt(times(total(a), total(b))))
+        a, b = self.random(x), self.random(y)
+        return Triple(a, b, self.dealt(times(total(a), total(b))))
 
     def square(self, like: Elements) -> tuple[Sharing, Sharing]:
-        a = self._random(like)
+        a = self.random(like)
         known = total(a)
-        return a, self._dealt(known * known)
+        return a, self.dealt(known * known)
 
     def mask(self, owner: int, like: Elements) -> Elements:
-        return self._own(owner, like)
+        return self.own(owner, like)
 
     def knows_mask(self, owner: int) -> frozenset[int]:
         return frozenset({owner, self.dealer})
 
     def times_mask(self, a: Elements, owner: int, y: Elements, times: Product) -> tuple[Sharing, Sharing]:
-        b = self._random(y)
-        return b, self._dealt(times(a, total(b)))
+        b = self.random(y)
+        return b, self.dealt(times(a, total(b)))
 
     def truncation(self, like: Elements, bits: int) -> Triple:
         k = bt.width(like)
-        r = self._random(like)
+        r = self.random(like)
         known = total(r)
-        h = self._dealt(bt.shift_right(known & bt.constant(known, (1 << (k - 1)) - 1), bits))
-        t = self._dealt(bt.cast(bt.shift_right(known, k - 1), max(bits + 1, 32)))
+        h = self.dealt(bt.shift_right(known & bt.constant(known, (1 << (k - 1)) - 1), bits))
+        t = self.dealt(bt.cast(bt.shift_right(known, k - 1), max(bits + 1, 32)))
         return Triple(r, h, t)
 
     def conjunction(self, like: Elements, bits: int) -> Triple:
-        a, b = self._random(like, bits), self._random(like, bits)
-        return Triple(a, b, self._dealt(parity(a) & parity(b), boolean=True, bits=bits))
+        a, b = self.random(like, bits), self.random(like, bits)
+        return Triple(a, b, self.dealt(parity(a) & parity(b), boolean=True, bits=bits))
 
     def doubly_shared(self, like: Elements) -> tuple[Sharing, Sharing]:
-        r = self._random(like)
-        return r, self._dealt(total(r), boolean=True)
+        r = self.random(like)
+        return r, self.dealt(total(r), boolean=True)
 
     def opened_up(self, like: Elements, arrange: Callable[[Elements], Elements]) -> tuple[Sharing, Sharing, Sharing]:
         """Uniform [r], [w] for its bits w = arrange(r), and [t], the conjunction of the two halves of w."""
-        r = self._random(like)
+        r = self.random(like)
         known = arrange(total(r))
         low, high = halves(known)
         half = bt.width(known) // 2
-        return r, self._dealt(known, boolean=True), self._dealt(low & high, boolean=True, bits=half)
+        return r, self.dealt(known, boolean=True), self.dealt(low & high, boolean=True, bits=half)
 
     def bit(self, like: Elements, ring: int) -> tuple[Sharing, Sharing]:
-        beta = self._random(like, bits=1)
-        return beta, self._dealt(bt.cast(parity(beta), ring))
+        beta = self.random(like, bits=1)
+        return beta, self.dealt(bt.cast(parity(beta), ring))

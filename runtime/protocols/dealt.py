@@ -12,7 +12,8 @@ c - r, a public word and shared bits, however many parties there are. The first 
 multiplies neighbouring bits of r with public factors: the dealer gives their products, too, as products of masks are
 dealt in ABY2.0 (Patra, Schneider, Suresh and Yalame, USENIX Security 2021). So that level is local.
 
-The opened c is part of what is computed; it is uniform, as r is, and r is used once.
+The opened c is part of what is computed; it is uniform, as r is, and r is used once. Two parties have a second way,
+of one round and many more bytes (`keyed.py`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.protocols.algebra import Sharing
 from spuvm.runtime.protocols.dealer import Dealer
 from spuvm.runtime.protocols.guests import with_others
+from spuvm.runtime.protocols.keyed import PARTIES, Keyed
 from spuvm.runtime.protocols.preprocessing import halves
 from spuvm.runtime.protocols.protocol import (
     Protocol,
@@ -51,7 +53,7 @@ class Dealt(Semi2k):
     def _opened_up(self, x: Sharing, arrange: Callable[[Elements], Elements]) -> tuple[Elements, Sharing, Sharing]:
         """[x] -> c = x + r, opened and arranged, with the bits of r and the products of their halves. One round."""
         r, bits, products = self.source.opened_up(x[0], arrange)
-        return arrange(self._open(tuple(p + q for p, q in zip(x, r)))), bits, products
+        return arrange(self.open(tuple(p + q for p, q in zip(x, r)))), bits, products
 
     def msb_a(self, x: Sharing) -> Sharing:
         """[x] -> its most significant bit. log2 k rounds.
@@ -91,7 +93,7 @@ class Dealt(Semi2k):
         1. Open c = x + r, once. 2. The sign of (c - y_i) - r for each i, with the bits of one r.
         """
         r, bits, products = self.source.opened_up(x[0], bt.bit_reverse_indices)
-        c = self._open(tuple(p + q for p, q in zip(x, r)))
+        c = self.open(tuple(p + q for p, q in zip(x, r)))
         signs = [self._sign(bt.bit_reverse_indices(c - y), bits, products) for (y,) in limits]
         out = signs[0]
         for i, sign in enumerate(signs[1:], 1):
@@ -140,7 +142,8 @@ def semi2k_first_party_unsafe(world_size: int, others: int = 0) -> Protocol:
 
 def _over(source: Dealer, name: str, trust: str) -> Protocol:
     kernels = Dealt(source)
-    return among(source, name, trust, kernels, comparisons_with_public(kernels.below_a))
+    keyed = Keyed(source, kernels).table() if source.n == PARTIES else ()
+    return among(source, name, trust, kernels, (*comparisons_with_public(kernels.below_a), *keyed))
 
 
 def _check(world_size: int, name: str) -> None:

@@ -30,6 +30,7 @@ from spuvm.runtime.protocols.sorting import Sorting
 from spuvm.runtime.ring import bits as bt
 
 And = Callable[..., Sharing]
+KEYED = "keyed_"  # before a kernel's name, another that gives the same by keys: in fewer rounds, of more bytes
 
 
 @dataclass(frozen=True)

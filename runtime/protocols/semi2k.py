@@ -40,7 +40,7 @@ class Semi2k:
         self.n = source.n
         self.source = source
 
-    def _open(self, x: Sharing, boolean: bool = False, bits: int = WHOLE) -> Elements:
+    def open(self, x: Sharing, boolean: bool = False, bits: int = WHOLE) -> Elements:
         """A masked value, opened: every party sends its component to all others."""
         out = []
         for i, component in enumerate(x):
@@ -63,8 +63,8 @@ class Semi2k:
     def with_triple(self, triple: Triple, x: Sharing, y: Sharing, times: Product) -> Sharing:
         """Steps 2 and 3 of `_beaver`."""
         a, b, c = triple
-        e = self._open(tuple(p - q for p, q in zip(x, a)))
-        f = self._open(tuple(p - q for p, q in zip(y, b)))
+        e = self.open(tuple(p - q for p, q in zip(x, a)))
+        f = self.open(tuple(p - q for p, q in zip(y, b)))
         z = [ci + times(e, bi) + times(ai, f) for ai, bi, ci in zip(a, b, c)]
         return (z[0] + times(e, f), *z[1:])
 
@@ -78,7 +78,7 @@ class Semi2k:
         1. Take [a] and [c], c = a^2. 2. Open e = x - a. 3. z = c + 2 e a + e^2, the last term at party 0.
         """
         a, c = self.source.square(x[0])
-        e = self._open(tuple(p - q for p, q in zip(x, a)))
+        e = self.open(tuple(p - q for p, q in zip(x, a)))
         z = [ci + bt.shift_left(e * ai, 1) for ai, ci in zip(a, c)]
         return (z[0] + e * e, *z[1:])
 
@@ -103,7 +103,7 @@ class Semi2k:
         """
         e, a = m
         b, c = self.source.times_mask(a, owner, y[0], times)
-        f = self._open(tuple(p - q for p, q in zip(y, b)))
+        f = self.open(tuple(p - q for p, q in zip(y, b)))
         z = [ci + times(e, yi) for ci, yi in zip(c, y)]
         z[owner] = z[owner] + times(a, f)
         return tuple(z)
@@ -123,7 +123,7 @@ class Semi2k:
     def and_bb(self, x: Sharing, y: Sharing, *, bits: int) -> Sharing:
         """[x], [y] -> [x & y] on words of `bits` significant bits. One round."""
         a, b, c = self.source.conjunction(x[0], bits)
-        e, f = (self._open(xor(p, q), boolean=True, bits=bits) for p, q in ((x, a), (y, b)))
+        e, f = (self.open(xor(p, q), boolean=True, bits=bits) for p, q in ((x, a), (y, b)))
         z = [ci ^ (e & bi) ^ (ai & f) for ai, bi, ci in zip(a, b, c)]
         return (z[0] ^ (e & f), *z[1:])
 
@@ -141,7 +141,7 @@ class Semi2k:
         k = bt.width(x[0])
         r, h, t = self.source.truncation(x[0], bits)
         masked = [p + q for p, q in zip(x, r)]
-        c = self._open((masked[0] + bt.constant(x[0], 1 << (k - 2)), *masked[1:]))
+        c = self.open((masked[0] + bt.constant(x[0], 1 << (k - 2)), *masked[1:]))
         top = bt.shift_right(c, k - 1)
         sign = bt.constant(c, 1) - bt.shift_left(top, 1)
         y = [bt.shift_left(bt.cast(ti, k) * sign, k - 1 - bits) - hi for hi, ti in zip(h, t)]
@@ -205,13 +205,13 @@ class Semi2k:
         """A shared word [x] -> arithmetic [x]: open x + r, uniform as r is, r shared doubly. 2 + log2 k rounds."""
         r, r_bits = self.source.doubly_shared(x[0])
         g, p = self.and_bb(x, r_bits, bits=WHOLE), xor(x, r_bits)
-        opened = jax.tree.map(uniform_opening, self._open(self._added(g, p), boolean=True))
+        opened = jax.tree.map(uniform_opening, self.open(self._added(g, p), boolean=True))
         return (opened - r[0], *(-ri for ri in r[1:]))
 
     def bit2a(self, x: Sharing, *, ring: int) -> Sharing:
         """A shared bool [b] -> arithmetic [b] mod 2^ring with a daBit (Rotaru and Wood, 2019). One round, one bit."""
         beta, word = self.source.bit(x[0], ring)
-        e = bt.cast(self._open(xor(x, beta), boolean=True, bits=1), ring)
+        e = bt.cast(self.open(xor(x, beta), boolean=True, bits=1), ring)
         sign = bt.constant(e, 1) - bt.shift_left(e, 1)
         y = [w * sign for w in word]
         return (y[0] + e, *y[1:])
@@ -241,11 +241,11 @@ class Semi2k:
 
     def reveal_a(self, x: Sharing) -> Sharing:
         """[x] -> x at every party. A reveal of the program."""
-        return (self._open(x),)
+        return (self.open(x),)
 
     def reveal_b(self, x: Sharing, *, bits: int) -> Sharing:
         """Boolean [x] -> x at every party."""
-        return (self._open(x, boolean=True, bits=bits),)
+        return (self.open(x, boolean=True, bits=bits),)
 
     def reveal_a_to(self, x: Sharing, *, owner: int) -> Sharing:
         """[x] -> x at one party."""

@@ -1,6 +1,7 @@
 // The tables of element-wise operations, for each instruction set; which one is used is settled at run time.
 
 #include "engine.h"
+#include "keyed.h"
 
 namespace {
 

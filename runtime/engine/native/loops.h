@@ -201,6 +201,9 @@ PRODUCTS(u64)
 #define ROW1(NAME, T) {#NAME "." #T, NAME##_##T##_vv, nullptr},
 #define ROW2(NAME, T) {#NAME "." #T, NAME##_##T##_vv, NAME##_##T##_vs},
 #define ALL(ROW, NAME) ROW(NAME, u8) ROW(NAME, u16) ROW(NAME, u32) ROW(NAME, u64)
+#define KEYED_ROWS(NAME)                    \
+  {#NAME "_keys.u64", NAME##_keys, nullptr}, \
+  {#NAME "_first.u64", NAME##_first, nullptr}, {#NAME "_second.u64", NAME##_second, nullptr},
 
 static const Operation kOperations[] = {
     ALL(ROW2, add) ALL(ROW2, sub) ALL(ROW2, mul) ALL(ROW2, and) ALL(ROW2, or) ALL(ROW2, xor)
@@ -217,6 +220,7 @@ static const Operation kOperations[] = {
     ROW1(to_u8, u32) ROW1(to_u16, u32) ROW1(to_u64, u32) ROW1(to_u8, u64) ROW1(to_u16, u64) ROW1(to_u32, u64)
     ROW1(sto_u16, u8) ROW1(sto_u32, u8) ROW1(sto_u64, u8) ROW1(sto_u8, u16) ROW1(sto_u32, u16) ROW1(sto_u64, u16)
     ROW1(sto_u8, u32) ROW1(sto_u16, u32) ROW1(sto_u64, u32) ROW1(sto_u8, u64) ROW1(sto_u16, u64) ROW1(sto_u32, u64)
+    KEYED(KEYED_ROWS)
 };
 constexpr int kCount = sizeof kOperations / sizeof kOperations[0];
 static const Product kAddmul[] = {addmul_u8, addmul_u16, addmul_u32, addmul_u64};
@@ -242,6 +246,7 @@ static const Product kInner[] = {inner_u8, inner_u16, inner_u32, inner_u64};
 #undef ROW1
 #undef ROW2
 #undef ALL
+#undef KEYED_ROWS
 
 }  // namespace LOOPS_NAMESPACE
 
