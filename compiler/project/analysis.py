@@ -9,6 +9,7 @@ value, or an output that its declared holder does not know, is a ProtocolError.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from jax.extend import core as jex
 from spuvm.compiler.expand.choreography import KernelSpec, Ranks
 from spuvm.compiler.project.equations import Atom, bind_equation, constant, equations_of, is_variable, named_ranks
 from spuvm.compiler.project.kernel_plan import Confirmed, KernelPlan, Multiplied, Sent, StagePlan
-from spuvm.compiler.project.stage_function import Equation, Known, StageFunction
+from spuvm.compiler.project.stage_function import Equation, Function, Known, StageFunction
 from spuvm.runtime.engine.correlated import ranks
 from spuvm.runtime.engine.primitives import confirm_p, multiplied_p, random_p, send_p
 from spuvm.runtime.errors import ProtocolError
@@ -27,7 +28,19 @@ from spuvm.runtime.machine.claims import PARTIES
 from spuvm.runtime.machine.program import Holders, Random
 from spuvm.runtime.ring.bits import pack, unpack
 
-_Read = tuple[Equation, list[int]]  # an equation, and what a party reads for it
+_Read = tuple[Equation, Sequence[int]]  # an equation, and what a party reads for it
+
+
+@lru_cache(maxsize=1 << 10)
+def struct(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype)
+
+
+@lru_cache(maxsize=1 << 10)
+def _packing(bits: int, aval: jax.ShapeDtypeStruct) -> tuple[Function, Function, jax.ShapeDtypeStruct]:
+    """How words of few bits are packed and unpacked, and what they are meanwhile."""
+    packed = jax.eval_shape(lambda x: pack(x, bits), aval)
+    return lambda x: [pack(x, bits)], lambda x: [unpack(x, bits)], packed
 
 
 def _held(values: Sequence[int], party: int) -> Iterator[int]:
@@ -40,10 +53,10 @@ def _held(values: Sequence[int], party: int) -> Iterator[int]:
 class Analysis:
     """The state of one analysis; values are numbered as they are defined."""
 
-    def __init__(self, spec: KernelSpec, closed: Any) -> None:
+    def __init__(self, spec: KernelSpec, jaxpr: Any, consts: Sequence[Any] = ()) -> None:
         self.spec = spec
-        rename: dict[Any, Atom] = {v: Known(c) for v, c in zip(closed.jaxpr.constvars, closed.consts)}
-        equations = list(equations_of(closed.jaxpr, rename))
+        rename: dict[Any, Atom] = {v: Known(c) for v, c in zip(jaxpr.constvars, consts)}
+        equations = list(equations_of(jaxpr, rename))
         self.parties = sorted(frozenset().union(*spec.holders, *spec.out_holders, *map(named_ranks, equations)))
         self.everyone = frozenset(self.parties)
         self.numbers: dict[Any, int] = {}
@@ -57,15 +70,16 @@ class Analysis:
         self.draws: dict[Holders, int] = {}
         self.confirms: list[tuple[int, int, int]] = []  # value, by, to
         self.products: list[tuple[str, tuple[int, ...]]] = []  # the components of x, y and z
-        for var, holders in zip(closed.jaxpr.invars, spec.holders):
+        for var, holders in zip(jaxpr.invars, spec.holders):
             self._define(var, holders, dict.fromkeys(holders, 0))
         for eqn, ins, outs in equations:
             self._equation(eqn, ins, outs)
-        self.outputs = [self._output(rename.get(v, v) if isinstance(v, jex.Var) else v) for v in closed.jaxpr.outvars]
+        self.outputs = [self._output(v if isinstance(v, jex.Literal) else rename.get(v, v)) for v in jaxpr.outvars]
+        self.moved = self.sends.keys() | self.unpacked.keys()
         self._check_outputs()
 
     def _define(self, var: Any, owners: Ranks, stage: dict[int, int]) -> int:
-        number = self._number(jax.ShapeDtypeStruct(var.aval.shape, var.aval.dtype), owners, stage)
+        number = self._number(struct(var.aval.shape, var.aval.dtype), owners, stage)
         self.numbers[var] = number
         return number
 
@@ -85,8 +99,9 @@ class Analysis:
         self.equations.append(Equation(lambda: [jnp.asarray(value)], (), (number,)))
         return number
 
-    def _equation(self, eqn: Any, ins: list[Atom], outs: list[Any]) -> None:
-        values = [self.numbers[a] for a in ins if is_variable(a)]
+    def _equation(self, eqn: Any, ins: Sequence[Atom], outs: Sequence[Any]) -> None:
+        numbered = tuple(self.numbers[a] if is_variable(a) else constant(a) for a in ins)
+        values = [v for v in numbered if type(v) is int]
         if eqn.primitive is random_p:
             return self._random(eqn, outs[0])
         if eqn.primitive is send_p:
@@ -104,7 +119,6 @@ class Analysis:
             result = bind_equation(eqn, arguments)
             return list(result) if several else [result]
 
-        numbered = tuple(self.numbers[a] if is_variable(a) else constant(a) for a in ins)
         defined = tuple(self._define(v, owners, stage) for v in outs)
         self.equations.append(Equation(apply, numbered, defined, eqn.primitive, eqn.params))
 
@@ -141,14 +155,14 @@ class Analysis:
             self._message(self._define(out, owners, at), value, src, dst, leaves)
             return
         aval = self.avals[value]
-        short = jax.eval_shape(lambda x: pack(x, bits), aval)
+        packing, unpacking, short = _packing(bits, aval)
         packed = self._number(short, frozenset({src}), {src: leaves})
-        self.equations.append(Equation(lambda x: [pack(x, bits)], (value,), (packed,)))
+        self.equations.append(Equation(packing, (value,), (packed,)))
         arrived = self._number(short, frozenset({src, dst}), {src: leaves, dst: leaves + 1})
         self._message(arrived, packed, src, dst, leaves)
         number = self._define(out, owners, at)
         self.unpacked[number] = (value, dst)
-        self.equations.append(Equation(lambda x: [unpack(x, bits)], (arrived,), (number,)))
+        self.equations.append(Equation(unpacking, (arrived,), (number,)))
 
     def _confirm(self, eqn: Any, value: int, out: Any) -> None:
         by, to = eqn.params["by"], eqn.params["to"]
@@ -157,7 +171,7 @@ class Analysis:
         self.numbers[out] = value
         self.confirms.append((value, by, to))
 
-    def _multiplied(self, eqn: Any, ins: list[Atom], outs: list[Any]) -> None:
+    def _multiplied(self, eqn: Any, ins: Sequence[Atom], outs: Sequence[Any]) -> None:
         """Party i has components i and i + 1 of a replicated sharing."""
         numbers = tuple(self._output(a) for a in ins)
         for i, value in enumerate(numbers):
@@ -183,20 +197,21 @@ class Analysis:
 
     def _at(self, party: int | None, value: int) -> int:
         """The value that stands for `value` at a party: only its receiver sees a message as a new one."""
-        while True:
+        while value in self.moved:
             if value in self.sends:
                 sent = self.sends[value]
                 origin, dst = sent.value, sent.dst
-            elif value in self.unpacked:
-                origin, dst = self.unpacked[value]
             else:
-                return value
+                origin, dst = self.unpacked[value]
             if party == dst and party not in self.owners[origin]:
-                return value
+                break
             value = origin
+        return value
 
-    def _reads(self, party: int | None, equation: Equation) -> list[int]:
-        return [self._at(party, v) for v in equation.ins if isinstance(v, int)]
+    def _reads(self, party: int | None, equation: Equation) -> Sequence[int]:
+        if self.moved.isdisjoint(equation.values):
+            return equation.values
+        return [self._at(party, v) for v in equation.values]
 
     def _needs(self) -> dict[int | None, set[int]]:
         """Per party, the values that it computes or receives, by walking back from the outputs."""
@@ -293,5 +308,10 @@ class Analysis:
     def _function(
         self, party: int | None, mine: list[Equation], names: Sequence[int], outputs: Sequence[int]
     ) -> StageFunction:
-        steps = [(e, [self._at(party, v) if isinstance(v, int) else v for v in e.ins]) for e in mine]
+        steps = [(e, self._arguments(party, e)) for e in mine]
         return StageFunction(names, steps, outputs, self.avals)
+
+    def _arguments(self, party: int | None, equation: Equation) -> Sequence[int | Known]:
+        if self.moved.isdisjoint(equation.values):
+            return equation.ins
+        return [self._at(party, v) if type(v) is int else v for v in equation.ins]

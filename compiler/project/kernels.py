@@ -19,6 +19,7 @@ from spuvm.compiler.expand.choreography import KernelSpec
 from spuvm.compiler.project.analysis import Analysis
 from spuvm.compiler.project.content import content
 from spuvm.compiler.project.kernel_plan import Confirmed, KernelPlan, Multiplied, Sent, StagePlan
+from spuvm.compiler.project.recorder import recorded
 from spuvm.compiler.project.stage_function import Later, StageFunction
 from spuvm.runtime.engine.code import UNIT
 from spuvm.runtime.machine.program import Random
@@ -85,8 +86,7 @@ def analyse(spec: KernelSpec, length: int | None) -> KernelPlan:
     """Trace the kernel and cut it into stages."""
     avals = kernel_avals(spec, length)
     with jax.enable_x64(True):
-        closed = jax.make_jaxpr(spec.function)(*avals)
-        return Analysis(spec, closed).plan(_key(spec, length))
+        return Analysis(spec, *recorded(spec.function, avals)).plan(_key(spec, length))
 
 
 def _stored(made: KernelPlan) -> dict[str, Any]:

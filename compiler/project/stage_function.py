@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -12,14 +13,14 @@ from jax.extend import core as jex
 Function = Callable[..., Sequence[Any]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Known:
     """A traced constant, known to all."""
 
     value: Any
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Equation:
     """`ins` are value numbers or constants, `apply` gives the values of `outs`.
 
@@ -31,6 +32,10 @@ class Equation:
     outs: tuple[int, ...]
     primitive: Any = None
     params: Any = None
+    values: tuple[int, ...] = field(init=False)  # those of `ins` that are no constants
+
+    def __post_init__(self) -> None:
+        self.values = tuple(v for v in self.ins if type(v) is int)
 
 
 class Variable(NamedTuple):
@@ -65,6 +70,11 @@ class _Traced(NamedTuple):
     name: str = "closed_call"
 
 
+@lru_cache(maxsize=1 << 10)
+def _traced(function: Function, avals: tuple[jax.ShapeDtypeStruct, ...]) -> Any:
+    return jax.make_jaxpr(function)(*avals)
+
+
 @dataclass(frozen=True, eq=False)
 class StageFunction:
     """`steps`: equations, and what each reads; `names` are the arguments, `avals` the types of all values by number."""
@@ -83,7 +93,7 @@ class StageFunction:
         """The outputs, `apply` giving the values of each equation."""
         env = dict(zip(self.names, arrays))
         for equation, reads in self.steps:
-            arguments = [env[v] if isinstance(v, int) else v.value for v in reads]
+            arguments = [v.value if isinstance(v, Known) else env[v] for v in reads]
             env.update(zip(equation.outs, apply(equation, arguments)))
         return [env[v] for v in self.outputs]
 
@@ -98,8 +108,7 @@ class StageFunction:
         atoms = [Variable(v, self.avals[v]) if isinstance(v, int) else _literal(v.value) for v in reads]
         primitive, params = equation.primitive, equation.params
         if primitive is None:
-            traced = jax.make_jaxpr(equation.apply)(*(a.aval for a in atoms))
-            primitive, params = _Traced(), {"jaxpr": traced}
+            primitive, params = _Traced(), {"jaxpr": _traced(equation.apply, tuple(a.aval for a in atoms))}
         return Step(primitive, params, atoms, self._variables(equation.outs))
 
 

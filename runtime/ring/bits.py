@@ -56,7 +56,7 @@ def shift_left(x: Elements, bits: int) -> Elements:
         if bits >= 64:
             return Word(jnp.zeros_like(x.low), shift_left(x.low, bits - 64))
         return Word(shift_left(x.low, bits), shift_left(x.high, bits) | shift_right(x.low, 64 - bits))
-    return lax.shift_left(x, constant(x, bits)) if bits else x
+    return x << constant(x, bits) if bits else x
 
 
 def shift_right(x: Elements, bits: int) -> Elements:
@@ -64,7 +64,7 @@ def shift_right(x: Elements, bits: int) -> Elements:
         if bits >= 64:
             return Word(shift_right(x.high, bits - 64), jnp.zeros_like(x.high))
         return Word(shift_right(x.low, bits) | shift_left(x.high, 64 - bits), shift_right(x.high, bits))
-    return lax.shift_right_logical(x, constant(x, bits)) if bits else x
+    return x >> constant(x, bits) if bits else x
 
 
 def repeat(x: Elements, count: int) -> Elements:
