@@ -218,7 +218,7 @@ class Run:
         )
         since = min((done[p].seconds for p in failed), default=0.0) if self.fault in FELT_LATER else None
         for p in spared:
-            if p in failed and not self._named(p, done[p].stderr):
+            if done[p].status < 0 or (p in failed and not self._named(p, done[p].stderr)):
                 return f"{p} says nothing that has a name: {done[p].stderr[-600:]!r}"
             late = 0.0 if self.struck is None else start + done[p].seconds - self.struck
             late = late if since is None else done[p].seconds - since

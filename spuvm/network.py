@@ -188,11 +188,17 @@ def dealer_command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "spuvm", "dealer", *arguments]
 
 
+def tied(command: Sequence[str]) -> list[str]:
+    """The command line that runs one which ends when this process does, be it by SIGKILL; on Linux alone."""
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", _RUNS, str(os.getpid()), *command]
+
+
 def _start(party: str, argv: Sequence[str], env: Mapping[str, str], cwd: str | Path | None) -> _Process:
-    tied = [sys.executable, "-I", "-S", "-c", _RUNS, str(os.getpid())] if sys.platform == "linux" else []
     try:
         popen = subprocess.Popen(
-            [*tied, *argv],
+            tied(argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

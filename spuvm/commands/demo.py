@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from spuvm.network import tied
 from spuvm.runtime.errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent / "examples" / "hospitals"
@@ -31,7 +32,7 @@ def demo(folder: Path, simulate: bool) -> int:
     how = [] if simulate else ["--network"]
     preparing, training = ["--data", str(data)], [*how, "--data", str(data), "--output", str(output)]
     for script, arguments in (("prepare.py", preparing), ("train.py", training)):
-        ran = subprocess.run([sys.executable, str(scripts / script), *arguments], check=False)
+        ran = subprocess.run(tied([sys.executable, str(scripts / script), *arguments]), check=False)
         if ran.returncode:
             return ran.returncode
     return 0
