@@ -185,6 +185,18 @@ def test_commands_that_do_not_fit(folder: Path, line: str, message: str, capsys:
     assert message in capsys.readouterr().err
 
 
+def test_a_model_that_is_there_is_refused_before_any_process_starts(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "m" / "bob").mkdir(parents=True)
+    (folder / "m" / "bob" / "model.share").write_text("of a run that came to its end")
+    monkeypatch.setattr("spuvm.commands.sgb.run_together", lambda *_: pytest.fail("started"))
+    line = "train params.toml alice=alice.csv bob=bob.csv carol=carol.csv --model m --network"
+    assert cli.run(["sgb", *line.split()]) == 2
+    said = [text for text in capsys.readouterr().err.splitlines() if "error" in text]
+    assert len(said) == 1 and "m/bob/model.share is there already: give another name, or `--force`" in said[0]
+
+
 def test_one_partys_mistake_stops_all(folder: Path) -> None:
     """Found before it connects: bob's peers learn that he does not come, not what his files hold."""
     config = str(make_run_folder(folder / "keys", spu.Config(parties=PARTIES)))

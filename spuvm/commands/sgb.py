@@ -224,7 +224,7 @@ def _run(asked: Asked) -> None:
     settings = read_settings(asked.settings_file)
     local = _local(settings, asked)
     asked.check_output(None, local.parties)
-    for party in local.parties if not asked.network else ():
+    for party in local.parties:
         asked.check_model(asked.folder / party)
     (_processes if asked.network else _simulate)(asked, settings, local)
 
