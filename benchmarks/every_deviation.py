@@ -1,10 +1,11 @@
 """A party that deviates: every message of every kernel below changed in turn; and honest runs, which never stop.
 
-    python benchmarks/every_deviation.py [--honest 10000 | --small 100000] [--only PROGRAM] [--every 1]
+    python benchmarks/every_deviation.py [--honest 10000 | --small 100000 | --planned 1000] [--only PROGRAM] [--every 1]
 
 Under `rep4` and `aby3_malicious`, for each party: each of its messages is flipped in one bit, replaced, repeated,
 reordered, zeroed and dropped, one at a time (inputs and reveals are messages, too). After each, somebody must have
-stopped, and no honest party may hold another result than without. Then honest runs under fresh keys.
+stopped, and no honest party may hold another result than without. Then honest runs under fresh keys. `--planned`
+changes messages together, that cancel, repeat older ones or go to the wrong receivers (tests/adaptive.py), by chance.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import resource
 import secrets
 import sys
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+from adaptive import STRATEGIES, outcome
 from deviations import MANIPULATIONS, Deviations, dropped
 
 import spuvm as spu
@@ -118,6 +121,20 @@ def honest_runs(count: int, name: str) -> None:
                 np.testing.assert_array_equal(shown, first)
 
 
+def planned(count: int, name: str, function: Any) -> Counter[str]:
+    """So many plans of a party that deviates, each drawn anew: how they ended."""
+    run, rng = deviations(function, name), np.random.default_rng()
+    found: Counter[str] = Counter()
+    for _ in range(count):
+        cheater, strategy = int(rng.integers(run.n)), str(rng.choice(list(STRATEGIES)))
+        messages = sum(p == cheater for p, _ in run.messages)
+        chosen = tuple(sorted(rng.choice(messages, 2, replace=False).tolist()))
+        ended = outcome(run, cheater, strategy, chosen, int(rng.integers(1, 2**62)))
+        assert ended in ("stopped", "nothing"), (name, cheater, strategy, chosen, ended)
+        found[ended] += 1
+    return found
+
+
 def _seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
@@ -129,6 +146,7 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=0, help="nothing but so many honest runs of a small program")
     parser.add_argument("--only", choices=PROGRAMS, help="one program")
     parser.add_argument("--every", type=int, default=1, help="of so many messages one")
+    parser.add_argument("--planned", type=int, default=0, help="nothing but so many plans of each program")
     options = parser.parse_args()
     for name in ("rep4", "aby3_malicious"):
         if options.small:
@@ -143,6 +161,14 @@ def main() -> None:
             if options.only not in (None, what):
                 continue
             before = _seconds()
+            if options.planned:
+                found, used = planned(options.planned, name, function), _seconds() - before
+                ends = ", ".join(f"{n} {end}" for end, n in sorted(found.items()))
+                print(
+                    f"{name}, {what}: {options.planned} plans, {ends}; {used:.0f} s of processor time",
+                    flush=True,
+                )
+                continue
             run = deviations(function, name)
             tried, nothing = every_message(run, options.every)
             print(
@@ -150,6 +176,8 @@ def main() -> None:
                 f"{nothing} changed nothing; {_seconds() - before:.0f} s of processor time",
                 flush=True,
             )
+        if options.planned:
+            continue
         before = _seconds()
         honest_runs(options.honest, name)
         used = _seconds() - before

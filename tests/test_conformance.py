@@ -48,6 +48,15 @@ def test_a_slice(name: str) -> None:
     assert [f"{o.combination}: {o.reason}" for o in outcomes if o.reason and not by_design(o.reason)] == []
 
 
+def test_a_slice_of_comparisons_by_keys() -> None:
+    config = Config("semi2k", 64, 18, ("alice", "bob"), optimize="latency")
+    cases = [c for c in CASES if c.primitive in ("lt", "eq")]
+    outcomes = [o for case in cases for o in run(list(covering([case])), config)]
+    assert len(outcomes) >= 3 * len(cases)
+    assert [f"{o.combination}: {o.error}" for o in outcomes if o.error] == []
+    assert [f"{o.combination}: {o.reason}" for o in outcomes if o.reason and not by_design(o.reason)] == []
+
+
 def test_every_rule_has_a_case() -> None:
     shown = {c.primitive for c in CASES}
     missing = sorted(set(RULES) - shown - set(SAME_AS))
