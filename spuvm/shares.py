@@ -16,7 +16,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -39,6 +38,7 @@ from spuvm.compiler.ir.module import Type
 from spuvm.devices import SPU, default_machine
 from spuvm.objects import SPUObject, slots_of_component
 from spuvm.runtime.errors import InputError, LinkError, SaveError
+from spuvm.runtime.locks import lock
 from spuvm.runtime.machine.components import aligned
 from spuvm.runtime.machine.session import abort_on_error
 from spuvm.runtime.protocols.registered import rank_names
@@ -365,7 +365,7 @@ def _written(path: Path, header: Mapping[str, Any], components: Sequence[Any]) -
         try:
             with os.fdopen(handle, "w+b") as file:
                 with contextlib.suppress(OSError):  # a file system without locks
-                    fcntl.flock(file, fcntl.LOCK_EX)  # nobody else knows it: this process is at work on it
+                    lock(file.fileno())  # while this process is at work on it
                 _write(file, header, components)
                 file.flush()
                 os.fsync(file.fileno())

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import ssl
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509.oid import NameOID
 
 from spuvm.commands.group import cli
 from spuvm.runtime.errors import ConfigError, InputError
@@ -92,6 +96,19 @@ def test_revoked_certificates_are_on_the_list_once(tmp_path: Path, authority: Pa
 def test_names_that_no_party_can_have(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="name has 1 to 63"):
         identity.new_key(tmp_path, name)
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"), [((), "nobody"), (("b", "a"), "a and b"), (("al\x1b[2J\u202e",), "al?[2J?")]
+)
+def test_a_certificate_of_whoever_is_shown(tmp_path: Path, names: tuple[str, ...], shown: str) -> None:
+    """Also what no command of ours would have made: a name that would move the terminal, none, or several."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), dt.datetime.now(dt.UTC)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in names])
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), 1, now, now + dt.timedelta(days=9))
+    identity.write(tmp_path / "their.crt", builder.sign(key, SHA256()))
+    ran = CliRunner().invoke(cli, ["keys", "show", f"{tmp_path}/their.crt"])
+    assert ran.exit_code == 0 and ran.output.startswith(f"{shown}, sha256:")
 
 
 def test_from_the_command_line(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from cryptography.x509 import Certificate
 
 from spuvm.commands.terminal import say
 from spuvm.runtime.errors import InputError
+from spuvm.runtime.legible import legible
 from spuvm.runtime.link import certificates
 from spuvm.service import identity
 
@@ -108,6 +109,6 @@ def show(certificate: Path) -> None:
 
 
 def _described(certificate: Certificate) -> str:
-    (name,) = certificates.names(certificate.public_bytes(Encoding.DER))
+    name = " and ".join(sorted(certificates.names(certificate.public_bytes(Encoding.DER)))) or "nobody"
     end = certificate.not_valid_after_utc
-    return f"{name}, {certificates.fingerprint(certificate)}, until {end:%Y-%m-%d}"
+    return f"{legible(name)}, {certificates.fingerprint(certificate)}, until {end:%Y-%m-%d}"
