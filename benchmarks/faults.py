@@ -245,7 +245,7 @@ class Run:
                 return "kept" if truth(file["x0"], 400) else "kept, and wrong"
         try:
             right = JOBS[self.job].judge(inputs, self.output)
-        except spu.errors.SpuError as error:  # of a model of which a part was not written
+        except (spu.errors.SpuError, EOFError, ValueError) as error:  # a part of a model, or of a script's own file
             right = None
             if not failed:
                 return f"its result cannot be read: {error}"
