@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ssl
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,15 @@ def test_a_signed_certificate_is_what_tls_accepts(tmp_path: Path, authority: Pat
     certificate.verify_directly_issued_by(identity.read(authority / "ca.crt"))
     assert 364 < certificates.days_left(certificate) <= 365
     assert certificates.ending(certificate) is None
+
+
+def test_a_certificate_that_has_not_begun_says_so(
+    tmp_path: Path, authority: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As signed where the clock is ahead, or read where it is behind."""
+    monkeypatch.setattr(certificates, "CLOCK_SKEW", timedelta(days=-2))
+    said = certificates.ending(identity.sign(authority, asked(tmp_path / "a"))) or ""
+    assert "it begins at" in said and "clock" in said
 
 
 def test_the_fingerprint_stays_when_a_certificate_is_renewed(tmp_path: Path, authority: Path) -> None:

@@ -160,8 +160,11 @@ def days_left(certificate: x509.Certificate) -> float:
 
 
 def ending(certificate: x509.Certificate) -> str | None:
-    """A warning, if the certificate ends soon or has ended."""
+    """A warning, if the certificate ends soon, has ended, or has not begun."""
     left = days_left(certificate)
+    begins = certificate.not_valid_before_utc
+    if begins > datetime.now(UTC):
+        return f"it begins at {begins:%Y-%m-%d %H:%M} UTC: this machine's clock, or that of who signed it, is wrong"
     if left < 0:
         return f"it ended {-left:.0f} days ago: renew it with `spuvm keys renew`"
     return f"it ends in {left:.0f} days: renew it with `spuvm keys renew`" if left < WARN_DAYS else None
