@@ -208,14 +208,14 @@ def test_a_job_that_one_peer_was_not_asked_for_holds_up_no_other(
 
         monkeypatch.setattr(sender._calls["bob"], "post", post)
         for _ in range(2):
-            assert await sender._send("bob") == (0, True)
+            assert await sender._send("bob") == (0, True, False)
         assert carol.away == {"bob": "Connection refused"}
         assert caplog.text.count("bob cannot be reached, and what it must hear waits: Connection refused") == 1
         away.clear()
-        assert await sender._send("bob") == (1, True)
+        assert await sender._send("bob") == (1, False, True)
         assert got == [f"/jobs/{other.id}/news"] and carol.away == {}
         carol.store.db.execute("update jobs set received = 0")
-        assert await sender._send("bob") == (1, False) and carol.store.unsent("bob") == []
+        assert await sender._send("bob") == (1, False, False) and carol.store.unsent("bob") == []
         assert [alice.heard_early("bob", id) for id in ("x", "x", "y", first.id)] == [False, True, False, False]
         await sender.close()
 

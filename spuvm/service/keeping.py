@@ -27,13 +27,13 @@ def erase_job(settings: Settings, job: str) -> bool:
     return erase(settings.state / "jobs" / job) or record
 
 
-def jobs_over_age(settings: Settings, jobs: Iterable[Left], now: float) -> list[Left]:
-    """Jobs whose results are older than the file's rule says, and that left something here."""
+def jobs_over_age(settings: Settings, jobs: Iterable[Left], now: float) -> list[str]:
+    """Numbers of jobs whose results are older than the file's rule says, and that left something here."""
     days = settings.retention.results_days
     if days is None:
         return []
-    old = [job for job in jobs if job.ended is not None and job.ended < now - days * DAY]
-    return [job for job in old if (settings.state / "jobs" / job.id).exists()]
+    old = [job.id for job in jobs if job.ended is not None and job.ended < now - days * DAY]
+    return [id for id in old if (settings.state / "jobs" / id).exists()]
 
 
 def models_over_age(settings: Settings, now: float) -> list[Path]:

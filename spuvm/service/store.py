@@ -190,10 +190,11 @@ class Store:
     def knows(self, id: str) -> bool:
         return self.db.execute("select 1 from jobs where id = ?", (id,)).fetchone() is not None
 
-    def left(self, only_open: bool = False, before: float = math.inf) -> list[Left]:
-        """All jobs that were taken in before a moment, those too that this version cannot read."""
+    def left(self, only_open: bool = False, before: float = math.inf) -> Iterator[Left]:
+        """All jobs that were taken in before a moment, those too that this version cannot read; one after the other."""
         sql = "select * from jobs where received < ?" + (f" and state not in {ENDED}" if only_open else "")
-        return [Left(r["id"], r["state"], r["ended"], r["spec"]) for r in self.db.execute(sql, (before,))]
+        for r in self.db.execute(sql, (before,)):
+            yield Left(r["id"], r["state"], r["ended"], r["spec"])
 
     def counts(self) -> dict[str, int]:
         """How many jobs are in each state."""

@@ -73,7 +73,7 @@ def _erased(party: Party, user: str, jobs: Iterable[str], models: Iterable[Path]
 def forget(party: Party) -> None:
     """Erase what is older than the service's file allows."""
     now = time.time()
-    old = [job.id for job in keeping.jobs_over_age(party.settings, party.store.left(), now)]
+    old = keeping.jobs_over_age(party.settings, party.store.left(), now)
     for what in _erased(party, "retention", old, keeping.models_over_age(party.settings, now)):
         LOG.warning("it is too old, and cannot be erased: %s", what)
 

@@ -241,22 +241,26 @@ class Sender:
         while True:
             self._news[peer].clear()
             try:
-                sent, stopped = await self._send(peer)
+                sent, stopped, early = await self._send(peer)
             except Exception:
                 LOG.exception("what %s is to hear cannot be sent now", peer)
-                sent, stopped = 0, True
+                sent, stopped, early = 0, True, False
             if sent:
                 pause = FIRST_PAUSE
-            if stopped:
+            if early and not stopped:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._news[peer].wait(), pause)
+            elif stopped:
                 await asyncio.sleep(pause)
+            if early or stopped:
                 pause = min(2 * pause, LONGEST_PAUSE)
             elif not sent:
                 await self._news[peer].wait()
 
-    async def _send(self, peer: str) -> tuple[int, bool]:
-        """How many messages the peer has got now, and whether it did not take one.
+    async def _send(self, peer: str) -> tuple[int, bool, bool]:
+        """How many messages the peer has got now, whether it did not take one, and whether some are too early.
 
-        News of a job that it has not been asked for yet (by somebody else) wait, and hold up those of no other.
+        Those are news of a job that it has not been asked for yet (by somebody else): they hold up those of no other.
         """
         count, early = 0, set[str]()
         while waiting := self.party.store.unsent(peer, early):
@@ -265,13 +269,13 @@ class Sender:
                     continue
                 try:
                     if not await self._post(peer, path, body):
-                        return count, True
+                        return count, True, bool(early)
                 except _Early:
                     early.add(path)
                     continue
                 self.party.store.sent(number)
                 count += 1
-        return count, bool(early)
+        return count, False, bool(early)
 
     def _in_vain(self, path: str) -> bool:
         """Whether news are of a job that is too old for anybody to be asked for it."""
