@@ -16,7 +16,7 @@ from spuvm.runtime.engine.random import new_key
 from spuvm.runtime.link.memory_link import MemoryLink, memory_links
 from spuvm.runtime.machine.executor import Streams
 from spuvm.runtime.oblivious.matrices import bytes_by_transfers, layout_of
-from spuvm.runtime.oblivious.plan import batches, offline
+from spuvm.runtime.oblivious.plan import groups, offline, rows_of
 
 FAMILIES = {
     "products of 64 bits": Family(Kind.MUL, 64),
@@ -35,7 +35,7 @@ def measured(family: Family, words: int) -> str:
     components = OPERANDS[family.kind] + RESULTS[family.kind]
     draws = {family.holders(p, c): blocks for p in (0, 1) for c in range(components)}
     seconds = made(draws, dict.fromkeys(draws, 4))
-    transfers = sum(chunk.rows for batch in batches(draws) for chunk in batch)
+    transfers = sum(rows_of(batch) for group in groups(draws) for batch in group)
     _, sent = offline(draws)
     speed = " | ".join(f"{s:.2f}" for s in seconds)
     return f"| {words:,} | {transfers:,} | {speed} | {transfers / max(seconds):,.0f} | {sum(sent) / words:,.0f} |"

@@ -23,7 +23,7 @@ from spuvm.runtime.errors import ConfigError, DeviationError, SpuError
 from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.memory_link import memory_links
 from spuvm.runtime.machine.executor import Streams
-from spuvm.runtime.oblivious import correlations, extension, rows
+from spuvm.runtime.oblivious import correlations, extension, plan, rows, silent
 from spuvm.runtime.oblivious.plan import offline
 from spuvm.runtime.oblivious.streams import read
 from spuvm.runtime.protocols.registered import protocol_of
@@ -176,8 +176,24 @@ def checked(family: Family, shares: list[list[Any]], units: int) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES, ids=str)
 def test_correlations_are_exact(family: Family) -> None:
+    exact(family, 3)
+
+
+def test_batches_are_made_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products in batches of trees, the last one without, of which two at a time share their rounds."""
+    monkeypatch.setattr(plan, "BATCH_ROWS", 1 << 13)
+    monkeypatch.setattr(plan, "GROUP_BATCHES", 2)
+    family, units = Family(Kind.MUL, 64), 42
+    made = plan.groups(drawn(family, units))
+    assert [len(group) for group in made] == [2, 2, 2]
+    depths = [silent.depth_for(plan.rows_of(batch)) for group in made for batch in group]
+    assert None not in depths[:-1] and depths[-1] is None
+    exact(family, units)
+
+
+def exact(family: Family, units: int) -> None:
     """Of random operands, in two pieces; simulated and made, and what is made costs what was said."""
-    draws = drawn(family, 3)
+    draws = drawn(family, units)
     held: dict[Any, bytes] = {}
 
     class Watched(Streams):
@@ -193,7 +209,7 @@ def test_correlations_are_exact(family: Family) -> None:
 
     found, links = both(make)
     for piece in (0, 1):
-        checked(family, [found[p][piece] for p in (0, 1)], 3)
+        checked(family, [found[p][piece] for p in (0, 1)], units)
     rounds, sent = offline(draws)
     for rank, link in enumerate(links):
         assert sum(link.counters.bytes_sent.values()) == 2 * sent[rank]
@@ -204,7 +220,7 @@ def test_correlations_are_exact(family: Family) -> None:
     for party in (0, 1):
         whole.party = party
         shares.append(opened(family, whole, start, draws))
-    checked(family, shares, 3)
+    checked(family, shares, units)
 
 
 # Programs ----------------------------------------------------------------------------------------------------

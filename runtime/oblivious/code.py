@@ -72,11 +72,23 @@ def _convolved(x: Any, taps: Taps) -> None:
     if lib is not None:
         run = lib.spuvm_code_convolved if x.ndim == 2 else lib.spuvm_code_convolved_bits
         return run(_at(x), _at(taps), ctypes.c_uint64(len(x)))  # type: ignore[no-any-return]
-    steps = np.arange(1, TAPS + 2)
-    chosen = ((taps[:, None] >> (steps - 1).astype(np.uint32)) & 1).astype(x.dtype)
-    for i, bits in enumerate(chosen):
-        x[(i + steps) % len(x)] ^= bits[:, None] * x[i] if x.ndim == 2 else bits * x[i]
-    return None
+    return _convolved_by_python(x, taps)
+
+
+def _convolved_by_python(x: Any, taps: Taps) -> None:
+    """What is still to be added to the next blocks is one number, block i of it at bit i size."""
+    size = 8 * x.itemsize * (x.shape[1] if x.ndim == 2 else 1)
+    low = (1 << size) - 1
+    spread = [sum(1 << size * j for j in range(8) if byte >> j & 1) for byte in range(256)]
+    blocks = [int.from_bytes(row.tobytes(), "little") for row in x]
+    window, top = 0, 1 << size * TAPS
+    for i, tap in enumerate(taps.tolist()):
+        blocks[i] = own = blocks[i] ^ (window & low)
+        pattern = spread[tap & 255] | spread[tap >> 8 & 255] << 8 * size | spread[tap >> 16 & 255] << 16 * size | top
+        window = (window >> size) ^ own * pattern
+    for j in range(TAPS + 1):
+        blocks[j] ^= window >> size * j & low
+    x[...] = np.frombuffer(b"".join(b.to_bytes(size // 8, "little") for b in blocks), x.dtype).reshape(x.shape)
 
 
 def _summed(out: Any, x: Any, places: Taps) -> None:

@@ -19,6 +19,7 @@ from spuvm.runtime.lattice.words import CHOICES, DEGREE, SEED, TERMS, packed_byt
 
 CELLS = 64  # ciphertexts at a time, which bounds the memory
 RESULTS = 64  # ciphertexts that come back at a time
+PRODUCTS = 2048  # products of ciphertexts between two messages, which bounds the time: a second, 40 by NumPy
 
 
 class Layout(NamedTuple):
@@ -130,7 +131,8 @@ def _blocks(x: Layout, matrices: int) -> Iterator[Block]:
 
 def _results(x: Layout, blocks: list[Block]) -> list[list[Result]]:
     found = [Result(block, column) for block in blocks for column in range(_up(x.n, x.columns))]
-    return [found[at : at + RESULTS] for at in range(0, len(found), RESULTS)]
+    step = max(1, min(RESULTS, PRODUCTS // max(block.cells for block in blocks)))
+    return [found[at : at + step] for at in range(0, len(found), step)]
 
 
 def bytes_of_cells(x: Layout, blocks: list[Block]) -> int:

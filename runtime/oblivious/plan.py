@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from spuvm.runtime.engine.correlated import Family, Holders, Kind, families, words
@@ -11,7 +11,9 @@ from spuvm.runtime.oblivious.silent import bytes_said
 
 BATCH_ROWS = 1 << 19  # transfers of a batch, which bounds the memory
 BATCH_WORDS = 1 << 21  # words that those of matrices move
-ROUNDS = 4  # of a batch: columns, the check's factors, its answer, corrections
+GROUP_BATCHES = 8  # whose trees are made together, which bounds the time between two messages
+GROUP_SAID = 1 << 24  # bytes of their corrections
+ROUNDS = 4  # of a group: columns and what choices are, the check's factors, its answer, corrections
 
 
 class Job(NamedTuple):
@@ -80,8 +82,30 @@ def _jobs(chunk: Chunk) -> list[Job]:
     raise AssertionError(kind)
 
 
-def batches(draws: Mapping[Holders, int]) -> list[list[Chunk]]:
-    """What the draws of a piece of program need of transfers, in the order in which both parties make it."""
+def groups(draws: Mapping[Holders, int]) -> list[list[list[Chunk]]]:
+    """What the draws of a piece of program need of transfers, in the order in which both parties make it: batches."""
+    out: list[list[list[Chunk]]] = []
+    said = 0
+    for batch in _batches(draws):
+        size = said_of(batch)
+        if not out or len(out[-1]) == GROUP_BATCHES or said + size > GROUP_SAID:
+            out.append([])
+            said = 0
+        out[-1].append(batch)
+        said += size
+    return out
+
+
+def said_of(batch: Sequence[Chunk]) -> int:
+    """Bytes of the corrections of a batch."""
+    return sum(job.said for chunk in batch for job in chunk.jobs)
+
+
+def rows_of(batch: Sequence[Chunk]) -> int:
+    return sum(chunk.rows for chunk in batch)
+
+
+def _batches(draws: Mapping[Holders, int]) -> list[list[Chunk]]:
     out: list[list[Chunk]] = []
     rows = BATCH_ROWS
     for family, positions in sorted(families(draws).items()):
@@ -122,11 +146,11 @@ def ahead(chunk: Mapping[Family, int], wanted: Mapping[Family, int]) -> tuple[in
 
 def offline(draws: Mapping[Holders, int]) -> tuple[int, tuple[int, int]]:
     """Rounds, and bytes that parties 0 and 1 send, before a piece of program with these draws."""
-    made = batches(draws)
+    made = groups(draws)
     sent = [0, 0]
-    for batch in made:
-        by_sender, by_receiver = bytes_said(sum(c.rows for c in batch))
-        sent[0] += by_sender + sum(job.said for c in batch for job in c.jobs)
+    for group in made:
+        by_sender, by_receiver = bytes_said([rows_of(batch) for batch in group])
+        sent[0] += by_sender + sum(map(said_of, group))
         sent[1] += by_receiver
     rounds = ROUNDS * len(made)
     for family, positions in families(draws).items():

@@ -16,7 +16,7 @@ from spuvm.runtime.engine.random import Stream
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.oblivious import correlations
 from spuvm.runtime.oblivious.matrices import Layout, layout_of
-from spuvm.runtime.oblivious.plan import batches, offline
+from spuvm.runtime.oblivious.plan import Chunk, groups, offline
 from spuvm.runtime.oblivious.products import Products
 from spuvm.runtime.oblivious.silent import Receiver, Sender
 from spuvm.runtime.oblivious.store import Store
@@ -133,19 +133,22 @@ class Made:
         for family, n in sorted(units.items()):
             if n and (layout := layout_of(family)) is not None:
                 self._multiply(family, layout, n, after.get(family, 0))
-        wanted = batches(_draws(units))
+        wanted = groups(_draws(units))
         if not wanted:
             return
         operands = {f: self._operands(f, n, after.get(f, 0)) for f, n in units.items()}
-        transfers = self._ready()
-        for batch in wanted:
-            pieces = [(chunk, _part(chunk, operands[chunk.family])) for chunk in batch]
-            given = [x for chunk, own in pieces for x in correlations.inputs(chunk, own, self.party)]
-            shares = transfers.run([job for chunk in batch for job in chunk.jobs], given)
-            for chunk, own in pieces:
-                n = len(chunk.jobs)
-                self._keep(chunk, correlations.results(chunk, own, shares[:n]), after.get(chunk.family, 0))
-                shares = shares[n:]
+        for group in wanted:
+
+            def given(number: int, group: Sequence[Sequence[Chunk]] = group) -> list[Any]:
+                pieces = [(chunk, _part(chunk, operands[chunk.family])) for chunk in group[number]]
+                return [x for chunk, own in pieces for x in correlations.inputs(chunk, own, self.party)]
+
+            jobs = [[job for chunk in batch for job in chunk.jobs] for batch in group]
+            for batch, shares in zip(group, self._ready().run(jobs, given)):
+                for chunk in batch:
+                    own, n = _part(chunk, operands[chunk.family]), len(chunk.jobs)
+                    self._keep(chunk, correlations.results(chunk, own, shares[:n]), after.get(chunk.family, 0))
+                    shares = shares[n:]
 
     def _multiply(self, family: Family, layout: Layout, units: int, after: int) -> None:
         """So many products of matrices by ring-LWE: a_i b_i, and a share of the cross terms."""

@@ -7,14 +7,14 @@ H(t_j) + choice_j d = h_0 + choice_j x.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from spuvm.runtime.oblivious.plan import Job
-from spuvm.runtime.oblivious.rows import COLUMNS, hashed
+from spuvm.runtime.oblivious.rows import COLUMNS, Bytes, hashed
 from spuvm.runtime.oblivious.silent import Receiver, Sender, sums_bytes
 
 Values = NDArray[np.uint64]
@@ -28,16 +28,29 @@ class Transfers:
         self.side = side
         self._hashes = 0
 
-    def run(self, jobs: Sequence[Job], inputs: Sequence[NDArray[Any]]) -> list[Values]:
-        """This party's shares [rows, length] of each job's products, modulo 2^width."""
+    def run(
+        self, group: Sequence[Sequence[Job]], inputs: Callable[[int], Sequence[NDArray[Any]]]
+    ) -> Iterator[list[Values]]:
+        """Batches that are made together, one after another: this party's shares [rows, length] of each job's products.
+
+        Modulo 2^width; `inputs`: of a batch by its number. Messages are sent at the first, all of them.
+        """
         side = self.side
+        counts = [sum(job.rows for job in jobs) for jobs in group]
         if isinstance(side, Sender):
-            return self._send(side, jobs, inputs)
-        choices = np.concatenate([np.asarray(bits, np.uint8) for bits in inputs])
-        rows_with, byte = side.extend(choices), sums_bytes(len(choices))
-        said = side.swap(b"", byte + sum(job.said for job in jobs))
-        rows = rows_with(said[:byte])
-        out, at = [], 0
+            yield from self._send(side, group, counts, inputs)
+            return
+        given = [inputs(number) for number in range(len(group))]
+        making = side.extend([np.concatenate([np.asarray(bits, np.uint8) for bits in own]) for own in given])
+        sizes = [sums_bytes(count) + sum(job.said for job in jobs) for count, jobs in zip(counts, group)]
+        said, at = memoryview(side.swap(b"", sum(sizes))), 0
+        for jobs, own, rows_with, size, count in zip(group, given, making, sizes, counts):
+            first = sums_bytes(count)
+            yield self._receive(jobs, own, rows_with(bytes(said[at : at + first])), said[at + first : at + size])
+            at += size
+
+    def _receive(self, jobs: Sequence[Job], inputs: Sequence[NDArray[Any]], rows: Bytes, said: Any) -> list[Values]:
+        out, at, byte = [], 0, 0
         for job, bits in zip(jobs, inputs):
             share = self._hashed(rows[at : at + job.rows], NOTHING, job)
             d = _unpacked(said[byte : byte + job.said], job)
@@ -46,16 +59,21 @@ class Transfers:
             self._hashes += job.rows * job.length
         return out
 
-    def _send(self, side: Sender, jobs: Sequence[Job], inputs: Sequence[NDArray[Any]]) -> list[Values]:
-        rows, first_said = side.extend(sum(job.rows for job in jobs))
-        out, said, at = [], [first_said], 0
-        for job, x in zip(jobs, inputs):
-            mine = rows[at : at + job.rows]
-            first, second = (self._hashed(mine, offset, job) for offset in (NOTHING, side.delta))
-            said.append(_packed((first - second + x) & _mask(job), job))
-            out.append((np.uint64(0) - first) & _mask(job))
-            at += job.rows
-            self._hashes += job.rows * job.length
+    def _send(
+        self, side: Sender, group: Sequence[Sequence[Job]], counts: Sequence[int], inputs: Any
+    ) -> list[list[Values]]:
+        out, said = [], []
+        for number, (jobs, (rows, first_said)) in enumerate(zip(group, side.extend(counts))):
+            said.append(first_said)
+            shares, at = [], 0
+            for job, x in zip(jobs, inputs(number)):
+                mine = rows[at : at + job.rows]
+                first, second = (self._hashed(mine, offset, job) for offset in (NOTHING, side.delta))
+                said.append(_packed((first - second + x) & _mask(job), job))
+                shares.append((np.uint64(0) - first) & _mask(job))
+                at += job.rows
+                self._hashes += job.rows * job.length
+            out.append(shares)
         side.swap(b"".join(said), 0)
         return out
 
@@ -74,7 +92,7 @@ def _packed(x: Values, job: Job) -> bytes:
     return np.ascontiguousarray(x).view(np.uint8).reshape(-1, 8)[:, :size].tobytes()
 
 
-def _unpacked(body: bytes, job: Job) -> Values:
+def _unpacked(body: Any, job: Job) -> Values:
     count = job.rows * job.length
     raw = np.frombuffer(body, np.uint8)
     if job.width == 1:
