@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -25,10 +26,13 @@ from machine import (
 )
 
 import spuvm as spu
+from spuvm.compiler.assemble.assemble import assemble
 from spuvm.compiler.leakage.statement import failures
 from spuvm.compiler.project.kernels import plan
 from spuvm.compiler.quickest import weighed
 from spuvm.runtime.engine import tier
+from spuvm.runtime.engine.check import BadCode, check
+from spuvm.runtime.engine.code import Loop
 from spuvm.runtime.engine.keyed import make_keys, read_key
 from spuvm.runtime.engine.primitives import random, send
 from spuvm.runtime.protocols.dealer import Dealer
@@ -202,6 +206,31 @@ def test_xla_runs_them_too() -> None:
     usual = simulate(choreography, inputs)
     with tier.use("xla"):
         np.testing.assert_equal(simulate(choreography, inputs), usual)
+
+
+def test_code_that_would_read_beyond_a_key_is_refused() -> None:
+    """The engine trusts what passed: a key in a word's place, a part of a key, one element for all."""
+    of, n = COMPARISONS[3], 64
+
+    def read(c: Any, key: Any, root: Any) -> Any:
+        return read_key(c, key, root, of, 0)
+
+    with jax.enable_x64(True):
+        avals = [jax.ShapeDtypeStruct((n * words,), np.uint64) for words in (1, of.words, 2)]
+        code = assemble(jax.make_jaxpr(read)(*avals).jaxpr, (), [False] * 3, scales=True)
+    (loop,) = code.segments
+    assert isinstance(loop, Loop)
+    (step,) = loop.code
+    c, key, root = step.operands
+    for operands in (
+        (key, c, root),
+        (c, root, key),
+        (c, key._replace(step=8), root),
+        (c, key._replace(mode="scalar"), root),
+    ):
+        wrong = step._replace(operands=operands)
+        with pytest.raises(BadCode):
+            check(replace(code, segments=(loop._replace(code=(wrong,)),)))
 
 
 # Chosen ---------------------------------------------------------------------------------------------------------

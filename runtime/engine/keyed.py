@@ -22,9 +22,11 @@ Array = jax.Array
 
 
 def _native() -> Any:
-    """The library's functions on whole arrays; None without it."""
+    """The library, if it has these functions."""
     lib = native.library()
-    if lib is not None:
+    if lib is None or not hasattr(lib, "spuvm_keyed"):
+        return None
+    if lib.spuvm_keyed.argtypes is None:
         lib.spuvm_keyed.argtypes = (ctypes.c_int, *(ctypes.c_void_p,) * 4, ctypes.c_int64)
         lib.spuvm_keyed.restype = None
     return lib
