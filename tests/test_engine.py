@@ -40,6 +40,7 @@ from spuvm.runtime.protocols.aby3.protocol import ABY3
 from spuvm.runtime.protocols.dealt import semi2k, semi2k_first_party_unsafe
 from spuvm.runtime.protocols.protocol import Protocol
 from spuvm.runtime.protocols.ref2k import ref2k
+from spuvm.runtime.ring import native
 
 pytestmark = pytest.mark.skipif(interpreter.library() is None, reason="needs the native library")
 
@@ -280,6 +281,7 @@ def test_without_an_engine_it_is_said_once_and_xla_serves(
     """No library, or one of older source."""
     monkeypatch.delenv("SPUVM_NATIVE", raising=False)
     monkeypatch.setattr(interpreter, "library", lambda: None)
+    monkeypatch.setattr(native, "warned", False)
     tier._available.cache_clear()
     try:
         x = np.array([1.5, -2], np.float32)

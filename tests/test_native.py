@@ -52,12 +52,33 @@ def test_importing_does_not_load_or_register() -> None:
 def test_a_library_that_does_not_load_is_reported_and_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(native, "warned", False)
     broken = tmp_path / "_native.so"
     broken.write_bytes(b"not a library")
     monkeypatch.setattr(native, "_find", lambda folder: broken)
     monkeypatch.delenv("SPUVM_NATIVE", raising=False)
     with pytest.warns(RuntimeWarning, match="without its native kernels"):
         assert native.library.__wrapped__() is None
+    assert native.warned
+
+
+@needs_native
+def test_a_library_that_is_cut_off_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process would end where it reads what is missing."""
+    found = native._find(Path(native.__file__).parent)
+    assert found is not None
+    content = found.read_bytes()
+    if not content.startswith(b"\x7fELF"):
+        pytest.skip("a file of another kind")
+    native._check_whole(found)
+    monkeypatch.setattr(native, "warned", False)
+    monkeypatch.delenv("SPUVM_NATIVE", raising=False)
+    for length in (80, len(content) // 3, len(content) - 1):
+        cut = tmp_path / f"{length}.so"
+        cut.write_bytes(content[:length])
+        monkeypatch.setattr(native, "_find", lambda folder, cut=cut: cut)
+        with pytest.warns(RuntimeWarning, match="it is cut off. With a C"):
+            assert native.library.__wrapped__() is None
 
 
 class Old:
@@ -69,6 +90,7 @@ def test_a_library_of_other_sources_is_reported_and_passed_over(monkeypatch: pyt
     found = native._find(Path(native.__file__).parent)
     if found is None or not hasattr(ctypes.CDLL(str(found)), "spuvm_sources"):
         pytest.skip("no library here")
+    monkeypatch.setattr(native, "warned", False)
     monkeypatch.delenv("SPUVM_NATIVE", raising=False)
     assert native.library.__wrapped__() is not None
     for name, other in (("digest", lambda: "0" * 64), ("_declare", lambda lib: Old())):

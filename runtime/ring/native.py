@@ -9,6 +9,7 @@ Environment: `SPUVM_NATIVE=0`, read once, at the first use, leaves the library u
 import ctypes
 import functools
 import os
+import struct
 import threading
 import warnings
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -21,6 +22,7 @@ from spuvm.runtime.ring.native_sources import digest
 MATMUL_TARGET = "spuvm_ring_matmul"
 WIDE_TARGET = "spuvm_ring_matmul_wide"
 
+warned = False  # whether it was said of a library that it is not used
 _AES_NAMES = ("openssl", "aes", "vaes")
 _RING_NAMES = ("plain", "avx2", "avx512")
 
@@ -33,13 +35,37 @@ def library() -> ctypes.CDLL | None:
     path = _find(Path(__file__).parent)
     if path is None:
         return None
+    global warned
     try:
+        _check_whole(path)
         lib = _declare(ctypes.CDLL(str(path)))
         _check_sources(lib)
         return lib
-    except (OSError, AttributeError) as error:  # built for another machine, or an older source
-        warnings.warn(f"spuvm runs without its native kernels: {error}", RuntimeWarning, stacklevel=2)
+    except (OSError, AttributeError) as error:  # damaged, built for another machine, or of older source
+        warned = True
+        text = f"spuvm runs without its native kernels, every stage by XLA: {error}"
+        again = "" if "install" in text else " With a C++ compiler at hand, install spuvm again."
+        warnings.warn(text + again, RuntimeWarning, stacklevel=2)
         return None
+
+
+def _check_whole(path: Path) -> None:
+    """OSError for a file that ends before its own headers say: the process would end where it reads what is missing."""
+    with path.open("rb") as file:
+        head = file.read(64)
+        if len(head) < 64 or head[:6] != b"\x7fELF\x02\x01":  # whatever it is, the loader says so
+            return
+        segments, sections = struct.unpack_from("<QQ", head, 32)
+        of_segment, count, of_section, section_count = struct.unpack_from("<HHHH", head, 54)
+        file.seek(segments)
+        table = file.read(of_segment * count)
+        size = file.seek(0, os.SEEK_END)
+    ends = [segments + of_segment * count, sections + of_section * section_count]
+    if len(table) == of_segment * count:
+        fields = (struct.unpack_from("<QQQQ", table, at + 8) for at in range(0, len(table), of_segment))
+        ends += [offset + stored for offset, _, _, stored in fields]
+    if size < max(ends):
+        raise OSError(f"{path} has {size:,} bytes of {max(ends):,}: it is cut off.")
 
 
 def _check_sources(lib: ctypes.CDLL) -> None:
