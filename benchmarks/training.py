@@ -79,17 +79,40 @@ def gradients() -> list[str]:
 # Optimisers --------------------------------------------------------------------------------------------------
 
 
-def first_step(optimiser: optax.GradientTransformation) -> float:
-    """Largest relative error of the first updates, of errors beyond the unit of a result."""
-    params = np.full_like(GRADIENTS, 0.5)
+def errors(got: Any, want: Any) -> float:
+    """The largest relative error of updates, of what is beyond the unit of a result."""
+    want = np.asarray(want, np.float64)
+    return float((np.maximum(np.abs(np.asarray(got) - want) - 2.0**-18, 0) / np.abs(want)).max())
 
+
+def within_a_call(optimiser: optax.GradientTransformation, params: Any) -> float:
     def updates(gradients: Any) -> Any:
         return optimiser.update(gradients, optimiser.init(params), params)[0]
 
-    want = np.asarray(updates(GRADIENTS), np.float64)
-    (got,) = Stepper(updates, 1)((GRADIENTS,), 1)
-    beyond = np.maximum(np.abs(got - want) - 2.0**-18, 0)
-    return float((beyond / np.abs(want)).max())
+    return errors(Stepper(updates, 1)((GRADIENTS,), 1)[0], updates(GRADIENTS))
+
+
+def by_argument(optimiser: optax.GradientTransformation, params: Any) -> float:
+    """The state is an argument and a result."""
+    state, tree = jax.tree.flatten(optimiser.init(params))
+
+    def step(state: Any, gradients: Any) -> Any:
+        updates, new = optimiser.update(gradients, jax.tree.unflatten(tree, state), params)
+        return [*jax.tree.leaves(new), updates]
+
+    return errors(Stepper(step, len(state))((state, GRADIENTS), 1)[-1], step(state, GRADIENTS)[-1])
+
+
+def in_a_scan(optimiser: optax.GradientTransformation, params: Any) -> float:
+    """All of four steps."""
+
+    def steps(gradients: Any) -> Any:
+        def step(state: Any, _: Any) -> Any:
+            return optimiser.update(gradients, state, params)[::-1]
+
+        return jax.lax.scan(step, optimiser.init(params), None, length=4)[1]
+
+    return errors(Stepper(steps, 0)((GRADIENTS,), 1)[0], steps(GRADIENTS))
 
 
 def recorded() -> dict[tuple[str, str, int], Curve]:
@@ -134,7 +157,12 @@ def table(curves: dict[tuple[str, str, int], Curve]) -> list[str]:
 
 
 def first_steps() -> list[str]:
-    return [", ".join(f"{name} {first_step(optimiser):.1%}" for name, optimiser in OPTIMISERS.items()) + "."]
+    rows = ["| optimiser | within one call | state an argument | four steps of a scan |", "|---|---:|---:|---:|"]
+    params = np.full_like(GRADIENTS, 0.5)
+    for name, optimiser in OPTIMISERS.items():
+        found = (f(optimiser, params) for f in (within_a_call, by_argument, in_a_scan))
+        rows.append(f"| {name} | " + " | ".join(f"{x:.1%}" for x in found) + " |")
+    return rows
 
 
 def plot(curves: dict[tuple[str, str, int], Curve]) -> str:

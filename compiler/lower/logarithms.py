@@ -8,6 +8,7 @@ products that its numbers are (lower/monomials.py), and traced anew: ln (e^a / s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,7 +39,8 @@ COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
 def without_small_probabilities(closed: Any) -> Any:
     """The same function of real numbers, of a jaxpr or a closed one."""
-    if not _mentions(closed, "log", "log1p") or not _mentions(closed, "exp", "logistic"):
+    logarithms = _mentions(closed, "log", "log1p") and _mentions(closed, "exp", "logistic")
+    if not logarithms and not _divides_by_one(closed):
         return closed
     evaluation = _Evaluation()
     given = closed if isinstance(closed, jex.ClosedJaxpr) else jex.ClosedJaxpr(closed, ())
@@ -77,11 +79,26 @@ def _mentions(closed: Any, *names: str) -> bool:
     )
 
 
+def _divides_by_one(closed: Any) -> bool:
+    """Whether one number is divided by another, as where gradients of quotients of sums begin."""
+    jaxpr = getattr(closed, "jaxpr", closed)
+    names = {e.primitive.name for e in jaxpr.eqns}
+    if not names.isdisjoint(("reduce_sum", "dot_general")) and any(_is_quotient(e) for e in jaxpr.eqns):
+        return True
+    return any(_divides_by_one(inner) for e in jaxpr.eqns for inner in bodies(e.params))
+
+
+def _is_quotient(eqn: Any) -> bool:
+    below = eqn.invars[-1]
+    return eqn.primitive.name == "div" and not isinstance(below, jex.Literal) and below.aval.size == 1
+
+
 class _Evaluation:
-    """`changes`: how many equations have become others."""
+    """`changes`: how many equations have become others. `scaled`: divisors by a power of two, and of which."""
 
     def __init__(self) -> None:
         self.changes = 0
+        self.scaled: dict[tuple[int, int], tuple[Any, Any]] = {}
 
     def run(self, closed: Any, args: Sequence[Any]) -> list[Any]:
         return evaluate(closed, args, self._equation)
@@ -119,6 +136,19 @@ class _Evaluation:
         forms = any(isinstance(x, Form) for x in args)
         ours = not (inner.debug_info.func_filename or "").startswith(JAX_FILES)
         return forms or ours or _mentions(inner, "exp", "logistic", "log", "log1p", "div")
+
+    def divided(self, t: Term, like: Any, out: Any, summed: Callable[[Any], Any], bits: int) -> Term:
+        """The sum of a term, and what it is divided by."""
+        below = m.divisors(t)
+        rest = {atom: n for atom, n in t.powers.items() if atom not in below}
+        each = m.number((Term(t.base, rest),), like)
+        if not below:
+            return Term(summed(each), {}, t.sign)
+        scalar = below[0].scalar
+        if (id(scalar), bits) not in self.scaled:
+            self.scaled[id(scalar), bits] = jnp.reshape(scalar * 2.0**-bits, ()), scalar
+        one = m.plain(self.scaled[id(scalar), bits][0])
+        return _spread(Term(summed(each * 2.0**-bits), {one: -1}, t.sign), out.shape)
 
     def changed(self, value: Any, terms: tuple[Term, ...] = ()) -> Any:
         self.changes += 1
@@ -167,7 +197,7 @@ def _mul(self: _Evaluation, eqn: Any, out: Any, x: Any, y: Any) -> Any:
 
 def _div(self: _Evaluation, eqn: Any, out: Any, x: Any, y: Any) -> Any:
     if isinstance(y, np.ndarray):
-        return _multiplied(self, out, _at(x, out.shape), (Term(1 / y),)) if isinstance(x, Form) else None
+        return _multiplied(self, out, _at(x, out.shape), terms_of(1 / y)) if isinstance(x, Form) else None
     below = y.term if isinstance(y, Form) and y.term is not None else Term(None, {m.plain(value_of(y)): 1})
     return _multiplied(self, out, _at(x, out.shape), (_spread(m.over(below), out.shape),))
 
@@ -334,10 +364,39 @@ def _moved(self: _Evaluation, eqn: Any, out: Any, x: Any, *indices: Any) -> Any:
         return bind(eqn, [v, *indices], eqn.params)[0]
 
     def one(t: Term) -> Term:
+        t = t if x.value.size > 1 or out.size == 1 else m.by_one(t, x.value)
         powers = {m.moved(atom, how, move, out.shape, (atom, indices)): n for atom, n in t.powers.items()}
         return Term(t.base if t.base is None or uniform(t.base) is not None else move(t.base), powers, t.sign)
 
     return Form(out, tuple(map(one, x.terms)))
+
+
+def _total(self: _Evaluation, eqn: Any, out: Any, x: Any) -> Any:
+    return _divided_after(self, out, x, lambda v: bind(eqn, [v], eqn.params)[0], x)
+
+
+def _dot(self: _Evaluation, eqn: Any, out: Any, x: Any, y: Any) -> Any:
+    a, b = value_of(x), value_of(y)
+    if isinstance(x, Form) and any(map(m.divisors, x.terms)):
+        return _divided_after(self, out, x, lambda v: bind(eqn, [v, b], eqn.params)[0], a, eqn)
+    return _divided_after(self, out, y, lambda v: bind(eqn, [a, v], eqn.params)[0], b, eqn)
+
+
+FEW, MOST_BITS = 32, 12  # terms of a sum; fraction bits that a divisor has room for
+
+
+def _divided_after(self: _Evaluation, out: Any, x: Any, summed: Callable[[Any], Any], of: Any, dot: Any = None) -> Any:
+    """A sum of what is divided by one number B, (sum x / N) / (B / N), N a power of two: 1 / B may be less than a unit.
+
+    N is about the number of terms, so that the sum is no larger than a mean.
+    """
+    axes = dot.params["dimension_numbers"][0][0] if dot is not None else ()
+    count = math.prod(dot.invars[0].aval.shape[d] for d in axes) if dot is not None else np.size(of) // max(out.size, 1)
+    if not isinstance(x, Form) or count < FEW or not any(map(m.divisors, x.terms)):
+        return None
+    bits = min(math.ceil(math.log2(count)), MOST_BITS)
+    terms = tuple(self.divided(m.by_one(t, x.value), x.value, out, summed, bits) for t in x.terms)
+    return self.changed(m.number(terms, out), terms)
 
 
 def _scatter_add(self: _Evaluation, eqn: Any, out: Any, zeros: Any, indices: Any, updates: Any) -> Any:
@@ -412,6 +471,8 @@ RULES: dict[str, Rule] = {
     "min": _limited("min"),
     "select_n": _selected,
     "scatter-add": _scatter_add,
+    "reduce_sum": _total,
+    "dot_general": _dot,
     "convert_element_type": _convert,
     "log": _log,
     "log1p": _log1p,

@@ -38,6 +38,7 @@ class Atom:
     sign: int = 1
     inner: Term | None = None
     limits: tuple[str, float] = ("", 0.0)
+    scalar: Number | None = None  # the one number that all elements are
     kept: Any = None  # what the key names, so that it keeps its name
 
 
@@ -91,7 +92,10 @@ def value_of(x: Any) -> Number:
 def terms_of(x: Any) -> tuple[Term, ...]:
     if isinstance(x, Form):
         return x.terms
-    return (Term() if uniform(x) == 1 else Term(x),)
+    c = uniform(x)
+    if not c:
+        return (Term(x),)
+    return (Term(None if abs(c) == 1 else np.asarray(abs(c), x.dtype), {}, 1 if c > 0 else -1),)
 
 
 def uniform(x: Any) -> float | None:
@@ -128,7 +132,8 @@ def logistic(a: Number, sign: int, out: Number | None = None) -> Atom:
 
 
 def plain(x: Number) -> Atom:
-    return Atom("plain", ("plain", id(x)), lambda: x, lambda: lax.log(x), np.shape(x), kept=x)
+    one = x if math.prod(np.shape(x)) == 1 else None
+    return Atom("plain", ("plain", id(x)), lambda: x, lambda: lax.log(x), np.shape(x), scalar=one, kept=x)
 
 
 def plus(x: Term, c: float, out: Number) -> Atom:
@@ -168,9 +173,14 @@ def moved(atom: Atom, how: Key, move: Callable[[Number], Number], shape: tuple[i
     """What a rearrangement makes of it."""
     key = ("moved", how, atom.key)
     kind = atom.kind if atom.kind in ("plain", "limit") else "moved"
-    return Atom(
-        kind, key, lambda: move(atom.value()), lambda: move(atom.log()), shape, limits=atom.limits, kept=(atom, kept)
-    )
+
+    def value() -> Number:
+        return move(atom.value())
+
+    def log() -> Number:
+        return move(atom.log())
+
+    return Atom(kind, key, value, log, shape, limits=atom.limits, scalar=atom.scalar, kept=(atom, kept))
 
 
 # terms -------------------------------------------------------------------------------------------------------
@@ -244,6 +254,22 @@ def _quotients(powers: Mapping[Atom, int], known: set[int]) -> dict[Atom, int]:
             for sign in (1, -1):
                 _raise(found, logistic(atom.argument, sign), sign * n)
     return found
+
+
+def divisors(term: Term) -> list[Atom]:
+    """Those that are one number."""
+    return [atom for atom, n in term.powers.items() if atom.scalar is not None and n < 0]
+
+
+def by_one(term: Term, like: Any) -> Term:
+    """The same with the first power of one such divisor at most: by the others the number before it is divided."""
+    last = divisors(term)[-1:]
+    powers = dict(term.powers)
+    for atom in last:
+        _raise(powers, atom, 1)
+    if not divisors(Term(None, powers)):
+        return term
+    return Term(number((Term(term.base, powers),), like), dict.fromkeys(last, -1), term.sign)
 
 
 def _simplified(powers: dict[Atom, int]) -> tuple[dict[Atom, int], bool]:

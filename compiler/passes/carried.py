@@ -18,7 +18,7 @@ from spuvm.compiler.ir.module import Op, Region, Value
 from spuvm.compiler.passes.choices import Choices, Made, choices, pinned
 from spuvm.compiler.passes.growth import reach
 from spuvm.compiler.passes.limits import Limits
-from spuvm.compiler.passes.states import extra_of, is_scaled
+from spuvm.compiler.passes.states import LONG, extra_of, is_scaled
 from spuvm.compiler.passes.wishes import NO_WISH, Pins, Wanted
 
 
@@ -137,13 +137,14 @@ def _extra(
     if c.made in pins.values:
         return pins.values[c.made]
     average = _is_scaled(c, made, limits, most=0.0)
-    most = max((extra_of(below, [m.value], m.region, limits) for m in made), default=0) if average else 0
+    long = average and _is_scaled(c, made, limits, most=0.0, least=LONG)
+    most = max((extra_of(below, [m.value], m.region, limits, long) for m in made), default=0) if average else 0
     return most or (limits.roots if below >= limits.roots else 0)
 
 
-def _is_scaled(c: Carried, made: Sequence[Made], limits: Limits, most: float = math.inf) -> bool:
+def _is_scaled(c: Carried, made: Sequence[Made], limits: Limits, most: float = math.inf, least: float = -1.0) -> bool:
     places = {(c.loop.regions[-1], c.params[0]), *((m.region, m.before) for m in made if m.before)}
-    return any(is_scaled({v}, region, limits, most) for region, v in places)
+    return any(is_scaled({v}, region, limits, most, least) for region, v in places)
 
 
 def _has_room(c: Carried, made: Sequence[Made], limits: Limits, loops: Mapping[Value, Carried], pins: Pins) -> bool:

@@ -21,6 +21,7 @@ from spuvm.runtime.ring.elements import signed
 OF_DIVISORS = 12  # extra bits that one that may be small wants
 OF_ROOTS = 18  # wanted below a root, whose relative error is half that of its operand
 OF_AVERAGES = 20  # of a moving average that a root is taken of
+OF_LONG_AVERAGES = 24  # and of one to which less than a sixteenth comes at a time
 OF_NUMERATORS = 8  # and of one that is divided: quotients take few bits more
 NOTHING = -400.0  # log2 of the limit of zero
 
@@ -55,6 +56,7 @@ class Limits:
         self.most = self.top - 2 * frac  # log2 of what a product may be
         self.roots = min(OF_ROOTS, frac)  # as many as leave a number the range of a product
         self.averages = self.roots + OF_AVERAGES - OF_ROOTS
+        self.long_averages = self.averages + (OF_LONG_AVERAGES - OF_AVERAGES if ring_bits > 32 else 0)
         self.divisors = min(OF_DIVISORS, max(frac - 2, 0))
         self.numerators = min(OF_NUMERATORS, frac)
         self.of: dict[Value, Limit] = {}

@@ -11,6 +11,8 @@ from spuvm.compiler.passes.scaler import MOST, Scaler, is_raw
 from spuvm.compiler.passes.truncation import BLOCK
 from spuvm.compiler.passes.wishes import NO_WISH
 
+SMALL = -4.0  # log2 of a constant that leaves (c x) y too few digits of a small x
+
 
 def align(s: Scaler, op: Op) -> None:
     """All operands with the same extra bits: as many as the finest has, where limits allow."""
@@ -84,7 +86,7 @@ def _fits(s: Scaler, op: Op) -> int:
 
 def truncate(s: Scaler, op: Op) -> None:
     (x,), out = op.inputs, op.output
-    if _in_halves(s, x, out, op):
+    if _in_halves(s, x, out, op) or _product_in_halves(s, x, out, op):
         return
     small = _scaled_product(s, x, out)
     s.dropped(x if small is None else small, out, s.wish(out), op)
@@ -116,14 +118,37 @@ def _in_halves(s: Scaler, x: Value, out: Value, op: Op) -> bool:
             continue
         high = s.at(y, 0, op)
         low = s.new("sub", [y, s.at(high, more, op)])
-        low = s.new("mul", [low, c])
-        low = s.new("trunc", [low], bits=low.type.frac - s.frac - wide)
-        high = s.new("mul", [high, c])
-        s.extra[high] = high.type.frac - s.frac
-        s.emit("add", [s.at(high, wide, op), low], op, [out])
-        s.extra[out] = wide
+        _added(s, [high, c], [low, c], wide, out, op)
         return True
     return False
+
+
+def _product_in_halves(s: Scaler, x: Value, out: Value, op: Op) -> bool:
+    """c (x y) of a small constant c as c h + c (x y - h), h the product as it is truncated: all of it counts."""
+    wide = s.wish(out)
+    factors = s.operands_of(x, "mul")
+    for product, c in (factors, factors[::-1]) if factors and s.wanted.of.get(out, NO_WISH).below > 0 else ():
+        whole = next(iter(s.operands_of(product, "trunc")), None)
+        if c not in s.constants or not -MOST[s.ring_bits] < s.limits.of[c].whole < SMALL or wide < s.limits.numerators:
+            continue
+        if whole is None or not s.operands_of(whole, "mul"):
+            continue
+        high = s.at(product, 0, op)
+        low = s.new("sub", [whole, s.at(high, whole.type.frac - high.type.frac, op)])
+        few = s.at(c, max(min(s.of(c), s.limits.top - whole.type.frac - s.lowered(c)), 0), op)
+        _added(s, [high, c], [low, few], wide, out, op)
+        return True
+    return False
+
+
+def _added(s: Scaler, high: list[Value], low: list[Value], wide: int, out: Value, op: Op) -> None:
+    """The sum of two products, with `wide` bits more."""
+    less = s.new("mul", low)
+    less = s.new("trunc", [less], bits=less.type.frac - s.frac - wide)
+    more = s.new("mul", high)
+    s.extra[more] = more.type.frac - s.frac
+    s.emit("add", [s.at(more, wide, op), less], op, [out])
+    s.extra[out] = wide
 
 
 def _small_first(s: Scaler, c: Value, x: Value, y: Value) -> Value:

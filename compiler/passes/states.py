@@ -20,6 +20,8 @@ from spuvm.compiler.passes.wishes import NO_WISH, REARRANGED, Wanted
 PLACE = re.compile(r"\[\d+\]")
 NAME = re.compile(r"^\w*")
 
+LONG = math.log2(15 / 16)  # of what a long average keeps of itself
+
 SAME = REARRANGED | {"bitcast", "convert"}
 LINEAR = SAME | {"add", "sub", "select", "concatenate", "pad", "scatter", "dynamic_update_slice", "shift_left", "trunc"}
 
@@ -69,17 +71,18 @@ def states(module: Module, successors: dict[Value, Value], limits: Limits) -> di
         made = choices(result, v, module.body).values
         average = below_average(v, made, module.body, limits)
         most = max(wanted.of.get(x, NO_WISH).below for x in (result, *made))
-        extra = average and extra_of(max(below, most), made, module.body, limits)
+        long = is_scaled({v}, module.body, limits, most=0.0, least=LONG)
+        extra = average and extra_of(max(below, most), made, module.body, limits, long)
         extra = extra or (limits.roots if below >= limits.roots else 0)
         if extra and v.type.frac in (limits.frac, limits.frac + extra):
             found[v] = State(result, extra)
     return found
 
 
-def extra_of(below: float, average: Collection[Value], region: Region, limits: Limits) -> int:
-    """What a moving average keeps, of which `below` bits are wanted below roots; all that it may be."""
+def extra_of(below: float, average: Collection[Value], region: Region, limits: Limits, long: bool) -> int:
+    """What a moving average, a long one or not, keeps, of which `below` bits are wanted below roots; all it may be."""
     if below >= limits.roots:
-        return limits.averages
+        return limits.long_averages if long else limits.averages
     return limits.numerators if is_divided(set(average), region) else 0
 
 
@@ -89,15 +92,15 @@ def below_average(before: Value, after: Collection[Value], region: Region, limit
     return small and is_scaled({before}, region, limits, most=0.0)
 
 
-def is_scaled(values: set[Value], region: Region, limits: Limits, most: float = math.inf) -> bool:
-    """Whether one of these values, unchanged, is multiplied by a known number from a half to 2^most."""
+def is_scaled(values: set[Value], region: Region, limits: Limits, most: float = math.inf, least: float = -1.0) -> bool:
+    """Whether one of these values, unchanged, is multiplied by a known number from 2^least to 2^most."""
     same = set(values)
     for op in region.ops:
         if op.name in REARRANGED and same.issuperset(op.inputs):
             same.update(op.outputs)
         if op.name == "mul" and not same.isdisjoint(op.inputs):
             others = [limits.of.get(v) for v in op.inputs if v not in same]
-            if all(x is not None and x.known and -1 <= x.whole <= most and not math.isinf(x.whole) for x in others):
+            if all(x is not None and x.known and least <= x.whole <= most and not math.isinf(x.whole) for x in others):
                 return True
     return False
 
