@@ -138,6 +138,36 @@ def sum_of_gradients(z: Any) -> Any:
     return total
 
 
+N = 3_000
+ROWS = np.random.default_rng(1).normal(0, 2, (N, 3)).astype(np.float32)
+MASK = (np.random.default_rng(2).random(N) > 0.3).astype(np.float32)
+WEIGHTS = np.array([0.7, -0.3, 0.2], np.float32)
+
+
+def masked(w: Array, x: Array, mask: Array) -> Array:
+    return jnp.sum((x @ w - mask) ** 2 * mask) / jnp.sum(mask)
+
+
+def dice(w: Array, x: Array, mask: Array) -> Array:
+    p = jax.nn.sigmoid(x @ w)
+    return 1 - (2 * jnp.sum(p * mask) + 1) / (jnp.sum(p) + jnp.sum(mask) + 1)
+
+
+def weighted(w: Array, x: Array, mask: Array) -> Array:
+    a = jnp.exp(0.3 * x @ w)
+    return jnp.sum(a * mask) / jnp.sum(a)
+
+
+@pytest.mark.parametrize("ratio", [masked, dice, weighted])
+def test_gradients_of_quotients_of_sums(ratio: Callable[..., Any]) -> None:
+    """1 / B and 1 / B^2 are less than a unit, or few: sums are divided after they are made."""
+    with jax.enable_x64(True):
+        want = jax.grad(ratio)(*(jnp.asarray(a, jnp.float64) for a in (WEIGHTS, ROWS, MASK)))
+        want = np.asarray(want)
+    got = run(jax.grad(ratio), WEIGHTS, ROWS, MASK)
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=16 * 2.0**-18)
+
+
 def test_what_takes_no_such_logarithms_stays_as_it_is() -> None:
     """The same object: programs, their hashes and costs are as they were."""
     for fn in (

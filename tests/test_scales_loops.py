@@ -41,6 +41,24 @@ def trained(optimiser: Any, kind: str) -> Any:
 
 
 @pytest.mark.parametrize(
+    "optimiser", [optax.adam(1e-2), optax.nadam(1e-2), optax.lamb(1e-2)], ids=["adam", "nadam", "lamb"]
+)
+def test_small_gradients_in_a_scan(optimiser: Any) -> None:
+    """Of 1e-4: what a long average gets of its square is 44 units."""
+    gradients = np.array([1e-4, -2e-4, 1e-3, 1.0], np.float32)
+
+    def fn(gradients: Any) -> Any:
+        params = jnp.full(4, 0.5)
+
+        def step(state: Any, _: Any) -> Any:
+            return optimiser.update(gradients, state, params)[::-1]
+
+        return jax.lax.scan(step, optimiser.init(params), None, length=3)[1]
+
+    np.testing.assert_allclose(run(fn, gradients), fn(gradients), rtol=0.03, atol=2.0**-18)
+
+
+@pytest.mark.parametrize(
     ("optimiser", "kind"),
     [
         (optax.adam(1e-3), "scan"),

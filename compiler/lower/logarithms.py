@@ -2,39 +2,30 @@
 
 ln softmax(x), ln sigmoid(x), ln(1 - p), ln(p + 1e-7), ln clip(p, 1e-7, 1) and what `jax.grad` makes of them, (y / p) p,
 lose what is below a unit of p, 2^-18, where float32 has 1e-38. So a jaxpr that takes logarithms is evaluated with the
-products that its numbers are (lower/monomials.py), and traced anew: ln (e^a / s) = a - ln s, ln logistic(x) =
--softplus(-x), (y / p) (p (1 - p)) = y (1 - p). A jaxpr in which nothing of the kind occurs stays as it is.
+products that its numbers are (lower/monomials.py, lower/logarithm_rules.py), and traced anew: ln (e^a / s) = a - ln s,
+ln logistic(x) = -softplus(-x), (y / p) (p (1 - p)) = y (1 - p). So is one that divides one number by a sum, as
+gradients of quotients of sums do: the sum is made before. Where nothing of the kind occurs it stays as it is.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.extend import core as jex
 
 from spuvm.compiler.front.private_jax import JAX_FILES, SPECIAL_FUNCTIONS
 from spuvm.compiler.ir.module import Location
-from spuvm.compiler.lower import monomials as m
 from spuvm.compiler.lower.control import own_rule
 from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
 from spuvm.compiler.lower.folded import fold
 from spuvm.compiler.lower.jaxprs import bodies, draws
-from spuvm.compiler.lower.monomials import MOST_TERMS, TINY, Atom, Form, Term, terms_of, uniform, value_of
-
-Rule = Callable[..., Any]  # (evaluation, equation, its value, operands) -> a Form, or None: nothing is known
+from spuvm.compiler.lower.logarithm_rules import RULES, Known
+from spuvm.compiler.lower.monomials import Form, value_of
 
 BODIES = {"scan": ("jaxpr",), "while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",)}
-MOVES = (
-    *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "slice", "rev", "copy", "copy_p"),
-    *("gather", "dynamic_slice", "stop_gradient", "reduce_precision"),
-)
-COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
 
 def without_small_probabilities(closed: Any) -> Any:
@@ -47,7 +38,7 @@ def without_small_probabilities(closed: Any) -> Any:
     again = jax.make_jaxpr(lambda *args: [value_of(x) for x in evaluation.run(given, args)])(
         *map(struct_of, given.in_avals)
     )
-    if not evaluation.changes:
+    if not evaluation.known.changes:
         return closed
     again = _once(again)
     return again if isinstance(closed, jex.ClosedJaxpr) or again.consts else again.jaxpr
@@ -94,11 +85,10 @@ def _is_quotient(eqn: Any) -> bool:
 
 
 class _Evaluation:
-    """`changes`: how many equations have become others. `scaled`: divisors by a power of two, and of which."""
+    """`known` is of all numbers of one trace."""
 
     def __init__(self) -> None:
-        self.changes = 0
-        self.scaled: dict[tuple[int, int], tuple[Any, Any]] = {}
+        self.known = Known()
 
     def run(self, closed: Any, args: Sequence[Any]) -> list[Any]:
         return evaluate(closed, args, self._equation)
@@ -115,15 +105,16 @@ class _Evaluation:
         if known and not draws(eqn.params) and not name.startswith("spu_") and not eqn.effects:
             return fold(eqn, numbers)
         outs = bind(eqn, numbers, eqn.params)
+        self.known.note(name, numbers, outs)
         rule = RULES.get(name)
-        found = rule(self, eqn, outs[0], *args) if rule and eqn.outvars[0].aval.dtype.kind in "fb" else None
-        return outs if found is None else [found]
+        form = rule(self.known, eqn, outs[0], *args) if rule and eqn.outvars[0].aval.dtype.kind in "fb" else None
+        return outs if form is None else [form]
 
     def _of_bodies(self, found: Any) -> Any:
         if isinstance(found, tuple):
             return tuple(map(self._of_bodies, found))
         again = without_small_probabilities(found)
-        self.changes += again is not found
+        self.known.changes += again is not found
         return again
 
     def _opens(self, eqn: Any, body: Any, args: list[Any]) -> bool:
@@ -136,346 +127,3 @@ class _Evaluation:
         forms = any(isinstance(x, Form) for x in args)
         ours = not (inner.debug_info.func_filename or "").startswith(JAX_FILES)
         return forms or ours or _mentions(inner, "exp", "logistic", "log", "log1p", "div")
-
-    def divided(self, t: Term, like: Any, out: Any, summed: Callable[[Any], Any], bits: int) -> Term:
-        """The sum of a term, and what it is divided by."""
-        below = m.divisors(t)
-        rest = {atom: n for atom, n in t.powers.items() if atom not in below}
-        each = m.number((Term(t.base, rest),), like)
-        if not below:
-            return Term(summed(each), {}, t.sign)
-        scalar = below[0].scalar
-        if (id(scalar), bits) not in self.scaled:
-            self.scaled[id(scalar), bits] = jnp.reshape(scalar * 2.0**-bits, ()), scalar
-        one = m.plain(self.scaled[id(scalar), bits][0])
-        return _spread(Term(summed(each * 2.0**-bits), {one: -1}, t.sign), out.shape)
-
-    def changed(self, value: Any, terms: tuple[Term, ...] = ()) -> Any:
-        self.changes += 1
-        return Form(value, terms) if terms else value
-
-
-# what is known of results --------------------------------------------------------------------------------------
-
-
-def _of_atom(atom: Atom | None, out: Any) -> Form | None:
-    return None if atom is None else Form(out, (Term(None, {atom: 1}),))
-
-
-def _at(x: Any, shape: tuple[int, ...]) -> tuple[Term, ...]:
-    """The terms of an operand, spread to the shape of a result."""
-    return tuple(_spread(t, shape) for t in terms_of(x))
-
-
-def _spread(term: Term, shape: tuple[int, ...]) -> Term:
-    def move(x: Any) -> Any:
-        return jnp.broadcast_to(x, shape)
-
-    powers = {
-        atom if atom.shape == shape else m.moved(atom, ("spread", shape), move, shape): n
-        for atom, n in term.powers.items()
-    }
-    return Term(term.base, powers, term.sign)
-
-
-def _multiplied(self: _Evaluation, out: Any, x: Sequence[Term], y: Sequence[Term]) -> Any:
-    """The product of sums, where there are few terms; with another value if something cancelled."""
-    if len(x) * len(y) > MOST_TERMS:
-        return None
-    products = [m.times(a, b) for a in x for b in y]
-    terms = tuple(t for t, _ in products)
-    if not any(cancelled for _, cancelled in products):
-        return Form(out, terms) if any(t.powers for t in terms) else None
-    return self.changed(m.number(terms, out), terms if any(t.powers for t in terms) else ())
-
-
-def _mul(self: _Evaluation, eqn: Any, out: Any, x: Any, y: Any) -> Any:
-    if not (isinstance(x, Form) or isinstance(y, Form)):
-        return None
-    return _multiplied(self, out, _at(x, out.shape), _at(y, out.shape))
-
-
-def _div(self: _Evaluation, eqn: Any, out: Any, x: Any, y: Any) -> Any:
-    if isinstance(y, np.ndarray):
-        return _multiplied(self, out, _at(x, out.shape), terms_of(1 / y)) if isinstance(x, Form) else None
-    below = y.term if isinstance(y, Form) and y.term is not None else Term(None, {m.plain(value_of(y)): 1})
-    return _multiplied(self, out, _at(x, out.shape), (_spread(m.over(below), out.shape),))
-
-
-def _integer_pow(self: _Evaluation, eqn: Any, out: Any, x: Any, y: int | None = None) -> Any:
-    n = int(eqn.params.get("y", 2))
-    term = x.term if isinstance(x, Form) else Term(None, {m.plain(x): 1}) if n < 0 else None
-    if term is None or term.base is not None or abs(n) > MOST_TERMS:
-        return None
-    return Form(out, (Term(None, {atom: n * k for atom, k in term.powers.items()}, term.sign**n),))
-
-
-def _neg(self: _Evaluation, eqn: Any, out: Any, x: Any) -> Any:
-    return Form(out, tuple(map(m.negated, x.terms))) if isinstance(x, Form) else None
-
-
-def _add(self: _Evaluation, eqn: Any, out: Any, x: Any, y: Any) -> Any:
-    for a, b in ((x, y), (y, x)):
-        c = uniform(b)
-        if c is not None and isinstance(a, Form) and a.value.shape == out.shape:
-            return _shifted(out, a, c)
-    return _sum(self, out, x, y)
-
-
-def _sub(self: _Evaluation, eqn: Any, out: Any, x: Any, y: Any) -> Any:
-    if isinstance(y, Form):
-        y = Form(y.value, tuple(map(m.negated, y.terms)))
-        c = uniform(x)
-        if c is not None and y.value.shape == out.shape:
-            return _shifted(out, y, c)
-        return _sum(self, out, x, y)
-    c = uniform(y)
-    if c is not None and isinstance(x, Form) and x.value.shape == out.shape:
-        return _shifted(out, x, -c)
-    return _sum(self, out, x, -y) if isinstance(x, Form) and x.pending else None
-
-
-def _shifted(out: Any, x: Form, c: float) -> Form | None:
-    """x + c of a known c: 1 - p, 1 + e^a, p + an epsilon."""
-    term = x.term
-    if term is None:
-        return None
-    atom = Term(term.base, term.powers).atom
-    if term.sign < 0 and atom is not None and abs(c - 1) < TINY:
-        left = m.complement(atom, out)
-        if left is None or c == 1:
-            return _of_atom(left, out)
-        return _of_atom(m.plus(Term(None, {left: 1}), c - 1, out), out) if c > 1 else None
-    if term.sign > 0 and atom is not None and atom.kind == "exp" and c == 1:
-        return Form(out, (Term(None, {m.logistic(atom.argument, -1): -1}),))
-    if 0 < c < TINY and term.base is None and term.has_logarithm:
-        return _of_atom(m.plus(term, c, out), out)
-    return None
-
-
-def _sum(self: _Evaluation, out: Any, x: Any, y: Any) -> Any:
-    """Kept only where something of it may cancel."""
-    if not any(isinstance(v, Form) and v.pending for v in (x, y)):
-        return None
-    terms, fewer = m.total((*_at(x, out.shape), *_at(y, out.shape)))
-    if fewer:
-        return self.changed(m.number(terms, out), terms)
-    return Form(out, terms) if len(terms) <= MOST_TERMS else None
-
-
-def _limited(which: str) -> Rule:
-    def rule(self: _Evaluation, eqn: Any, out: Any, x: Any, y: Any) -> Any:
-        for a, b in ((x, y), (y, x)):
-            c = uniform(b)
-            if c is None or not (0 < c < TINY or 1 - TINY < c <= 1):
-                continue
-            term = a.term if isinstance(a, Form) and a.value.shape == out.shape else None
-            if term is not None and term.base is None and term.has_logarithm:
-                return _of_atom(m.limit(term, which, c, out), out)
-        return None
-
-    return rule
-
-
-def _selected(self: _Evaluation, eqn: Any, out: Any, which: Any, *cases: Any) -> Any:
-    """Of a form and zeros, the form with another number before it; of two with logarithms, a choice of these."""
-    forms = [x for x in cases if isinstance(x, Form)]
-    if len(cases) != 2 or not forms or value_of(which).shape != out.shape:
-        return None
-    if len(forms) == 1 and any(uniform(x) == 0 for x in cases):
-        at = 0 if cases[0] is forms[0] else 1
-
-        def chosen(t: Term) -> Term:
-            base = jnp.broadcast_to(jnp.asarray(1.0 if t.base is None else t.base, out.dtype), out.shape)
-            zero = jnp.zeros(out.shape, out.dtype)
-            both = (base, zero) if at == 0 else (zero, base)
-            return Term(lax.select_n(which, *both), _chosen(t, which, at), t.sign)
-
-        return Form(out, tuple(map(chosen, forms[0].terms)))
-    logs = [_log_in(x, out.shape) for x in cases]
-    if any(log is None for log in logs):
-        return None
-
-    def log() -> Any:
-        return lax.select_n(which, *(jnp.broadcast_to(f(), out.shape) for f in logs if f is not None))
-
-    terms = tuple(_at(x, out.shape)[0] for x in cases)
-    return _of_atom(Atom("choice", ("choice", id(out)), lambda: out, log, out.shape, kept=(which, terms, out)), out)
-
-
-def _chosen(t: Term, which: Any, at: int) -> dict[Atom, int]:
-    """The powers where `which` is `at`: of what that has chosen, those of what was chosen."""
-    found = Term()
-    for atom, n in t.powers.items():
-        one = Term(None, {atom: 1})
-        if atom.kind == "choice" and atom.kept[0] is value_of(which) and atom.kept[1][at].base is None:
-            one = atom.kept[1][at]
-        for _ in range(abs(n)):
-            found, _ = m.times(found, one if n > 0 else m.over(one))
-    return dict(found.powers)
-
-
-def _log_in(x: Any, shape: tuple[int, ...]) -> Callable[[], Any] | None:
-    """How to compute the logarithm of a form of one term, or of a positive constant."""
-    c = uniform(x)
-    if c is not None:
-        return (lambda: jnp.full(shape, np.log(c), jnp.result_type(value_of(x)))) if c > 0 else None
-    term = x.term if isinstance(x, Form) else None
-    return (lambda: m.log_of(term)) if term is not None and term.base is None and term.has_logarithm else None
-
-
-def _compared(self: _Evaluation, eqn: Any, out: Any, x: Any, y: Any) -> Any:
-    """Of probabilities and limits near 0 or 1: the order of their logarithms, or of those of what is left of them."""
-    nearest = [_limit_of(v) for v in (x, y)]
-    if not any(isinstance(v, Form) for v in (x, y)) or not any(0 < c < TINY or 1 - TINY < c < 1 for c in nearest):
-        return None
-    operands = [x, y]
-    if any(c > 1 - TINY for c in nearest):
-        operands = [_left(y), _left(x)]
-    logs = [_log_in(v, out.shape) for v in operands]
-    if any(log is None for log in logs):
-        return None
-    numbers = [f() for f in logs if f is not None]
-    return self.changed(eqn.primitive.bind(*(jnp.broadcast_to(v, out.shape) for v in numbers)))
-
-
-def _limit_of(x: Any) -> float:
-    """What an operand is limited by, or a constant is; else 0."""
-    atom = x.term.atom if isinstance(x, Form) and x.term is not None else None
-    return atom.limits[1] if atom is not None and atom.kind == "limit" else uniform(x) or 0.0
-
-
-def _left(x: Any) -> Any:
-    """1 - x"""
-    c = uniform(x)
-    if c is not None:
-        return np.asarray(1 - c, x.dtype)
-    atom = x.term.atom if isinstance(x, Form) and x.term is not None else None
-    return x if atom is None else _of_atom(m.complement(atom, 1 - x.value), 1 - x.value)
-
-
-def _moved(self: _Evaluation, eqn: Any, out: Any, x: Any, *indices: Any) -> Any:
-    if not isinstance(x, Form):
-        return None
-    how = (eqn.primitive.name, repr(sorted(eqn.params.items(), key=lambda kv: kv[0])), *map(id, indices))
-
-    def move(v: Any) -> Any:
-        v = jnp.broadcast_to(v, x.value.shape)
-        return bind(eqn, [v, *indices], eqn.params)[0]
-
-    def one(t: Term) -> Term:
-        t = t if x.value.size > 1 or out.size == 1 else m.by_one(t, x.value)
-        powers = {m.moved(atom, how, move, out.shape, (atom, indices)): n for atom, n in t.powers.items()}
-        return Term(t.base if t.base is None or uniform(t.base) is not None else move(t.base), powers, t.sign)
-
-    return Form(out, tuple(map(one, x.terms)))
-
-
-def _total(self: _Evaluation, eqn: Any, out: Any, x: Any) -> Any:
-    return _divided_after(self, out, x, lambda v: bind(eqn, [v], eqn.params)[0], x)
-
-
-def _dot(self: _Evaluation, eqn: Any, out: Any, x: Any, y: Any) -> Any:
-    a, b = value_of(x), value_of(y)
-    if isinstance(x, Form) and any(map(m.divisors, x.terms)):
-        return _divided_after(self, out, x, lambda v: bind(eqn, [v, b], eqn.params)[0], a, eqn)
-    return _divided_after(self, out, y, lambda v: bind(eqn, [a, v], eqn.params)[0], b, eqn)
-
-
-FEW, MOST_BITS = 32, 12  # terms of a sum; fraction bits that a divisor has room for
-
-
-def _divided_after(self: _Evaluation, out: Any, x: Any, summed: Callable[[Any], Any], of: Any, dot: Any = None) -> Any:
-    """A sum of what is divided by one number B, (sum x / N) / (B / N), N a power of two: 1 / B may be less than a unit.
-
-    N is about the number of terms, so that the sum is no larger than a mean.
-    """
-    axes = dot.params["dimension_numbers"][0][0] if dot is not None else ()
-    count = math.prod(dot.invars[0].aval.shape[d] for d in axes) if dot is not None else np.size(of) // max(out.size, 1)
-    if not isinstance(x, Form) or count < FEW or not any(map(m.divisors, x.terms)):
-        return None
-    bits = min(math.ceil(math.log2(count)), MOST_BITS)
-    terms = tuple(self.divided(m.by_one(t, x.value), x.value, out, summed, bits) for t in x.terms)
-    return self.changed(m.number(terms, out), terms)
-
-
-def _scatter_add(self: _Evaluation, eqn: Any, out: Any, zeros: Any, indices: Any, updates: Any) -> Any:
-    """Of what was gathered from the same places: (y / p[i]) scattered is (y scattered) / p."""
-    term = updates.term if isinstance(updates, Form) and uniform(zeros) == 0 else None
-    if term is None:
-        return None
-    powers: dict[Atom, int] = {}
-    for atom, n in term.powers.items():
-        source = _gathered(atom, eqn, indices)
-        if source is None or source.shape != out.shape:
-            return None
-        powers[source] = n
-    base = jnp.broadcast_to(jnp.asarray(1.0 if term.base is None else term.base, out.dtype), updates.value.shape)
-    return Form(out, (Term(bind(eqn, [zeros, indices, base], eqn.params)[0], powers, term.sign),))
-
-
-def _gathered(atom: Atom, eqn: Any, indices: Any) -> Atom | None:
-    """What an atom was taken from, by a gather that this scatter is the transposition of."""
-    if atom.key[0] != "moved" or atom.key[1][0] != "gather" or atom.key[1][2:] != (id(indices),):
-        return None
-    of, to = _dimensions(atom.key[1][1]), eqn.params["dimension_numbers"]
-    want = f"offset_dims={to.update_window_dims}, collapsed_slice_dims={to.inserted_window_dims}, "
-    want += f"start_index_map={to.scatter_dims_to_operand_dims}"
-    return atom.kept[1][0] if want in of else None
-
-
-def _dimensions(params: str) -> str:
-    return params[params.find("GatherDimensionNumbers(") :]
-
-
-# logarithms ------------------------------------------------------------------------------------------------------
-
-
-def _log(self: _Evaluation, eqn: Any, out: Any, x: Any) -> Any:
-    term = x.term if isinstance(x, Form) else None
-    return _logarithm(self, out, term)
-
-
-def _log1p(self: _Evaluation, eqn: Any, out: Any, x: Any) -> Any:
-    form = _shifted(x.value, x, 1.0) if isinstance(x, Form) else None
-    return _logarithm(self, out, form.term if form is not None else None)
-
-
-def _logarithm(self: _Evaluation, out: Any, term: Term | None) -> Any:
-    """That of 1 + e^a is as good by its value."""
-    if term is None or not term.has_logarithm:
-        return None
-    if term.base is None and [(a.kind, n) for a, n in term.powers.items()] == [("logistic", -1)]:
-        return None
-    log = m.log_of(term)
-    return self.changed(lax.convert_element_type(jnp.broadcast_to(log, out.shape), out.dtype))
-
-
-def _convert(self: _Evaluation, eqn: Any, out: Any, x: Any) -> Any:
-    same = isinstance(x, Form) and x.value.dtype == out.dtype
-    return Form(out, x.terms) if same else None
-
-
-RULES: dict[str, Rule] = {
-    "exp": lambda self, eqn, out, x: _of_atom(m.exponential(value_of(x), out), out),
-    "logistic": lambda self, eqn, out, x: _of_atom(m.logistic(value_of(x), 1, out), out),
-    "mul": _mul,
-    "square": _integer_pow,
-    "div": _div,
-    "integer_pow": _integer_pow,
-    "neg": _neg,
-    "add": _add,
-    "add_any": _add,
-    "sub": _sub,
-    "max": _limited("max"),
-    "min": _limited("min"),
-    "select_n": _selected,
-    "scatter-add": _scatter_add,
-    "reduce_sum": _total,
-    "dot_general": _dot,
-    "convert_element_type": _convert,
-    "log": _log,
-    "log1p": _log1p,
-    **dict.fromkeys(MOVES, _moved),
-    **dict.fromkeys(COMPARISONS, _compared),
-}
