@@ -246,7 +246,7 @@ def test_the_page_says_that_its_disk_is_full_and_shows_out_who_asks_nothing(
             login = "POST /login HTTP/1.1\r\nHost: here\r\nConnection: close\r\nContent-Length: "
             with monkeypatch.context() as m:
                 m.setattr(crowd, "SILENT", 3.0)
-                assert await asyncio.gather(said(at, ""), said(at, "GET / HT")) == ["", ""]
+                assert list(await asyncio.gather(said(at, ""), said(at, "GET / HT"))) == ["", ""]
             with monkeypatch.context() as m:
                 m.setattr(crowd, "SLOW", 0.5)
                 assert await said(at, f"{login}99\r\n\r\n") == "HTTP/1.1 408 Request Timeout"
