@@ -80,8 +80,10 @@ def _divides_by_one(closed: Any) -> bool:
 
 
 def _is_quotient(eqn: Any) -> bool:
+    if eqn.primitive.name != "div":
+        return False
     below = eqn.invars[-1]
-    return eqn.primitive.name == "div" and not isinstance(below, jex.Literal) and below.aval.size == 1
+    return not isinstance(below, jex.Literal) and bool(below.aval.size == 1)
 
 
 class _Evaluation:
