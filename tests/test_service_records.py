@@ -124,6 +124,15 @@ def test_salts_stay_and_damaged_ones_are_said(tmp_path: Path) -> None:
         commitments.commit({"x": table}, salts)
 
 
+def test_a_service_that_is_not_there_is_awaited_so_long(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("spuvm.commands.desk.STARTING", 0.5)
+    with pytest.raises(LinkError, match=r"no service answers at .*: start it with `spuvm serve`"):
+        Desk(folder / "alice" / "service.toml", "x" * 43).get("/api/jobs")
+    assert capsys.readouterr().err.count("yet: waiting for it, 0.5 s at most") == 1
+
+
 @pytest.mark.parametrize("token", ["", "a\nb", "\u00e4", "x" * 2000])
 def test_what_is_no_token_is_not_sent(folder: Path, token: str) -> None:
     with pytest.raises(InputError, match="spuvm users add"):

@@ -6,14 +6,18 @@ import http.client
 import json
 import socket
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from spuvm.commands.terminal import say
 from spuvm.runtime.errors import ConfigError, InputError, LinkError
 from spuvm.service import settings
 
 ANSWER_SECONDS = 30.0
+STARTING = 20.0  # that a service may take until it listens
+POLL = 0.3
 MAX_TOKEN = 1000  # characters
 
 
@@ -74,7 +78,7 @@ class Desk:
 
     def _dialled(self) -> socket.socket:
         page = self._settings.page
-        raw = socket.create_connection((page.host, page.port), ANSWER_SECONDS)
+        raw = self._reached()
         if page.is_loopback:
             return raw
         try:
@@ -82,6 +86,20 @@ class Desk:
         except BaseException:
             raw.close()
             raise
+
+    def _reached(self) -> socket.socket:
+        """A connection; a service that was just started may need a moment until it listens. OSError."""
+        page, end, told = self._settings.page, time.monotonic() + STARTING, False
+        while True:
+            try:
+                return socket.create_connection((page.host, page.port), ANSWER_SECONDS)
+            except ConnectionRefusedError:
+                if time.monotonic() > end:
+                    raise
+            if not told:
+                say(f"no service answers at {page} yet: waiting for it, {STARTING:g} s at most")
+            told = True
+            time.sleep(POLL)
 
     def _trusted(self) -> ssl.SSLContext:
         """Who has the key of this party's own certificate, and nobody else."""
