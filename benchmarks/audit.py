@@ -64,9 +64,9 @@ def two_shares(kind: str) -> Draw:
     """What is left for who knows the third share."""
 
     def draw(runs: int, part: float) -> np.ndarray:
-        if kind == "laplace":
-            return laplace_share((runs,), SCALE * part, 2) + laplace_share((runs,), SCALE * part, 2)
-        return gaussian_share((runs,), SIGMA * part, 2) + gaussian_share((runs,), SIGMA * part, 2)
+        share, scale = (laplace_share, SCALE) if kind == "laplace" else (gaussian_share, SIGMA)
+        both: np.ndarray = share((runs,), scale * part, 2) + share((runs,), scale * part, 2)
+        return both
 
     return draw
 
