@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
+from jax.interpreters import ad, batching, mlir
 
 from spuvm.compiler.ir.module import Value
 from spuvm.compiler.lower.context import Context, Operand, Rule
@@ -57,7 +57,12 @@ def _alone(*_: Any, **__: Any) -> Any:
     )
 
 
+def _constant(*_: Any, **__: Any) -> Any:
+    raise InputError("noise within what JAX differentiates has no gradient: add it to the gradient instead, outside.")
+
+
 for _primitive in (laplace_p, gaussian_p):
+    ad.primitive_jvps[_primitive] = _constant
     batching.primitive_batchers[_primitive] = _alone
     _primitive.def_impl(lambda x, **_: x)
     _primitive.def_abstract_eval(lambda x, **_: x)

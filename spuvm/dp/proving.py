@@ -210,9 +210,14 @@ def _proved(function: Callable[..., Any], args: Any) -> list[float]:
                     f"{one[0].where}: nothing is known of how much a row changes here: clip the rows first "
                     "(`spu.dp.clip`), or state `sensitivity`."
                 )
+            if one[0].proved == 0:
+                raise InputError(
+                    f"{one[0].where}: no row changes what gets noise here, so there would be none: pass rows as "
+                    "arguments of the function, not as values that it contains, or state `sensitivity`."
+                )
             number = int(-eqn.params["sensitivity"]) - 1
             bounds[number] = max(bounds.get(number, 0.0), one[0].proved)
         return Public()
 
     follow(closed.jaxpr, _known(args), found, closed.consts)
-    return [bounds[i] or 1e-6 for i in range(len(bounds))]
+    return [bounds[i] for i in range(len(bounds))]
