@@ -2,6 +2,7 @@
 
     python benchmarks/audit.py                          # 10^6 numbers of each sampler: five minutes of a processor
     python benchmarks/audit.py --runs 100000            # a tenth of them
+    python benchmarks/audit.py "Gaussian, aby3"         # one sampler, or some
 
 For each sampler: chi-square by degree of freedom against the exact distribution (near 1 is right), and how likely a
 larger one is if the noise is what it claims; the bound of epsilon at 99.9% confidence from 10^5 runs on two neighbours,
@@ -110,10 +111,15 @@ def samplers() -> dict[str, tuple[Draw, Callable[[np.ndarray], np.ndarray], floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="of samplers; all if none is named")
     parser.add_argument("--runs", type=int, default=1_000_000, help="of the goodness of fit")
     options = parser.parse_args()
+    known = samplers()
+    if unknown := [n for n in options.names if n not in known]:
+        parser.error(f"there is no sampler {unknown[0]!r}: they are {', '.join(map(repr, known))}")
     print(f"{'sampler':31} numbers  chi-square  likely  epsilon at least  of half the noise", flush=True)
-    for name, (draw, exact, sensitivity, (epsilon, delta)) in samplers().items():
+    for name in options.names or known:
+        draw, exact, sensitivity, (epsilon, delta) = known[name]
         noise, less = draw(max(options.runs, 2 * AUDITED), 1.0), draw(2 * AUDITED, 0.5)
         ratio, chance = fit(noise[: options.runs], exact)
         bound, half = (

@@ -157,7 +157,7 @@ def test_the_programs_text_says_whose_word_it_is() -> None:
 
 def test_rows_that_a_function_contains_are_not_taken_for_an_argument() -> None:
     """They are constants, which no row changes: there would be no noise."""
-    with pytest.raises(InputError, match="no row changes what gets noise here.*pass rows as arguments"):
+    with pytest.raises(InputError, match=r"no row changes what gets noise here.*pass rows as arguments"):
         spending(private(lambda x: spu.dp.laplace(jnp.sum(jnp.clip(AGE, 0, 90)), epsilon=1.0)), AGE)
     with pytest.raises(InputError, match="noise within what JAX differentiates"):
         spending(private(jax.grad(lambda x: spu.dp.laplace(jnp.sum(jnp.clip(x, 0, 90)), epsilon=1.0))), AGE)

@@ -130,13 +130,13 @@ def _below_each(bits: Any, numbers: Sequence[int]) -> Any:
     which = jnp.stack([~own, own], axis=-1)
     while which.shape[-2] > 1:
         high, low = which[..., 0::2, :, None], which[..., 1::2, None, :]
-        which = (high & low).reshape(*high.shape[:-2], -1)
+        which = (high & low).reshape(*high.shape[:-2], high.shape[-2] * low.shape[-1])
     which = which[..., 0, :]  # [..., digits, 256]
     below = _before(which)
     shifts = [DIGITS - BASE_BITS * (d + 1) for d in range(digits)]
-    wanted = np.array([[number >> shift & 255 for shift in shifts] for number in numbers])
-    at = wanted + 256 * np.arange(digits)  # [n, digits]
-    less, equal = (x.reshape(*x.shape[:-2], -1)[..., at] for x in (below, which))
+    wanted = np.array([[number >> shift & (1 << BASE_BITS) - 1 for shift in shifts] for number in numbers])
+    at = wanted + (np.arange(digits) << BASE_BITS)  # [n, digits]
+    less, equal = (x.reshape(*x.shape[:-2], digits << BASE_BITS)[..., at] for x in (below, which))
     return _highest(less, equal)
 
 
@@ -147,7 +147,7 @@ def _before(x: Any) -> Any:
         for reach in (1, 2, 4, 8):
             total = total ^ jnp.concatenate([jnp.zeros_like(x[..., :reach]), total[..., :-reach]], axis=-1)
         return total
-    rows = x.reshape(*x.shape[:-1], -1, 16)
+    rows = x.reshape(*x.shape[:-1], x.shape[-1] // 16, 16)
     return (_before(rows) ^ _before(_odd(rows))[..., None]).reshape(x.shape)
 
 
