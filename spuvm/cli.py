@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
 INSTALL = "error: the command line needs packages that are missing: pip install 'spuvm[cli]'"
 INTERRUPTED = 130
+AGAIN = 0.05  # seconds
 
 
 class Terminated(BaseException):
@@ -23,6 +25,7 @@ class Terminated(BaseException):
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run a command line (of `sys.argv` if not given) and exit."""
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = _unraisable
     sys.exit(run(sys.argv[1:] if argv is None else list(argv)))
 
 
@@ -78,6 +81,17 @@ def _failed(message: str, status: int, debug: bool) -> int:
 
 def _terminate(number: int, frame: object) -> None:
     raise Terminated
+
+
+def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
+    """A signal that arrived where exceptions end, as while garbage is collected, comes again a moment later."""
+    lost = {Terminated: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}.get(unraisable.exc_type)
+    if lost is None:
+        sys.__unraisablehook__(unraisable)
+    else:
+        again = threading.Timer(AGAIN, os.kill, (os.getpid(), lost))
+        again.daemon = True
+        again.start()
 
 
 if __name__ == "__main__":

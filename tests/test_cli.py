@@ -536,3 +536,28 @@ def test_a_command_that_lacks_a_package_says_what_to_install(spuvm: Spuvm, monke
     for line in ("audit", "audit --help", "audit verify record.jsonl"):
         status, _, err = spuvm(line)
         assert status == 2 and "`spuvm audit` needs the package `jinja2`: pip install 'spuvm[service]'" in err
+
+
+@pytest.mark.parametrize(("number", "status"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_that_arrives_where_exceptions_end_is_not_lost(number: str, status: int) -> None:
+    code = f"""
+import os, signal, time
+import click
+from spuvm import cli, commands
+
+class Deaf:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{number})
+        time.sleep(0)
+
+@click.command()
+def waits():
+    Deaf()
+    time.sleep(60)
+
+commands.cli = waits
+signal.signal(signal.SIGINT, signal.default_int_handler)
+cli.main([])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50)
+    assert done.returncode == status, done.stderr
