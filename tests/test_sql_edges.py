@@ -66,6 +66,10 @@ QUERIES = [
     "count(*) over (order by p desc nulls first range between 0.01 preceding and 0.01 following), "
     "count(*) over (order by f range between 1 preceding and 1.5 following) from odd",
     "select id, count(*) over (order by n range between 4611686018427387000 preceding and 1 following) from odd",
+    # text that owners compute
+    'select o.id, x.v from odd o join other x on upper(o."select") = chr(65 + cast(x.id as int))',
+    "select o.id, upper(o.\"select\") < 'a' || x.id, case when x.v > 0 then upper(o.\"select\") else 'a' || x.id end "
+    "from odd o join other x on o.id = x.id",
     # counts of conditions that are all NULL, far dates
     "select id, count(*) over (order by f range between 1e300 preceding and current row) from odd",
     "select g, count_if(b), count_if(b) filter (where id > 2) from odd group by g",

@@ -154,12 +154,13 @@ class Binder:
         )
 
     def _comparable(self, op: str, args: Sequence[Expr]) -> list[Expr]:
-        """Text by different codes as text, of the same length in all; see `words`."""
-        args = list(args)
+        """Text by different codes as text, of the same length in all; see `words`. What an owner computes has a code
+        from where it becomes a column on."""
         half = len(args) // 2 if op == "case" else 0
+        args = [self.bases.push(a) if a.type.kind == "text" else a for a in args]
         texts = [a for a in args[half:] if a.type.kind == "text"]
-        if (texts and len({a.type.dictionary for a in texts}) > 1) or any(a.op == "lit" for a in texts):
-            args[half:] = [words(self.bases.push(a)) if a.type.kind == "text" else a for a in args[half:]]
+        if len({a.type.dictionary for a in texts}) > 1 or any(a.op == "lit" for a in texts):
+            args[half:] = [words(a) if a.type.kind == "text" else a for a in args[half:]]
         return args
 
     def constant(self, node: Any) -> Expr:
