@@ -10,7 +10,9 @@ from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
 from spuvm.sql.clauses import key_of, whole_call
-from spuvm.sql.expressions import AGGREGATES, HANDLERS, UNSEEN, Binder, varies
+from spuvm.sql.expressions import AGGREGATES, UNSEEN, Binder
+from spuvm.sql.literals import varies
+from spuvm.sql.operators import HANDLERS
 from spuvm.sql.plan import Aggregate, Expr, Field, Group
 from spuvm.sql.scope import Scope, column
 from spuvm.sql.types import BOOL, FLOATING, LIMIT, Type, decimal, integer

@@ -11,6 +11,8 @@ from spuvm.runtime.errors import InputError
 from spuvm.sql.sources import duckdb, quoted, without_division_errors
 from spuvm.sql.types import Type, from_duckdb, text
 
+TOGETHER = 100  # constants in one question to DuckDB
+
 
 @dataclass(frozen=True)
 class Column:
@@ -160,13 +162,36 @@ class Catalog:
 
     def constant(self, sql: str) -> tuple[Any, str]:
         """The value and the type's name of an expression without columns."""
+        return self.constants([sql])[0]
+
+    def constants(self, sqls: Sequence[str]) -> list[tuple[Any, str]]:
+        """As `constant`, of many: DuckDB is asked of `TOGETHER` at once.
+
+        Raises:
+            InputError: for the first that has no value.
+        """
+        out: list[tuple[Any, str]] = []
+        for start in range(0, len(sqls), TOGETHER):
+            some = sqls[start : start + TOGETHER]
+            try:
+                out += self._values(some)
+            except InputError:
+                for one in some if len(some) > 1 else ():
+                    self._values([one])
+                raise
+        return out
+
+    def _values(self, sqls: Sequence[str]) -> list[tuple[Any, str]]:
+        what = f"`{sqls[0]}`"
+        if calls := [sql for sql in sqls if "(" in sql.lstrip("(")]:
+            self._check_rowwise(", ".join(calls), "(SELECT 1)", what)
+        named = ", ".join(f"{sql} AS x{i}" for i, sql in enumerate(sqls))
+        shown = ", ".join(f"x{i}, typeof(x{i})" for i in range(len(sqls)))
         try:
-            value, type_name = self._empty.execute(f"SELECT x, typeof(x) FROM (SELECT {sql} AS x)").fetchall()[0]
+            (row,) = self._empty.execute(f"SELECT {shown} FROM (SELECT {named})").fetchall()
         except duckdb().Error as error:
-            raise InputError(f"`{sql}`: {_message(error)}") from None
-        if "(" in sql.lstrip("("):  # a call
-            self._check_rowwise(sql, "(SELECT 1)", f"`{sql}`")
-        return value, str(type_name)
+            raise InputError(f"{what}: {_message(error)}") from None
+        return list(zip(row[::2], row[1::2]))
 
 
 def _column(said: Mapping[str, Any], where: str) -> Column:

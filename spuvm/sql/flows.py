@@ -34,7 +34,7 @@ from spuvm.sql.units import UNITS
 Column = tuple[str, str, str]  # owner, table, column
 Uses = frozenset[tuple[Column, str]]  # a column, and how a field depends on it
 NOTHING: Uses = frozenset()
-COMPARING = frozenset({"=", "<>", "<", ">", "<=", ">=", "is null", "and", "or", "not"})
+COMPARING = frozenset({"=", "<>", "<", ">", "<=", ">=", "in", "is null", "and", "or", "not"})
 THROUGH = {
     "count": "count",
     "count_if": "count",

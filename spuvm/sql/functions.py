@@ -26,6 +26,7 @@ from spuvm.sql.columns import (
     dtype,
     either,
     floats,
+    literal,
     nulled,
     rescaled,
 )
@@ -268,6 +269,41 @@ def _comparison(f: Callable[[Vec, Vec], Array]) -> Callable[..., tuple[Array, ..
     return run
 
 
+PAIRS = 1 << 22  # cells that are compared with constants at once
+
+
+def _one_of(xs: Sequence[Vec], type_: Type, value: Any) -> Vec:
+    """Whether the first is one of the others, which are constants: many compared at once. NULL where one is, unless
+    another one is equal."""
+    same = common([x.type for x in xs], "a comparison of")
+    if same is NULL:
+        return literal(NULL, None, xs[0].rows)
+    x, *others = (converted(v, same) for v in xs)
+    step = max(1, PAIRS // x.rows)
+    found = [_one_of_some(x, others[i : i + step]) for i in range(0, len(others), step)]
+    true = chosen(x.valid, _balanced(jnp.logical_or, found))
+    null = [o.valid for o in others if o.valid is not None]
+    valid = x.valid if not null else true
+    return Vec(BOOL, (true,), valid)
+
+
+def _one_of_some(x: Vec, others: Sequence[Vec]) -> Array:
+    each = zip(x.words, *(o.words for o in others))
+    same = [w[:, None] == jnp.concatenate([o[:1] for o in row])[None, :] for w, *row in each]
+    there = [None if o.valid is None else o.valid[:1] for o in others]
+    if any(v is not None for v in there):
+        one = jnp.ones(1, jnp.bool_)
+        same.append(jnp.concatenate([one if v is None else v for v in there])[None, :])
+    return reduce(jnp.logical_and, same).any(axis=1)
+
+
+def _balanced(f: Callable[[Array, Array], Array], xs: Sequence[Array]) -> Array:
+    """f of all, in as few rounds as there are."""
+    while len(xs) > 1:
+        xs = [f(*xs[i : i + 2]) if i + 1 < len(xs) else xs[i] for i in range(0, len(xs), 2)]
+    return xs[0]
+
+
 def _choice(condition: Array, x: Vec, y: Vec) -> Vec:
     """x where the condition holds, else y; of one type."""
     words = tuple(_where(condition, a, b) for a, b in zip(x.words, y.words))
@@ -301,17 +337,17 @@ def _coalesce(xs: Sequence[Vec], type_: Type, value: Any) -> Vec:
 
 def _and(xs: Sequence[Vec], type_: Type, value: Any) -> Vec:
     """NULL, unless one is false."""
-    out = reduce(jnp.logical_and, (x.value for x in xs))
+    out = _balanced(jnp.logical_and, [x.value for x in xs])
     if all(x.valid is None for x in xs):
         return Vec(BOOL, (out,))
-    true = reduce(jnp.logical_and, (x.value for x in xs))  # where NULL, values are false
-    false = reduce(jnp.logical_or, (~x.value if x.valid is None else ~x.value & x.valid for x in xs))
+    true = _balanced(jnp.logical_and, [x.value for x in xs])  # where NULL, values are false
+    false = _balanced(jnp.logical_or, [~x.value if x.valid is None else ~x.value & x.valid for x in xs])
     return Vec(BOOL, (true,), true | false)
 
 
 def _or(xs: Sequence[Vec], type_: Type, value: Any) -> Vec:
     """NULL, unless one is true."""
-    true = reduce(jnp.logical_or, (x.value for x in xs))
+    true = _balanced(jnp.logical_or, [x.value for x in xs])
     if all(x.valid is None for x in xs):
         return Vec(BOOL, (true,))
     return Vec(BOOL, (true,), true | both(*(x.valid for x in xs)))
@@ -374,6 +410,7 @@ FUNCTIONS: dict[str, Function] = {
     ">": Function(_compared, _comparison(lambda x, y: less(y, x))),
     "<=": Function(_compared, _comparison(lambda x, y: ~less(y, x))),
     ">=": Function(_compared, _comparison(lambda x, y: ~less(x, y))),
+    "in": Function(_compared, _one_of),
     "not": Function(_bools, lambda xs, t, v: (~xs[0].value,)),
     "negative": Function(_negative_type, lambda xs, t, v: (-xs[0].value,)),
     "abs": Function(_magnitude_type, lambda xs, t, v: (jnp.abs(xs[0].value),)),
@@ -395,7 +432,7 @@ FUNCTIONS: dict[str, Function] = {
     "least": Function(_of_common, _extreme(False)),
     "is null": Function(lambda types, value: BOOL, lambda xs, t, v: Vec(BOOL, (_is_null(xs[0]),))),
 }
-NULLS = frozenset({"and", "or", "case", "coalesce", "greatest", "least", "is null"})
+NULLS = frozenset({"and", "or", "in", "case", "coalesce", "greatest", "least", "is null"})
 NULL_BY_ZERO = frozenset({"/", "//", "%"})
 NEVER_NULL = frozenset({"is null"})
 

@@ -15,7 +15,8 @@ from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
 from spuvm.sql.clauses import OF_MATCHING, OF_PARENTHESES, check_clauses, number_of, whole_call
-from spuvm.sql.expressions import AGGREGATES, VARYING, words
+from spuvm.sql.expressions import AGGREGATES, words
+from spuvm.sql.literals import VARYING
 from spuvm.sql.plan import Aggregate, Expr, Field, Filter, Group, Lookup, Node, Project
 from spuvm.sql.scope import column, fields_of
 from spuvm.sql.types import BOOL

@@ -10,8 +10,9 @@ from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
 from spuvm.sql.clauses import check_clauses, names_of
-from spuvm.sql.expressions import VARYING, Binder
+from spuvm.sql.expressions import Binder
 from spuvm.sql.functions import common
+from spuvm.sql.literals import VARYING
 from spuvm.sql.plan import Constants, Expr, Field
 from spuvm.sql.scope import Bases, Relation, Scope, column
 from spuvm.sql.types import Type
@@ -36,7 +37,7 @@ def constants(bases: Bases, node: exp.Values) -> Relation:
     labels = given + [f"col{i}" for i in range(len(given), width)]
     alias = (node.alias or bases.names("values")).lower()
     binder = Binder(bases, Scope([]))
-    made = [_column([_cell(binder, x) for x in cells]) for cells in zip(*rows)]
+    made = [_column(_cells(binder, cells)) for cells in zip(*rows)]
     fields = [
         Field(bases.names(f"{alias}.{n}"), t, any(v is None for v in values)) for n, (t, values) in zip(labels, made)
     ]
@@ -49,10 +50,11 @@ def constants(bases: Bases, node: exp.Values) -> Relation:
     return Relation(relation, {alias: columns})
 
 
-def _cell(binder: Binder, node: Any) -> Expr:
-    if node.find(*VARYING):
-        raise InputError(f"`{node.sql('duckdb')}` in VALUES: write constants, or SELECT ... UNION ALL SELECT ....")
-    return binder.constant(node)
+def _cells(binder: Binder, nodes: Sequence[Any]) -> list[Expr]:
+    for node in nodes:
+        if node.find(*VARYING):
+            raise InputError(f"`{node.sql('duckdb')}` in VALUES: write constants, or SELECT ... UNION ALL SELECT ....")
+    return binder.constants(nodes)
 
 
 def _column(cells: Sequence[Expr]) -> tuple[Type, list[Any]]:
