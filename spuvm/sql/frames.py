@@ -16,6 +16,7 @@ from spuvm.sql.remade import MONTHS, TIMES
 from spuvm.sql.types import FLOAT, LIMIT, Type, checked
 
 SUMMED = frozenset({"sum", "count", "avg"})  # over any rows from and to the current one
+EXTREMES = frozenset({"min", "max"})  # over so many rows
 FRAMELESS = frozenset({"row_number", "rank", "dense_rank", "percent_rank", "cume_dist", "ntile", "lag", "lead"})
 
 
@@ -45,11 +46,9 @@ def frame_of(node: exp.Window, order: Sequence[Expr], fn: str) -> Around:
         return Around("all")
     if ends == [None, 0]:
         return Around("rows" if kind == "ROWS" else "running")
-    if fn not in SUMMED:
-        raise InputError(
-            f"the frame {shown} of {fn} is not supported: sum, count and avg take it, {fn} takes ROWS BETWEEN "
-            "UNBOUNDED PRECEDING AND CURRENT ROW."
-        )
+    if fn not in SUMMED and not (fn in EXTREMES and kind == "ROWS"):
+        takes = "any number of ROWS" if fn in EXTREMES else "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW"
+        raise InputError(f"the frame {shown} of {fn} is not supported: sum, count and avg take it, {fn} takes {takes}.")
     if kind == "RANGE":
         return Around("near", near=_near(ends, order, shown))
     if any(not isinstance(e, int | None) for e in ends):

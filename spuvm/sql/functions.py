@@ -111,8 +111,18 @@ def _product_type(types: Types, value: Any) -> Type:
     if FLOATING in types:
         return FLOATING
     ends = [a * b for a in (x.lo, x.hi) for b in (y.lo, y.hi)]
-    kind = "decimal" if "decimal" in (x.kind, y.kind) else "int"
-    return checked(Type(kind, min(ends), max(ends), x.scale + y.scale), "a product")
+    kind, scale = "decimal" if "decimal" in (x.kind, y.kind) else "int", x.scale + y.scale
+    if max(map(abs, ends)) > LIMIT:  # 100.00 is 100
+        spare = _zeros(x) + _zeros(y)
+        ends, scale = [e // 10**spare for e in ends], scale - spare
+    return checked(Type(kind, min(ends), max(ends), scale), "a product")
+
+
+def _zeros(x: Type) -> int:
+    """How many digits behind the point of a constant are zeros at its end."""
+    if x.lo != x.hi or not x.lo:
+        return 0
+    return next(d for d in range(x.scale, -1, -1) if x.lo % 10**d == 0)
 
 
 def quotient_type(types: Types, value: Any = None) -> Type:
@@ -215,6 +225,9 @@ def _sub(xs: Sequence[Vec], type_: Type, value: Any) -> tuple[Array, ...]:
 def _mul(xs: Sequence[Vec], type_: Type, value: Any) -> tuple[Array, ...]:
     if type_.kind == "float":
         return (floats(xs[0]) * floats(xs[1]),)
+    if type_.scale < sum(x.type.scale for x in xs):
+        x, y = (jnp.full_like(x.value, x.type.lo // 10 ** _zeros(x.type)) if _zeros(x.type) else x.value for x in xs)
+        return (x * y,)
     return (xs[0].value * xs[1].value,)
 
 
@@ -430,11 +443,12 @@ FUNCTIONS: dict[str, Function] = {
     "coalesce": Function(_of_common, _coalesce),
     "greatest": Function(_of_common, _extreme(True)),
     "least": Function(_of_common, _extreme(False)),
+    "or zero": Function(lambda types, value: types[0], lambda xs, t, v: Vec(t, xs[0].words)),
     "is null": Function(lambda types, value: BOOL, lambda xs, t, v: Vec(BOOL, (_is_null(xs[0]),))),
 }
-NULLS = frozenset({"and", "or", "in", "case", "coalesce", "greatest", "least", "is null"})
+NULLS = frozenset({"and", "or", "in", "case", "coalesce", "greatest", "least", "is null", "or zero"})
 NULL_BY_ZERO = frozenset({"/", "//", "%"})
-NEVER_NULL = frozenset({"is null"})
+NEVER_NULL = frozenset({"is null", "or zero"})
 
 
 def _is_null(x: Vec) -> Array:

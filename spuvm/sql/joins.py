@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spuvm.runtime.errors import InputError
-from spuvm.sql.plan import Expand, Expr, Filter, Lookup, Node, Project, Union
+from spuvm.sql.plan import ALIKE, Expand, Expr, Filter, Lookup, Node, Project, Union
 from spuvm.sql.scope import Bases, Relation, fields_of
 from spuvm.sql.types import BOOL
 
@@ -42,8 +42,8 @@ class Joiner:
             home = self._home(relations, condition)
             if len(home) <= 1 and home:
                 self.keep(home[0], condition)
-            elif len(home) == 2 and condition.op == "=" and (edge := self._edge(relations, condition)):
-                edges.append(edge)
+            elif len(home) == 2 and (found := self.edges(relations, condition)):
+                edges += found
             else:
                 rest.append(self.bases.push(condition))
         nodes = [r.node for r in relations]
@@ -80,14 +80,34 @@ class Joiner:
         known = {c.value for cs in relation.columns.values() for c in cs.values()} | relation.names
         return bool(names & known)
 
-    def _edge(self, relations: Sequence[Relation], condition: Expr) -> Edge | None:
-        sides = []
-        for arg in condition.args:
-            home = self._home(relations, arg)
-            if len(home) != 1:
-                return None
-            sides.append(self.column(home[0], arg))
-        return Edge(sides[0], sides[1], self.bases.push(condition))
+    def edges(self, relations: Sequence[Relation], condition: Expr) -> list[Edge]:
+        """The equalities of columns that a condition between two relations is; none if it is none. NULL like NULL is
+        that both are missing, and else equal."""
+        if condition.op == "=":
+            sides = [self._side_of(relations, a) for a in condition.args]
+            pairs = [[self.column(r, a)] for r, a in sides if r is not None]
+        elif condition.value == ALIKE:
+            sides = [self._side_of(relations, a) for a in condition.args[0].args]
+            pairs = [self._parts(r, a) for r, a in sides if r is not None]
+        else:
+            return []
+        if len(pairs) < 2:
+            return []
+        whole = self.bases.push(condition)
+        return [Edge(a, b, whole) for a, b in zip(*pairs)]
+
+    def _side_of(self, relations: Sequence[Relation], expr: Expr) -> tuple[Relation | None, Expr]:
+        home = self._home(relations, expr)
+        return (home[0] if len(home) == 1 else None), expr
+
+    def _parts(self, relation: Relation, expr: Expr) -> list[str]:
+        """A column in two that are never NULL: its cells, and which of them are missing."""
+        cells = Expr("or zero", (expr,), expr.type, False, None, None, expr.sources, expr.origin)
+        missing = Expr("is null", (expr,), BOOL, False, None, None, expr.sources, expr.origin)
+        names = [self.column(relation, e) for e in (cells, missing)]
+        of = self.bases.push(expr).value
+        relation.node.unique += tuple(key - {of} | {*names} for key in relation.node.unique if of in key)
+        return names
 
     def column(self, relation: Relation, expr: Expr) -> str:
         """An expression of a relation as a column of it."""
@@ -197,9 +217,9 @@ def outer(joiner: Joiner, kind: str, left: Relation, right: Relation, conditions
         sides = (joiner._reads(left, condition), joiner._reads(right, condition))
         if sides == (False, True) and kind == "left":
             joiner.keep(right, condition)
-        elif condition.op == "=" and all(sides) and (edge := joiner._edge([left, right], condition)):
-            mine = edge.left in left.names
-            pairs.append((edge.left, edge.right) if mine else (edge.right, edge.left))
+        elif all(sides) and (edges := joiner.edges([left, right], condition)):
+            mine = edges[0].left in left.names
+            pairs += [(e.left, e.right) if mine else (e.right, e.left) for e in edges]
         elif sides == (True, False) and kind == "left":
             true = Expr("lit", (), BOOL, False, True, "true")
             pairs.append((joiner.column(left, condition), _constant(right, bases, true)))

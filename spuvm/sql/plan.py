@@ -29,6 +29,9 @@ class Field:
         return f"{self.name} {self.type}" + ("" if self.nullable else " not null")
 
 
+ALIKE = "alike"  # of an expression that says x = y or that both are NULL: its first argument is x = y
+
+
 @dataclass(frozen=True, eq=False)
 class Expr:
     """An expression of columns.

@@ -4,13 +4,14 @@ in the machine's words. One handler for each kind of node in `REMADE`."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
 from spuvm.sql.dates import DAY, PARTS, TRUNCATED
-from spuvm.sql.plan import Expr
+from spuvm.sql.plan import ALIKE, Expr
 
 MONTHS = {"MONTH": 1, "QUARTER": 3, "YEAR": 12}
 TIMES = {"MICROSECOND": 1, "MILLISECOND": 1000, "SECOND": 10**6, "MINUTE": 60 * 10**6, "HOUR": 3600 * 10**6}
@@ -104,7 +105,10 @@ def _same(same: bool) -> Handler:
         x, y = node.this, node.expression
         nulls = exp.and_(*(exp.Is(this=v.copy(), expression=exp.null()) for v in (x, y)))
         found = exp.Coalesce(this=exp.EQ(this=x.copy(), expression=y.copy()), expressions=[nulls])
-        return b.bind(found if same else exp.Not(this=found))  # type: ignore[no-any-return]
+        if not same:
+            return b.bind(exp.Not(this=found))  # type: ignore[no-any-return]
+        alike: Expr = replace(b.bind(found), value=ALIKE)
+        return alike
 
     return handle
 

@@ -192,7 +192,42 @@ def _moved_with_default(node: exp.Window) -> Any:
     return exp.Case(ifs=[exp.If(this=absent, true=default.copy())], default=plain)
 
 
+COLLATIONS: dict[str, Callable[[Any], Any]] = {
+    "NOCASE": lambda x: exp.Lower(this=x),
+    "NOACCENT": lambda x: exp.func("strip_accents", x),
+    **dict.fromkeys(("BINARY", "C", "POSIX"), lambda x: x),
+}
+COMPARISONS = (exp.EQ, exp.NEQ, exp.GT, exp.GTE, exp.LT, exp.LTE)
+
+
+def _collated(node: exp.Collate) -> Any:
+    """x COLLATE NOCASE where it is ordered or compared: what DuckDB orders and compares then."""
+    names = node.expression.sql("duckdb").replace('"', "").upper().split(".")
+    around, value = node.parent, node.this.copy()
+    if not set(names) <= COLLATIONS.keys():
+        raise InputError(f"`{node.sql('duckdb')}`: there are the collations {', '.join(COLLATIONS)}.")
+    while isinstance(around, exp.Paren):
+        around = around.parent
+    if isinstance(around, exp.Select | exp.Alias):
+        return value
+    if not isinstance(around, (exp.Ordered, *COMPARISONS)):
+        raise InputError(f"`{node.sql('duckdb')}`: here, write what is meant, lower(x) or strip_accents(x).")
+    if isinstance(around, COMPARISONS):
+        side = "expression" if around.this.find(exp.Collate) is not None else "this"
+        other = around.args[side]
+        if other.find(exp.Collate) is None:
+            around.set(side, _collation(names, other.copy()))
+    return _collation(names, value)
+
+
+def _collation(names: Sequence[str], x: Any) -> Any:
+    for name in names:
+        x = COLLATIONS[name](x)
+    return x
+
+
 REWRITES: dict[type[Any], Callable[[Any], Any]] = {
+    exp.Collate: _collated,
     exp.In: _tuple_in,
     exp.GT: _quantified,
     exp.GTE: _quantified,

@@ -1,64 +1,22 @@
-"""Window functions: rows sorted by partition and order, running sums, and values carried from flagged rows to those
-behind.
-
-To carry, the flagged rows are brought together by opened places of shuffled rows, where each takes the difference to
-the one before; back at their places, running sums of the differences are the carried values (as in `lookups`). Results
-go back to where the rows were.
-"""
+"""Window functions: rows sorted by partition and order, running sums, and values carried to other rows. Results go back
+to where the rows were."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
 
+from spuvm.sql.carrying import Frame, carried, carried_back, from_behind
 from spuvm.sql.columns import Array, Vec, both, chosen, divided, nulled, number
-from spuvm.sql.functions import less
+from spuvm.sql.extremes import extreme
 from spuvm.sql.groups import mean
 from spuvm.sql.nearby import sums_to
-from spuvm.sql.ordering import Part, changes, packed, partitioned, parts, placed, rebuilt, shifted, sorted_vecs
+from spuvm.sql.ordering import Part, changes, packed, parts, placed, rebuilt, sorted_vecs
 from spuvm.sql.plan import Aggregate, Near, Order, Ranked
 from spuvm.sql.relation import Rows
-
-
-def carried(flags: Array, values: Sequence[Array]) -> list[Array]:
-    """For each row the values at the last flagged row that is not behind it; zero before the first."""
-    rows = int(flags.shape[0])
-    out = partitioned(flags, [flags, jnp.arange(rows), *values])
-    flag = number(out[0])
-    steps = [(x - shifted(x)) * flag for x in out[2:]]
-    return [jnp.cumsum(x) for x in placed(out[1], steps)]
-
-
-def carried_back(flags: Array, values: Sequence[Array]) -> list[Array]:
-    """The same of the first flagged row that is not before it."""
-    return [x[::-1] for x in carried(flags[::-1], [v[::-1] for v in values])]
-
-
-@dataclass(eq=False)
-class Frame:
-    """Sorted rows. Flags of first and last rows of partitions (`starts`, `ends`) and of rows that are equal in the
-    order (`fresh`, `stale`); what several functions need is worked out once."""
-
-    rows: Rows
-    partition: Sequence[str]
-    order: Sequence[Order]
-    starts: Array
-    fresh: Array
-
-    def __post_init__(self) -> None:
-        count, one = self.rows.count, jnp.ones(1, jnp.bool_)
-        self.place = jnp.arange(count)
-        self.ends = jnp.concatenate([self.starts[1:], one])
-        self.stale = jnp.concatenate([self.fresh[1:], one])
-        (self.begin,) = carried(self.starts, [self.place])
-
-    @property
-    def number(self) -> Array:
-        """0 for the first row of a partition."""
-        return self.place - self.begin
 
 
 def window(rows: Rows, partition: Sequence[str], order: Sequence[Order], items: Sequence[Ranked]) -> Rows:
@@ -154,7 +112,7 @@ def _nth_value(f: Frame, item: Ranked) -> Vec:
     out = carried(f.number == n, arrays)
     found = v.rebuilt([o != 0 if a.dtype == jnp.bool_ else o for o, a in zip(out, v.arrays)])
     passed = nulled(found, both(found.valid, f.number >= n))
-    return passed if item.frame == "rows" else _from_behind(f.stale if item.frame == "running" else f.ends, passed)
+    return passed if item.frame == "rows" else from_behind(f.stale if item.frame == "running" else f.ends, passed)
 
 
 def _moved(sign: int) -> Callable[[Frame, Ranked], Vec]:
@@ -183,7 +141,7 @@ def _edge(first: bool) -> Callable[[Frame, Ranked], Vec]:
         v = f.rows[str(item.column)]
         arrays = [number(a) if a.dtype == jnp.bool_ else a for a in v.arrays]
         if not first:
-            return v if item.frame == "rows" else _from_behind(f.stale if item.frame == "running" else f.ends, v)
+            return v if item.frame == "rows" else from_behind(f.stale if item.frame == "running" else f.ends, v)
         out = carried(f.starts, arrays)
         return v.rebuilt([o != 0 if a.dtype == jnp.bool_ else o for o, a in zip(out, v.arrays)])
 
@@ -275,36 +233,6 @@ def _avg(f: Frame, item: Ranked) -> Vec:
     return mean(call, total, count, f.rows[str(item.column)].type, f.rows.count, True)
 
 
-def _extreme(f: Frame, item: Ranked) -> Vec:
-    """Over the whole partition the last row is the best; running ones double their reach log n times."""
-    v = f.rows[str(item.column)]
-    if item.frame == "all":
-        return _from_behind(f.ends, v)
-    best = _scanned(f, v, item.fn == "max")
-    return _from_behind(f.stale, best) if item.frame == "running" else best
-
-
-def _from_behind(flags: Array, v: Vec) -> Vec:
-    """The column at the first flagged row that is not before."""
-    arrays = [number(a) if a.dtype == jnp.bool_ else a for a in v.arrays]
-    out = carried_back(flags, arrays)
-    return v.rebuilt([o != 0 if a.dtype == jnp.bool_ else o for o, a in zip(out, v.arrays)])
-
-
-def _scanned(f: Frame, v: Vec, greatest: bool) -> Vec:
-    step, place = 1, f.number
-    while step < f.rows.count:
-        before = v.map(lambda x, s=step: jnp.concatenate([jnp.zeros(s, x.dtype), x[:-s]]))
-        better = less(v, before) if greatest else less(before, v)
-        if v.valid is not None and before.valid is not None:
-            better = (better | ~v.valid) & before.valid
-        better = better & (place >= step)
-        words = tuple(jnp.where(better, a, b) for a, b in zip(before.words, v.words))
-        v = Vec(v.type, words, None if v.valid is None else v.valid | better)
-        step *= 2
-    return v
-
-
 FUNCTIONS: dict[str, Callable[[Frame, Ranked], Any]] = {
     "row_number": _row_number,
     "rank": _rank,
@@ -320,6 +248,6 @@ FUNCTIONS: dict[str, Callable[[Frame, Ranked], Any]] = {
     "count": _count,
     "sum": _sum,
     "avg": _avg,
-    "min": _extreme,
-    "max": _extreme,
+    "min": extreme,
+    "max": extreme,
 }
