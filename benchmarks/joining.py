@@ -62,7 +62,8 @@ def party(me: str, config: str, how: str, rows: int, folder: Path) -> dict[str, 
     began, cpu = time.perf_counter(), time.process_time()
     said: dict[str, Any] = {}
     if how == "files":
-        from spuvm.psi.bulk.run import Asked, intersect_files
+        from spuvm.psi.bulk.exchange import Asked
+        from spuvm.psi.bulk.run import intersect_files
         from spuvm.psi.places import here
 
         asked = Asked(PARTIES[:2], "carol", dict.fromkeys(PARTIES[:2], ("id",)), {}, PARTIES[:2])

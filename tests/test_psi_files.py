@@ -20,9 +20,10 @@ import spuvm as spu
 from spuvm.cli import run as spuvm
 from spuvm.network import make_run_folder
 from spuvm.psi.bulk import run
+from spuvm.psi.bulk.exchange import Asked, Here
 from spuvm.psi.bulk.folder import RunFolder
 from spuvm.psi.bulk.layout import layout_of
-from spuvm.psi.bulk.run import Asked, intersect_files
+from spuvm.psi.bulk.run import intersect_files
 from spuvm.psi.bulk.scratch import OnDisk
 from spuvm.psi.bulk.source import Source
 from spuvm.psi.places import here
@@ -96,7 +97,7 @@ def test_one_receiver_has_written_and_the_other_is_ended(files: Path, monkeypatc
     line += f" --output alice={files}/m.parquet --output bob={files}/n.csv --folder {files}/run"
     plain = run._write
 
-    def write(here: run.Here, *more: object) -> None:
+    def write(here: Here, *more: object) -> None:
         if here.source.path.name == "b.csv":
             raise Stop
         plain(here, *more)  # type: ignore[arg-type]

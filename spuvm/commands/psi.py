@@ -20,8 +20,10 @@ from spuvm.data.targets import check_target
 from spuvm.devices import PYU, PYUObject
 from spuvm.network import make_run_folder
 from spuvm.psi.again import Known, is_done, signature
+from spuvm.psi.bulk.crew import Crew
+from spuvm.psi.bulk.exchange import Asked
 from spuvm.psi.bulk.layout import BUCKET_ROWS, SCRATCH_BYTES
-from spuvm.psi.bulk.run import Asked, intersect_files
+from spuvm.psi.bulk.run import intersect_files
 from spuvm.psi.bulk.source import Source
 from spuvm.psi.forms import BROUGHT
 from spuvm.psi.guard import Guard
@@ -34,11 +36,14 @@ from spuvm.psi.tables import DUPLICATES
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.scratch import Scratch
 from spuvm.streaming import finished
+from spuvm.streaming.workers import ENGINES
 
 TABLE = re.compile(rf"([A-Za-z0-9][\w.-]*)=(.+?(?:{'|'.join(map(re.escape, FORMATS))}))(?::(.+))?", re.IGNORECASE)
 COMPUTING = 3
 PATIENCE = 300.0  # seconds: sorting a bucket of the largest table takes a while
 INTERSECT = "intersect"
+PASSED_ON = ("key", "how", "mode", "duplicates", "scratch", "timeout", "bucket_rows", "least_rows", "most_runs")
+PASSED_ON += ("workers", "engine")  # by `--network`, to each party's own command
 
 
 @click.group()
@@ -76,6 +81,8 @@ def psi() -> None:
     help="Where an interrupted run is kept.  [default: OUTPUT.run]",
 )
 @click.option("--scratch", metavar="GB", type=click.FloatRange(0.001), help="Disk for one owner's tags.  [default: 12]")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes of each party.")
+@click.option("--engine", type=click.Choice(ENGINES), default="local", show_default=True, help="Where the workers run.")
 @click.option("--config", "config_file", type=click.Path(path_type=Path), help="The cluster file, to be one party.")
 @click.option("--as", "me", metavar="PARTY", help="Who this process is.")
 @click.option("--network", is_flag=True, help="Run each party as a process of its own, over TLS.")
@@ -195,9 +202,9 @@ def _command(
     line = [sys.executable, "-m", "spuvm", "psi", "run", "--config", str(cluster), "--as", party]
     line += [table] if table else []
     line += ["--output", output] if output else []
-    for name in ("key", "how", "mode", "duplicates", "scratch", "timeout", "bucket_rows", "least_rows", "most_runs"):
+    for name in PASSED_ON:
         line += [f"--{name.replace('_', '-')}", str(options[name])] if options[name] is not None else []
-    line += ["--folder", str(options["folder"] / party)] if options["folder"] and table else []
+    line += ["--folder", str(options["folder"] / party)] if options["folder"] else []
     for text in options["types"]:
         line += ["--type", text]
     line += ["--ledger", f"{options['ledger']}.{party}"] if options["ledger"] and table else []
@@ -246,6 +253,10 @@ def _run(
     if options["how"] == INTERSECT and mode == "helper":
         assert helper is not None
         return _bulk(places, owners, receivers, helper, said, tables, to, types, options, known)
+    if options["workers"] > 1:
+        raise InputError(
+            "`--workers` match large files by a helper: say `--how intersect --mode helper`, or leave it out."
+        )
     for party in receivers:
         places.run(party, check_target, to.get(party), options["force"])
     files = {p: tables[p][0] if p in tables else None for p in owners}
@@ -335,8 +346,9 @@ def _bulk(
     asked = Asked(owners, helper, key, declared, receivers, options["duplicates"], scratch, options["bucket_rows"])
     show = False if options["quiet"] else True if options["progress"] else None
     tell = (lambda text: None) if options["quiet"] else say
+    crew = Crew(options["workers"], options["engine"], options["folder"])
     paths = {p: t[0] for p, t in tables.items()}
-    written = intersect_files(places, asked, paths, to, known.folders, options["force"], show, tell, known)
+    written = intersect_files(places, asked, paths, to, known.folders, options["force"], show, tell, known, crew)
     for party, count in written.items():
         if places.is_here(party):
             say(f"wrote {to[party]} ({count.value:,} rows)")

@@ -167,6 +167,7 @@ def _converted(x: Vec, type_: Type) -> Vec:
     if want == "text":
         if x.type.dictionary == type_.dictionary and type_.dictionary is not None:
             return replace(x, type=type_)
+        assert x.type.dictionary is None and type_.dictionary is None, "text by code beside text that is not"
         zeros = (jnp.zeros(x.rows, jnp.int64),) * max(0, type_.words - len(x.words))
         return Vec(type_, (*x.words, *zeros)[: type_.words])
     if want == "float":

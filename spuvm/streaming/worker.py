@@ -32,7 +32,7 @@ def work(folder: Path, number: int) -> None:
     body = read_sealed(folder / f"worker-{number}.json")
     job = _job(body)
     config = next(iter(job.programs.values())).config
-    link = _link(folder, number, body) if "cluster" in body else None
+    link = met(folder, number, body) if "cluster" in body else None
     try:
         vm = VM(Session(config, None if link is None else link.rank, link))
         run = Folder.open(folder)
@@ -60,7 +60,7 @@ def _job(body: Mapping[str, Any]) -> Job:
     )
 
 
-def _link(folder: Path, number: int, body: Mapping[str, Any]) -> Link:
+def met(folder: Path, number: int, body: Mapping[str, Any]) -> Link:
     """A session of the workers of this number: say where this one listens, and hear where the others do."""
     host = None
     if body["engine"] == "ray":

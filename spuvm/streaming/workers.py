@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from spuvm.network import PartiesFailed, run_parties
 from spuvm.runtime.errors import ConfigError, InputError, LinkError, SpuError
+from spuvm.runtime.link.link import Link
 from spuvm.streaming.exchange import gather
 from spuvm.streaming.job import Progress, Runner, describe
 from spuvm.streaming.sealed import sealed, write_whole
@@ -40,46 +42,76 @@ class Home:
     timeout: float
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What a worker is: `python -m module FOLDER NUMBER` as a process, `work(folder, number)` as a task."""
+
+    module: str
+    work: Callable[[Path, int], None]
+
+
+OF_STREAMS = Kind("spuvm.streaming", work)
+
+
 def run_workers(
     runner: Runner, todo: Sequence[int], count: int, engine: str, home: Home | None, progress: Progress | None
 ) -> None:
     """Run blocks by `count` workers. Raises LinkError, with a worker's own words, if one fails."""
+    jobs = [_job(runner, mine, home, engine) for mine in divided(todo, count)]
+    run_jobs(OF_STREAMS, runner.folder.path, jobs, runner.link, engine, _Finished(runner, progress))
+
+
+def divided(todo: Sequence[int], count: int) -> list[list[int]]:
+    """What each of so many workers does, or of fewer if there is not so much."""
     count = min(count, len(todo))
-    folder = runner.folder.path
-    for left in folder.glob("worker-*.json"):
-        left.unlink()
     share, rest = divmod(len(todo), count)
     starts = [j * share + min(j, rest) for j in range(count + 1)]
-    for j in range(count):
-        mine = list(todo[starts[j] : starts[j + 1]])
-        write_whole(folder / f"worker-{j}.json", sealed(_job(runner, mine, home, engine)))
+    return [list(todo[a:b]) for a, b in pairwise(starts)]
+
+
+def at_home(home: Home | None) -> dict[str, Any]:
+    """What a job says of the party that its worker is."""
+    return {} if home is None else {"party": home.party, "cluster": home.cluster, "timeout": home.timeout}
+
+
+def run_jobs(
+    kind: Kind,
+    folder: Path,
+    jobs: Sequence[Mapping[str, Any]],
+    link: Link | None,
+    engine: str,
+    finished: Callable[[], None],
+) -> None:
+    """Run a worker for each job, all at once; those of all parties meet. `finished` is called now and then.
+
+    Raises:
+        LinkError, InputError: with a worker's own words, if one fails.
+    """
+    for left in folder.glob("worker-*.json"):
+        left.unlink()
+    for j, job in enumerate(jobs):
+        write_whole(folder / f"worker-{j}.json", sealed(job))
 
     def introduce(_: Any = None) -> None:
-        if runner.link is not None:
-            _introduce(runner, count)
+        if link is not None:
+            _introduce(folder, link, len(jobs))
 
-    finished = _Finished(runner, progress)
-    ENGINES[engine](folder, count, introduce, finished)
+    ENGINES[engine](kind, folder, len(jobs), introduce, finished)
     finished()
     for path in folder.glob("worker-*.json"):
         path.unlink()
 
 
 def _job(runner: Runner, todo: Sequence[int], home: Home | None, engine: str) -> dict[str, Any]:
-    body = describe(runner.job) | {"todo": list(todo), "engine": engine}
-    if home is not None:
-        body |= {"party": home.party, "cluster": home.cluster, "timeout": home.timeout}
-    return body
+    return describe(runner.job) | {"todo": list(todo), "engine": engine} | at_home(home)
 
 
-def _introduce(runner: Runner, count: int) -> None:
+def _introduce(folder: Path, link: Link, count: int) -> None:
     """Wait until all workers of this party listen, and tell each where its peers do."""
-    assert runner.link is not None
-    folder = runner.folder.path
     mine = [_awaited(folder / f"worker-{j}-at.json") for j in range(count)]
-    said = [json.loads(x) for x in gather(runner.link, json.dumps(mine).encode())]
+    said = [json.loads(x) for x in gather(link, json.dumps(mine).encode())]
     for j in range(count):
-        peers = {name: said[rank][j] for rank, name in enumerate(runner.link.parties)}
+        peers = {name: said[rank][j] for rank, name in enumerate(link.parties)}
         write_whole(folder / f"worker-{j}-peers.json", json.dumps(peers).encode())
 
 
@@ -110,9 +142,9 @@ class _Finished:
 Introduce = Callable[..., None]
 
 
-def _local(folder: Path, count: int, introduce: Introduce, finished: Callable[[], None]) -> None:
+def _local(kind: Kind, folder: Path, count: int, introduce: Introduce, finished: Callable[[], None]) -> None:
     """Processes of this machine."""
-    commands = {f"worker {j}": [sys.executable, "-m", "spuvm.streaming", str(folder), str(j)] for j in range(count)}
+    commands = {f"worker {j}": [sys.executable, "-m", kind.module, str(folder), str(j)] for j in range(count)}
 
     def line(worker: str, stream: str, text: str) -> None:
         if stream == "stdout":
@@ -132,11 +164,11 @@ def _failure(failed: PartiesFailed) -> SpuError:
     return kind(f"{outcome.party}: {text}")
 
 
-def _ray(folder: Path, count: int, introduce: Introduce, finished: Callable[[], None]) -> None:
+def _ray(kind: Kind, folder: Path, count: int, introduce: Introduce, finished: Callable[[], None]) -> None:
     """Tasks of a Ray cluster."""
     with ray_cluster(count) as ray:
         task = ray.remote(max_retries=0)(_work)
-        pending = [task.remote(str(folder.absolute()), j) for j in range(count)]
+        pending = [task.remote(kind.work, str(folder.absolute()), j) for j in range(count)]
         try:
             introduce()
             while pending:
@@ -207,7 +239,7 @@ def _check_room(ray: Any, count: int) -> None:
         )
 
 
-def _work(folder: str, number: int) -> tuple[int, str]:
+def _work(work: Callable[[Path, int], None], folder: str, number: int) -> tuple[int, str]:
     """A worker's whole life as a Ray task: exit status and last words."""
     try:
         work(Path(folder), number)

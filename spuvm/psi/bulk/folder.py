@@ -3,6 +3,7 @@
     run.json          what is matched with whom, on which data, and the run's key; readable by its owner alone
     pass-N.json       that all tags of a pass are cut into buckets, and how many there are of each
     tags-N/           these tags, until the pass is over
+    worker-N*.json    jobs of workers, while they run
     bits-NNNNNN.npz   of a finished bucket: which of its rows match, in the order of the file's rows
 
 A bucket's file appears whole or not at all; what is read back is checked. The run's key makes tags that never leave
@@ -124,4 +125,6 @@ _WHAT = {
 
 
 def _ours(name: str) -> bool:
-    return name in (LOCK, "run.json") or name.startswith(("pass-", "tags-", "bits-")) or name.endswith(".tmp")
+    return (
+        name in (LOCK, "run.json") or name.startswith(("pass-", "tags-", "bits-", "worker-")) or name.endswith(".tmp")
+    )

@@ -39,11 +39,14 @@ class Layout:
         return rows * TAG_BYTES // self.passes if self.on_disk else 0
 
 
-def layout_of(rows: Sequence[int], scratch: int = SCRATCH_BYTES, bucket_rows: int = BUCKET_ROWS) -> Layout:
-    """The layout for tables of so many rows, with at most so many bytes of tags on each owner's disk."""
+def layout_of(
+    rows: Sequence[int], scratch: int = SCRATCH_BYTES, bucket_rows: int = BUCKET_ROWS, files: bool = False
+) -> Layout:
+    """The layout for tables of so many rows, with at most so many bytes of tags on each owner's disk. `files`: tags go
+    through files, whatever memory holds."""
     largest = max(rows)
     bits = max(0, -(-largest // bucket_rows) - 1).bit_length()
-    on_disk = largest > IN_MEMORY * bucket_rows
+    on_disk = files or largest > IN_MEMORY * bucket_rows
     passes = 1
     while on_disk and largest * TAG_BYTES > scratch * passes and passes < 1 << bits:
         passes *= 2

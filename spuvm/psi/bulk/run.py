@@ -9,71 +9,30 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from spuvm.data.targets import check_target
 from spuvm.psi.again import Known, made_by, signature
+from spuvm.psi.bulk.crew import ALONE, Crew, by_workers
+from spuvm.psi.bulk.exchange import Asked, Here, matched
 from spuvm.psi.bulk.folder import RunFolder
-from spuvm.psi.bulk.layout import BUCKET_ROWS, SCRATCH_BYTES, Layout, layout_of
+from spuvm.psi.bulk.layout import Layout, layout_of
 from spuvm.psi.bulk.scratch import InMemory, OnDisk, check_room
 from spuvm.psi.bulk.source import Source, cut, write_rows, written
 from spuvm.psi.forms import FILE
-from spuvm.psi.helper import find
 from spuvm.psi.places import Held, Move, Places
-from spuvm.psi.tags import order, starts_of_groups
-from spuvm.runtime.errors import DataError, InputError
+from spuvm.runtime.errors import InputError
 from spuvm.runtime.scratch import Scratch
 from spuvm.streaming.held import held
 from spuvm.streaming.progress import reporting
 
 STEP = 1 << 23  # rows that an owner reads or writes before it says that it gets on
 log = logging.getLogger("spuvm.psi")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What every party's command says.
-
-    Attributes:
-        key: the key columns of each owner.
-        to: the owners that learn which of their rows match, and write them.
-        duplicates: "refuse" or "first"; scratch: bytes of tags on an owner's disk at once.
-    """
-
-    owners: tuple[str, ...]
-    helper: str
-    key: Mapping[str, tuple[str, ...]]
-    types: Mapping[str, Mapping[str, str]]
-    to: tuple[str, ...]
-    duplicates: str = "refuse"
-    scratch: int = SCRATCH_BYTES
-    bucket_rows: int = BUCKET_ROWS
-
-
-@dataclass(eq=False)
-class Here:
-    """What an owner's process has of a run.
-
-    Attributes:
-        sent: of the last bucket's tags, the rows of the bucket.
-        counts: of the pass, the rows of each bucket.
-        work: what it reads or writes by itself; gives the rows of each batch.
-    """
-
-    source: Source
-    folder: RunFolder
-    output: Path | None
-    scratch: InMemory | OnDisk = field(default_factory=InMemory)
-    sent: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    counts: list[int] = field(default_factory=list)
-    work: Iterator[int] = field(default_factory=lambda: iter(()))
 
 
 def intersect_files(
@@ -86,6 +45,7 @@ def intersect_files(
     progress: bool | None = None,
     say: Callable[[str], None] = log.info,
     known: Known | None = None,
+    crew: Crew = ALONE,
 ) -> dict[str, Held]:
     """Write each receiver's rows whose key all owners have; how many, at each.
 
@@ -93,18 +53,20 @@ def intersect_files(
         paths, outputs, folders: by party; those of other parties may be None. A folder is kept until all is done.
         say: told before the run what it needs, and after it what it did.
         known: by what the outputs are recognised when the same is asked for again.
+        crew: this party's workers, if there are several.
 
     Raises:
         InputError, DataError: for files and folders that cannot be used; nothing is overwritten.
     """
-    places.agree("join of files", [asked.owners, asked.helper, asked.key, asked.to, asked.duplicates, asked.scratch])
+    common = [asked.owners, asked.helper, asked.key, asked.to, asked.duplicates, asked.scratch, crew.count]
+    places.agree("join of files", common)
     with ExitStack() as stack:
         mine = {p: (paths.get(p), outputs.get(p), folders.get(p)) for p in asked.owners}
         here = {p: places.run(p, _opened, p, asked, *mine[p], force, stack) for p in asked.owners}
         said = {p: places.tell(p, places.run(p, _announced, here[p]), FILE) for p in asked.owners}
         _same_kinds(said, asked)
         rows = {p: int(s["rows"]) for p, s in said.items()}
-        layout = layout_of(list(rows.values()), asked.scratch, asked.bucket_rows)
+        layout = layout_of(list(rows.values()), asked.scratch, asked.bucket_rows, crew.count > 1)
         for party in asked.owners:
             places.run(party, lambda h, n=rows[party]: _check_disk(h, layout.peak(n)), here[party])
         peak = layout.peak(max(rows.values()))
@@ -113,7 +75,7 @@ def intersect_files(
         already = sum(rows.values()) * len(done) // layout.buckets
         with reporting(sum(rows.values()), already, progress) as advance:
             for number in range(layout.passes):
-                _pass(places, asked, here, rows, layout, number, done, advance)
+                _pass(places, asked, here, rows, layout, number, done, crew, advance)
         run = next((h.value.folder.run["run"] for h in here.values() if h.value is not None), "")
         whole = (lambda path: None) if known is None else signature(places, known, run)
         for party in asked.to:
@@ -217,6 +179,7 @@ def _pass(
     layout: Layout,
     number: int,
     done: set[int],
+    crew: Crew,
     advance: Callable[[int], None] | None,
 ) -> None:
     todo = [b for b in layout.of_pass(number) if b not in done]
@@ -226,13 +189,10 @@ def _pass(
     for p in asked.owners:
         places.run(p, _cut, here[p], layout, number)
     _work(places, asked, here, rows)
-    counts = {p: places.run(p, _counts, here[p], [b - start for b in todo]) for p in asked.owners}
-    moves = [Move(counts[p], p, asked.helper, (len(todo),), np.int64) for p in asked.owners]
-    told = dict(zip(asked.owners, places.move(*moves)))
-    key = places.key(asked.owners, "tags")
-    found: dict[str, Held] = {}
-    for i in range(len(todo) + 1):
-        found = _step(places, asked, here, todo, i, told, key, found, advance)
+    if crew.count > 1 and len(todo) > 1:
+        by_workers(places, asked, here, todo, number, start, crew, advance)
+    else:
+        matched(places, asked, here, todo, start, advance)
     for party in asked.owners:
         places.run(party, _passed, here[party])
 
@@ -257,73 +217,7 @@ def _on(here: Here, rows: int | None) -> np.ndarray:
     return np.zeros(1, np.uint8)
 
 
-def _counts(here: Here, buckets: Sequence[int]) -> np.ndarray:
-    return np.array([here.counts[b] for b in buckets], np.int64)
-
-
-def _step(
-    places: Places,
-    asked: Asked,
-    here: Mapping[str, Held],
-    todo: Sequence[int],
-    i: int,
-    told: Mapping[str, Held],
-    key: Held,
-    found: Mapping[str, Held],
-    advance: Callable[[int], None] | None,
-) -> dict[str, Held]:
-    """Send a bucket's tags, hear of the one before what matches: one round. The helper looks, owners sort the next."""
-    owners, helper = asked.owners, asked.helper
-    sending = i < len(todo)
-    ready = {p: places.run(p, _ready, here[p], todo[i], key, asked) for p in owners} if sending else {}
-    moves = []
-    for p in owners if sending else ():
-        mine = places.run(p, lambda r: r.tags, ready[p])
-        size = len(mine.value) if mine.value is not None else 0
-        if told[p].value is not None:
-            size = int(told[p].value[i])
-        moves.append(Move(mine, p, helper, (size, 2), np.uint64))
-    for p in asked.to if found else ():
-        size = _size(here, told, p, i - 1)
-        moves.append(Move(found[p], helper, p, (-(-size // 8),), np.uint8))
-    heard = places.move(*moves)
-    if found:
-        bits = dict(zip(asked.to, heard[len(moves) - len(asked.to) :]))
-        for p in owners:
-            places.run(p, _kept, here[p], todo[i - 1], bits.get(p))
-            if advance is not None and places.is_here(p):
-                advance(len(here[p].value.sent) * (1 if places.me is None else len(owners)))
-    for p in owners if sending else ():
-        places.run(p, _sent, here[p], ready[p])
-    return _matched(places, asked, dict(zip(owners, heard[: len(owners)]))) if sending else {}
-
-
-def _matched(places: Places, asked: Asked, got: Mapping[str, Held]) -> dict[str, Held]:
-    """At the helper: for each receiver a bit of each tag, packed, whether all other owners sent it."""
-    found = places.run(asked.helper, lambda *t: _all_have(dict(zip(asked.owners, t)), asked.to), *got.values())
-    return {p: places.run(asked.helper, lambda f, p=p: f[p], found) for p in asked.to}
-
-
-def _all_have(got: Mapping[str, np.ndarray], to: Sequence[str]) -> dict[str, np.ndarray]:
-    out = {}
-    for p in to:
-        bits = np.ones(len(got[p]), bool)
-        for other, tags in got.items():
-            if other != p:
-                bits &= find(got[p], tags) >= 0 if len(tags) and len(got[p]) else False
-        out[p] = np.packbits(bits)
-    return out
-
-
 # At an owner --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Ready:
-    """A bucket's tags as they are sent, and of each the row of the bucket that it is of."""
-
-    tags: np.ndarray
-    at: np.ndarray
 
 
 def _cut(here: Here, layout: Layout, number: int) -> None:
@@ -337,55 +231,6 @@ def _cut(here: Here, layout: Layout, number: int) -> None:
     here.counts = known[0] if known else []
     if known is None:
         here.work = cut(here.source, here.folder, layout, number, here.scratch, here.counts)
-
-
-def _ready(here: Here, bucket: int, key: bytes, asked: Asked) -> Ready:
-    """The bucket under the session's key, sorted."""
-    tags = _encrypted(here.scratch.take(bucket), key)
-    by = order(tags)
-    tags = tags[by]
-    if len(tags):
-        new = starts_of_groups(tags)
-        if not new.all():
-            if asked.duplicates == "refuse":
-                raise DataError(
-                    f"{here.source.path} has rows with the same key ({', '.join(here.source.key)}): keep one row for "
-                    "each, or say duplicates='first'."
-                )
-            # A repeated key is sent again as a tag that nobody has: its number says nothing then.
-            tags = tags.copy()
-            tags[~new] = np.frombuffer(secrets.token_bytes(16 * int((~new).sum())), np.uint64).reshape(-1, 2)
-            again = order(tags)
-            tags, by = tags[again], by[again]
-    return Ready(tags, by)
-
-
-def _encrypted(tags: np.ndarray, key: bytes) -> np.ndarray:
-    encryptor = Cipher(algorithms.AES(key), modes.ECB()).encryptor()
-    out = np.empty((len(tags) + 1, 2), np.uint64)
-    plain = np.ascontiguousarray(tags).reshape(-1).view(np.uint8)
-    encryptor.update_into(plain.data, out.reshape(-1).view(np.uint8).data)
-    return out[:-1]
-
-
-def _sent(here: Here, ready: Ready) -> None:
-    here.sent = ready.at
-
-
-def _kept(here: Here, bucket: int, bits: np.ndarray | None) -> None:
-    """Store which rows of the bucket match; who is told nothing stores that it is over."""
-    at = here.sent
-    found = np.zeros(len(at), bool)
-    if bits is not None:
-        found[at] = np.unpackbits(bits, count=len(at)).astype(bool)
-    here.folder.keep(bucket, found)
-
-
-def _size(here: Mapping[str, Held], told: Mapping[str, Held], party: str, i: int) -> int:
-    """Tags that an owner sent of a bucket, as far as this process knows."""
-    if told[party].value is not None:
-        return int(told[party].value[i])
-    return len(here[party].value.sent) if here[party].value is not None else 0
 
 
 def _passed(here: Here) -> None:
