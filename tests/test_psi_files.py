@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -180,6 +181,55 @@ def test_a_run_goes_on_where_it_ended(files: Path, monkeypatch: pytest.MonkeyPat
     assert 0 <= repeated <= 2  # a bucket that one of two owners had kept
     assert not list(files.glob("*/*"))
     spu.shutdown()
+
+
+def test_workers_of_each_party(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one process began several end, and they give the same; an owner's word is what is wrong with its file."""
+    kept: list[int] = []
+    keep = RunFolder.keep
+
+    def stopping(self: RunFolder, bucket: int, bits: np.ndarray) -> None:
+        if len(kept) == 5:
+            raise Stop
+        kept.append(bucket)
+        keep(self, bucket, bits)
+
+    line = f"psi run alice={files}/a.parquet:id bob={files}/b.csv:no --mode helper --quiet --bucket-rows 400".split()
+    line += ["--output", f"alice={files}/m.parquet", "--folder", f"{files}/run"]
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "keep", stopping)
+        assert spuvm(line) == 1
+    assert spuvm([*line, "--workers", "2"]) == 0
+    assert pq.read_table(files / "m.parquet").equals(expected(files))
+    assert not (files / "run").exists() or not list((files / "run").iterdir())
+
+
+def test_a_worker_says_what_is_wrong(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (files / "c.csv").write_text("no\n" + "".join(f"{i}\n" for i in (*range(300), 7)))
+    line = f"psi run alice={files}/a.parquet:id bob={files}/c.csv:no --mode helper --quiet --bucket-rows 1000".split()
+    assert spuvm([*line, "--output", f"alice={files}/m.parquet", "--workers", "2"]) == 2
+    assert "c.csv has rows with the same key (no): keep one row for each" in capsys.readouterr().err
+    assert spuvm([*line, "--output", f"alice={files}/m.parquet", "--workers", "2", "--mode", "oblivious"]) == 2
+    assert "`--workers` match large files by a helper" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default")  # Ray's own
+def test_workers_on_a_ray_cluster_of_two_nodes(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    ray = pytest.importorskip("ray")
+    made: Any = pytest.importorskip("ray.cluster_utils").Cluster
+    room = {"num_cpus": 1, "object_store_memory": 100_000_000}  # so that each of two workers has a node
+    cluster = made(initialize_head=True, head_node_args={**room, "include_dashboard": False})
+    try:
+        cluster.add_node(**room)
+        ray.init(address=cluster.address, log_to_driver=False)
+        line = f"psi run alice={files}/a.parquet:id bob={files}/b.csv:no --mode helper --quiet --bucket-rows 1000"
+        line += f" --output alice={files}/m.parquet --workers 2 --engine ray"
+        assert spuvm(line.split()) == 0
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+    assert pq.read_table(files / "m.parquet").equals(expected(files))
 
 
 @pytest.mark.parametrize(("name", "change"), [("b.csv", "touched"), ("a.parquet", "touched"), ("b.csv", "gone")])

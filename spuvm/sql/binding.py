@@ -229,6 +229,8 @@ class Select(subqueries.Subqueries, aggregates.Aggregates, over.Windows):
         unique = tuple(frozenset(back[c] for c in k) for k in out.node.unique if k <= back.keys())
         node = Project((), out.node.bound, unique, out.node, items)
         columns = {label.lower(): column(fresh[label], e.type, e.nullable, e.origin) for label, e in out.columns}
+        known = self.bases.columns
+        known |= {fresh[label]: known[e.value] for label, e in out.columns if e.op == "col" and e.value in known}
         return Relation(node, {alias.lower(): columns})
 
     # The rest -----------------------------------------------------------------------------------------------------

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import sqlglot
 from sqlglot import exp
 
 from spuvm.runtime.errors import InputError
 from spuvm.sql import functions
+from spuvm.sql.bringing import brought
 from spuvm.sql.clauses import key_of
 from spuvm.sql.instead import INSTEAD_OF_AGGREGATES, instead
 from spuvm.sql.literals import VARYING, dialect, literal, plain, varies
@@ -167,29 +169,35 @@ class Binder:
         columns = [] if inside else [self.bind(c) for c in node.find_all(exp.Column)]
         sources = frozenset().union(*(c.sources for c in columns))
         if inside or len(sources) != 1 or any(c.sql is None for c in columns):
-            if not inside and (extended := self._null_extended(node, columns, what)) is not None:
-                return extended
+            if not inside and (above := self._above(node, columns, what)) is not None:
+                return above
             remade = REMADE.get(type(node))
             if remade is not None and (made := remade(self, node)) is not None:
                 return made
             raise InputError(f"{what}: {instead(node)}")
         return self._at_owner(node, columns, what)
 
-    def _null_extended(self, node: Any, columns: Sequence[Expr], what: str) -> Expr | None:
-        """A function of one table's columns beyond an outer join: its owner computes it of the rows that are there; it
-        gives NULL of NULLs, as a row that is not there has. None if that is not so."""
-        if self.select is not None and self.select.grouping:
+    def _above(self, node: Any, columns: Sequence[Expr], what: str) -> Expr | None:
+        """A function of one table's columns above a subquery or an outer join: its owner computes it below. Beyond an
+        outer join it must give NULL of NULLs, as a row that is not there has. None if that is not so."""
+        if not columns or (self.select is not None and self.select.grouping):
             return None
-        known = [self.bases.columns.get(c.value) if c.op == "col" else None for c in columns]
-        own = [c for c in known if c is not None]
-        if len(own) < len(known) or len({c.sources for c in own}) != 1:
+        own = [self.bases.columns[c.value] for c in columns if c.op == "col" and c.value in self.bases.columns]
+        relations = {id(r): r for c in columns for r in self.scope.relations if r.has(c)}
+        if len(own) < len(columns) or len({c.sources for c in own}) != 1 or len(relations) != 1:
             return None
-        made = self._at_owner(node, own, what)
-        table = self.bases.known[next(iter(made.sources))].table
-        named = {c.name for c in node.find_all(exp.Column)}
-        if self.bases.catalog.of_nulls(dialect(node), table.name, named, what) is not None:
+        written = _of_owner(node, own)
+        made = self._at_owner(written, own, what)
+        base = self.bases.known[next(iter(made.sources))]
+        pushed, (relation,) = self.bases.push(made), relations.values()
+        found = brought(self.bases, relation.node, base.node, pushed)
+        if found is None:
             return None
-        return replace(self.bases.push(made), nullable=True)
+        name, extended = found
+        named = {c.name for c in written.find_all(exp.Column)}
+        if extended and self.bases.catalog.of_nulls(dialect(written), base.table.name, named, what) is not None:
+            return None
+        return replace(pushed, value=name, nullable=True)
 
     def _at_owner(self, node: Any, columns: Sequence[Expr], what: str) -> Expr:
         sources = frozenset().union(*(c.sources for c in columns))
@@ -203,6 +211,14 @@ class Binder:
             type_ = type_.within(max(type_.lo, -most), min(type_.hi, most))
         origin = frozenset().union(*(c.origin for c in columns))
         return Expr("sql", tuple(columns), type_, True, dialect(node), f"({dialect(node)})", sources, origin)
+
+
+def _of_owner(node: Any, own: Sequence[Expr]) -> Any:
+    """The node with the columns of a subquery as its owner has or computes them."""
+    plain = node.copy()
+    for column, expr in zip(list(plain.find_all(exp.Column)), own):
+        column.replace(exp.paren(sqlglot.parse_one(str(expr.sql), dialect="duckdb"), copy=False))
+    return plain
 
 
 def _is_safe(expr: Expr) -> bool:

@@ -61,6 +61,10 @@ class Relation:
     base: Base | None = None
     listed: dict[str, Expr] = field(default_factory=dict)
 
+    def has(self, expr: Expr) -> bool:
+        """Whether it is one of the columns."""
+        return any(expr.value == e.value for cs in self.columns.values() for e in cs.values())
+
     @property
     def names(self) -> set[str]:
         """All fields that come from here."""
@@ -245,7 +249,8 @@ class Bases:
         self.names = names
         self.known: dict[str, Base] = {}
         self.parts = 0
-        self.columns: dict[str, Expr] = {}  # of the owners' tables, by their fields' names
+        self.columns: dict[str, Expr] = {}  # what owners have and compute, by fields, those of subqueries included
+        self.brought: dict[tuple[int, str], str] = {}  # see `bringing`
         self._pushed: dict[tuple[str, str], str] = {}
 
     def add(self, table: Table, alias: str) -> Relation:
@@ -300,6 +305,7 @@ class Bases:
             expr, type=coded(replace(expr.type, dictionary=None), f"{base.id}.{name}", whole, base.scans[0].bound)
         )
         base.add(name, expr)
+        self.columns.setdefault(name, expr)
         return Expr("col", (), expr.type, expr.nullable, name, None, frozenset(), expr.origin)
 
     def _regrouped(self, expr: Expr) -> Expr:
