@@ -285,6 +285,43 @@ def test_aggregates_that_pass_over_rows_are_of_k_units_too() -> None:
         assert any("fewer than k units" in r.reason for r in found), chooses
 
 
+def test_what_exists_is_of_k_units_too() -> None:
+    """Else a table of one key would ask for one unit after another."""
+    patients = {"id": [1, 2, 3, 4, 5, 6], "age": [10, 20, 30, 40, 50, 60], "ward": [1, 1, 1, 2, 2, 2]}
+    bills = {"patient": [1, 1, 2, 3, 4, 9], "amount": [1, 2, 3, 4, 5, 6]}
+    columns = {"id": "join_key", "age": "after_aggregate", "ward": "after_group_by"}
+    policy = {
+        "alice": {"k": 3, "patients": {"columns": columns}},
+        "bob": {"bills": {"columns": {"patient": "plaintext", "amount": "plaintext"}}},
+    }
+    db = connect({"alice": {"patients": patients}, "bob": {"bills": bills}}, policy)
+    for sql, want in (
+        ("select count(*) from bills where patient in (select id from patients)", [(5,)]),
+        ("select count(*) from bills where patient in (select id from patients where age > 25)", []),
+        (
+            "select sum(amount) from bills where exists (select 1 from patients where id = patient and age < 35)",
+            [(10,)],
+        ),
+        ("select sum(amount) from bills where exists (select 1 from patients where id = patient and age = 10)", []),
+        ("select count(*) from bills where patient not in (select id from patients where age > 25)", []),
+        ("select count(*), count_if(patient in (select id from patients where age < 15)) from bills", []),
+    ):
+        assert evaluate(db, sql, "carol") == want, sql
+    for sql, words in (
+        (
+            "select count(*) from bills where exists (select 1 from patients where age > 55)",
+            "nothing ties to the query",
+        ),
+        ("select ward, sum(age) from patients group by rollup(ward)", "aggregated in several ways"),
+        (
+            "select sum(age) from patients union select avg(age) from patients where ward = 1",
+            "aggregated in several ways",
+        ),
+    ):
+        (refusal,) = db.explain(sql, "carol", cost=False).refusals
+        assert refusal.owner == "alice" and words in refusal.reason, sql
+
+
 FIRST = "(select first_value(age) over (order by id) f from patients)"
 WEIGHTS = "(values (1, 0), (2, 0), (3, 0), (4, 1), (5, 0), (6, 0)) v(x, w)"
 

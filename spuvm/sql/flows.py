@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from spuvm.sql.computed import is_column
+from spuvm.sql.marked import UNITS
 from spuvm.sql.plan import (
     Constants,
     Expand,
@@ -29,7 +30,6 @@ from spuvm.sql.plan import (
     Window,
     nodes,
 )
-from spuvm.sql.units import UNITS
 
 Column = tuple[str, str, str]  # owner, table, column
 Uses = frozenset[tuple[Column, str]]  # a column, and how a field depends on it

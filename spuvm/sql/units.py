@@ -3,13 +3,15 @@
 A unit is a value of the owner's column `unit`, or a row of its table; joins repeat rows, so distinct ones are counted.
 Where a GROUP BY stands below another, units do not reach the upper one: then the lower one leaves out its small
 groups, and what the upper one totals has none of them. An aggregate that passes over rows (FILTER, CASE without ELSE,
-NULLs) must take in k units, too; what chooses rows otherwise is refused (see `verdicts`).
+NULLs) must take in k units, too; what chooses rows otherwise is refused (see `verdicts`). Of a table that is only asked
+whether it has a row (EXISTS, IN), the rows' units are those that were found (`marked`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+from spuvm.sql.marked import UNITS, carried, of_marks
 from spuvm.sql.plan import (
     Aggregate,
     Expand,
@@ -30,8 +32,6 @@ from spuvm.sql.policy import OwnerPolicy
 from spuvm.sql.scope import Bases, coded, column, fields_of
 from spuvm.sql.sources import quoted
 from spuvm.sql.types import BOOL, NULL, integer
-
-UNITS = "units"  # the stem of names of counts
 
 
 def protected(root: Node, bases: Bases, policies: Mapping[str, OwnerPolicy], to: str) -> Node:
@@ -67,7 +67,9 @@ def _filtered(group: Group, bases: Bases, policies: Mapping[str, OwnerPolicy]) -
         if policy is None:
             continue
         unit = _unit(scan, policy, bases)
-        if not _carried(group.input, scan, unit):
+        if not carried(group.input, scan, unit):
+            unit = of_marks(group.input, scan, unit, bases) or ""
+        if not unit:
             hidden = True
             continue
         out = _at_least(out, group, unit, policy, scan, bases)
@@ -92,28 +94,6 @@ def _unit(scan: Scan, policy: OwnerPolicy, bases: Bases) -> str:
     base.types.setdefault(name, (coded(type_, name, not several, scan.bound), nullable or several))
     base.origins.setdefault(name, frozenset())
     return name
-
-
-def _carried(node: Node, scan: Scan, name: str) -> bool:
-    """Bring the scan's column up to a relation; whether nothing is in the way."""
-    match node:
-        case Scan():
-            return node is scan
-        case Project():
-            if not _carried(node.input, scan, name):
-                return False
-            if not node.keep:
-                node.items.setdefault(name, Expr("col", (), integer(0, 1), True, name))
-            return True
-        case Filter() | Sort() | Window():
-            return _carried(node.input, scan, name)
-        case Lookup():
-            return _carried(node.probe, scan, name) or (node.kind != "mark" and _carried(node.table, scan, name))
-        case Expand():
-            return _carried(node.left, scan, name) or _carried(node.right, scan, name)
-        case Union():
-            return bool([p for p in node.parts if _carried(p, scan, name)])  # into every part
-    return False
 
 
 def _once(node: Node, scan: Scan) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from sqlglot import exp
 from spuvm.runtime.errors import InputError, PolicyError
 from spuvm.sql.computed import chooses
 from spuvm.sql.flows import RANKING, uses
+from spuvm.sql.marked import UNITS
 from spuvm.sql.noise import reasons
-from spuvm.sql.plan import Aggregate, Expand, Group, Node, Scan, Window, nodes
+from spuvm.sql.plan import Aggregate, Expand, Group, Lookup, Node, Scan, Union, Window, nodes
 from spuvm.sql.planning import parsed
 from spuvm.sql.policy import RULES, OwnerPolicy
-from spuvm.sql.units import UNITS
 
 WORDS = {
     "join": "joins by it",
@@ -46,6 +46,15 @@ CHOSEN = (
 TAKEN = (
     "what a window takes of other rows (first_value, sum(...) OVER ...) is aggregated, and could tell of fewer than k "
     "units. Of windows below a GROUP BY, use ranks, lag and lead."
+)
+ONE = (
+    "EXISTS that nothing ties to the query around tells whether a single row is there: compare its count in a "
+    "subquery, (SELECT count(*) ...) > 0."
+)
+TOTALS = (
+    "`{}` is aggregated in several ways whose rows come together (UNION, ROLLUP, CUBE): their difference "
+    "could tell of a group of fewer than k units. Ask for one, or total the groups, SELECT sum(s) FROM (SELECT sum(x) "
+    "AS s ... GROUP BY ...)."
 )
 
 
@@ -95,6 +104,11 @@ def _of_few(root: Node, policies: Mapping[str, OwnerPolicy], to: str) -> list[Re
         asking = {o: policies[o].k for o in _owners(node) - {to} if o in policies and policies[o].k >= 2}
         if isinstance(node, Expand) and node.limited:
             out += [Refusal(o, SMALL.format(node.bound, k)) for o, k in sorted(asking.items()) if k > node.bound]
+        elif isinstance(node, Lookup) and node.kind == "mark" and not node.pairs:
+            there = {s.owner for g, s in _scans(node.table) if g is None}
+            out += [Refusal(o, ONE) for o in sorted(asking.keys() & there)]
+        elif isinstance(node, Union):
+            out += [Refusal(o, TOTALS.format(t)) for o, t in _grouped_again(node) if o in asking]
         elif isinstance(node, Group) and node.k:
             chosen = [a.fn for a in node.aggregates if _is_chosen(node, a)]
             out += [Refusal(o, CHOSEN.format(fn)) for fn in chosen for o in sorted(asking)]
@@ -110,6 +124,24 @@ def _owners(node: Node) -> set[str]:
 def _is_chosen(group: Group, a: Aggregate) -> bool:
     """Whether an aggregate is of rows that the units of its group do not count."""
     return a.column is not None and a.fn != "count_if" and a.field.used != UNITS and chooses(group.input, a.column)
+
+
+def _scans(node: Node, group: Group | None = None) -> Iterator[tuple[Group | None, Scan]]:
+    """The scans below a relation, and of each the first GROUP BY on the way."""
+    if isinstance(node, Scan):
+        yield group, node
+    for child in node.inputs:
+        yield from _scans(child, group or (node if isinstance(node, Group) else None))
+
+
+def _grouped_again(node: Union) -> list[tuple[str, str]]:
+    """Owners' tables that are aggregated in several parts, not by the same GROUP BY."""
+    groups: dict[tuple[str, str], set[int]] = {}
+    for part in node.parts:
+        for group, scan in _scans(part):
+            if group is not None:
+                groups.setdefault((scan.owner, scan.table), set()).add(id(group))
+    return sorted(table for table, some in groups.items() if len(some) > 1)
 
 
 def _takes_others(window: Window) -> bool:
