@@ -42,8 +42,8 @@ TABLE = re.compile(rf"([A-Za-z0-9][\w.-]*)=(.+?(?:{'|'.join(map(re.escape, FORMA
 COMPUTING = 3
 PATIENCE = 300.0  # seconds: sorting a bucket of the largest table takes a while
 INTERSECT = "intersect"
-PASSED_ON = ("key", "how", "mode", "duplicates", "scratch", "timeout", "bucket_rows", "least_rows", "most_runs")
-PASSED_ON += ("workers", "engine")  # by `--network`, to each party's own command
+OF_TABLES = ("key", "how", "mode", "duplicates", "scratch", "timeout", "bucket_rows", "least_rows", "most_runs")
+PASSED_ON = (*OF_TABLES, "workers", "engine")  # by `--network`, to each party's own command
 
 
 @click.group()
