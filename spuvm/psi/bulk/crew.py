@@ -18,6 +18,7 @@ from spuvm.psi.bulk.worker import job, work
 from spuvm.psi.places import Held, Places
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.machine.session import abort_on_error
+from spuvm.runtime.scratch import Scratch
 from spuvm.streaming.workers import ENGINES, Home, Kind, at_home, divided, run_jobs
 
 OF_BUCKETS = Kind("spuvm.psi.bulk", work)
@@ -78,8 +79,11 @@ def _folder(mine: Mapping[str, Here], crew: Crew) -> Iterator[Path]:
     if mine:
         yield next(iter(mine.values())).folder.path
         return
-    if crew.folder is not None:
-        crew.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if crew.folder is None:
+        with Scratch() as path:
+            yield path
+        return
+    crew.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(prefix="spuvm-", dir=crew.folder) as name:
         yield Path(name)
 
