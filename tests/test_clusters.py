@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from estimators import PARTIES
-from sklearn import cluster, datasets, decomposition, metrics
+from sklearn import cluster, datasets, decomposition, metrics, mixture
 
 import spuvm as spu
 from spuvm import ml
@@ -88,6 +88,8 @@ def test_a_mixture_finds_the_groups() -> None:
     share = np.asarray(spu.reveal(model.predict_proba(data)))
     assert np.abs(share.sum(axis=1) - 1).max() < 1e-3 and np.array_equal(share.argmax(axis=1), found)
     assert {(r.what, r.to) for r in model.reveals} == {("prediction", "bob")}
+    theirs = mixture.GaussianMixture(3, covariance_type="diag", n_init=4, random_state=0).fit(x)
+    assert model.score(data) == pytest.approx(theirs.score(x), abs=0.05)
 
 
 @pytest.mark.parametrize(

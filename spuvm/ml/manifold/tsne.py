@@ -49,7 +49,7 @@ class TSNE(Embedding):
     perplexity: float = 30.0
     early_exaggeration: float = 12.0
     learning_rate: Any = "auto"
-    max_iter: int = 500
+    max_iter: int = 1000
     checks: ClassVar[dict[str, Rule]] = {
         "n_components": rules.whole(1, 3),
         "perplexity": rules.between(2, 500),

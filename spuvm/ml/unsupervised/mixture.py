@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, ClassVar
@@ -11,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+import spuvm as spu
 from spuvm.ml.common import rules
 from spuvm.ml.common.estimator import Fitted
 from spuvm.ml.common.rules import Rule
-from spuvm.ml.common.standard import matrix
+from spuvm.ml.common.standard import matrix, scales
 from spuvm.ml.common.table import Table
 from spuvm.ml.machine import Machine
 from spuvm.ml.unsupervised.base import Unsupervised
@@ -59,6 +61,13 @@ class GaussianMixture(Unsupervised):
         """The probability of each component, secret float [rows, components]."""
         return self._run(_responsibilities, data)
 
+    def score(self, data: Any) -> float:
+        """The mean logarithm of a row's density, of the columns as they are, revealed to all parties."""
+        table, learned = self._table(data), self._fitted()
+        assert learned.columns is not None
+        operands = matrix(learned.columns, table), scales(learned.columns)["power"], learned.arrays
+        return float(spu.reveal(learned.machine.run(_likelihood, *operands, what="score")))
+
     def _run(self, function: Any, data: Any) -> Any:
         table, learned = self._table(data), self._fitted()
         assert learned.columns is not None
@@ -76,6 +85,12 @@ def _densities(z: jax.Array, model: Any) -> jax.Array:
 
 def _responsibilities(z: jax.Array, model: Any) -> jax.Array:
     return jax.nn.softmax(_densities(z, model), axis=-1)
+
+
+def _likelihood(z: jax.Array, power: jax.Array, model: Any) -> Any:
+    """Units of columns are powers of two, which densities are divided by."""
+    units = math.log(2) * jnp.sum(power).astype(z.dtype) + 0.5 * z.shape[1] * math.log(2 * math.pi)
+    return spu.reveal(jnp.mean(jax.nn.logsumexp(_densities(z, model), axis=1)) - units)
 
 
 def _likeliest(z: jax.Array, model: Any) -> jax.Array:
