@@ -165,7 +165,8 @@ def test_gradients_of_quotients_of_sums(ratio: Callable[..., Any]) -> None:
         want = jax.grad(ratio)(*(jnp.asarray(a, jnp.float64) for a in (WEIGHTS, ROWS, MASK)))
         want = np.asarray(want)
     got = run(jax.grad(ratio), WEIGHTS, ROWS, MASK)
-    np.testing.assert_allclose(got, want, rtol=2e-5, atol=16 * 2.0**-18)
+    # Sums of N numbers rounded by chance have a standard deviation of some 15 units, where 10,000 were missing.
+    np.testing.assert_allclose(got, want, rtol=2e-5, atol=128 * 2.0**-18)
 
 
 def test_what_takes_no_such_logarithms_stays_as_it_is() -> None:

@@ -57,7 +57,7 @@ spu.shutdown()
 def test_a_script_that_lost_its_peers_says_so() -> None:
     """By its exit status, so that a service runs it again; one that failed by itself has Python's."""
     for error, status in (("PeerLostError", 3), ("InputError", 1)):
-        script = f"import spuvm\nfrom spuvm.runtime.errors import {error}\nraise {error}('bob is gone')"
+        script = f"import spuvm\nspuvm.init\nfrom spuvm.runtime.errors import {error}\nraise {error}('bob is gone')"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
         assert (done.returncode, interrupted(done.returncode)) == (status, status == 3)
         assert "bob is gone" in done.stderr
