@@ -46,6 +46,7 @@ from spuvm.runtime.link.certificates import free_ports, make_cluster
 LIMIT = 10.0  # seconds of any wait
 SLACK = 12.0  # beyond it, for what a busy machine takes to end
 PATIENCE = 120.0  # of a whole run: start-up included
+STACK = 3000  # characters of what a party that does not end says last
 GRACE = 6.0  # seconds that a lost connection may be taken up again, where it may
 LATE = "end when the result is there"
 FAULTS = (
@@ -125,6 +126,7 @@ class Run:
     struck: float | None = None
     said: str = ""  # the first error
     cluster: str = ""  # its file, as it was made
+    hangs: bool = False
 
     @property
     def output(self) -> Path:
@@ -142,21 +144,31 @@ class Run:
 
     def _once(self, inputs: Path) -> str:
         config = self._cluster()
-        start = time.monotonic()
+        start, stands = time.monotonic(), threading.Timer(PATIENCE, self._ask_where_they_stand)
+        stands.start()
         try:
             commands = {p: JOBS[self.job].command(p, config, inputs, self.output) for p in PARTIES}
             done = run_parties(
-                commands, timeout=PATIENCE, grace=PATIENCE, check=False, cwd=self.folder / "room",
-                on_line=self._heard, on_start=self.pids.update,
+                commands, timeout=PATIENCE + SLACK, grace=PATIENCE, check=False, cwd=self.folder / "room",
+                on_line=self._heard, on_start=self.pids.update, env={"PYTHONFAULTHANDLER": "1"},
             )  # fmt: skip
         except spu.errors.SpuError as error:
             return f"hangs: {error}"
         finally:
-            for timer in self.timers:
+            for timer in (stands, *self.timers):
                 timer.cancel()
             for proxy in self.proxies.values():
                 proxy.close()
+        if self.hangs:
+            return "; ".join(["hangs", *(f"{p}: {o.stderr[-STACK:]!r}" for p, o in done.items())])
         return self._judged(done, start, inputs)
+
+    def _ask_where_they_stand(self) -> None:
+        """End who has not ended; each prints where its threads are."""
+        self.hangs = True
+        for pid in self.pids.values():
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGABRT)
 
     def _cluster(self) -> Path:
         """Its file: the same keys when it is run again, at other ports."""

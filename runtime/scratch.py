@@ -43,7 +43,7 @@ class Scratch:
             raise ConfigError(
                 f"no temporary folder can be made: {error.strerror or error}. Make room, or name a folder in TMPDIR."
             ) from None
-        self._close = weakref.finalize(self, _removed, self.path, lock)
+        self._close = weakref.finalize(self, _removed, self.path, lock, os.getpid())
 
     def close(self) -> None:
         self._close()
@@ -122,21 +122,37 @@ def _sweep(base: int, name: str) -> None:
 
 
 def _empty(folder: int, lock: int) -> None:
-    """Remove what is in an open folder, its lock last, which must be free."""
+    """Remove what is in an open folder, if its lock is free."""
     is_ours = os.fstat(lock)
     if not stat.S_ISREG(is_ours.st_mode) or is_ours.st_uid != os.getuid():
         raise PermissionError(LOCK)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    _clear(folder)
+
+
+def _clear(folder: int) -> None:
+    """Remove what is in an open folder, its lock last: what stays, if one is killed meanwhile, the next removes."""
     for entry in os.listdir(folder):
         if entry == LOCK:
             continue
         if stat.S_ISDIR(os.stat(entry, dir_fd=folder, follow_symlinks=False).st_mode):
-            shutil.rmtree(entry, dir_fd=folder)
+            shutil.rmtree(entry, ignore_errors=True, dir_fd=folder)
         else:
             os.unlink(entry, dir_fd=folder)
-    os.unlink(LOCK, dir_fd=folder)
+    if os.listdir(folder) == [LOCK]:
+        os.unlink(LOCK, dir_fd=folder)
 
 
-def _removed(path: Path, lock: int) -> None:
-    shutil.rmtree(path, ignore_errors=True)  # what another process writes there just now stays
-    os.close(lock)
+def _removed(path: Path, lock: int, owner: int) -> None:
+    """Remove a folder of one's own, and let go of its lock; in a copy of its process (fork) the latter alone."""
+    try:
+        if os.getpid() == owner:
+            with suppress(OSError):  # what another process writes there just now stays
+                folder = os.open(path, FOLDER)
+                try:
+                    _clear(folder)
+                finally:
+                    os.close(folder)
+                os.rmdir(path)
+    finally:
+        os.close(lock)

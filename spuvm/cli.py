@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 INSTALL = "error: the command line needs packages that are missing: pip install 'spuvm[cli]'"
@@ -91,7 +92,8 @@ def _unraisable(unraisable: sys.UnraisableHookArgs) -> None:
     else:
         again = threading.Timer(AGAIN, os.kill, (os.getpid(), lost))
         again.daemon = True
-        again.start()
+        with suppress(RuntimeError):  # no thread begins any more: the process is ending
+            again.start()
 
 
 if __name__ == "__main__":

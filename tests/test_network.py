@@ -23,6 +23,7 @@ from spuvm import cli
 from spuvm.commands.keeping import keep_outputs
 from spuvm.commands.options import Output
 from spuvm.commands.reveals import reveals
+from spuvm.commands.together import cause
 from spuvm.compiler.compile import load
 from spuvm.data import tables
 from spuvm.network import Outcome, PartiesFailed, Scratch, make_run_folder, party_command, run_parties
@@ -80,6 +81,20 @@ def test_outcomes_and_lines() -> None:
     assert len(done["b"].stdout) == 200_001
     assert [line for line in lines if line[:2] == ("a", "stdout")] == [("a", "stdout", "one"), ("a", "stdout", "two")]
     assert ("a", "stderr", "no") in lines
+
+
+def test_the_cause_of_a_failure_is_who_failed_by_himself() -> None:
+    def ended(party: str, status: int, stderr: str, stopped: bool = False) -> Outcome:
+        return Outcome(party, status, "", stderr, 1.0, stopped)
+
+    told, lost = ended("alice", 3, "error: carol stopped: no\n"), ended("bob", 3, "error: Lost carol in round 3.\n")
+    own, same = (ended(p, 2, "a line\nerror: column `a`\nof two lines\n") for p in ("carol", "dora"))
+    stopped = ended("eve", 143, "error: stopped by SIGTERM\n", stopped=True)
+    assert cause([told, lost, own, stopped]) == "carol: column `a`\nof two lines"
+    assert cause([same, told, own]) == "dora and carol: column `a`\nof two lines"
+    assert cause([told, ended("carol", 3, "error: no room\n"), lost]) == "carol: no room"
+    assert cause([told, stopped, ended("carol", 1, "")]) == "carol: ended with exit status 1"
+    assert cause([told]) == "alice: carol stopped: no"
 
 
 def test_environment_and_folder(tmp_path: Path) -> None:

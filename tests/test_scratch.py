@@ -45,6 +45,34 @@ def test_what_a_killed_process_left_goes_at_the_next_start(place: Path) -> None:
         assert {*place.iterdir()} == {mine, other}
 
 
+def test_what_is_left_of_one_that_is_killed_while_it_removes_goes_at_the_next_start(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    held = Scratch()
+    (held.path / "keys").mkdir()
+    with monkeypatch.context() as m:
+        m.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            held.close()
+    assert {p.name for p in held.path.iterdir()} == {"keys", LOCK}
+    sweep()
+    assert not list(place.iterdir())
+
+
+def test_a_copy_of_a_process_removes_nothing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = Scratch()
+    path = held.path
+    with monkeypatch.context() as m:
+        m.setattr(os, "getpid", lambda: -1)
+        held.close()
+    assert list(place.iterdir()) == [path]
+    sweep()
+    assert not list(place.iterdir())
+
+
 def test_links_lead_nowhere(place: Path, tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()

@@ -37,9 +37,13 @@ def run_together(commands: Mapping[str, Sequence[str]], show: Listener) -> None:
 
 
 def cause(outcomes: Sequence[Outcome]) -> str:
-    """What those say, in the order in which they ended, who failed by themselves; if nobody did, the first."""
+    """What those say, in the order in which they ended, who failed by themselves; if nobody did, the first of those
+    who do not only repeat what another told them.
+    """
     failed = [o for o in outcomes if o.failed and not o.stopped]
-    own = [o for o in failed if o.status != LinkError.exit_status] or failed[:1]
+    told = tuple(f"{o.party} stopped" for o in outcomes)
+    first = [o for o in failed if not _last_words(o).startswith(told)] or failed
+    own = [o for o in failed if o.status != LinkError.exit_status] or first[:1]
     said: dict[str, list[str]] = {}
     for outcome in own or outcomes:
         said.setdefault(_last_words(outcome), []).append(outcome.party)
@@ -48,4 +52,4 @@ def cause(outcomes: Sequence[Outcome]) -> str:
 
 def _last_words(outcome: Outcome) -> str:
     _, begun, words = f"\n{outcome.stderr}".rpartition(f"\n{ERROR}")
-    return words.strip() if begun else str(outcome)
+    return words.strip() if begun else str(outcome).removeprefix(f"{outcome.party} ")

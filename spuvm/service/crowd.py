@@ -53,8 +53,9 @@ class Crowd:
         self._silent.discard(request.protocol)
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None) -> asyncio.Server:
+        handshake = None if tls is None else SILENT / 2  # it is part of the time for the head
         return await asyncio.get_running_loop().create_server(
-            self, host, port, ssl=tls, backlog=128, reuse_address=True
+            self, host, port, ssl=tls, ssl_handshake_timeout=handshake, backlog=128, reuse_address=True
         )
 
 
