@@ -65,7 +65,9 @@ def _left(path: Path) -> list[Path]:
 
 
 def _is_left(file: Path) -> bool:
-    """Whether no process is writing it."""
+    """Whether it is a file, no link, that no process is writing."""
+    if file.is_symlink() or not file.is_file():
+        return False
     try:
         with file.open("rb") as opened:
             fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)

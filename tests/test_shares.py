@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -216,13 +217,15 @@ def test_a_save_that_was_killed_between_the_parties_moves_is_completed_or_refuse
 
 def test_what_a_killed_save_left_goes_with_the_next(tmp_path: Path) -> None:
     dev = start()
+    at_work = (".shares.share.atwork", ".shares.share.pipe")
     (tmp_path / "bob").mkdir()
     (tmp_path / "bob" / ".shares.share.x1y2").write_bytes(MAGIC + b"cut off")
-    with (tmp_path / "bob" / ".shares.share.atwork").open("wb") as work:
+    os.mkfifo(tmp_path / "bob" / at_work[1])  # nobody's: it is not opened, which would wait
+    with (tmp_path / "bob" / at_work[0]).open("wb") as work:
         fcntl.flock(work, fcntl.LOCK_EX)
         spu.save_shares({"w": model(dev)["weights"]}, folders(tmp_path))
         spu.load_shares(folders(tmp_path), dev)
-        assert {f.name for f in (tmp_path / "bob").iterdir()} == {"shares.share", ".shares.share.atwork"}
+        assert {f.name for f in (tmp_path / "bob").iterdir()} == {"shares.share", *at_work}
 
 
 @pytest.mark.parametrize("said", [b"", b"[", b"1", b"[1, []]", b'["x", [1]]', b'["x", "y"]', b'["x", ["y"], 1]'])

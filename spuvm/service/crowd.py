@@ -7,6 +7,7 @@ import logging
 import resource
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -75,4 +76,5 @@ def many_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = FILES if hard < 0 else min(FILES, hard)
     if 0 <= soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        with suppress(ValueError, OSError):  # the system has a limit of its own: then so many as there are
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
