@@ -120,7 +120,10 @@ def _shares(folder: Path, rank: int, make: Callable[[], Any]) -> list[Any]:
         (folder / "unfinished").write_bytes(pickle.dumps([of[1] for of in made]))
         (folder / "unfinished").rename(path)
         return [of[0] for of in made]
+    until = time.monotonic() + PATIENCE
     while not path.exists():
+        if time.monotonic() > until:
+            raise TimeoutError(f"party 0 put no shares at {path} within {PATIENCE} s")
         time.sleep(0.05)
     given: list[Any] = pickle.loads(path.read_bytes())
     return given
@@ -146,6 +149,8 @@ def measured(commands: list[list[str]]) -> list[float]:
     finally:
         for p in started:
             p.kill()
+    if any(p.returncode for p in started):
+        sys.exit("a process failed, see above; what `--peer-python` needs is said in `--help`.")
     seconds, work = zip(*(json.loads(s.splitlines()[-1]) for s in said))
     return [max(seconds), sum(work) / len(work)]
 

@@ -135,6 +135,18 @@ def planned(count: int, name: str, function: Any) -> Counter[str]:
     return found
 
 
+def tried(function: Any, name: str, options: argparse.Namespace) -> str:
+    """How the deviations of a program ended, single ones or planned ones."""
+    if options.planned:
+        ends = ", ".join(f"{n} {end}" for end, n in sorted(planned(options.planned, name, function).items()))
+        return f"{options.planned} plans, {ends}"
+    run = deviations(function, name)
+    number, nothing = every_message(run, options.every)
+    return (
+        f"{len(run.messages)} messages, {number} deviations, {number - nothing} stopped all, {nothing} changed nothing"
+    )
+
+
 def _seconds() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
@@ -161,21 +173,8 @@ def main() -> None:
             if options.only not in (None, what):
                 continue
             before = _seconds()
-            if options.planned:
-                found, used = planned(options.planned, name, function), _seconds() - before
-                ends = ", ".join(f"{n} {end}" for end, n in sorted(found.items()))
-                print(
-                    f"{name}, {what}: {options.planned} plans, {ends}; {used:.0f} s of processor time",
-                    flush=True,
-                )
-                continue
-            run = deviations(function, name)
-            tried, nothing = every_message(run, options.every)
-            print(
-                f"{name}, {what}: {len(run.messages)} messages, {tried} deviations, {tried - nothing} stopped all, "
-                f"{nothing} changed nothing; {_seconds() - before:.0f} s of processor time",
-                flush=True,
-            )
+            ended = tried(function, name, options)
+            print(f"{name}, {what}: {ended}; {_seconds() - before:.0f} s of processor time", flush=True)
         if options.planned:
             continue
         before = _seconds()

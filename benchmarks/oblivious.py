@@ -1,7 +1,9 @@
 """Correlated randomness of two parties: seconds of processor time a party, and bytes, two threads over memory.
 
-python benchmarks/oblivious.py [--words 100000]    # by oblivious transfer
-python benchmarks/oblivious.py --matrices          # products of matrices by ring-LWE, and the bytes of transfers
+    python benchmarks/oblivious.py [--words 100000]     by oblivious transfer
+    python benchmarks/oblivious.py --matrices           products of matrices by ring-LWE, and the bytes of transfers
+
+Base transfers and keys, once a session, are made before and not counted.
 """
 
 from __future__ import annotations
@@ -25,8 +27,6 @@ FAMILIES = {
     "truncation pairs": Family(Kind.TRUNC, 64, (18,)),
     "bits shared both ways": Family(Kind.BIT, 64),
 }
-
-
 MATRICES = [(64, 64, 64), (569, 30, 1), (30, 569, 1), (256, 256, 256), (512, 512, 512)]
 
 
@@ -69,7 +69,7 @@ def made(draws: dict[Holders, int], first: dict[Holders, int]) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--words", type=int, default=100_000)
     parser.add_argument("--matrices", action="store_true")
     options = parser.parse_args()

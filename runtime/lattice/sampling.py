@@ -11,6 +11,8 @@ from spuvm.runtime.engine.random import Stream, new_key
 from spuvm.runtime.lattice.standard import ERROR_BITS
 from spuvm.runtime.ring.transform import Basis, Words
 
+DIGIT = 48  # bits of the digits of large random numbers
+
 
 class Random:
     """Random words under a key (None: one from the operating system), each used once (AES-128-CTR)."""
@@ -47,6 +49,13 @@ def residues(random: Random, basis: Basis, *shape: int) -> Words:
     p, shift = np.broadcast_to(basis.p, shape), np.broadcast_to(shift, shape)
     while (late := out >= p).any():
         out[late] = random.words(int(late.sum())) >> shift[late]
+    return out
+
+
+def digits(random: Random, bits: int, count: int) -> Words:
+    """Numbers uniform below 2^bits, [digits of DIGIT bits, count], lowest first, as `transform.from_digits` takes."""
+    out: Words = random.words(-(-bits // DIGIT), count) >> np.uint64(64 - DIGIT)
+    out[-1] >>= np.uint64(-bits % DIGIT)
     return out
 
 

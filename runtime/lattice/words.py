@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spuvm.runtime.lattice import sampling
-from spuvm.runtime.lattice.sampling import Random
+from spuvm.runtime.lattice.sampling import DIGIT, Random
 from spuvm.runtime.lattice.standard import ERROR_BITS, FLOOD_BITS, STANDARD
 from spuvm.runtime.ring import transform as tf
 from spuvm.runtime.ring.transform import Basis, Words
@@ -28,7 +28,6 @@ DEGREE = 8192
 PRIME_BITS = 50
 CHOICES = {64: (4, 2), 32: (3, 1)}  # bits of a word -> primes of the modulus, and of what is sent back
 TERMS = 1 << 13  # products of words that a coefficient may be the sum of
-DIGIT = 48  # bits of the digits of large random numbers
 SEED = 16
 
 Places = NDArray[np.int64]
@@ -160,8 +159,7 @@ def _column(numbers: list[int]) -> Words:
 
 def _flood(random: Random, count: int, p: Parameters) -> tuple[Words, NDArray[np.uint64]]:
     """Uniform in [-2^(flood-1), 2^(flood-1)): residues [primes, count], and what is to be added for it modulo 2^64."""
-    digits = random.words(-(-p.flood // DIGIT), count) >> np.uint64(64 - DIGIT)
-    digits[-1] >>= np.uint64(-p.flood % DIGIT)
+    digits = sampling.digits(random, p.flood, count)
     centre = _column([(1 << (p.flood - 1)) % x for x in p.q.primes])
     low = digits[0] + (digits[1] << np.uint64(DIGIT)) - np.uint64((1 << (p.flood - 1)) % (1 << 64))
     return tf.minus(tf.from_digits(digits, DIGIT, p.q), centre, p.q.p), np.uint64(0) - low

@@ -2,7 +2,7 @@
 
 Of a vector of N blocks, sparse but for what is known of it, the sums of 21 places each of it, convolved twice with 24
 random taps and a fixed one around the end. The code is public and one for all; taps and places are keystreams of
-fixed keys. 21 and 24 are the paper's conservative choice, whose relative distance is taken for 0.2; the second
+fixed keys. 21 and 24 are its authors' conservative choice, whose relative distance they take for 0.2; the second
 convolution guards against places that all lie at the end. A distance of 0.147 suffices here: TREES regular errors
 have bias (1 - 2 d)^TREES, 2^-128 then, in any linear test.
 """

@@ -74,7 +74,7 @@ class Result(NamedTuple):
 
 
 def layout_of(family: Family) -> Layout | None:
-    """The cheapest, or None if transfers are cheaper, or there is none."""
+    """The cheapest, or None if the extension's transfers are cheaper, or there is none."""
     return _layout(family) if family.kind is Kind.DOT and family.width in CHOICES else None
 
 
@@ -102,7 +102,7 @@ def _cuts(size: int) -> set[int]:
 
 
 def bytes_by_transfers(family: Family) -> int:
-    """Of both parties, for one unit: columns, and corrections of whole bytes."""
+    """Of both parties, for one unit, by the extension alone: columns, and corrections of whole bytes."""
     g, m, k, n = family.parameters
     w = family.width
     return g * w * k * (m + n) * 16 + 2 * g * m * k * n * sum(_up(w - b, 8) for b in range(w))

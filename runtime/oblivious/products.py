@@ -157,4 +157,7 @@ def _residues(body: bytes, count: int, basis: Basis) -> Words:
 
 def _checked(words: Words, basis: Basis) -> None:
     if (words >= basis.p).any():
-        raise PeerMismatchError("the peer sent what are no ciphertexts of ring-LWE: it does not follow the protocol.")
+        raise PeerMismatchError(
+            "the peer sent what are no ciphertexts of ring-LWE: it does not follow the protocol. Run the same version "
+            "of spuvm at both."
+        )

@@ -44,12 +44,17 @@ def bytes_said(counts: Sequence[int]) -> tuple[int, int]:
 def sums_bytes(count: int) -> int:
     """What the sender says of a batch in the fourth."""
     levels = depth_for(count)
-    return 0 if levels is None else TREES * (2 * levels + 1) * BLOCK
+    return 0 if levels is None else _sums(levels)
+
+
+def _sums(levels: int) -> int:
+    """Two sums a level of each tree, and one of its leaves."""
+    return TREES * (2 * levels + 1) * BLOCK
 
 
 def _bytes(count: int, levels: int) -> tuple[int, int]:
     by_sender, by_receiver = extension.bytes_said(TREES * levels)
-    return by_sender + TREES * (2 * levels + 1) * BLOCK, by_receiver + -(-count // 8)
+    return by_sender + _sums(levels), by_receiver + -(-count // 8)
 
 
 def _base(count: int) -> int:

@@ -18,12 +18,11 @@ from numpy.typing import NDArray
 from spuvm.he.parameters import Parameters
 from spuvm.he.scheme import Scheme
 from spuvm.runtime.lattice import sampling
-from spuvm.runtime.lattice.sampling import Random
+from spuvm.runtime.lattice.sampling import DIGIT, Random
 from spuvm.runtime.lattice.standard import ERROR_BITS, FLOOD_BITS
 from spuvm.runtime.ring import transform as tf
 from spuvm.runtime.ring.transform import Basis, Words
 
-DIGIT = 48  # bits of the digits that large random numbers are made of
 TAIL = 9.5  # standard deviations: beyond them with probability below 2^-64
 
 
@@ -179,8 +178,7 @@ class Rlwe(Scheme):
         centre = [[(1 << (bits - 1)) % p] for p in self.q.primes]
         out = np.empty_like(a)
         for i, cell in enumerate(a):
-            digits = self.random.words(-(-bits // DIGIT), self.slots) >> np.uint64(64 - DIGIT)
-            digits[-1] >>= np.uint64(-bits % DIGIT)
+            digits = sampling.digits(self.random, bits, self.slots)
             flood = tf.subtract(tf.from_digits(digits, DIGIT, self.q), np.array(centre, np.uint64), self.q)
             fresh = tf.add(cell, self.encrypt(zero, public)[0], self.q)
             fresh[0] = tf.add(fresh[0], self._times_t(tf.forward(flood[None], self.q))[0], self.q)
