@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("preloaded")
 
 PARTIES = ("alice", "bob")
 ALL = (*PARTIES, "dealer")
-LIMIT = 240.0  # seconds, of a whole run; a party that hangs fails its test
+LIMIT = 300.0  # seconds, of a whole run; a party that hangs fails its test
 
 PROGRAMS = """
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ class Setting:
     folder: Path
     programs: dict[str, Path]
     clusters: dict[str, Path]
-    timeout: float = 20.0
+    timeout: float = 120.0  # a busy machine takes its time to start three processes
     extra: dict[str, list[str]] = field(default_factory=dict)
 
     def commands(self) -> dict[str, list[str]]:
@@ -230,7 +230,7 @@ def test_certificates_and_ports_of_a_dealer(tmp_path: Path) -> None:
 
 
 def test_a_dealer_that_does_not_come(setting: Setting) -> None:
-    setting.timeout = 4
+    setting.timeout = 10
     done = setting.run(who=PARTIES)
     assert statuses(done) == dict.fromkeys(PARTIES, 3)
     assert all("dealer has not come at 127.0.0.1:" in error for error in errors(done).values()), errors(done)
@@ -251,10 +251,10 @@ def test_one_is_killed_in_mid_run(setting: Setting, program: str, who: str) -> N
 def test_one_hangs(setting: Setting, who: str) -> None:
     """The others give up after the time limit, and name it."""
     setting.programs = dict.fromkeys(ALL, setting.programs["bob"].with_name("large.spux"))
-    setting.timeout = 12
+    setting.timeout = 20
     done = setting.disturbed(who, signal.SIGSTOP)
     said = errors(done, but=who)
-    assert all(f"Nothing came from {who} for 12 s" in error for error in said.values()), said
+    assert all(f"Nothing came from {who} for 20 s" in error for error in said.values()), said
 
 
 def test_a_dealer_that_is_ended_says_so(setting: Setting) -> None:

