@@ -43,9 +43,7 @@ def sent(swap: Callable[[bytes, int], bytes]) -> list[tuple[bytes, bytes]]:
             keys = [_key(group.crypto_scalarmult_ristretto255(y, p), public, pair, i) for p in points]
             out.append((keys[0], keys[1]))
     except (RuntimeError, ValueError):
-        raise PeerMismatchError(
-            "the peer sent what is no point of ristretto255: it does not follow the protocol."
-        ) from None
+        raise PeerMismatchError(NO_POINT) from None
     return out
 
 
@@ -68,9 +66,7 @@ def received(choices: list[int], swap: Callable[[bytes, int], bytes]) -> list[by
             for i, (a, pair) in enumerate(zip(scalars, pairs))
         ]
     except (RuntimeError, ValueError):
-        raise PeerMismatchError(
-            "the peer sent what is no point of ristretto255: it does not follow the protocol."
-        ) from None
+        raise PeerMismatchError(NO_POINT) from None
 
 
 def _hashed(point: bytes, i: int, side: int) -> Any:
