@@ -79,6 +79,8 @@ QUERIES = [
     "max(b) over (partition by g order by id rows between 1 preceding and 900 following) from odd",
     # NULL is like NULL between two sides
     "select o.id, o.g, x.id, x.v from odd o left join other x on o.g is not distinct from x.id",
+    "select a.id, b.id from odd a left join odd b on a.d is not distinct from b.d",
+    "select a.id, b.id from other a join other b on a.v + 0 is not distinct from b.v",
     "select o.id, x.id from odd o full join other x on o.g is not distinct from x.id and o.id = x.v",
     "select o.id, k.g, k.n from other o right join (select g, count(*) n from odd group by g) k "
     "on o.id is not distinct from k.g",
@@ -102,6 +104,7 @@ QUERIES = [
     f"select id from odd where n in ({', '.join(map(str, range(2000)))}, null) or d in ('2000-02-29', '1970-01-01')",
     "select o.id, o.id + x.v in (0, 10, 20, null), x.v not in (5, 5, 0) from odd o join other x on o.id = x.id",
     "select o.id from odd o join other x on o.id = x.id where p + x.v not in (1.5, 9.999, 2) and o.id in (1, x.id)",
+    "select o.id from odd o join other x on o.id = x.id where 2 in (o.id + x.v, 3, 1) or 5 in (1, o.id + x.v, 5)",
     # counts of conditions that are all NULL, far dates
     "select id, count(*) over (order by f range between 1e300 preceding and current row) from odd",
     "select g, count_if(b), count_if(b) filter (where id > 2) from odd group by g",
@@ -176,6 +179,7 @@ REFUSED = {
     "select sum(id) over (order by id groups 1 preceding) from odd": "use ROWS or RANGE",
     'select max("select" collate nocase) from odd': "write what is meant, lower",
     'select id from odd order by "select" collate de': "there are the collations NOCASE",
+    'select distinct "select" collate nocase from odd': "write what is meant, lower",
     "select id from odd where id in (1, 2, unnest([]))": "is no function of one row",
     f"select sum(v) {KEY} 9223372036854775000 preceding and 1 following) from other": "more than 62 bits",
     "select sum(id) over (order by d range interval 300000 years preceding) from odd": "more than 140,000 years",

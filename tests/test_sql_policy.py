@@ -285,6 +285,9 @@ def test_aggregates_that_pass_over_rows_are_of_k_units_too() -> None:
         assert any("fewer than k units" in r.reason for r in found), chooses
 
 
+NESTED = "exists (select 1 from bills y where y.patient = x.patient and y.patient in"
+
+
 def test_what_exists_is_of_k_units_too() -> None:
     """Else a table of one key would ask for one unit after another."""
     patients = {"id": [1, 2, 3, 4, 5, 6], "age": [10, 20, 30, 40, 50, 60], "ward": [1, 1, 1, 2, 2, 2]}
@@ -305,6 +308,13 @@ def test_what_exists_is_of_k_units_too() -> None:
         ("select sum(amount) from bills where exists (select 1 from patients where id = patient and age = 10)", []),
         ("select count(*) from bills where patient not in (select id from patients where age > 25)", []),
         ("select count(*), count_if(patient in (select id from patients where age < 15)) from bills", []),
+        (f"select count(*) from bills x where {NESTED} (select id from patients where age < 35))", [(4,)]),
+        (f"select count(*) from bills x where {NESTED} (select id from patients where age < 15))", []),
+        (
+            "with c as (select * from patients) select count(*) from c, (select sum(age) s from c where age > 55) "
+            "where s > 50",
+            [],
+        ),
     ):
         assert evaluate(db, sql, "carol") == want, sql
     for sql, words in (
@@ -316,6 +326,15 @@ def test_what_exists_is_of_k_units_too() -> None:
         (
             "select sum(age) from patients union select avg(age) from patients where ward = 1",
             "aggregated in several ways",
+        ),
+        (
+            "with c as (select * from patients) select count(*) from c a join c b on a.id = b.id where b.age > 55",
+            "WITH is used several times",
+        ),
+        (
+            "select count(*) from (select 1 from bills where patient in (select id from patients where age > 55) "
+            "union all select 1 from bills)",
+            "IN stands in a part of a UNION",
         ),
     ):
         (refusal,) = db.explain(sql, "carol", cost=False).refusals

@@ -290,7 +290,7 @@ def _one_of(xs: Sequence[Vec], type_: Type, value: Any) -> Vec:
     another one is equal."""
     same = common([x.type for x in xs], "a comparison of")
     if same is NULL:
-        return literal(NULL, None, xs[0].rows)
+        return literal(BOOL, None, xs[0].rows)
     x, *others = (converted(v, same) for v in xs)
     step = max(1, PAIRS // x.rows)
     found = [_one_of_some(x, others[i : i + step]) for i in range(0, len(others), step)]
@@ -350,10 +350,9 @@ def _coalesce(xs: Sequence[Vec], type_: Type, value: Any) -> Vec:
 
 def _and(xs: Sequence[Vec], type_: Type, value: Any) -> Vec:
     """NULL, unless one is false."""
-    out = _balanced(jnp.logical_and, [x.value for x in xs])
-    if all(x.valid is None for x in xs):
-        return Vec(BOOL, (out,))
     true = _balanced(jnp.logical_and, [x.value for x in xs])  # where NULL, values are false
+    if all(x.valid is None for x in xs):
+        return Vec(BOOL, (true,))
     false = _balanced(jnp.logical_or, [~x.value if x.valid is None else ~x.value & x.valid for x in xs])
     return Vec(BOOL, (true,), true | false)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spuvm.runtime.errors import InputError
-from spuvm.sql.plan import ALIKE, Expand, Expr, Filter, Lookup, Node, Project, Union
+from spuvm.sql.plan import ALIKE, Expand, Expr, Filter, Group, Lookup, Node, Project, Sort, Union, Window
 from spuvm.sql.scope import Bases, Relation, fields_of
 from spuvm.sql.types import BOOL
 
@@ -106,7 +106,8 @@ class Joiner:
         missing = Expr("is null", (expr,), BOOL, False, None, None, expr.sources, expr.origin)
         names = [self.column(relation, e) for e in (cells, missing)]
         of = self.bases.push(expr).value
-        relation.node.unique += tuple(key - {of} | {*names} for key in relation.node.unique if of in key)
+        if not expr.nullable or _null_once(relation.node, str(of)):
+            relation.node.unique += tuple(key - {of} | {*names} for key in relation.node.unique if of in key)
         return names
 
     def column(self, relation: Relation, expr: Expr) -> str:
@@ -166,6 +167,21 @@ class Joiner:
         joined = expanded(nodes[i], nodes[j], [p for p in pairs if p], self.limit)
         others = [n for k, n in enumerate(nodes) if k not in (i, j)]
         return [*others, joined], [e for e in edges if e not in between], []
+
+
+def _null_once(node: Node, name: str) -> bool:
+    """Whether NULL counts as a value where a key is unique: of groups, but not of tables, which may have more."""
+    match node:
+        case Group():
+            return name in node.keys
+        case Filter() | Sort() | Window():
+            return _null_once(node.input, name)
+        case Project():
+            item = node.items.get(name)
+            return _null_once(node.input, name if item is None else str(item.value))
+        case Lookup():
+            return name in fields_of(node.probe) and _null_once(node.probe, name)
+    return False
 
 
 def expanded(left: Node, right: Node, pairs: Sequence[tuple[str, str]], limit: int | None) -> Node:

@@ -48,14 +48,17 @@ def carried(node: Node, scan: Scan, name: str) -> bool:
 def of_marks(node: Node, scan: Scan, name: str, bases: Bases) -> str | None:
     """Bring one unit of the rows of the scan that a row of the relation found, or NULL, up to it; what it is called.
 
-    None if the scan is not below EXISTS or IN, by an equality, or a GROUP BY is between.
+    None if the scan is not below EXISTS or IN, by an equality, or a GROUP BY or a UNION is between.
     """
     match node:
-        case Lookup() if node.kind == "mark" and node.pairs and carried(node.table, scan, name):
-            return _found(node, scan, name, bases)
         case Lookup():
             below = of_marks(node.probe, scan, name, bases)
-            return below if below or node.kind == "mark" else of_marks(node.table, scan, name, bases)
+            if below is not None or (node.kind == "mark" and not node.pairs):
+                return below
+            if node.kind != "mark":
+                return of_marks(node.table, scan, name, bases)
+            held = name if carried(node.table, scan, name) else of_marks(node.table, scan, name, bases)
+            return None if held is None else _found(node, scan, held, bases)
         case Project():
             found = of_marks(node.input, scan, name, bases)
             if found is not None and not node.keep:
@@ -66,6 +69,21 @@ def of_marks(node: Node, scan: Scan, name: str, bases: Bases) -> str | None:
         case Expand():
             return of_marks(node.left, scan, name, bases) or of_marks(node.right, scan, name, bases)
     return None
+
+
+def times(node: Node, scan: Scan) -> int:
+    """How often the scan's rows are in one row of the relation, or are asked for it, with no GROUP BY between."""
+    known: dict[int, int] = {}
+
+    def count(node: Node) -> int:
+        if node is scan or isinstance(node, Group):
+            return int(node is scan)
+        if id(node) not in known:
+            below = [count(child) for child in node.inputs]
+            known[id(node)] = max(below) if isinstance(node, Union) else sum(below)
+        return known[id(node)]
+
+    return count(node)
 
 
 def _found(node: Lookup, scan: Scan, name: str, bases: Bases) -> str:

@@ -119,6 +119,8 @@ def _equals(b: Binder, node: exp.In, value: Any) -> Expr:
 def _is_one_of(b: Binder, node: exp.In, values: Sequence[Any]) -> Expr:
     """x IN of constants, which may be thousands."""
     x = b.bind(node.this)
+    if x.op == "lit":
+        return b.constant(exp.In(this=node.this.copy(), expressions=[v.copy() for v in values]))
     each = list({(c.value, c.type.kind): c for c in _read_as(b, b.constants(values), x)}.values())
     return b.call("in", [x, *each], node, sql=f"({x.sql} IN ({', '.join(str(c.sql) for c in each)}))")
 

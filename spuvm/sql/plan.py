@@ -212,6 +212,7 @@ class Group(Node):
     keys: tuple[str, ...] = ()
     aggregates: tuple[Aggregate, ...] = ()
     k: int = 0
+    uncounted: frozenset[str] = frozenset()  # owners whose units its rows do not tell, nor a GROUP BY below
     noise: Any = None  # see `noise.Noise`
     by: tuple[str, ...] = ()
 

@@ -107,8 +107,8 @@ def _same(same: bool) -> Handler:
         found = exp.Coalesce(this=exp.EQ(this=x.copy(), expression=y.copy()), expressions=[nulls])
         if not same:
             return b.bind(exp.Not(this=found))  # type: ignore[no-any-return]
-        alike: Expr = replace(b.bind(found), value=ALIKE)
-        return alike
+        made: Expr = b.bind(found)
+        return replace(made, value=ALIKE) if made.op == "coalesce" else made
 
     return handle
 

@@ -208,7 +208,7 @@ def _collated(node: exp.Collate) -> Any:
         raise InputError(f"`{node.sql('duckdb')}`: there are the collations {', '.join(COLLATIONS)}.")
     while isinstance(around, exp.Paren):
         around = around.parent
-    if isinstance(around, exp.Select | exp.Alias):
+    if not {"NOCASE", "NOACCENT"} & {*names}:
         return value
     if not isinstance(around, (exp.Ordered, *COMPARISONS)):
         raise InputError(f"`{node.sql('duckdb')}`: here, write what is meant, lower(x) or strip_accents(x).")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from spuvm.sql.marked import UNITS, carried, of_marks
+from spuvm.sql.marked import UNITS, carried, of_marks, times
 from spuvm.sql.plan import (
     Aggregate,
     Expand,
@@ -61,20 +61,15 @@ def _under(node: Node, bases: Bases, policies: Mapping[str, OwnerPolicy]) -> Nod
 
 def _filtered(group: Group, bases: Bases, policies: Mapping[str, OwnerPolicy]) -> Node:
     out: Node = group
-    hidden = False
-    for scan in [n for n in nodes(group.input) if isinstance(n, Scan)]:
-        policy = policies.get(scan.owner)
-        if policy is None:
-            continue
-        unit = _unit(scan, policy, bases)
-        if not carried(group.input, scan, unit):
-            unit = of_marks(group.input, scan, unit, bases) or ""
-        if not unit:
-            hidden = True
-            continue
-        out = _at_least(out, group, unit, policy, scan, bases)
-    if hidden:
-        group.input = _under(group.input, bases, policies)
+    group.input = _under(group.input, bases, policies)
+    for scan in [n for n in nodes(group.input) if isinstance(n, Scan) and n.owner in policies]:
+        policy, there = policies[scan.owner], times(group.input, scan)
+        own = _unit(scan, policy, bases)
+        unit = own if carried(group.input, scan, own) else of_marks(group.input, scan, own, bases)
+        if there > 1 or (there and unit is None):
+            group.uncounted |= {scan.owner}
+        elif unit is not None:
+            out = _at_least(out, group, unit, policy, scan, bases)
     return out
 
 

@@ -51,6 +51,10 @@ ONE = (
     "EXISTS that nothing ties to the query around tells whether a single row is there: compare its count in a "
     "subquery, (SELECT count(*) ...) > 0."
 )
+UNCOUNTED = (
+    "how many units there are in a group cannot be counted where a query of WITH is used several times, or EXISTS or "
+    "IN stands in a part of a UNION: write the query out at each place, or group the parts first."
+)
 TOTALS = (
     "`{}` is aggregated in several ways whose rows come together (UNION, ROLLUP, CUBE): their difference "
     "could tell of a group of fewer than k units. Ask for one, or total the groups, SELECT sum(s) FROM (SELECT sum(x) "
@@ -109,7 +113,10 @@ def _of_few(root: Node, policies: Mapping[str, OwnerPolicy], to: str) -> list[Re
             out += [Refusal(o, ONE) for o in sorted(asking.keys() & there)]
         elif isinstance(node, Union):
             out += [Refusal(o, TOTALS.format(t)) for o, t in _grouped_again(node) if o in asking]
-        elif isinstance(node, Group) and node.k:
+        elif isinstance(node, Group):
+            told = {r.owner for r in out if r.reason == ONE}
+            out += [Refusal(o, UNCOUNTED) for o in sorted((node.uncounted & asking.keys()) - told)]
+        if isinstance(node, Group) and node.k:
             chosen = [a.fn for a in node.aggregates if _is_chosen(node, a)]
             out += [Refusal(o, CHOSEN.format(fn)) for fn in chosen for o in sorted(asking)]
             taken = [w for w in nodes(node.input) if isinstance(w, Window) and _takes_others(w)]

@@ -35,7 +35,10 @@ class Crew:
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.engine not in ENGINES:
-            raise InputError(f"`workers` must be 1 or more and `engine` one of {', '.join(ENGINES)}.")
+            raise InputError(
+                f"`workers` must be 1 or more and `engine` one of {', '.join(ENGINES)}, got {self.count} and "
+                f"{self.engine!r}."
+            )
 
 
 ALONE = Crew()
