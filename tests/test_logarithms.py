@@ -194,3 +194,55 @@ def test_quotients_that_do_not_cancel() -> None:
     assert again is not closed
     np.testing.assert_allclose(jex.jaxpr_as_fun(again)(z)[0], fn(z), rtol=1e-5)
     np.testing.assert_allclose(run(fn, z), fn(z), rtol=1e-4, atol=1e-4)
+
+
+SIGNS = np.array([2.0, -3.0, 0.5, -0.25], np.float32)
+POINTS = np.array([-2.0, 6.0, 0.5, 7.0], np.float32)
+
+
+def of_a_product(a: Array) -> Array:
+    p = jax.nn.sigmoid(a)
+    return jnp.where(p * p[::-1] > 0.995, p, -p) + jnp.log(p)
+
+
+def of_what_is_filled(a: Array) -> Array:
+    return jnp.log(jax.nn.sigmoid(a).at[np.array([0, 3, 9, 1])].get(mode="fill", fill_value=0.0) + 1e-3)
+
+
+REAL: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]] = {
+    "a square of negative quotients": (lambda a, b: jnp.log((jnp.exp(a) / b) ** 2), (POINTS, SIGNS)),
+    "two negative divisors": (lambda a, b: jnp.log(jnp.exp(a) / b / (2 * b)), (POINTS, SIGNS)),
+    "a negative factor and divisor": (lambda a, b: jnp.log(b * jnp.exp(a) / (2 * b)), (POINTS, SIGNS)),
+    "negative beside an epsilon": (lambda a, b: jnp.log(jnp.exp(-2 - a) / b / 256 + 0.005), (np.abs(POINTS), SIGNS)),
+    "negative, compared": (lambda a, b: jnp.exp(a) / b > 0.005, (POINTS, SIGNS)),
+    "a product near one, compared": (of_a_product, (POINTS,)),
+    "places that are none": (of_what_is_filled, (POINTS,)),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_the_same_function_of_real_numbers(name: str) -> None:
+    """Of divisors of any sign, of zeros where nothing was gathered: in float64, without a unit."""
+    fn, args = REAL[name]
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(a, jnp.float64) for a in args]
+        again = without_small_probabilities(jax.make_jaxpr(lambda *x: (fn(*x), jnp.log(jnp.exp(x[0]))))(*wide))
+        np.testing.assert_allclose(jex.jaxpr_as_fun(again)(*wide)[0], fn(*wide), rtol=1e-9)
+
+
+def test_nothing_is_divided_by_what_is_smaller_than_it_was() -> None:
+    """e^a p is no quotient by 1 - p, y / (p q^2) divides by each in turn, one number that is no total is not scaled."""
+    a = np.array([15.0, 8.0, -1.0, 12.0], np.float32)
+    p = 1 / (1 + np.exp(-a.astype(np.float64)))
+    got = run(lambda a: jnp.exp(a) * jax.nn.sigmoid(a) + 0 * jnp.log(jax.nn.sigmoid(a)), a)
+    np.testing.assert_allclose(got, np.exp(a.astype(np.float64)) * p, rtol=1e-4)
+    q, small = np.array([0.02, 3.0], np.float32), np.array([-3.0, 0.0], np.float32)
+
+    def quotient(q: Any, a: Any) -> Any:
+        return jnp.sum(1 / (jax.nn.sigmoid(a) * q) + jnp.log(jax.nn.sigmoid(a)))
+
+    want = -(1 + np.exp(-small.astype(np.float64))) / q.astype(np.float64) ** 2
+    np.testing.assert_allclose(run(jax.grad(quotient), q, small), want, rtol=2e-2)
+    s, y = np.float32(0.01), np.random.default_rng(3).normal(1, 1, 4096).astype(np.float32)
+    got = run(lambda s, a, y: y @ (jnp.ones(4096, y.dtype) * (2 / (s * jnp.exp(a)))), s, np.float32(0.3), y)
+    np.testing.assert_allclose(got, 200 * np.exp(-0.3) * y.sum(dtype=np.float64), rtol=1e-3)

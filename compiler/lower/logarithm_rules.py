@@ -6,7 +6,6 @@ value, or of another that is as good, or a number instead, or None, where nothin
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,63 +17,12 @@ from jax import lax
 from spuvm.compiler.lower import monomial_sums as sums
 from spuvm.compiler.lower import monomials as m
 from spuvm.compiler.lower.evaluation import bind
-from spuvm.compiler.lower.monomials import MOST_TERMS, TINY, Atom, Form, Term, terms_of, uniform, value_of
+from spuvm.compiler.lower.known_numbers import FEW, MOST_BITS, MOVES, Known, fills
+from spuvm.compiler.lower.monomials import MOST_TERMS, TINY, Atom, Form, Term, spread, terms_of, uniform, value_of
 
 Rule = Callable[..., Any]
 
-MOVES = (
-    *("broadcast_in_dim", "reshape", "squeeze", "expand_dims", "transpose", "slice", "rev", "copy", "copy_p"),
-    *("gather", "dynamic_slice", "stop_gradient", "reduce_precision"),
-)
-FEW, MOST_BITS = 32, 12  # terms of a sum; fraction bits that a divisor has room for
-OF_TOTALS = ("add", "sub", "mul", "div", "neg", "max", "min", "sqrt", "reshape", "squeeze", "broadcast_in_dim", "copy")
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-
-
-class Known:
-    """`changes`: how many equations have become others. `scaled`: divisors by a power of two, and of which. `totals`:
-    sums of many to one number, and what is made of them alone, by name.
-    """
-
-    def __init__(self) -> None:
-        self.changes = 0
-        self.totals: dict[int, Any] = {}
-        self.scaled: dict[tuple[int, int], tuple[Any, Any]] = {}
-
-    def changed(self, value: Any, terms: tuple[Term, ...] = ()) -> Any:
-        self.changes += 1
-        return Form(value, terms) if terms else value
-
-    def note(self, name: str, args: list[Any], outs: list[Any]) -> None:
-        """What an equation has made."""
-        if self._is_total(name, args, outs):
-            self.totals[id(outs[0])] = outs[0]
-
-    def _is_total(self, name: str, args: list[Any], outs: list[Any]) -> bool:
-        if len(outs) != 1 or outs[0].size != 1:
-            return False
-        if name in ("reduce_sum", "dot_general"):
-            return bool(max(x.size for x in args) >= FEW)
-        made = [x for x in args if not isinstance(x, np.ndarray)]
-        return name in OF_TOTALS and bool(made) and all(id(x) in self.totals for x in made)
-
-    def divisor(self, x: Any) -> Atom:
-        """Only of totals it is known that what they are divided by after a sum is no larger than they allow."""
-        atom = m.plain(x)
-        return atom if id(x) in self.totals else dataclasses.replace(atom, scalar=None)
-
-    def divided(self, t: Term, like: Any, out: Any, summed: Callable[[Any], Any], bits: int) -> Term:
-        """The sum of a term, and what it is divided by."""
-        below = sums.divisors(t)
-        rest = {atom: n for atom, n in t.powers.items() if atom not in below}
-        each = sums.number((Term(t.base, rest),), like)
-        if not below:
-            return Term(summed(each), {}, t.sign)
-        scalar: Any = below[0].scalar
-        if (id(scalar), bits) not in self.scaled:
-            self.scaled[id(scalar), bits] = jnp.reshape(scalar * 2.0**-bits, ()), scalar
-        one = m.plain(self.scaled[id(scalar), bits][0])
-        return _spread(Term(summed(each * 2.0**-bits), {one: -1}, t.sign), out.shape)
 
 
 # what is known of results --------------------------------------------------------------------------------------
@@ -86,18 +34,7 @@ def _of_atom(atom: Atom | None, out: Any) -> Form | None:
 
 def _at(x: Any, shape: tuple[int, ...]) -> tuple[Term, ...]:
     """The terms of an operand, spread to the shape of a result."""
-    return tuple(_spread(t, shape) for t in terms_of(x))
-
-
-def _spread(term: Term, shape: tuple[int, ...]) -> Term:
-    def move(x: Any) -> Any:
-        return jnp.broadcast_to(x, shape)
-
-    powers = {
-        atom if atom.shape == shape else m.moved(atom, ("spread", shape), move, shape): n
-        for atom, n in term.powers.items()
-    }
-    return Term(term.base, powers, term.sign)
+    return tuple(spread(t, shape) for t in terms_of(x))
 
 
 def _multiplied(known: Known, out: Any, x: Sequence[Term], y: Sequence[Term]) -> Any:
@@ -119,17 +56,17 @@ def _mul(known: Known, eqn: Any, out: Any, x: Any, y: Any) -> Any:
 
 def _div(known: Known, eqn: Any, out: Any, x: Any, y: Any) -> Any:
     if isinstance(y, np.ndarray):
-        return _multiplied(known, out, _at(x, out.shape), terms_of(1 / y)) if isinstance(x, Form) else None
+        return _multiplied(known, out, _at(x, out.shape), terms_of(1 / y)) if isinstance(x, Form) and y.all() else None
     below = y.term if isinstance(y, Form) and y.term is not None else Term(None, {known.divisor(value_of(y)): 1})
-    return _multiplied(known, out, _at(x, out.shape), (_spread(sums.over(below), out.shape),))
+    return _multiplied(known, out, _at(x, out.shape), (spread(sums.over(below, known.divisor), out.shape),))
 
 
 def _integer_pow(known: Known, eqn: Any, out: Any, x: Any, y: int | None = None) -> Any:
     n = int(eqn.params.get("y", 2))
     term = x.term if isinstance(x, Form) else Term(None, {known.divisor(x): 1}) if n < 0 else None
-    if term is None or term.base is not None or abs(n) > MOST_TERMS:
+    if term is None or term.base is not None or not 0 < abs(n) <= MOST_TERMS:
         return None
-    return Form(out, (Term(None, {atom: n * k for atom, k in term.powers.items()}, term.sign**n),))
+    return Form(out, (Term(None, {atom: n * k for atom, k in term.powers.items()}, term.sign ** abs(n)),))
 
 
 def _neg(known: Known, eqn: Any, out: Any, x: Any) -> Any:
@@ -169,8 +106,8 @@ def _shifted(out: Any, x: Form, c: float) -> Form | None:
             return _of_atom(left, out)
         return _of_atom(m.plus(Term(None, {left: 1}), c - 1, out), out) if c > 1 else None
     if term.sign > 0 and atom is not None and atom.kind == "exp" and c == 1:
-        return Form(out, (Term(None, {m.logistic(atom.argument, -1): -1}),))
-    if 0 < c < TINY and term.base is None and term.has_logarithm:
+        return Form(out, (Term(None, {m.logistic(atom.argument, -1, inverse=lambda: out): -1}),))
+    if 0 < c < TINY and term.is_positive:
         return _of_atom(m.plus(term, c, out), out)
     return None
 
@@ -192,7 +129,7 @@ def _limited(which: str) -> Rule:
             if c is None or not (0 < c < TINY or 1 - TINY < c <= 1):
                 continue
             term = a.term if isinstance(a, Form) and a.value.shape == out.shape else None
-            if term is not None and term.base is None and term.has_logarithm:
+            if term is not None and term.is_positive:
                 return _of_atom(m.limit(term, which, c, out), out)
         return None
 
@@ -243,7 +180,7 @@ def _log_in(x: Any, shape: tuple[int, ...]) -> Callable[[], Any] | None:
     if c is not None:
         return (lambda: jnp.full(shape, np.log(c), jnp.result_type(value_of(x)))) if c > 0 else None
     term = x.term if isinstance(x, Form) else None
-    return (lambda: m.log_of(term)) if term is not None and term.base is None and term.has_logarithm else None
+    return (lambda: m.log_of(term)) if term is not None and term.is_positive else None
 
 
 def _compared(known: Known, eqn: Any, out: Any, x: Any, y: Any) -> Any:
@@ -268,16 +205,16 @@ def _limit_of(x: Any) -> float:
 
 
 def _left(x: Any) -> Any:
-    """1 - x"""
+    """1 - x, if there is a form of it."""
     c = uniform(x)
     if c is not None:
         return np.asarray(1 - c, x.dtype)
     atom = x.term.atom if isinstance(x, Form) and x.term is not None else None
-    return x if atom is None else _of_atom(m.complement(atom, 1 - x.value), 1 - x.value)
+    return None if atom is None else _of_atom(m.complement(atom, 1 - x.value), 1 - x.value)
 
 
 def _moved(known: Known, eqn: Any, out: Any, x: Any, *indices: Any) -> Any:
-    if not isinstance(x, Form):
+    if not isinstance(x, Form) or fills(eqn):
         return None
     how = (eqn.primitive.name, repr(sorted(eqn.params.items(), key=lambda kv: kv[0])), *map(id, indices))
 
@@ -288,13 +225,14 @@ def _moved(known: Known, eqn: Any, out: Any, x: Any, *indices: Any) -> Any:
     def one(t: Term) -> Term:
         t = t if x.value.size > 1 or out.size == 1 else sums.by_one(t, x.value)
         powers = {m.moved(atom, how, move, out.shape, (atom, indices)): n for atom, n in t.powers.items()}
-        return Term(t.base if t.base is None or uniform(t.base) is not None else move(t.base), powers, t.sign)
+        still = t.base is None or (isinstance(t.base, np.ndarray) and not t.base.ndim)
+        return Term(t.base if still else move(t.base), powers, t.sign)
 
     return Form(out, tuple(map(one, x.terms)))
 
 
 def _total(known: Known, eqn: Any, out: Any, x: Any) -> Any:
-    return _divided_after(known, out, x, lambda v: bind(eqn, [v], eqn.params)[0], x)
+    return _divided_after(known, out, x, lambda v: bind(eqn, [v], eqn.params)[0], value_of(x))
 
 
 def _dot(known: Known, eqn: Any, out: Any, x: Any, y: Any) -> Any:
@@ -339,7 +277,8 @@ def _gathered(atom: Atom, eqn: Any, indices: Any) -> Atom | None:
         return None
     of, to = _dimensions(atom.key[1][1]), eqn.params["dimension_numbers"]
     want = f"offset_dims={to.update_window_dims}, collapsed_slice_dims={to.inserted_window_dims}, "
-    want += f"start_index_map={to.scatter_dims_to_operand_dims}"
+    want += f"start_index_map={to.scatter_dims_to_operand_dims}, operand_batching_dims={to.operand_batching_dims}, "
+    want += f"start_indices_batching_dims={to.scatter_indices_batching_dims}"
     return atom.kept[1][0] if want in of else None
 
 
@@ -356,7 +295,7 @@ def _log(known: Known, eqn: Any, out: Any, x: Any) -> Any:
 
 
 def _log1p(known: Known, eqn: Any, out: Any, x: Any) -> Any:
-    form = _shifted(x.value, x, 1.0) if isinstance(x, Form) else None
+    form = _shifted(x.value, x, 1.0) if isinstance(x, Form) else None  # of whose terms logarithms are taken alone
     return _logarithm(known, out, form.term if form is not None else None)
 
 

@@ -22,7 +22,8 @@ from spuvm.compiler.lower.control import own_rule
 from spuvm.compiler.lower.evaluation import INLINED, bind, evaluate, struct_of
 from spuvm.compiler.lower.folded import fold
 from spuvm.compiler.lower.jaxprs import bodies, draws
-from spuvm.compiler.lower.logarithm_rules import RULES, Known
+from spuvm.compiler.lower.known_numbers import Known
+from spuvm.compiler.lower.logarithm_rules import RULES
 from spuvm.compiler.lower.monomials import Form, value_of
 
 BODIES = {"scan": ("jaxpr",), "while": ("cond_jaxpr", "body_jaxpr"), "cond": ("branches",)}
@@ -107,7 +108,7 @@ class _Evaluation:
         if known and not draws(eqn.params) and not name.startswith("spu_") and not eqn.effects:
             return fold(eqn, numbers)
         outs = bind(eqn, numbers, eqn.params)
-        self.known.note(name, numbers, outs)
+        self.known.note(eqn, numbers, outs)
         rule = RULES.get(name)
         form = rule(self.known, eqn, outs[0], *args) if rule and eqn.outvars[0].aval.dtype.kind in "fb" else None
         return outs if form is None else [form]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from spuvm.compiler.lower.monomials import Atom, Number, Term, log_of, logistic, plain
+from spuvm.compiler.lower.monomials import Atom, Key, Number, Term, log_of, logistic, plain
 
 
 def times(x: Term, y: Term) -> tuple[Term, bool]:
     """The product, and whether something cancelled."""
-    atoms = {atom.key: atom for t in (x, y) for atom in t.powers}
+    atoms: dict[Key, Atom] = {}
+    for atom in (*x.powers, *y.powers):
+        if atom.key not in atoms or atom.inverse is not None:
+            atoms[atom.key] = atom
     first, second = x.names, y.names
     cancelled = any(first[k] * second[k] < 0 for k in first.keys() & second.keys())
     powers = {k: first.get(k, 0) + second.get(k, 0) for k in atoms}
@@ -25,11 +28,11 @@ def times(x: Term, y: Term) -> tuple[Term, bool]:
     return Term(base, shorter, x.sign * y.sign), cancelled or simplified
 
 
-def over(x: Term) -> Term:
+def over(x: Term, divisor: Callable[[Number], Atom] = plain) -> Term:
     """1 / x"""
     powers = {atom: -n for atom, n in x.powers.items()}
     if x.base is not None:
-        powers[plain(x.base)] = -1
+        powers[divisor(x.base)] = -1
     return Term(None, powers, x.sign)
 
 
@@ -45,7 +48,7 @@ def total(terms: tuple[Term, ...]) -> tuple[tuple[Term, ...], bool]:
         for j, y in enumerate(rest):
             left = _left(x, y)
             if left is not None:
-                fewer, _ = total((*(t for k, t in enumerate(rest) if k not in (i, j)), left))
+                fewer, _ = total((*(t for k, t in enumerate(terms) if k not in (i, j)), left))
                 return fewer, True
     return terms, False
 
@@ -71,9 +74,14 @@ def _quotients(powers: Mapping[Atom, int], known: set[int]) -> dict[Atom, int]:
     for atom, n in powers.items():
         if atom.kind == "exp" and id(atom.argument) in known:
             del found[atom]
-            for sign in (1, -1):
-                _raise(found, logistic(atom.argument, sign), sign * n)
+            _raise(found, logistic(atom.argument, 1), n)
+            _raise(found, logistic(atom.argument, -1, inverse=_one_and(atom)), -n)
     return found
+
+
+def _one_and(exponential: Atom) -> Callable[[], Number]:
+    """1 + e^a, by which a quotient by what is left of logistic(a), which may be less than a unit, is a product."""
+    return lambda: 1 + exponential.value()
 
 
 def divisors(term: Term) -> list[Atom]:
@@ -96,7 +104,7 @@ def _simplified(powers: dict[Atom, int]) -> tuple[dict[Atom, int], bool]:
     """e^a beside logistic(a) as a quotient of such; x / (x + c) and x / max(x, c) as functions of ln x."""
     before = powers
     powers = _quotients(powers, {id(a.argument) for a in powers if a.kind == "logistic"})
-    changed = powers.keys() != before.keys()
+    changed = sum(map(abs, powers.values())) < sum(map(abs, before.values()))
     for atom, n in list(powers.items()):
         inner = _innermost(atom)
         if inner is not None and n < 0 and _holds(powers, inner, -n):
@@ -113,7 +121,7 @@ def _raise(powers: dict[Atom, int], atom: Atom, n: int) -> None:
     there = next((a for a in powers if a.key == atom.key), atom)
     total = powers.pop(there, 0) + n
     if total:
-        powers[there] = total
+        powers[there if atom.inverse is None else atom] = total
 
 
 def _holds(powers: Mapping[Atom, int], inner: Term, n: int) -> bool:
@@ -151,15 +159,17 @@ def number(terms: tuple[Term, ...], like: Any) -> Number:
 
 
 def _product(term: Term, like: Any) -> Number:
-    above = [atom.value() for atom, n in term.powers.items() for _ in range(n)]
-    below = [atom.value() for atom, n in term.powers.items() for _ in range(-n)]
+    factors = list(term.powers.items())
+    above = [atom.value() for atom, n in factors for _ in range(n)]
+    above += [atom.inverse() for atom, n in factors if atom.inverse is not None for _ in range(-n)]
+    below = [atom.value() for atom, n in factors if atom.inverse is None for _ in range(-n)]
     base = np.ones((), like.dtype) if term.base is None else term.base
     if term.base is None and above:
         base = above.pop(0)
     for x in above:
         base = base * x
-    for i, x in enumerate(below):
-        below[0] = x if i == 0 else below[0] * x
-    out = base / below[0] if below else base
+    out = base
+    for x in below:  # one after another: their product may be less than a unit
+        out = out / x
     out = out if term.sign > 0 else -out
     return lax.convert_element_type(jnp.broadcast_to(out, like.shape), like.dtype)

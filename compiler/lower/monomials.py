@@ -39,6 +39,8 @@ class Atom:
     inner: Term | None = None
     limits: tuple[str, float] = ("", 0.0)
     scalar: Number | None = None  # the one number that all elements are
+    positive: bool = True  # whether it is known to be, as all are but a divisor
+    inverse: Callable[[], Number] | None = None  # 1 / value, where that is what was computed
     kept: Any = None  # what the key names, so that it keeps its name
 
 
@@ -62,10 +64,21 @@ class Term:
         return None
 
     @property
+    def doubts(self) -> list[int]:
+        """The powers of the factors whose signs are not known."""
+        found = [n for atom, n in self.powers.items() if not atom.positive]
+        return found if self.base is None or isinstance(self.base, np.ndarray) else [*found, 1]
+
+    @property
     def has_logarithm(self) -> bool:
-        """Whether that is better known than by its value: never of a sign that is not known to be +."""
+        """Whether that is better known than by its value, if it is positive: never of a sign that is -."""
         positive = self.base is None or not isinstance(self.base, np.ndarray) or bool((self.base > 0).all())
         return positive and self.sign > 0 and any(atom.kind != "plain" for atom in self.powers)
+
+    @property
+    def is_positive(self) -> bool:
+        """Whether it is so for certain, a product of atoms with such a logarithm."""
+        return self.base is None and self.has_logarithm and not self.doubts
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +130,7 @@ def exponential(a: Number, out: Number) -> Atom:
     return Atom("exp", ("exp", id(a)), lambda: out, lambda: a, np.shape(a), argument=a, kept=a)
 
 
-def logistic(a: Number, sign: int, out: Number | None = None) -> Atom:
+def logistic(a: Number, sign: int, out: Number | None = None, inverse: Callable[[], Number] | None = None) -> Atom:
     """logistic(sign a): ln of it is -softplus(-a), and that - a of what is left."""
 
     def value() -> Number:
@@ -128,12 +141,13 @@ def logistic(a: Number, sign: int, out: Number | None = None) -> Atom:
     def log() -> Number:
         return -softplus(-a) if sign > 0 else -softplus(-a) - a
 
-    return Atom("logistic", ("logistic", id(a), sign), value, log, np.shape(a), argument=a, sign=sign, kept=a)
+    key = ("logistic", id(a), sign)
+    return Atom("logistic", key, value, log, np.shape(a), argument=a, sign=sign, inverse=inverse, kept=a)
 
 
-def plain(x: Number) -> Atom:
-    one = x if math.prod(np.shape(x)) == 1 else None
-    return Atom("plain", ("plain", id(x)), lambda: x, lambda: lax.log(x), np.shape(x), scalar=one, kept=x)
+def plain(x: Number, scalar: Number | None = None, positive: bool = False) -> Atom:
+    key = ("plain", id(x))
+    return Atom("plain", key, lambda: x, lambda: lax.log(x), np.shape(x), scalar=scalar, positive=positive, kept=x)
 
 
 def plus(x: Term, c: float, out: Number) -> Atom:
@@ -180,11 +194,34 @@ def moved(atom: Atom, how: Key, move: Callable[[Number], Number], shape: tuple[i
     def log() -> Number:
         return move(atom.log())
 
-    return Atom(kind, key, value, log, shape, limits=atom.limits, scalar=atom.scalar, kept=(atom, kept))
+    before = atom.inverse
+    inverse = None if before is None else lambda: move(before())
+    known: Any = {"limits": atom.limits, "scalar": atom.scalar, "positive": atom.positive, "inverse": inverse}
+    return Atom(kind, key, value, log, shape, **known, kept=(atom, kept))
+
+
+def spread(term: Term, shape: tuple[int, ...]) -> Term:
+    """The same term of each element of that shape."""
+
+    def move(x: Any) -> Any:
+        return jnp.broadcast_to(x, shape)
+
+    powers = {
+        atom if atom.shape == shape else moved(atom, ("spread", shape), move, shape): n
+        for atom, n in term.powers.items()
+    }
+    return Term(term.base, powers, term.sign)
 
 
 def log_of(term: Term) -> Number:
-    logs = [n * atom.log() if n != 1 else atom.log() for atom, n in term.powers.items()]
-    if term.base is not None:
-        logs.append(np.log(term.base) if isinstance(term.base, np.ndarray) else lax.log(term.base))
+    """That of a positive term. One factor of unknown sign is then positive; of several or squares, sizes count."""
+    sizes = len(term.doubts) > 1 or any(n % 2 == 0 for n in term.doubts)
+    logs = []
+    for atom, n in term.powers.items():
+        log = atom.log() if atom.positive or not sizes else lax.log(jnp.abs(atom.value()))
+        logs.append(log if n == 1 else n * log)
+    if isinstance(term.base, np.ndarray):
+        logs.append(np.log(term.base))
+    elif term.base is not None:
+        logs.append(lax.log(jnp.abs(term.base) if sizes else term.base))
     return sum(logs[1:], logs[0])

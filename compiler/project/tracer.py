@@ -1,4 +1,4 @@
-"""Traces kernels as `jax.make_jaxpr` does, in a third of the time.
+"""Traces kernels as `jax.make_jaxpr` does, faster.
 
 JAX sends each operator between two words through `jnp`, a `jit` of its own and a look at the stack. Here operators
 between equal words, and with constants of their type, are written down at once. All else goes JAX's way, until it hands
