@@ -75,7 +75,7 @@ class Setting:
     folder: Path
     programs: dict[str, Path]
     clusters: dict[str, Path]
-    timeout: float = 120.0  # a busy machine takes its time to start three processes
+    timeout: float = 60.0  # a busy machine takes its time to start three processes
     extra: dict[str, list[str]] = field(default_factory=dict)
 
     def commands(self) -> dict[str, list[str]]:

@@ -189,7 +189,7 @@ class Setting:
     programs: dict[str, Path] = field(default_factory=dict)
     clusters: dict[str, Path] = field(default_factory=dict)
     inputs: dict[str, list[str]] = field(default_factory=dict)
-    timeout: float = 120.0  # a busy machine takes its time to start three processes
+    timeout: float = 60.0  # a busy machine takes its time to start three processes
 
     @property
     def result(self) -> Path:
