@@ -145,12 +145,16 @@ class Run:
     def _once(self, inputs: Path) -> str:
         config = self._cluster()
         start, stands = time.monotonic(), threading.Timer(PATIENCE, self._ask_where_they_stand)
-        stands.start()
+
+        def started(pids: Mapping[str, int]) -> None:
+            self.pids.update(pids)
+            stands.start()
+
         try:
             commands = {p: JOBS[self.job].command(p, config, inputs, self.output) for p in PARTIES}
             done = run_parties(
                 commands, timeout=PATIENCE + SLACK, grace=PATIENCE, check=False, cwd=self.folder / "room",
-                on_line=self._heard, on_start=self.pids.update, env={"PYTHONFAULTHANDLER": "1"},
+                on_line=self._heard, on_start=started, env={"PYTHONFAULTHANDLER": "1"},
             )  # fmt: skip
         except spu.errors.SpuError as error:
             return f"hangs: {error}"
