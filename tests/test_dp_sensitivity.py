@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 import spuvm as spu
+from spuvm import dp
 from spuvm.dp import check, private, spending
 from spuvm.dp.proving import LARGER, PROVED, STATED
 from spuvm.runtime.errors import InputError
@@ -161,3 +163,57 @@ def test_rows_that_a_function_contains_are_not_taken_for_an_argument() -> None:
         spending(private(lambda x: spu.dp.laplace(jnp.sum(jnp.clip(AGE, 0, 90)), epsilon=1.0)), AGE)
     with pytest.raises(InputError, match="noise within what JAX differentiates"):
         spending(private(jax.grad(lambda x: spu.dp.laplace(jnp.sum(jnp.clip(x, 0, 90)), epsilon=1.0))), AGE)
+
+
+WRAPPING = {
+    "bytes": lambda x: jnp.sum(x >= 0, dtype=jnp.uint8).astype(jnp.float32),
+    "signed": lambda x: jnp.sum(x >= 0, dtype=jnp.int8).astype(jnp.int32),
+    "scaled": lambda x: (jnp.sum((x >= 0).astype(jnp.uint32)) * jnp.uint32(2**31)).astype(jnp.float32),
+    "large": lambda x: jnp.sum(jnp.clip(x.astype(jnp.int32), 0, 2**30)).astype(jnp.float32),
+    "less": lambda x: (jnp.uint32(0) - jnp.sum((x >= 0).astype(jnp.uint32))).astype(jnp.float32),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPING)
+def test_a_total_that_wraps_around_has_no_bound_in_a_wider_type(name: str) -> None:
+    """A row more turns 255 into 0, which noise for a change of 1 does not hide."""
+    one = np.ones(300, np.float32)
+    found = dp.check(lambda x: dp.laplace(WRAPPING[name](x), epsilon=1.0), one)
+    assert found.findings[0].proved == np.inf
+    held = dp.check(lambda x: dp.laplace(jnp.sum(x >= 0, dtype=jnp.uint16).astype(jnp.float32), epsilon=1.0), one)
+    assert held.findings[0].proved == 1
+
+
+NO_ROWS = {
+    "mask": (lambda x: dp.count(x.reshape(-1) > 0, 1.0), "by an amount that cannot be followed"),
+    "one of them": (lambda x: dp.mean(jnp.broadcast_to(x[:1, 0], (50,)), 0, 1, 1.0), "row by row"),
+    "repeated": (lambda x: dp.sum(jnp.tile(x[:1, 0], 50), 0, 1, 1.0), "use `laplace` with a `sensitivity`"),
+    "bins": (lambda x: dp.histogram(jnp.broadcast_to(x[:1, 0], (50,)), [0, 1, 2], 1.0), "cannot be followed"),
+    "values": (lambda x: dp.count(x[:, 0], 1.0), r"`mask` must be bools \[rows\]"),
+    "two axes": (lambda x: dp.count(x > 0, 1.0), r"got bool of shape \(9, 7\)"),
+    "weights": (lambda x: dp.sum(x[:, 0], 0, 1, 1.0, where=x[:, 1]), r"`where` must be bools of shape \(9,\)"),
+    "nothing": (lambda x: dp.noisy_max(x[:0, 0], 1.0, 1.0), "`scores` is empty"),
+}
+
+
+@pytest.mark.parametrize("name", NO_ROWS)
+def test_counts_and_sums_are_of_rows(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path))
+    function, says = NO_ROWS[name]
+    budget = dp.Budget(epsilon=9, delta=1e-6, unit="row", contributions=1, path=tmp_path / "ledger")
+    with pytest.raises(InputError, match=says):
+        budget.reveal(function, np.ones((9, 7), np.float32))
+    assert budget.spent == 0
+
+
+def test_functions_of_single_rows_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path))
+    budget = dp.Budget(epsilon=9e3, delta=1e-6, unit="row", contributions=1, path=tmp_path / "ledger")
+    x = np.linspace(0.5, 8, 30, dtype=np.float32)
+    for function, want in (
+        (lambda x: dp.sum(jnp.log1p(jnp.sqrt(x)), 0, 4, 1e3), np.log1p(np.sqrt(x)).sum()),
+        (lambda x: dp.count((jnp.sin(x) > 0) ^ (x % 2 > 1), 1e3), ((np.sin(x) > 0) ^ (x % 2 > 1)).sum()),
+    ):
+        assert abs(float(budget.reveal(function, x)) - want) < 0.1
+    with pytest.warns(UserWarning, match="0.001 is stated, and a row may change this by 8"):
+        budget.reveal(lambda x: dp.laplace(jnp.sum(dp.clip(x, 0, 8)), sensitivity=1e-3, epsilon=1.0), x)

@@ -17,6 +17,7 @@ import re
 import secrets
 import sqlite3
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from typing import Any
 
 from spuvm.context import abort_everyone_on_error, current
 from spuvm.dp import marks
-from spuvm.dp.proving import check, private
+from spuvm.dp.proving import LARGER, PROVED, Finding, check, private
 from spuvm.dp.spending import DELTA, Spent, group_contributions, is_number, spending, total
 from spuvm.marking import jit
 from spuvm.marking import reveal as show
@@ -235,6 +236,7 @@ class Budget:
                 )
             if found.opened:
                 raise InputError(f"{found.opened[0]}: `spu.reveal` would show this without noise: use a mechanism.")
+            _bounded(check(whole, *args).findings)
             self._covers(whole, args)
             self.spend(spent, label or getattr(function, "__name__", ""))
         return show((run or jit)(whole)(*args))
@@ -250,6 +252,23 @@ class Budget:
 
     def __repr__(self) -> str:
         return f"<Budget {self.path.name}: epsilon {self.spent:.4g} of {self.epsilon:g} spent, delta {self.delta:g}>"
+
+
+def _bounded(findings: Sequence[Finding]) -> None:
+    """InputError for a count, sum, mean or histogram of what are no rows of the arguments, as far as can be followed.
+
+    A sensitivity that the caller states is his word; one that is less than what is proved gets a warning.
+    """
+    for f in findings:
+        if f.by_rows and f.status != PROVED:
+            much = f"by up to {f.proved:g}" if f.status == LARGER else "by an amount that cannot be followed"
+            raise InputError(
+                f"{f.where}: one row of the arguments changes what is counted or summed here {much}, not by "
+                f"{f.stated:g}: count what is made of the arguments row by row, or use `laplace` with a `sensitivity`."
+            )
+        if f.status == LARGER:
+            text = f"{f.where}: the sensitivity {f.stated:g} is stated, and a row may change this by {f.proved:g}."
+            warnings.warn(text, UserWarning, stacklevel=4)
 
 
 def _chain(db: sqlite3.Connection, start: str, terms: str, path: Path) -> tuple[list[Use], str, list[str]]:

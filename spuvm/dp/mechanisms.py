@@ -93,8 +93,8 @@ def clip(x: Any, low: float, high: float) -> Any:
 
 
 def count(mask: Any, epsilon: float) -> Any:
-    """How many are true, with noise. Sensitivity 1."""
-    return _laplace(jnp.sum(jnp.asarray(mask).astype(jnp.int32)), 1.0, epsilon, PROVED)
+    """How many of mask, bool [rows], are true, with noise. Sensitivity 1."""
+    return _laplace(jnp.sum(_mask(mask, "mask").astype(jnp.int32)), 1.0, epsilon, PROVED)
 
 
 def sum(x: Any, low: float, high: float, epsilon: float, where: Any = None) -> Any:
@@ -104,7 +104,7 @@ def sum(x: Any, low: float, high: float, epsilon: float, where: Any = None) -> A
     """
     _range(low, high)
     x = jnp.clip(_one_axis(x), low, high)
-    x = x if where is None else jnp.where(where, x, 0)
+    x = x if where is None else jnp.where(_mask(where, "where", x.shape), x, 0)
     return _laplace(jnp.sum(x), float(_whole(x, max(abs(low), abs(high)))), epsilon, PROVED)
 
 
@@ -113,7 +113,7 @@ def mean(x: Any, low: float, high: float, epsilon: float, where: Any = None) -> 
     _range(low, high)
     middle, half = (low + high) / 2, (high - low) / 2
     x = jnp.clip(_one_axis(x), low, high) - middle
-    here = jnp.ones(x.shape, bool) if where is None else jnp.asarray(where)
+    here = jnp.ones(x.shape, bool) if where is None else _mask(where, "where", x.shape)
     total = _laplace(jnp.sum(jnp.where(here, x, 0.0)), half, epsilon / 2, PROVED)
     rows = jnp.maximum(count(here, epsilon / 2), 1).astype(x.dtype)
     return jnp.clip(middle + total / rows, low, high)
@@ -137,6 +137,8 @@ def noisy_max(scores: Any, sensitivity: float, epsilon: float) -> Any:
     differential privacy" (2014), claim 3.9, with noise of twice the scale, as scores need not all move one way.
     """
     scores = _one_axis(scores)
+    if not scores.size:
+        raise InputError("`scores` is empty: there is no largest one.")
     return jnp.argmax(_laplace(scores, 2 * _positive(sensitivity, "sensitivity"), epsilon, ARGMAX))
 
 
@@ -144,6 +146,14 @@ def _one_axis(x: Any) -> Any:
     x = jnp.asarray(x)
     if x.ndim != 1:
         raise InputError(f"an array of one axis, the rows, is needed; got shape {x.shape}.")
+    return x
+
+
+def _mask(x: Any, name: str, shape: tuple[int, ...] | None = None) -> Any:
+    x = jnp.asarray(x)
+    if x.dtype != jnp.bool_ or x.ndim != 1 or shape not in (None, x.shape):
+        wanted = "[rows]" if shape is None else f"of shape {shape}"
+        raise InputError(f"`{name}` must be bools {wanted}, as a comparison gives; got {x.dtype} of shape {x.shape}.")
     return x
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from spuvm.compiler.front.private_jax import frames
 from spuvm.compiler.lower.noise import ARGMAX, BINS, FIRST, GROUPS
+from spuvm.compiler.lower.noise import PROVED as COUNTED
 from spuvm.dp.sensitivity import INF, REVEAL, UNKNOWN, Known, Public, Total, follow, rows_of
 from spuvm.objects import Marked
 from spuvm.runtime.errors import InputError
@@ -41,6 +42,7 @@ class Finding:
     stated: float | None
     proved: float
     where: str
+    by_rows: bool = False  # its sensitivity is that of rows, as `count` has it, not the caller's word
 
     @property
     def status(self) -> str:
@@ -103,15 +105,15 @@ def _found(findings: list[Finding], eqn: Any, known: Known) -> Known:
     total = known if isinstance(known, Total) else Total(0, 0, 0) if isinstance(known, Public) else UNKNOWN
     proved = total.l2 if gaussian else 2 * total.largest if params.get("word") in (ARGMAX, FIRST) else total.l1
     stated = params["sensitivity"]
-    if params.get("word") == BINS:  # by how they are made
+    if params.get("word") == BINS and proved < INF:  # by how they are made
         proved = stated
     if params.get("word") == GROUPS:  # a unit has so many rows
         proved *= stated
     if gaussian and stated > 0:
         stated -= params["grid"] * math.sqrt(eqn.invars[0].aval.size)
-    findings.append(
-        Finding(eqn.primitive.name.removeprefix("spu_"), stated if stated > 0 else None, proved, _where(eqn))
-    )
+    by_rows = stated > 0 and params.get("word") in (COUNTED, BINS)
+    name = eqn.primitive.name.removeprefix("spu_")
+    findings.append(Finding(name, stated if stated > 0 else None, proved, _where(eqn), by_rows))
     return Public()
 
 

@@ -48,11 +48,15 @@ class Rows:
 
 @dataclass(frozen=True)
 class Total:
-    """What a row changes: the sum of absolute changes, the root of the sum of their squares, the largest one."""
+    """What a row changes: the sum of absolute changes, the root of the sum of their squares, the largest one.
+
+    `size`: what no element is larger than in magnitude; whole numbers that their type does not hold wrap around.
+    """
 
     l1: float
     l2: float
     largest: float
+    size: float = INF
 
 
 Known = Public | Rows | Total
@@ -191,9 +195,8 @@ def _scaled(eqn: Any, ins: list[Known]) -> Known:
             return UNKNOWN
         most = float(np.abs(factor.value).max(initial=0.0))
         spread = _spread(eqn, ins.index(total))
-        return Total(
-            *(0.0 if most == 0 else most * x for x in (total.l1 * spread, total.l2 * math.sqrt(spread), total.largest))
-        )
+        changes = (total.l1 * spread, total.l2 * math.sqrt(spread), total.largest, total.size)
+        return Total(*(0.0 if most == 0 else most * x for x in changes))
     rows = [k for k in ins if isinstance(k, Rows)]
     out = _interval(_times)(eqn, ins)
     if isinstance(out, Rows) and factor is not None and factor.value is not None:
@@ -229,11 +232,36 @@ def _added(eqn: Any, ins: list[Known]) -> Known:
             sum(k.l1 * n for k, n in totals),
             sum(k.l2 * math.sqrt(n) for k, n in totals),
             sum(k.largest for k, _ in totals),
+            sum(map(_size, ins)) if eqn.invars[0].aval.dtype.kind != "u" or eqn.primitive.name == "add" else INF,
         )
     sign = -1 if eqn.primitive.name == "sub" else 1
     return _interval(lambda a, b: (a[0] + min(sign * b[0], sign * b[1]), a[1] + max(sign * b[0], sign * b[1])))(
         eqn, ins
     )
+
+
+def _size(k: Known) -> float:
+    """Of a total or what is public, what no element is larger than in magnitude."""
+    if isinstance(k, Total):
+        return k.size
+    bounds = _range(k)
+    return INF if bounds is None else max(map(abs, bounds))
+
+
+def _opposite(eqn: Any, ins: list[Known]) -> Known:
+    k = ins[0]
+    if not isinstance(k, Total):
+        return _interval(lambda a: (-a[1], -a[0]))(eqn, ins)
+    return Total(k.l1, k.l2, k.largest, INF if eqn.outvars[0].aval.dtype.kind == "u" else k.size)
+
+
+def _each(eqn: Any, ins: list[Known]) -> Known:
+    """Any function of single elements: of rows, rows of anything."""
+    shape = eqn.outvars[0].aval.shape
+    whole = any(isinstance(k, Rows) and v.aval.shape == shape for k, v in zip(ins, eqn.invars, strict=True))
+    if not whole or any(isinstance(k, Total) for k in ins):
+        return UNKNOWN
+    return rows_of(*((0.0, 1.0) if eqn.outvars[0].aval.dtype.kind == "b" else (-INF, INF)), _width(eqn.outvars[0]))
 
 
 def _kept(eqn: Any, ins: list[Known]) -> Known:
@@ -251,6 +279,8 @@ def _converted(eqn: Any, ins: list[Known]) -> Known:
     """Rounding towards zero moves no bound outwards; of a total it may add one to each change. Bools are 0 or 1."""
     before, after = eqn.invars[0].aval.dtype, eqn.outvars[0].aval.dtype
     if isinstance(ins[0], Total):
+        if before.kind in "iu" and before != after and ins[0].size > np.iinfo(before).max:
+            return UNKNOWN  # it may have wrapped around: a row that is there or not may change it by all
         return ins[0] if after.kind not in "iub" or np.can_cast(before, after) else UNKNOWN
     if after.kind == "b" and before.kind != "b":
         return rows_of(0.0, 1.0, _width(eqn.outvars[0]))
@@ -262,7 +292,7 @@ def _spread_out(eqn: Any, ins: list[Known]) -> Known:
     k, where, after = ins[0], eqn.params["broadcast_dimensions"], eqn.outvars[0].aval.shape
     times = math.prod(after) // max(1, math.prod(eqn.invars[0].aval.shape))
     if isinstance(k, Total):
-        return Total(k.l1 * times, k.l2 * math.sqrt(times), k.largest)
+        return Total(k.l1 * times, k.l2 * math.sqrt(times), k.largest, k.size)
     if isinstance(k, Rows):
         if not where or where[0] != 0 or after[0] != eqn.invars[0].aval.shape[0]:
             return UNKNOWN
@@ -275,15 +305,16 @@ def _summed(eqn: Any, ins: list[Known]) -> Known:
     k, axes, shape = ins[0], eqn.params["axes"], eqn.invars[0].aval.shape
     times = math.prod(shape[a] for a in axes)
     if isinstance(k, Rows) and 0 in axes:
-        inner = times // shape[0]
-        return Total(k.l1, min(k.l1, k.l2 * math.sqrt(inner)), min(k.most * inner, k.l1))
+        inner = times // max(1, shape[0])
+        changes = k.l1, min(k.l1, k.l2 * math.sqrt(inner)), min(_by(k.most, inner), k.l1)
+        return Total(*changes, _by(k.most, times))
     if isinstance(k, Rows):
         low, high = max(k.low * times, -k.l1), min(k.high * times, k.l1)
         return Rows(
             low, high, min(k.l1, max(abs(low), abs(high)) * _width(eqn.outvars[0])), min(k.l1, k.l2 * math.sqrt(times))
         )
     if isinstance(k, Total):
-        return Total(k.l1, min(k.l1, k.l2 * math.sqrt(times)), min(k.l1, k.largest * times))
+        return Total(k.l1, min(k.l1, k.l2 * math.sqrt(times)), min(k.l1, k.largest * times), _by(k.size, times))
     return k
 
 
@@ -292,7 +323,8 @@ def _joined(eqn: Any, ins: list[Known]) -> Known:
     totals = [k for k in ins if isinstance(k, Total)]
     if any(isinstance(k, Rows) for k in ins):
         return UNKNOWN
-    return Total(sum(k.l1 for k in totals), math.hypot(*(k.l2 for k in totals)), max(k.largest for k in totals))
+    changes = sum(k.l1 for k in totals), math.hypot(*(k.l2 for k in totals)), max(k.largest for k in totals)
+    return Total(*changes, max(map(_size, ins)))
 
 
 def _extreme(eqn: Any, ins: list[Known]) -> Known:
@@ -440,12 +472,33 @@ def _monotone(f: Callable[[float], float]) -> Callable[[Any, list[Known]], Known
     return _interval(lambda a: (safe(a[0]), safe(a[1])))
 
 
+ELEMENTWISE = (
+    *(
+        "log",
+        "log1p",
+        "expm1",
+        "exp2",
+        "sqrt",
+        "rsqrt",
+        "cbrt",
+        "pow",
+        "rem",
+        "round",
+        "sin",
+        "cos",
+        "tan",
+        "asin",
+        "acos",
+    ),
+    *("atan", "atan2", "sinh", "cosh", "asinh", "acosh", "atanh", "erf", "erfc", "erf_inv", "lgamma", "digamma"),
+    *("is_finite", "nextafter", "xor", "shift_left", "shift_right_logical", "shift_right_arithmetic"),
+)
 RULES: dict[str, Callable[[Any, list[Known]], Known]] = {
     "add": _added,
     "sub": _added,
     "mul": _scaled,
     "div": _divided,
-    "neg": lambda eqn, ins: ins[0] if isinstance(ins[0], Total) else _interval(lambda a: (-a[1], -a[0]))(eqn, ins),
+    "neg": _opposite,
     "abs": _interval(lambda a: (0.0 if a[0] <= 0 <= a[1] else min(map(abs, a)), max(map(abs, a)))),
     "max": _interval(lambda a, b: (max(a[0], b[0]), max(a[1], b[1]))),
     "min": _interval(lambda a, b: (min(a[0], b[0]), min(a[1], b[1]))),
@@ -490,4 +543,5 @@ RULES: dict[str, Callable[[Any, list[Known]], Known]] = {
     "select_n": _chosen,
     "scatter-add": _scattered,
     "scatter_add": _scattered,
+    **dict.fromkeys(ELEMENTWISE, _each),
 }
