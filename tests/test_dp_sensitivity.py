@@ -165,7 +165,7 @@ def test_rows_that_a_function_contains_are_not_taken_for_an_argument() -> None:
         spending(private(jax.grad(lambda x: spu.dp.laplace(jnp.sum(jnp.clip(x, 0, 90)), epsilon=1.0))), AGE)
 
 
-WRAPPING = {
+WRAPPING: dict[str, Callable[[Any], Any]] = {
     "bytes": lambda x: jnp.sum(x >= 0, dtype=jnp.uint8).astype(jnp.float32),
     "signed": lambda x: jnp.sum(x >= 0, dtype=jnp.int8).astype(jnp.int32),
     "scaled": lambda x: (jnp.sum((x >= 0).astype(jnp.uint32)) * jnp.uint32(2**31)).astype(jnp.float32),
@@ -184,7 +184,7 @@ def test_a_total_that_wraps_around_has_no_bound_in_a_wider_type(name: str) -> No
     assert held.findings[0].proved == 1
 
 
-NO_ROWS = {
+NO_ROWS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "mask": (lambda x: dp.count(x.reshape(-1) > 0, 1.0), "by an amount that cannot be followed"),
     "one of them": (lambda x: dp.mean(jnp.broadcast_to(x[:1, 0], (50,)), 0, 1, 1.0), "row by row"),
     "repeated": (lambda x: dp.sum(jnp.tile(x[:1, 0], 50), 0, 1, 1.0), "use `laplace` with a `sensitivity`"),
