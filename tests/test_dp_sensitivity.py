@@ -206,6 +206,12 @@ def test_counts_and_sums_are_of_rows(name: str, tmp_path: Path, monkeypatch: pyt
     assert budget.spent == 0
 
 
+def test_a_quantile_is_proved_of_rows() -> None:
+    candidates = np.arange(0, 90, 10.0)
+    assert check(lambda x: dp.quantile(jnp.sqrt(x), 0.5, candidates, 1.0), AGE).findings[0].status == PROVED
+    assert check(lambda x: dp.quantile(jnp.sort(x), 0.5, candidates, 1.0), AGE).findings[0].status == STATED
+
+
 def test_functions_of_single_rows_are_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPUVM_STATE_DIR", str(tmp_path))
     budget = dp.Budget(epsilon=9e3, delta=1e-6, unit="row", contributions=1, path=tmp_path / "ledger")

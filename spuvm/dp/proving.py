@@ -24,7 +24,8 @@ import numpy as np
 from spuvm.compiler.front.private_jax import frames
 from spuvm.compiler.lower.noise import ARGMAX, BINS, FIRST, GROUPS
 from spuvm.compiler.lower.noise import PROVED as COUNTED
-from spuvm.dp.sensitivity import INF, REVEAL, UNKNOWN, Known, Public, Total, follow, rows_of
+from spuvm.dp.known import INF, UNKNOWN, Known, Public, Total, rows_of
+from spuvm.dp.sensitivity import REVEAL, follow
 from spuvm.objects import Marked
 from spuvm.runtime.errors import InputError
 from spuvm.runtime.sources import PACKAGE
