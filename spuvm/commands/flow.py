@@ -305,6 +305,8 @@ def _grants(found: Flow, file: Path, options: Mapping[str, Any]) -> dict[str, An
             raise InputError(f"`--approve` is of another content of {file}: look at it again.")
     elif approved is not None and (len(approved) < 12 or not found.hash.startswith(approved)):
         raise InputError(f"`--approve` is of {options['approve']!r}, and this flow is {found.hash}: look at it again.")
+    if me is None and options["grant_file"] is not None:
+        raise InputError("`--grants` is one party's: say whose by `--as`; a simulated run of all asks nobody.")
     given = {} if options["grant_file"] is None else {me: grants.load(options["grant_file"])}
     if me is not None and options["approve"]:
         today = datetime.now(UTC).date() + timedelta(days=1)
