@@ -51,7 +51,10 @@ class Taker(ABC):
 
 @dataclass(frozen=True)
 class PYU(Receiver):
-    """A party's own Python. `alice(fn)(*args)` runs `fn` at alice and keeps the result there."""
+    """A party's own Python. `alice(fn)(*args)` runs `fn` at alice and keeps the result there.
+
+    `alice(fn, num_returns=2)` makes two objects of the two values that `fn` returns, as a list.
+    """
 
     party: str
 
@@ -59,16 +62,24 @@ class PYU(Receiver):
         if self.party not in here().parties:
             raise ConfigError(f"`PYU` of {self.party!r}: the parties are {', '.join(here().parties)}.")
 
-    def __call__(self, fn: Callable[..., Any]) -> Callable[..., PYUObject]:
-        def run(*args: Any, **kwargs: Any) -> PYUObject:
+    def __call__(self, fn: Callable[..., Any], num_returns: int = 1) -> Callable[..., Any]:
+        if type(num_returns) is not int or num_returns < 1:
+            raise InputError(
+                f"`num_returns` is the number of values that `fn` returns, 1 or more, got {num_returns!r}."
+            )
+
+        def run(*args: Any, **kwargs: Any) -> Any:
             for leaf in jax.tree.leaves((args, kwargs), is_leaf=_is_object):
                 if isinstance(leaf, Remote) and not (isinstance(leaf, PYUObject) and leaf.device == self):
                     raise VisibilityError(f"{leaf!r} is not at {self.party}: move it with `.to(...)` first.")
-            if not self.is_here:
-                return PYUObject(self, None)
-            args, kwargs = jax.tree.map(_at_home, (args, kwargs), is_leaf=_is_object)
-            with abort_on_error(here().link), _own_errors():
-                return PYUObject(self, fn(*args, **kwargs))
+            values: Sequence[Any] = [None] * num_returns
+            if self.is_here:
+                args, kwargs = jax.tree.map(_at_home, (args, kwargs), is_leaf=_is_object)
+                with abort_on_error(here().link), _own_errors():
+                    result = fn(*args, **kwargs)
+                    values = [result] if num_returns == 1 else _taken_apart(result, num_returns)
+            objects = [PYUObject(self, value) for value in values]
+            return objects[0] if num_returns == 1 else objects
 
         return run
 
@@ -84,6 +95,13 @@ class PYU(Receiver):
 
     def __repr__(self) -> str:
         return f"PYU({self.party!r})"
+
+
+def _taken_apart(result: Any, num_returns: int) -> Sequence[Any]:
+    if not isinstance(result, tuple | list) or len(result) != num_returns:
+        given = f"{len(result)} values" if isinstance(result, tuple | list) else f"one `{type(result).__name__}`"
+        raise InputError(f"`num_returns` is {num_returns}, and the function returned {given}.")
+    return result
 
 
 @contextmanager
@@ -154,11 +172,11 @@ def _at_home(x: Any) -> Any:
 
 
 class SPU(Receiver, Taker):
-    """The virtual machine among the parties of a cluster definition.
+    """The virtual machine among the parties of a cluster definition, or of a list of their names.
 
-    `spu(fn, static_argnums=...)(*args)` runs a JAX function on objects of PYUs (private to their
-    owner), SPUObjects, and plain numbers and arrays, which are public: every party's script has them. With
-    `guard=True` beside `static_argnums` it is guarded, see `spu.jit`.
+    `spu(fn)(*args, **kwargs)` runs a JAX function on objects of PYUs (private to their owner), SPUObjects, and plain
+    numbers and arrays, which are public: every party's script has them. `static_argnums`, `static_argnames` and
+    `guard=True` beside `fn` are those of `spu.jit`.
 
     The cluster definition names the parties that compute. All others that `init` knows can bring
     values, and be shown results (`x.to(dave)`, `spu.reveal`), as well: they run the same script and agree on
@@ -176,7 +194,7 @@ class SPU(Receiver, Taker):
 
     def __init__(
         self,
-        cluster_def: Mapping[str, Any],
+        cluster_def: Mapping[str, Any] | Sequence[str],
         preprocessing: str | None = None,
         truncation: str | None = None,
         security: str | None = None,
@@ -190,10 +208,17 @@ class SPU(Receiver, Taker):
         self.vm = context.machine(config, _Machine, None if stored is None else Path(stored))
         self._functions: dict[Any, Jitted] = {}
 
-    def __call__(self, fn: Callable[..., Any], static_argnums: int | Sequence[int] = (), guard: bool = False) -> Placed:
-        key = (fn, static_argnums if isinstance(static_argnums, int) else tuple(static_argnums), guard)
-        jitted = self._functions.setdefault(key, Jitted(fn, self.vm, static_argnums, default="public", guard=guard))
-        return Placed(jitted, self._arguments)
+    def __call__(
+        self,
+        fn: Callable[..., Any],
+        static_argnums: int | Sequence[int] = (),
+        static_argnames: str | Sequence[str] = (),
+        guard: bool = False,
+    ) -> Placed:
+        fixed = static_argnums if isinstance(static_argnums, int) else tuple(static_argnums)
+        jitted = Jitted(fn, self.vm, fixed, default="public", static_argnames=static_argnames, guard=guard)
+        key = (fn, fixed, jitted.static_argnames, guard)
+        return Placed(self._functions.setdefault(key, jitted), self._arguments)
 
     def prepare(self, program: Program, runs: int = 1) -> Prepared:
         """Make ahead what two parties need by oblivious transfer for so many runs of `spu(fn).compile(...)`.
@@ -287,20 +312,31 @@ PROTOCOL_NAMES = {
 FIELD_NAMES = {"FM32": 32, "FM64": 64, "FM128": 128, "1": 32, "2": 64, "3": 128}
 
 
+def named_by(cluster_def: Mapping[str, Any] | Sequence[str]) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The parties and the settings of a definition; a list of names has no settings."""
+    try:
+        if isinstance(cluster_def, Mapping):
+            return tuple(node["party"] for node in cluster_def["nodes"]), dict(cluster_def.get("runtime_config") or {})
+        if not isinstance(cluster_def, str) and all(isinstance(name, str) for name in cluster_def):
+            return tuple(cluster_def), {}
+    except (KeyError, TypeError):
+        pass
+    raise ConfigError(
+        "an SPU is given its parties' names, or a definition like {'nodes': [{'party': 'alice'}, ...], "
+        f"'runtime_config': {{'protocol': 'ABY3', 'field': 'FM64'}}}}; got {cluster_def!s:.200}"
+    )
+
+
 def config_from(
-    cluster_def: Mapping[str, Any],
+    cluster_def: Mapping[str, Any] | Sequence[str],
     context: Context,
     preprocessing: str | None = None,
     truncation: str | None = None,
     security: str | None = None,
     optimize: str | None = None,
 ) -> Config:
-    """The configuration of a cluster definition: {"nodes": [{"party": ...}], "runtime_config": {...}}."""
-    try:
-        parties = tuple(node["party"] for node in cluster_def["nodes"])
-        options = dict(cluster_def.get("runtime_config") or {})
-    except (KeyError, TypeError):
-        raise ConfigError("`cluster_def` must be like spu.utils.testing.cluster_def([...]): {'nodes': [...]}") from None
+    """The configuration of a cluster definition: {"nodes": [{"party": ...}], "runtime_config": {...}}, or of names."""
+    parties, options = named_by(cluster_def)
     default = context.config
     usual = default.protocol if default else None
     protocol = str(options.pop("protocol", None) or usual or sound_default(len(parties)))

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import spuvm as spu
@@ -71,6 +72,18 @@ def test_a_party_computes_for_itself(devices: Any) -> None:
     assert spu.reveal(x)["b"] == "text"
     with pytest.raises(VisibilityError, match=r"not at bob: move it"):
         bob(lambda d: d)(x)
+
+
+def test_objects_of_several_values(devices: Any) -> None:
+    alice = devices[0]
+    low, high = alice(lambda: (1, "two"), num_returns=2)()
+    assert (spu.reveal(low), spu.reveal(high)) == (1, "two")
+    with pytest.raises(InputError, match="is 3, and the function returned 2 values"):
+        alice(lambda: [1, 2], num_returns=3)()
+    with pytest.raises(InputError, match="is 2, and the function returned one `int`"):
+        alice(lambda: 1, num_returns=2)()
+    with pytest.raises(InputError, match="1 or more, got 0"):
+        alice(lambda: 1, num_returns=0)
 
 
 def test_moving_openly(devices: Any) -> None:
@@ -138,6 +151,20 @@ def test_static_arguments_and_keywords(devices: Any) -> None:
     alice, _, _, dev = devices
     fn = dev(lambda x, n, y: x**n + y, static_argnums=(1,))
     assert spu.reveal(fn(alice(lambda: 3.0)(), 2, y=1.0)) == 10.0
+    named = dev(lambda x, n: x**n, static_argnames="n")
+    assert spu.reveal(named(alice(lambda: 3.0)(), n=2)) == spu.reveal(named(alice(lambda: 3.0)(), 2)) == 9.0
+
+
+def test_a_table_is_no_array(devices: Any) -> None:
+    x = devices[0](lambda: pd.DataFrame({"age": [41, 52]}))()
+    with pytest.raises(InputError, match=r"`DataFrame` is neither.*`x.to_numpy\(\)`, or bring tables as frames"):
+        x.to(devices[3])
+
+
+def test_an_spu_of_names(devices: Any) -> None:
+    pair = spu.SPU(["alice", "bob"])
+    assert (pair.vm.config.protocol, pair.vm.config.parties) == ("semi2k_ot", ("alice", "bob"))
+    assert spu.reveal(pair(lambda x: x + 1)(devices[0](lambda: 3.0)())) == 4.0
 
 
 def test_one_function_is_compiled_once(devices: Any) -> None:
@@ -232,8 +259,9 @@ def test_who_makes_the_correlated_randomness() -> None:
 def test_bad_clusters(devices: Any) -> None:
     with pytest.raises(ConfigError, match="names dave"):
         spu.SPU(spu.utils.testing.cluster_def(["alice", "bob", "dave"]))
-    with pytest.raises(ConfigError, match="cluster_def"):
-        spu.SPU({"parties": ["alice"]})
+    for wrong in ({"parties": ["alice"]}, "alice", ["alice", 2], {"nodes": ["alice"]}, None, 3):
+        with pytest.raises(ConfigError, match="is given its parties' names, or a definition"):
+            spu.SPU(wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="runs among 3 parties"):
         spu.SPU(spu.utils.testing.cluster_def(["alice", "bob"], {"protocol": "ABY3"}))
     with pytest.raises(ConfigError, match="alice, bob, carol"):
@@ -278,6 +306,7 @@ PREAMBLE = """
 import sys
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import spuvm as spu
 me = sys.argv[1]
 spu.init(party=me, config=sys.argv[2])
@@ -332,6 +361,8 @@ done = carol(lambda v: print("carol has", v.tolist()))(mine)
 
 moved = alice(lambda: np.array([1.5, 2.5]))().to(bob)
 bob(lambda v: print("bob has", v.tolist()))(moved)
+low, high = bob(lambda: (1, 2), num_returns=2)()
+print("parts", spu.reveal(low), spu.reveal(high))
 print("shown", spu.reveal(alice(lambda: {"k": 3, "v": np.arange(2)})()))
 
 link = dev.vm.session.link
@@ -378,6 +409,7 @@ def test_three_processes(tmp_path: Path) -> None:
         "scaled [1.5, 6.0] 5",
         "<PYUObject at carol>",
         "shown {'k': 3, 'v': array([0, 1])}",
+        "parts 1 2",
         "finer 1.5",
         "product 12001.0 6000.0",
         "refused: an SPUObject has no value in Python",

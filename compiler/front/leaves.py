@@ -58,7 +58,10 @@ def abstract(leaf: Any, name: str) -> Any:
                 f"`{name}` of type `{type(leaf).__name__}` has a dtype that is not NumPy's, {leaf.dtype}: give an "
                 "array of numbers, `x.to_numpy(np.float32)`."
             ) from None
-    raise InputError(
-        f"`{name}` of type `{type(leaf).__name__}` is neither an array nor a number: "
-        "pass an array, or list its position in `static_argnums`."
+    table = hasattr(leaf, "columns") and hasattr(leaf, "to_numpy")
+    advice = (
+        "pass its numbers, `x.to_numpy()`, or bring tables as frames, see `spu.data`."
+        if table
+        else "pass an array, or list its position in `static_argnums`."
     )
+    raise InputError(f"`{name}` of type `{type(leaf).__name__}` is neither an array nor a number: {advice}")
