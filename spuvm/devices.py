@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import jax
 
@@ -22,7 +22,7 @@ from spuvm.calls import Jitted
 from spuvm.compiler.compile import Program
 from spuvm.context import Context, current, here
 from spuvm.missing import apart, together
-from spuvm.objects import Marked, Receiver, Remote, SPUObject
+from spuvm.objects import Marked, Receiver, Remote, SPUObject, Tabular
 from spuvm.placed import Placed
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, OPTIMIZE, TRUNCATIONS, Config
 from spuvm.runtime.errors import OWN_ERROR, ConfigError, InputError, SpuError, VisibilityError
@@ -62,6 +62,12 @@ class PYU(Receiver):
         if self.party not in here().parties:
             raise ConfigError(f"`PYU` of {self.party!r}: the parties are {', '.join(here().parties)}.")
 
+    @overload
+    def __call__(self, fn: Callable[..., Any]) -> Callable[..., PYUObject]: ...
+
+    @overload
+    def __call__(self, fn: Callable[..., Any], num_returns: int) -> Callable[..., Any]: ...
+
     def __call__(self, fn: Callable[..., Any], num_returns: int = 1) -> Callable[..., Any]:
         if type(num_returns) is not int or num_returns < 1:
             raise InputError(
@@ -72,6 +78,8 @@ class PYU(Receiver):
             for leaf in jax.tree.leaves((args, kwargs), is_leaf=_is_object):
                 if isinstance(leaf, Remote) and not (isinstance(leaf, PYUObject) and leaf.device == self):
                     raise VisibilityError(f"{leaf!r} is not at {self.party}: move it with `.to(...)` first.")
+                if isinstance(leaf, Tabular):
+                    raise VisibilityError(f"{leaf!r} is several parties': give what it has `.at({self.party!r})`.")
             values: Sequence[Any] = [None] * num_returns
             if self.is_here:
                 args, kwargs = jax.tree.map(_at_home, (args, kwargs), is_leaf=_is_object)
@@ -120,6 +128,7 @@ class PYUObject(Remote):
 
     device: PYU
     value: Any
+    missing: bool = False  # whether its numbers may be NaN, where a machine takes them
     number: int = field(init=False)  # of its party's objects, the same at every party
     form: Any = field(init=False, default=None)
 
@@ -174,9 +183,9 @@ def _at_home(x: Any) -> Any:
 class SPU(Receiver, Taker):
     """The virtual machine among the parties of a cluster definition, or of a list of their names.
 
-    `spu(fn)(*args, **kwargs)` runs a JAX function on objects of PYUs (private to their owner), SPUObjects, and plain
-    numbers and arrays, which are public: every party's script has them. `static_argnums`, `static_argnames` and
-    `guard=True` beside `fn` are those of `spu.jit`.
+    `spu(fn)(*args, **kwargs)` runs a JAX function on objects of PYUs (private to their owner), SPUObjects, tables
+    (a frame is a dictionary of its columns), and plain numbers and arrays, which are public: every party's script has
+    them. `static_argnums`, `static_argnames` and `guard=True` beside `fn` are those of `spu.jit`.
 
     The cluster definition names the parties that compute. All others that `init` knows can bring
     values, and be shown results (`x.to(dave)`, `spu.reveal`), as well: they run the same script and agree on
@@ -232,15 +241,17 @@ class SPU(Receiver, Taker):
         """
         return self.vm.prepare(program, runs)
 
-    def share(self, x: PYUObject, missing: bool = False) -> Any:
-        """Secret-share an object's arrays: a pytree of secret SPUObjects. With `missing`, numbers may be NaN."""
+    def share(self, x: PYUObject | Tabular, missing: bool = False) -> Any:
+        """Secret-share an object's arrays, a table's columns: secret SPUObjects. With `missing`, numbers may be NaN."""
         with abort_on_error(self.vm.session.link):
-            given = jax.tree.map(lambda leaf: replace(leaf, missing=missing), self._arguments(x), is_leaf=_is_marked)
+            given = self._arguments(x)
+            if missing:
+                given = jax.tree.map(_maybe_missing, given, is_leaf=_is_marked)
             leaves, tree = jax.tree.flatten(given, is_leaf=_is_marked)
             program = self.vm.sharing(self(_identity).compile(given))
             return jax.tree.unflatten(tree, together(program, self.vm.run(program, apart(leaves))))
 
-    def take(self, x: PYUObject, **options: Any) -> Any:
+    def take(self, x: PYUObject | Tabular, **options: Any) -> Any:
         if options.keys() - {"missing"}:
             raise InputError(f"moving to {self!r} takes the setting `missing` alone, got {sorted(options)}.")
         return self.share(x, **options)
@@ -252,7 +263,8 @@ class SPU(Receiver, Taker):
         raise InputError("moving between SPUs is not supported: reveal the value, or keep to one SPU.")
 
     def _arguments(self, args: Any) -> Any:
-        """PYU objects as arrays that are their owners' (elsewhere as shapes), all else as it is."""
+        """PYU objects as arrays that are their owners' (elsewhere as shapes), tables as columns, all else as it is."""
+        args = jax.tree.map(lambda x: x.arguments(self) if isinstance(x, Tabular) else x, args, is_leaf=_is_object)
         leaves, tree = jax.tree.flatten(args, is_leaf=_is_object)
         for x in leaves:
             if isinstance(x, Remote) and not _is_object(x):
@@ -276,7 +288,9 @@ class SPU(Receiver, Taker):
 def _marked(x: PYUObject) -> Any:
     leaves, tree = jax.tree.flatten(x.structure)
     party, name = x.device.party, x.identity
-    return jax.tree.unflatten(tree, [Marked(leaf, party, f"{name}[{i}]") for i, leaf in enumerate(leaves)])
+    return jax.tree.unflatten(
+        tree, [Marked(leaf, party, f"{name}[{i}]", missing=x.missing) for i, leaf in enumerate(leaves)]
+    )
 
 
 def default_machine() -> VM | None:
@@ -294,6 +308,10 @@ def default_machine() -> VM | None:
 
 def _is_marked(x: Any) -> bool:
     return isinstance(x, Marked)
+
+
+def _maybe_missing(x: Any) -> Any:
+    return replace(x, missing=True) if isinstance(x, Marked) else x
 
 
 def _identity(x: Any) -> Any:

@@ -12,7 +12,7 @@ from spuvm.calls import Jitted
 from spuvm.compiler.front.trace import bound as bound_inside
 from spuvm.compiler.front.trace import masked as masked_inside
 from spuvm.compiler.front.trace import reveal as reveal_inside
-from spuvm.objects import Marked, Remote, SPUObject
+from spuvm.objects import Marked, Remote, SPUObject, Tabular
 from spuvm.runtime.errors import InputError
 from spuvm.vm import make_config, simulator
 
@@ -137,6 +137,11 @@ def reveal(x: Any, to: str | None = None) -> Any:
         return jax.tree.unflatten(tree, [reveal_inside(leaf, to=to) for leaf in leaves])
     if to is not None:
         raise InputError("outside of a jitted function use `x.to(party)` to reveal to one party.")
+    if any(isinstance(leaf, Tabular) for leaf in leaves):
+        raise InputError(
+            "a table's cells stay with those who have them: reveal what a function makes of it, `device(fn)(table)`, "
+            'or what one of them shows, `frame["age"].at("alice")`.'
+        )
     objects = [leaf for leaf in leaves if isinstance(leaf, SPUObject)]
     shown = _reveal_grouped(objects)
     out = [shown[id(x)] if isinstance(x, SPUObject) else x.reveal() if isinstance(x, Remote) else x for x in leaves]

@@ -31,6 +31,14 @@ class Remote(ABC):
         """The value, shown to all parties."""
 
 
+class Tabular(ABC):
+    """What several parties hold together; a function on a device takes its columns, shown to nobody."""
+
+    @abstractmethod
+    def arguments(self, device: Any) -> Any:
+        """What a function on the device gets: arrays by the names of the columns; of one column its array."""
+
+
 class Receiver(ABC):
     """A device that values of a machine can be handed to."""
 

@@ -381,6 +381,11 @@ finer = spu.SPU(spu.utils.testing.cluster_def(
 print("finer", spu.reveal(finer(lambda x, y: x * y)(alice(lambda: 0.5)(), bob(lambda: 3.0)())))
 print("product", spu.reveal(average * 2 + 1), spu.reveal(average[None][0]))
 
+own = {"alice": {"id": [1, 2], "a": [1.0, 2.0]}, "bob": {"id": [1, 2], "b": [2.0, 4.0]}}
+frame = spu.data.vertical({p: t if p == me else None for p, t in own.items()}, key="id")
+both = spu.data.horizontal({p: {"x": [1.5, 2.5]} if p == me else None for p in own})
+print("frames", spu.reveal(dev(lambda t, x: (t["a"] * t["b"]).sum() + x.sum())(frame, both["x"])))
+
 try:
     float(average)
 except spu.errors.VisibilityError as e:
@@ -410,6 +415,7 @@ def test_three_processes(tmp_path: Path) -> None:
         "<PYUObject at carol>",
         "shown {'k': 3, 'v': array([0, 1])}",
         "parts 1 2",
+        "frames 14.0",
         "finer 1.5",
         "product 12001.0 6000.0",
         "refused: an SPUObject has no value in Python",

@@ -8,6 +8,7 @@
     train, test = frame.split(test_size=0.25, seed=0)
     frame["ill"]                                                                    # a Series
     frame.at("bob"), frame["ill"].at("bob")                                         # PYUObjects at bob
+    device(lambda t: t["age"].mean())(frame), frame["age"].to(device)               # SPUObjects: a frame's columns
 
 `frame.at(party)` is that party's float64[rows, columns] in the order of `columns_of(party)`: missing cells
 are NaN, categories their codes. `schema.columns` say name, owner, type and whether cells may be missing.

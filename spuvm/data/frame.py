@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from spuvm.context import agree
+from spuvm.data.advice import Advised, Unvalued
+from spuvm.data.arguments import columns_on
 from spuvm.data.part import Part
 from spuvm.data.schema import Column, Schema
-from spuvm.devices import PYU, PYUObject
+from spuvm.devices import PYU, SPU, PYUObject
+from spuvm.objects import Tabular
 from spuvm.runtime.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class Frame(Advised, Tabular):
     """A table of several parties; made by `vertical` and `horizontal`.
+
+    A function on an SPU takes it as a dictionary of arrays [rows], `device(lambda t: t["age"].mean())(frame)`: floats,
+    NaN where a cell is missing; of columns that cannot miss any (`missing=False`), bools and categories' codes as such.
 
     Attributes:
         kind: "vertical": each party has some columns of all rows; "horizontal": some rows of all columns.
@@ -61,6 +67,9 @@ class Frame:
     def __contains__(self, name: object) -> bool:
         return name in self.columns
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
     def __repr__(self) -> str:
         shares = [f"{p} ({len(self.columns_of(p))})" for p in self.parties]
         if self.kind == "horizontal":
@@ -86,6 +95,16 @@ class Frame:
         """At the party: its key columns, arrays [rows_at[party]] by name."""
         return self._run(party, Part.key_values)
 
+    # On a device, where nobody sees it
+
+    def arguments(self, device: SPU) -> dict[str, Any]:
+        """What a function on the device gets: columns of a vertical frame are their owners', else secret."""
+        return columns_on(device, self.schema.columns, self.schema.rows_at, self.parts)
+
+    def to(self, device: SPU) -> dict[str, Any]:
+        """Its columns as secrets of the device: SPUObjects [rows] by name."""
+        return dict(_taken(device, self))
+
     # Other frames
 
     def __getitem__(self, names: str | Sequence[str]) -> Any:
@@ -98,9 +117,9 @@ class Frame:
             return Series(self[[names]])
         return replace(self, schema=self.schema.select(names))
 
-    def drop(self, *names: str | Sequence[str]) -> Frame:
-        """All columns but these: names, or lists of names."""
-        gone = [n for name in names for n in ([name] if isinstance(name, str) else name)]
+    def drop(self, *names: str | Sequence[str], columns: str | Sequence[str] = ()) -> Frame:
+        """All columns but these: names, or lists of names; `columns` is as in pandas."""
+        gone = [n for name in (*names, columns) for n in ([name] if isinstance(name, str) else name)]
         self.schema.select(list(dict.fromkeys(gone)))
         return replace(self, schema=self.schema.select([n for n in self.columns if n not in gone]))
 
@@ -193,8 +212,8 @@ class Frame:
 
 
 @dataclass(frozen=True, eq=False)
-class Series:
-    """One column: `frame["name"]`.
+class Series(Unvalued, Tabular):
+    """One column: `frame["name"]`. A function on an SPU takes it as an array [rows], see `Frame`.
 
     Attributes:
         frame: the frame of this one column.
@@ -226,11 +245,25 @@ class Series:
         name = self.name
         return PYU(party)(lambda part: part.columns[name])(self.frame.parts[party])
 
+    def arguments(self, device: SPU) -> Any:
+        """What a function on the device gets."""
+        return self.frame.arguments(device)[self.name]
+
+    def to(self, device: SPU) -> Any:
+        """Its cells as a secret of the device: an SPUObject [rows]."""
+        return _taken(device, self)
+
     def __len__(self) -> int:
         return self.rows
 
     def __repr__(self) -> str:
         return f"<column `{self.name}` of {self.rows:,} rows at {', '.join(self.parties)}>"
+
+
+def _taken(device: Any, table: Tabular) -> Any:
+    if not isinstance(device, SPU):
+        raise InputError(f"a table goes to an SPU, not to {device!r}; `frame.at(party)` is one party's part.")
+    return device.take(table)
 
 
 def _positions(rows: Any, count: int) -> np.ndarray:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from spuvm.devices import PYUObject
-from spuvm.objects import SPUObject
+from spuvm.objects import SPUObject, Tabular
 from spuvm.runtime.errors import InputError
 from spuvm.streaming.stream import ROWS_PER_BLOCK, Stream, stream
 from spuvm.vm import VM
 
 
 @dataclass(frozen=True, eq=False)
-class SharedTable:
+class SharedTable(Tabular):
     """Rows of several owners' tables side by side, as secrets of one machine.
 
     Attributes:
@@ -66,8 +66,10 @@ class SharedTable:
         columns = self._beside({**flags, "valid": self.valid})
         return stream(columns, rows_per_block=rows_per_block, progress=progress).filter(_is_there)
 
-    def arguments(self) -> dict[str, Any]:
-        """Columns, and `valid`, by name: what a jitted function takes. InputError if a column is called `valid`."""
+    def arguments(self, device: Any = None) -> dict[str, Any]:
+        """Columns, and `valid`, by name: what a jitted function takes, as a function on its device does of the table
+        itself. InputError if a column is called `valid`.
+        """
         return self._beside({"valid": self.valid})
 
     def _beside(self, more: Mapping[str, SPUObject]) -> dict[str, Any]:

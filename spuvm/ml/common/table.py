@@ -25,7 +25,7 @@ from spuvm.data.schema import listed, nearest
 from spuvm.devices import PYU, PYUObject, fetch
 from spuvm.ml.common import units
 from spuvm.ml.machine import Machine
-from spuvm.objects import SPUObject
+from spuvm.objects import SPUObject, Tabular
 from spuvm.psi.shared import SharedTable
 from spuvm.runtime.errors import DataError, InputError
 
@@ -57,8 +57,8 @@ class Block:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
-    """Blocks side by side.
+class Table(Tabular):
+    """Blocks side by side. A function on an SPU takes it as a dictionary of arrays [rows], like a frame.
 
     Attributes:
         rows: their number.
@@ -107,6 +107,14 @@ class Table:
                 (plain,) = without_powers(replace(self, blocks=(block,)), "columns").blocks
                 return self.machine.run(_columns, plain.value, np.int64(at), what="columns")
         raise InputError(f"there is no column `{name}`{nearest(name, self.names)}: {listed(self.names)}.")
+
+    def arguments(self, device: Any) -> dict[str, Any]:
+        """The columns by name, what is missing NaN."""
+        held = {c.name: self.column(c.name) for c in self.columns}
+        for column in self.columns:
+            if isinstance(held[column.name], PYUObject):
+                held[column.name].missing = column.missing
+        return held
 
     def drop(self, *names: str) -> Table:
         """All columns but these."""
