@@ -415,7 +415,7 @@ def test_three_processes(tmp_path: Path) -> None:
         "<PYUObject at carol>",
         "shown {'k': 3, 'v': array([0, 1])}",
         "parts 1 2",
-        "frames 14.0",
+        "frames 18.0",
         "finer 1.5",
         "product 12001.0 6000.0",
         "refused: an SPUObject has no value in Python",
