@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from spuvm.arguments import bind, state
 from spuvm.compiler.check.measuring import measured
@@ -257,64 +255,3 @@ def _signature(leaf: Any) -> Any:
     if not (hasattr(leaf, "shape") and hasattr(leaf, "dtype")):
         return type(leaf)  # `trace` says what is wrong with it
     return tuple(leaf.shape), leaf.dtype, bool(getattr(leaf, "weak_type", False))
-
-
-@functools.cache
-def _operator(name: str, vm: VM) -> Jitted:
-    return Jitted(getattr(jnp, name), vm, default="public")
-
-
-@functools.lru_cache(maxsize=None, typed=True)
-def _power(exponent: float, vm: VM) -> Jitted:
-    return Jitted(lambda x: x**exponent, vm)
-
-
-def operator(name: str, vm: VM, operands: tuple[Any, ...]) -> Any:
-    """A `jax.numpy` function applied to objects; plain operands are public.
-
-    A Python number as exponent is part of the program: an integer power is right for negative numbers too.
-    """
-    if name == "power" and isinstance(operands[1], int | float):
-        return _power(operands[1], vm)(operands[0])
-    return _operator(name, vm)(*operands)
-
-
-def indexed(vm: VM, x: SPUObject, index: Any) -> Any:
-    """x[index] with a public index: its arrays are arguments, the rest is part of the program."""
-    index = index if isinstance(index, tuple) else (index,)
-    _check_bounds(x, index)
-    parts = [p for part in index for p in _positions(part)]
-    arrays = [p for p in parts if isinstance(p, INDICES)]
-    fixed = tuple(ARGUMENT if isinstance(p, INDICES) else p for p in parts)
-    return _indexer(vm, repr(fixed), fixed)(x, *arrays)
-
-
-def _check_bounds(x: SPUObject, index: tuple[Any, ...]) -> None:
-    """IndexError for whole numbers that no element has, as NumPy: JAX would take the nearest element."""
-    if any(part is None or isinstance(part, (*INDICES, list, bool)) for part in index):
-        return  # positions of axes follow from values there
-    ellipsis = index.index(...) if ... in index else len(index)
-    axes = [*range(ellipsis), ..., *range(x.ndim - (len(index) - ellipsis - 1), x.ndim)]
-    for axis, part in zip(axes, index):
-        if isinstance(part, int | np.integer) and not -x.shape[axis] <= part < x.shape[axis]:
-            raise IndexError(f"index {part} is out of bounds for axis {axis} of size {x.shape[axis]}.")
-
-
-INDICES = (np.ndarray, jax.Array, SPUObject)
-ARGUMENT = "argument"  # stands for an array in an index
-_INDEXERS: dict[tuple[VM, str], Jitted] = {}
-
-
-def _positions(part: Any) -> tuple[Any, ...]:
-    """A list as an array, and a mask as the positions where it is true: their number must be known."""
-    if isinstance(part, list):
-        part = np.asarray(part)
-    return np.nonzero(part) if isinstance(part, np.ndarray | jax.Array) and part.dtype == bool else (part,)
-
-
-def _indexer(vm: VM, key: str, fixed: tuple[Any, ...]) -> Jitted:
-    def item(x: Any, *arrays: Any) -> Any:
-        rest = iter(arrays)
-        return x[tuple(next(rest) if p is ARGUMENT else p for p in fixed)]
-
-    return _INDEXERS.setdefault((vm, key), Jitted(item, vm, default="public"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from spuvm.arraylike import ArrayLike
 from spuvm.compiler.expand.expander import boundary_form
 from spuvm.compiler.ir.module import Type
 from spuvm.runtime.errors import EncodingError, InputError, VisibilityError
@@ -66,15 +67,8 @@ class Marked:
         return getattr(self.value, "dtype", None) or np.asarray(self.value).dtype
 
 
-def _operator(name: str, reflected: bool = False) -> Any:
-    def method(self: SPUObject, *others: Any) -> Any:
-        return self.vm.apply(name, (*others, self) if reflected else (self, *others))
-
-    return method
-
-
 @dataclass(eq=False, frozen=True)
-class SPUObject(Remote):
+class SPUObject(ArrayLike, Remote):
     """`parts` are the components that this process holds, None for the others; they may be in blocks.
 
     `dtype` is the JAX dtype that the value decodes to, `type` its type on the machine. Of a value that may be NaN,
@@ -90,9 +84,6 @@ class SPUObject(Remote):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "number", self.vm.number())
-
-    __array_priority__ = 100  # NumPy arrays on the left leave operators to us
-    __array_ufunc__ = None
 
     @property
     def components(self) -> tuple[Any, ...]:
@@ -150,20 +141,6 @@ class SPUObject(Remote):
         who = self.visibility + " masked" * self.type.masked + " may be NaN" * (self.valid is not None)
         return f"<SPUObject {np.dtype(self.dtype).name}[{dims}] {who} {config.protocol}/{config.ring_bits}>"
 
-    def __bool__(self) -> bool:
-        raise VisibilityError(
-            "the truth of a secret value is not known to Python: use `jnp.where` or `lax.cond` inside a jitted "
-            "function, or `spu.reveal` it first."
-        )
-
-    def __array__(self, *args: Any, **kwargs: Any) -> Any:
-        raise VisibilityError("an SPUObject does not turn into an array by itself: use `spu.reveal` to show it.")
-
-    def __float__(self) -> float:
-        raise VisibilityError("an SPUObject has no value in Python: use `spu.reveal` to show it.")
-
-    __int__ = __index__ = __complex__ = __float__
-
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("a scalar SPUObject has no length, and no items: its shape is ().")
@@ -171,11 +148,6 @@ class SPUObject(Remote):
 
     def __iter__(self) -> Iterator[Any]:
         return (self[i] for i in range(len(self)))
-
-    def __contains__(self, value: Any) -> bool:
-        raise VisibilityError(
-            "whether a secret array contains a value is not known to Python: `(x == value).any()` in a jitted function."
-        )
 
     def __reduce__(self) -> Any:
         raise InputError("an SPUObject is not pickled, as a process holds shares of it: use `spu.save_shares`.")
@@ -185,29 +157,6 @@ class SPUObject(Remote):
 
     def __deepcopy__(self, memo: Any) -> SPUObject:
         return self
-
-    __add__, __radd__ = _operator("add"), _operator("add", reflected=True)
-    __sub__, __rsub__ = _operator("subtract"), _operator("subtract", reflected=True)
-    __mul__, __rmul__ = _operator("multiply"), _operator("multiply", reflected=True)
-    __truediv__, __rtruediv__ = _operator("true_divide"), _operator("true_divide", reflected=True)
-    __matmul__, __rmatmul__ = _operator("matmul"), _operator("matmul", reflected=True)
-    __pow__, __rpow__ = _operator("power"), _operator("power", reflected=True)
-    __and__, __rand__ = _operator("bitwise_and"), _operator("bitwise_and", reflected=True)
-    __or__, __ror__ = _operator("bitwise_or"), _operator("bitwise_or", reflected=True)
-    __xor__, __rxor__ = _operator("bitwise_xor"), _operator("bitwise_xor", reflected=True)
-    __neg__, __abs__, __invert__ = _operator("negative"), _operator("abs"), _operator("invert")
-    __lt__, __le__ = _operator("less"), _operator("less_equal")
-    __gt__, __ge__ = _operator("greater"), _operator("greater_equal")
-    __eq__ = _operator("equal")
-    __ne__ = _operator("not_equal")
-    __hash__ = None  # type: ignore[assignment]
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.vm.index(self, index)
-
-    @property
-    def T(self) -> Any:  # the name that arrays use
-        return self.vm.apply("transpose", (self,))
 
 
 def identity(leaf: Any, visibility: str | int, members: Sequence[str]) -> str:

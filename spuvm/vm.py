@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any, NamedTuple
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from spuvm.calls import indexed, operator
 from spuvm.compiler.compile import Program
 from spuvm.compiler.ir.builder import Builder
 from spuvm.compiler.ir.module import Module, Region, Type, Value, Visibility
 from spuvm.compiler.passes.ranges import bounds_of_inputs
+from spuvm.eager import indexed, method, operator
 from spuvm.objects import Marked, Receiver, SPUObject, components_for, identity, slots_of
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, OPTIMIZE, TRUNCATIONS, Config
 from spuvm.runtime.engine import device
@@ -201,11 +201,13 @@ class VM:
 
     def apply(self, name: str, operands: tuple[Any, ...]) -> Any:
         """A `jax.numpy` function of objects; plain operands are public."""
-        if any(isinstance(x, jax.core.Tracer) for x in operands):
-            raise VisibilityError(
-                "an SPUObject is used inside a jitted function, but is no argument of it: pass it as one."
-            )
+        _check_untraced(operands)
         return operator(name, self, operands)
+
+    def method(self, name: str, x: SPUObject, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """A method that JAX's arrays have, of an object; plain arguments are public."""
+        _check_untraced((args, kwargs))
+        return method(name, self, x, args, kwargs)
 
     def index(self, x: SPUObject, index: Any) -> Any:
         """x[index], with a public index."""
@@ -224,6 +226,13 @@ class VM:
     def __repr__(self) -> str:
         c = self.config
         return f"<VM {c.protocol}/{c.ring_bits} of {', '.join(c.parties)}>"
+
+
+def _check_untraced(operands: Any) -> None:
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(operands)):
+        raise VisibilityError(
+            "an SPUObject is used inside a jitted function, but is no argument of it: pass it as one."
+        )
 
 
 @cache
