@@ -468,6 +468,7 @@ def test_unknown_commands_and_options(spuvm: Spuvm) -> None:
     for line in ("frobnicate", "run --colour p.py:total"):
         status, _, err = spuvm(line)
         assert (status, err.startswith("error: No such ")) == (2, True)
+    assert "No such command 'compil': did you mean `compile`? See" in spuvm("compil")[2]
 
 
 def test_ctrl_c(spuvm: Spuvm, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.metadata
 import importlib.util
@@ -69,6 +70,18 @@ class Lazy(click.Group):
         if not any(p.name == "debug" for p in command.params):
             command.params.append(_debug())
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does; of a name that is none, the nearest that is one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            nearest = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
+            if nearest:
+                error.message = f"{error.message.rstrip('.')}: did you mean `{nearest[0]}`?"
+            raise
 
 
 def _lacking(name: str, package: str) -> click.Command:

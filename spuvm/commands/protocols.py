@@ -44,17 +44,20 @@ def protocols(
     sizes = Sizes(size, matrix, sort_size)
     if not as_json and markdown is None:
         for t in compared.trusted():
-            click.echo(f"{t.protocol}: {t.parties} parties; {t.held_against}")
+            click.echo(f"{t.protocol}: computing parties: {t.parties}; {t.held_against}")
             if t.chosen:
                 click.echo(f"    spu.SPU takes it for {t.chosen} parties if nobody says which")
         networks = "".join(f"{'s at ' + n.name:>24}" for n in compared.NETWORKS)
-        click.echo(f"\n{'':20} {'protocol':8} {'rounds':>8} {'MB, all':>12}{networks}")
+        click.echo(
+            f"\nOf {size:,} elements; matrices {matrix} x {matrix}; sorting {sort_size:,}; all parties' bytes.\n"
+        )
+        click.echo(f"{'':20} {'protocol':16} {'rounds':>8} {'MB':>12}{networks}")
     table = []
     for r in compared.rows(ops, sizes):
         table.append(r)
         if not as_json and markdown is None:
             seconds = "".join(f"{s:24,.3f}" for s in r.seconds)
-            click.echo(f"{r.what:20} {r.protocol:8} {r.rounds:8,} {r.bytes_sent / 1e6:12,.3f}{seconds}")
+            click.echo(f"{r.what:20} {r.protocol:16} {r.rounds:8,} {r.bytes_sent / 1e6:12,.3f}{seconds}")
     if as_json:
         click.echo(json.dumps(compared.as_dict(table), indent=2))
     if markdown is not None:
