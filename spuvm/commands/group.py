@@ -79,9 +79,9 @@ class Lazy(click.Group):
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
             nearest = difflib.get_close_matches(args[0], self.list_commands(ctx), 1)
-            if nearest:
-                error.message = f"{error.message.rstrip('.')}: did you mean `{nearest[0]}`?"
-            raise
+            if not nearest:
+                raise
+            raise click.UsageError(f"{error.message.rstrip('.')}: did you mean `{nearest[0]}`?", ctx) from None
 
 
 def _lacking(name: str, package: str) -> click.Command:
