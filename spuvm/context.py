@@ -260,6 +260,14 @@ def agree(what: str, value: bytes) -> None:
         link.agree(what, value)
 
 
+def anyone(flag: bool) -> bool:
+    """Whether any party's script says so; in a simulation there is only one."""
+    link = here().link
+    return (
+        flag if link is None else any(said != b"\0" for said in link.gather(b"\1" if flag else b"\0", 1, counted=False))
+    )
+
+
 def _at_exit() -> None:
     """A script that ends without `shutdown`: with an exception, or done as the others should be.
 

@@ -12,3 +12,4 @@ function, of `columns`, `lookups`, `groups`, `windows`), `database` and `results
 
 from spuvm.sql.database import Database as Database
 from spuvm.sql.database import connect as connect
+from spuvm.sql.shares import load_rows as load_rows

@@ -11,9 +11,10 @@ import numpy as np
 
 from spuvm.compiler.lower.rows import shuffle_p
 from spuvm.marking import reveal
-from spuvm.sql import machine
+from spuvm.sql import machine, tallies
 from spuvm.sql.columns import chosen
 from spuvm.sql.ordering import rebuilt
+from spuvm.sql.plan import Expand, Node, nodes
 from spuvm.sql.planning import Plan
 from spuvm.sql.relation import Rows
 from spuvm.sql.results import decoded
@@ -51,6 +52,15 @@ def computed(chosen_plan: Plan, given: Any, shown: bool = True) -> Any:
     run = machine.run_of(given)
     rows = run.rows(chosen_plan.root)
     return ended(chosen_plan, rows, run.limits, shown)
+
+
+def beyond(root: Node) -> str:
+    """What is wrong where stated bounds did not hold; of several kinds nobody knows which."""
+    joins = any(isinstance(n, Expand) and n.limited for n in nodes(root))
+    texts = any(map(tallies.declared, nodes(root)))
+    said = ["a join has more rows than `join_rows` states: give a larger bound."] * joins
+    said += ["a column of shares has other texts than its `values` list: list them all, or none."] * texts
+    return " Or ".join(said)
 
 
 def ended(chosen_plan: Plan, rows: Rows, limits: Sequence[Any], shown: bool = True) -> Any:

@@ -16,13 +16,14 @@ TOGETHER = 100  # constants in one question to DuckDB
 
 @dataclass(frozen=True)
 class Column:
-    """`declared`: its type in DuckDB."""
+    """`declared`: its type in DuckDB; `values`: of text, all that it may be, if that is known to all."""
 
     name: str
     declared: str
     type: Type
     nullable: bool
     unique: bool
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,14 @@ class Catalog:
             )
         return found
 
+    def values(self) -> dict[tuple[str, str], dict[str, tuple[str, ...]]]:
+        """By owner and table, the columns, quoted, whose texts are known to all."""
+        return {
+            (part.owner, t.name): {quoted(c.name): c.values for c in t.columns if c.values}
+            for t in self.tables.values()
+            for part in t.parts
+        }
+
     # What DuckDB says, of tables without rows ------------------------------------------------------------------
 
     def type_of(self, sql: str, table: str, columns: Collection[str], what: str) -> Type:
@@ -199,7 +208,9 @@ def _column(said: Mapping[str, Any], where: str) -> Column:
     if said["range"] is not None:
         lo, hi = said["range"]
         type_ = text(hi) if type_.kind == "text" else type_.within(max(lo, type_.lo), min(hi, type_.hi))
-    return Column(said["name"], said["type"], type_, bool(said["nullable"]), bool(said["unique"]))
+    return Column(
+        said["name"], said["type"], type_, bool(said["nullable"]), bool(said["unique"]), tuple(said["values"])
+    )
 
 
 def _wider(a: Column, b: Column) -> Column:
@@ -207,7 +218,8 @@ def _wider(a: Column, b: Column) -> Column:
     type_ = Type(
         a.type.kind, min(a.type.lo, b.type.lo), max(a.type.hi, b.type.hi), a.type.scale, max(a.type.words, b.type.words)
     )
-    return Column(a.name, a.declared, type_, a.nullable or b.nullable, False)
+    values = tuple(sorted({*a.values, *b.values})) if a.values and b.values else ()
+    return Column(a.name, a.declared, type_, a.nullable or b.nullable, False, values)
 
 
 def _message(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -21,9 +21,10 @@ from spuvm.dp.spending import DELTA
 from spuvm.marking import reveal
 from spuvm.objects import Marked, SPUObject
 from spuvm.runtime.errors import ConfigError, InputError
-from spuvm.sql import machine, matching, memory, noise, scanning, selecting
+from spuvm.sql import machine, matching, memory, noise, scanning, selecting, tallies
 from spuvm.sql.analysis import Analysis, analyzed
-from spuvm.sql.answers import SHARED, cells, query_function, revealed
+from spuvm.sql.answers import SHARED, beyond, cells, query_function, revealed
+from spuvm.sql.blocks import Blockwise, Streamed, streamed
 from spuvm.sql.catalog import Catalog
 from spuvm.sql.explanation import Explanation
 from spuvm.sql.plan import Expand, nodes
@@ -60,13 +61,13 @@ def connect(
     Args:
         tables: by owner, its tables by name: a path (.parquet, .csv), `sqlite:///file.db`, `duckdb:///file.db`,
             `postgresql://...`, a pandas frame, an arrow table, lists by column, or an object of the owner's PYU; or
-            {"source": any of these, "key": column or columns that are unique}. In a networked run each owner's are
-            read at that owner alone. A table that several owners have under one name is one table, of which each has
+            {"source": any of these, "key": column or columns that are unique, "values": {text column: all that it may
+            be}, which all parties learn}. In a networked run each owner's are read at that owner alone. A table that several owners have under one name is one table, of which each has
             some rows.
         policy: what the owners allow: a TOML file, or a mapping of its form; see `spuvm.sql.policy`. In a networked run
             each owner's own section counts, in the file of that owner. Without it everything is allowed.
-        shares: by name, tables that nobody owns: what `Database.share` gave, or a join of `spuvm.psi` with shared
-            output; see `spuvm.sql.shares.shared_rows`. No owner's policy speaks of them: whoever runs the script
+        shares: by name, tables that nobody owns: what `Database.share` or `load_rows` gave, a join of `spuvm.psi` with
+            shared output, or secrets by column; see `spuvm.sql.shares.shared_rows`. No owner's policy speaks of them: whoever runs the script
             agrees to what is asked of them.
         parties: of a simulation, if `spu.init` was not called: all that take part; the owners come first if not given.
         device: the SPU that computes; of the first parties of `spu.init` if not given.
@@ -221,6 +222,7 @@ class Database:
             if scan.owner in self.policies:
                 scan.ranges = dict(self.policies[scan.owner].ranges(scan.table))
         noise.mark(out.root, self.policies, receiver)
+        tallies.choose(out.root, self.catalog.values())
         matching.choose(out.root, self.device.vm.config, self.joins)
         return out
 
@@ -243,7 +245,8 @@ class Database:
         against = refusals(chosen_plan.root, chosen_plan.sql, self.policies, to)
         price = self._price(chosen_plan, to) if cost else None
         joins = matching.compared(chosen_plan.root, self.members)
-        bytes_here = memory.needed(chosen_plan.root, self.device.vm, to)
+        found = self._streamed(chosen_plan, to, lambda flag: flag)
+        bytes_here = memory.needed(chosen_plan.root, self.device.vm, to, found)
         reveals = self._reveals(chosen_plan, to)
         return Explanation(chosen_plan, to, tuple(against), reveals, price, joins, bytes_here)
 
@@ -329,14 +332,17 @@ class Database:
             parameters = ()
         chosen_plan = self._planned(sql, SHARED, parameters, join_rows)
         out = self._secret(self._run(chosen_plan, SHARED))
-        self._fits(out)
+        self._fits(chosen_plan, out)
         columns = tuple(
-            SharedColumn(label.name, label.type, tuple(words), valid)
-            for label, (words, valid) in zip(chosen_plan.labels, out["columns"])
+            SharedColumn(label.name, label.type, tuple(words), valid, None, values)
+            for label, (words, valid), values in zip(
+                chosen_plan.labels, out["columns"], tallies.texts(chosen_plan.root, self.catalog.values())
+            )
         )
         names = dict(zip(chosen_plan.root.names, chosen_plan.columns))
         keys = tuple(frozenset(names[c] for c in key) for key in chosen_plan.root.unique)
-        return SharedRows(chosen_plan.root.bound, columns, out["there"], keys, listed)
+        rows = columns[0].words[0].shape[0] if columns else chosen_plan.root.bound
+        return SharedRows(rows, columns, out["there"], keys, listed)
 
     def _secret(self, out: Any) -> Any:
         """What one owner computed alone is its own still: shared, it is nobody's."""
@@ -348,24 +354,39 @@ class Database:
 
     def _run(self, chosen_plan: Plan, to: str) -> Any:
         """Agreed on, allowed by all owners, and computed."""
-        with self._agreed(chosen_plan, to):
-            return self.device(self._function(chosen_plan, to))(self._given(chosen_plan))
+        with self._agreed(chosen_plan, to, True) as found:
+            given = self._given(chosen_plan)
+            if found is not None:
+                return Blockwise(self.device, chosen_plan, to, found, self._functions).run(given)
+            return self.device(self._function(chosen_plan, to))(given)
 
     @contextmanager
-    def _agreed(self, chosen_plan: Plan, to: str) -> Iterator[None]:
-        """The query runs in the body: agreed on by all parties' scripts, and allowed by all owners."""
+    def _agreed(self, chosen_plan: Plan, to: str, in_blocks: bool = False) -> Iterator[Streamed | None]:
+        """The query runs in the body: agreed on by all parties' scripts, and allowed by all owners. What of it comes in
+        blocks, if it can."""
         cancelled = self.device.vm.session.cancelled
         self._running = True
         try:
             agree("sql", json.dumps([chosen_plan.text, chosen_plan.sql, to]).encode())
+            found = self._streamed(chosen_plan, to, context.anyone) if in_blocks else None
             with context.abort_everyone_on_error():
-                memory.check(chosen_plan.root, self.device.vm, to)
+                memory.check(chosen_plan.root, self.device.vm, to, found)
             self._allowed(chosen_plan, to)
             with jax.enable_x64(True):
-                yield
+                yield found
         finally:
             self._running = False
             cancelled.clear()
+
+    def _streamed(self, chosen_plan: Plan, to: str, anyone: Callable[[bool], bool]) -> Streamed | None:
+        """What comes in blocks: of one table always; of joins if the whole does not fit into memory at any party."""
+        found = streamed(chosen_plan.root)
+        if found is not None:
+            return found
+        found = streamed(chosen_plan.root, joins=True)
+        if found is None or not anyone(memory.needed(chosen_plan.root, self.device.vm, to) > memory.limit()):
+            return None
+        return found
 
     def _receiver(self, to: str) -> str:
         if to not in self.members:
@@ -398,6 +419,7 @@ class Database:
             for n in nodes(chosen_plan.root)
             if isinstance(n, Expand) and n.limited
         ]
+        out += ["to all parties: whether `values` of shares hold"] * any(map(tallies.declared, nodes(chosen_plan.root)))
         for owner in self.policies:
             for s in noise.spent(chosen_plan.root, owner):
                 cost = f"delta {s.ratio:g}" if s.mechanism == DELTA else f"epsilon {s.epsilon:g} for each row of a unit"
@@ -420,41 +442,49 @@ class Database:
         return {"scans": scans, "matched": found}
 
     def _program(self, chosen_plan: Plan, to: str) -> Any:
-        spelled = machine.dictionaries(chosen_plan.root)
         with jax.enable_x64(True):
-            scans: dict[str, Any] = {}
-            for scan in chosen_plan.scans:
-                if scan.owner == NOBODY:
-                    scans[scan.name] = self._scan(chosen_plan, scan)
-                    continue
-                struct = scanning.inputs(_wanted(scan), scan.bound, scan.filtered, spelled)
-                scans[scan.name] = jax.tree.map(lambda x, s=scan: Marked(x, s.owner), struct)
-            found = {
-                name: jax.tree.map(Marked, *selecting.inputs(sides, self.members))
-                for name, sides in matching.matchings(chosen_plan.root).items()
-            }
-            given = {"scans": scans, "matched": found}
-            return self.device(self._function(chosen_plan, to)).compile(given)
+            return self.device(self._function(chosen_plan, to)).compile(self._shapes(chosen_plan))
+
+    def _shapes(self, chosen_plan: Plan) -> Any:
+        """As `_given`, of owners' rows by shapes."""
+        spelled = machine.dictionaries(chosen_plan.root)
+        scans: dict[str, Any] = {}
+        for scan in chosen_plan.scans:
+            if scan.owner == NOBODY:
+                scans[scan.name] = self._scan(chosen_plan, scan)
+                continue
+            struct = scanning.inputs(_wanted(scan), scan.bound, scan.filtered, spelled)
+            scans[scan.name] = jax.tree.map(lambda x, s=scan: Marked(x, s.owner), struct)
+        found = {
+            name: jax.tree.map(Marked, *selecting.inputs(sides, self.members))
+            for name, sides in matching.matchings(chosen_plan.root).items()
+        }
+        return {"scans": scans, "matched": found}
 
     def _price(self, chosen_plan: Plan, to: str) -> Any:
-        """The cost of the query's program, and of what is selected before it."""
-        return matching.with_selections(self._program(chosen_plan, to).cost, chosen_plan.root)
+        """The cost of the query's program, or of its blocks, and of what is selected before it."""
+        found = self._streamed(chosen_plan, to, lambda flag: flag)
+        if found is None:
+            return matching.with_selections(self._program(chosen_plan, to).cost, chosen_plan.root)
+        with jax.enable_x64(True):
+            made = Blockwise(self.device, chosen_plan, to, found, self._functions).cost(self._shapes(chosen_plan))
+        return matching.with_selections(made, chosen_plan.root)
 
     def _function(self, chosen_plan: Plan, to: str) -> Any:
         key = (chosen_plan.text, chosen_plan.ordered, to)
         return self._functions.setdefault(key, query_function(chosen_plan, to, self.device.vm.config.fxp_fraction_bits))
 
     def _result(self, chosen_plan: Plan, to: str, out: Any, seconds: float) -> Result:
-        self._fits(out)
+        self._fits(chosen_plan, out)
         values = None
         if PYU(to).is_here:
             shown = jax.tree.map(lambda x: x.known_value(), {"columns": out["columns"], "there": out["there"]})
             values = cells(chosen_plan, shown)
         return Result(to, chosen_plan.labels, self._reveals(chosen_plan, to), values, seconds)
 
-    def _fits(self, out: Any) -> None:
+    def _fits(self, chosen_plan: Plan, out: Any) -> None:
         if out["fits"] is not None and not bool(reveal(out["fits"])):
-            raise InputError("a join has more rows than `join_rows` states: give a larger bound. Nothing was shown.")
+            raise InputError(f"{beyond(chosen_plan.root)} Nothing was shown.")
 
 
 def _wanted(scan: Any) -> dict[str, Any]:

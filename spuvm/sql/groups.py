@@ -93,7 +93,7 @@ def _aggregated(s: Sorted, keys: Sequence[str], aggregates: Sequence[Aggregate])
     sums: dict[tuple[Any, ...], Array] = {("rows",): s.there}
     carried: dict[str, Vec] = {k: s.rows[k] for k in keys}
     for a in aggregates:
-        RULES[_family(a)].collect(a, s, sums, carried)
+        RULES[family(a)].collect(a, s, sums, carried)
     running = [jnp.cumsum(x) for x in sums.values()]
     vecs = list(carried.values())
     flat = [x for v in vecs for x in v.arrays]
@@ -103,11 +103,11 @@ def _aggregated(s: Sorted, keys: Sequence[str], aggregates: Sequence[Aggregate])
     groups = Groups(s, totals, at_end, out[0])
     columns = {k: at_end[k] for k in keys}
     for a in aggregates:
-        columns[a.field.name] = _masked(RULES[_family(a)].result(a, groups), a.field.type)
+        columns[a.field.name] = masked(RULES[family(a)].result(a, groups), a.field.type)
     return Rows(columns, out[0], s.rows.count)
 
 
-def _masked(v: Vec, type_: Type) -> Vec:
+def masked(v: Vec, type_: Type) -> Vec:
     return Vec(type_, nulled(v, v.valid).words, v.valid)
 
 
@@ -132,7 +132,7 @@ class Rule:
     result: Callable[[Aggregate, Groups], Vec]
 
 
-def _family(a: Aggregate) -> str:
+def family(a: Aggregate) -> str:
     if a.fn in ("min", "max"):
         return "extreme"
     if a.fn in ("median", "quantile_cont"):
@@ -327,9 +327,9 @@ def _all_rows(rows: Rows, aggregates: Sequence[Aggregate]) -> Rows:
 def _total(rows: Rows, a: Aggregate) -> Vec:
     s = Sorted(rows, rows.ones, rows.there, rows.there, rows.there)
     sums: dict[tuple[Any, ...], Array] = {("rows",): s.there}
-    RULES[_family(a)].collect(a, s, sums, {})
+    RULES[family(a)].collect(a, s, sums, {})
     totals = {k: jnp.sum(x, keepdims=True) for k, x in sums.items()}
-    return _masked(RULES[_family(a)].result(a, Groups(s, totals, {}, jnp.ones(1, jnp.bool_))), a.field.type)
+    return masked(RULES[family(a)].result(a, Groups(s, totals, {}, jnp.ones(1, jnp.bool_))), a.field.type)
 
 
 def _ordered_total(rows: Rows, a: Aggregate) -> Vec:

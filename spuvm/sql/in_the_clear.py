@@ -12,7 +12,7 @@ from spuvm.marking import reveal
 from spuvm.objects import SPUObject
 from spuvm.runtime.errors import InputError
 from spuvm.sql import machine, scanning
-from spuvm.sql.answers import cells, computed
+from spuvm.sql.answers import beyond, cells, computed
 from spuvm.sql.database import Database
 from spuvm.sql.shares import NOBODY, held
 
@@ -37,7 +37,7 @@ def evaluate(db: Database, sql: str, to: str, **options: Any) -> list[tuple[Any,
             given[scan.name] = jax.tree.map(jnp.asarray, tree)
         out = computed(plan, {"scans": given, "matched": {}, "frac": 0})
         if out["fits"] is not None and not bool(out["fits"]):
-            raise InputError("a join has more rows than `join_rows` states: give a larger bound.")
+            raise InputError(beyond(plan.root))
         return list(zip(*cells(plan, {"columns": out["columns"], "there": out["there"]})))
 
 

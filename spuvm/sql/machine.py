@@ -8,7 +8,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from spuvm.sql import functions
+from spuvm.sql import functions, tallies
 from spuvm.sql.columns import Array, Vec, both, chosen, dtype, joined, literal, nulled, truth, written
 from spuvm.sql.expanding import expand
 from spuvm.sql.groups import group
@@ -52,12 +52,14 @@ class ScanInput:
 @dataclass(eq=False)
 class Run:
     """One evaluation of a plan. `matched`: of lookups by owners' keys, what was selected before (see `matching`);
-    `limits`: whether stated bounds held, one bit for each."""
+    `counts`: of scans that come in blocks, the rows of this one; `limits`: whether stated bounds held, one bit for
+    each."""
 
     inputs: Mapping[str, ScanInput]
     matched: Mapping[str, Any] = field(default_factory=dict)
     frac: int = 0
     done: dict[int, Rows] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     limits: list[Array] = field(default_factory=list)
 
     def rows(self, node: Node) -> Rows:
@@ -100,7 +102,7 @@ def _scan(run: Run, node: Scan) -> Rows:
         f.name: Vec(f.type, tuple(w.astype(dtype(f.type)) for w in given.words[f.name]), given.valid.get(f.name))
         for f in node.fields
     }
-    return Rows(columns, given.there, node.bound)
+    return Rows(columns, given.there, run.counts.get(node.name, node.bound))
 
 
 def _constants(run: Run, node: Constants) -> Rows:
@@ -193,6 +195,10 @@ def _group(run: Run, node: Group) -> Rows:
     rows = run.rows(node.input)
     if node.noise is not None:
         return noisy_group(rows, node)
+    if node.cells:
+        found, fits = tallies.grouped(tallies.totals(rows, node), node)
+        run.limits += [] if fits is None else [fits]
+        return found
     follow = [Aggregate(node[k], "any", k) for k in node.keys if k not in node.by]
     return group(rows, node.by, (*node.aggregates, *follow))
 

@@ -215,6 +215,7 @@ class Group(Node):
     uncounted: frozenset[str] = frozenset()  # owners whose units its rows do not tell, nor a GROUP BY below
     noise: Any = None  # see `noise.Noise`
     by: tuple[str, ...] = ()
+    cells: tuple[tuple[str, tuple[Any, ...]], ...] = ()  # the values of each key, if all know them; see `tallies`
 
     @property
     def inputs(self) -> tuple[Node, ...]:
@@ -357,7 +358,8 @@ def detail(node: Node) -> str:
                 for a in node.aggregates
             )
             by = f"by {', '.join(node.keys)}" if node.keys else "all rows"
-            by += f" (which follow from {', '.join(node.by)})" if node.by != node.keys else ""
+            by += f" (which follow from {', '.join(node.by)})" if node.by != node.keys and not node.cells else ""
+            by += f" (a total for each of {node.bound} combinations of known values)" if node.cells else ""
             noise = "" if node.noise is None else str(node.noise)
             return f"{by}: {calls}" + (f"; at least {node.k} units" if node.k else "") + noise
         case Window():

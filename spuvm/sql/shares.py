@@ -13,12 +13,14 @@ from spuvm.devices import PYU, SPU, PYUObject
 from spuvm.objects import SPUObject
 from spuvm.psi.shared import SharedTable
 from spuvm.runtime.errors import DataError, InputError
+from spuvm.shares import Folders, load_shares, save_shares
 from spuvm.sql.catalog import Column, Part, Table
-from spuvm.sql.sources import quoted
+from spuvm.sql.sources import checked_values, quoted
 from spuvm.sql.types import BOOL, DEFAULT_TEXT, FLOATING, LIMIT, Type, from_duckdb, integer, text, words_of
 
-SETTINGS = ("source", "key", "types", "ranges", "lengths")
+SETTINGS = ("source", "key", "types", "ranges", "lengths", "values")
 NOBODY = ""  # the owner of shares
+KIND = "spuvm table 1"  # what is saved
 DECLARED = ("DATE", "TIMESTAMP", "BOOLEAN")
 
 
@@ -30,6 +32,7 @@ class SharedColumn:
         words: as `types` says: one array, of text one for each word.
         valid: bool, whether it is not NULL; None if nothing is.
         dictionary: at its owner, the texts that codes stand for, in order.
+        values: of text, all that it may be, if all parties know.
     """
 
     name: str
@@ -37,6 +40,7 @@ class SharedColumn:
     words: tuple[SPUObject, ...]
     valid: SPUObject | None = None
     dictionary: PYUObject | None = None
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +78,36 @@ class SharedRows:
         more = f"; {', '.join(self.listed)}" if self.listed else ""
         return f"<shared rows: at most {self.rows:,} of {', '.join(self.names)}{more}>"
 
+    def save(self, folders: Folders, name: str = "rows") -> None:
+        """Write each party's shares to its own folder, as `spu.save_shares` does; `load_rows` reads them.
+
+        Args:
+            folders: by party; in a networked run a party needs its own alone.
+
+        Raises:
+            InputError: for text by codes, whose dictionary an owner has.
+            SaveError: at all parties, if one cannot write.
+        """
+        coded = [c.name for c in self.columns if c.dictionary is not None]
+        if coded:
+            raise InputError(
+                f"`{coded[0]}` is text by codes that an owner spells out: make rows of words first, "
+                "`connect({}, shares={'t': rows}).share('select * from t')`."
+            )
+        columns = [
+            {
+                "name": c.name,
+                "type": [c.type.kind, c.type.lo, c.type.hi, c.type.scale, c.type.words],
+                "words": list(c.words),
+                "valid": c.valid,
+                "values": list(c.values),
+            }
+            for c in self.columns
+        ]
+        keys, listed = [sorted(k) for k in self.keys], list(self.listed)
+        tree = {"rows": self.rows, "columns": columns, "there": self.there, "keys": keys, "listed": listed}
+        save_shares({"kind": KIND, **tree}, folders, name)
+
     def arguments(self) -> dict[str, Any]:
         """Columns of one array each (DECIMAL as integers) and `valid`: what a function of the same SPU takes."""
         out: dict[str, Any] = {c.name: c.words[0] for c in self.columns if len(c.words) == 1}
@@ -84,14 +118,16 @@ def shared_rows(source: Any, name: str, device: SPU) -> SharedRows:
     """What `connect` was given as a table of shares.
 
     Args:
-        source: `SharedRows`; a `spuvm.psi` table with shared output; or {"source": either, "key": columns that are
-            unique (nobody can check that), "types": {column: "DATE", "TIMESTAMP" or "BOOLEAN"} of its integers,
-            "ranges": {column: (lowest, highest)}, "lengths": {column: bytes} of text}.
+        source: `SharedRows`; a `spuvm.psi` table with shared output; secrets [rows] by column; or {"source": any of
+            these, "key": columns that are unique (nobody can check that), "types": {column: "DATE", "TIMESTAMP" or
+            "BOOLEAN"} of its integers, "ranges": {column: (lowest, highest)}, "lengths": {column: bytes} of text,
+            "values": {column: all texts that it may be}}.
 
     Raises:
         InputError: for anything else, and for secrets of another machine.
     """
-    settings: dict[str, Any] = dict(source) if isinstance(source, Mapping) else {"source": source}
+    plain = not isinstance(source, Mapping) or (source and all(isinstance(x, SPUObject) for x in source.values()))
+    settings: dict[str, Any] = {"source": source} if plain else dict(source)
     for key in settings:
         if key not in SETTINGS:
             raise InputError(f"shares `{name}` have `{key}`{nearest(key, SETTINGS)}: they take {', '.join(SETTINGS)}.")
@@ -100,16 +136,21 @@ def shared_rows(source: Any, name: str, device: SPU) -> SharedRows:
         out = _of_join(given, settings, name)
     elif isinstance(given, SharedRows):
         out = given
+    elif isinstance(given, Mapping) and given and all(isinstance(x, SPUObject) for x in given.values()):
+        out = _of_columns(given, settings, name)
     else:
         raise InputError(
-            f"shares `{name}` are a `{type(given).__name__}`: give what `db.share(...)` gave, or a joined table with "
-            "output='shared'."
+            f"shares `{name}` are a `{type(given).__name__}`: give what `db.share(...)` or `spu.sql.load_rows(...)` "
+            "gave, a joined table with output='shared', or secrets [rows] by column."
         )
     for column in out.columns:
         if any(w.vm.config != device.vm.config for w in column.words):
             raise InputError(f"shares `{name}` are secrets of another machine than the query's: use one SPU for both.")
-    out = replace(out, columns=tuple(_ranged(c, settings.get("ranges", {}), name) for c in out.columns))
-    for described in (settings.get(which, {}) for which in ("types", "ranges", "lengths")):
+    texts = checked_values(settings.get("values", {}), f"shares `{name}`")
+    out = replace(
+        out, columns=tuple(_valued(_ranged(c, settings.get("ranges", {}), name), texts, name) for c in out.columns)
+    )
+    for described in (settings.get(which, {}) for which in ("types", "ranges", "lengths", "values")):
         for listed in described:
             out[listed]
     said = settings.get("key")
@@ -131,6 +172,29 @@ def _ranged(column: SharedColumn, ranges: Mapping[str, Sequence[int]], name: str
     if lo > hi or column.type.kind not in ("int", "decimal", "date", "timestamp"):
         raise InputError(f"`ranges` of shares `{name}`: `{column.name}` needs (lowest, highest) of whole numbers.")
     return replace(column, type=column.type.within(max(lo, column.type.lo), min(hi, column.type.hi)))
+
+
+def _valued(column: SharedColumn, texts: Mapping[str, Sequence[str]], name: str) -> SharedColumn:
+    if column.name not in texts:
+        return column
+    if column.type.kind != "text" or column.type.dictionary is not None:
+        raise InputError(f"`values` of shares `{name}`: `{column.name}` is {column.type}: give those of text in words.")
+    words_of(texts[column.name], column.type.words)  # that they fit
+    return replace(column, values=tuple(sorted(set(texts[column.name]))))
+
+
+def _of_columns(given: Mapping[str, SPUObject], settings: Mapping[str, Any], name: str) -> SharedRows:
+    """Secrets of a machine as a table, as `spu.secret` and programs give them."""
+    columns = []
+    for label, x in given.items():
+        where = f"column `{label}` of shares `{name}`"
+        if x.ndim != 1 or x.type.visibility != "secret" or x.valid is not None:
+            raise InputError(f"{where} is {x!r}: it must be secret numbers or bools [rows], none NaN.")
+        columns.append(SharedColumn(label, _type(x, settings.get("types", {}).get(label), where), (x,)))
+    sizes = {c.words[0].shape[0] for c in columns}
+    if len(sizes) > 1 or 0 in sizes:
+        raise InputError(f"the columns of shares `{name}` must have one length, above zero: got {sorted(sizes)}.")
+    return SharedRows(sizes.pop(), tuple(columns), None)
 
 
 def _of_join(table: SharedTable, settings: Mapping[str, Any], name: str) -> SharedRows:
@@ -162,12 +226,31 @@ def _type(words: SPUObject, declared: str | None, where: str) -> Type:
     raise InputError(f"{where} is {kind}, which SQL here does not take.")
 
 
+def load_rows(folders: Folders, device: SPU | None = None, name: str = "rows") -> SharedRows:
+    """The table that `SharedRows.save` wrote, by all its parties.
+
+    Args:
+        device: the SPU; the one of all parties that `spu.init` named if not given.
+
+    Raises:
+        InputError: for a part that is missing, damaged, or holds something else; see `spu.load_shares`.
+    """
+    tree = load_shares(folders, device, name)
+    if not isinstance(tree, dict) or tree.get("kind") != KIND:
+        raise InputError(f"`{name}` holds other shares than a table's: read them by `spu.load_shares`.")
+    columns = tuple(
+        SharedColumn(c["name"], Type(*c["type"]), tuple(c["words"]), c["valid"], None, tuple(c["values"]))
+        for c in tree["columns"]
+    )
+    return SharedRows(tree["rows"], columns, tree["there"], tuple(map(frozenset, tree["keys"])), tuple(tree["listed"]))
+
+
 # What the planner and the machine ask -------------------------------------------------------------------------------
 
 
 def table_of(name: str, rows: SharedRows) -> Table:
     """As the catalogue knows it."""
-    columns = tuple(Column(c.name, "", c.type, c.valid is not None, False) for c in rows.columns)
+    columns = tuple(Column(c.name, "", c.type, c.valid is not None, False, c.values) for c in rows.columns)
     return Table(name.lower(), columns, (Part(NOBODY, rows.rows),), rows.keys, rows.listed)
 
 

@@ -16,11 +16,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 from spuvm.data.formats.table_file import pyarrow_module
+from spuvm.data.schema import nearest
 from spuvm.runtime.errors import InputError
 from spuvm.sql.types import WORD, from_duckdb
 
 INSTALL = "install spuvm[sql]"
 Ranges = Mapping[str, tuple[float, float]]  # by column in lower case
+SETTINGS = ("source", "key", "values")
 READERS = {".parquet": "read_parquet", ".csv": "read_csv", ".json": "read_json"}
 
 
@@ -31,6 +33,16 @@ def duckdb() -> Any:
     except ImportError:
         raise InputError(f"SQL needs packages that are missing: {INSTALL}.") from None
     return duckdb
+
+
+def checked_values(said: Any, where: str) -> Mapping[str, Sequence[str]]:
+    """`values`: by column, the texts that it may be. InputError for anything else."""
+    good = isinstance(said, Mapping) and all(
+        isinstance(texts, list | tuple) and texts and all(isinstance(t, str) for t in texts) for texts in said.values()
+    )
+    if not good:
+        raise InputError(f"`values` of {where} must be lists of texts by column, as {{'status': ['open', 'paid']}}.")
+    return dict(said)
 
 
 def without_division_errors(db: Any) -> None:
@@ -54,6 +66,7 @@ class Store:
     def __init__(self, party: str, tables: Mapping[str, Any]) -> None:
         self.party = party
         self.keys: dict[str, list[list[str]]] = {}
+        self.values: dict[str, Mapping[str, Sequence[str]]] = {}
         self.db = duckdb().connect(":memory:")
         self.db.execute("SET enable_progress_bar = false")
         without_division_errors(self.db)
@@ -63,7 +76,14 @@ class Store:
 
     def _add(self, name: str, source: Any) -> None:
         key = None
-        if isinstance(source, Mapping) and "source" in source:
+        if isinstance(source, Mapping) and "source" in source and not isinstance(source["source"], list | tuple):
+            for setting in source:
+                if setting not in SETTINGS:
+                    raise InputError(
+                        f"table `{name}` of {self.party} has `{setting}`{nearest(setting, SETTINGS)}: it takes "
+                        f"{', '.join(SETTINGS)}."
+                    )
+            self.values[name] = checked_values(source.get("values", {}), f"table `{name}` of {self.party}")
             key, source = source.get("key"), source["source"]
         if source is None:
             raise InputError(
@@ -252,11 +272,13 @@ class Store:
         columns = []
         for column, type_name, *_ in described:
             entry = {"name": column, "type": type_name, "nullable": True, "unique": False, "range": None}
+            entry["values"] = sorted(self.values.get(name, {}).get(column, ()))
             kind = from_duckdb(type_name, f"column `{column}` of table `{name}` of {self.party}").kind
             if statistics:
                 entry.update(self._statistics(name, column, kind))
             columns.append(entry)
         self._check_keys(name, [c["name"] for c in columns])
+        self._check_values(name, {c["name"]: c["values"] for c in columns})
         return {"name": name, "rows": rows, "columns": columns, "keys": self.keys.get(name, [])}
 
     def _check_keys(self, name: str, columns: Sequence[str]) -> None:
@@ -270,6 +292,21 @@ class Store:
                 raise InputError(
                     f"`key` of table `{name}` of {self.party} ({', '.join(key)}) is not unique: name another."
                 )
+
+    def _check_values(self, name: str, columns: Mapping[str, Sequence[str]]) -> None:
+        where = f"`values` of table `{name}` of {self.party}"
+        for column in self.values.get(name, {}):
+            if column not in columns:
+                raise InputError(f"{where} has `{column}`{nearest(column, list(columns))}, which the table has not.")
+        for column, texts in columns.items():
+            if not texts:
+                continue
+            c = quoted(column)
+            if not self._type_of(name, column).upper().startswith(("VARCHAR", "ENUM")):
+                raise InputError(f"{where}: `{column}` is no text; of numbers, the range is known.")
+            beyond = f"SELECT 1 FROM {quoted(name)} WHERE NOT list_contains(?, {c}::VARCHAR) LIMIT 1"
+            if self.db.execute(beyond, [list(texts)]).fetchall():
+                raise InputError(f"{where}: `{column}` has others than the {len(texts)} that are listed.")
 
     def _statistics(self, name: str, column: str, kind: str) -> dict[str, Any]:
         c = quoted(column)
