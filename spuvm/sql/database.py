@@ -62,13 +62,13 @@ def connect(
         tables: by owner, its tables by name: a path (.parquet, .csv), `sqlite:///file.db`, `duckdb:///file.db`,
             `postgresql://...`, a pandas frame, an arrow table, lists by column, or an object of the owner's PYU; or
             {"source": any of these, "key": column or columns that are unique, "values": {text column: all that it may
-            be}, which all parties learn}. In a networked run each owner's are read at that owner alone. A table that several owners have under one name is one table, of which each has
-            some rows.
+            be}, which all parties learn}. In a networked run each owner's are read at that owner alone. A table that
+            several owners have under one name is one table, of which each has some rows.
         policy: what the owners allow: a TOML file, or a mapping of its form; see `spuvm.sql.policy`. In a networked run
             each owner's own section counts, in the file of that owner. Without it everything is allowed.
         shares: by name, tables that nobody owns: what `Database.share` or `load_rows` gave, a join of `spuvm.psi` with
-            shared output, or secrets by column; see `spuvm.sql.shares.shared_rows`. No owner's policy speaks of them: whoever runs the script
-            agrees to what is asked of them.
+            shared output, or secrets by column; see `spuvm.sql.shares.shared_rows`. No owner's policy speaks of them:
+            whoever runs the script agrees to what is asked of them.
         parties: of a simulation, if `spu.init` was not called: all that take part; the owners come first if not given.
         device: the SPU that computes; of the first parties of `spu.init` if not given.
         budget: the `spu.dp.Budget` of each owner whose policy has `epsilon`, by owner: queries of its rows get noise,
