@@ -12,6 +12,8 @@ import ctypes
 import os
 from functools import lru_cache
 
+from spuvm.runtime.settings import switch
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BLOCK = 64 << 20
 KEPT_TOP = 512 << 20
@@ -20,7 +22,7 @@ KEPT_TOP = 512 << 20
 @lru_cache(maxsize=1)
 def keep_large_blocks() -> bool:
     """Ask the allocator once; whether it agreed."""
-    if os.environ.get("SPUVM_KEEP_MEMORY") == "0":
+    if not switch("SPUVM_KEEP_MEMORY"):
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
+import shutil
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -15,6 +18,7 @@ from spuvm.commands.group import cli
 from spuvm.compiler.cache import disk
 from spuvm.compiler.cache.limits import LOOKED, PAUSE, due, limit, shrink
 from spuvm.runtime.errors import ConfigError
+from spuvm.runtime.settings import switch
 
 
 @pytest.fixture
@@ -49,6 +53,65 @@ def test_stale_versions_go_and_strangers_stay(folder: Path) -> None:
     os.utime(stranger / "x", (1000, 1000))
     shrink(folder)
     assert not old.exists() and recent.exists() and stranger.exists() and folder.exists()
+
+
+def test_the_limit_is_that_of_all_versions_together(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPUVM_CACHE_MB", "1")
+    other = folder.parent / ("1" * 24)
+    other.mkdir()
+    now = time.time()
+    for i in range(8):
+        disk.write(f"{i}.code", bytes(100_000))
+        (other / f"{i}.code").write_bytes(bytes(100_000))
+        for version, age in ((folder, 10), (other, 20)):
+            os.utime(version / f"{i}.code", (now - age, now - age))
+    shrink(folder)
+    assert len(list(folder.iterdir())) + len(list(other.iterdir())) <= 8
+    assert len(list(folder.iterdir())) > len(list(other.iterdir()))
+
+
+def test_a_folder_that_cannot_be_used_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file in its place, one that others may write to, one that a full disk holds: each serves on."""
+    (tmp_path / "file").touch()
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    for name, why in (("file", "File exists|Not a directory"), ("open", "others may write to"), ("full", "No space")):
+        caplog.clear()
+        monkeypatch.setattr(disk, "warned", False)
+        monkeypatch.setenv("SPUVM_CACHE_DIR", str(tmp_path / name))
+        if name == "full":
+            monkeypatch.setattr(disk, "_replace", _no_space)
+        disk.folder.cache_clear()
+        for _ in range(3):
+            disk.write("a.code", b"one")
+        assert disk.read("a.code") is None
+        (said,) = caplog.messages
+        assert "spuvm keeps nothing on disk" in said and re.search(why, said), said
+        if name != "full":
+            assert re.search(why, CliRunner().invoke(cli, ["cache", "show"]).output)
+    disk.folder.cache_clear()
+
+
+def _no_space(path: Path, content: bytes) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_folder_that_was_cleared_meanwhile_is_made_again(folder: Path) -> None:
+    shutil.rmtree(folder.parent)
+    disk.write("a.code", b"one")
+    assert disk.read("a.code") == b"one"
+
+
+@pytest.mark.parametrize("variable", ["SPUVM_CACHE", "SPUVM_NATIVE", "SPUVM_KEEP_MEMORY"])
+def test_switches_are_on_or_off(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for given, on in (("", True), ("1", True), ("0", False)):
+        monkeypatch.setenv(variable, given)
+        assert switch(variable) == on
+    monkeypatch.setenv(variable, "off")
+    with pytest.raises(ConfigError, match=f"`{variable}` must be 1 .* or 0 .*, got 'off'"):
+        switch(variable)
 
 
 def test_a_limit_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """How much the cache on disk may hold: what was not used for long goes first.
 
-`SPUVM_CACHE_MB` is the limit in MB (2,048 if not set; 0: none). Entries of other versions that nobody used for
-`STALE_DAYS` go, whatever the limit. Reading an entry counts as use.
+`SPUVM_CACHE_MB` is the limit in MB (2,048 if not set; 0: none) for all versions of spuvm together. Entries of other
+versions that nobody used for `STALE_DAYS` go, whatever the limit. Reading an entry counts as use.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,12 +24,13 @@ NAME = re.compile("[0-9a-f]{24}")
 KEPT = 0.8  # of the limit, once it was passed
 LOOKED = "looked"  # beside the versions' folders: when a process looked last at how much there is
 PAUSE = 600.0  # seconds until the next does
+_LOOKING = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Entry:
     path: Path
-    nbytes: int
+    nbytes: int  # what it takes on disk
     used: float  # seconds since the epoch
 
 
@@ -47,7 +49,7 @@ def entries(folder: Path) -> Iterator[Entry]:
             with contextlib.suppress(OSError):
                 if item.is_file(follow_symlinks=False):
                     status = item.stat(follow_symlinks=False)
-                    yield Entry(Path(item.path), status.st_size, status.st_mtime)
+                    yield Entry(Path(item.path), max(status.st_size, status.st_blocks * 512), status.st_mtime)
 
 
 def due(root: Path) -> bool:
@@ -61,20 +63,36 @@ def due(root: Path) -> bool:
     return True
 
 
+def shrink_beside(folder: Path) -> None:
+    """`shrink` beside the work: looking at what many versions left takes seconds. Not while another thread does."""
+    threading.Thread(target=_alone, args=(folder,), name="shrink the cache", daemon=True).start()
+
+
+def _alone(folder: Path) -> None:
+    if _LOOKING.acquire(blocking=False):
+        try:
+            shrink(folder)
+        finally:
+            _LOOKING.release()
+
+
 def shrink(folder: Path) -> None:
-    """Remove what was used longest ago while there is too much, and other versions that are stale."""
-    for other in versions(folder.parent):
-        last = max((e.used for e in entries(other)), default=0.0)
-        if other != folder and last < time.time() - STALE_DAYS * 86400:
-            shutil.rmtree(other, ignore_errors=True)
-    found = sorted(entries(folder), key=lambda e: e.used)
+    """Remove other versions that are stale, and what was used longest ago of all while there is too much."""
+    found: list[Entry] = []
+    for version in versions(folder.parent):
+        there = list(entries(version))
+        if version != folder and max((e.used for e in there), default=0.0) < time.time() - STALE_DAYS * 86400:
+            shutil.rmtree(version, ignore_errors=True)
+        else:
+            found += there
     total, most = sum(e.nbytes for e in found), limit()
     if not most or total <= most:
         return
-    for entry in found:
+    for entry in sorted(found, key=lambda e: e.used):
         if total <= KEPT * most:
             return
-        entry.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another process removes, too
+            entry.path.unlink(missing_ok=True)
         total -= entry.nbytes
 
 

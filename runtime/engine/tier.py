@@ -17,6 +17,7 @@ from functools import cache
 from spuvm.runtime.engine import device, interpreter
 from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.ring import native
+from spuvm.runtime.settings import switch
 
 TIERS = ("native", "llvm", "xla")
 _wanted: str | None = None
@@ -52,7 +53,7 @@ def _available() -> bool:
     """Whether there is an engine; that there is none is said once, here or where its library was refused."""
     if interpreter.library() is not None:
         return True
-    if os.environ.get("SPUVM_NATIVE", "1") != "0" and not native.warned:
+    if switch("SPUVM_NATIVE") and not native.warned:
         logging.getLogger(__name__).warning(
             "spuvm runs without its vector engine, every stage by XLA: the native library is not there, or of older "
             "source. With a C++ compiler at hand, install spuvm again."

@@ -18,6 +18,7 @@ from pathlib import Path
 import jax
 
 from spuvm.runtime.ring.native_sources import digest
+from spuvm.runtime.settings import switch
 
 MATMUL_TARGET = "spuvm_ring_matmul"
 WIDE_TARGET = "spuvm_ring_matmul_wide"
@@ -30,7 +31,7 @@ _RING_NAMES = ("plain", "avx2", "avx512")
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The shared library with its signatures declared, or None; calls release the GIL."""
-    if os.environ.get("SPUVM_NATIVE", "1") == "0":
+    if not switch("SPUVM_NATIVE"):
         return None
     path = _find(Path(__file__).parent)
     if path is None:

@@ -24,7 +24,8 @@ KINDS = {
 def cache() -> None:
     """The cache of compiled pieces on disk ($SPUVM_CACHE_DIR, or spuvm in the user's cache folder).
 
-    It holds at most $SPUVM_CACHE_MB megabytes (2,048 if not set): what was not used for long goes first.
+    It holds at most $SPUVM_CACHE_MB megabytes (2,048 if not set), those of earlier versions of spuvm included: what was
+    not used for long goes first.
 
     \b
       spuvm cache show
@@ -33,12 +34,12 @@ def cache() -> None:
 
 
 def _folder() -> Path:
-    folder = disk.folder()
-    if folder is None:
-        raise click.ClickException(
-            "there is no cache: SPUVM_CACHE is 0, or its folder cannot be made or may be written to by others."
-        )
-    return folder
+    if not disk.wanted():
+        raise click.ClickException("there is no cache: SPUVM_CACHE is 0.")
+    try:
+        return disk.place()
+    except OSError as error:
+        raise click.ClickException(f"there is no cache: {error}.") from None
 
 
 @cache.command()
@@ -51,12 +52,13 @@ def show() -> None:
         kind = KINDS.get(entry.path.suffix, "schedules of parties, and names of stages")
         number[kind] += 1
         nbytes[kind] += entry.nbytes
-    click.echo(f"{folder}: {sum(nbytes.values()) / 2**20:.1f} MB of {limit() / 2**20:,.0f}")
+    others = [v for v in versions(folder.parent) if v != folder]
+    size = sum(e.nbytes for v in others for e in entries(v))
+    most = f" of {limit() / 2**20:,.0f}" if limit() else ", without a limit"
+    click.echo(f"{folder.parent}: {(sum(nbytes.values()) + size) / 2**20:.1f} MB{most}")
     for kind, size in nbytes.most_common():
         click.echo(f"  {number[kind]:6} {size / 2**20:8.1f} MB  {kind}")
-    others = [v for v in versions(folder.parent) if v != folder]
     if others:
-        size = sum(e.nbytes for v in others for e in entries(v))
         click.echo(f"  {len(others):6} {size / 2**20:8.1f} MB  other versions of spuvm, JAX or the processor")
 
 
