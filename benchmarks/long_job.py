@@ -16,22 +16,19 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from socket import SHUT_RDWR
 from typing import Any
 
 import numpy as np
-from soak import PARTIES, Three, kill
+from soak import PARTIES, Three, between, kill
 
 from spuvm.policy import record
-from spuvm.service import identity, jobs, settings
+from spuvm.service import identity, jobs
 from spuvm.service.states import ENDED
-from spuvm.shaping import Line, Slow
+from spuvm.shaping import Slow
 
 STEPS = 60
-WIDTH = 1e10  # bits a second: the listeners are there to be cut
 SCRIPT = f"""
 # /// spuvm
 # kind = "script"
@@ -68,40 +65,6 @@ found = loop.state.to(spu.PYU("bob"))
 spu.PYU("bob")(lambda v: np.save(Path(results) / "sum.npy", v))(found)
 spu.shutdown()
 """
-
-
-class Cut(Slow):
-    """A way from one party to another, which can be cut."""
-
-    def cut(self) -> int:
-        """End all connections that go this way; how many."""
-        socks, self._socks = self._socks[1:], self._socks[:1]
-        for sock in socks:
-            with suppress(OSError):
-                sock.shutdown(SHUT_RDWR)
-        return len(socks) // 2
-
-
-@contextmanager
-def between(three: Three) -> Iterator[dict[frozenset[str], list[Cut]]]:
-    """Ways between the services, by pair, while the block runs: all that parties say to each other goes over them."""
-    ways: dict[frozenset[str], list[Cut]] = {frozenset(p): [] for p in (PARTIES[:2], PARTIES[1:], PARTIES[::2])}
-    with ExitStack() as stack:
-        for me in PARTIES:
-            path = three.folder / me / "service.toml"
-            text = path.read_text()
-            for peer in PARTIES:
-                if peer == me:
-                    continue
-                at = three.settings[peer].listen
-                assert at is not None
-                way = Cut(at.port, Line(WIDTH), Line(WIDTH), 0.0)
-                stack.callback(way.close)
-                ways[frozenset((me, peer))].append(way)
-                text = re.sub(rf'(?m)^{peer} = "127.*"$', f'{peer} = "127.0.0.1:{way.port}"', text)
-            path.write_text(text)
-        three.settings = {p: settings.load(three.folder / p / "service.toml") for p in PARTIES}
-        yield ways
 
 
 def states(three: Three, id: str) -> dict[str, tuple[str, str]]:
@@ -146,7 +109,7 @@ def said(three: Three, id: str) -> str:
 class Trouble:
     """Cuts and restarts at random moments of a job, spread over its time."""
 
-    def __init__(self, three: Three, ways: dict[frozenset[str], list[Cut]], given: argparse.Namespace) -> None:
+    def __init__(self, three: Three, ways: dict[frozenset[str], list[Slow]], given: argparse.Namespace) -> None:
         self.three, self.ways = three, ways
         start, length = time.monotonic() + 5, 0.9 * given.seconds
         cuts = [(start + length * (i + random.random()) / given.cuts, "") for i in range(given.cuts)]

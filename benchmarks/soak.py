@@ -1,9 +1,9 @@
-"""Three services on this machine, jobs of all kinds, several at a time, while services are killed, restarted, paused.
+"""Three services on this machine and jobs of all kinds, while parties are killed, restarted, paused and cut off.
 
     python benchmarks/soak.py --jobs 1000 --parallel 8 --every 20
 
 Every job must end right, or with a reason, at every party; none may be lost or run twice; the parties' records must be
-whole, and agree; memory and open files of services are printed at the start and at the end. Exit status 1 if not.
+whole, and agree. Exit status 1 if not. Memory and open files of the services are printed each minute.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,15 @@ from spuvm.runtime.link.certificates import free_ports, make_authority
 from spuvm.service import identity, jobs, settings
 from spuvm.service.states import ENDED
 from spuvm.service.store import Store
+from spuvm.shaping import Line, Slow
 
 PARTIES = ("alice", "bob", "carol")
 ERROR = r"(?m)^\S+ \S+ ERROR .*(?:\n(?!\d{4}-).*){0,40}"  # of the service, not of a job
 HEADERS = {"alice": "x,u,z", "bob": "v,y,w", "carol": "p,q,r"}
 ROWS = 60
+SIZES = 60.0  # seconds until memory and open files are printed again
+PATIENCE = 300.0  # seconds for the last jobs
+WIDTH = 1e10  # bits a second: what is between services is there to be cut
 SQL = "select sum(x) as total from left_table join right_table on left_table.id = right_table.id"
 TASKS = {
     "psi": '[job]\nkind = "psi"\nparties = ["alice", "bob", "carol"]\nto = ["alice"]\n'
@@ -62,6 +67,7 @@ TASKS = {
     "found = mean(spu.PYU('alice')(load)()).to(spu.PYU('bob'))\n"
     "spu.PYU('bob')(lambda v: np.save(Path(results) / 'mean.npy', v))(found)\nspu.shutdown()\n",
 }
+KINDS = ("program", *TASKS)
 
 
 def total(x: Any, y: Any) -> Any:
@@ -79,6 +85,7 @@ class Three:
         self.folder = folder
         self.models = 0
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.ways: dict[frozenset[str], list[Slow]] = {}  # between the services, by pair: `between`
         column = np.zeros(ROWS, np.float32)
         config = Config("aby3", 64, 18, PARTIES)
         self.texts = {"program": compile_function(total, (column, column), [0, 1], config).text, **TASKS}
@@ -183,6 +190,29 @@ class Three:
         )
 
 
+@contextmanager
+def between(three: Three) -> Iterator[dict[frozenset[str], list[Slow]]]:
+    """Ways between the services, by pair, while the block runs: all that parties say to each other goes over them."""
+    ways: dict[frozenset[str], list[Slow]] = {frozenset(p): [] for p in (PARTIES[:2], PARTIES[1:], PARTIES[::2])}
+    with ExitStack() as stack:
+        for me in PARTIES:
+            path = three.folder / me / "service.toml"
+            text = path.read_text()
+            for peer in PARTIES:
+                if peer == me:
+                    continue
+                at = three.settings[peer].listen
+                assert at is not None
+                way = Slow(at.port, Line(WIDTH), Line(WIDTH), 0.0)
+                stack.callback(way.close)
+                ways[frozenset((me, peer))].append(way)
+                text = re.sub(rf'(?m)^{peer} = "127.*"$', f'{peer} = "127.0.0.1:{way.port}"', text)
+            path.write_text(text)
+        three.settings = {p: settings.load(three.folder / p / "service.toml") for p in PARTIES}
+        three.ways = ways
+        yield ways
+
+
 Fault = Callable[[Three, str], None]
 
 
@@ -207,13 +237,43 @@ def pause(three: Three, party: str) -> None:
 
 def kill_a_job(three: Three, party: str) -> None:
     """A process of a job alone: the service stays."""
-    children = Path(f"/proc/{three.processes[party].pid}/task/{three.processes[party].pid}/children")
-    found = children.read_text().split() if children.exists() else []
+    found = [job for template in _children(three.processes[party].pid) for job in _children(template)]
     if found:
-        os.kill(int(random.choice(found)), signal.SIGKILL)
+        os.kill(random.choice(found), signal.SIGKILL)
 
 
-FAULTS: tuple[Fault, ...] = (kill, restart, pause, kill_a_job)
+def kill_all_jobs(three: Three, party: str) -> None:
+    """The process that jobs are copies of, and they with it."""
+    for template in _children(three.processes[party].pid):
+        os.kill(template, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):
+            found += map(int, path.read_text().split())
+    return found
+
+
+def cut(three: Three, party: str) -> None:
+    """End all connections of a party once."""
+    for pair, ways in three.ways.items():
+        if party in pair:
+            for way in ways:
+                way.cut()
+
+
+def cut_off(three: Three, party: str) -> None:
+    """None of its connections holds, for a while."""
+    end = time.monotonic() + random.uniform(1, 8)
+    while time.monotonic() < end:
+        cut(three, party)
+        time.sleep(0.1)
+
+
+ENDING: tuple[Fault, ...] = (kill, restart)
+FAULTS: tuple[Fault, ...] = (*ENDING, pause, kill_a_job, kill_all_jobs, cut, cut_off)
 
 
 def size(pid: int) -> tuple[int, int]:
@@ -222,43 +282,66 @@ def size(pid: int) -> tuple[int, int]:
     return pages * os.sysconf("SC_PAGE_SIZE") >> 20, len(os.listdir(f"/proc/{pid}/fd"))
 
 
-def soak(folder: Path, count: int, parallel: int, every: float, kinds: list[str], seconds: float) -> list[str]:
+def soak(folder: Path, given: argparse.Namespace) -> list[str]:
     """Run it; what was wrong."""
-    three = Three(folder, parallel)
+    three = Three(folder, given.parallel)
+    with between(three):
+        return _soak(three, given)
+
+
+def _soak(three: Three, given: argparse.Namespace) -> list[str]:
     try:
         for party in PARTIES:
             three.start(party)
         for party in PARTIES:
             three.wait_until_up(party)
-        sizes = {p: size(three.processes[p].pid) for p in PARTIES}
         submitted: dict[str, str] = {}
+        ended: set[str] = set()
         begun = time.monotonic()
-        next_fault = begun + every
-        while time.monotonic() < begun + seconds:
-            states = _states(three)
-            still = [i for i in submitted if not all(states[p].get(i, ("", ""))[0] in ENDED for p in PARTIES)]
-            if not still and len(submitted) == count:
+        fault_at, sizes_at, last = begun + given.every, begun + SIZES, begun + given.seconds
+        while time.monotonic() < last + PATIENCE:
+            now = time.monotonic()
+            count = given.jobs if now < last else len(submitted)
+            ended |= _ended(three, [i for i in submitted if i not in ended])
+            if len(ended) == len(submitted) >= count:
                 break
-            while len(submitted) < count and len(still) < parallel:
-                kind, by = kinds[len(submitted) % len(kinds)], random.choice(PARTIES)
-                try:
+            for _ in range(min(count - len(submitted), given.parallel - (len(submitted) - len(ended)))):
+                kind, by = given.kinds[len(submitted) % len(given.kinds)], random.choice(PARTIES)
+                with suppress(OSError):  # that party is away just now
                     submitted[three.submit(kind, by)] = kind
-                except (urllib.error.URLError, OSError):
-                    break  # that party is away just now
-                still.append("")
-            if every and time.monotonic() > next_fault:
-                fault, party = random.choice(FAULTS), random.choice(PARTIES)
-                print(f"{time.monotonic() - begun:6.0f} s  {fault.__name__} {party}", flush=True)
+            if given.every and now > fault_at:
+                fault = random.choice(FAULTS)
+                party = random.choice([p for p in PARTIES if p != given.spare or fault not in ENDING])
+                print(f"{now - begun:6.0f} s  {fault.__name__} {party}", flush=True)
                 fault(three, party)
-                next_fault = time.monotonic() + every
-            time.sleep(0.3)
+                fault_at = time.monotonic() + given.every
+            if now > sizes_at:
+                sizes_at = now + SIZES
+                told = ", ".join(f"{p} {size(three.processes[p].pid)}" for p in PARTIES)
+                print(
+                    f"{now - begun:6.0f} s  {len(ended)} of {len(submitted)} jobs have ended; MiB, files: {told}",
+                    flush=True,
+                )
+            time.sleep(0.5)
         for party in PARTIES:
             three.wait_until_up(party)
-        for party in PARTIES:
-            print(f"{party}: MiB and open files {sizes[party]} at first, {size(three.processes[party].pid)} at the end")
         return _wrong(three, submitted)
     finally:
         three.stop()
+
+
+def _ended(three: Three, ids: list[str]) -> set[str]:
+    """Which of these have ended at all parties, as far as they answer now."""
+    out = set(ids)
+    for party in PARTIES:
+        try:
+            newest = {j["id"]: j["state"] for j in three.ask(party, "/api/jobs?limit=50")}
+            for id in out - newest.keys():
+                newest.update({j["id"]: j["state"] for j in three.ask(party, f"/api/jobs?begins={id}")})
+        except OSError:
+            return set()
+        out = {id for id in out if newest.get(id) in ENDED}
+    return out
 
 
 def _states(three: Three) -> dict[str, dict[str, tuple[str, str]]]:
@@ -301,21 +384,26 @@ def _wrong(three: Three, submitted: dict[str, str]) -> list[str]:
     return found
 
 
-def main() -> int:
+def arguments(*line: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--parallel", type=int, default=8)
     parser.add_argument("--every", type=float, default=20.0, help="Seconds between faults; 0: none.")
-    parser.add_argument("--kinds", default="program,psi,sql,sgb,stream,script")
-    parser.add_argument("--seconds", type=float, default=4 * 3600.0)
+    parser.add_argument("--kinds", type=lambda k: k.split(","), default=list(KINDS))
+    parser.add_argument("--seconds", type=float, default=4 * 3600.0, help="After which no job is asked for any more.")
+    parser.add_argument("--spare", choices=PARTIES, help="Whose service is never ended: its memory can be compared.")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="A folder for all files, kept.")
-    given = parser.parse_args()
+    return parser.parse_args(line)
+
+
+def main() -> int:
+    given = arguments(*sys.argv[1:])
     random.seed(given.seed)
     with tempfile.TemporaryDirectory(prefix="spuvm-soak-") as name:
         folder = given.keep or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        wrong = soak(folder, given.jobs, given.parallel, given.every, given.kinds.split(","), given.seconds)
+        wrong = soak(folder, given)
     for line in wrong:
         print(line)
     print("all right" if not wrong else f"{len(wrong)} wrong")

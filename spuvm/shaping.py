@@ -21,6 +21,7 @@ from spuvm.runtime.link.parties import Cluster
 
 CHUNK = 1 << 16
 AHEAD = 256  # chunks that are under way at most, of one connection
+Way = tuple[socket.socket, socket.socket]
 
 
 class Line:
@@ -42,14 +43,23 @@ class Slow:
         self._port, self._lines, self._delay = port, (near, far), delay
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
-        self._socks: list[socket.socket] = [self._listener]
+        self._ways: dict[Way, int] = {}  # and how many directions are open
+        self._lock = Lock()
         self._start(self._accept)
 
     def close(self) -> None:
-        for sock in self._socks:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+
+    def cut(self) -> int:
+        """End all connections; how many."""
+        with self._lock:
+            for sock in (sock for way in self._ways for sock in way):
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+            return len(self._ways)
 
     def _start(self, *work: object) -> None:
         Thread(target=work[0], args=work[1:], daemon=True).start()  # type: ignore[arg-type]
@@ -64,12 +74,13 @@ class Slow:
                     outer.close()
                     continue
                 inner.settimeout(None)
-                self._socks += [outer, inner]
+                with self._lock:
+                    self._ways[outer, inner] = 2
                 for line, source, target in zip(self._lines, (outer, inner), (inner, outer)):
                     target.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     queue: Queue[tuple[float, bytes]] = Queue(AHEAD)
                     self._start(self._take, source, queue, line)
-                    self._start(self._give, target, queue)
+                    self._start(self._give, source, target, queue, (outer, inner))
 
     def _take(self, source: socket.socket, queue: Queue[tuple[float, bytes]], line: Line) -> None:
         with suppress(OSError):
@@ -77,13 +88,28 @@ class Slow:
                 queue.put((line.leaves(len(data)) + self._delay, data))
         queue.put((0.0, b""))
 
-    def _give(self, target: socket.socket, queue: Queue[tuple[float, bytes]]) -> None:
-        with suppress(OSError):
+    def _give(self, source: socket.socket, target: socket.socket, queue: Queue[tuple[float, bytes]], way: Way) -> None:
+        try:
             while (due := queue.get())[1]:
                 time.sleep(max(0.0, due[0] - time.monotonic()))
                 target.sendall(due[1])
+        except OSError:  # what still comes has nowhere to go
+            with suppress(OSError):
+                source.shutdown(socket.SHUT_RDWR)
+            while queue.get()[1]:
+                pass
         with suppress(OSError):
             target.shutdown(socket.SHUT_WR)
+        self._ended(way)
+
+    def _ended(self, way: Way) -> None:
+        """One direction of a connection: after the second it is closed."""
+        with self._lock:
+            self._ways[way] -= 1
+            if not self._ways[way]:
+                del self._ways[way]
+                for sock in way:
+                    sock.close()
 
 
 @contextmanager

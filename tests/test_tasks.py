@@ -107,4 +107,5 @@ def test_texts_that_are_no_tasks(soak: Any, kind: str, change: tuple[str, str], 
 def test_three_services_run_all_kinds_while_they_are_killed(soak: Any, tmp_path: Path) -> None:
     """A short form of `make soak`."""
     random.seed(5)
-    assert soak.soak(tmp_path, 3, 3, 6.0, ["program", "psi"], 150.0) == []
+    given = "--jobs=3 --parallel=3 --every=6 --kinds=program,psi --seconds=150"
+    assert soak.soak(tmp_path, soak.arguments(*given.split())) == []

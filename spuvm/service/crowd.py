@@ -20,10 +20,10 @@ FILES = 16384  # open files of a service: connections, and what else it has
 
 
 class Unread(logging.Filter):
-    """Requests that are none are answered, and no matter for a log: a scan sends thousands."""
+    """Requests that are none, or end before their end, are no matter for a log: a scan sends thousands."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError | ConnectionError))
 
 
 SERVER = logging.getLogger("spuvm.service.http")

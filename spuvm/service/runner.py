@@ -8,16 +8,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spuvm.network import TIED
 from spuvm.runtime.link.certificates import PASSPHRASE
+from spuvm.service import processes
 from spuvm.service.again import interrupted
 from spuvm.service.jobs import Job
+from spuvm.service.processes import Process
 from spuvm.service.settings import Settings
 from spuvm.service.tasks import argv, toml
 from spuvm.service.work import Place, Work
@@ -26,16 +26,6 @@ TAIL = 2000  # characters of what a process printed that go into the log of this
 POLL = 0.5
 COUNTS = "counts.jsonl"  # in a job's folder: what its sessions exchanged
 GRACE = 5.0
-# A job ends when its service dies; of cores it gets the first so many that are this one's turn.
-_LIMITED = f"""{TIED}
-import resource
-cores, turn = int(sys.argv[2]), int(sys.argv[3])
-if cores and hasattr(os, "sched_setaffinity"):
-    free = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, {{free[(turn * cores + i) % len(free)] for i in range(cores)}})
-resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-os.execv(sys.argv[4], sys.argv[4:])
-"""
 
 
 @dataclass(frozen=True)
@@ -105,21 +95,20 @@ def _cluster(settings: Settings, work: Work, job: str, session: str, door: Path)
 async def run(settings: Settings, job: Job, command: list[str], turn: int, passphrase: str | None = None) -> Ended:
     """Run a job's process to its end. Cancelled, it ends the process. `turn`: how many others run."""
     folder = settings.state / "jobs" / job.id
-    limits = [str(os.getpid()), str(settings.limits.job_cores or 0), str(turn)]
+    told = {
+        "line": command,
+        "folder": str(folder.absolute()),
+        "variables": {**os.environ, **({PASSPHRASE: passphrase} if passphrase else {})},
+        "cores": settings.limits.job_cores or 0,
+        "turn": turn,
+    }
     with open(folder / "output.txt", "ab") as output:  # of all runs
-        process = await asyncio.create_subprocess_exec(
-            *[sys.executable, "-c", _LIMITED, *limits, *command],
-            cwd=folder,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-            env={**os.environ, **({PASSPHRASE: passphrase} if passphrase else {})},
-        )
+        process = await processes.begin(told, output)
     try:
         over = await _watch(process, settings)
     finally:
         await _stop(process)
+        process.close()
     private = (folder / "output.txt").read_text(errors="replace")[-TAIL:]
     if over is not None:
         return Ended("failed", over, private)
@@ -129,7 +118,7 @@ async def run(settings: Settings, job: Job, command: list[str], turn: int, passp
     return Ended("done", "")
 
 
-async def _watch(process: asyncio.subprocess.Process, settings: Settings) -> str | None:
+async def _watch(process: Process, settings: Settings) -> str | None:
     """Wait for the process; why it must be stopped, if it must."""
     end = time.monotonic() + settings.limits.job_seconds
     while process.returncode is None:
@@ -143,14 +132,14 @@ async def _watch(process: asyncio.subprocess.Process, settings: Settings) -> str
     return None
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def _stop(process: Process) -> None:
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.returncode is not None:
             return
         try:
-            os.killpg(process.pid, number)
+            process.signal(number)
             await asyncio.wait_for(asyncio.shield(process.wait()), GRACE)
-        except (ProcessLookupError, TimeoutError):
+        except TimeoutError:
             continue
 
 

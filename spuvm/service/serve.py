@@ -17,7 +17,7 @@ from aiohttp import web
 from spuvm.policy.rules import load_rules, unknown
 from spuvm.runtime.errors import ConfigError, LinkError, SpuError
 from spuvm.runtime.link import certificates
-from spuvm.service import identity, upkeep, wire
+from spuvm.service import identity, processes, upkeep, wire
 from spuvm.service.crowd import SERVER, Crowd, many_files
 from spuvm.service.desk import Desk
 from spuvm.service.party import Party
@@ -152,6 +152,7 @@ def serve(settings: Settings, passphrase: str | None = None, ready: Callable[[],
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with running(settings, passphrase):
+            processes.warm()
             ready()
             await stop.wait()
 

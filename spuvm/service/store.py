@@ -50,6 +50,13 @@ LATER = (  # columns that stores of earlier versions lack
     ("news", "attempt", "integer not null default 0"),
 )
 
+# What is looked up again and again is found without reading through all jobs, whose texts may be long.
+INDEXES = f"""
+create index if not exists jobs_open on jobs (received) where state not in {ENDED};
+create index if not exists jobs_received on jobs (received, rule, id);
+create index if not exists jobs_said on jobs (id, state, attempt);
+"""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -134,6 +141,7 @@ class Store:
         for table, column, form in LATER:
             if column not in [r["name"] for r in self.db.execute(f"pragma table_info({table})")]:
                 self.db.execute(f"alter table {table} add column {column} {form}")
+        self.db.executescript(INDEXES)
 
     @property
     def follows_record(self) -> bool:
@@ -203,8 +211,8 @@ class Store:
     def unsaid(self, party: str) -> list[Row]:
         """Jobs of whose state the party has told nobody: the disk was full, or it was killed in between."""
         sql = (
-            "select jobs.* from jobs left join news on news.job = jobs.id and news.party = ? "
-            "where news.job is null or news.state != jobs.state or news.attempt != jobs.attempt"
+            "select * from jobs where id in (select id from jobs left join news on news.job = id and news.party = ? "
+            "where news.job is null or news.state != jobs.state or news.attempt != jobs.attempt)"
         )
         return [row for r in self.db.execute(sql, (party,)) if (row := self._read(r)) is not None]
 

@@ -43,7 +43,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -306,9 +305,9 @@ KINDS: dict[str, Callable[[Mapping[str, Any], str], Work]] = {
 
 
 def argv(work: Work, place: Place) -> list[str]:
-    """The command line of a party's part."""
+    """The command line of a party's part, after `python`."""
     line = work.command(place)
-    return [sys.executable, *line] if work.kind == "script" else [sys.executable, "-m", "spuvm", *line]
+    return line if work.kind == "script" else ["-m", "spuvm", *line]
 
 
 def toml(table: Mapping[str, Any]) -> list[str]:
