@@ -41,6 +41,7 @@ class Program:
         self._name = name
         self.config = config_of(module)
         self._parties: dict[int | None, PartyProgram] = {}
+        self.looked_at: tuple[int, ...] = ()  # sizes of arguments that were looked at for overflows, in bits
 
     @cached_property
     def text(self) -> str:

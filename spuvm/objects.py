@@ -124,16 +124,19 @@ class SPUObject(ArrayLike, Remote):
 
     def known_value(self) -> Any:
         """The array, if this process may read it without asking anyone."""
+        value = decode(self.known_raw(), self.type.kind, self.type.frac, self.dtype)
+        return (
+            value if self.valid is None else np.where(self.valid.known_value(), value, np.asarray(np.nan, value.dtype))
+        )
+
+    def known_raw(self) -> np.ndarray:
+        """Its ring elements, if this process may read them."""
         if self.parts[0] is None:
             raise VisibilityError("this party does not hold the value: its owner does. Use `spu.reveal`.")
         kind, _ = boundary_form(self.type)
         count = slots_of_component(self.type, self.vm)
         known, components = ("v", self.components[:count]) if kind == "h" else (kind, self.components)
-        raw = reconstruct(self.vm.protocol.algebra, known, components, count)
-        value = decode(raw, self.type.kind, self.type.frac, self.dtype)
-        return (
-            value if self.valid is None else np.where(self.valid.known_value(), value, np.asarray(np.nan, value.dtype))
-        )
+        return np.asarray(reconstruct(self.vm.protocol.algebra, known, components, count))
 
     def __repr__(self) -> str:
         dims = ",".join(map(str, self.shape))

@@ -17,6 +17,7 @@ from spuvm.compiler.ir.module import Module, Region, Type, Value, Visibility
 from spuvm.compiler.passes.ranges import bounds_of_inputs
 from spuvm.eager import indexed, method, operator
 from spuvm.objects import Marked, Receiver, SPUObject, components_for, identity, slots_of
+from spuvm.overflows import warn_of_overflows
 from spuvm.runtime.config import DEFAULT_FRACTION_BITS, OPTIMIZE, TRUNCATIONS, Config
 from spuvm.runtime.engine import device
 from spuvm.runtime.errors import ConfigError, InputError, VisibilityError
@@ -86,6 +87,7 @@ class VM:
         components: list[Any] = []
         public, bounds = hashlib.sha256(), bounds_of_inputs(module.ranges)
         with abort_on_error(self.session.link):
+            warn_of_overflows(program, leaves, self)
             for value, param, name in zip(leaves, module.body.params, module.inputs, strict=True):
                 parts = components_for(value, param.type, name, self, bounds.get(name))
                 if param.type.is_public and not self.deals:

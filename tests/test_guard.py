@@ -224,9 +224,9 @@ def test_verdicts_of_lines() -> None:
     assert "spu.secret(x, bound=8)" in str(found)
     safe = f.scales(spu.secret(x[0], bound=100), spu.secret(x, bound=8))
     assert {r.verdict for r in safe.rows} == {"safe"} and "spu.secret" not in str(safe)
-    with pytest.warns(RangeWarning, match=r"do not hold|does not hold, at .*test_guard.py:\d+ \(product\)"):
-        refused = f.scales(spu.secret(x[0], bound=1e5), spu.secret(x, bound=1e4))
-    assert row(refused, "product").verdict == "refused"
+    with pytest.warns(RangeWarning, match=r"do not hold|does not hold, at .*test_guard.py:\d+ \(aligned\)"):
+        refused = f.scales(spu.secret(x[0], bound=1e8), spu.secret(x, bound=1e7))
+    assert row(refused, "aligned").verdict == "refused"
     inside = guarded(lambda x: spu.bound(x, 8.0) * 2, (x,))
     assert not raises(inside, (7.9 * x,)) and raises(inside, (8.1 * x,))
 

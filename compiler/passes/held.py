@@ -62,7 +62,7 @@ class Held(Analysis):
             return self._stated(op, found)
         if op.output.type.kind != "fxp":
             return found
-        if op.name in CHECKED and not within(found, self.unbounded()) and not self._own(op):
+        if op.name in CHECKED and not within(found, self.unbounded()) and not is_own(op, self.ring_bits, self.frac):
             self.exceeds[op] = found
         else:
             self.exceeds.pop(op, None)
@@ -78,15 +78,16 @@ class Held(Analysis):
             self.exceeds[op] = found
         return max(found[0], -most), min(found[1], most)
 
-    def _own(self, op: Op) -> bool:
-        """Whether an algorithm sees to its numbers itself: by its word, or by more bits than factors have room for."""
-        most = self.ring_bits - 2 - self.frac
-        return op.modular or (op.name in ("mul", "dot") and any(v.type.frac > most for v in op.inputs))
-
     def _invariant(
         self, step: Callable[[list[Bounds]], list[Bounds]], state: list[Bounds], trips: int | None
     ) -> list[Bounds]:
         return super()._invariant(step, state, None if trips is not None and trips > FEW else trips)
+
+
+def is_own(op: Op, ring_bits: int, frac: int) -> bool:
+    """Whether an algorithm sees to its numbers itself: by its word, or by more bits than factors have room for."""
+    most = ring_bits - 2 - frac
+    return op.modular or (op.name in ("mul", "dot") and any(v.type.frac > most for v in op.inputs))
 
 
 def bits_of(x: Bounds) -> int:

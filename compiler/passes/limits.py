@@ -63,6 +63,7 @@ class Limits:
         self.pinned: dict[Value, Limit] = {}  # of what loops carry
         self.measured: dict[Value, float] = {}  # log2 of what values are taken to stay below
         self.digits: dict[Value, float] = {}  # extra bits that small ones want
+        self.stated = False  # whether anything is stated: what is known may be large then, and has fewer bits
 
     @property
     def promised(self) -> Limit:
@@ -93,7 +94,7 @@ class Limits:
 
     def _kept(self, x: Limit) -> Limit:
         """A promise is never above what the ring holds; a sum may be above what a factor may be."""
-        if x.known and x.whole <= self.most:
+        if x.known and x.whole <= (self.top if self.stated else self.most):
             return x
         return Limit(min(x.product, self.promised.whole), min(x.whole, self.promised.whole), False)
 

@@ -208,7 +208,7 @@ class Watch:
         """By known numbers, of which the smallest counts."""
         (x,) = op.inputs
         sizes = np.abs(np.asarray(op.attrs["by"], np.float64))
-        smallest = float(sizes[sizes > 0].min(initial=1.0))
+        smallest = float(sizes[sizes > 0].min(initial=np.inf))
         most = smallest * 2.0 ** (self.top - op.output.type.frac + x.type.frac)
         return self.within(x, math.floor(most), self.held.bits(x)) if most < 2.0**self.top else []
 

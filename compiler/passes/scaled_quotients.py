@@ -89,10 +89,10 @@ def quotient(s: Scaler, op: Op) -> None:
     y = s.at(y, min(s.of(y), max(0, up_to - y.type.frac + s.of(y))), op)
     extra = s.wish(op.output)
     if x not in s.constants:
-        extra = min(extra, s.of(x))
+        extra = min(extra, max(s.of(x), 0))
     extra = min(extra, max(0, up_to - op.output.type.frac))
     most = op.output.type.frac + extra + y.type.frac - LEAST_EXPONENT - x.type.frac + s.of(x)
-    x = s.at(x, extra if x in s.constants else min(s.of(x), max(most, 0)), op)
+    x = s.at(x, extra if x in s.constants else min(s.of(x), max(most, min(s.of(y), 0))), op)
     beyond = op.output.type.frac + extra + y.type.frac - x.type.frac - MOST_EXPONENT.get(s.ring_bits, s.ring_bits)
     less = min(max(beyond, 0), s.of(y))
     extra, y = max(extra - max(beyond - less, 0), 0), s.at(y, s.of(y) - less, op)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from spuvm.compiler.ir.module import Op, Value
@@ -55,13 +57,37 @@ def multiply(s: Scaler, op: Op) -> None:
     both_scaled = all(not s.limits.of[v].known and s.spare(v) > 0 for v in inputs)
     if both_scaled or (op.name == "mul" and sum(map(s.of, inputs)) > s.room(op.output)):
         inputs = [s.at(v, 0, op) for v in op.inputs]
+    if s.limits.stated:
+        inputs = _that_fit(s, op, inputs)
     s.keep(op, inputs, sum(map(s.of, inputs)))
+
+
+def _that_fit(s: Scaler, op: Op, inputs: list[Value]) -> list[Value]:
+    """Known factors with fewer fraction bits, if their product needs them: fewer of the one that has more digits."""
+    limits = [s.limits.of.get(v) for v in inputs]
+    if not all(limit is not None and limit.known for limit in limits) or any(s.lowered(v) != s.frac for v in inputs):
+        return inputs
+    (x, y), whole = inputs, s.limits.of[op.output].whole + _added_later(s)
+    over = math.ceil(x.type.frac + y.type.frac + whole - s.limits.top + 1 - 1e-9)
+    if over <= 0:
+        return inputs
+    digits = [v.type.frac + s.limits.of[v].whole for v in inputs]
+    of_x = min(max((over + digits[0] - digits[1]) / 2, 0), over)
+    fewer = [2 * math.ceil(n / 2) for n in (of_x, over - of_x)]
+    return [s.at(v, max(s.of(v) - n, -s.frac), op) for v, n in zip(inputs, fewer)]
+
+
+def _added_later(s: Scaler) -> float:
+    """log2 of how many such products may be added before they are truncated (see `truncation`), at most."""
+    counts = [max(count(op.inputs[0], op.attrs["axes"]), 1) for op in s.region.ops if op.name == "sum"]
+    sums_of_two = sum(op.name in ("add", "sub") for op in s.region.ops)
+    return math.log2(min(max(counts, default=1), BLOCK)) + math.log2(min(1 + sums_of_two, BLOCK))
 
 
 def total(s: Scaler, op: Op) -> None:
     """Of a sum, which may be too large for the bits of its terms: before it is made, or as a factor after it."""
     (x,), out = op.inputs, op.output
-    if out.type.kind != "fxp" or not s.of(x):
+    if out.type.kind != "fxp" or (not s.of(x) and s.room(out) >= 0):
         return s.keep(op, op.inputs, s.of(x))
     fits = _fits(s, op)
     if s.of(x) > fits:
@@ -79,6 +105,8 @@ def _fits(s: Scaler, op: Op) -> int:
     (see `truncation`), are promised to fit together.
     """
     (x,) = op.inputs
+    if s.limits.stated and s.limits.of[x].known:
+        return s.room(op.output)
     if op.name == "sum" and s.uses[x] == 1 and s.operands_of(x, "trunc") and count(x, op.attrs["axes"]) <= BLOCK:
         return s.room(x)
     return s.room(op.output)

@@ -88,7 +88,7 @@ class Scaler:
         ends = len(self.out)
         for i, value in enumerate(self.region.results):
             kept = self.pins.results.get((self.region, i)) or self._kept(value)
-            self.region.results[i] = self.at(value, kept, None)
+            self.region.results[i] = self.at(value, kept, self._maker(value) if self.of(value) < 0 else None)
         self.region.ops = self.out
         return [*starts, ends]
 
@@ -134,8 +134,13 @@ class Scaler:
         return value.type.frac - self.of(value)
 
     def room(self, value: Value) -> int:
-        """Extra bits that fit the ring: |raw| < 2^(k-2)."""
-        return max(0, math.floor(self.limits.top - self.lowered(value) - self.limits.of[value].whole + 1e-9))
+        """Extra bits that fit the ring: |raw| < 2^(k-2). Of what is stated to be large, less than none; a bit in hand,
+        as roundings go beyond a bound.
+        """
+        limit = self.limits.of[value]
+        fewer = self.limits.stated and limit.known and self.lowered(value) == self.frac
+        fits = math.floor(self.limits.top - fewer - self.lowered(value) - limit.whole + 1e-9)
+        return max(fits, -self.frac if fewer else 0)
 
     def wish(self, value: Value) -> int:
         """What a value that may choose takes: even, so that there are few distinct truncations.
@@ -146,6 +151,8 @@ class Scaler:
             return 0
         wish = self.wanted.of.get(value, NO_WISH)
         factor, anywhere = self.factor_room(value), self.room(value)
+        if anywhere < 0:
+            return anywhere - anywhere % 2
         wide = min(wish.below, anywhere)
         bits = max(0.0, min(max(wish.bits, wish.below), factor, anywhere), wide)
         most = max(factor, anywhere) if wide > factor else min(factor, anywhere)
@@ -274,9 +281,13 @@ class Scaler:
         if len(op.outputs) == 1 and op.output in self.raw and self.of(op.output):
             self._without(op.output, op)
 
+    def _maker(self, value: Value) -> Op | None:
+        return next((made for made in reversed(self.out) if value in made.outputs), None)
+
     def _without(self, value: Value, op: Op) -> None:
         """No extra bits for any use of a value that an algorithm reads raw too: to all it must be one number."""
-        maker = next(made for made in reversed(self.out) if value in made.outputs)
+        maker = self._maker(value)
+        assert maker is not None
         wide = Value(value.type)
         maker.outputs, maker.checked = [wide], ()
         self.extra[wide], self.limits.of[wide] = self.of(value), self.limits.of[value]

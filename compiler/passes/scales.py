@@ -53,6 +53,8 @@ def choose_scales(module: Module, limits: Limits | None = None) -> Moved:
     for param, extra in finer.items():
         param.type = param.type.with_(frac=param.type.frac + extra)
         limits.of[param] = limits.finer(extra)
+    inside = any(op.stated is not None for op in module.body.walk())
+    limits.stated = not ranges and (inside or any(bound is not None for bound in module.bounds))
     for param, bound in zip(module.body.params, module.bounds):
         if bound is not None and param.type.kind == "fxp":
             limits.of[param] = known(math.log2(bound))

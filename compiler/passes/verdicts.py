@@ -17,6 +17,7 @@ from spuvm.compiler.passes.overflow import Watch
 
 SAFE, CANNOT_TELL, REFUSED = "safe", "cannot tell", "refused"
 SAMPLE = "guard=True; the sample fits"
+DIVISOR = "guard=True; the divisor may be small"
 Key = tuple[str, str]  # line, operation
 
 OPERATIONS = {"mul": "product", "dot": "product", "trunc": "product"}
@@ -41,14 +42,16 @@ class Verdict:
             return ""
         if self.word == REFUSED:
             return "smaller numbers, or ring=128"
-        if self.unbounded == (SAMPLE,):
-            return SAMPLE
+        if self.unbounded in ((SAMPLE,), (DIVISOR,)):
+            return self.unbounded[0]
         few = ", ".join(self.unbounded[:3]) + (", ..." if len(self.unbounded) > 3 else "")
         return f"a bound of {few}"
 
 
 def key_of(op: Op) -> Key:
-    return str(op.location), OPERATIONS.get(op.name, op.name)
+    """A number that is moved to more fraction bits is `aligned`."""
+    aligned = op.name == "shift_left" and op.output.type.kind == "fxp"
+    return str(op.location), "aligned" if aligned else OPERATIONS.get(op.name, op.name)
 
 
 def line_of(key: Key) -> str:
@@ -66,6 +69,8 @@ def verdicts(module: Module) -> dict[Key, Verdict]:
     for region in _regions(module.body):
         for op in _unsafe(region, Watch(Builder(frac, ring_bits), held, {})):
             unbounded = tuple(sorted({name for v in op.inputs for name in sources.of.get(v, ())}))
+            if op.name == "div" and not unbounded and not module.ranges:
+                unbounded = (DIVISOR,)
             if module.ranges:  # the sample says what is not stated
                 unbounded = () if line_of(key_of(op)) in module.refused else unbounded or (SAMPLE,)
             verdict = Verdict(CANNOT_TELL if unbounded else REFUSED, unbounded)
