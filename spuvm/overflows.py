@@ -84,7 +84,7 @@ def _bits(x: Any, type_: Type) -> int:
 
 def _least(module: Module) -> float:
     """Arguments of so many bits may make products that the ring does not hold: sums of 64, or of a dot product."""
-    most = module.config["ring_bits"] - 2 - 2 * module.config["fxp_fraction_bits"]
+    most: int = module.config["ring_bits"] - 2 - 2 * module.config["fxp_fraction_bits"]
     added = max((terms(op) for op in module.body.walk() if op.name == "dot"), default=1)
     return max((most - math.log2(max(added, BLOCK))) / 2 - HAND + 1, 1)
 

@@ -15,7 +15,7 @@ from spuvm.compiler.ir.in_the_clear import evaluate
 from spuvm.objects import encoded
 from spuvm.runtime.errors import RangeWarning
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, Any] = {
     "standardised": lambda x: (x - x.mean(0)) / x.std(0),
     "std": lambda x: jnp.std(x, axis=0),
     "mean of squares": lambda x: jnp.mean(x**2, axis=0),

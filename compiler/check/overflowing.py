@@ -141,7 +141,8 @@ def _is_known(op: Op, xs: Sequence[Known]) -> bool:
 def _work(op: Op) -> int:
     if op.name == "dot":
         (contracted, _), _ = op.attrs["dims"]
-        return op.output.type.size * math.prod(op.inputs[0].shape[d] for d in contracted) // 8
+        terms: int = math.prod(op.inputs[0].shape[d] for d in contracted)
+        return op.output.type.size * terms // 8
     return sum(v.type.size for v in op.outputs)
 
 
