@@ -98,6 +98,18 @@ def _no_space(path: Path, content: bytes) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+def test_what_is_no_file_is_not_there(folder: Path) -> None:
+    """A pipe, which reading would wait for, a link, a folder."""
+    os.mkfifo(folder / "pipe")
+    (folder / "link").symlink_to("/dev/zero")
+    (folder / "folder").mkdir()
+    for name in ("pipe", "link", "folder"):
+        assert disk.read(name) is None
+    for name in ("pipe", "link"):
+        disk.write(name, b"one")
+        assert disk.read(name) == b"one"
+
+
 def test_a_folder_that_was_cleared_meanwhile_is_made_again(folder: Path) -> None:
     shutil.rmtree(folder.parent)
     disk.write("a.code", b"one")
@@ -133,7 +145,7 @@ def test_the_command_shows_and_clears(folder: Path) -> None:
 def test_no_cache_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPUVM_CACHE", "0")
     disk.folder.cache_clear()
-    assert "there is no cache" in CliRunner().invoke(cli, ["cache", "show"]).output
+    assert "there is no cache: SPUVM_CACHE is 0" in CliRunner().invoke(cli, ["cache", "show"]).output
     disk.folder.cache_clear()
 
 

@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import platform
+import stat
 import tempfile
 from functools import lru_cache
 from itertools import count
@@ -54,11 +55,7 @@ def wanted() -> bool:
 
 def place() -> Path:
     """The folder, made if it is not there; OSError, which says why, if it cannot be or is not this user's alone."""
-    try:
-        base = os.environ.get("SPUVM_CACHE_DIR")
-        root = Path(base) if base else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spuvm"
-    except RuntimeError as error:  # the user has no home
-        raise OSError(error) from None
+    root = _root()
     path = root / _version()
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
     for p in (root, path):
@@ -68,6 +65,19 @@ def place() -> Path:
         if status.st_mode & 0o022:
             raise OSError(f"others may write to {p}, and what lies there is run (chmod go-w)")
     return path
+
+
+def _root() -> Path:
+    base = os.environ.get("SPUVM_CACHE_DIR")
+    if base:
+        return Path(base)
+    try:
+        usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError as error:
+        raise OSError(error) from None
+    if not usual.is_absolute():
+        raise OSError("the user has no home")
+    return usual / "spuvm"
 
 
 def _said(why: str) -> None:
@@ -123,13 +133,21 @@ def read(name: str) -> bytes | None:
     if path is None:
         return None
     try:
-        stored = (path / name).read_bytes()
+        stored = _content(path / name)
     except OSError:
         return shipped.read(name)
     with contextlib.suppress(OSError):  # of a disk that can be read only
         os.utime(path / name)  # it was used: see `limits`
     content = stored[DIGEST_BYTES:]
     return content if stored[:DIGEST_BYTES] == _seal(name, content) else shipped.read(name)
+
+
+def _content(path: Path) -> bytes:
+    """OSError for what is no file: a pipe would be waited for, a link may lead anywhere."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(f"{path} is no file")
+        return file.read()
 
 
 def _seal(name: str, content: bytes) -> bytes:

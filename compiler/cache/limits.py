@@ -36,7 +36,7 @@ class Entry:
 
 def limit() -> int:
     """Bytes; 0 where there is none."""
-    given = os.environ.get("SPUVM_CACHE_MB", str(DEFAULT_MB))
+    given = os.environ.get("SPUVM_CACHE_MB") or str(DEFAULT_MB)
     if not given.isdigit():
         raise ConfigError(f"`SPUVM_CACHE_MB` must be a number of megabytes, got {given!r}.")
     return int(given) << 20

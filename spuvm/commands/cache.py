@@ -65,9 +65,15 @@ def show() -> None:
 @cache.command()
 def clear() -> None:
     """Remove all of it, other versions' entries too. Programs are compiled anew when they are next called."""
-    folder = _folder()
-    found = versions(folder.parent)
-    size = sum(e.nbytes for v in found for e in entries(v))
-    for version in found:
+    root = _folder().parent
+    before = _size(root)
+    for version in versions(root):
         shutil.rmtree(version, ignore_errors=True)
-    click.echo(f"removed {size / 2**20:.1f} MB from {folder.parent}")
+    left = _size(root)
+    if left:
+        raise click.ClickException(f"{left / 2**20:.1f} MB of {before / 2**20:.1f} in {root} cannot be removed.")
+    click.echo(f"removed {before / 2**20:.1f} MB from {root}")
+
+
+def _size(root: Path) -> int:
+    return sum(e.nbytes for v in versions(root) for e in entries(v))
