@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import secrets
 import subprocess
 from collections.abc import Iterator
@@ -26,6 +27,12 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("repeated", derandomize=config.option.seed == REPEATED)
     settings.load_profile("repeated")
     seeded.install()
+    gc.set_threshold(50_000, 20, 20)  # tracing makes objects by the million, of which few are garbage
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # modules and tests stay
 
 
 def pytest_report_header(config: pytest.Config) -> str:
