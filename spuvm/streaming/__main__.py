@@ -1,22 +1,6 @@
 """A worker as a process: `python -m spuvm.streaming FOLDER NUMBER`."""
 
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-from spuvm.runtime.errors import SpuError
-from spuvm.streaming.worker import work
-
-
-def main() -> int:
-    try:
-        work(Path(sys.argv[1]), int(sys.argv[2]))
-    except SpuError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
-        return error.exit_status
-    return 0
-
+from spuvm.streaming.worker import as_process, work
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(as_process(work))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from spuvm.compiler.compile import Program
 from spuvm.compiler.ir.text import parse
-from spuvm.runtime.errors import LinkError
+from spuvm.runtime.errors import LinkError, SpuError
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.link.tls.connect import connect
@@ -25,6 +26,16 @@ from spuvm.streaming.sources import Source
 from spuvm.vm import VM
 
 POLL = 0.05
+
+
+def as_process(work: Callable[[Path, int], None]) -> int:
+    """What `python -m MODULE FOLDER NUMBER` does for a kind of workers; its exit status."""
+    try:
+        work(Path(sys.argv[1]), int(sys.argv[2]))
+    except SpuError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        return error.exit_status
+    return 0
 
 
 def work(folder: Path, number: int) -> None:
