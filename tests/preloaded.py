@@ -27,7 +27,9 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -46,7 +48,7 @@ MODULES = (
 SERVERS = 3  # as many as most tests have parties
 LIMIT = 300.0  # seconds for an answer, of which the first waits for the imports: two where nothing else runs
 # Read when used, not while importing.
-LATE = ("SPUVM_", "NPROC", "PYTHONUNBUFFERED", "PYTHONBREAKPOINT", "HOME", "XDG_", "PYTEST_", "RAY_")
+LATE = ("SPUVM_", "NPROC", "TMPDIR", "PYTHONUNBUFFERED", "PYTHONBREAKPOINT", "HOME", "XDG_", "PYTEST_", "RAY_")
 SET = ("KMP_", "TF_CPP_", "TPU_SKIP_", "MPL")  # by packages that are imported, here and in the servers
 EARLY = ("SPUVM_NATIVE",)
 STANDARD = (0, 1, 2)
@@ -199,13 +201,16 @@ def serve(connection: socket.socket) -> dict[str, Any] | None:
 
 
 def _leave(folder: str) -> None:
-    """Go on in a folder as an orphan; if that cannot be, end."""
+    """Go on in a folder as an orphan that has found its parent; if that cannot be, end."""
+    between = os.getpid()
     try:
         os.chdir(folder)
         if os.fork():
             os._exit(0)
     except OSError:
         os._exit(1)
+    while os.getppid() == between:
+        time.sleep(0.001)
 
 
 def _become(request: Mapping[str, Any], files: Sequence[int]) -> None:
@@ -220,6 +225,7 @@ def _become(request: Mapping[str, Any], files: Sequence[int]) -> None:
         os.setsid()
     os.environ.clear()
     os.environ.update(request["variables"])
+    tempfile.tempdir = None
     at_once = bool(os.environ.get("PYTHONUNBUFFERED"))
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):

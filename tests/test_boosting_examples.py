@@ -127,6 +127,7 @@ def test_the_flights_have_their_aircraft_and_weather(data: Path) -> None:
     np.testing.assert_array_equal(mine[both], np.array(local)[both])
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_the_files_are_the_same_each_time(data: Path, tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLE / "prepare.py"), "digits", "--data", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -173,6 +174,7 @@ def pictures(folder: Path) -> set[str]:
     return {path.stem for path in found}
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_breast_cancer_over_the_network(data: Path, tmp_path: Path, devices: None) -> None:
     """Three processes train, three others load and predict, and carol alone sees."""
     command = [sys.executable, str(EXAMPLE / "breast_cancer.py"), "--network"]

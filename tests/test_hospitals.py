@@ -19,6 +19,8 @@ import pytest
 import spuvm as spu
 from spuvm.network import make_run_folder, run_parties
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "hospitals"
 README = EXAMPLE.parent.parent / "README.md"
 TRAIN = str(EXAMPLE / "train.py")

@@ -65,6 +65,7 @@ def test_survival_is_that_of_lifelines() -> None:
     assert test.pvalue < 0.05 and cox.summary().coef[1] < -0.3
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_a_private_classifier_says_what_its_owner_would(tmp_path: Path) -> None:
     xgboost = pytest.importorskip("xgboost")
     service = example("private_classifier")

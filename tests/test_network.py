@@ -30,6 +30,8 @@ from spuvm.network import Outcome, PartiesFailed, Scratch, make_run_folder, part
 from spuvm.runtime.errors import InputError, LinkError
 from spuvm.runtime.scratch import sweep
 
+pytestmark = pytest.mark.usefixtures("preloaded")
+
 PARTIES = ("alice", "bob", "carol")
 LIMIT = 240.0  # seconds, of a whole run; a party that hangs fails its test
 
@@ -306,7 +308,6 @@ def test_a_party_that_is_killed(setting: Setting) -> None:
     assert all(gone(pid) for pid in pids.values())
 
 
-@pytest.mark.usefixtures("preloaded")
 def test_a_party_that_is_ended_says_so_to_the_others(setting: Setting) -> None:
     setting.programs = dict.fromkeys(PARTIES, setting.programs["bob"].with_name("long.spux"))
     pids: dict[str, int] = {}
@@ -323,7 +324,6 @@ def test_a_party_that_is_ended_says_so_to_the_others(setting: Setting) -> None:
     assert nothing_written(setting)
 
 
-@pytest.mark.usefixtures("preloaded")
 def test_another_program(setting: Setting) -> None:
     setting.programs["bob"] = setting.programs["bob"].with_name("other.spux")
     done = setting.run()
@@ -335,7 +335,6 @@ def test_another_program(setting: Setting) -> None:
     assert nothing_written(setting)
 
 
-@pytest.mark.usefixtures("preloaded")
 def test_results_that_cannot_be_written_are_kept(setting: Setting, tmp_path: Path) -> None:
     """Carol's file cannot be made when the last round is over: nothing is lost, and nobody computes again."""
     commands = setting.commands()
@@ -366,7 +365,6 @@ def test_results_that_can_be_kept_nowhere_end_the_run(setting: Setting, monkeypa
         keep_outputs(program, {0: np.zeros(3), 1: 0.0}, {program.module.outputs.index("out.risk"): output}, False)
 
 
-@pytest.mark.usefixtures("preloaded")
 def test_a_program_that_was_not_reviewed(setting: Setting, capfd: pytest.CaptureFixture[str]) -> None:
     program = spu.load(setting.programs["bob"])
     arguments = setting.commands()["bob"][3:]
@@ -383,7 +381,6 @@ def test_a_program_that_was_not_reviewed(setting: Setting, capfd: pytest.Capture
     assert "has not come" in capfd.readouterr().err
 
 
-@pytest.mark.usefixtures("preloaded")
 def test_what_is_revealed_to_whom_is_listed(setting: Setting) -> None:
     lines = reveals(spu.load(setting.programs["bob"]))
     due = ["reveals fxp18[] to everyone", "reveals fxp18[3] to carol alone"]
@@ -391,7 +388,6 @@ def test_what_is_revealed_to_whom_is_listed(setting: Setting) -> None:
     assert all("p.py:" in line for line in lines)
 
 
-@pytest.mark.usefixtures("preloaded")
 def test_another_public_input(setting: Setting) -> None:
     setting.inputs["carol"] = ["rate=3"]
     done = setting.run()
@@ -400,7 +396,6 @@ def test_another_public_input(setting: Setting) -> None:
     assert nothing_written(setting)
 
 
-@pytest.mark.usefixtures("preloaded")
 def test_another_configuration(setting: Setting) -> None:
     theirs = setting.folder / "theirs"
     shutil.copytree(setting.folder / "keys", theirs)
@@ -415,7 +410,6 @@ def test_another_configuration(setting: Setting) -> None:
     assert nothing_written(setting)
 
 
-@pytest.mark.usefixtures("preloaded")
 def test_a_certificate_of_another_authority(setting: Setting) -> None:
     setting.clusters["bob"] = keys_of_another_authority(setting.folder, "bob")
     done = setting.run()
@@ -424,7 +418,6 @@ def test_a_certificate_of_another_authority(setting: Setting) -> None:
     assert nothing_written(setting)
 
 
-@pytest.mark.usefixtures("preloaded")
 def test_an_absent_party(setting: Setting) -> None:
     setting.timeout = 2.0
     done = setting.run(("alice", "carol"))
@@ -434,7 +427,6 @@ def test_an_absent_party(setting: Setting) -> None:
     assert nothing_written(setting)
 
 
-@pytest.mark.usefixtures("preloaded")
 def test_data_of_one_party_that_do_not_fit(setting: Setting) -> None:
     (setting.folder / "b.csv").write_text("id,weight\n1,1\n2,2\n3,3\n")
     done = setting.run()
@@ -472,7 +464,6 @@ def test_run_over_the_network(inside: Path, compiled: Path, capsys: pytest.Captu
     np.testing.assert_allclose(tables.read("r.csv", ["risk"]).array(np.float32), [1, 6, -12], atol=1e-3)
 
 
-@pytest.mark.usefixtures("preloaded")
 @pytest.mark.parametrize("ring", [32, 128])
 def test_rings_over_the_network(inside: Path, capsys: pytest.CaptureFixture[str], ring: int) -> None:
     """Compiled for the ring, with the ring in the parties' cluster.toml; a comparison, a product and a quotient."""
@@ -502,7 +493,6 @@ def test_a_dealer_is_one_more_process(inside: Path, capsys: pytest.CaptureFixtur
     np.testing.assert_allclose(simulated, networked, atol=1e-3)
 
 
-@pytest.mark.usefixtures("preloaded")
 def test_a_failing_run_over_the_network(inside: Path, compiled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("b.csv").write_text("age\n1\nNaN\n3\n")
     line = f"run {compiled}/product.spux {INPUTS} --network --output risk=r.csv"

@@ -41,6 +41,7 @@ def test_two_parties_and_a_dealer(name: str, programs: Any) -> None:
     assert [m for m in measures if not m.holds] == []
 
 
+@pytest.mark.usefixtures("preloaded")
 @pytest.mark.parametrize("protocol", ["aby3", "semi2k"])
 def test_over_tls(protocol: str) -> None:
     command = [sys.executable, str(FOLDER / "tree.py"), "--network", "--protocol", protocol]

@@ -89,6 +89,7 @@ print(json.dumps(out))
 """
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_every_kind_of_join_over_tls(tmp_path: Path) -> None:
     flights = flights13("flights.csv.zip")[["tailnum", "flight"]].iloc[:400]
     planes = flights13("planes.csv")[["tailnum", "seats"]].iloc[::3]

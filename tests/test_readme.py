@@ -81,6 +81,7 @@ def test_alike() -> None:
     assert not alike("a 6000.0\n", "a 6001.0\n")
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_blocks_run_and_print_what_they_say(tmp_path: Path, update_golden: bool) -> None:
     run([sys.executable, str(ROOT / "examples/hospitals/prepare.py"), "--data", str(DATA)], tmp_path)
     text = README.read_text()

@@ -104,6 +104,7 @@ def test_texts_that_are_no_tasks(soak: Any, kind: str, change: tuple[str, str], 
         jobs.read(text)
 
 
+@pytest.mark.usefixtures("preloaded")
 def test_three_services_run_all_kinds_while_they_are_killed(soak: Any, tmp_path: Path) -> None:
     """A short form of `make soak`."""
     random.seed(5)

@@ -232,7 +232,8 @@ def test_strangers_do_not_disturb(cluster_file: Path, caplog: pytest.LogCaptureF
 
 
 PARTY_PROCESS = """
-import sys
+import sys, warnings
+warnings.simplefilter("error")
 import numpy as np
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.errors import SpuError
@@ -251,9 +252,10 @@ with connect(load_cluster(path), party) as link:
 """
 
 
+@pytest.mark.usefixtures("preloaded")
 @pytest.mark.parametrize("size", [8, 50_000_000])
 def test_killed_process_stops_the_others(cluster_file: Path, size: int) -> None:
-    command = [sys.executable, "-W", "error", "-c", PARTY_PROCESS, str(cluster_file)]
+    command = [sys.executable, "-c", PARTY_PROCESS, str(cluster_file)]
     processes = [
         subprocess.Popen([*command, party, str(size)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for party in PARTIES
