@@ -18,14 +18,17 @@ from spuvm.compiler.lower import conv as conv_rules
 RNG = np.random.default_rng(5)
 
 
-def normal(*shape: int) -> jax.Array:
-    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+Array = np.ndarray[Any, Any]  # of NumPy: the tables below are made when tests are collected, and JAX would compile them
+
+
+def normal(*shape: int) -> Array:
+    return RNG.normal(size=shape).astype(np.float32)
 
 
 X, W = normal(2, 4, 7, 6), normal(6, 4, 3, 2)  # NCHW, OIHW
 X1, W1 = normal(3, 2, 9), normal(4, 2, 3)
-I = jnp.asarray(RNG.integers(-9, 9, (1, 2, 5, 5)), jnp.int32)  # noqa: E741
-J = jnp.asarray(RNG.integers(-9, 9, (3, 2, 2, 2)), jnp.int8)
+I = RNG.integers(-9, 9, (1, 2, 5, 5)).astype(np.int32)  # noqa: E741
+J = RNG.integers(-9, 9, (3, 2, 2, 2)).astype(np.int8)
 
 NCHW = ("NCHW", "IOHW", "NCHW")
 
@@ -115,7 +118,7 @@ def cnn(p: Any, x: Any, labels: Any) -> Any:
 
 CNN: dict[str, Any] = {"conv": normal(3, 3, 1, 4) / 2, "bias": normal(4) / 4, "dense": normal(64, 3) / 8}
 IMAGES = normal(2, 8, 8, 1)
-LABELS = jnp.eye(3)[:2]
+LABELS = np.eye(3, dtype=np.float32)[:2]
 
 
 def test_gradient_of_a_network() -> None:
@@ -136,9 +139,9 @@ def resnet_block(p: Any, x: Any) -> Any:
     return jax.nn.relu(normalised(p["norm2"], h) + shortcut).mean((1, 2))
 
 
-def norm(features: int) -> dict[str, jax.Array]:
+def norm(features: int) -> dict[str, Array]:
     return {
-        "mean": normal(features) / 4, "var": jnp.abs(normal(features)) + 0.5,
+        "mean": normal(features) / 4, "var": np.abs(normal(features)) + 0.5,
         "scale": 1 + normal(features) / 8, "bias": normal(features) / 8,
     }  # fmt: skip
 

@@ -20,19 +20,22 @@ from spuvm.runtime.errors import UnsupportedError
 RNG = np.random.default_rng(21)
 
 
-def normal(*shape: int) -> jax.Array:
-    return jnp.asarray(np.rint(RNG.normal(size=shape) * 2**12) / 2**12, jnp.float32)
+Array = np.ndarray[Any, Any]  # of NumPy: the table below is made when tests are collected, and JAX would compile it
 
 
-def regular(*shape: int) -> jax.Array:
+def normal(*shape: int) -> Array:
+    return (np.rint(RNG.normal(size=shape) * 2**12) / 2**12).astype(np.float32)
+
+
+def regular(*shape: int) -> Array:
     """Well conditioned, with rows in an order that needs pivots."""
     n = shape[-1]
-    return jnp.roll(normal(*shape) / 4 + 2 * jnp.eye(n), 1, -2)
+    return np.roll(normal(*shape) / 4 + 2 * np.eye(n, dtype=np.float32), 1, -2)
 
 
-def definite(*shape: int) -> jax.Array:
+def definite(*shape: int) -> Array:
     a = normal(*shape)
-    return a @ jnp.swapaxes(a, -1, -2) / shape[-1] + jnp.eye(shape[-1]) / 2
+    return a @ np.swapaxes(a, -1, -2) / shape[-1] + np.eye(shape[-1], dtype=np.float32) / 2
 
 
 def triangular(**options: Any) -> Callable[..., Any]:
@@ -79,7 +82,7 @@ CASES: dict[str, Case] = {
     "qr, wide": (jnp.linalg.qr, (normal(3, 5),), 60),
     "qr, complete": (lambda a: jnp.linalg.qr(a, "complete"), (normal(5, 3),), 40),
     "eigh": (projectors, (definite(2, 4, 4),), 300),
-    "eigh, odd": (projectors, (normal(5, 5) / 4 + jnp.diag(jnp.arange(5.0) / 2),), 600),
+    "eigh, odd": (projectors, (normal(5, 5) / 4 + np.diag(np.arange(5, dtype=np.float32) / 2),), 600),
     "svd": (products(False), (normal(2, 4, 3),), 600),
     "svd, full": (products(True), (normal(5, 3),), 600),
     "svd, wide": (lambda a: jnp.linalg.svd(a, compute_uv=False), (normal(3, 4),), 300),
