@@ -19,8 +19,8 @@ from parties import run_threads
 from streams import Stop
 from test_stream_attempts import CONFIG, stop_at
 
-from spuvm.runtime.link.link import Link
 from spuvm.runtime.link.memory_link import memory_links
+from spuvm.runtime.link.session_keys import SessionKeys
 from spuvm.runtime.machine.session import Session
 from spuvm.streaming.grouping import Aggregator, GroupBy, Wanted
 from spuvm.streaming.plan import Options, Plan
@@ -54,10 +54,10 @@ def words(messages: list[bytes]) -> list[np.ndarray]:
 def known_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """The protection taken away: every session has the same keys."""
 
-    def derive(self: Link, holders: tuple[int, ...]) -> bytes:
+    def derive(self: SessionKeys, holders: tuple[int, ...]) -> bytes:
         return hashlib.sha256(repr(holders).encode()).digest()
 
-    monkeypatch.setattr(Link, "_derive_key", derive)
+    monkeypatch.setattr(SessionKeys, "_derive", derive)
 
 
 @pytest.mark.parametrize("fresh", [True, False])

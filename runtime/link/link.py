@@ -13,7 +13,6 @@ error names the original cause. A link that failed is dead: every later call rai
 One thread at a time may use a link.
 """
 
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,13 +25,12 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from spuvm.runtime.errors import DeviationError, LinkError, PeerAbortedError, PeerMismatchError, SpuError, for_peers
 from spuvm.runtime.legible import legible
 from spuvm.runtime.link.agreement import AHEAD, Proposal, disagreement, encoded
 from spuvm.runtime.link.round import AtOnce, Exchange
+from spuvm.runtime.link.session_keys import SessionKeys, derived
 from spuvm.runtime.memory import memory_bytes
 
 Buffer = memoryview | npt.NDArray[Any]
@@ -40,7 +38,6 @@ Buffer = memoryview | npt.NDArray[Any]
 UNDER_WAY = 2.0  # seconds to wait for what others may have sent, after one that is not awaited has stopped
 DEFAULT_TIMEOUT = 60.0
 MAX_REASON = 2000  # characters of an abort's reason
-KEY_BYTES = 32
 PIECE_BYTES = 16 << 20  # of what is said openly and has no size known before
 
 
@@ -104,8 +101,7 @@ class Link(ABC):
         self._begun: Exchange | None = None  # the last one
         self._proposed: deque[Proposal] = deque()  # and sent; what the others say is still to be heard
         self._told = False  # the peers know that this party stopped with an error
-        self._keys: dict[tuple[int, ...], bytes] = {}
-        self._contributions: dict[tuple[int, tuple[int, ...]], bytes] = {}  # (from, holders)
+        self._keys = SessionKeys(rank, self.parties, self._send_key, self._receive_key)
 
     @property
     def base(self) -> "Link":
@@ -250,23 +246,15 @@ class Link(ABC):
         return {p: bytes(x) for p, x in heard.items()}
 
     def session_key(self, holders: Iterable[int]) -> bytes:
-        """32 secret bytes, fresh for this session, that exactly the parties `holders` know.
+        """32 secret bytes, fresh for this session, that exactly the parties `holders` know: see `session_keys`.
 
-        Of a pair, both contribute 32 bytes from the operating system at the start of the session,
-        over their own encrypted connections; of a larger set the lowest rank sends one random
-        value to the others, the first time it asks. The key is HKDF-SHA256 of these. All of a
-        larger set must ask, in any order relative to their other keys.
+        All of a set of more than two must ask, in any order relative to their other keys.
         """
-        ranks = tuple(sorted(set(holders)))
-        if self.rank not in ranks or not set(ranks) <= set(range(len(self.parties))):
-            raise LinkError(
-                f"`holders` must be ranks below {len(self.parties)} that include this party's {self.rank}, "
-                f"got {ranks}: a party can only ask for keys that it holds."
-            )
-        if ranks not in self._keys:
-            with self._abort_on_error():
-                self._keys[ranks] = self._derive_key(ranks)
-        return self._keys[ranks]
+        ranks = self._keys.holders(holders)
+        if (key := self._keys.known(ranks)) is not None:
+            return key
+        with self._abort_on_error():
+            return self._keys.derive(ranks)
 
     def confirm_key(self, holders: Iterable[int]) -> None:
         """Compare a session key among its holders, by a value derived from it: whoever gave it might give several.
@@ -274,7 +262,7 @@ class Link(ABC):
         Raises DeviationError if they differ.
         """
         ranks = tuple(sorted(set(holders)))
-        mine = _derived(self.session_key(ranks), "spuvm confirmation of a key")
+        mine = derived(self.session_key(ranks), "spuvm confirmation of a key")
         others = [r for r in ranks if r != self.rank]
         with self._abort_on_error():
             for peer in others:
@@ -377,36 +365,13 @@ class Link(ABC):
         self._send_abort(origin, reason[:MAX_REASON])
 
     def _start_session(self) -> None:
-        """Send this party's contribution to the key of every pair that it is in."""
-        for peer in self.peers:
-            pair = (min(self.rank, peer), max(self.rank, peer))
-            self._contribute(pair, to=(peer,))
+        self._keys.begin()
 
-    def _contribute(self, holders: tuple[int, ...], to: Iterable[int]) -> None:
-        contribution = os.urandom(KEY_BYTES)
-        self._contributions[self.rank, holders] = contribution
-        for peer in to:
-            self._send_control(peer, Kind.KEY, ",".join(map(str, holders)).encode() + b"\0" + contribution)
+    def _send_key(self, peer: int, body: bytes) -> None:
+        self._send_control(peer, Kind.KEY, body)
 
-    def _derive_key(self, holders: tuple[int, ...]) -> bytes:
-        if len(holders) == 1:
-            return os.urandom(KEY_BYTES)
-        contributors = holders if len(holders) == 2 else holders[:1]
-        if len(holders) > 2 and self.rank == holders[0]:
-            self._contribute(holders, to=holders[1:])
-        secret = b"".join(self._contribution(rank, holders) for rank in contributors)
-        info = "\0".join(("spuvm session key", *map(str, holders), *self.parties)).encode()
-        return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=info).derive(secret)
-
-    def _contribution(self, rank: int, holders: tuple[int, ...]) -> bytes:
-        while (rank, holders) not in self._contributions:
-            body = self._receive_control(rank, Kind.KEY, f"the session key of ranks {holders}")
-            ranks, _, contribution = body.partition(b"\0")
-            heard = tuple(int(r) for r in ranks.split(b",") if r.isdigit())
-            if len(contribution) != KEY_BYTES or not {rank, self.rank} <= set(heard):
-                raise PeerMismatchError(f"{self.parties[rank]} sent a malformed part of a session key.")
-            self._contributions[rank, heard] = contribution
-        return self._contributions[rank, holders]
+    def _receive_key(self, peer: int, awaited: str) -> bytes:
+        return self._receive_control(peer, Kind.KEY, awaited)
 
     def _views(self, buffers: Mapping[int, Sequence[Buffer]], writable: bool) -> dict[int, list[memoryview]]:
         views: dict[int, list[memoryview]] = {}
@@ -478,10 +443,6 @@ class Link(ABC):
             f"Nothing came from {' and '.join(names)} for {self.timeout:g} s while "
             f"{self.parties[self.rank]} awaited {awaited}. {self._advice}"
         )
-
-
-def _derived(key: bytes, label: str) -> bytes:
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=label.encode()).derive(key)
 
 
 def size(views: Iterable[memoryview]) -> int:
