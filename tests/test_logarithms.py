@@ -54,6 +54,20 @@ def likelihood(z: Array) -> Array:
     return -jnp.mean(jnp.log(1 / (jnp.sqrt(2 * jnp.pi) * deviation) * jnp.exp(-0.5 * (z / deviation) ** 2)))
 
 
+def mixed(z: Array) -> Array:
+    p = jax.nn.sigmoid(z)
+    return -jnp.mean(jnp.log(p * LABELS + (1 - p) * (1 - LABELS)))
+
+
+def mixed_with_epsilon(z: Array) -> Array:
+    p, soft = jax.nn.sigmoid(z), 0.9 * LABELS + 0.05
+    return -jnp.mean(jnp.log(p * LABELS + (1 - p) * (1 - LABELS) + 1e-9) + jnp.log(p * soft + (1 - p) * (1 - soft)))
+
+
+def of_labels(x: Array) -> Array:
+    return -jnp.mean(jnp.log(jnp.sum(jax.nn.one_hot(CLASSES, 4) * jax.nn.softmax(x), 1)))
+
+
 def divergence(x: Array) -> Array:
     p = by_exponentials(x)
     return jnp.mean(jnp.sum(p * (jnp.log(p) - jnp.log(jax.nn.softmax(x[::-1]))), 1))
@@ -65,12 +79,16 @@ LOSSES: dict[str, tuple[Callable[[Any], Any], Any]] = {
     "exp(z) / (1 + exp(z))": (lambda z: cross_entropy(jnp.exp(z) / (1 + jnp.exp(z))), Z),
     "with an epsilon": (with_epsilon, Z),
     "clipped": (clipped, Z),
+    "in a checkpoint": (jax.checkpoint(lambda z: cross_entropy(jax.nn.sigmoid(z))), Z),
     "at least 1e-6": (lambda z: -jnp.mean(jnp.log(jnp.maximum(jax.nn.sigmoid(z), 1e-6))), Z),
     "chosen by the label": (
         lambda z: -jnp.mean(jnp.log(jnp.where(LABELS > 0, jax.nn.sigmoid(z), 1 - jax.nn.sigmoid(z)))),
         Z,
     ),
     "focal": (focal, Z),
+    "mixed by the label": (mixed, Z),
+    "mixed by soft labels, with an epsilon": (mixed_with_epsilon, Z),
+    "sum over one hot": (of_labels, SCORES),
     "by a sign": (lambda z: jnp.mean(jnp.log(1 + jnp.exp(-(2 * LABELS - 1) * z))), Z),
     "of a density": (likelihood, Z),
     "softmax": (lambda x: -jnp.mean(jnp.log(jax.nn.softmax(x))[jnp.arange(8), CLASSES]), SCORES),
@@ -228,6 +246,17 @@ def test_the_same_function_of_real_numbers(name: str) -> None:
         wide = [jnp.asarray(a, jnp.float64) for a in args]
         again = without_small_probabilities(jax.make_jaxpr(lambda *x: (fn(*x), jnp.log(jnp.exp(x[0]))))(*wide))
         np.testing.assert_allclose(jex.jaxpr_as_fun(again)(*wide)[0], fn(*wide), rtol=1e-9)
+
+
+def test_sums_that_may_be_negative_are_divided_by_as_they_are() -> None:
+    """Weights of any sign: only what a logarithm was taken of is positive for certain."""
+
+    def f(z: Array) -> Array:
+        p = jax.nn.sigmoid(z)
+        return p / (p * WEIGHTS[0] - 4 * (1 - p)) + jnp.log(jnp.exp(z) + 1)
+
+    z = np.linspace(-2, 2, 8).astype(np.float32)
+    np.testing.assert_allclose(run(f, z), f(z), atol=1e-4, rtol=1e-4)
 
 
 def test_nothing_is_divided_by_what_is_smaller_than_it_was() -> None:

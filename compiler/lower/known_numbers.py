@@ -26,7 +26,8 @@ OF_POSITIVE = (
 
 class Known:
     """`changes`: how many equations have become others. `scaled`: divisors by a power of two, and of which. `totals`:
-    sums of many to one number, and what is made of them alone, by name. `positive`: what is so for certain.
+    sums of many to one number, and what is made of them alone, by name. `positive`: what is so for certain. `logged`:
+    sums of which logarithms were taken, which are positive so.
     """
 
     def __init__(self) -> None:
@@ -34,6 +35,7 @@ class Known:
         self.totals: dict[int, Any] = {}
         self.positive: dict[int, Any] = {}
         self.scaled: dict[tuple[int, int], tuple[Any, Any]] = {}
+        self.logged: dict[int, Any] = {}
 
     def changed(self, value: Any, terms: tuple[Term, ...] = ()) -> Any:
         self.changes += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -57,7 +58,8 @@ def _mul(known: Known, eqn: Any, out: Any, x: Any, y: Any) -> Any:
 def _div(known: Known, eqn: Any, out: Any, x: Any, y: Any) -> Any:
     if isinstance(y, np.ndarray):
         return _multiplied(known, out, _at(x, out.shape), terms_of(1 / y)) if isinstance(x, Form) and y.all() else None
-    below = y.term if isinstance(y, Form) and y.term is not None else Term(None, {known.divisor(value_of(y)): 1})
+    below = _sum_of(y, id(value_of(y)) in known.logged)
+    below = Term(None, {known.divisor(value_of(y)): 1}) if below is None else below
     return _multiplied(known, out, _at(x, out.shape), (spread(sums.over(below, known.divisor), out.shape),))
 
 
@@ -98,7 +100,8 @@ def _shifted(out: Any, x: Form, c: float) -> Form | None:
     """x + c of a known c: 1 - p, 1 + e^a, p + an epsilon."""
     term = x.term
     if term is None:
-        return None
+        more = (*x.terms, Term(np.asarray(c, out.dtype)))
+        return Form(out, more) if 0 < c < TINY and m.mixed(more, out) is not None else None
     atom = Term(term.base, term.powers).atom
     if term.sign < 0 and atom is not None and abs(c - 1) < TINY:
         left = m.complement(atom, out)
@@ -113,9 +116,11 @@ def _shifted(out: Any, x: Form, c: float) -> Form | None:
 
 
 def _sum(known: Known, out: Any, x: Any, y: Any) -> Any:
-    """Kept only where something of it may cancel."""
+    """Kept only where something of it may cancel, or it may be of small probabilities with weights."""
     if not any(isinstance(v, Form) and v.pending for v in (x, y)):
-        return None
+        both = (*_at(x, out.shape), *_at(y, out.shape)) if isinstance(x, Form) and isinstance(y, Form) else ()
+        kept = 0 < len(both) <= MOST_TERMS and any(t.base is not None and t.powers for t in both)
+        return Form(out, both) if kept and m.mixed(both, out) is not None else None
     terms, fewer = sums.total((*_at(x, out.shape), *_at(y, out.shape)))
     if fewer:
         return known.changed(sums.number(terms, out), terms)
@@ -232,7 +237,15 @@ def _moved(known: Known, eqn: Any, out: Any, x: Any, *indices: Any) -> Any:
 
 
 def _total(known: Known, eqn: Any, out: Any, x: Any) -> Any:
+    term = x.term if isinstance(x, Form) and not any(map(_one_below, x.terms)) else None
+    atom = m.mixed_along(term, x.value, tuple(eqn.params["axes"]), out) if term is not None else None
+    if atom is not None:
+        return Form(out, (Term(None, {atom: 1}),))
     return _divided_after(known, out, x, lambda v: bind(eqn, [v], eqn.params)[0], value_of(x))
+
+
+def _one_below(t: Term) -> bool:
+    return bool(sums.divisors(t))
 
 
 def _dot(known: Known, eqn: Any, out: Any, x: Any, y: Any) -> Any:
@@ -290,8 +303,21 @@ def _dimensions(params: str) -> str:
 
 
 def _log(known: Known, eqn: Any, out: Any, x: Any) -> Any:
-    term = x.term if isinstance(x, Form) else None
+    term = _sum_of(x)
+    if term is not None and term.atom is not None and term.atom.kind == "sum":
+        known.logged[id(x.value)] = x.value
     return _logarithm(known, out, term)
+
+
+def _sum_of(x: Any, positive: bool = False) -> Term | None:
+    """Its one term, or the sum of its terms as one, if their logarithms are known."""
+    if not isinstance(x, Form):
+        return None
+    if x.term is not None:
+        atom = x.term.atom
+        return Term(None, {replace(atom, positive=True): 1}) if atom and atom.kind == "sum" and positive else x.term
+    mixed = m.mixed(x.terms, x.value, positive)
+    return None if mixed is None else Term(None, {mixed: 1})
 
 
 def _log1p(known: Known, eqn: Any, out: Any, x: Any) -> Any:

@@ -123,8 +123,8 @@ class _Evaluation:
     def _opens(self, eqn: Any, body: Any, args: list[Any]) -> bool:
         """Whether a call is evaluated where it stands: not what has a rule of its own, or is a special function."""
         inner = getattr(body, "jaxpr", body)
-        if own_rule(eqn.params, inner) is not None or "prevent_cse" in eqn.params:
-            return False
+        if own_rule(eqn.params, inner) is not None or ("prevent_cse" in eqn.params and draws(eqn.params)):
+            return False  # what `jax.checkpoint` computes again draws other numbers, and is refused
         if (inner.debug_info.func_filename or "").startswith(SPECIAL_FUNCTIONS):
             return False
         forms = any(isinstance(x, Form) for x in args)

@@ -106,6 +106,9 @@ def _simplified(powers: dict[Atom, int]) -> tuple[dict[Atom, int], bool]:
     powers = _quotients(powers, {id(a.argument) for a in powers if a.kind == "logistic"})
     changed = sum(map(abs, powers.values())) < sum(map(abs, before.values()))
     for atom, n in list(powers.items()):
+        if atom.kind == "sum" and atom.positive and n < 0:
+            changed |= _over_sum(powers, atom)
+            continue
         inner = _innermost(atom)
         if inner is not None and n < 0 and _holds(powers, inner, -n):
             changed = True
@@ -115,6 +118,21 @@ def _simplified(powers: dict[Atom, int]) -> tuple[dict[Atom, int], bool]:
                 _raise(powers, other, n * m)
             _raise(powers, ratio, -n)
     return powers, changed
+
+
+def _over_sum(powers: dict[Atom, int], below: Atom) -> bool:
+    """p / s, s a sum of such products, as e^(ln p - ln s): both may be less than a unit."""
+    above = {a: n for a, n in powers.items() if n > 0 and a.positive and a.kind not in ("plain", "ratio")}
+    if not above:
+        return False
+    rest = {a: n for a, n in powers.items() if n < 0 and a is not below and a.kind != "plain" and a.positive}
+    part = Term(None, {**above, **rest, below: powers[below]})
+    for atom in part.powers:
+        del powers[atom]
+    key = ("ratio", *sorted(part.names.items(), key=repr))
+    shape = np.broadcast_shapes(*(a.shape for a in part.powers))
+    powers[Atom("ratio", key, lambda: lax.exp(log_of(part)), lambda: log_of(part), shape, kept=part)] = 1
+    return True
 
 
 def _raise(powers: dict[Atom, int], atom: Atom, n: int) -> None:

@@ -21,12 +21,13 @@ Key = tuple[Any, ...]
 
 TINY = 2.0**-7  # a constant below it, or as near to 1, is a limit or an epsilon of a probability
 MOST_TERMS = 4
+LOWEST = -(2.0**12)  # below all logarithms
 
 
 @dataclass(frozen=True, eq=False)
 class Atom:
-    """`kind`: "exp", "logistic", "plus", "limit", "ratio", "choice", or "plain", the only one whose logarithm is no
-    better than that of its value. `argument`, `sign`: logistic(sign argument). `inner`: what it was made of.
+    """`kind`: "exp", "logistic", "plus", "limit", "ratio", "choice", "sum", or "plain", the only one whose logarithm is
+    no better than that of its value. `argument`, `sign`: logistic(sign argument). `inner`: what it was made of.
     """
 
     kind: str
@@ -39,7 +40,7 @@ class Atom:
     inner: Term | None = None
     limits: tuple[str, float] = ("", 0.0)
     scalar: Number | None = None  # the one number that all elements are
-    positive: bool = True  # whether it is known to be, as all are but a divisor
+    positive: bool = True  # whether it is known to be, as all are but a divisor, or a sum before its logarithm is taken
     inverse: Callable[[], Number] | None = None  # 1 / value, where that is what was computed
     kept: Any = None  # what the key names, so that it keeps its name
 
@@ -183,10 +184,55 @@ def complement(atom: Atom, out: Number) -> Atom | None:
     return limit(Term(None, {left: 1}), {"max": "min", "min": "max"}[atom.limits[0]], c, out)
 
 
+def mixed(terms: tuple[Term, ...], out: Number, positive: bool = False) -> Atom | None:
+    """y p + (1 - y) (1 - p) and the like: a sum of numbers times products of atoms, where it is positive."""
+    if not all(_may_be_mixed(t) for t in terms):
+        return None
+
+    def log() -> Number:
+        each = [_weighted(t, np.shape(out), out.dtype) for t in terms]
+        most = each[0][1]
+        for _, a in each[1:]:
+            most = jnp.maximum(most, a)
+        return most + lax.log(sum(b * lax.exp(a - most) for b, a in each))
+
+    return Atom("sum", ("sum", id(out)), lambda: out, log, np.shape(out), positive=positive, kept=(terms, out))
+
+
+def mixed_along(term: Term, like: Number, axes: tuple[int, ...], out: Number) -> Atom | None:
+    """The sum of one such along axes, where it is positive, as of one-hot labels times probabilities."""
+    if term.base is None or not term.powers or not _may_be_mixed(term):
+        return None
+
+    def log() -> Number:
+        b, a = _weighted(term, np.shape(like), out.dtype)
+        most = jnp.max(a, axes, keepdims=True)
+        return jnp.reshape(most, np.shape(out)) + lax.log(jnp.sum(b * lax.exp(a - most), axes))
+
+    return Atom("sum", ("sum", id(out)), lambda: out, log, np.shape(out), positive=False, kept=(term, out))
+
+
+def _may_be_mixed(t: Term) -> bool:
+    """A product of atoms whose logarithms are known, or a positive constant."""
+    c = uniform(t.base)
+    return Term(None, t.powers).is_positive if t.powers else c is not None and c > 0 and t.sign > 0
+
+
+def _weighted(t: Term, shape: tuple[int, ...], dtype: Any) -> tuple[Number, Number]:
+    """A number and a logarithm, of which the term is the product; where it is 0, the logarithm is lower than all."""
+    if not t.powers:
+        return np.ones(shape, dtype), np.full(shape, math.log(uniform(t.base) or 1.0), dtype)
+    log = jnp.broadcast_to(log_of(Term(None, t.powers)), shape)
+    if t.base is None:
+        return np.full(shape, t.sign, dtype), log
+    base = jnp.broadcast_to(t.base, shape)
+    return (base if t.sign > 0 else -base), jnp.where(base != 0, log, jnp.asarray(LOWEST, dtype))
+
+
 def moved(atom: Atom, how: Key, move: Callable[[Number], Number], shape: tuple[int, ...], kept: Any = None) -> Atom:
     """What a rearrangement makes of it."""
     key = ("moved", how, atom.key)
-    kind = atom.kind if atom.kind in ("plain", "limit") else "moved"
+    kind = atom.kind if atom.kind in ("plain", "limit", "sum") else "moved"
 
     def value() -> Number:
         return move(atom.value())
