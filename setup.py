@@ -60,7 +60,8 @@ setup(
                     "number_transform",
                     "oblivious",
                     "silent",
-                    "triples",
+                    "proofs",
+                    "proofs_of_bits",
                 )
             ]
             + [
@@ -69,6 +70,7 @@ setup(
             depends=[
                 "runtime/ring/native/ring_tile.h",
                 "runtime/ring/native/ring_work.h",
+                "runtime/ring/native/proofs_loops.h",
                 "runtime/engine/native/engine.h",
                 "runtime/engine/native/keyed.h",
                 "runtime/engine/native/loops.h",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from math import comb, log2
 from typing import Any
 
 import jax
@@ -35,7 +34,7 @@ from spuvm.runtime.machine import claims
 from spuvm.runtime.protocols.aby3.malicious import ABY3_MALICIOUS
 from spuvm.runtime.protocols.registered import protocol_of, secured
 from spuvm.runtime.protocols.sharings import reconstruct
-from spuvm.runtime.ring import galois
+from spuvm.runtime.ring.extension import MOST_ROWS
 
 X = np.array([1.5, -2.25, 0.5, 3.0, 0.0, 1.0, -1.0, 8.0], np.float32)
 Y = np.array([0.75, 4.0, 0.5, -1.0, 1.0, 1.0, 2.0, 0.25], np.float32)
@@ -119,44 +118,15 @@ def test_meaning(case: Any) -> None:
     assert_right(case, operands, reconstruct(ABY3_MALICIOUS.algebra, case.kernel.output, out))
 
 
-def test_the_chance_of_a_deviation_is_what_is_said() -> None:
+@pytest.mark.parametrize(("how", "bits"), [("mul", 32), ("mul", 64), ("and", 64)])
+def test_all_products_have_a_place(how: str, bits: int) -> None:
     for products in (1, 15, 16, 100, 10**4, 2**20 - 1, 2**20, 10**7):
-        for batch in claims.batches(products):
-            t, n = claims.table_of(batch)
-            assert n >= batch
-            assert t * log2(n + 1) >= 40
-            if n < 1000:
-                assert min(comb(n + 1, m) for m in range(1, n + 1)) == n + 1
-
-
-def test_the_polynomial_of_the_ring_is_irreducible() -> None:
-    """Modulo 2, of prime degree p without roots: X^(2^p) = X modulo it."""
-    p = galois.DEGREE
-    polynomial = (1 << p) | (1 << galois.MIDDLE) | 1
-
-    def squared(a: int) -> int:
-        a = int(f"{a:b}", 4)
-        while a.bit_length() > p:
-            a ^= polynomial << (a.bit_length() - 1 - p)
-        return a
-
-    x = 2
-    for _ in range(p):
-        x = squared(x)
-    assert x == 2
-    assert all(p % d for d in range(2, p))
-
-
-def test_inner_products_over_the_ring() -> None:
-    """(X^40)(X^2) = X^42 = -X^4 - X, and products of vectors are bilinear."""
-    x, y = np.zeros((2, 1, 41), np.uint64)
-    x[0, 40], y[0, 2] = 1, 1
-    want = np.zeros(41, np.uint64)
-    want[[1, 4]] = 2**64 - 1
-    np.testing.assert_array_equal(galois.inner(x, y), want)
-    rng = np.random.default_rng(0)
-    a, b, c = (rng.integers(0, 2**64, (5, 41), np.uint64) for _ in range(3))
-    np.testing.assert_array_equal(galois.inner(a + b, c), galois.inner(a, c) + galois.inner(b, c))
+        sizes = claims.batches(products)
+        assert sum(sizes) == products
+        for batch in set(sizes):
+            table = claims.table_of(how, bits, batch)
+            assert table.rows * table.n >= batch
+            assert table.rows <= MOST_ROWS
 
 
 def descent(x: Any, y: Any) -> Any:

@@ -7,14 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from spuvm.runtime.ring.galois import DEGREE
+from spuvm.runtime.ring.extension import BITS, DEGREE, MOST_ROWS
 
 Shapes = tuple[tuple[int, ...], ...]
 
 PARTIES = 3
-SECURITY = 40  # bits
-MOST_COLUMNS = 10
-BATCH = 1 << 20  # from here on two columns do; larger ones are cut
+BATCH = 1 << 20  # larger ones are cut
 COIN_BYTES = 16
 
 
@@ -31,11 +29,25 @@ class Claim:
         return math.prod(self.shapes[2]) * self.bits // 8
 
 
+@dataclass(frozen=True)
+class Table:
+    """Products laid out in `rows` of `n`, filled up with zeros; the bytes of what each party sends of them."""
+
+    rows: int
+    n: int
+    met: int  # of what rows give with each other
+    opened: int
+
+
 @cache
-def table_of(products: int) -> tuple[int, int]:
-    """Columns t and products N, filled up with zeros, with (N + 1)^t >= 2^40 and as few triples as possible."""
-    least = ((t, max(products, math.ceil(2 ** (SECURITY / t)))) for t in range(2, MOST_COLUMNS + 1))
-    return min(least, key=lambda made: made[0] * made[1])
+def table_of(how: str, bits: int, products: int) -> Table:
+    """The layout with the fewest bytes."""
+    element, folded = (8, 8 * BITS) if how == "and" else (DEGREE * bits // 8,) * 2
+    made = []
+    for rows in (1 << i for i in range(MOST_ROWS.bit_length())):
+        n = -(-products // rows)
+        made.append(Table(rows, n, rows * (rows + 1) * element, n * folded))
+    return min(made, key=lambda t: t.met + t.opened)
 
 
 def batches(products: int) -> list[int]:
@@ -58,20 +70,14 @@ def steps(claims: Sequence[Claim]) -> Iterator[tuple[str, int]]:
     """The rounds of a proof in order: "words", with the bytes that each party sends to one, "coin" or "compare"."""
     groups = groups_of(claims)
     dots = [c for c in claims if c.how == "dot"]
-    inner = [c.shapes[0][0] * c.shapes[0][2] * c.bits // 8 for c in dots]
     cut = {key: batches(n) for key, n in groups.items()}
     for i in range(max((len(b) for b in cut.values()), default=1 if dots else 0)):
-        now = {key: sizes[i] for key, sizes in cut.items() if i < len(sizes)}
+        tables = [table_of(*key, sizes[i]) for key, sizes in cut.items() if i < len(sizes)]
         with_dots = dots if i == 0 else []
-        tables = [(*table_of(n), bits // 8) for (_, bits), n in now.items()]
-        made = sum(t * (n + 1) * nbytes for t, n, nbytes in tables)
-        opened = sum(t * (2 * n + 3) * nbytes for t, n, nbytes in tables)
-        if made:
-            yield "words", made
+        inner = [c.shapes[0][0] * c.shapes[0][2] * c.bits // 8 for c in with_dots]
         yield "compare", 0
         yield "coin", COIN_BYTES
-        yield "words", opened + sum(DEGREE * c.bits // 8 for c in with_dots)
-        if with_dots:
-            yield "compare", 0
-            yield "coin", COIN_BYTES
-            yield "words", DEGREE * sum(inner)
+        yield "words", sum(t.met for t in tables) + sum(DEGREE * c.bits // 8 for c in with_dots)
+        yield "compare", 0
+        yield "coin", COIN_BYTES
+        yield "words", sum(t.opened for t in tables) + DEGREE * sum(inner)

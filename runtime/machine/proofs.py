@@ -1,27 +1,30 @@
 """Proofs of products among three parties with replicated sharings, before anything is revealed: one may deviate.
 
 Party i holds components i and i + 1 of x, y and z. In a semi-honest product a party that deviates adds an error to its
-own component of z, and knows it. All products since the last proof are proved at once.
+own component of z, and knows it. All products since the last proof are proved at once, by random combinations over an
+extension S of their ring R that has many elements of which any two differ by a unit (`ring/extension.py`): a Galois
+ring of degree d = 48 for words (Abspoel, Dalskov, Escudero and Nof, ACNS 2021), GF(2^64) for bits, d = 64.
 
-Element by element (`mul` modulo 2^k, `and` of bits), after Furukawa, Lindell, Nof and Weinstein (EUROCRYPT 2017) and
-Araki et al. (S&P 2017, "on-demand" with shuffled triples):
+Element by element, z = x y, as an inner product that is folded (Boneh, Boyle, Corrigan-Gibbs, Gilboa and Ishai, CRYPTO
+2019; Goyal and Song, CRYPTO 2020; cross terms as Bootle, Cerulli, Chaidos, Groth and Petit, EUROCRYPT 2016). The
+products lie in rows l of n places w:
 
-1. t columns of N + 1 random triples c = a b are made, as products are. The parties then tell each other that they have
-   all they were sent, and only now open a coin that shuffles each column.
-2. The first of each column is opened and must be right. Product j is compared with number j of all others: x - a and
-   y - b are opened, and z - (x - a)(y - b) - (x - a) b - (y - b) a - c must be a sharing of zero: each party confirms
-   to the next (`checks.py`) what its components leave for the third.
-3. With m of N products wrong, each column must have wrong triples at just their places, of C(N + 1, m) >= N + 1
-   choices. So a deviation passes with probability (N + 1)^-t <= 2^-40. Small batches are filled up with zeros.
+1. The parties tell each other that they have all they were sent, and only now open a coin: weights r_w of S. Random
+   a_w of S are shared. T_lm = sum_w r_w x_lw y_mw and c_m = sum_w a_w y_mw are made, as products are: one element each.
+2. T_ll - sum_w r_w z_lw must be a sharing of zero for each l: each party confirms to the next (`checks.py`) what its
+   components leave for the third. If T is right, a wrong z passes with 2^-d.
+3. Told again that all is there, they open a second coin: weights g_l, h_m. With X_w = sum_l g_l x_lw and Y_w = sum_m
+   h_m y_mw, u_w = r_w X_w - a_w is opened, and sum_w u_w Y_w + sum_m h_m c_m - sum_lm g_l h_m T_lm must be zero.
+   With errors E of T and e of c that is sum_m h_m (e_m - sum_l g_l E_lm). Of E and e take those with the fewest
+   factors of 2 and all modulo one more: a bilinear form over the field of 2^d elements that is not zero, which
+   vanishes with 2 / 2^d at most.
 
-Matrix products z = x y of [m, n] results, over the Galois ring Z_2^k[X] / (X^41 + X^3 + 1), in which a random element
-catches a wrong word but with 2^-41 (Abspoel, Dalskov, Escudero and Nof, ACNS 2021): Freivalds's random combination
-makes one inner product of each, and a second one with the same right factor is sacrificed for it (Damgard et al.,
-CRYPTO 2012; Lindell and Nof, CCS 2017):
-1. A coin g: y' = y g. A random vector a is shared, and c = <a, y'> made, as a product is.
-2. A second coin h, once c is there: w = h x - a is opened, and <w, y'> + c - h z g must be zero. Let z be x y + E, 2^j
-   the highest power of two in all of E, and c too large by d: the check asks for h E g = d. E g / 2^j is a unit in some
-   place but with probability 2^-41, and then h E g has 2^(41 (k - j)) values, all as likely.
+Matrix products z = x y of [m, n] results, over the Galois ring: Freivalds's random combination makes one inner
+product of each, and a second one with the same right factor is sacrificed for it (Damgard et al., CRYPTO 2012; Lindell
+and Nof, CCS 2017):
+1. By the first coin, weights g: y' = y g. A random vector a is shared, and c = <a, y'> made, as a product is.
+2. By the second, weights h, once c is there: w = h x - a is opened, and <w, y'> + c - h z g must be zero. Let z be
+   x y + E, and c too large by d: the check asks for h E g = d, which holds with 2 / 2^48 at most, as above.
 
 What is opened is masked by words used once. What fails depends on the deviation alone, not on what is computed.
 """
@@ -39,8 +42,7 @@ from spuvm.runtime.engine.random import BLOCK_BYTES, Stream, aligned_empty
 from spuvm.runtime.link.link import Link
 from spuvm.runtime.machine.checks import Checks, deviation
 from spuvm.runtime.machine.claims import COIN_BYTES, PARTIES, Claim, batches, groups_of, table_of
-from spuvm.runtime.ring.galois import DEGREE, inner
-from spuvm.runtime.ring.triples import BITS, SPARE, SUMS, Order, Ring, left, masked, order_of, summand
+from spuvm.runtime.ring.extension import DEGREE, Extension, Field, Galois, Weights
 
 Array = NDArray[Any]
 Pair = tuple[Array, Array]  # a party's two components
@@ -88,32 +90,22 @@ class Proofs:
             cut = {key: batches(len(found[0])) for key, found in words.items()}
             for i in range(max((len(b) for b in cut.values()), default=1 if dots else 0)):
                 groups = [
-                    _Words(self, BITS if key[0] == "and" else SUMS, [_part(x, sizes, i) for x in words[key]])
+                    _Words(self, *key, [_part(x, sizes, i) for x in words[key]])
                     for key, sizes in cut.items()
                     if i < len(sizes)
                 ]
-                self._batch(groups, dots if i == 0 else [])
+                self._batch([*groups, *(dots if i == 0 else [])])
 
-    def _batch(self, groups: list[_Words], dots: list[_Dot]) -> None:
-        if groups:
-            for g, c in zip(groups, self.sent([g.triples() for g in groups])):
-                g.made(c)
+    def _batch(self, proved: Sequence[_Words | _Dot]) -> None:
         self._checks.compare(PARTIES)
         coin = self._coin()
-        opening = [x for g in groups for x in g.masked(coin)]
-        received = self.sent([*(second for _, second in opening), *(d.combined(coin) for d in dots)])
-        opened = self._confirmed(opening, received[: len(opening)])
-        for g in groups:
-            g.check(opened)
-        for d, c in zip(dots, received[len(opening) :]):
-            d.made(c)
-        if dots:
-            self._checks.compare(PARTIES)
-            coin = self._coin()
-            masked = [d.masked(coin) for d in dots]
-            opened = self._confirmed(masked, self.sent([second for _, second in masked]))
-            for d in dots:
-                d.check(next(opened))
+        for p, received in zip(proved, self.sent([p.met(coin) for p in proved])):
+            p.made(received)
+        self._checks.compare(PARTIES)
+        coin = self._coin()
+        masked = [p.masked(coin) for p in proved]
+        for p, opened in zip(proved, self._confirmed(masked, self.sent([second for _, second in masked]))):
+            p.check(opened)
 
     # What parties tell each other ----------------------------------------------------------------------
 
@@ -133,10 +125,10 @@ class Proofs:
             self._checks.record(self.previous, False, got)
         return iter([(*pair, got) for pair, got in zip(pairs, received)])
 
-    def is_zero(self, ring: Ring, x: Pair) -> None:
+    def is_zero(self, over: Extension, x: Pair) -> None:
         """The three components make up zero: what a party's two leave for the third, it confirms to the next one."""
-        both = ring.add(*x)
-        self._checks.record(self.next, True, ring.subtract(np.zeros_like(both), both))
+        both = over.add(*x)
+        self._checks.record(self.next, True, over.subtract(np.zeros_like(both), both))
         self._checks.record(self.previous, False, x[1])
 
     def _coin(self) -> Drawn:
@@ -175,58 +167,57 @@ def _part(x: Array, sizes: Sequence[int], i: int) -> Array:
 
 
 class _Words:
-    """A batch of products of words, and the triples that they are compared with, column by column."""
+    """A batch of products of words, in rows."""
 
-    def __init__(self, proofs: Proofs, ring: Ring, components: list[Array]) -> None:
-        self._p, self._ring = proofs, ring
-        count, self._dtype = len(components[0]), components[0].dtype
-        self._t, self._n = table_of(count)
-        full = [np.pad(c, (0, self._n - count)) if count < self._n else c for c in components]
+    def __init__(self, proofs: Proofs, how: str, bits: int, components: list[Array]) -> None:
+        self._p = proofs
+        self._over: Extension = Field() if how == "and" else Galois(components[0].dtype)
+        table = table_of(how, bits, count := len(components[0]))
+        self._rows, self._n = table.rows, table.n
+        missing = self._rows * self._n - count
+        full = [(np.pad(c, (0, missing)) if missing else c).reshape(self._rows, self._n) for c in components]
         self._x, self._y, self._z = ((full[i], full[i + 1]) for i in (0, 2, 4))
 
-    def triples(self) -> Array:
-        """Step 1: this party's summand of c."""
-        shape = (self._t, self._n + 1)
-        self._a, self._b, mask = (self._p.uniform(shape, self._dtype) for _ in range(3))
-        self._mine = summand(self._ring, self._a, self._b, mask)
+    def met(self, coin: Drawn) -> Array:
+        """Step 1: this party's summands of T and, in a last row, of c."""
+        over = self._over
+        self._weights = _weights(over, coin, self._n)
+        self._a = self._p.uniform((self._n, *over.inner), over.dtype)
+        mask = self._p.uniform((self._rows + 1, self._rows, *over.element), over.dtype)
+        own = over.crossed(self._x, self._y, self._weights, self._a)
+        self._mine = np.asarray(over.add(own, over.subtract(*mask)))
         return self._mine
 
     def made(self, received: Array) -> None:
-        self._c = (self._mine, received)
+        """Step 2."""
+        self._table = (self._mine, received)
+        diagonal = np.arange(self._rows)
+        first, second = (
+            self._over.subtract(table[diagonal, diagonal], self._over.weighed(z, self._weights))
+            for table, z in zip(self._table, self._z)
+        )
+        self._p.is_zero(self._over, (first, second))
 
-    def masked(self, coin: Drawn) -> list[Pair]:
-        """Step 2: what is opened: the first triple of each column, and x - a and y - b with the others."""
-        self._orders = [_order(coin, self._n + 1) for _ in range(self._t)]
-        firsts = [int(order[0]) for order in self._orders]
-        tests = [tuple(v[range(self._t), firsts] for v in pair) for pair in (self._a, self._b, self._c)]
-        differences = [
-            tuple(self._masked(v, u) for v, u in zip(x, a)) for x, a in ((self._x, self._a), (self._y, self._b))
-        ]
-        return [(first, second) for first, second in (*tests, *differences)]
+    def masked(self, coin: Drawn) -> Pair:
+        """Step 3: what is opened."""
+        self._left, self._right = (_weights(self._over, coin, self._rows) for _ in range(2))
+        first, second = (
+            self._over.masked(self._over.folded(x, self._left), self._weights, a) for x, a in zip(self._x, self._a)
+        )
+        return first, second
 
-    def _masked(self, x: Array, a: Array) -> Array:
-        out = np.empty((self._t, self._n), self._dtype)
-        for row, column, order in zip(out, a, self._orders):
-            masked(self._ring, x, column, order[1:], row)
-        return out
-
-    def check(self, opened: Iterator[Opened]) -> None:
-        add, times = self._ring.add, self._ring.multiply
-        a, b, c, d, e = (_sum(add, *next(opened)) for _ in range(5))
-        if (times(a, b) != c).any():
-            raise deviation("a random product that was opened is wrong")
-        for t, order in enumerate(self._orders):
-            first, second = (self._left(i, t, (d[t], e[t]), order[1:]) for i in range(2))
-            self._p.is_zero(self._ring, (first, second))
-
-    def _left(self, i: int, t: int, opened: Pair, order: Order) -> Array:
-        """Of component i of this party's; what is public belongs to component 0."""
-        triple = self._a[i][t], self._b[i][t], self._c[i][t]
-        return left(self._ring, self._z[i], opened, triple, order, (self._p.rank + i) % PARTIES == 0)
+    def check(self, opened: Opened) -> None:
+        over = self._over
+        u = _sum(over.add, *opened)
+        first, second = (
+            over.subtract(over.product(u, over.folded(y, self._right)), over.combined(table, self._left, self._right))
+            for y, table in zip(self._y, self._table)
+        )
+        self._p.is_zero(over, (first, second))
 
 
-def _order(coin: Drawn, count: int) -> Order:
-    return order_of(coin.draw(8 * (count + SPARE)).view(np.uint64))
+def _weights(over: Extension, coin: Drawn, count: int) -> Weights:
+    return over.weights(coin.draw(8 * count).view(np.uint64))
 
 
 def _sum(add: np.ufunc, x: Array, y: Array, z: Array) -> Array:
@@ -238,41 +229,46 @@ class _Dot:
     """A batch of matrix products x [g, m, k], y [g, k, n], z [g, m, n]."""
 
     def __init__(self, proofs: Proofs, *components: Array) -> None:
-        self._p = proofs
+        self._p, self._over = proofs, Galois(components[0].dtype)
         self._x, self._y, self._z = ((components[i], components[i + 1]) for i in (0, 2, 4))
 
-    def _drawn(self, coin: Drawn, shape: tuple[int, ...]) -> Array:
-        raw = coin.draw(math.prod(shape) * DEGREE * self._x[0].itemsize)
-        return raw.view(self._x[0].dtype).reshape(*shape, DEGREE)
-
-    def combined(self, coin: Drawn) -> Array:
+    def met(self, coin: Drawn) -> Array:
         """Step 1: this party's summand of c."""
-        g = self._drawn(coin, (self._y[0].shape[0], self._y[0].shape[2]))
-        self._right = _flat(self._y[0] @ g), _flat(self._y[1] @ g)
-        self._product = self._z[0] @ g, self._z[1] @ g
+        g, _, n = self._y[0].shape
+        weights = _weights(self._over, coin, g * n).reshape(g, n)
+        self._right, self._product = (
+            (self._times(v[0], weights), self._times(v[1], weights)) for v in (self._y, self._z)
+        )
         self._a = self._p.uniform(self._right[0].shape, self._right[0].dtype)
         x, y = self._a, self._right
         mask = self._p.uniform((DEGREE,), x[0].dtype)
-        self._mine = np.asarray(inner(x[0], y[0] + y[1]) + inner(x[1], y[0]) + mask[0] - mask[1])
+        times = self._over.product
+        self._mine = np.asarray(times(x[0], y[0] + y[1]) + times(x[1], y[0]) + mask[0] - mask[1])
         return self._mine
+
+    def _times(self, x: Array, weights: Weights) -> Array:
+        """[g, m, n] times [g, n] -> [g m, 48]."""
+        out = np.empty((*x.shape[:2], DEGREE), x.dtype)
+        for v, w, to in zip(x, weights, out):
+            to[...] = self._over.folded(v.T, w)
+        return out.reshape(-1, DEGREE)
 
     def made(self, received: Array) -> None:
         self._c = (self._mine, received)
 
     def masked(self, coin: Drawn) -> Pair:
         """Step 2: w."""
-        self._h = self._drawn(coin, self._x[0].shape[:2])
-        first, second = (_flat(x.transpose(0, 2, 1) @ self._h) - a for x, a in zip(self._x, self._a))
+        g, m, _ = self._x[0].shape
+        self._h = _weights(self._over, coin, g * m)
+        turned = (x.transpose(0, 2, 1) for x in self._x)
+        first, second = (self._times(x, self._h.reshape(g, m)) - a for x, a in zip(turned, self._a))
         return first, second
 
-    def check(self, opened: tuple[Array, Array, Array]) -> None:
-        w = opened[0] + opened[1] + opened[2]
-        h = _flat(self._h)
+    def check(self, opened: Opened) -> None:
+        over = self._over
+        w, nothing = _sum(np.add, *opened), np.zeros_like(self._product[0])
+        weighed = (over.masked(z, self._h, nothing) for z in self._product)
         first, second = (
-            inner(w, right) + c - inner(h, _flat(z)) for right, c, z in zip(self._right, self._c, self._product)
+            over.product(w, right) + c - z.sum(0, dtype=z.dtype) for right, c, z in zip(self._right, self._c, weighed)
         )
-        self._p.is_zero(SUMS, (first, second))
-
-
-def _flat(x: Array) -> Array:
-    return x.reshape(-1, DEGREE)
+        self._p.is_zero(over, (first, second))

@@ -2,9 +2,9 @@
 
 Replicated sharings and their products are ABY3's (Araki et al., CCS 2016). What a party that deviates can do:
 
-* add an error to a product: products are proved in batches before anything is revealed and at the end, by triples that
-  are shuffled after all is fixed (Furukawa, Lindell, Nof and Weinstein, EUROCRYPT 2017; Araki et al., S&P 2017), matrix
-  products by random combinations over a Galois ring (`machine/proofs.py`). It is noticed but with probability 2^-40;
+* add an error to a product: products are proved in batches before anything is revealed and at the end, by random
+  combinations over a Galois ring, those of bits over GF(2^64), folded (Boneh et al., CRYPTO 2019; Goyal and Song,
+  CRYPTO 2020; see `machine/proofs.py`). It is noticed but with probability 2^-40;
 * send another value than it should where a second party knows it, too: that one confirms it by a tag, as in REP4;
 * choose its own inputs, which it may.
 
