@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from flows import PARTIES, added, constant, reported
 
 from spuvm.flow import Flow, NodeFailed, find, grants, known, run
 from spuvm.flow import files as flow_files
-from spuvm.flow.differences import difference
+from spuvm.flow.differences import difference, other_data
 from spuvm.flow.drawing import svg
 from spuvm.flow.files import to_toml
 from spuvm.flow.grants import Grant, NotGranted
@@ -234,7 +235,19 @@ def test_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "run second: done" in shown and (tmp_path / "a.svg").exists()
     assert "width 2.0 -> 5.0" in said("flow", "diff", one, two)
     assert "width 2.0 -> 5.0" in said("flow", "diff", "first", "second", *state)
-    assert "the two are the same" in said("flow", "diff", one, one)
+    assert "same flow and the same data" in said("flow", "diff", "first", "first", *state)
+    made = read(next((tmp_path / "state").glob("*/runs")).parent, "first")
+    changed = {n: replace(r, key=f"other {r.key}") for n, r in made.nodes.items()}
+    lines = other_data(made, replace(made, nodes=changed))
+    assert any("its table holds other data" in line for line in lines) and "runs anew" in lines[-1]
+    assert "the two flows are the same" in said("flow", "diff", one, one)
+    assert "width 2.0 -> 3.0" in said("flow", "diff", one, one, "--set", "d.width=3.0")
+    assert "is a run" in said("flow", "diff", one, "first", "--set", "d.width=3.0", *state, status=2)
+    assert said("flow", "check", one, "--set", "d.width=5.0") == said("flow", "check", two)
+    past = said("flow", "approve", tmp_path / "g.toml", "--as", "bob", "--until", "2020-01-31", status=2)
+    assert "2020-01-31 is past" in past
+    grants = said("flow", "run", one, *state, "--grants", tmp_path / "g.toml", status=2)
+    assert "say whose by `--as`" in grants
     assert 'uses = ["read", "filter"]' in said("flow", "approve", tmp_path / "g.toml", "--as", "bob")
     space: tuple[str | Path, ...] = (
         "--space",

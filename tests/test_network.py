@@ -510,13 +510,18 @@ def test_a_run_that_is_interrupted(inside: Path, compiled: Path) -> None:
     line = f"run {compiled}/long.spux {INPUTS} --network --output risk=r.csv"
     run = subprocess.Popen([sys.executable, "-m", "spuvm", *line.split(" ")], stderr=subprocess.PIPE, text=True)
     assert run.stderr is not None
-    with run.stderr as stderr:
-        for text in stderr:
-            if "connected" in text:
-                break
-        run.send_signal(signal.SIGINT)
-        rest = stderr.read()
-        assert run.wait(LIMIT) == 130, rest
+    late = Timer(LIMIT, run.kill)  # what is read below ends then
+    late.start()
+    try:
+        with run.stderr as stderr:
+            for text in stderr:
+                if "connected" in text:
+                    break
+            run.send_signal(signal.SIGINT)
+            rest = stderr.read()
+            assert run.wait(LIMIT) == 130, rest
+    finally:
+        late.cancel()
     assert "Traceback" not in rest
     assert rest.splitlines()[-1] == "error: interrupted"
     assert not Path("r.csv").exists()

@@ -11,7 +11,7 @@ import pytest
 from services import POLICY, entries, folder, inputs, program, run
 
 from spuvm.runtime.errors import InputError
-from spuvm.service import settings, upkeep
+from spuvm.service import jobs, runner, settings, upkeep
 from spuvm.service.jobs import Source
 from spuvm.service.party import Party
 
@@ -142,6 +142,8 @@ def test_models_and_nodes_made_of_withdrawn_data_go_too(folder: Path) -> None:
                      alice.settings.state / "models" / "other" / "model.share"):  # fmt: skip
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text('{"text": ""}\n{"node": "t", "key": "abcd"}\n{"no')
+        late = alice.submit("ann", train.replace("risk", "other"), both)  # its model was there, of another job
+        runner.prepare(alice.settings, late.job, jobs.read(late.job.program), "s", folder / "door")
         upkeep.withdraw(alice, "ann", "table")
         assert sorted(p.name for p in alice.settings.state.glob("models/**/*") if p.is_file()) == [
             "ef.json", "model.share",

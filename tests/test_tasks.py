@@ -13,7 +13,7 @@ import pytest
 
 from spuvm.policy.rules import Decision, decide, load_rules
 from spuvm.runtime.errors import InputError
-from spuvm.service import jobs
+from spuvm.service import jobs, work
 from spuvm.service.jobs import Source
 
 FILE = Path(__file__).parent.parent / "benchmarks" / "soak.py"
@@ -110,3 +110,22 @@ def test_three_services_run_all_kinds_while_they_are_killed(soak: Any, tmp_path:
     random.seed(5)
     given = "--jobs=3 --parallel=3 --every=6 --kinds=program,psi --seconds=150"
     assert soak.soak(tmp_path, soak.arguments(*given.split())) == []
+
+
+def test_texts_stay_read_within_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peers send them: a few that are as long as may be must not fill a service's memory."""
+    seen: list[Any] = []
+
+    def reads(text: Any) -> Any:
+        seen.append(text)
+        return text
+
+    read = work.remembered(reads)
+    monkeypatch.setattr(work, "KEPT_CHARACTERS", 10)
+    given: list[Any] = ["aaaa", "bbbb", "aaaa", "cccc", "aaaa"]
+    assert [read(text) for text in given] == given
+    assert seen == ["aaaa", "bbbb", "cccc"], "the newest stay"
+    read("bbbb")
+    read("d" * 20)
+    read("d" * 20)
+    assert seen[3:] == ["bbbb", "d" * 20], "one stays, however long"

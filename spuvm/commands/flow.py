@@ -17,7 +17,7 @@ from spuvm.commands.options import timeout_option
 from spuvm.commands.terminal import console, say
 from spuvm.flow import Flow, grants
 from spuvm.flow import run as run_flow
-from spuvm.flow.differences import difference
+from spuvm.flow.differences import difference, other_data
 from spuvm.flow.estimating import rehearse, table, told
 from spuvm.flow.records import NodeRun, names, read, versions
 from spuvm.runtime.errors import InputError
@@ -41,21 +41,24 @@ def flow() -> None:
     """
 
 
+set_option = click.option("--set", "changes", multiple=True, metavar="NODE.PARAMETER=VALUE", help="Another parameter.")
+
+
 def tables_option(command: Any) -> Any:
     """Where tables lie."""
     one = click.option(
         "--table", "tables", multiple=True, metavar="NAME=FILE[@PARTY]", help="An entry of a party's catalogue."
     )
     many = click.option("--catalog", type=path, help="Catalogues (TOML): [alice] loans = 'a.parquet'.")
-    changed = click.option("--set", "changes", multiple=True, metavar="NODE.PARAMETER=VALUE", help="Another parameter.")
-    return one(many(changed(command)))
+    return one(many(set_option(command)))
 
 
 @flow.command()
 @click.argument("file", type=path)
-def check(file: Path) -> None:
+@set_option
+def check(file: Path, changes: tuple[str, ...]) -> None:
     """Check a flow: nodes, kinds of inputs, parameters, circles. Nothing runs."""
-    found = Flow.load(file)
+    found = changed(Flow.load(file), changes)
     console().print(f"flow {found.name}: {len(found)} nodes, hash {found.hash}")
     for owner in sorted({o for n in found.nodes for o in found.owners(n)}):
         grant = grants.asked(found, owner, date.max)
@@ -192,18 +195,30 @@ def _show_run(folder: Path, name: str, options: Mapping[str, Any]) -> None:
 @click.argument("second")
 @click.option("--state", type=path, default=STATE, show_default=True)
 @click.option("--as", "me", metavar="PARTY")
-def diff(first: str, second: str, state: Path, me: str | None) -> None:
-    """Say what changed from one flow to another: files, or runs by name."""
-    lines = difference(_text(first, state, me), _text(second, state, me))
-    for line in lines or ["the two are the same"]:
+@set_option
+def diff(first: str, second: str, state: Path, me: str | None, changes: tuple[str, ...]) -> None:
+    """Say what changed from one flow to another: files, or runs by name, which also tell of other data.
+
+    `--set` is for the second, if that is a file.
+    """
+    runs = not any(Path(what).suffix == ".toml" for what in (first, second))
+    if changes and Path(second).suffix != ".toml":
+        raise InputError(f"`--set` changes a flow's file: {second} is a run, whose parameters are what they were.")
+    lines = difference(_text(first, state, me), _text(second, state, me, changes))
+    if runs:
+        folder = _folder(state, me)
+        lines += other_data(read(folder, first), read(folder, second))
+    for line in lines or [
+        "the two runs are of the same flow and the same data" if runs else "the two flows are the same"
+    ]:
         console().print(line)
 
 
-def _text(what: str, state: Path, me: str | None) -> Mapping[str, Any]:
+def _text(what: str, state: Path, me: str | None, changes: tuple[str, ...] = ()) -> Mapping[str, Any]:
     import json
 
     if Path(what).suffix == ".toml":
-        body: Mapping[str, Any] = json.loads(Flow.load(what).text)
+        body: Mapping[str, Any] = json.loads(changed(Flow.load(what), changes).text)
         return body
     return read(_folder(state, me), what).text
 
@@ -213,13 +228,17 @@ def _text(what: str, state: Path, me: str | None) -> Mapping[str, Any]:
 @click.option("--as", "me", metavar="PARTY", required=True, help="Whose tables.")
 @click.option("--until", metavar="DATE", help="The last day on which it holds.  [default: in 30 days]")
 @click.option("-o", "output", type=path, help="Write it to a file.  [default: show it]")
-def approve(file: Path, me: str, until: str | None, output: Path | None) -> None:
+@set_option
+def approve(file: Path, me: str, until: str | None, output: Path | None, changes: tuple[str, ...]) -> None:
     """Write the grant that a flow needs of a party: read it, and give it to `spuvm flow run --grants`."""
+    today = datetime.now(UTC).date()
     try:
-        last = date.fromisoformat(until) if until else datetime.now(UTC).date() + timedelta(days=30)
+        last = date.fromisoformat(until) if until else today + timedelta(days=30)
     except ValueError:
         raise InputError(f"`--until` must be a date such as 2027-12-31, got {until!r}.") from None
-    text = grants.to_toml([grants.asked(Flow.load(file), me, last)])
+    if last < today:
+        raise InputError(f"`--until` {last} is past (today is {today}, UTC): the grant would allow nothing.")
+    text = grants.to_toml([grants.asked(changed(Flow.load(file), changes), me, last)])
     if output is None:
         console().print(text)
     elif output.exists():

@@ -103,6 +103,8 @@ def party(
         raise ConfigError(f"`--as`: {me} is the dealer of {config_file}, not a party: start it with `spuvm dealer`.")
     if prepare is not None and (stored is None or inputs or outputs):
         raise InputError("`--prepare` takes `--stored FOLDER`, and neither inputs nor outputs: it runs nothing.")
+    if prepare is not None and (profile is not None or device is not None or report is not None):
+        raise InputError("`--prepare` runs no program: `--profile`, `--device` and `--report` say nothing of it.")
     with taking_part(target, config_file, cluster, me, expect_hash) as part:
         part.keep(stored)
         if prepare is not None:

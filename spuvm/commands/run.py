@@ -138,6 +138,8 @@ def run(
         raise InputError("`--stored` is for processes: give `--network`, too; in a simulation nothing is made ahead.")
     if prepare is not None and (stored is None or outputs):
         raise InputError("`--prepare` takes `--stored FOLDER`, and no outputs: it runs nothing.")
+    if prepare is not None and (profile is not None or device is not None):
+        raise InputError("`--prepare` runs no program: `--profile` and `--device` say nothing of it.")
     check_stored(program.config, stored)
     wanted = match_outputs(program, outputs, force)
     speed = None if link is None else Speed.parse(link)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from spuvm.flow.records import Recorded
+
 Text = Mapping[str, Any]  # of a flow, read
 
 
@@ -23,6 +25,17 @@ def difference(first: Text, second: Text) -> list[str]:
         if first[what] != second[what]:
             out.append(f"  {what}: {first[what]} -> {second[what]}")
     followers = [n for n in after if n not in changed and _follows(n, after, changed)]
+    return out + ([f"  runs anew, as it follows: {', '.join(followers)}"] if followers else [])
+
+
+def other_data(first: Recorded, second: Recorded) -> list[str]:
+    """A line for every table that two runs took by the same node, and that was another: keys of nodes say so."""
+    before, after = ({n["node"]: n for n in run.text["nodes"]} for run in (first, second))
+    both = [n for n in after if after[n] == before.get(n) and not after[n]["inputs"]]
+    keys = [{n: run.nodes[n].key for n in both if n in run.nodes} for run in (first, second)]
+    changed = {n for n in both if keys[0].get(n) != keys[1].get(n)}
+    followers = [n for n in after if n not in changed and _follows(n, after, changed)]
+    out = [f"  {n}: its table holds other data, or the parties' settings are others" for n in both if n in changed]
     return out + ([f"  runs anew, as it follows: {', '.join(followers)}"] if followers else [])
 
 

@@ -127,7 +127,7 @@ class Record:
     def _again(self, state: Path, name: str, head: Mapping[str, Any], resume: bool) -> None:
         before = read(state, name)
         if not resume:
-            how = "resume it" if before.state != "done" else "it is done: look at it by `spuvm flow show`"
+            how = "resume it" if before.state != "done" else "look at it by `spuvm flow show`"
             self.file.close()
             raise ConfigError(f"there is a run `{name}` already ({before.state}): {how}, or give another name.")
         if before.head["flow"] != head["flow"]:

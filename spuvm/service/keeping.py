@@ -19,6 +19,7 @@ from spuvm.service.store import Left
 from spuvm.service.tasks import record_of
 
 DAY = 86400.0
+NOT_ITS = "model-of-another"  # in a job's folder: the model that it was to train was there before its first run
 
 
 def erase_job(settings: Settings, job: str) -> bool:
@@ -54,6 +55,8 @@ def made_by(settings: Settings, job: Left) -> list[Path]:
     try:
         name = read(from_dict(json.loads(job.spec)).program).model
     except (SpuError, ValueError):  # of another version: what it trained is not known any more
+        name = None
+    if (settings.state / "jobs" / job.id / NOT_ITS).exists():
         name = None
     return [path for path in (*found, *([models / name] if name else [])) if path.exists()]
 

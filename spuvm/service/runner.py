@@ -17,6 +17,7 @@ from spuvm.runtime.link.certificates import PASSPHRASE
 from spuvm.service import processes
 from spuvm.service.again import interrupted
 from spuvm.service.jobs import Job
+from spuvm.service.keeping import NOT_ITS
 from spuvm.service.processes import Process
 from spuvm.service.settings import Settings
 from spuvm.service.tasks import argv, toml
@@ -47,8 +48,11 @@ def prepare(settings: Settings, job: Job, work: Work, session: str, door: Path) 
     `session`: the name of this run among all that pass the parties' ports; `door`: where the process gets its part.
     """
     folder = settings.state / "jobs" / job.id
+    first = not folder.exists()
     for made in (folder / "results", settings.state / "models"):
         made.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if first and work.model is not None and (settings.state / "models" / work.model).exists():
+        (folder / NOT_ITS).touch()
     config = folder / "cluster.toml"
     config.write_text(_cluster(settings, work, job.id, session, door))
     mine = {name: source for name, source in job.inputs.items() if source.party == settings.party}

@@ -46,7 +46,6 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +55,7 @@ from spuvm.policy.rules import ALL, Reveal
 from spuvm.psi.kinds import KINDS as JOIN_KINDS
 from spuvm.runtime.errors import ConfigError, InputError
 from spuvm.runtime.link.parties import party_name
-from spuvm.service.work import Place, Work, hash_of
+from spuvm.service.work import Place, Work, hash_of, remembered
 
 BLOCK = re.compile(r"(?m)^# /// spuvm$\s(?P<lines>(^#(| .*)$\s)+)^# ///$")  # PEP 723's form
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
@@ -109,7 +108,7 @@ FIELDS: dict[str, dict[str, Field]] = {
 CODE = ("stream", "script")
 
 
-@lru_cache(64)
+@remembered
 def of_task(source: str) -> Work:
     """A task's text. Raises InputError for whatever is wrong with it."""
     table, code = _table(source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from spuvm.runtime.config import OPTIMIZE
 from spuvm.runtime.errors import InputError
 
 PROGRAM = "program"
+KEPT, KEPT_CHARACTERS = 64, 32 << 20  # texts that stay read at most
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,26 @@ class Work:
         return None if self.program is None else self.program.cost
 
 
+def remembered(reads: Callable[[str], Work]) -> Callable[[str], Work]:
+    """The function, with what it made of the texts that were read last: so many, of so many characters together."""
+    kept: dict[str, Work] = {}
+
+    @wraps(reads)
+    def read(source: str) -> Work:
+        found = kept.pop(source, None)
+        kept[source] = reads(source) if found is None else found
+        while len(kept) > KEPT or (len(kept) > 1 and sum(map(len, kept)) > KEPT_CHARACTERS):
+            del kept[next(iter(kept))]
+        return kept[source]
+
+    return read
+
+
 def hash_of(source: str) -> str:
     return hashlib.sha256(source.encode()).hexdigest()
 
 
-@lru_cache(64)
+@remembered
 def of_program(source: str) -> Work:
     """A compiled program's text (.spux)."""
     program = Program(text.parse(source))
