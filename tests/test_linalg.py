@@ -100,6 +100,12 @@ def test_agrees(name: str) -> None:
     agrees(fn, *args, units=units)
 
 
+def test_pseudo_inverses_are_refused_in_a_ring_of_32_bits() -> None:
+    """Half of the singular values of an ordinary matrix would count as 0."""
+    with pytest.raises(UnsupportedError, match="ring of 32 bits: use ring=64"):
+        spu.jit(jnp.linalg.pinv, ring=32).compile(np.eye(3, dtype=np.float32))
+
+
 def test_householder_product() -> None:
     a, taus = normal(2, 5, 3), jnp.abs(normal(2, 3)) / 2
     agrees(lax.linalg.householder_product, a, taus, units=60)

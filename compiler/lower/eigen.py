@@ -185,7 +185,16 @@ def _pinv(a: Array, bits: Bits) -> Array:
 
 
 def pinv(ctx: Context, args: Sequence[Operand], closed: Any) -> list[Operand] | None:
-    """In place of JAX's own form, which has an infinite constant. Default tolerance: 10 max(m, n) units."""
+    """In place of JAX's own form, which has an infinite constant. Default tolerance: 10 max(m, n) units.
+
+    In a ring of 32 bits these are a fifth of the largest singular value for n = 5: refused, as ordinary matrices would
+    count as singular.
+    """
+    if ctx.config.ring_bits == 32:
+        raise UnsupportedError(
+            "`pinv` takes singular values below 10 max(m, n) units of the largest for 0, which are ordinary ones in a "
+            "ring of 32 bits: use ring=64, or `jnp.linalg.solve` where the matrix is regular."
+        )
     if any(eqn.primitive.name == "eigh" for eqn in closed.jaxpr.eqns) or len(args) != 1:
         return None
     return apply(ctx, lambda a: _pinv(a, _bits(ctx, squared=True)), *args)
