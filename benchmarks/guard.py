@@ -1,10 +1,11 @@
 """Guarded programs: what they find of overflows made on purpose, what they raise in range, and what they cost.
 
-    python benchmarks/guard.py [--runs 1000] [--write]
+    python benchmarks/guard.py [--runs 1000] [--large 0] [--write]
 
 `PROGRAMS` are small functions, each with operands in range and with one operand, at a random place, that leads out of
 the ring: by a factor between 1 and 2^16 where it is drawn. Runs are simulated, with the real protocol (ABY3, a ring of
-64 bits).
+64 bits). `--large`: so many runs in range of a million values each, in the clear, by the operations of the guarded
+program, with truncations that round by chance as the protocol's do.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import spuvm as spu
+from spuvm.compiler.ir.in_the_clear import evaluate
+from spuvm.objects import encoded
 from spuvm.runtime.errors import RangeError
 
 PRODUCT, NUMBER = 2.0**26, 2.0**44  # the limits of products of two secrets, and of all numbers
@@ -147,6 +150,34 @@ def found(runs: int, seed: int = 0) -> dict[str, tuple[int, int, int]]:
     return {name: (n, over, within) for name, (n, over, within) in table.items()}
 
 
+MILLION = 1_000_000
+LARGE: tuple[tuple[Callable[..., Any], Callable[[np.random.Generator], tuple[Any, ...]]], ...] = (
+    (lambda x, y: x * y, lambda rng: factors(rng, False, MILLION)),
+    (lambda x: x * x, lambda rng: (sizes(rng, MILLION, -6, 12.98),)),
+    (lambda x: x * 1000.0, lambda rng: (sizes(rng, MILLION, -6, 34.0),)),
+    (lambda x, y: x + y, lambda rng: (sizes(rng, MILLION, 0, 42.9), sizes(rng, MILLION, 0, 42.9))),
+)
+
+
+def raised_in_the_clear(runs: int, seed: int = 1) -> int:
+    """How many of so many runs in range raise, of `LARGE` in turn."""
+    programs: dict[int, Any] = {}
+    count = 0
+    for run in range(runs):
+        which = run % len(LARGE)
+        function, draw = LARGE[which]
+        operands = draw(np.random.default_rng([seed, run]))
+        if which not in programs:
+            programs[which] = spu.jit(function, guard=True).compile(*operands).module
+        module = programs[which]
+        raw = [encoded(x, v.type, n, 64) for x, v, n in zip(operands, module.body.params, module.inputs)]
+        try:
+            evaluate(module, raw, jitter=run)
+        except RangeError:
+            count += 1
+    return count
+
+
 COSTS: tuple[tuple[str, Callable[..., Any], tuple[tuple[int, ...], ...]], ...] = (
     ("x y", lambda x, y: x * y, ((1000,), (1000,))),
     ("X w, 30 columns", lambda x, w: x @ w, ((1000, 30), (30,))),
@@ -172,8 +203,16 @@ def costs() -> list[str]:
 def main() -> None:
     options = argparse.ArgumentParser(description="Guarded programs.")
     options.add_argument("--runs", type=int, default=1000)
+    options.add_argument("--large", type=int, default=0, help="runs in range of a million values, in the clear")
     options.add_argument("--write", action="store_true", help="put the tables into docs/numbers.md")
     given = options.parse_args()
+    if given.large:
+        print(
+            f"{raised_in_the_clear(given.large)} of {given.large:,} runs of a million values in range raised",
+            flush=True,
+        )
+    if not given.runs:
+        return
     table = found(given.runs)
     for name, (runs, over, within) in table.items():
         print(f"{name:22} {over:4} of {runs} overflows found, {within} of {runs} runs in range raised")
