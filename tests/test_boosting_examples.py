@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scripts import run_script
 
 import spuvm as spu
 
@@ -175,18 +176,20 @@ def pictures(folder: Path) -> set[str]:
 
 
 @pytest.mark.usefixtures("preloaded")
-def test_breast_cancer_over_the_network(data: Path, tmp_path: Path, devices: None) -> None:
+def test_breast_cancer_over_the_network(
+    data: Path, tmp_path: Path, devices: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Three processes train, three others load and predict, and carol alone sees."""
-    command = [sys.executable, str(EXAMPLE / "breast_cancer.py"), "--network"]
-    command += ["--data", str(data / "breast_cancer"), "--out", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    training, _, predicting = done.stdout.partition("--- predict: 3 processes")
+    places = ["--data", str(data / "breast_cancer"), "--out", str(tmp_path)]
+    status = run_script(EXAMPLE / "breast_cancer.py", "--network", *places)
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    training, _, predicting = said.out.partition("--- predict: 3 processes")
     for party in ("alice", "bob", "carol"):
         assert f"{party} | revealed: nothing" in training
         assert f"{party} | revealed: prediction [143,2] to carol" in predicting
         assert (tmp_path / party / "model.share").is_file()
-    assert [p for p in ("alice", "bob", "carol") if re.search(f"{p} . AUC", done.stdout)] == ["carol"]
+    assert [p for p in ("alice", "bob", "carol") if re.search(f"{p} . AUC", said.out)] == ["carol"]
     written = {p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.parquet")}
     assert written == {"carol/predictions.parquet"}
     clear = common.in_the_clear(setting("breast_cancer", data, tmp_path), ["auc"])
@@ -194,7 +197,7 @@ def test_breast_cancer_over_the_network(data: Path, tmp_path: Path, devices: Non
     assert (secure["id"] == clear.ids).all()
     assert area(clear.labels, clear.probability) > 0.98
     assert area(clear.labels, secure["probability"]) == pytest.approx(area(clear.labels, clear.probability), abs=0.005)
-    assert f"AUC of XGBoost in the clear: {area(clear.labels, clear.probability):.4f}" in done.stdout
+    assert f"AUC of XGBoost in the clear: {area(clear.labels, clear.probability):.4f}" in said.out
     assert pictures(tmp_path) == {"roc"}
 
 

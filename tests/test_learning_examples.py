@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from scripts import run_script
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
@@ -66,7 +66,7 @@ def test_survival_is_that_of_lifelines() -> None:
 
 
 @pytest.mark.usefixtures("preloaded")
-def test_a_private_classifier_says_what_its_owner_would(tmp_path: Path) -> None:
+def test_a_private_classifier_says_what_its_owner_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     xgboost = pytest.importorskip("xgboost")
     service = example("private_classifier")
     spu.init(parties=service.PARTIES)
@@ -78,8 +78,8 @@ def test_a_private_classifier_says_what_its_owner_would(tmp_path: Path) -> None:
     assert np.abs(risk.value[:, 1] - truth).max() < 1e-4
     assert [str(r) for r in model.reveals] == ["prediction [40,2] to clinic"]
     spu.shutdown()
-    script = [sys.executable, str(EXAMPLES / "private_classifier.py"), "--network"]
-    said = subprocess.run(script, capture_output=True, text=True, timeout=240, check=True).stdout
+    assert run_script(EXAMPLES / "private_classifier.py", "--network") == 0
+    said = capsys.readouterr().out
     first = int(np.argmax(truth))
     assert f"clinic | highest risks: patient {first}: {truth[first]:.3f}" in said
     assert "prediction [40,2] to clinic" in said and "bank | " not in said

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripts import run_script
 
 FOLDER = Path(__file__).resolve().parent.parent / "examples" / "programs"
 PROGRAMS = sorted(p.stem for p in FOLDER.glob("*.py") if "PROGRAM =" in p.read_text())
@@ -43,11 +43,11 @@ def test_two_parties_and_a_dealer(name: str, programs: Any) -> None:
 
 @pytest.mark.usefixtures("preloaded")
 @pytest.mark.parametrize("protocol", ["aby3", "semi2k"])
-def test_over_tls(protocol: str) -> None:
-    command = [sys.executable, str(FOLDER / "tree.py"), "--network", "--protocol", protocol]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert ended.returncode == 0, ended.stderr
-    assert re.search(r"accuracy +0\.91\d+ +0\.91\d+", ended.stdout)
+def test_over_tls(protocol: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status = run_script(FOLDER / "tree.py", "--network", "--protocol", protocol)
+    said = capsys.readouterr()
+    assert status == 0, said.err
+    assert re.search(r"accuracy +0\.91\d+ +0\.91\d+", said.out)
 
 
 def test_a_measure_that_does_not_hold_fails(programs: Any) -> None:
