@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import sweeps
-from conformance import operations, precision
+from conformance import operations, precision, whole
 from conformance.batch import Combination, combinations, configurations, covering, difference, name_of, patterns, run
 from conformance.cases import CASES, SAME_AS
 from conformance.interpreted import OTHERS, stages_by_numpy
@@ -94,6 +94,20 @@ def test_numpy_gives_the_shares_of_compiled_stages(protocol: str, ring: int) -> 
     with stages_by_numpy():
         assert all(np.array_equal(x, y) for x, y in zip(compiled, simulate(choreography, inputs), strict=True))
     assert OTHERS.keys() <= {"shift_right_arithmetic", "sign", "ffi_call", "gather", "sort"}
+
+
+def test_tiers_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where one does not, that is found, as is where it fails."""
+    config = next(c for c in configurations() if name_of(c) == "aby3/64")
+    (case,) = (c for c in CASES if c.primitive == "mul" and "float32" in c.dtypes and not c.note)
+    batch = [Combination(case, "float32", case.shapes[0], ("secret", "secret"))]
+    (same,) = whole.in_tiers(batch, config, ("native", "numpy"))
+    assert same.error is None and same.bits
+    other = replace(same, bits="others")
+    outcomes = iter([[same], [other], [same], [replace(same, error="wrong")]])
+    monkeypatch.setattr(whole, "run", lambda *_: next(outcomes))
+    assert [o.error for o in whole.in_tiers(batch, config, ("native", "xla"))] == ["xla: other bits than native"]
+    assert [o.error for o in whole.in_tiers(batch, config, ("native", "xla"))] == ["xla: wrong"]
 
 
 def test_the_table_is_the_whole_product() -> None:

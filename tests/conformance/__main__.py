@@ -8,6 +8,7 @@ from pathlib import Path
 
 from conformance import operations, precision
 from conformance.whole import conformance
+from spuvm.runtime.engine.tier import TIERS
 
 DOCS = Path(__file__).resolve().parent.parent.parent / "docs"
 POINTS = 1_000_000
@@ -18,7 +19,13 @@ def main() -> int:
     parser.add_argument("command", choices=("run", "docs"))
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--sample", action="store_true", help="every dtype, shape and pattern of a case once")
-    parser.add_argument("--compiled", action="store_true", help="stages compiled by XLA, not run by NumPy: slow")
+    parser.add_argument(
+        "--tier",
+        action="append",
+        choices=("numpy", *TIERS),
+        help="what runs stages: NumPy (the quickest for programs that run once), the vector engine, machine code, XLA "
+        "(slow); given several times, the shares' randomness is the same and so are the results' bits",
+    )
     parser.add_argument("--only", action="append", default=[], help="a configuration, like aby3/64")
     parser.add_argument("--points", type=int, default=POINTS, help="of each sweep")
     options = parser.parse_args()
@@ -26,7 +33,7 @@ def main() -> int:
         operations.write(DOCS)
         precision.write(DOCS, options.points, options.jobs)
         return 0
-    failed = conformance(options.jobs, options.sample, options.compiled, options.only)
+    failed = conformance(options.jobs, options.sample, options.tier or ["numpy"], options.only)
     return min(1, failed + precision.bounds(options.points, options.jobs))
 
 

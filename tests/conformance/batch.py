@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from hashlib import sha256
 from typing import Any
 
 import jax
@@ -50,11 +51,12 @@ class Combination:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a combination; `error` in words if it failed, `reason` if it is refused."""
+    """What became of a combination; `error` in words if it failed, `reason` if it is refused; its results' digest."""
 
     combination: Combination
     error: str | None = None
     reason: str | None = None
+    bits: str = ""
 
 
 def patterns(n: int) -> list[Pattern]:
@@ -154,9 +156,20 @@ def run(batch: Sequence[Combination], config: Config, seed: int = 1) -> list[Out
                 continue
             want = truth(c, seed + i)
             got = [next(results) for _ in want]
-            outcomes.append(Outcome(c, error=difference(c, a, got, want, config)))
+            outcomes.append(Outcome(c, difference(c, a, got, want, config), bits=_digest(got)))
         assert next(results, None) is None
         return outcomes
+
+
+def _digest(results: Sequence[Any]) -> str:
+    """Of bits, and of what they are."""
+    arrays = [np.asarray(x) for x in results]
+    return sha256(b"".join(f"{x.dtype}{x.shape}".encode() + x.tobytes() for x in arrays)).hexdigest()
+
+
+def forget() -> None:
+    """The last program: it keeps to what it was prepared for."""
+    _PROGRAMS.clear()
 
 
 def _program(batch: Sequence[Combination], args: Sequence[Sequence[Any]], config: Config) -> Program:
