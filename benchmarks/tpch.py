@@ -56,6 +56,16 @@ LISTED = {
     "supplier": ["s_comment like '%Customer%Complaints%'"],
     "customer": ["substring(c_phone from 1 for 2)"],
 }
+VALUES = {  # of text that all parties may know; TPC-H lists them
+    "lineitem": {
+        "l_returnflag": ["A", "N", "R"],
+        "l_linestatus": ["F", "O"],
+        "l_shipmode": ["AIR", "FOB", "MAIL", "RAIL", "REG AIR", "SHIP", "TRUCK"],
+    },
+    "orders": {
+        "o_orderpriority": ["1-URGENT", "2-HIGH", "3-MEDIUM", "4-NOT SPECIFIED", "5-LOW"],
+    },
+}
 SETTINGS = ("owners", "spread", "shares")
 JOIN_ROWS = 100_000
 HERE = Path(__file__).parent
@@ -126,6 +136,7 @@ def connected(folder: Path, setting: str) -> tuple[Any, Any]:
 
 def _source(oracle: Any, table: str, where: str = "") -> dict[str, Any]:
     source: dict[str, Any] = {"source": oracle.sql(f"select * from {table} {where}").to_arrow_table()}
+    source |= {"values": VALUES[table]} if table in VALUES else {}
     return {**source, "key": KEYS[table]} if table in KEYS else source
 
 
