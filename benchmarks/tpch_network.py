@@ -113,7 +113,8 @@ def _said(expression: str, query: str) -> bool:
 
 def _described(table: str, path: str) -> dict[str, Any]:
     key = {"key": KEYS[table]} if table in KEYS else {}
-    columns = duckdb.sql(f"select * from '{path}' limit 0").columns
+    with duckdb.connect() as db:
+        columns = [name for name, *_ in db.execute(f"describe select * from '{path}'").fetchall()]
     return {"source": path, **key, "values": {c: v for c, v in VALUES.get(table, {}).items() if c in columns}}
 
 

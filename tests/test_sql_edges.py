@@ -193,6 +193,8 @@ REFUSED = {
     f"select id as a0, {DOUBLED} from odd": "stand for each other too often",
     f"select {nested(18)} from odd": "parts|nested too deeply",
     f"select {'+'.join(['id'] * 3000)} from odd": "nested too deeply",
+    f"select id from odd where {' or '.join(['id = 1'] * 20_000)}": "20,000 constants and commas; 50,000 are the most",
+    f"select id from odd where {'b' * 1_000_001}": "1,000,000 are the most",
     f"select {' union all select '.join(['id from odd'] * 200)}": "nested too deeply",
     'select 1 from odd group by cube(id, g, b, n, d, f, p, "select")': "64 at most",
 }

@@ -341,6 +341,33 @@ def test_what_exists_is_of_k_units_too() -> None:
         assert refusal.owner == "alice" and words in refusal.reason, sql
 
 
+@pytest.mark.parametrize(
+    ("test", "allowed"),
+    [
+        ("patient in (select id from patients)", True),
+        ("(patient in (select id from patients)) is true or amount > 4", True),
+        ("not exists (select 1 from patients where id = patient)", True),
+        ("patient in (select id from patients) or (patient in (select id from patients)) is null", False),
+        ("patient not in (select id from patients) or amount > 4", False),
+        ("coalesce(patient in (select id from patients), true)", False),
+        ("(select count(*) from patients) > 1 and (patient in (select id from patients)) is not null", False),
+    ],
+)
+def test_whether_in_is_null_tells_of_a_null(test: str, allowed: bool) -> None:
+    """One unit without a key would change every row that finds none."""
+    tables: dict[str, dict[str, Any]] = {
+        "alice": {"patients": {"id": [1, 2, 2, None]}},
+        "bob": {"bills": {"patient": [1, 2, 3], "amount": [1, 4, 5]}},
+    }
+    policy: dict[str, Any] = {
+        "alice": {"k": 2, "patients": {"columns": {"id": "join_key"}}},
+        "bob": {"bills": {"columns": {"patient": "plaintext", "amount": "plaintext"}}},
+    }
+    found = connect(tables, policy).explain(f"select count(*) from bills where {test}", "carol", cost=False)
+    assert any("whether there is a NULL" in r.reason for r in found.refusals) == (not allowed)
+    assert found.allowed == allowed
+
+
 FIRST = "(select first_value(age) over (order by id) f from patients)"
 WEIGHTS = "(values (1, 0), (2, 0), (3, 0), (4, 1), (5, 0), (6, 0)) v(x, w)"
 

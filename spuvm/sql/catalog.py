@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from spuvm.sql.sources import duckdb, quoted, without_division_errors
 from spuvm.sql.types import Type, from_duckdb, text
 
 TOGETHER = 100  # constants in one question to DuckDB
+WRITTEN = re.compile(r"CAST\('[^']*' AS [A-Z]+\)")  # a value of one row, whatever it is
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class Catalog:
         for owner, tables in announced.items():
             for entry in tables:
                 self._add(owner, entry)
+        self._constants: dict[str, tuple[Any, str]] = {}
         self._empty = duckdb().connect(":memory:")
         self._empty.execute("SET enable_external_access = false")
         without_division_errors(self._empty)
@@ -174,25 +177,26 @@ class Catalog:
         return self.constants([sql])[0]
 
     def constants(self, sqls: Sequence[str]) -> list[tuple[Any, str]]:
-        """As `constant`, of many: DuckDB is asked of `TOGETHER` at once.
+        """As `constant`, of many: DuckDB is asked of `TOGETHER` at once, and of each once.
 
         Raises:
             InputError: for the first that has no value.
         """
-        out: list[tuple[Any, str]] = []
-        for start in range(0, len(sqls), TOGETHER):
-            some = sqls[start : start + TOGETHER]
+        fresh = [sql for sql in dict.fromkeys(sqls) if sql not in self._constants]
+        for start in range(0, len(fresh), TOGETHER):
+            some = fresh[start : start + TOGETHER]
             try:
-                out += self._values(some)
+                found = dict(zip(some, self._values(some)))
             except InputError:
                 for one in some if len(some) > 1 else ():
                     self._values([one])
                 raise
-        return out
+            self._constants |= found
+        return [self._constants[sql] for sql in sqls]
 
     def _values(self, sqls: Sequence[str]) -> list[tuple[Any, str]]:
         what = f"`{sqls[0]}`"
-        if calls := [sql for sql in sqls if "(" in sql.lstrip("(")]:
+        if calls := [sql for sql in sqls if "(" in sql.lstrip("(") and not WRITTEN.fullmatch(sql)]:
             self._check_rowwise(", ".join(calls), "(SELECT 1)", what)
         named = ", ".join(f"{sql} AS x{i}" for i, sql in enumerate(sqls))
         shown = ", ".join(f"x{i}, typeof(x{i})" for i in range(len(sqls)))

@@ -401,7 +401,7 @@ def check(root: Node) -> None:
     for node in nodes(root):
         have = {n for c in node.inputs for n in c.names}
         name = type(node).__name__.lower()
-        missing = _reads(node) - have
+        missing = reads(node) - have
         if missing:
             raise IRError(f"{name} reads {', '.join(sorted(missing))}, which its inputs do not have.")
         if len(set(node.names)) < len(node.names):
@@ -421,7 +421,8 @@ def check(root: Node) -> None:
             raise IRError("lookup in a table whose keys may occur twice.")
 
 
-def _reads(node: Node) -> set[str]:
+def reads(node: Node) -> set[str]:
+    """The columns of its inputs that it computes with."""
     match node:
         case Filter():
             return node.predicate.columns()

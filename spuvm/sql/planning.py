@@ -17,6 +17,10 @@ from spuvm.sql.rewriting import rewritten
 from spuvm.sql.scope import Bases, Names
 
 DEEPEST = 120  # relations above each other
+AS_TABLES = "give long lists and many conditions as a table, and join with it"
+LONGEST = 1_000_000  # characters
+WORDS, LISTED = 50_000, 200_000  # of a query, constants aside, and with them
+CONSTANTS = frozenset({"NUMBER", "STRING", "COMMA", "DASH"})
 TOO_DEEP = "the query is nested too deeply: split it, or write long sums, lists and chains of UNION as tables."
 
 
@@ -61,7 +65,7 @@ def parsed(sql: str, parameters: Sequence[Any] | Mapping[str, Any] | None = ()) 
     except ImportError:
         raise InputError("SQL needs packages that are missing: install spuvm[sql].") from None
     try:
-        text_ = sql if parameters is None else _numbered(sql)
+        text_ = _numbered(_of_size(sql), parameters is not None)
         statements = [s for s in sqlglot.parse(text_, dialect="duckdb") if s is not None]
     except errors.SqlglotError as error:
         raise InputError(f"the query is not SQL: {_where(error)}") from None
@@ -92,11 +96,28 @@ def _where(error: Any) -> str:
     return f"{first.get('description')} (line {first.get('line')}, column {first.get('col')}{near})."
 
 
-def _numbered(sql: str) -> str:
-    """`?` as $1, $2, ... in the order of the text, which the syntax tree does not keep."""
+def _of_size(sql: str) -> str:
+    if not isinstance(sql, str) or not sql.strip():
+        raise InputError(f"a query is a text of SQL, got {sql!r}.")
+    if len(sql) > LONGEST:
+        raise InputError(f"the query has {len(sql):,} characters, {LONGEST:,} are the most: {AS_TABLES}.")
+    return sql
+
+
+def _numbered(sql: str, marked: bool) -> str:
+    """`?` as $1, $2, ... in the order of the text, which the syntax tree does not keep, if it is asked for. What is too
+    long to be parsed is refused here."""
     import sqlglot
 
     tokens = list(sqlglot.tokenize(sql, read="duckdb"))
+    words = sum(t.token_type.name not in CONSTANTS for t in tokens)
+    if words > WORDS or len(tokens) > LISTED:
+        raise InputError(
+            f"the query has {words:,} words beside {len(tokens) - words:,} constants and commas; {WORDS:,} are the "
+            f"most, {LISTED:,} together: {AS_TABLES}."
+        )
+    if not marked:
+        return sql
     marks = [t for t in tokens if t.token_type.name == "PLACEHOLDER"]
     if marks and any(t.token_type.name == "PARAMETER" for t in tokens):
         raise InputError("the query has both `?` and `$`: number all its parameters, or none.")

@@ -20,7 +20,21 @@ from spuvm.sql.computed import chooses
 from spuvm.sql.flows import RANKING, uses
 from spuvm.sql.marked import UNITS
 from spuvm.sql.noise import reasons
-from spuvm.sql.plan import Aggregate, Expand, Group, Lookup, Node, Scan, Union, Window, nodes
+from spuvm.sql.plan import (
+    Aggregate,
+    Expand,
+    Expr,
+    Filter,
+    Group,
+    Lookup,
+    Node,
+    Project,
+    Scan,
+    Union,
+    Window,
+    nodes,
+    reads,
+)
 from spuvm.sql.planning import parsed
 from spuvm.sql.policy import RULES, OwnerPolicy
 
@@ -54,6 +68,10 @@ ONE = (
 UNCOUNTED = (
     "how many units there are in a group cannot be counted where a query of WITH is used several times, or EXISTS or "
     "IN stands in a part of a UNION: write the query out at each place, or group the parts first."
+)
+UNKNOWN = (
+    "whether `x IN (SELECT {} ...)` is NULL, or false, tells whether there is a NULL, which may be of one unit: ask "
+    "only whether it is true, use NOT EXISTS, or leave NULLs out (WHERE {} IS NOT NULL) in the owner's own table."
 )
 TOTALS = (
     "`{}` is aggregated in several ways whose rows come together (UNION, ROLLUP, CUBE): their difference "
@@ -111,6 +129,10 @@ def _of_few(root: Node, policies: Mapping[str, OwnerPolicy], to: str) -> list[Re
         elif isinstance(node, Lookup) and node.kind == "mark" and not node.pairs:
             there = {s.owner for g, s in _scans(node.table) if g is None}
             out += [Refusal(o, ONE) for o in sorted(asking.keys() & there)]
+        elif isinstance(node, Lookup) and _tells_of_null(root, node):
+            (name, *_), there = (b for _, b in node.pairs), {s.owner for g, s in _scans(node.table) if g is None}
+            short = name.partition("#")[0].rpartition(".")[2]
+            out += [Refusal(o, UNKNOWN.format(short, short)) for o in sorted(asking.keys() & there)]
         elif isinstance(node, Union):
             out += [Refusal(o, TOTALS.format(t)) for o, t in _grouped_again(node) if o in asking]
         elif isinstance(node, Group):
@@ -122,6 +144,32 @@ def _of_few(root: Node, policies: Mapping[str, OwnerPolicy], to: str) -> list[Re
             taken = [w for w in nodes(node.input) if isinstance(w, Window) and _takes_others(w)]
             out += [Refusal(o, TAKEN) for o in sorted(asking) if any(o in _owners(w) for w in taken)]
     return list(dict.fromkeys(out))
+
+
+def _tells_of_null(root: Node, node: Lookup) -> bool:
+    """Whether a query depends on IN being NULL rather than false, for a NULL among the values that it looks in."""
+    if node.kind != "mark" or not node.null_aware or not node.table[node.pairs[0][1]].nullable:
+        return False
+    for other in nodes(root):
+        match other:
+            case Filter():
+                tells = not _only_true(other.predicate, node.mark)
+            case Project():
+                tells = any(node.mark in e.columns() for e in other.items.values())
+            case _:
+                tells = node.mark in reads(other)
+        if tells:
+            return True
+    return node.mark in root.names
+
+
+def _only_true(e: Expr, mark: str) -> bool:
+    """Whether a condition holds for a mark that is NULL if and only if it holds for one that is false."""
+    if mark not in e.columns() or e.op == "col":
+        return True
+    if e.op == "coalesce":
+        return e.args[0].op == "col" and e.args[1].op == "lit" and not e.args[1].value
+    return e.op in ("and", "or") and all(_only_true(a, mark) for a in e.args)
 
 
 def _owners(node: Node) -> set[str]:
