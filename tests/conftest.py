@@ -27,7 +27,7 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.register_profile("repeated", derandomize=config.option.seed == REPEATED)
     settings.load_profile("repeated")
     seeded.install()
-    gc.set_threshold(50_000, 20, 20)  # tracing makes objects by the million, of which few are garbage
+    gc.set_threshold(*servers.THRESHOLDS)
 
 
 def pytest_collection_finish() -> None:

@@ -52,6 +52,7 @@ LATE = ("SPUVM_", "NPROC", "TMPDIR", "PYTHONUNBUFFERED", "PYTHONBREAKPOINT", "HO
 SET = ("KMP_", "TF_CPP_", "TPU_SKIP_", "MPL")  # by packages that are imported, here and in the servers
 EARLY = ("SPUVM_NATIVE",)
 STANDARD = (0, 1, 2)
+THRESHOLDS = 50_000, 20, 20  # of gc: tracing makes objects by the million, of which few are garbage
 INTERRUPTED = signal.getsignal(signal.SIGINT)
 SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of Linux: orphans below become children of this process
 
@@ -262,6 +263,7 @@ def _server() -> None:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # what is here stays: a copy does not look through it
+    gc.set_threshold(*THRESHOLDS)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the tests, whose end ends this
     with socket.socket(fileno=int(sys.argv[1])) as connection:
         request = serve(connection)
