@@ -14,6 +14,7 @@ from sklearn import cluster, datasets, decomposition, metrics, mixture
 
 import spuvm as spu
 from spuvm import ml
+from spuvm.ml.unsupervised import kmeans
 from spuvm.ml.unsupervised.kmeans import best_of
 from spuvm.runtime.errors import ConfigError, InputError
 
@@ -77,6 +78,22 @@ def test_eight_starts_of_which_two_go_on_are_next_to_the_best_of_ten(seed: int) 
     inertia = min(((x[:, None] - centres) ** 2).sum(axis=-1).min(axis=1).sum() for centres in found)
     best = cluster.KMeans(count, n_init=10, random_state=0).fit(x).inertia_
     assert len(found) == 2 and (inertia - best) / variance < 0.015
+
+
+def test_starts_of_many_rows_are_tried_on_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kmeans, "SAMPLED", 24)
+    monkeypatch.setattr(kmeans, "EACH", 8)
+    assert kmeans.drawn_starts(3, 2, 24, 0)[1] is None
+    drawn, sample = kmeans.drawn_starts(3, 2, N, 0)
+    assert drawn.shape == (3, 4) and sample is not None
+    assert len(sample) == 24 and (np.diff(sample) > 0).all() and sample.max() < N
+    x, _ = rows()
+    data = frame(x)
+    best = cluster.KMeans(3, n_init=4, random_state=0).fit(x)
+    ours = ml.KMeans(3, n_init=2, max_iter=6).fit(data)
+    assert ours.inertia_ == pytest.approx(best.inertia_, rel=1e-2)
+    few = ml.KMeans(3, n_init=2, max_iter=2).fit(data)  # one step, the last, is made on all rows
+    assert few.inertia_ == pytest.approx(few.score(data) * -1, rel=1e-3)
 
 
 def test_a_mixture_finds_the_groups() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import jax
@@ -23,19 +23,22 @@ from spuvm.ml.unsupervised.base import Unsupervised
 from spuvm.ml.unsupervised.space import common, number
 
 TRIED, KEPT = 3, 2  # steps of all starts, and how many of them go on
+SAMPLED, EACH = 4096, 64  # rows on which all starts are tried, and at least how many for a cluster
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
 class KMeans(Unsupervised):
     """Lloyd's algorithm from centres that are drawn as k-means++ does, of which the best of some are taken.
 
-    Nothing is revealed: all `max_iter` steps are made. Centres, clusters and their sizes stay secret.
+    Nothing is revealed: all `max_iter` steps are made. Centres, clusters and their sizes stay secret. Of more than
+    4,096 rows (64 a cluster), starts are drawn and tried on that many, picked at random for all to see, and there are
+    twice as many starts (P. Bradley, U. Fayyad, ICML 1998).
 
     Args:
         n_init: how many starts are tried, side by side. After three steps the two with the least inertia go on: eight
             starts cost about what four do that all go on, and find the groups more often.
         max_iter: steps, in all.
-        random_state: of the public numbers that k-means++ compares with secret distances.
+        random_state: of the public numbers that k-means++ compares with secret distances, and of the rows it sees.
     """
 
     n_clusters: int = field(default=8, kw_only=False)
@@ -54,10 +57,9 @@ class KMeans(Unsupervised):
 
     def _learn(self, machine: Machine, table: Table) -> Fitted:
         known, z, scale = self._prepared(table)
-        # RandomState, as its numbers are the same in every version of NumPy.
-        drawn = np.random.RandomState(self.random_state).uniform(0.001, 0.999, (self.n_clusters, self.n_init))
+        drawn, sample = drawn_starts(self.n_clusters, self.n_init, table.rows, self.random_state)
         run = cluster(self.n_clusters, self.max_iter)
-        found = machine.run(run, z, scale["power"], drawn.astype(np.float32), what="training")
+        found = machine.run(run, z, scale["power"], drawn, sample, what="training")
         return Fitted(machine, known, found, {"rows": table.rows})
 
     def predict(self, data: Any, to: str | None = None) -> Any:
@@ -102,13 +104,22 @@ def squared_distances(x: jax.Array, centres: jax.Array) -> jax.Array:
     return jnp.sum(centres * centres, axis=-1)[..., None, :] - 2 * (x @ jnp.swapaxes(centres, -1, -2))
 
 
+def drawn_starts(count: int, starts: int, rows: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Numbers in (0, 1) [count, starts], and positions of the rows that starts are tried on; None: on all."""
+    r = np.random.RandomState(seed)  # its numbers are the same in every version of NumPy
+    tried = max(SAMPLED, EACH * count)
+    few = rows > tried
+    drawn = r.uniform(0.001, 0.999, (count, 2 * starts if few else starts)).astype(np.float32)
+    return drawn, np.sort(r.permutation(rows)[:tried]) if few else None
+
+
 @cache
 def cluster(count: int, steps: int) -> Any:
-    """A function of features, powers and numbers in (0, 1) [count, starts]: centres [count, n], inertia a row."""
+    """A function of features, powers and what `drawn_starts` gives: centres [count, n], inertia a row."""
 
-    def run(z: jax.Array, power: jax.Array, drawn: jax.Array) -> dict[str, Any]:
+    def run(z: jax.Array, power: jax.Array, drawn: jax.Array, sample: jax.Array | None) -> dict[str, Any]:
         x, unit = common(z, power)
-        centres = best_of(x, drawn, count, steps)
+        centres = best_of(x, drawn, count, steps, sample)
         inertia = spread_within(x, centres) + jnp.mean(jnp.sum(x * x, axis=1))
         best = (jnp.arange(inertia.shape[0]) == jnp.argmin(inertia)).astype(x.dtype)
         return {
@@ -119,20 +130,25 @@ def cluster(count: int, steps: int) -> Any:
     return run
 
 
-def best_of(x: jax.Array, drawn: jax.Array, count: int, steps: int) -> jax.Array:
-    """Centres [starts, count, n] of rows [rows, n] after so many of Lloyd's steps, of those starts that went on."""
+def best_of(x: jax.Array, drawn: jax.Array, count: int, steps: int, sample: jax.Array | None = None) -> jax.Array:
+    """Centres [starts, count, n] of rows [rows, n] after so many of Lloyd's steps, of those starts that went on.
 
-    def step(_: jax.Array, centres: jax.Array) -> jax.Array:
-        member = _member(x, centres)
-        sizes = jnp.mean(member, axis=1)[..., None]
-        sums = jnp.swapaxes(member, 1, 2) @ x / x.shape[0]
-        return jnp.where(sizes > 0.5 / x.shape[0], sums / jnp.maximum(sizes, 0.5 / x.shape[0]), centres)
-
-    centres = lax.fori_loop(0, min(steps, TRIED), step, _started(x, jnp.sum(x * x, axis=1), drawn, count))
+    The first steps, after which most starts are left out, are made on the rows `sample`; the last one is always on all.
+    """
+    few = x if sample is None else x[sample]
+    tried = min(steps, TRIED)
+    centres = lax.fori_loop(0, tried, partial(_step, few), _started(few, jnp.sum(few * few, axis=1), drawn, count))
     if steps > TRIED and centres.shape[0] > KEPT:
-        centres = _least(centres, spread_within(x, centres), KEPT)
-    out: jax.Array = lax.fori_loop(0, max(steps - TRIED, 0), step, centres)
+        centres = _least(centres, spread_within(few, centres), KEPT)
+    out: jax.Array = lax.fori_loop(0, max(steps - TRIED, int(sample is not None)), partial(_step, x), centres)
     return out
+
+
+def _step(x: jax.Array, _: jax.Array, centres: jax.Array) -> jax.Array:
+    member = _member(x, centres)
+    sizes = jnp.mean(member, axis=1)[..., None]
+    sums = jnp.swapaxes(member, 1, 2) @ x / x.shape[0]
+    return jnp.where(sizes > 0.5 / x.shape[0], sums / jnp.maximum(sizes, 0.5 / x.shape[0]), centres)
 
 
 def spread_within(x: jax.Array, centres: jax.Array) -> jax.Array:

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 import spuvm as spu
@@ -20,7 +19,7 @@ from spuvm.ml.common.standard import matrix, scales
 from spuvm.ml.common.table import Table
 from spuvm.ml.machine import Machine
 from spuvm.ml.unsupervised.base import Unsupervised
-from spuvm.ml.unsupervised.kmeans import _member, best_of, spread_within
+from spuvm.ml.unsupervised.kmeans import _member, best_of, drawn_starts, spread_within
 
 STARTING = 12  # of Lloyd's steps before the first component
 LEAST_VARIANCE = 2.0**-10  # of a feature within a component, of its variance over all rows
@@ -49,8 +48,8 @@ class GaussianMixture(Unsupervised):
 
     def _learn(self, machine: Machine, table: Table) -> Fitted:
         known, z, _ = self._prepared(table)
-        drawn = np.random.RandomState(self.random_state).uniform(0.001, 0.999, (self.n_components, self.n_init))
-        found = machine.run(_mixture(self.n_components, self.max_iter), z, drawn.astype(np.float32), what="training")
+        drawn, sample = drawn_starts(self.n_components, self.n_init, table.rows, self.random_state)
+        found = machine.run(_mixture(self.n_components, self.max_iter), z, drawn, sample, what="training")
         return Fitted(machine, known, found, {"rows": table.rows})
 
     def predict(self, data: Any, to: str | None = None) -> Any:
@@ -108,8 +107,8 @@ def _maximised(z: jax.Array, member: jax.Array) -> dict[str, jax.Array]:
 
 @cache
 def _mixture(count: int, steps: int) -> Any:
-    def run(z: jax.Array, drawn: jax.Array) -> dict[str, jax.Array]:
-        centres = best_of(z, drawn, count, STARTING)
+    def run(z: jax.Array, drawn: jax.Array, sample: jax.Array | None) -> dict[str, jax.Array]:
+        centres = best_of(z, drawn, count, STARTING, sample)
         inertia = spread_within(z, centres)
         best = (jnp.arange(inertia.shape[0]) == jnp.argmin(inertia)).astype(z.dtype)
         member = jnp.tensordot(best, _member(z, centres), axes=1)
