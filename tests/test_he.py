@@ -217,6 +217,21 @@ def test_arithmetic(devices: Any) -> None:
     close(-y[2], -30)
 
 
+def test_without_elements(devices: Any) -> None:
+    alice, bob, _, heu = devices
+    for shape in ((0, 3), (3, 0), (0,)):
+        x = alice(lambda shape=shape: np.zeros(shape))().to(heu).encrypt()
+        for moved in (x, x.T, x[:1], x + x, 2 * x):
+            assert spu.reveal(moved.to(bob)).shape == moved.shape
+        close(x.sum().to(bob), 0.0)
+        close((x.sum(axis=0) + 1).to(bob), np.zeros(shape).sum(axis=0) + 1)
+        y = bob(lambda shape=shape: np.zeros(shape[::-1]))().to(heu)
+        close((x @ y).to(bob), np.zeros(shape) @ np.zeros(shape[::-1]))
+        close((y @ x).to(bob), np.zeros(shape[::-1]) @ np.zeros(shape))
+    none = bob(lambda: np.zeros(0, np.int64))().to(heu)
+    close(alice(lambda: np.zeros((0, 3)))().to(heu).encrypt().bucket_sum(none, 2).to(bob), np.zeros((2, 3)))
+
+
 def test_sums_and_products(devices: Any) -> None:
     alice, bob, _, heu = devices
     x = alice(lambda: X)().to(heu).encrypt()

@@ -300,10 +300,12 @@ class HEU(Receiver, Taker):
     def settled(self, x: HEUObject) -> HEUObject:
         """Without cells that no element needs, and each element with slots of its own: repeated ones are refreshed."""
         assert x.places is not None
+        if not x.places.shape[-1]:
+            return self._zeros(x)
         if self.scheme.slots == 1:
             return self._added_up(x)
         if not layout.distinct(x.places):
-            numbered, inverse = np.unique(x.places.reshape(x.size, -1), axis=0, return_inverse=True)
+            numbered, inverse = np.unique(x.places.reshape(x.size, x.places.shape[-1]), axis=0, return_inverse=True)
             single = x.with_(shape=(len(numbered),), places=numbered)
             return self._spread_out(self.settled(single) if layout.distinct(numbered) else single, x.shape, inverse)
         places, used = layout.with_used_cells(x.places, self.scheme.slots)
@@ -311,6 +313,18 @@ class HEU(Receiver, Taker):
             return x
         value = self.at(x.party, lambda: self.scheme.summed(x.value, used[:, None], self.public))
         return x.with_(places=places, cells=len(used), value=value)
+
+    def _zeros(self, x: HEUObject) -> HEUObject:
+        """Sums of nothing, which have no slots that could be masked: encrypted anew."""
+        scheme, key = self.scheme, self.public
+        places, cells = layout.natural(x.shape, scheme.slots)
+        out = x.with_(places=places, cells=cells, noise=scheme.fresh, computed=True)
+
+        def encrypted() -> Any:
+            some = scheme.uniform(x.size, key)
+            return scheme.encrypt(self.spread_plain(out, scheme.total(some, scheme.negative(some, key), key)), key)
+
+        return out.with_(value=self.at(x.party, encrypted))
 
     def _added_up(self, x: HEUObject) -> HEUObject:
         """Of cells with one slot: a cell for each element."""
@@ -352,7 +366,7 @@ class HEU(Receiver, Taker):
             return numbers.decoded(x.value, x.frac, x.dtype, 0)
         assert x.places is not None
         plain = self.scheme.decrypt(x.value, self._secret, self.public)
-        flat = self.scheme.select(plain, x.places.reshape(x.size, -1), self.public)
+        flat = self.scheme.select(plain, x.places.reshape(x.size, x.places.shape[-1]), self.public)
         return self._decoded(flat, x)
 
     def _decoded(self, plain: Any, x: HEUObject) -> Any:

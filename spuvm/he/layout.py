@@ -41,7 +41,7 @@ def distinct(places: Places) -> bool:
 
 def grouped(places: Places, labels: NDArray[np.int64], count: int) -> Places:
     """Elements of equal label as one: [count, elements of a label * m]. All labels have equally many."""
-    order = np.argsort(labels.ravel(), kind="stable").reshape(count, -1)
+    order = np.argsort(labels.ravel(), kind="stable").reshape(count, labels.size // max(count, 1))
     flat = places.reshape(labels.size, places.shape[-1])
     return flat[order].reshape(count, order.shape[1] * places.shape[-1])
 

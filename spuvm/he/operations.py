@@ -138,22 +138,22 @@ def matmul(x: HEUObject, y: HEUObject) -> HEUObject:
     if not x.encrypted and not y.encrypted:
         value = heu.at(x.party, lambda: np.reshape(exact(x.value, bound) @ y.value, shape))
         return x.with_(shape=shape, value=value, bound=bound, dtype=dtype, frac=x.frac + y.frac)
-    if y.encrypted:
+    if 0 in shape:
+        made = (y if y.encrypted else x).with_(shape=shape, places=np.zeros((*shape, 1), np.int64), computed=True)
+    elif y.encrypted:
         labels = np.broadcast_to(np.arange(right[1]), right)
-        out = _inner(y, labels, left[0], lambda i: np.broadcast_to(x.value[i][:, None], right))
-        made = out
+        made = _inner(y, labels, right[1], left[0], lambda i: np.broadcast_to(x.value[i][:, None], right))
     else:
         labels = np.broadcast_to(np.arange(left[0])[:, None], left)
-        out = _inner(x, labels, right[1], lambda j: np.broadcast_to(y.value[:, j], left))
-        made = _transposed(out)
+        turned = _inner(x, labels, left[0], right[1], lambda j: np.broadcast_to(y.value[:, j], left))
+        made = _transposed(turned)
     return reshape(heu.checked(made.with_(bound=bound, dtype=dtype, frac=x.frac + y.frac)), shape)
 
 
-def _inner(x: HEUObject, labels: Any, outs: int, weights: Callable[[int], Any]) -> HEUObject:
-    """[outs, labels]: sums of x times weights(i), int64 of x's shape, over the elements of each label."""
+def _inner(x: HEUObject, labels: Any, count: int, outs: int, weights: Callable[[int], Any]) -> HEUObject:
+    """[outs, count]: sums of x times weights(i), int64 of x's shape, over the elements of each label below `count`."""
     heu, slots = x.heu, x.heu.scheme.slots
     assert x.places is not None
-    count = x.shape[1] if labels.strides[0] == 0 else x.shape[0]
     groups = layout.grouped(x.places, labels, count)
     small = layout.folded(groups, slots)
     cells = 1 if small is not None else x.cells
@@ -187,7 +187,8 @@ def total(x: HEUObject, axis: Any = None) -> HEUObject:
         return x.with_(shape=shape, value=summed, bound=bound, dtype=dtype)
     assert x.places is not None
     heu, scheme, key = x.heu, x.heu.scheme, x.heu.public
-    groups = x.places.transpose(*rest, *axes, x.ndim).reshape(int(np.prod(shape, dtype=np.int64)), -1)
+    slots = (int(np.prod(shape, dtype=np.int64)), count * x.places.shape[-1])
+    groups = x.places.transpose(*rest, *axes, x.ndim).reshape(slots)
     out = x.with_(bound=bound, dtype=dtype, computed=True, shape=shape)
     small = layout.folded(groups, scheme.slots) if x.cells > 1 else None
     if small is not None:
@@ -221,7 +222,7 @@ def bucket_sum(x: HEUObject, indices: HEUObject, buckets: int) -> HEUObject:
         inside = own[:, i // buckets] == i % buckets
         return np.broadcast_to(inside.astype(np.int64)[:, None], flat.shape)
 
-    out = _inner(flat, labels, features * buckets, weights)
+    out = _inner(flat, labels, flat.shape[1], features * buckets, weights)
     out = out.with_(bound=x.bound * max(x.shape[0], 1), dtype=combine(x.dtype, x.dtype))
     ahead = (features, buckets) if indices.ndim == 2 else (buckets,)
     return reshape(heu.checked(out), (*ahead, *shape))
@@ -261,7 +262,7 @@ def index(x: HEUObject, at: Any) -> HEUObject:
     if not x.encrypted:
         return x.with_(shape=chosen.shape, value=None if x.value is None else np.asarray(x.value)[at])
     assert x.places is not None
-    places = x.places.reshape(x.size, -1)[chosen] if x.size else x.places.reshape(*chosen.shape, -1)
+    places = x.places.reshape(x.size, x.places.shape[-1])[chosen]
     return x.heu.settled(x.with_(shape=chosen.shape, places=places))
 
 
