@@ -297,12 +297,14 @@ def _soak(three: Three, given: argparse.Namespace) -> list[str]:
             three.wait_until_up(party)
         submitted: dict[str, str] = {}
         ended: set[str] = set()
-        begun = time.monotonic()
+        begun, in_vain = time.monotonic(), 0  # faults since a job ended
         fault_at, sizes_at, last = begun + given.every, begun + SIZES, begun + given.seconds
         while time.monotonic() < last + PATIENCE:
             now = time.monotonic()
             count = given.jobs if now < last else len(submitted)
-            ended |= _ended(three, [i for i in submitted if i not in ended])
+            more = _ended(three, [i for i in submitted if i not in ended])
+            ended |= more
+            in_vain = 0 if more else in_vain
             if len(ended) == len(submitted) >= count:
                 break
             for _ in range(min(count - len(submitted), given.parallel - (len(submitted) - len(ended)))):
@@ -314,7 +316,8 @@ def _soak(three: Three, given: argparse.Namespace) -> list[str]:
                 party = random.choice([p for p in PARTIES if p != given.spare or fault not in ENDING])
                 print(f"{now - begun:6.0f} s  {fault.__name__} {party}", flush=True)
                 fault(three, party)
-                fault_at = time.monotonic() + given.every
+                in_vain += 1
+                fault_at = time.monotonic() + given.every * in_vain  # rarer where nothing gets on
             if now > sizes_at:
                 sizes_at = now + SIZES
                 told = ", ".join(f"{p} {size(three.processes[p].pid)}" for p in PARTIES)

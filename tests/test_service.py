@@ -26,6 +26,7 @@ from spuvm.runtime.errors import InputError
 from spuvm.runtime.link.parties import Address
 from spuvm.runtime.link.tls.relay import Relay
 from spuvm.service import again, jobs, port, settings, tasks, upkeep, wire
+from spuvm.service import party as of_party
 from spuvm.service.jobs import Source
 from spuvm.service.party import Party
 
@@ -186,6 +187,24 @@ def test_jobs_that_are_not_what_they_say(folder: Path, program: str, attack: Cal
     with pytest.raises(InputError):
         bob.receive("alice", attack(job))
     assert bob.store.jobs() == []
+
+
+def test_a_peer_whose_jobs_are_refused_cannot_fill_the_disk(
+    folder: Path, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_party, "REFUSED", 2)
+    bob = Party(settings.load(folder / "bob" / "service.toml"))
+    sources = inputs() | {"y": Source("bob", "other", ("y",))}
+
+    async def scenario() -> None:
+        for _ in range(2):
+            bob.receive("alice", jobs.make("alice", program, sources).as_dict())
+        with pytest.raises(InputError, match="had 2 jobs refused here within an hour"):
+            bob.receive("alice", jobs.make("alice", program, sources).as_dict())
+        assert len(bob.store.jobs()) == 2
+        bob.receive("carol", jobs.make("carol", program, sources).as_dict())  # as for another peer
+
+    run(scenario())
 
 
 @pytest.mark.parametrize("name", ["../table.csv", "/etc/passwd", "state", "other"])

@@ -15,7 +15,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from spuvm.runtime.errors import InputError, SpuError
-from spuvm.service import jobs, upkeep
+from spuvm.service import jobs, runner, upkeep
 from spuvm.service.crowd import Crowd, body_of
 from spuvm.service.full import FULL, unwritable
 from spuvm.service.logins import Logins
@@ -27,6 +27,7 @@ from spuvm.service.states import STATES
 from spuvm.service.store import Row, User
 
 LISTED = 500  # jobs, if nobody says how many
+LOGGED = 1 << 20  # bytes of what a process printed last
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; "
     "frame-ancestors 'none'; base-uri 'none'",
@@ -256,8 +257,7 @@ class Desk:
     async def log(self, request: web.Request) -> web.Response:
         self._user(request, "operate")
         row = self.party.store.job(request.match_info["id"])
-        path = self.party.settings.state / "jobs" / row.id / "output.txt"
-        return web.Response(text=path.read_text(errors="replace") if path.exists() else "")
+        return web.Response(text=runner.printed(self.party.settings.state / "jobs" / row.id, LOGGED))
 
     async def result(self, request: web.Request) -> web.Response:
         self._user(request, "submit")
@@ -271,7 +271,7 @@ class Desk:
                 f"result {name} of job {row.id} is not here: the job is {row.state}; it goes to "
                 f"{', '.join(results[name][1])} alone, and may have been erased."
             )
-        return web.Response(body=path.read_bytes(), content_type="application/octet-stream")
+        return web.FileResponse(path, headers={"Content-Type": "application/octet-stream"})
 
     async def health(self, _: web.Request) -> web.Response:
         return web.json_response({"party": self.party.settings.party, "running": len(self.party.running)})

@@ -34,6 +34,7 @@ from spuvm.service.work import Work
 LOG = logging.getLogger("spuvm.service")
 MESSAGE_SECONDS = 7 * 86400.0  # how long a message waits for a peer that is away
 TURNED_AWAY = 1000  # an hour
+REFUSED = 100  # jobs of a peer in an hour: what is refused is kept, too, and must not fill the disk
 MOST_RUNS = 10_000
 MOST_EARLY = 1000  # jobs that are remembered of which there was news too early
 AGREED = ("approved", "running", "done")
@@ -121,6 +122,8 @@ class Party:
             raise InputError(f"{self.settings.party} takes no part in this job.")
         if self.store.open_of(peer) >= self.settings.limits.open_jobs:
             raise InputError(f"{peer} has {self.settings.limits.open_jobs} open jobs here, which is the limit.")
+        if self.store.refused_of(peer, time.time() - 3600) >= REFUSED:
+            raise InputError(f"{peer} had {REFUSED} jobs refused here within an hour, which is the limit: ask later.")
         if abs(time.time() - job.created) > self.settings.limits.wait_seconds:
             raise InputError("the job is too old, or a clock is wrong: ask anew.")
         return job

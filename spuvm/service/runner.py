@@ -23,7 +23,8 @@ from spuvm.service.settings import Settings
 from spuvm.service.tasks import argv, toml
 from spuvm.service.work import Place, Work
 
-TAIL = 2000  # characters of what a process printed that go into the log of this party
+OUTPUT = "output.txt"  # in a job's folder: what its process printed
+TAIL = 2000  # bytes of what a process printed that go into the log of this party
 POLL = 0.5
 COUNTS = "counts.jsonl"  # in a job's folder: what its sessions exchanged
 GRACE = 5.0
@@ -106,20 +107,30 @@ async def run(settings: Settings, job: Job, command: list[str], turn: int, passp
         "cores": settings.limits.job_cores or 0,
         "turn": turn,
     }
-    with open(folder / "output.txt", "ab") as output:  # of all runs
+    with open(folder / OUTPUT, "ab") as output:  # of all runs
         process = await processes.begin(told, output)
     try:
         over = await _watch(process, settings)
     finally:
         await _stop(process)
         process.close()
-    private = (folder / "output.txt").read_text(errors="replace")[-TAIL:]
+    private = printed(folder, TAIL)
     if over is not None:
         return Ended("failed", over, private)
     if process.returncode:
         why = f"its process ended with status {process.returncode}"
         return Ended("failed", why, private, interrupted(process.returncode))
     return Ended("done", "")
+
+
+def printed(folder: Path, most: int) -> str:
+    """The last of what a job's process printed, so many bytes of it: a script may print without end."""
+    path = folder / OUTPUT
+    if not path.exists():
+        return ""
+    with open(path, "rb") as file:
+        file.seek(max(0, path.stat().st_size - most))
+        return file.read(most).decode(errors="replace")
 
 
 async def _watch(process: Process, settings: Settings) -> str | None:

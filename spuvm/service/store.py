@@ -54,6 +54,7 @@ LATER = (  # columns that stores of earlier versions lack
 INDEXES = f"""
 create index if not exists jobs_open on jobs (received) where state not in {ENDED};
 create index if not exists jobs_received on jobs (received, rule, id);
+create index if not exists jobs_of on jobs (requester, state, received);
 create index if not exists jobs_said on jobs (id, state, attempt);
 """
 
@@ -231,6 +232,10 @@ class Store:
     def open_of(self, requester: str) -> int:
         sql = f"select count(*) from jobs where requester = ? and state not in {ENDED}"
         return int(self.db.execute(sql, (requester,)).fetchone()[0])
+
+    def refused_of(self, requester: str, since: float) -> int:
+        sql = "select count(*) from jobs where requester = ? and state = 'refused' and received >= ?"
+        return int(self.db.execute(sql, (requester, since)).fetchone()[0])
 
     def taken_today(self, job: str) -> Mapping[int, int]:
         """How many jobs beside this one each rule allowed since midnight, UTC."""
