@@ -259,7 +259,7 @@ class Desk:
         row = self.party.store.job(request.match_info["id"])
         return web.Response(text=runner.printed(self.party.settings.state / "jobs" / row.id, LOGGED))
 
-    async def result(self, request: web.Request) -> web.Response:
+    async def result(self, request: web.Request) -> web.StreamResponse:
         self._user(request, "submit")
         row, name = self.party.store.job(request.match_info["id"]), request.match_info["name"]
         results = jobs.read(row.job.program).results
