@@ -41,6 +41,7 @@ class Program:
         self._name = name
         self.config = config_of(module)
         self._parties: dict[int | None, PartyProgram] = {}
+        self.large_from: float | None = None  # arguments of so many bits are looked at, see spuvm/overflows.py
         self.looked_at: tuple[int, ...] = ()  # sizes of arguments that were looked at for overflows, in bits
 
     @cached_property

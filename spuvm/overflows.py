@@ -22,7 +22,7 @@ from spuvm.compiler.ir.module import Module, Type
 from spuvm.compiler.lower.missing import validities
 from spuvm.compiler.passes.held import terms
 from spuvm.compiler.passes.truncation import BLOCK
-from spuvm.objects import Marked, SPUObject, encoded
+from spuvm.objects import Marked, SPUObject, encoded, parts
 from spuvm.runtime.errors import RangeWarning
 from spuvm.runtime.ring.elements import signed
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from spuvm.vm import VM
 
 MOST = 1 << 24  # numbers of an argument
+MOST_SHARED = 1 << 16  # of an object, whose shares are added up to look at it
 HAND = 2  # bits in hand, as numbers grow before they are multiplied
 ADVICE = (
     "What is made of it is wrong. State what an argument is below, as in `{}`, and its squares get fewer fraction bits "
@@ -43,11 +44,13 @@ def warn_of_overflows(program: Program, leaves: Sequence[Any], vm: VM) -> None:
     module = program.module
     if program.traced is None or module.guard or module.ranges or vm.deals:
         return
+    if program.large_from is None:
+        program.large_from = _least(module)
     params = module.body.params
     known = [_known(x, param.type, vm) for x, param in zip(leaves, params, strict=True)]
     bits = tuple(_bits(x, param.type) for x, param in zip(known, params))
     before = program.looked_at or (0,) * len(bits)
-    if max(bits, default=0) < _least(module) or all(now <= then for now, then in zip(bits, before)):
+    if max(bits, default=0) < program.large_from or all(now <= then for now, then in zip(bits, before)):
         return
     program.looked_at = tuple(map(max, bits, before))
     ring_bits = vm.config.ring_bits
@@ -63,7 +66,8 @@ def warn_of_overflows(program: Program, leaves: Sequence[Any], vm: VM) -> None:
 def _known(leaf: Any, type_: Type, vm: VM) -> Any:
     """An argument if this process has it: its own, or, among simulated parties, anybody's."""
     x = leaf.value if isinstance(leaf, Marked) else leaf
-    if type_.masked or type_.size > MOST or isinstance(x, jax.ShapeDtypeStruct):
+    most = MOST_SHARED if isinstance(x, SPUObject) else MOST
+    if type_.masked or type_.size > most or isinstance(x, jax.ShapeDtypeStruct):
         return None
     if vm.session.party is None:
         return x
@@ -78,7 +82,8 @@ def _bits(x: Any, type_: Type) -> int:
     if isinstance(x, SPUObject):
         largest = float(np.abs(np.asarray(signed(x.known_raw()), np.float64)).max()) / 2.0**type_.frac
     else:
-        largest = float(np.abs(np.asarray(x)).max())
+        array = parts(np.asarray(x))
+        largest = max(float(array.max()), -float(array.min()))
     return max(math.frexp(largest)[1], 0) if np.isfinite(largest) else 0
 
 
