@@ -23,6 +23,7 @@ from spuvm.psi.selection import Asked, Roles, group_of, select
 from spuvm.psi.tables import Wanted, load
 from spuvm.psi.tags import tags
 from spuvm.runtime.errors import ConfigError, DataError, InputError, PeerMismatchError
+from spuvm.runtime.ring.elements import WIDE
 
 A, B = generated(40, 30, "a", unique=False), generated(25, 30, "b", unique=True)
 ONE = A.group_by(KEY).aggregate([(c, "min") for c in ("ax", "an", "ab")]).rename_columns([*KEY, "ax", "an", "ab"])
@@ -88,12 +89,12 @@ def test_keys_that_cannot_be_placed_are_refused() -> None:
         placed(np.array([[0] * 4, [1] * 4, [2] * 4]), 3)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.uint64])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint32, np.uint64, WIDE])
 @pytest.mark.parametrize(("values", "rows"), [(5, 9), (1, 1), (40, 12), (12, 40)])
 @pytest.mark.parametrize(("repeated", "together"), [(False, False), (True, False), (True, True)])
-def test_oblivious_selection(dtype: type, values: int, rows: int, repeated: bool, together: bool) -> None:
+def test_oblivious_selection(dtype: Any, values: int, rows: int, repeated: bool, together: bool) -> None:
     rng = np.random.default_rng(values)
-    x: np.ndarray = rng.integers(0, 200, (3, values)).astype(dtype)
+    x: np.ndarray = rng.integers(0, 256, (3, values * np.dtype(dtype).itemsize), np.uint8).view(dtype)
     pointers = rng.integers(-1, values, rows)
     if not repeated:
         some = min(values, rows) // 2
@@ -105,7 +106,9 @@ def test_oblivious_selection(dtype: type, values: int, rows: int, repeated: bool
     shares = select(Places(("alice", "bob", "carol")), *held, asked, Roles("carol", "bob", "alice"), dtype)
     first, second = (s.value for s in shares.values())
     assert "carol" in shares and len(shares) == 2
-    assert np.array_equal(group_of(dtype).add(first, second), np.where(pointers >= 0, x[:, pointers], 0))
+    assert np.array_equal(
+        group_of(dtype).add(first, second), np.where(pointers >= 0, x[:, pointers], np.zeros((), dtype))
+    )
 
 
 @pytest.mark.parametrize("mode", ["helper", "oblivious"])
@@ -346,7 +349,7 @@ def test_bad_input_is_one_clear_error(files: Any, options: Any, error: type[Exce
 def test_joined_rows_may_be_none_or_of_an_index() -> None:
     first = pd.DataFrame({"k": ["a", "b"], "t": ["x", None]}).set_index("k")
     none = spu.psi.join({"alice": first, "bob": {"k": ["c"], "n": [1]}}, key="k", output="all", mode="helper")
-    assert none.num_rows == 0 and none.schema.names == ["k", "n", "t"]
+    assert none.num_rows == 0 and none.schema.names == ["k", "t", "n"]  # whoever's rows it has
     with pytest.raises(InputError, match="holds no numbers"):
         spu.psi.sum({"alice": first, "bob": {"k": ["c"]}}, key="k", column="t", mode="helper")
 
@@ -359,6 +362,23 @@ def test_other_protocols_and_owners_that_do_not_compute(protocol: str, ring: str
     files = {"dave": {"k": ["a", "b", "c"], "x": [1.5, 2.5, 4.0]}, "alice": {"k": ["c", "d", "a"], "n": [2, 7, 4]}}
     table = spu.psi.join(files, key="k", how="left", mode="helper", helper="bob", device=device)
     assert spu.reveal(device(lambda x, n: (x * n).sum())(table["x"], table["n"])) == 1.5 * 4 + 4 * 2
+
+
+@pytest.mark.parametrize("mode", ["helper", "oblivious"])
+def test_a_ring_of_128_bits(mode: str) -> None:
+    """Numbers that no ring of 64 bits holds, negative ones, cells that are missing, and rows that somebody sees."""
+    nodes = [{"party": p} for p in ("alice", "bob", "carol")]
+    device = spu.SPU({"nodes": nodes, "runtime_config": {"protocol": "aby3", "field": "FM128"}})
+    first = pa.table({"k": [5, 1, 7, None, 1], "x": [0.5, -(2.0**60), None, 7.0, 3.0]})
+    second = pa.table({"k": [9, 1, 2], "y": [1.5, 2.0**70, 9.0], "n": [1, None, -3], "b": [True, True, False]})
+    files = {"alice": first, "bob": second}
+    table = spu.psi.join(files, key="k", how="left", mode=mode, device=device, drop="k")
+    names = ["x", "y", "n", "b"]
+    expected = by_duckdb(f"select {', '.join(names)} from a left join b using (k)", a=first, b=second)
+    assert rows_of(table, names) == expected
+    shown = spu.psi.join(files, key="k", how="left", output="bob", mode=mode, device=device).value
+    assert shown.drop_columns("k").num_rows == 5 and by_duckdb("select x, y, n, b from t", t=shown) == expected
+    assert spu.psi.count({"alice": first.slice(0, 4), "bob": second}, key="k", mode=mode, device=device) == 1
 
 
 def test_three_owners() -> None:

@@ -23,12 +23,14 @@ def range_bits(ring_bits: int) -> int:
 def encode(x: Any, frac: int, name: str = "value", ring_bits: int = 64) -> np.ndarray:
     """Ring elements of an array: bool -> uint8 0 or 1, integers and (with `frac` bits) floats -> the ring's dtype.
 
+    Elements of a ring of 128 bits are taken as they are.
+
     Raises EncodingError for NaN, infinity, and magnitudes of 2^(ring_bits - 2 - frac) and above.
     """
     array = np.asarray(x)
     if array.dtype == np.bool_:
         return array.astype(np.uint8)
-    if array.dtype.kind == "u":
+    if array.dtype == WIDE or array.dtype.kind == "u":
         return words(array, ring_bits)
     if array.dtype.kind == "i" or array.dtype.name in ("int4", "int2"):
         return words(array.astype(np.int64), ring_bits)

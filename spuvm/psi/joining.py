@@ -78,7 +78,7 @@ def to_shares(plan: Plan, bound: int | None = None) -> SharedTable:
         pieces, valid, matched = _stacked(plan, pieces, rest, base, other, matched, matching)
         rows += plan.rows(other)
         texts.append(own)
-    columns = {n: x for piece in pieces for n, x in piece.columns.items()}
+    columns = _in_order(plan, {n: x for piece in pieces for n, x in piece.columns.items()}, brought)
     present = {n: x for piece in pieces for n, x in piece.present.items()}
     if plan.how == "union":  # a row without a key is none; text has a column of its own for each owner
         names = [dict.fromkeys((a.shown, b.shown)) for a, b in zip(brought[base].fields, own.fields)]
@@ -128,6 +128,13 @@ def _of_pairs(plan: Plan, bound: int | None) -> SharedTable:
     learns = (*plan.learns, f"all parties: that at most {bound:,} rows are joined")
     matched = {second: pieces[1].matched}
     return SharedTable(plan.vm, bound, columns, pieces[0].matched, present, matched, _categories(brought), learns)
+
+
+def _in_order(plan: Plan, columns: dict[str, SPUObject], brought: Mapping[str, Brought]) -> dict[str, SPUObject]:
+    """The key's columns, then each owner's as the owners were named, whoever's rows the result has."""
+    keys = {n for shown in plan.shown for n in (shown, *(f"{shown}_{p}" for p in plan.owners))}
+    at = {f.shown: i for i, p in enumerate(plan.owners) for f in brought[p].fields if f.shown not in keys}
+    return dict(sorted(columns.items(), key=lambda item: at.get(item[0].partition("\0")[0], -1)))
 
 
 def _categories(brought: Sequence[Brought]) -> dict[str, PYUObject]:

@@ -32,11 +32,13 @@ from spuvm.psi.keys import Keys
 from spuvm.psi.places import Held, Places
 from spuvm.psi.plan import Plan
 from spuvm.psi.selection import Asked, Roles, Shares, select
-from spuvm.psi.sharing import machine_function, secrets_of, unpacked, words_dtype
-from spuvm.psi.tables import Table, Words
+from spuvm.psi.sharing import machine_function, secrets_of, typed, unpacked, words_dtype
+from spuvm.psi.tables import Field, Table, Words
 from spuvm.psi.tags import PUBLIC_KEY, tags
+from spuvm.runtime.ring.elements import words as elements
 
 LARGE = int(2**24 / FUNCTIONS / 2)  # rows from which fingerprints have 128 bits
+WHOLE = Field("", "", "float64")  # a number that takes all bits of the ring
 
 
 @dataclass(eq=False)
@@ -89,6 +91,8 @@ class Oblivious:
         with jax.enable_x64(True):
             dtype = fingerprints[0].dtype
             known = jax.ShapeDtypeStruct(shape, dtype) if mine.value is None else mine.value.view(dtype)
+            if self.plan.vm.config.ring_bits == 128:  # as integers they would be cut to 64 bits
+                numbers = [typed(x, WHOLE) for x in numbers]
             function = machine_function(self.plan.vm, looked_up)
             found, flags = function(Marked(known, base), fingerprints, numbers, bits)
         return list(found), list(flags)
@@ -146,7 +150,7 @@ class Looked:
     Attributes:
         rows, among: of the programmer's table, and of the sender's.
         numbers, bits: how many of each the sender's rows have.
-        dtype: of words: uint32 or uint64.
+        dtype: of words: that of the ring's elements.
     """
 
     roles: Roles
@@ -160,7 +164,12 @@ class Looked:
     def limbs(self) -> int:
         """Words of a fingerprint."""
         words = 2 if max(self.rows, self.among) > LARGE else 1
-        return words * 8 // int(np.dtype(self.dtype).itemsize)
+        return words * 8 // self.bytes
+
+    @property
+    def bytes(self) -> int:
+        """Of a fingerprint in a word: words of 128 bits have 64 of one, as numbers have."""
+        return min(int(np.dtype(self.dtype).itemsize), 8)
 
     @property
     def size(self) -> int:
@@ -177,8 +186,8 @@ class Looked:
         )
 
     def fingerprints(self, hashes: np.ndarray) -> np.ndarray:
-        """[limbs, rows] of the ring's words: the fingerprint, cut into them."""
-        words = np.ascontiguousarray(hashes[FUNCTIONS:].T).view(self.dtype)
+        """[limbs, rows] of unsigned integers: the fingerprint, cut into words."""
+        words = np.ascontiguousarray(hashes[FUNCTIONS:].T).view(f"u{self.bytes}")
         return np.ascontiguousarray(words[:, : self.limbs].T)
 
     def pointers(self, hashes: np.ndarray) -> np.ndarray:
@@ -192,10 +201,11 @@ class Looked:
         """
         rows, limbs, size = np.flatnonzero(keys.present), self.limbs, self.size
         at = placed(places_of(hashes[:FUNCTIONS, rows], size), size)
-        raw = secrets.token_bytes(limbs * size * np.dtype(self.dtype).itemsize)
+        raw = secrets.token_bytes(limbs * size * self.bytes)
+        prints = np.frombuffer(raw, f"u{self.bytes}").reshape(limbs, size).copy()
+        prints[:, at] = self.fingerprints(hashes)[:, rows]
         numbers = np.zeros((limbs + len(words.numbers), size), self.dtype)
-        numbers[:limbs] = np.frombuffer(raw, self.dtype).reshape(limbs, size)
-        numbers[:limbs, at] = self.fingerprints(hashes)[:, rows]
+        numbers[:limbs] = elements(prints.view(f"i{self.bytes}"), 8 * np.dtype(self.dtype).itemsize)
         numbers[limbs:, at] = words.numbers[:, rows]
         bits = np.zeros((len(words.bits), size), np.uint8)
         bits[:, at] = words.bits[:, rows]
@@ -232,7 +242,11 @@ def looked_up(mine: Any, theirs: list[Any], numbers: list[Any], bits: list[Any])
         equal = (other.reshape(FUNCTIONS, rows) == own) & equal
     flags = [_either(equal & x.reshape(FUNCTIONS, rows)) for x in bits]
     factor = jnp.asarray(equal).astype(mine.dtype)
-    found = [jnp.sum(factor * x.reshape(FUNCTIONS, rows), axis=0, dtype=mine.dtype) for x in numbers]
+    found = []
+    for x in numbers:
+        three = x.reshape(FUNCTIONS, rows)
+        chosen = factor * three if x.dtype == mine.dtype else jnp.where(equal, three, 0)
+        found.append(jnp.sum(chosen, axis=0, dtype=x.dtype))
     return found, flags
 
 

@@ -36,8 +36,11 @@ def joined_rows(plan: Plan) -> PYUObject | Any:
     They are joined as shares. Rows that are there come first, by a secret sort, so that nothing but they are seen;
     others are zeros.
     """
-    if plan.vm.config.ring_bits != 64:
-        raise ConfigError("joined rows are shown by a machine whose ring has 64 bits: leave out `ring`.")
+    if plan.vm.config.ring_bits == 32:
+        raise ConfigError(
+            "joined rows are shown by a machine whose ring has 64 bits or 128: leave out `ring = 32`, or give another "
+            "`device`."
+        )
     table = to_shares(plan)
     form = _form(plan, list(table.columns))
     names = list(form)

@@ -2,7 +2,8 @@
 
 Security: semi-honest, no two of the three parties collude. From Mohassel, Rindal, Rosulek: Fast database joins and
 PSI for secret shared data, CCS 2020, section 4 (switching networks): permute, duplicate, permute. Values are words
-modulo 2^32 or 2^64, which add up to the value, or bytes, whose exclusive or it is; one row of a matrix for each column.
+modulo 2^32, 2^64 or 2^128, which add up to the value, or bytes, whose exclusive or it is; one row of a matrix for
+each column.
 
 Roles: the programmer P knows the pointers, the sender S the values, the receiver R nothing. P and S have a random
 order and masks in common, and so have the other two pairs; `Places.random` draws them.
@@ -10,6 +11,7 @@ order and masks in common, and so have the other two pairs; `Places.random` draw
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from spuvm.psi.places import Held, Move, Places
+from spuvm.runtime.ring.elements import WIDE, Word, joined, limbs
 
 Shares = dict[str, Held]  # by party; together the matrix [columns, rows]
 
@@ -44,11 +47,24 @@ def group_of(dtype: Any) -> Group:
     """Bytes combine by exclusive or, words by addition."""
     if np.dtype(dtype) == np.uint8:
         return Group(np.dtype(np.uint8), np.bitwise_xor, np.bitwise_xor, np.bitwise_xor.accumulate)
+    if np.dtype(dtype) == WIDE:
+        return Group(WIDE, _wide(operator.add), _wide(operator.sub), _wide_cumsum)
     return Group(np.dtype(dtype), np.add, np.subtract, _cumsum)
 
 
 def _cumsum(x: np.ndarray, axis: int) -> np.ndarray:
     return np.cumsum(x, axis=axis, dtype=x.dtype)
+
+
+def _wide(operation: Callable[[Word, Word], Word]) -> Callable[[Any, Any], Any]:
+    return lambda x, y: joined(operation(Word(*limbs(x)), Word(*limbs(y))).tree_flatten()[0])
+
+
+def _wide_cumsum(x: np.ndarray, axis: int) -> np.ndarray:
+    low, high = limbs(x)
+    totals = _cumsum(low, axis)
+    carries = (totals < low).astype(np.uint64)  # a total is less than what came to it last where it went beyond 2^64
+    return joined([totals, _cumsum(high, axis) + _cumsum(carries, axis)])
 
 
 @dataclass(frozen=True)
@@ -222,7 +238,7 @@ def _opened(offered: np.ndarray, pad: np.ndarray, copies: np.ndarray, group: Gro
     totals = group.sums(steps, axis=1)
     # What the groups before sum to: the total in front of each group's first row.
     start = np.maximum.accumulate(np.where(copies, 0, np.arange(len(copies))))
-    before = np.where(start > 0, totals[:, start - 1], 0).astype(totals.dtype)
+    before = np.where(start > 0, totals[:, start - 1], np.zeros((), totals.dtype))
     mine: np.ndarray = group.subtract(totals, before)
     return mine
 

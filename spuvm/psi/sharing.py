@@ -20,16 +20,13 @@ from spuvm.compiler.ir.module import Module, Type, Value
 from spuvm.objects import SPUObject
 from spuvm.psi.selection import Shares
 from spuvm.psi.tables import Field
-from spuvm.runtime.errors import ConfigError
 from spuvm.runtime.machine.components import aligned
-from spuvm.runtime.ring.elements import RING_DTYPE
+from spuvm.runtime.ring.elements import RING_DTYPE, WIDE
 from spuvm.vm import VM
 
 
 def words_dtype(vm: VM) -> Any:
-    """Of numbers in a sharing. ConfigError for a ring of 128 bits."""
-    if vm.config.ring_bits == 128:
-        raise ConfigError("joins to shares work in rings of 32 and 64 bits: leave out `ring = 128`.")
+    """Of numbers in a sharing."""
     return RING_DTYPE[vm.config.ring_bits]
 
 
@@ -54,8 +51,8 @@ def secrets_of(vm: VM, shares: Shares, shape: tuple[int, int], bits: bool) -> li
 
 
 def _own(share: np.ndarray, bits: bool) -> np.ndarray:
-    """A party's words as integers of the ring's width, or bits as bools."""
-    return (share & 1).astype(bool) if bits else share.view(np.dtype(f"i{share.itemsize}"))
+    """A party's words as integers of the ring's width (of 128 bits: as elements), or bits as bools."""
+    return (share & 1).astype(bool) if bits else share if share.dtype == WIDE else share.view(f"i{share.itemsize}")
 
 
 def typed(x: SPUObject, field: Field) -> SPUObject:

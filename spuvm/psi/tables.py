@@ -20,6 +20,7 @@ from spuvm.psi.keys import Fixed, Keys, Text, as_kind, canonical, kind_of, look_
 from spuvm.psi.raw import RawColumn, described, encoded
 from spuvm.psi.tags import PUBLIC_KEY, order, starts_of_groups, tags
 from spuvm.runtime.errors import DataError, InputError
+from spuvm.runtime.ring.elements import RING_DTYPE, words
 from spuvm.runtime.ring.encodings import encode
 
 DUPLICATES = ("refuse", "first", "none")
@@ -302,7 +303,7 @@ def as_words(table: Table, fields: Sequence[Field], missing: bool, frac: int, ri
         where = f"column `{field.name}` of {table.where}"
         if field.raw is not None:
             cells, valid = encoded(column, field.raw)
-            numbers += list(cells)
+            numbers += list(words(cells.view(np.int64), ring_bits))
             present.append(valid)
             continue
         valid = column.is_valid().to_numpy()
@@ -317,7 +318,7 @@ def as_words(table: Table, fields: Sequence[Field], missing: bool, frac: int, ri
         present.append(valid)
         (bools if field.is_bool else numbers).append(encode(cells, frac, field.name, ring_bits))
     bits = [*bools, *(present if missing else ()), np.ones(table.rows, bool)]
-    matrix = np.stack(numbers) if numbers else np.empty((0, table.rows), np.uint64 if ring_bits == 64 else np.uint32)
+    matrix = np.stack(numbers) if numbers else np.empty((0, table.rows), RING_DTYPE[ring_bits])
     return Words(matrix, np.packbits(np.stack(bits).astype(bool), axis=0, bitorder="little"), categories)
 
 
