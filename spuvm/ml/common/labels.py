@@ -334,8 +334,9 @@ def count_classes(y: np.ndarray, where: str, gaps: bool = False) -> np.ndarray:
     if not gaps and 1 < len(seen) < count:
         absent = min(set(range(count)) - set(seen.tolist()))
         raise DataError(
-            f"{where}: labels are from {seen[0]} to {seen[-1]}, and {absent} does not occur: code classes as 0, 1, ... "
-            f"without gaps ({len(seen)} of them), or say that there are {count}: `n_classes={count}`."
+            f"{where}: labels are from {seen[0]} to {seen[-1]}, and {absent} does not occur: code the {len(seen)} "
+            "classes as 0, 1, ... where they are read, `np.unique(y, return_inverse=True)[1]`; or, if others may yet "
+            f"occur, say that there are {count}: `n_classes={count}`."
         )
     return np.array(max(count, 2))
 
