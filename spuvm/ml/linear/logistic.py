@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from spuvm.ml.common import rules
+from spuvm.ml.common.class_weights import CLASS_WEIGHT_RULE, WeightedClassifier
 from spuvm.ml.common.estimator import Fitted
-from spuvm.ml.common.predictors import CLASSES_RULE, Classifier, Given
+from spuvm.ml.common.predictors import CLASSES_RULE, Given
 from spuvm.ml.common.rules import Rule
 from spuvm.ml.common.standard import matrix, scales
 from spuvm.ml.common.table import Table
@@ -24,7 +25,7 @@ CHUNKS = 20  # gradient steps for one of Newton's
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
-class LogisticRegression(LinearModel, Classifier):
+class LogisticRegression(LinearModel, WeightedClassifier):
     """Logistic regression as scikit-learn has it: sum of losses times C, plus the penalty.
 
         model = LogisticRegression(C=1.0).fit(train, label="ill")
@@ -62,6 +63,7 @@ class LogisticRegression(LinearModel, Classifier):
         "inference": rules.FLAG,
         "dp": rules.optional(Rule(lambda x: isinstance(x, Private), "a `spuvm.ml.Private`")),
         "n_classes": CLASSES_RULE,
+        "class_weight": CLASS_WEIGHT_RULE,
     }
 
     def _check(self) -> None:

@@ -13,9 +13,10 @@ import numpy as np
 from jax import lax
 
 from spuvm.ml.common import rules
+from spuvm.ml.common.class_weights import CLASS_WEIGHT_RULE, WeightedClassifier
 from spuvm.ml.common.estimator import Fitted
 from spuvm.ml.common.labels import numbers_within
-from spuvm.ml.common.predictors import CLASSES_RULE, Classifier, Given, Regressor
+from spuvm.ml.common.predictors import CLASSES_RULE, Given, Regressor
 from spuvm.ml.common.rules import Rule
 from spuvm.ml.common.standard import matrix, scales
 from spuvm.ml.common.table import Table
@@ -184,7 +185,7 @@ class _Sgd(LinearModel):
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
-class SGDClassifier(_Sgd, Classifier):
+class SGDClassifier(_Sgd, WeightedClassifier):
     """A linear classifier by stochastic gradients; of several classes one against the rest.
 
     Args:
@@ -196,6 +197,7 @@ class SGDClassifier(_Sgd, Classifier):
         **SGD_CHECKS,
         "loss": rules.one_of("hinge", "log_loss", "squared_hinge", "perceptron"),
         "n_classes": CLASSES_RULE,
+        "class_weight": CLASS_WEIGHT_RULE,
     }
 
     def _learn(self, machine: Machine, given: Given) -> Fitted:

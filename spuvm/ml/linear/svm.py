@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from spuvm.ml.common import rules
+from spuvm.ml.common.class_weights import CLASS_WEIGHT_RULE, WeightedClassifier
 from spuvm.ml.common.estimator import Fitted
-from spuvm.ml.common.predictors import CLASSES_RULE, Classifier, Given
+from spuvm.ml.common.predictors import CLASSES_RULE, Given
 from spuvm.ml.common.rules import Rule
 from spuvm.ml.common.table import Table
 from spuvm.ml.linear import irls
@@ -20,7 +21,7 @@ from spuvm.ml.machine import Machine
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
-class LinearSVC(LinearModel, Classifier):
+class LinearSVC(LinearModel, WeightedClassifier):
     """Squared hinge loss times C plus |w|^2 / 2; of several classes one against the rest.
 
     Newton's method on the squared hinge, whose second derivative is 2 where a row is short of its margin (O. Chapelle,
@@ -39,6 +40,7 @@ class LinearSVC(LinearModel, Classifier):
         "tol": rules.TOLERANCE,
         "max_iter": rules.COUNT,
         "n_classes": CLASSES_RULE,
+        "class_weight": CLASS_WEIGHT_RULE,
     }
 
     def _learn(self, machine: Machine, given: Given) -> Fitted:

@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from spuvm.ml.common import rules
+from spuvm.ml.common.class_weights import CLASS_WEIGHT_RULE, WeightedClassifier
 from spuvm.ml.common.estimator import Fitted
-from spuvm.ml.common.predictors import CLASSES_RULE, Classifier, Given
+from spuvm.ml.common.predictors import CLASSES_RULE, Given
 from spuvm.ml.common.rules import Rule
 from spuvm.ml.common.standard import matrix, scales, standard
 from spuvm.ml.common.table import Table
@@ -32,7 +33,7 @@ FLAT = 2.0**-14  # a variance of all cells below counts as this
 
 
 @dataclass(eq=False, kw_only=True, repr=False)
-class SVC(Classifier):
+class SVC(WeightedClassifier):
     """Hinge loss times C plus |w|^2 / 2 among Gaussian kernels; of several classes one against the rest.
 
     The dual is solved by a fixed number of alternating steps (S. Boyd et al., Foundations and Trends in Machine
@@ -60,6 +61,7 @@ class SVC(Classifier):
         ),
         "max_iter": rules.COUNT,
         "n_classes": CLASSES_RULE,
+        "class_weight": CLASS_WEIGHT_RULE,
     }
 
     def _learn(self, machine: Machine, given: Given) -> Fitted:
