@@ -40,6 +40,7 @@ child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(6
 print(child.pid, flush=True)
 time.sleep(600 if sys.argv[1:] else 0)
 """
+STAYS = "import time; print(1, flush=True); time.sleep(600)"
 Begin = Callable[[dict[str, Any], Any], Coroutine[Any, Any, Process]]
 
 
@@ -125,7 +126,7 @@ def test_a_template_that_is_killed_is_begun_anew(tmp_path: Path) -> None:
     """Its copies end, as killed: their jobs run again."""
 
     async def main() -> None:
-        process = await _begun(tmp_path, WAITS, "long")
+        process = await _begun(tmp_path, STAYS)
         await _until(lambda: _printed(tmp_path))
         assert TEMPLATE._process is not None
         TEMPLATE._process.kill()
@@ -143,7 +144,7 @@ def test_a_template_that_is_killed_is_begun_anew(tmp_path: Path) -> None:
 
 def test_a_job_that_nobody_listens_to_is_killed(tmp_path: Path) -> None:
     async def main() -> None:
-        process = await _begun(tmp_path, WAITS, "long")
+        process = await _begun(tmp_path, STAYS)
         await _until(lambda: _printed(tmp_path))
         process.close()
         await _until(lambda: not _runs(process.pid))
