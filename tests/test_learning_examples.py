@@ -51,6 +51,21 @@ def test_a_score_card_ranks_as_a_plain_model_does() -> None:
     assert 0.7 < report.disparate_impact < 1.4
 
 
+def test_a_stream_is_learned_from_in_one_pass(tmp_path: Path) -> None:
+    """Blocks of different sizes, the last one smaller than a batch; beside the same steps in the clear."""
+    streamed = example("streamed")
+    for party in streamed.PARTIES:
+        streamed.write(tmp_path, party, 5000)
+    spu.init(parties=streamed.PARTIES)
+    w, right = streamed.trained(tmp_path, rows_per_block=2200)
+    x, y = streamed.customers(0, 5000)
+    state = np.zeros(21, np.float32), 0
+    for block in (slice(0, 2200), slice(2200, 4400), slice(4400, 5000)):
+        state = streamed.learn(state, x[block, :7], x[block, 7:14], x[block, 14:], y[block])
+    np.testing.assert_allclose(w, state[0], atol=2e-3)
+    assert abs(right - int(state[1])) <= 5 and right > 3500
+
+
 def test_survival_is_that_of_lifelines() -> None:
     lifelines = pytest.importorskip("lifelines")
     survival = example("survival")
