@@ -91,5 +91,6 @@ def method(name: str, vm: VM, x: SPUObject, args: tuple[Any, ...], kwargs: Mappi
         args, kwargs = jax.tree.unflatten(tree, [next(rest) if p is ARGUMENT else p for p in fixed])
         return getattr(x, name)(*args, **kwargs)
 
+    call.__name__ = call.__qualname__ = name
     jitted = _METHODS.setdefault((vm, name, tree, repr(fixed)), Jitted(call, vm, default="public"))
     return jitted(x, *(leaf for t, leaf in zip(taken, leaves) if t))

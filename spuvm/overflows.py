@@ -33,9 +33,10 @@ MOST = 1 << 24  # numbers of an argument
 MOST_SHARED = 1 << 16  # of an object, whose shares are added up to look at it
 HAND = 2  # bits in hand, as numbers grow before they are multiplied
 ADVICE = (
-    "What is made of it is wrong. State what an argument is below, as in `{}`, and its squares get fewer fraction bits "
-    "where they need them (all parties learn the bound); or divide it by a power of ten first, or use ring=128. "
-    "`guard=True` raises instead. Only this process has seen this, in the data that it has."
+    "What is made of it is wrong. State what an argument is below (of `{name}`: `spu.bound(x, {bound})` in the "
+    "function, or `spu.secret(x, bound={bound})` where it is given): its squares get fewer fraction bits where they "
+    "need them, and all parties learn the bound. Or divide it by a power of ten first, or use ring=128. `guard=True` "
+    "raises instead. Only this process has seen this, in the data that it has."
 )
 
 
@@ -110,6 +111,4 @@ def _told(module: Module, found: Sequence[Overflow], bits: Sequence[int]) -> str
     first = ", ".join(f"{x.line} ({x.operation}: 2^{x.reaches}, the ring holds 2^{x.holds})" for x in found[:3])
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""
     name, size = max(zip(module.inputs, bits), key=lambda pair: pair[1])
-    return f"`{module.name}`: numbers leave the ring at {first}{more}. " + ADVICE.format(
-        f"spu.secret({name}, bound={2**size})"
-    )
+    return f"`{module.name}`: numbers leave the ring at {first}{more}. " + ADVICE.format(name=name, bound=2**size)

@@ -56,7 +56,7 @@ def test_what_leaves_the_ring_is_said_once_for_a_size() -> None:
     """With the line, the argument and what to state; then not again, until numbers are larger."""
     f = spu.jit(lambda income: jnp.std(income, axis=0))
     x = salaries(1e4, 50)
-    with pytest.warns(RangeWarning, match=r"test_overflows.py:\d+ \(product: 2\^.*spu.secret\(income, bound=\d+\)"):
+    with pytest.warns(RangeWarning, match=r"test_overflows.py:\d+ \(product: 2\^.*`income`: `spu.bound\(x, \d+\)`"):
         f(x)
     with warnings.catch_warnings():
         warnings.simplefilter("error", RangeWarning)
