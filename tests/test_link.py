@@ -24,6 +24,7 @@ from spuvm.runtime.link.certificates import make_cluster
 from spuvm.runtime.link.cluster import load_cluster
 from spuvm.runtime.link.link import Link, flat_view
 from spuvm.runtime.link.memory_link import memory_links
+from spuvm.runtime.link.session_keys import SessionKeys
 from spuvm.runtime.link.tls import link as tls_link
 from spuvm.runtime.link.tls.connect import connect
 
@@ -303,6 +304,18 @@ def test_session_keys(session: Session) -> None:
     different = {key for session_keys in (first, second) for keys in session_keys for key in keys.values()}
     assert len(different) == 14  # in each session 3 pairs, 1 triple, 3 of one party
     assert all(len(key) == 32 for key in different)
+
+
+def test_malformed_parts_of_keys_are_refused() -> None:
+    """As is one that is said twice: a peer that says it again and again is not listened to for ever."""
+    wrong = [b"", b"0", b"1,0", b"0,1,1", b"1,2", b"0,3", b"-1,0,1", b"0,1," + 5000 * b"9"]
+    key = b"\0" + bytes(32)
+    for bodies in (*([holders + key] for holders in wrong), [b"0,1" + key[1:]], [b"0,1,2" + key] * 2):
+        heard = iter(bodies)
+        keys = SessionKeys(0, PARTIES, lambda *_: None, lambda *_: next(heard))  # noqa: B023
+        keys.begin()
+        with pytest.raises(PeerMismatchError, match="bob sent a malformed part of a session key"):
+            keys.derive((0, 1))
 
 
 def test_keys_of_others_are_refused(session: Session) -> None:

@@ -75,13 +75,21 @@ class SessionKeys:
 
     def _contribution(self, rank: int, holders: Ranks) -> bytes:
         while (rank, holders) not in self._contributed:
-            body = self._receive(rank, f"the session key of ranks {holders}")
-            ranks, _, contribution = body.partition(b"\0")
-            heard = tuple(int(r) for r in ranks.split(b",") if r.isdigit())
-            if len(contribution) != KEY_BYTES or not {rank, self._rank} <= set(heard):
-                raise PeerMismatchError(f"{self._parties[rank]} sent a malformed part of a session key.")
+            heard, contribution = self._read(rank, self._receive(rank, f"the session key of ranks {holders}"))
             self._contributed[rank, heard] = contribution
         return self._contributed[rank, holders]
+
+    def _read(self, rank: int, body: bytes) -> tuple[Ranks, bytes]:
+        """Holders, and what is contributed. PeerMismatchError for what is none, or comes twice: no wait is endless."""
+        names, _, contribution = body.partition(b"\0")
+        ranks = {str(r).encode(): r for r in range(len(self._parties))}
+        heard = tuple(ranks.get(name, -1) for name in names.split(b","))
+        possible = heard == tuple(sorted({*heard, rank, self._rank})) and heard[0] >= 0
+        if len(contribution) != KEY_BYTES or not possible or (rank, heard) in self._contributed:
+            raise PeerMismatchError(
+                f"{self._parties[rank]} sent a malformed part of a session key: it deviates, or has another version."
+            )
+        return heard, contribution
 
 
 def derived(key: bytes, label: str) -> bytes:
