@@ -12,7 +12,7 @@ from spuvm.runtime.ring.extension import BITS, DEGREE, MOST_ROWS
 Shapes = tuple[tuple[int, ...], ...]
 
 PARTIES = 3
-BATCH = 1 << 20  # larger ones are cut
+BATCH = 1 << 20  # products: twice as many are cut into parts of so many or more
 COIN_BYTES = 16
 
 

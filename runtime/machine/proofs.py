@@ -17,7 +17,7 @@ products lie in rows l of n places w:
    h_m y_mw, u_w = r_w X_w - a_w is opened, and sum_w u_w Y_w + sum_m h_m c_m - sum_lm g_l h_m T_lm must be zero.
    With errors E of T and e of c that is sum_m h_m (e_m - sum_l g_l E_lm). Of E and e take those with the fewest
    factors of 2 and all modulo one more: a bilinear form over the field of 2^d elements that is not zero, which
-   vanishes with 2 / 2^d at most.
+   vanishes with 2 / 2^d at most. So a wrong product passes with 3 / 2^d, below 2^-46.
 
 Matrix products z = x y of [m, n] results, over the Galois ring: Freivalds's random combination makes one inner
 product of each, and a second one with the same right factor is sacrificed for it (Damgard et al., CRYPTO 2012; Lindell

@@ -4,7 +4,7 @@ Replicated sharings and their products are ABY3's (Araki et al., CCS 2016). What
 
 * add an error to a product: products are proved in batches before anything is revealed and at the end, by random
   combinations over a Galois ring, those of bits over GF(2^64), folded (Boneh et al., CRYPTO 2019; Goyal and Song,
-  CRYPTO 2020; see `machine/proofs.py`). It is noticed but with probability 2^-40;
+  CRYPTO 2020; see `machine/proofs.py`). It is noticed but with probability 2^-46;
 * send another value than it should where a second party knows it, too: that one confirms it by a tag, as in REP4;
 * choose its own inputs, which it may.
 
