@@ -6,16 +6,19 @@ import asyncio
 import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from spuvm.runtime.link.certificates import PASSPHRASE
-from spuvm.service import processes
+from spuvm.service import processes, runner, template
 from spuvm.service.processes import TEMPLATE, Fresh, Process
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="there is no template elsewhere")
@@ -92,17 +95,17 @@ def test_a_job_has_a_process_of_its_own(tmp_path: Path, how: Begin) -> None:
 
 def test_the_template_has_no_secret_and_no_file_of_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PASSPHRASE, "a secret of the service")
-    template = processes.Template()
+    begun = processes.Template()
     try:
         with open(tmp_path / "key", "w"):
-            template.begin()
-            assert template._process is not None
-            pid = template._process.pid
+            begun.begin()
+            assert begun._process is not None
+            pid = begun._process.pid
         assert b"a secret" not in Path(f"/proc/{pid}/environ").read_bytes()
         files = [os.readlink(f) for f in Path(f"/proc/{pid}/fd").iterdir()]
         assert not [f for f in files if str(tmp_path) in f]
     finally:
-        template.end()
+        begun.end()
     assert not _runs(pid)
 
 
@@ -151,3 +154,48 @@ def test_a_job_that_nobody_listens_to_is_killed(tmp_path: Path) -> None:
         await _until(lambda: not _runs(process.pid))
 
     asyncio.run(main())
+
+
+def test_a_job_is_sent_signals_before_it_has_a_group_of_its_own() -> None:
+    child = subprocess.Popen([sys.executable, "-S", "-c", STAYS], stdout=subprocess.DEVNULL)
+    here, there = socket.socketpair()
+    copy = template.Copy(child.pid, os.pidfd_open(child.pid), here)
+    copy.signal(signal.SIGKILL)
+    assert child.wait(LIMIT) == -signal.SIGKILL
+    copy.close()
+    there.close()
+
+
+def test_a_job_that_cannot_be_begun_is_no_end_of_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No memory for a copy: its socket is closed, as of one that was killed; the template serves on."""
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    own, of_job = socket.socketpair()
+    with ours, of_job, open(os.devnull, "w+b") as nothing:
+        socket.send_fds(ours, [b"1"], [nothing.fileno(), nothing.fileno(), of_job.fileno()])
+    forks = []
+
+    def fails() -> int:
+        forks.append(1)
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(os, "fork", fails)
+    with own:
+        assert template.serve(its) is None and forks == [1]
+        own.settimeout(LIMIT)
+        assert own.recv(8) == b""
+
+
+def test_the_memory_of_a_job_that_has_no_process_yet_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of session 0 are, in a container, all processes that were started from outside."""
+
+    class Waits:
+        pid, returncode = 0, None
+
+        async def wait(self) -> None:
+            await asyncio.sleep(LIMIT)
+
+    monkeypatch.setattr(runner, "_memory_mb", lambda session: 1 << 30)
+    monkeypatch.setattr(runner, "POLL", 0.01)
+    given: Any = SimpleNamespace(limits=SimpleNamespace(job_seconds=0.05, job_memory_mb=1))
+    waits: Any = Waits()
+    assert "ran longer" in str(asyncio.run(runner._watch(waits, given)))

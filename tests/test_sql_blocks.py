@@ -17,6 +17,7 @@ import spuvm as spu
 from spuvm.runtime.errors import InputError
 from spuvm.sql import blocks, connect, load_rows, memory
 from spuvm.sql.in_the_clear import evaluate
+from spuvm.sql.plan import Group, nodes
 
 PARTIES = ("alice", "bob", "carol")
 ROWS = 50
@@ -85,6 +86,46 @@ def test_groups_of_known_values_are_duckdbs_whole_and_in_blocks(table: Any, monk
     assert "whether `values` of shares hold" in said
     monkeypatch.setattr(blocks, "ROWS", 1 << 20)
     assert rounded(whole.sql(QUERIES[0], "carol").rows()) == answers(table, QUERIES[0])
+
+
+def test_texts_that_no_cell_can_be_are_no_group() -> None:
+    """A declared text may be longer than all that occur, from which the column's width follows."""
+    source = {"s": ["open", "paid", "open"], "n": [1, 2, 4]}
+    db = connect({"alice": {"t": {"source": source, "values": {"s": ["paid", "open", "open", "cancelled by us", ""]}}}})
+    assert "a total for each of 3 combinations" in str(db.plan("select s, sum(n) from t group by s", "bob").text)
+    assert rounded(evaluate(db, "select s, sum(n) from t group by s", "bob")) == [("open", 5.0), ("paid", 2.0)]
+
+
+def test_units_in_several_blocks_and_at_several_owners_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "ROWS", 2)
+    mine = {"u": [1, 2, 1, 1, 3], "s": ["A", "A", "N", "N", "A"], "n": [1, 1, 1, 1, 1]}
+    tables = {
+        "alice": {"t": {"source": mine, "values": {"s": ["A", "N", "R"]}}},
+        "bob": {"t": {"source": {"u": [1, 9], "s": ["N", "A"], "n": [1, 1]}, "values": {"s": ["A", "N", "R"]}}},
+    }
+    sql = "select s, count(*) from t group by s"
+    columns = {"u": "aggregated", "s": "plaintext", "n": "aggregated"}
+    for unit, want in ((None, [("A", 4), ("N", 3)]), ("u", [("A", 4)])):
+        terms: dict[str, Any] = {"columns": columns, **({"unit": unit} if unit else {})}
+        policy = {"alice": {"k": 2, "t": terms}, "bob": {"t": {"columns": columns}}}
+        db = connect(tables, policy)
+        assert sorted(db.sql(sql, "carol").rows()) == want, unit
+
+
+def test_noise_and_bounds_below_the_groups_are_of_no_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise would be drawn for each block anew, and whether bounds hold is not told by blocks."""
+    rows = connect({"alice": {"t": {"f": [1, 2, 3], "p": [1, 2, 3]}}}).share("select f, p from t")
+    tables = {"bob": {"n": {"source": {"id": [1, 1, 2], "x": [1, 2, 3]}}}, "alice": {"m": {"id": [1, 1, 2]}}}
+    db = connect(tables, shares={"t": rows})
+    monkeypatch.setattr(blocks, "ROWS", 2)
+    sql = "select sum(p * c) from t join ({}) g on f = g.id"
+    plain = "select id, count(*) c from n group by id"
+    pairs = "select n.id, count(*) c from n join m on n.id = m.id group by n.id"
+    assert blocks.streamed(db.plan(sql.format(plain), "carol").root, joins=True) is not None
+    assert blocks.streamed(db.plan(sql.format(pairs), "carol", join_rows=3).root, joins=True) is None
+    noisy = db.plan(sql.format(plain), "carol")
+    next(n for n in nodes(noisy.root) if isinstance(n, Group) and n.keys).noise = "noise"
+    assert blocks.streamed(noisy.root, joins=True) is None
 
 
 def test_totals_of_owners_rows_are_all_that_is_shared(table: Any) -> None:

@@ -6,6 +6,7 @@ It ends with the service, and cannot outlive it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
@@ -109,11 +110,11 @@ async def run(settings: Settings, job: Job, command: list[str], turn: int, passp
     }
     with open(folder / OUTPUT, "ab") as output:  # of all runs
         process = await processes.begin(told, output)
-    try:
-        over = await _watch(process, settings)
-    finally:
-        await _stop(process)
-        process.close()
+    with contextlib.closing(process):
+        try:
+            over = await _watch(process, settings)
+        finally:
+            await _stop(process)
     private = printed(folder, TAIL)
     if over is not None:
         return Ended("failed", over, private)
@@ -142,7 +143,7 @@ async def _watch(process: Process, settings: Settings) -> str | None:
         except TimeoutError:
             if time.monotonic() > end:
                 return f"it ran longer than {settings.limits.job_seconds:g} s"
-            if _memory_mb(process.pid) > settings.limits.job_memory_mb:
+            if process.pid and _memory_mb(process.pid) > settings.limits.job_memory_mb:
                 return f"it needs more than {settings.limits.job_memory_mb} MiB of memory"
     return None
 

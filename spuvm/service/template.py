@@ -46,8 +46,11 @@ class Copy:
     told: socket.socket
 
     def signal(self, number: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, number)
+        with contextlib.suppress(PermissionError):
+            try:
+                os.killpg(self.pid, number)
+            except ProcessLookupError:  # it has no group of its own yet
+                os.kill(self.pid, number)
 
     def close(self) -> None:
         os.close(self.gone)
@@ -78,7 +81,13 @@ def serve(asked: socket.socket) -> dict[str, Any] | None:
                 _, files, _, _ = socket.recv_fds(asked, 1, FILES)
                 if not files:
                     return None
-                me, pid = os.getpid(), os.fork()
+                me = os.getpid()
+                try:
+                    pid = os.fork()
+                except OSError:  # no memory, or too many processes: this job alone is told that it was killed
+                    for file in files:
+                        os.close(file)
+                    continue
                 if not pid:
                     _close(waiting)
                     return _become(me, *files)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from spuvm.compiler.compile import Program
@@ -79,16 +80,21 @@ class Work:
 
 
 def remembered(reads: Callable[[str], Work]) -> Callable[[str], Work]:
-    """The function, with what it made of the texts that were read last: so many, of so many characters together."""
+    """The function, with what it made of the texts that were read last: so many, of so many characters together. Several
+    threads may call it."""
     kept: dict[str, Work] = {}
+    lock = Lock()
 
     @wraps(reads)
     def read(source: str) -> Work:
-        found = kept.pop(source, None)
-        kept[source] = reads(source) if found is None else found
-        while len(kept) > KEPT or (len(kept) > 1 and sum(map(len, kept)) > KEPT_CHARACTERS):
-            del kept[next(iter(kept))]
-        return kept[source]
+        with lock:
+            found = kept.pop(source, None)
+        made = reads(source) if found is None else found
+        with lock:
+            kept[source] = made
+            while len(kept) > KEPT or (len(kept) > 1 and sum(map(len, kept)) > KEPT_CHARACTERS):
+                del kept[next(iter(kept))]
+        return made
 
     return read
 

@@ -25,7 +25,7 @@ from spuvm.objects import Marked, SPUObject
 from spuvm.runtime.machine.components import aligned
 from spuvm.sql import machine, tallies
 from spuvm.sql.answers import SHARED, ended, revealed
-from spuvm.sql.plan import Filter, Group, Lookup, Node, Project, Scan, Union, nodes
+from spuvm.sql.plan import Expand, Filter, Group, Lookup, Node, Project, Scan, Union, nodes
 from spuvm.sql.planning import Plan
 
 ROWS = 1 << 20  # of a block, at most
@@ -50,7 +50,7 @@ def streamed(root: Node, joins: bool = False) -> Streamed | None:
     for node in nodes(root):
         if isinstance(node, Group) and (node.cells or not node.keys) and node.noise is None and tallies.additive(node):
             found = _down(node.input, joins)
-            if found is None or _again(root, found[0], node) or not _pays(found[0]):
+            if found is None or _again(root, found[0], node) or _only_once(node.input) or not _pays(found[0]):
                 continue
             return Streamed(node, *found)
     return None
@@ -83,6 +83,15 @@ def _again(root: Node, scans: tuple[Scan, ...], group: Group) -> bool:
     others = [n for n in nodes(root) if isinstance(n, Scan) and n.name in names and id(n) not in inside]
     uses = [c for n in nodes(root) for c in n.inputs if isinstance(c, Scan) and c.name in names]
     return bool(others) or len(uses) != len(scans)
+
+
+def _only_once(node: Node) -> bool:
+    """Whether something below the groups must not be computed for each block anew: noise, which would be drawn, and
+    told of, several times; and what has to be seen of the rows, which blocks do not tell."""
+    return any(
+        (isinstance(n, Expand) and n.limited) or (isinstance(n, Group) and n.noise is not None) or tallies.declared(n)
+        for n in nodes(node)
+    )
 
 
 def pieces(bound: int) -> Iterator[tuple[int, int]]:

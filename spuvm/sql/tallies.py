@@ -20,7 +20,7 @@ from spuvm.sql.columns import Array, Vec, both, chosen, literal, number
 from spuvm.sql.groups import ORDERED, RULES, SPREADS, Groups, Sorted, family, masked
 from spuvm.sql.plan import Aggregate, Filter, Group, Lookup, Node, Project, Scan, Sort, Union, Window, nodes
 from spuvm.sql.relation import Rows
-from spuvm.sql.types import Type, words_of
+from spuvm.sql.types import WORD, Type, words_of
 
 NOBODY = ""  # the owner of shares
 MOST = 64  # combinations of values
@@ -56,7 +56,7 @@ def declared(node: Node) -> bool:
     return isinstance(node, Group) and any(
         scan.owner == NOBODY
         for key, _ in node.cells
-        if node.input[key].type.kind == "text"
+        if node.input[key].type.kind == "text" and not node.input[key].type.is_integer
         for scan, _ in origins(node.input, key)
     )
 
@@ -92,7 +92,10 @@ def _cells(node: Node, key: str, known: KNOWN) -> tuple[Any, ...] | None:
     texts = {_texts(scan, column, known) for scan, column in origins(node, key)}
     if not texts or () in texts or sum(map(len, texts)) > MOST:
         return None
-    every = sorted(set(itertools.chain(*texts)))
+    most = WORD * type_.words  # bytes: no cell has more
+    every = sorted(t for t in set(itertools.chain(*texts)) if len(t.encode()) <= most)
+    if not every:
+        return None
     return (*(tuple(int(w) for w in words) for words in words_of(every, type_.words)), *null)
 
 
