@@ -121,8 +121,11 @@ class Copy:
             self._own.send(bytes([number]))
 
     def close(self) -> None:
-        self._ending.add_done_callback(lambda _: self._own.close())  # not before the loop has let go of it
-        self._ending.cancel()
+        if self._ending.done():
+            self._own.close()
+        else:
+            self._ending.add_done_callback(lambda _: self._own.close())  # not before the loop has let go of it
+            self._ending.cancel()
 
 
 class Fresh:

@@ -80,8 +80,8 @@ class Work:
 
 
 def remembered(reads: Callable[[str], Work]) -> Callable[[str], Work]:
-    """The function, with what it made of the texts that were read last: so many, of so many characters together. Several
-    threads may call it."""
+    """The function, with what it made of the texts that were read last: so many, of so many characters together.
+    Several threads may call it."""
     kept: dict[str, Work] = {}
     lock = Lock()
 
