@@ -104,7 +104,7 @@ def test_units_in_several_blocks_and_at_several_owners_count_once(monkeypatch: p
         "bob": {"t": {"source": {"u": [1, 9], "s": ["N", "A"], "n": [1, 1]}, "values": {"s": ["A", "N", "R"]}}},
     }
     sql = "select s, count(*) from t group by s"
-    columns = {"u": "aggregated", "s": "plaintext", "n": "aggregated"}
+    columns = dict.fromkeys("usn", "plaintext")
     for unit, want in ((None, [("A", 4), ("N", 3)]), ("u", [("A", 4)])):
         terms: dict[str, Any] = {"columns": columns, **({"unit": unit} if unit else {})}
         policy = {"alice": {"k": 2, "t": terms}, "bob": {"t": {"columns": columns}}}
@@ -155,9 +155,13 @@ def test_a_join_comes_in_blocks_where_the_whole_does_not_fit(table: Any, monkeyp
         db.sql("select f, p from t join n on f = id order by p", "carol")
 
 
-def test_values_that_do_not_hold_are_told(table: Any) -> None:
+def test_values_that_do_not_hold_are_told(table: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="`s` has others than the 2 that are listed"):
         connect({"alice": {"t": {"source": table, "values": {"s": ["A", "N"]}}}})
+    with duckdb.connect(str(tmp_path / "c.duckdb")) as there:
+        there.execute("create table t (s varchar collate nocase); insert into t values ('a'), ('A')")
+    with pytest.raises(InputError, match="`s` has others than the 1 that are listed"):  # nobody would count it
+        connect({"alice": {"t": {"source": f"duckdb:///{tmp_path}/c.duckdb", "values": {"s": ["A"]}}}})
     with pytest.raises(InputError, match="`f` is no text"):
         connect({"alice": {"t": {"source": table, "values": {"f": ["1"]}}}})
     with pytest.raises(InputError, match="did you mean `s`"):

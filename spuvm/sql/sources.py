@@ -304,8 +304,9 @@ class Store:
             c = quoted(column)
             if not self._type_of(name, column).upper().startswith(("VARCHAR", "ENUM")):
                 raise InputError(f"{where}: `{column}` is no text; of numbers, the range is known.")
-            beyond = f"SELECT 1 FROM {quoted(name)} WHERE NOT list_contains(?, {c}::VARCHAR) LIMIT 1"
-            if self.db.execute(beyond, [list(texts)]).fetchall():
+            # By bytes, as the machine compares: a column's collation may take others for the same.
+            beyond = f"SELECT 1 FROM {quoted(name)} WHERE NOT list_contains(?::BLOB[], encode({c}::VARCHAR)) LIMIT 1"
+            if self.db.execute(beyond, [[t.encode() for t in texts]]).fetchall():
                 raise InputError(f"{where}: `{column}` has others than the {len(texts)} that are listed.")
 
     def _statistics(self, name: str, column: str, kind: str) -> dict[str, Any]:
