@@ -99,7 +99,7 @@ def test_texts_that_no_cell_can_be_are_no_group() -> None:
 def test_units_in_several_blocks_and_at_several_owners_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blocks, "ROWS", 2)
     mine = {"u": [1, 2, 1, 1, 3], "s": ["A", "A", "N", "N", "A"], "n": [1, 1, 1, 1, 1]}
-    tables = {
+    tables: dict[str, dict[str, Any]] = {
         "alice": {"t": {"source": mine, "values": {"s": ["A", "N", "R"]}}},
         "bob": {"t": {"source": {"u": [1, 9], "s": ["N", "A"], "n": [1, 1]}, "values": {"s": ["A", "N", "R"]}}},
     }
@@ -115,7 +115,10 @@ def test_units_in_several_blocks_and_at_several_owners_count_once(monkeypatch: p
 def test_noise_and_bounds_below_the_groups_are_of_no_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise would be drawn for each block anew, and whether bounds hold is not told by blocks."""
     rows = connect({"alice": {"t": {"f": [1, 2, 3], "p": [1, 2, 3]}}}).share("select f, p from t")
-    tables = {"bob": {"n": {"source": {"id": [1, 1, 2], "x": [1, 2, 3]}}}, "alice": {"m": {"id": [1, 1, 2]}}}
+    tables: dict[str, dict[str, Any]] = {
+        "bob": {"n": {"source": {"id": [1, 1, 2], "x": [1, 2, 3]}}},
+        "alice": {"m": {"id": [1, 1, 2]}},
+    }
     db = connect(tables, shares={"t": rows})
     monkeypatch.setattr(blocks, "ROWS", 2)
     sql = "select sum(p * c) from t join ({}) g on f = g.id"
