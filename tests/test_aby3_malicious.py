@@ -29,12 +29,13 @@ from test_protocols import assert_right
 import spuvm as spu
 from spuvm.compiler.expand.choreography import Check, Loop
 from spuvm.runtime.config import Config
-from spuvm.runtime.errors import ConfigError
-from spuvm.runtime.machine import claims
+from spuvm.runtime.errors import ConfigError, DeviationError
+from spuvm.runtime.machine import claims, proofs
+from spuvm.runtime.machine.proofs import Proofs
 from spuvm.runtime.protocols.aby3.malicious import ABY3_MALICIOUS
 from spuvm.runtime.protocols.registered import protocol_of, secured
 from spuvm.runtime.protocols.sharings import reconstruct
-from spuvm.runtime.ring.extension import MOST_ROWS
+from spuvm.runtime.ring.extension import MOST_ROWS, Field, Galois
 
 X = np.array([1.5, -2.25, 0.5, 3.0, 0.0, 1.0, -1.0, 8.0], np.float32)
 Y = np.array([0.75, 4.0, 0.5, -1.0, 1.0, 1.0, 2.0, 0.25], np.float32)
@@ -97,6 +98,39 @@ def test_long_arrays_are_proved_as_short_ones_are() -> None:
         _, cheat = long.run(cheater, -1)
         for at in range(0, cheat.count, 6):
             assert not long.unseen(cheater, at, flipped)
+
+
+@pytest.mark.parametrize(("how", "over"), [("mul", Galois), ("and", Field)])
+def test_an_error_made_up_for_in_its_proof_is_noticed(how: str, over: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who knows the first weights tells of its row what a wrong product asks for: only the second check fails."""
+    cheater, wrong, checked = 1, np.array([[1 << 63]], np.uint64), []
+    add, met, check = Proofs.add, proofs._Words.met, proofs._Words.check
+    first = {cheater: 4, cheater - 1: 5}  # by party, where component 1 of the product is
+
+    def added(self: Proofs, claim: Any, components: Any) -> None:
+        components = [np.array(c) for c in components]
+        if claim.how == how and components[0].dtype == np.uint64 and self.rank in first:
+            components[first.pop(self.rank)].flat[0] ^= wrong[0, 0]
+        add(self, claim, components)
+
+    def told(self: Any, coin: Any) -> Any:
+        mine = met(self, coin)
+        if self._p.rank == cheater and isinstance(self._over, over) and self._over.dtype == np.uint64:
+            mine[0, 0] = self._over.add(mine[0, 0], self._over.weighed(wrong, self._weights[:1])[0])
+        return mine
+
+    def reached(self: Any, opened: Any) -> None:
+        checked.append(self._p.rank)
+        check(self, opened)
+
+    run = Deviations(lambda x, y: x * y, (X, Y), "aby3_malicious", ABY3_MALICIOUS.algebra, 3)
+    monkeypatch.setattr(Proofs, "add", added)
+    monkeypatch.setattr(proofs._Words, "met", told)
+    monkeypatch.setattr(proofs._Words, "check", reached)
+    results, _ = run.run(cheater, -1)
+    assert not first
+    assert set(checked) == {0, 1, 2}
+    assert all(isinstance(results[rank], DeviationError) for rank in (0, 2))
 
 
 @pytest.mark.parametrize("case", [pytest.param(c, id=str(c)) for c in cases(ABY3_MALICIOUS)])
