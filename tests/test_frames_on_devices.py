@@ -94,6 +94,8 @@ def test_a_frame_has_no_values_in_python(device: spu.SPU) -> None:
         frame.to(spu.PYU("bob"))
     for wrong in (
         lambda: frame["age"] > 50,
+        lambda: frame["age"] == 50,
+        lambda: frame["age"] != frame["bmi"],
         lambda: 2 * frame["age"],
         lambda: frame["age"] + frame["bmi"],
         lambda: frame[frame["age"] > 50],

@@ -53,5 +53,6 @@ class Unvalued(Advised):
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _refuse
     __pow__ = __rpow__ = __mod__ = __rmod__ = __floordiv__ = __rfloordiv__ = __matmul__ = __rmatmul__ = _refuse
+    __eq__ = __ne__ = _refuse
     __lt__ = __le__ = __gt__ = __ge__ = __and__ = __or__ = __neg__ = __invert__ = __abs__ = _refuse
     __getitem__ = __iter__ = __array__ = __bool__ = _refuse
