@@ -92,3 +92,12 @@ def test_a_quotient_by_what_may_be_small_cannot_be_told() -> None:
     found = spu.jit(lambda x, y: x * x / y).scales(spu.secret(x, bound=2**18), spu.secret(x, bound=8))
     (row,) = (r for r in found.rows if r.operation == "div")
     assert row.verdict == "cannot tell" and row.settled_by == "guard=True; the divisor may be small"
+
+
+def test_a_power_that_leaves_the_ring_is_named() -> None:
+    cube = spu.jit(lambda x: x**3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RangeWarning)
+        cube(spu.secret(np.array([500.0, -2.0])))
+    with pytest.warns(RangeWarning, match="leave the ring"):
+        cube(spu.secret(np.array([1e4, -2.0])))

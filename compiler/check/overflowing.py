@@ -109,20 +109,27 @@ class _Watching(plain.Machine):
         columns = list(zip(*(rows[::-1] if op.attrs.get("reverse") else rows))) or [(None,)] * (len(op.outputs) - c)
         return [*carry, *(None if any(y is None for y in column) else np.stack(column) for column in columns)]
 
-    def _function(self, op: Op, xs: Sequence[Raw]) -> Raw:
+    def _function(self, op: Op, xs: Sequence[Raw]) -> Known:
         reals = (np.asarray(self.ring.signed(x)) / 2.0**v.type.frac for x, v in zip(xs, op.inputs))
         real = ELEMENTARY[op.name](*reals, **{k: v for k, v in op.attrs.items() if k != "to"})
+        if op.name == "integer_pow" and op.attrs["n"] > 1:  # its last product has the fraction bits of two
+            frac = 2 * min(v.type.frac for v in (*op.inputs, op.output))
+            if self._leaves(op, float(np.abs(real).max(initial=0.0)) * 2.0**frac, frac - op.output.type.frac):
+                return None
         top = 2.0 ** (self.ring.bits - 2) - 1024 if self.ring.bits == 64 else 2.0 ** (self.ring.bits - 2) - 1
         raw = np.rint(np.clip(np.nan_to_num(real) * 2.0**op.output.type.frac, -top, top))
         return self.ring.make(np.asarray(raw).astype(np.int64))
 
-    def _leaves(self, op: Op, size: float) -> bool:
-        """Truncations and comparisons take what is below 2^(k-2); what is above 2^(k-1) has wrapped around."""
+    def _leaves(self, op: Op, size: float, more: int = 0) -> bool:
+        """Truncations and comparisons take what is below 2^(k-2); what is above 2^(k-1) has wrapped around.
+
+        `more`: fraction bits beside those of its type.
+        """
         top, frac = self.ring.bits - (2 if op.name == "trunc" else 1), op.inputs[0].type.frac
         if size < 2.0**top:
             return False
         if op.name != "trunc":
-            frac = op.output.type.frac
+            frac = op.output.type.frac + more
         key = key_of(op)
         reaches = math.floor(math.log2(size)) - frac
         before = self.found.get(key)
