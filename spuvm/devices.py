@@ -159,7 +159,7 @@ class PYUObject(Remote):
         if device == self.device:
             return self
         value = _delivered(self, [device.party], f"goes to {device.party}")
-        return PYUObject(device, value if device.is_here else None)
+        return PYUObject(device, value if device.is_here else None, self.missing)
 
     def reveal(self) -> Any:
         """The value, shown by its owner to everyone."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,15 @@ def test_logistic_regression_is_scikit_learns(weights: Any) -> None:
     plain = linear_model.LogisticRegression().fit(X, RARE)
     assert np.abs(plain.coef_ - theirs.coef_).max() > 0.2
     np.testing.assert_allclose(np.ravel(ours.intercept_), theirs.intercept_, atol=0.02)
+
+
+def test_weights_are_kept(tmp_path: Path) -> None:
+    model = ml.LogisticRegression(class_weight={1: 2.5}, inference=False, tol=None, max_iter=2).fit(
+        X[:20], THREE[:20] > 0
+    )
+    folders = {p: tmp_path / p for p in ("alice", "bob", "carol")}
+    model.save(folders)
+    assert ml.load(folders).get_params() == model.get_params()
 
 
 def test_three_classes_and_support_vectors() -> None:

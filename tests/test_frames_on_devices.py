@@ -53,6 +53,8 @@ def test_missing_cells_are_nan(device: spu.SPU) -> None:
     )
     assert np.isnan(mean) and count == 1
     np.testing.assert_allclose(known, GAPS.age.mean(), atol=1e-3)
+    moved = vertical(GAPS)["age"].arguments(device).to(spu.PYU("bob"))
+    np.testing.assert_allclose(spu.reveal(device(jnp.nanmean)(moved)), GAPS.age.mean(), atol=1e-3)
 
 
 def test_a_horizontal_frame_is_secret_in_the_order_of_its_parties(device: spu.SPU) -> None:

@@ -52,6 +52,13 @@ class WeightedClassifier(Classifier):
         run = by_class(given.labels.classes, self._stated(given.labels.classes))
         return replace(given, weight=machine.run(run, given.labels.values, given.weight, what="weights"))
 
+    @classmethod
+    def _read_parameters(cls, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        read = super()._read_parameters(parameters)
+        if isinstance(read.get("class_weight"), Mapping):  # JSON has text for keys
+            read["class_weight"] = {int(k): w for k, w in read["class_weight"].items()}
+        return read
+
     def _stated(self, classes: int) -> tuple[float, ...] | None:
         if not isinstance(self.class_weight, Mapping):
             return None
