@@ -82,7 +82,8 @@ def kind_of(type_: Any, where: str) -> str:
             f"{where} holds {type_}: floats make no keys, as their texts round. Say what it is: "
             "types={...: 'decimal'} (or 'int', 'text'), and it is read as that."
         )
-    raise InputError(f"{where} holds {type_}: keys are integers, decimals, text, dates, timestamps or bools.")
+    held = f"{type_}, as text does that is not UTF-8" if t.is_binary(type_) or t.is_large_binary(type_) else type_
+    raise InputError(f"{where} holds {held}: keys are integers, decimals, text, dates, timestamps or bools.")
 
 
 def as_kind(column: Any, kind: str, where: str) -> Any:
